@@ -1,0 +1,30 @@
+"""Start here: every route and event source, a line or two each into a handler."""
+
+from typing import Any
+
+from chalice.app import Chalice, Request, Response
+
+from chalicelib import handlers
+
+app = Chalice(app_name="herocache")
+app.log.setLevel("INFO")
+
+
+def request() -> Request:
+    assert app.current_request is not None, "Chalice sets it before it calls a route"
+    return app.current_request
+
+
+@app.route("/", methods=["POST"], content_types=["*/*"])
+def rows() -> Response:
+    return handlers.post(request())
+
+
+@app.route("/health", methods=["GET"])
+def health() -> Response:
+    return handlers.health(request())
+
+
+@app.lambda_function(name="storage")
+def storage(event: Any, context: object) -> dict[str, Any]:
+    return handlers.invoke(event)

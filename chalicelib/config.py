@@ -1,0 +1,90 @@
+"""Settings: the environment, read once when the first request needs it, checked, frozen.
+
+Names and defaults stand here and nowhere else in the code.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+from chalicelib.errors import ConfigurationError
+
+DB_HOST = "DB_HOST"
+DB_PORT = "DB_PORT"
+DB_USER = "DB_USER"
+DB_PASS = "DB_PASS"
+DB_NAME = "DB_NAME"
+DB_TABLE = "DB_TABLE"
+REDIS_URL = "REDIS_URL"
+TTL = "TTL"
+READ_BY = "READ_BY"
+
+REDIS_SCHEMES = ("redis", "rediss")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a deployment chooses. Secrets are kept out of the repr, so that no log shows them."""
+
+    db_host: str
+    db_user: str
+    db_pass: str = field(repr=False)
+    db_name: str
+    db_port: int = 3306
+    default_table: str = "heroes"
+    redis_url: str = field(default="", repr=False)
+    ttl_seconds: int = 3600
+    read_by: str | None = None
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> "Settings":
+        """Raises ConfigurationError naming the first setting that is missing or malformed."""
+        return cls(
+            db_host=_required(environment, DB_HOST),
+            db_user=_required(environment, DB_USER),
+            db_pass=_required(environment, DB_PASS),
+            db_name=_required(environment, DB_NAME),
+            db_port=_integer(environment, DB_PORT, cls.db_port, 1, 65535),
+            default_table=environment.get(DB_TABLE) or cls.default_table,
+            redis_url=_redis_url(environment),
+            ttl_seconds=_integer(environment, TTL, cls.ttl_seconds, 1, 30 * 24 * 3600),
+            read_by=environment.get(READ_BY) or None,
+        )
+
+
+def _required(environment: Mapping[str, str], name: str) -> str:
+    value = environment.get(name)
+    if not value:
+        raise ConfigurationError(
+            f"{name} is not set: give it in .chalice/config.json or .local/env"
+        )
+    return value
+
+
+def _integer(
+    environment: Mapping[str, str], name: str, default: int, minimum: int, maximum: int
+) -> int:
+    text = environment.get(name) or str(default)
+    if not (text.isascii() and text.isdigit() and minimum <= int(text[:12]) <= maximum):
+        raise ConfigurationError(f"{name}: expected an integer from {minimum} to {maximum}")
+    return int(text)
+
+
+def _redis_url(environment: Mapping[str, str]) -> str:
+    """The URL as given; empty means no cache. The text of an error never shows it: it may hold a
+    password."""
+    url = environment.get(REDIS_URL, "")
+    if not url:
+        return ""
+    try:
+        parts = urlsplit(url)
+        valid = parts.scheme in REDIS_SCHEMES and bool(parts.hostname) and parts.port != 0
+        valid = valid and (not parts.path.strip("/") or parts.path.strip("/").isdigit())
+    except ValueError:
+        valid = False
+    if not valid:
+        raise ConfigurationError(
+            f"{REDIS_URL}: expected redis://[user:password@]host[:port][/number], "
+            "rediss:// for TLS, or nothing for no cache"
+        )
+    return url

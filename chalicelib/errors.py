@@ -1,0 +1,66 @@
+"""Every error the service raises on purpose, each with what its caller should see.
+
+    HerocacheError
+    ├── BadRequest            400  the request is wrong; the text says what, where and what to do
+    ├── TooLarge              413  too many items, or a result that does not fit into one answer
+    ├── DatabaseUnavailable   503  the database cannot be reached now; nothing was written
+    │   └── OutcomeUnknown    503  the connection was lost during a write: it may have happened
+    ├── ConfigurationError    500  a setting is missing or malformed; the text names it
+    └── CacheUnavailable           never reaches a caller: storage answers from the database
+
+Anything else that escapes is a bug: the caller sees `InternalError`, the log has the traceback.
+"""
+
+import socket
+import ssl
+
+
+class HerocacheError(Exception):
+    """`status` is the HTTP status, `retry_after_seconds` fills the header where it is not None."""
+
+    status = 500
+    retry_after_seconds: int | None = None
+
+    @property
+    def kind(self) -> str:
+        return type(self).__name__
+
+
+class BadRequest(HerocacheError):
+    status = 400
+
+
+class TooLarge(HerocacheError):
+    status = 413
+
+
+class DatabaseUnavailable(HerocacheError):
+    status = 503
+    retry_after_seconds = 2
+
+
+class OutcomeUnknown(DatabaseUnavailable):
+    """A COMMIT, or a statement that commits, was sent and its answer never came."""
+
+
+class ConfigurationError(HerocacheError):
+    pass
+
+
+class CacheUnavailable(HerocacheError):
+    """Redis did not do what it was asked, in time. The text says why, in an operator's words."""
+
+
+def network_words(error: BaseException | None) -> str:
+    """Why a connection could not be made or was lost, in words that name no host."""
+    if isinstance(error, socket.gaierror):
+        return "no host has this name"
+    if isinstance(error, ConnectionRefusedError):
+        return "nothing listens on this port"
+    if isinstance(error, TimeoutError):
+        return "no answer in time: is there a route (subnet, security group), is the server up?"
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return "its TLS certificate is not signed by a trusted authority"
+    if isinstance(error, ssl.SSLError):
+        return "the TLS handshake failed: does the server speak TLS on this port?"
+    return "the connection was lost"

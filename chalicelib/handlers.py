@@ -1,0 +1,128 @@
+"""The wire's two ends: an HTTP body or a Lambda payload comes in, a reply goes out.
+
+`app.py` calls in; `wire` checks and words, `storage` does the work. Errors become replies here and
+nowhere else.
+"""
+
+import json
+import logging
+import os
+import time
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+from chalice.app import Request, Response
+
+from chalicelib import __version__, wire
+from chalicelib.cache import Cache
+from chalicelib.config import Settings
+from chalicelib.db import Database
+from chalicelib.errors import BadRequest, CacheUnavailable, DatabaseUnavailable, HerocacheError
+from chalicelib.storage import Storage
+
+log = logging.getLogger("herocache")
+
+_JSON: dict[str, str | list[str]] = {"Content-Type": "application/json"}
+
+
+@lru_cache(maxsize=1)
+def settings() -> Settings:
+    return Settings.from_environment(os.environ)
+
+
+@lru_cache(maxsize=1)
+def database() -> Database:
+    return Database(settings())
+
+
+@lru_cache(maxsize=1)
+def cache() -> Cache:
+    return Cache(settings())
+
+
+@lru_cache(maxsize=1)
+def storage() -> Storage:
+    """Made by the first request, kept warm for the container's life."""
+    return Storage(database(), cache())
+
+
+def forget_settings() -> None:
+    """Read the environment again at the next request. For tests that change it."""
+    for made in (settings, database, cache, storage):
+        made.cache_clear()
+
+
+def post(request: Request) -> Response:
+    """`POST /`: the body is JSON whatever its content type says."""
+    return _response(_answered(lambda: wire.decode(_body(request))))
+
+
+def invoke(payload: object) -> dict[str, Any]:
+    """The same contract without HTTP: the payload is the request, the dict is the answer."""
+    answer: dict[str, Any] = json.loads(_answered(lambda: payload).text)
+    return answer
+
+
+def health(request: Request) -> Response:
+    """`GET /health`: whether the app is up; `?deep=1`: also whether it reaches its servers."""
+    deep = request.query_params is not None and request.query_params.get("deep") == "1"
+    report: dict[str, Any] = {"status": "ok", "version": __version__}
+    if not deep:
+        return Response(report, headers=_JSON)
+    try:
+        report["database"] = _checked(database().check)
+        report["cache"] = _checked(cache().check) if settings().redis_url else {"ok": None}
+    except HerocacheError as error:
+        return _response(wire.reply_error(error))
+    if not report["database"]["ok"]:
+        report["status"] = "down"
+    elif report["cache"]["ok"] is False:
+        report["status"] = "degraded"
+    status = 503 if report["status"] == "down" else 200
+    return Response(report, headers=_JSON, status_code=status)
+
+
+def _answered(payload: Callable[[], object]) -> wire.Reply:
+    try:
+        return _done(payload())
+    except HerocacheError as error:
+        if error.status >= 500:
+            log.error("%s: %s", error.kind, error)
+        return wire.reply_error(error)
+    except Exception:
+        log.exception("a request failed on a bug")
+        return wire.reply_bug()
+
+
+def _done(payload: object) -> wire.Reply:
+    request = wire.parse(payload, settings().default_table, settings().read_by)
+    if isinstance(request, wire.Read):
+        return wire.reply_rows(
+            storage().read(request.table, request.column, request.values, request.use_cache)
+        )
+    return wire.reply_written(storage().write(request.table, request.rows, request.use_cache))
+
+
+def _body(request: Request) -> bytes:
+    try:
+        body = request.raw_body
+    except ValueError as error:
+        raise BadRequest("body: not base64 although the event says so, or not UTF-8") from error
+    return body if isinstance(body, bytes) else body.encode()
+
+
+def _response(reply: wire.Reply) -> Response:
+    headers = dict(_JSON)
+    if reply.retry_after_seconds is not None:
+        headers["Retry-After"] = str(reply.retry_after_seconds)
+    return Response(reply.text, headers=headers, status_code=reply.status)
+
+
+def _checked(check: Callable[[], None]) -> dict[str, Any]:
+    start = time.perf_counter()
+    try:
+        check()
+    except (DatabaseUnavailable, CacheUnavailable) as error:
+        return {"ok": False, "error": str(error)}
+    return {"ok": True, "latency_ms": round((time.perf_counter() - start) * 1000, 3)}

@@ -1,0 +1,192 @@
+"""The declared tables: their columns, types, keys and lookups, and how a row becomes JSON.
+
+A new table is a `Table(...)` in `TABLES` and its SQL in `seed/schema.sql`, nothing else. Column
+types say which values they take: the API, the CSV ingest and the cache all ask the same ones.
+"""
+
+import json.encoder
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+Key = int | str
+Row = tuple[Key, ...]
+"""A row's values in the table's declared order, the key first."""
+
+NO_KEY: Key = 0
+"""Stands for the key of a row to which the database gives one. No key column takes it."""
+
+_INTEGER_TEXT = re.compile(r"0|-?[1-9][0-9]{0,18}")
+_SHOWN_CHARACTERS = 60
+
+# The C encoder of one string, quotes included; non-ASCII characters stay as they are.
+_quote = json.encoder.encode_basestring
+
+
+class InvalidValue(ValueError):
+    """A value its column does not take. The text says what was expected and what came."""
+
+
+@dataclass(frozen=True)
+class Integer:
+    """A JSON integer, or a string of one, from `minimum` to `maximum`, both included."""
+
+    minimum: int
+    maximum: int
+
+    def parse(self, value: object) -> int:
+        number = value
+        if type(value) is str and _INTEGER_TEXT.fullmatch(value):
+            number = int(value)
+        if type(number) is not int:
+            raise InvalidValue(f"expected an integer, got {shown(value)}")
+        if not self.minimum <= number <= self.maximum:
+            raise InvalidValue(
+                f"expected an integer from {self.minimum} to {self.maximum}, got {shown(number)}"
+            )
+        return number
+
+    def takes_all(self, values: Sequence[object]) -> bool:
+        """Whether every one of `values` may pass unparsed; asked at C speed."""
+        return set(map(type, values)) == {int} and (
+            self.minimum <= min(values) and max(values) <= self.maximum  # type: ignore[type-var, operator]
+        )
+
+
+@dataclass(frozen=True)
+class String:
+    """Unicode text of at most `max_characters` code points, as MySQL counts them.
+
+    NUL is refused (no client shows it), and so is half a surrogate pair (it has no UTF-8). A key
+    is also not empty and has no white space around it: MySQL compares 'a' and 'a ' as equal.
+    """
+
+    max_characters: int = 255
+    is_key: bool = False
+
+    def parse(self, value: object) -> str:
+        if type(value) is not str:
+            raise InvalidValue(f"expected a string, got {shown(value)}")
+        if len(value) > self.max_characters:
+            raise InvalidValue(
+                f"expected at most {self.max_characters} characters, got {len(value)}"
+            )
+        if "\0" in value:
+            raise InvalidValue("a string cannot hold a NUL character")
+        if not value.isascii() and any("\ud800" <= c <= "\udfff" for c in value):
+            raise InvalidValue("a string cannot hold half of a surrogate pair")
+        if self.is_key and (not value or value != value.strip()):
+            raise InvalidValue(
+                f"a key is not empty and has no white space around it, got {shown(value)}"
+            )
+        return value
+
+    def takes_all(self, values: Sequence[object]) -> bool:
+        return False
+
+
+UNSIGNED_KEY = Integer(1, 2**32 - 1)
+INTEGER = Integer(-(2**31), 2**31 - 1)
+STRING = String()
+STRING_KEY = String(is_key=True)
+
+
+@dataclass(frozen=True)
+class Column:
+    name: str
+    type: Integer | String
+
+
+@dataclass(frozen=True)
+class Table:
+    """`columns` in the order rows have; the first one is the key.
+
+    `auto_key`: the database gives the key of a row that has none (AUTO_INCREMENT).
+    `lookups`: further columns rows can be read by; each needs an index in the schema.
+    """
+
+    name: str
+    columns: tuple[Column, ...]
+    auto_key: bool = False
+    lookups: tuple[str, ...] = ()
+
+    @property
+    def key(self) -> Column:
+        return self.columns[0]
+
+    @cached_property
+    def positions(self) -> Mapping[str, int]:
+        return {column.name: i for i, column in enumerate(self.columns)}
+
+    @cached_property
+    def readable(self) -> Mapping[str, Column]:
+        """The columns rows can be read by: the key, then the lookups."""
+        names = (self.key.name, *self.lookups)
+        return {name: self.columns[self.positions[name]] for name in names}
+
+    @cached_property
+    def lookup_columns(self) -> tuple[Column, ...]:
+        return tuple(self.readable[name] for name in self.lookups)
+
+    @cached_property
+    def _template(self) -> str:
+        return "{" + ",".join(f"{_quote(c.name)}:%s" for c in self.columns) + "}"
+
+    @cached_property
+    def _encoders(self) -> tuple[Callable[[Any], str], ...]:
+        return tuple(str if isinstance(c.type, Integer) else _quote for c in self.columns)
+
+    @property
+    def min_row_bytes(self) -> int:
+        """The fewest bytes `encode` makes of a row."""
+        return len(self._template) - len(self.columns)
+
+    def encode(self, row: Row) -> bytes:
+        """The row as one JSON object in UTF-8, columns in declared order: the bytes that answers
+        and the cache hold."""
+        values = [encode(value) for encode, value in zip(self._encoders, row)]
+        return (self._template % tuple(values)).encode()
+
+    def value(self, row: Row, column: Column) -> Key:
+        return row[self.positions[column.name]]
+
+
+def shown(value: object) -> str:
+    """A value as an error names it: its repr, cut short."""
+    if type(value) is int and value.bit_length() > 200:
+        return f"an integer of {value.bit_length()} bits"
+    text = repr(value[: _SHOWN_CHARACTERS + 1] if isinstance(value, str) else value)
+    return text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + "…"
+
+
+HEROES = Table(
+    "heroes",
+    (
+        Column("id", UNSIGNED_KEY),
+        Column("hero", STRING),
+        Column("power", STRING),
+        Column("name", STRING),
+        Column("xp", INTEGER),
+        Column("color", STRING),
+    ),
+    auto_key=True,
+    lookups=("xp",),
+)
+
+PRODUCTS = Table(
+    "products",
+    (
+        Column("ProductId", UNSIGNED_KEY),
+        Column("ProductName", STRING),
+        Column("Description", STRING),
+        Column("QuantityInStock", INTEGER),
+        Column("Price", INTEGER),
+    ),
+    auto_key=True,
+)
+
+EMPLOYEES = Table("employees", (Column("EmpId", STRING_KEY), Column("EmpName", STRING)))
+
+TABLES: Mapping[str, Table] = {table.name: table for table in (HEROES, PRODUCTS, EMPLOYEES)}

@@ -1,0 +1,285 @@
+"""The wire: JSON text to a checked request, results to the JSON text of an answer.
+
+The only place that knows field names and error shapes. `decode` takes bytes apart, `parse` checks
+what came out of them (or what Lambda handed over as a payload); replies go the other way.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from chalicelib.errors import BadRequest, ConfigurationError, HerocacheError, TooLarge
+from chalicelib.storage import MAX_RESULT_BYTES, Rows
+from chalicelib.tables import NO_KEY, TABLES, Column, InvalidValue, Key, Row, Table, shown
+
+REQUEST, SQLS, USE_CACHE, TABLE, BY = "REQUEST", "SQLS", "USE_CACHE", "TABLE", "BY"
+FIELDS = (REQUEST, SQLS, USE_CACHE, TABLE, BY)
+READ, WRITE = "read", "write"
+
+MAX_READ_VALUES = 10_000
+MAX_WRITE_ROWS = 1_000
+MAX_BODY_BYTES = 6_000_000
+# Below this no way of escaping a text into Lambda's own JSON answer can pass its limit.
+_SURELY_SMALL_BYTES = MAX_RESULT_BYTES // 6
+
+
+@dataclass(frozen=True)
+class Read:
+    table: Table
+    column: Column
+    values: Sequence[Key]
+    use_cache: bool
+
+
+@dataclass(frozen=True)
+class Write:
+    """`rows` in the order of SQLS; NO_KEY stands where a row came without its key."""
+
+    table: Table
+    rows: Sequence[Row]
+    use_cache: bool
+
+
+@dataclass(frozen=True)
+class Reply:
+    """`text` is the whole answer as JSON; `status` is also in it as `statusCode`."""
+
+    text: str
+    status: int = 200
+    retry_after_seconds: int | None = None
+
+
+# --- requests -----------------------------------------------------------------------------------
+
+
+def decode(body: bytes) -> object:
+    """The JSON value in `body`. Raises BadRequest or TooLarge saying where it is not one."""
+    if len(body) > MAX_BODY_BYTES:
+        raise TooLarge(
+            f"body: {len(body)} bytes, at most {MAX_BODY_BYTES}; send fewer items at a time"
+        )
+    try:
+        text = body.decode()
+    except UnicodeDecodeError as error:
+        raise BadRequest(f"body: not UTF-8 at byte {error.start}") from error
+    try:
+        if "-0" in text:
+            return _EXACT.decode(text)
+        return _DECODER.decode(text)
+    except RecursionError as error:
+        raise BadRequest("body: nested too deeply; SQLS is a flat list") from error
+    except json.JSONDecodeError as error:
+        raise BadRequest(
+            f"body: not JSON at line {error.lineno} column {error.colno}: {error.msg}"
+        ) from error
+    except ValueError:
+        return _EXACT.decode(text)  # an integer of more digits than Python converts
+
+
+def parse(payload: object, default_table: str, read_by: str | None) -> Read | Write:
+    """The request in `payload`. `default_table` and `read_by` are the deployment's settings.
+    Raises BadRequest naming the place, TooLarge, ConfigurationError."""
+    if not isinstance(payload, dict):
+        raise BadRequest(f"body: expected a JSON object, got {_json_type(payload)}")
+    for name in payload:
+        if name not in FIELDS:
+            raise BadRequest(f"{shown(name)}: no such field; there are {', '.join(FIELDS)}")
+    request = _choice(payload, REQUEST, (READ, WRITE))
+    table = _table(payload, default_table)
+    use_cache = _use_cache(payload)
+    if request == READ:
+        column = _column(payload, table, read_by)
+        items = _items(payload, MAX_READ_VALUES, "values")
+        return Read(table, column, _values(column, items), use_cache)
+    if BY in payload:
+        raise BadRequest(f"{BY}: only a read has it; leave it out of a {request}")
+    return Write(table, _rows(table, _items(payload, MAX_WRITE_ROWS, "rows")), use_cache)
+
+
+def _choice(payload: Mapping[str, object], name: str, known: Sequence[str]) -> str:
+    value = payload.get(name)
+    if name not in payload:
+        raise BadRequest(f"{name}: missing; give one of {_listed(known)}")
+    if not isinstance(value, str) or value not in known:
+        raise BadRequest(f"{name}: expected one of {_listed(known)}, got {shown(value)}")
+    return value
+
+
+def _table(payload: Mapping[str, object], default: str) -> Table:
+    if TABLE in payload:
+        return TABLES[_choice(payload, TABLE, tuple(TABLES))]
+    if default not in TABLES:
+        raise ConfigurationError(f"DB_TABLE: expected one of {_listed(tuple(TABLES))}")
+    return TABLES[default]
+
+
+def _column(payload: Mapping[str, object], table: Table, read_by: str | None) -> Column:
+    if BY in payload:
+        return table.readable[_choice(payload, BY, tuple(table.readable))]
+    if read_by and not any(read_by in declared.readable for declared in TABLES.values()):
+        raise ConfigurationError("READ_BY: no table is declared to be read by this column")
+    return table.readable.get(read_by or "", table.key)
+
+
+def _use_cache(payload: Mapping[str, object]) -> bool:
+    value = payload.get(USE_CACHE, True)
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, str) and value.lower() in ("true", "false"):
+        return value.lower() == "true"
+    raise BadRequest(f'{USE_CACHE}: expected "True" or "False", got {shown(value)}')
+
+
+def _items(payload: Mapping[str, object], most: int, noun: str) -> list[object]:
+    if SQLS not in payload:
+        raise BadRequest(f"{SQLS}: missing; give a list of {noun}")
+    items = payload[SQLS]
+    if not isinstance(items, list):
+        raise BadRequest(f"{SQLS}: expected a list of {noun}, got {_json_type(items)}")
+    if len(items) > most:
+        raise TooLarge(
+            f"{SQLS}: {len(items)} {noun}, at most {most}; send them in several requests"
+        )
+    return items
+
+
+def _values(column: Column, items: Sequence[Any]) -> Sequence[Key]:
+    if column.type.takes_all(items):
+        return items
+    return [_value(column, item, f"{SQLS}[{i}]") for i, item in enumerate(items)]
+
+
+def _rows(table: Table, items: Sequence[object]) -> list[Row]:
+    rows = [_row(table, item, i) for i, item in enumerate(items)]
+    seen: dict[Key, int] = {}
+    for i, row in enumerate(rows):
+        if row[0] != NO_KEY and seen.setdefault(row[0], i) != i:
+            raise BadRequest(
+                f"{SQLS}[{i}].{table.key.name}: {shown(row[0])} is also the key of"
+                f" {SQLS}[{seen[row[0]]}]; write a row once"
+            )
+    return rows
+
+
+def _row(table: Table, item: object, index: int) -> Row:
+    place = f"{SQLS}[{index}]"
+    if not isinstance(item, dict):
+        raise BadRequest(f"{place}: expected a row object, got {_json_type(item)}")
+    if not item.keys() <= table.positions.keys():
+        unknown = next(name for name in item if name not in table.positions)
+        raise BadRequest(
+            f"{place}: {table.name} has no column {shown(unknown)};"
+            f" it has {', '.join(table.positions)}"
+        )
+    return tuple(
+        [
+            _value(column, item[column.name], f"{place}.{column.name}")
+            if column.name in item
+            else _absent(table, column, place)
+            for column in table.columns
+        ]
+    )
+
+
+def _absent(table: Table, column: Column, place: str) -> Key:
+    if column is table.key and table.auto_key:
+        return NO_KEY
+    raise BadRequest(f"{place}.{column.name}: missing; a row of {table.name} needs it")
+
+
+def _value(column: Column, value: object, place: str) -> Key:
+    try:
+        return column.type.parse(value)
+    except InvalidValue as error:
+        raise BadRequest(f"{place}: {error}") from error
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(f'"{name}"' for name in names)
+
+
+def _json_type(value: object) -> str:
+    names = {dict: "an object", list: "a list", str: "a string", bool: "a boolean"}
+    names |= {type(None): "null", int: "a number", float: "a number"}
+    return names.get(type(value), "something else")
+
+
+class _Number:
+    """A number no column takes, kept as it was written so that its place can be named."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def __repr__(self) -> str:
+        digits = len(self._text.lstrip("-"))
+        return f"an integer of {digits} digits" if digits > 20 else self._text
+
+
+def _exact_integer(text: str) -> int | _Number:
+    return _Number(text) if text == "-0" or len(text) > 20 else int(text)
+
+
+def _unique_fields(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    fields = dict(pairs)
+    if len(fields) != len(pairs):
+        _refuse_duplicate(pairs)
+    return fields
+
+
+def _refuse_duplicate(pairs: Sequence[tuple[str, object]]) -> NoReturn:
+    names = [name for name, _ in pairs]
+    twice = next(name for name in names if names.count(name) > 1)
+    raise BadRequest(f"body: an object has the field {shown(twice)} twice; give it once")
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_unique_fields, parse_constant=_Number)
+# Slower: looks at every integer. For texts that may hold one Python would not tell from another.
+_EXACT = json.JSONDecoder(
+    object_pairs_hook=_unique_fields, parse_constant=_Number, parse_int=_exact_integer
+)
+
+
+# --- replies ------------------------------------------------------------------------------------
+
+
+def reply_rows(rows: Rows) -> Reply:
+    """Raises TooLarge when Lambda could not send it."""
+    size = sum(map(len, rows.cells))
+    if size > MAX_RESULT_BYTES:
+        _refuse_result(size)
+    body = b",".join(rows.cells).decode()
+    missing = f',"missing":{_json(rows.missing)}' if rows.missing else ""
+    text = f'{{"statusCode":200,"body":[{body}]{missing}}}'
+    if len(text) > _SURELY_SMALL_BYTES and (size := len(json.dumps(text))) > MAX_RESULT_BYTES:
+        _refuse_result(size)
+    return Reply(text)
+
+
+def reply_written(keys: Sequence[Key]) -> Reply:
+    return Reply(f'{{"statusCode":200,"body":"write success","ids":{_json(keys)}}}')
+
+
+def reply_error(error: HerocacheError) -> Reply:
+    return _reply_failure(error.status, error.kind, str(error), error.retry_after_seconds)
+
+
+def reply_bug() -> Reply:
+    """For an error nobody foresaw: nothing of it leaves the house."""
+    return _reply_failure(500, "InternalError", "an internal error; the log has the details", None)
+
+
+def _reply_failure(status: int, kind: str, message: str, retry_after: int | None) -> Reply:
+    body = {"error": kind, "message": message}
+    return Reply(_json({"statusCode": status, "body": body}), status, retry_after)
+
+
+def _refuse_result(size: int) -> NoReturn:
+    raise TooLarge(
+        f"{SQLS}: the rows make an answer of {size} bytes, at most {MAX_RESULT_BYTES};"
+        " ask for fewer values at a time"
+    )
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, separators=(",", ":"))

@@ -1,0 +1,40 @@
+-- Every table herocache reads and writes. Applied to an empty database it creates them all; applied again it changes nothing.
+-- For MariaDB 10.6 and later, MySQL 8 and Aurora MySQL 3.
+
+CREATE TABLE IF NOT EXISTS heroes (
+    id    INT UNSIGNED NOT NULL AUTO_INCREMENT,
+    hero  VARCHAR(255) NOT NULL,
+    power VARCHAR(255) NOT NULL,
+    name  VARCHAR(255) NOT NULL,
+    xp    INT          NOT NULL,
+    color VARCHAR(255) NOT NULL,
+    PRIMARY KEY (id),
+    INDEX heroes_xp (xp)
+) ENGINE = InnoDB DEFAULT CHARSET = utf8mb4 COLLATE = utf8mb4_bin;
+
+CREATE TABLE IF NOT EXISTS products (
+    ProductId       INT UNSIGNED NOT NULL AUTO_INCREMENT,
+    ProductName     VARCHAR(255) NOT NULL,
+    Description     VARCHAR(255) NOT NULL,
+    QuantityInStock INT          NOT NULL,
+    Price           INT          NOT NULL,
+    PRIMARY KEY (ProductId)
+) ENGINE = InnoDB DEFAULT CHARSET = utf8mb4 COLLATE = utf8mb4_bin;
+
+CREATE TABLE IF NOT EXISTS employees (
+    EmpId   VARCHAR(255) NOT NULL,
+    EmpName VARCHAR(255) NOT NULL,
+    PRIMARY KEY (EmpId)
+) ENGINE = InnoDB DEFAULT CHARSET = utf8mb4 COLLATE = utf8mb4_bin;
+
+-- The generation that a table's cached rows live under: raising it makes all of them unreachable at once.
+-- It is a row of the database, so that it can change in the same transaction as the rows it speaks for.
+CREATE TABLE IF NOT EXISTS cache_generation (
+    table_name VARCHAR(64)     NOT NULL,
+    generation BIGINT UNSIGNED NOT NULL,
+    enabled    TINYINT         NOT NULL,
+    PRIMARY KEY (table_name)
+) ENGINE = InnoDB DEFAULT CHARSET = utf8mb4 COLLATE = utf8mb4_bin;
+
+INSERT IGNORE INTO cache_generation (table_name, generation, enabled)
+VALUES ('heroes', 1, 1), ('products', 1, 1), ('employees', 1, 1);
