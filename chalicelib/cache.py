@@ -12,6 +12,7 @@ import random
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
+from typing import cast
 from zlib import crc32
 
 import hiredis
@@ -21,9 +22,9 @@ from redis.connection import AbstractConnection, parse_url
 from redis.retry import Retry
 
 from chalicelib.config import Settings
-from chalicelib.errors import CacheUnavailable, network_words
+from chalicelib.errors import CONNECTION_LOST, CacheUnavailable, network_words
 from chalicelib.pool import Pool
-from chalicelib.tables import Column, Key, Table
+from chalicelib.tables import Column, Integer, Key, Table
 
 log = logging.getLogger("herocache.cache")
 
@@ -32,6 +33,8 @@ PAUSE_SECONDS = 1.0
 BUCKETS = 16
 MAX_CELL_BYTES = 64 * 1024
 TTL_JITTER = 0.1
+
+_TLS_HINT = "A server that takes TLS only needs rediss://"
 
 Cell = bytes
 
@@ -141,10 +144,9 @@ def _close(connection: AbstractConnection) -> None:
 def _keys(table: Table, column: Column, values: Iterable[Key]) -> list[str]:
     """`{<table>.<bucket>}:<column>:<value>`; all keys of a bucket live on one cluster node."""
     prefixes = _prefixes(table, column)
-    return [
-        f"{prefixes[(value if type(value) is int else crc32(value.encode())) % BUCKETS]}{value}"  # type: ignore[union-attr]
-        for value in values
-    ]
+    if isinstance(column.type, Integer):
+        return [f"{prefixes[value % BUCKETS]}{value}" for value in cast(Iterable[int], values)]
+    return [f"{prefixes[crc32(str(value).encode()) % BUCKETS]}{value}" for value in values]
 
 
 @lru_cache
@@ -159,9 +161,9 @@ def _words(error: redis.RedisError) -> str:
     if isinstance(error, redis.TimeoutError):
         return (
             f"no answer within {TIMEOUT_SECONDS} s (REDIS_URL): is there a route (subnet, security"
-            " group)? A server that takes TLS only needs rediss://"
+            f" group)? {_TLS_HINT}"
         )
     if isinstance(error, redis.ResponseError):
         return f"it answers with an error: {str(error).split(' ')[0][:20]}"
-    cause = error.__cause__ or error.__context__
-    return f"{network_words(cause)} (REDIS_URL)"
+    words = network_words(error.__cause__ or error.__context__)
+    return f"{words} (REDIS_URL)" + (f". {_TLS_HINT}" if words == CONNECTION_LOST else "")

@@ -14,6 +14,8 @@ Anything else that escapes is a bug: the caller sees `InternalError`, the log ha
 import socket
 import ssl
 
+CONNECTION_LOST = "the connection was lost"
+
 
 class HerocacheError(Exception):
     """`status` is the HTTP status, `retry_after_seconds` fills the header where it is not None."""
@@ -63,4 +65,4 @@ def network_words(error: BaseException | None) -> str:
         return "its TLS certificate is not signed by a trusted authority"
     if isinstance(error, ssl.SSLError):
         return "the TLS handshake failed: does the server speak TLS on this port?"
-    return "the connection was lost"
+    return CONNECTION_LOST

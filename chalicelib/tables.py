@@ -6,6 +6,7 @@ types say which values they take: the API, the CSV ingest and the cache all ask 
 
 import json.encoder
 import re
+import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -75,8 +76,11 @@ class String:
             )
         if "\0" in value:
             raise InvalidValue("a string cannot hold a NUL character")
-        if not value.isascii() and any("\ud800" <= c <= "\udfff" for c in value):
-            raise InvalidValue("a string cannot hold half of a surrogate pair")
+        if not value.isascii():
+            try:
+                value.encode()
+            except UnicodeEncodeError as error:
+                raise InvalidValue("a string cannot hold half of a surrogate pair") from error
         if self.is_key and (not value or value != value.strip()):
             raise InvalidValue(
                 f"a key is not empty and has no white space around it, got {shown(value)}"
@@ -135,8 +139,20 @@ class Table:
         return "{" + ",".join(f"{_quote(c.name)}:%s" for c in self.columns) + "}"
 
     @cached_property
-    def _encoders(self) -> tuple[Callable[[Any], str], ...]:
-        return tuple(str if isinstance(c.type, Integer) else _quote for c in self.columns)
+    def _parsers(self) -> tuple[tuple[str, Callable[[object], Key]], ...]:
+        return tuple((column.name, column.type.parse) for column in self.columns)
+
+    def parse(self, item: Any) -> Row:
+        """The row in an object with exactly the table's columns; the key may be left out where
+        the database gives it. Raises TypeError, KeyError or InvalidValue."""
+        if type(item) is not dict:
+            raise TypeError
+        missing = len(self.columns) - len(item)
+        if missing == 0:
+            return tuple([parse(item[name]) for name, parse in self._parsers])
+        if missing == 1 and self.auto_key:
+            return (NO_KEY, *[parse(item[name]) for name, parse in self._parsers[1:]])
+        raise KeyError
 
     @property
     def min_row_bytes(self) -> int:
@@ -146,8 +162,8 @@ class Table:
     def encode(self, row: Row) -> bytes:
         """The row as one JSON object in UTF-8, columns in declared order: the bytes that answers
         and the cache hold."""
-        values = [encode(value) for encode, value in zip(self._encoders, row)]
-        return (self._template % tuple(values)).encode()
+        texts = [_quote(value) if type(value) is str else value for value in row]
+        return (self._template % tuple(texts)).encode()
 
     def value(self, row: Row, column: Column) -> Key:
         return row[self.positions[column.name]]
@@ -157,7 +173,10 @@ def shown(value: object) -> str:
     """A value as an error names it: its repr, cut short."""
     if type(value) is int and value.bit_length() > 200:
         return f"an integer of {value.bit_length()} bits"
-    text = repr(value[: _SHOWN_CHARACTERS + 1] if isinstance(value, str) else value)
+    if isinstance(value, (list, dict)):
+        text = reprlib.repr(value)  # of a few levels and items: the client chose how many it has
+    else:
+        text = repr(value[: _SHOWN_CHARACTERS + 1] if isinstance(value, str) else value)
     return text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + "…"
 
 

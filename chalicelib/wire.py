@@ -20,8 +20,9 @@ READ, WRITE = "read", "write"
 MAX_READ_VALUES = 10_000
 MAX_WRITE_ROWS = 1_000
 MAX_BODY_BYTES = 6_000_000
-# Below this no way of escaping a text into Lambda's own JSON answer can pass its limit.
-_SURELY_SMALL_BYTES = MAX_RESULT_BYTES // 6
+# Below this no way of escaping a text into Lambda's own JSON answer can pass its limit: a character
+# outside the basic plane becomes two escapes of six bytes.
+_SURELY_SMALL_CHARACTERS = MAX_RESULT_BYTES // 12
 
 
 @dataclass(frozen=True)
@@ -163,6 +164,14 @@ def _rows(table: Table, items: Sequence[object]) -> list[Row]:
 
 
 def _row(table: Table, item: object, index: int) -> Row:
+    try:
+        return table.parse(item)
+    except (TypeError, KeyError, InvalidValue):
+        return _explained_row(table, item, index)
+
+
+def _explained_row(table: Table, item: object, index: int) -> Row:
+    """The slow way, which finds the words for what is wrong."""
     place = f"{SQLS}[{index}]"
     if not isinstance(item, dict):
         raise BadRequest(f"{place}: expected a row object, got {_json_type(item)}")
@@ -251,7 +260,7 @@ def reply_rows(rows: Rows) -> Reply:
     body = b",".join(rows.cells).decode()
     missing = f',"missing":{_json(rows.missing)}' if rows.missing else ""
     text = f'{{"statusCode":200,"body":[{body}]{missing}}}'
-    if len(text) > _SURELY_SMALL_BYTES and (size := len(json.dumps(text))) > MAX_RESULT_BYTES:
+    if len(text) > _SURELY_SMALL_CHARACTERS and (size := len(json.dumps(text))) > MAX_RESULT_BYTES:
         _refuse_result(size)
     return Reply(text)
 

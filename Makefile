@@ -1,0 +1,41 @@
+# `make run` and `make test` each work as the first command on a bare machine.
+
+.DEFAULT_GOAL := help
+.PHONY: help run up down clean test lint bench grade install
+
+# `exec`, so that a signal to make reaches Python and no shell stands between them.
+IN_VENV := exec .venv/bin/python -m
+# Stopping things must work without .venv too.
+WITHOUT_VENV = exec $(shell [ -x .venv/bin/python ] && echo .venv/bin/python || echo python3) -m
+
+help: ## this list
+	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*##/\t/' | expand -t 10
+
+run: install ## install what is missing, start the servers, serve on PORT (8000); Ctrl-C ends it all
+	@$(IN_VENV) local run
+
+up: install ## only the servers, in the background; their settings in .local/env
+	@$(IN_VENV) local up
+
+down: ## stop everything of this folder; the data stays
+	@$(WITHOUT_VENV) local down
+
+clean: ## down, then remove the servers' data and the tools' caches
+	@$(WITHOUT_VENV) local clean
+
+test: install ## the tests, on servers of their own; ARGS go to pytest
+	@$(IN_VENV) pytest $(ARGS)
+
+lint: install ## format, lint, types
+	@$(IN_VENV) ruff format --check .
+	@$(IN_VENV) ruff check .
+	@$(IN_VENV) mypy
+
+bench: install ## measure against the raw drivers and the course's way; ARGS go to it
+	@$(IN_VENV) bench $(ARGS)
+
+grade: install ## play the course grader against URL
+	@$(IN_VENV) bench.grade $(URL)
+
+install:
+	@bash local/install.sh

@@ -1,0 +1,97 @@
+"""The baseline, in the manner of the course template.
+
+A connection to each server per request, a query or a command per id, a commit per row, JSON per
+row and of the whole answer. TLS is off, which spares it the 20 ms that PyMySQL's default takes to
+make a context per connection.
+"""
+
+import contextlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import redis
+from pymysql.cursors import DictCursor
+
+from bench.contenders import (
+    INSERT,
+    INSERT_VALUES,
+    SELECT,
+    TTL_SECONDS,
+    Call,
+    Contender,
+    Hero,
+    connect,
+)
+
+
+class Template(Contender):
+    name = "template"
+    redis_database = 0
+    waits = True
+
+    def read(self, ids: Sequence[int], use_cache: bool) -> Call:
+        body = json.dumps({"REQUEST": "read", "SQLS": list(ids)})
+        return lambda: self._read(body, use_cache)
+
+    def write(self, rows: Sequence[Hero], use_cache: bool) -> Call:
+        body = json.dumps({"REQUEST": "write", "SQLS": list(rows)})
+        return lambda: self._write(body, use_cache)
+
+    def _read(self, body: str, use_cache: bool) -> str:
+        found = []
+        with self._connections() as (database, cache):
+            for i in json.loads(body)["SQLS"]:
+                cached = cache.get(str(i)) if use_cache else None
+                if cached is not None:
+                    found.append(json.loads(cached))
+                    continue
+                with database.cursor() as cursor:
+                    cursor.execute(SELECT + "= %s", (i,))
+                    row = cursor.fetchone()
+                if use_cache:
+                    cache.set(str(i), json.dumps(row), ex=TTL_SECONDS)
+                found.append(row)
+        return json.dumps({"statusCode": 200, "body": found})
+
+    def _write(self, body: str, use_cache: bool) -> str:
+        with self._connections() as (database, cache):
+            for row in json.loads(body)["SQLS"]:
+                with database.cursor() as cursor:
+                    cursor.execute(INSERT + INSERT_VALUES, list(row.values()))
+                    new_id = cursor.lastrowid
+                database.commit()
+                if use_cache:
+                    cache.set(str(new_id), json.dumps({"id": new_id} | row), ex=TTL_SECONDS)
+        return json.dumps({"statusCode": 200, "body": "write success"})
+
+    @contextlib.contextmanager
+    def _connections(self) -> Iterator[tuple[Any, redis.Redis]]:
+        database = connect(self.environment, autocommit=False, cursorclass=DictCursor)
+        cache = redis.Redis.from_url(self.environment["REDIS_URL"])
+        yield database, cache
+        database.close()
+        cache.close()
+
+    def rows(self, answer: Any) -> list[Hero]:
+        body: list[Hero] = json.loads(answer)["body"]
+        return body
+
+
+class Kept(Template):
+    name = "kept"
+    redis_database = 3
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        super().__init__(environment)
+        self._stack = contextlib.ExitStack()
+        self._kept = self._stack.enter_context(super()._connections())
+
+    @contextlib.contextmanager
+    def _connections(self) -> Iterator[tuple[Any, redis.Redis]]:
+        yield self._kept
+        self._kept[0].rollback()  # or a kept connection would read from its first snapshot forever
+
+    def close(self) -> None:
+        super().close()
+        self._stack.close()

@@ -1,0 +1,1 @@
+"""The real servers behind `make run`, the tests and the benchmark."""

@@ -1,0 +1,101 @@
+#!/usr/bin/env bash
+# Installs what is missing: the servers' programs, .venv, the pinned packages. Every make target
+# that needs them runs this first; with nothing missing it takes a few milliseconds.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+PATH="$PATH:/usr/sbin:/usr/local/sbin:/usr/local/bin:/usr/libexec:/opt/homebrew/bin"
+
+say() { printf '%-10s %s\n' install "$*"; }
+fail() { printf 'herocache: %s\n' "$*" >&2; exit 1; }
+have_any() { command -v "$@" >/dev/null; }
+as_root() { if [ "$(id -u)" -eq 0 ]; then "$@"; else sudo "$@"; fi; }
+
+find_python() {
+    local candidate
+    for candidate in ${PYTHON:-python3 python3.14 python3.13 python3.12 python3.11 python3.10}; do
+        if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then
+            echo "$candidate"
+            return
+        fi
+    done
+    fail "Python 3.10 or newer is needed, found $(python3 --version 2>&1 || true)." \
+        "Install one, or name one: make run PYTHON=/path/to/python3"
+}
+
+missing_packages() {
+    have_any mariadbd mysqld || echo mariadb-server
+    have_any redis-server valkey-server || echo redis-server
+    have_any curl || echo curl
+    packages_are_current || venv_works || "$1" -c 'import ensurepip, venv' 2>/dev/null ||
+        "$1" -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])'
+}
+
+# A server that apt starts by itself is not wanted here: we run our own. Only for packages that this
+# script has just installed; a MariaDB or Redis that the machine already had is never touched.
+stop_service() {
+    if [ -d /run/systemd/system ]; then
+        as_root systemctl disable --now "$1"
+    else
+        as_root service "$1" stop
+    fi
+}
+
+apt_install() {
+    local log package
+    log="$(mktemp)"
+    say "$* with apt (a minute or two)"
+    # A package source that is down matters only when the packages cannot be found without it.
+    as_root apt-get -q update >"$log" 2>&1 || true
+    if ! as_root env DEBIAN_FRONTEND=noninteractive apt-get -q -y --no-install-recommends \
+        -o DPkg::Lock::Timeout=120 install "$@" >>"$log" 2>&1; then
+        tail -n 20 "$log" >&2
+        fail "apt could not install $*: the reason is above, the whole log in $log"
+    fi
+    for package in "$@"; do
+        case "$package" in
+            mariadb-server) stop_service mariadb >>"$log" 2>&1 || true ;;
+            redis-server) stop_service redis-server >>"$log" 2>&1 || true ;;
+        esac
+    done
+    rm -f "$log"
+}
+
+install_packages() {
+    [ $# -gt 0 ] || return 0
+    if command -v apt-get >/dev/null && { [ "$(id -u)" -eq 0 ] || command -v sudo >/dev/null; }; then
+        apt_install "$@"
+        return
+    fi
+    fail "these are missing and cannot be installed from here: $*." \
+        "As root on Debian or Ubuntu: apt-get install $*;" \
+        "on Fedora: dnf install mariadb-server valkey; on macOS: brew install mariadb redis." \
+        "Then run the same make command again."
+}
+
+venv_works() { .venv/bin/python -m pip --version >/dev/null 2>&1; }
+
+pinned() { cat requirements.txt requirements-dev.txt; }
+
+install_python_packages() {
+    if ! venv_works; then
+        say "making .venv with $("$1" --version)"
+        "$1" -m venv --clear .venv
+    fi
+    say "Python packages into .venv (half a minute)"
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt ||
+        fail "pip could not install requirements-dev.txt: the reason is above"
+    pinned | cksum >.venv/installed
+}
+
+packages_are_current() {
+    .venv/bin/python -c '' 2>/dev/null && [ "$(cat .venv/installed 2>/dev/null)" = "$(pinned | cksum)" ]
+}
+
+if packages_are_current; then
+    python=.venv/bin/python
+else
+    python="$(find_python)"
+fi
+# shellcheck disable=SC2046  # a list of words
+install_packages $(missing_packages "$python")
+packages_are_current || install_python_packages "$python"

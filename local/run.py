@@ -1,0 +1,83 @@
+"""`make run`: servers up, the app in the foreground, and in the end everything stopped again.
+
+Servers that `make up` started stay up.
+"""
+
+import os
+import signal
+import subprocess
+
+from local.app import App
+from local.process import ServerError
+from local.services import Services, home_folder, locked, say, stop
+
+NEWCOMER = '{"hero": "Newcomer", "power": "patience", "name": "You", "xp": 1, "color": "green"}'
+TRY_IT = f"""
+herocache serves at URL   Ctrl-C stops it. Try:
+
+  curl URL/ -d '{{"REQUEST": "read", "SQLS": [1, 2, 3]}}'
+  curl URL/ -d '{{"REQUEST": "write", "SQLS": [{NEWCOMER}]}}'
+"""
+
+
+def run() -> int:
+    """Serve until told to stop; the exit code. Raises ServerError when it cannot begin."""
+    services = Services(home_folder())
+    try:
+        with locked(services.run_lock, wait=False) as lock:
+            os.ftruncate(lock, 0)
+            os.pwrite(lock, str(os.getpid()).encode(), 0)
+            return serve(services)
+    except BlockingIOError:
+        where = f" at {services.app.url}" if services.app.pid else ""
+        raise ServerError(
+            f"another `make run` (process {services.living_run()}) serves this folder{where}: "
+            "stop it there with Ctrl-C, or from here with `make down`"
+        ) from None
+
+
+def serve(services: Services) -> int:
+    """From the first start to the last stop."""
+    try:
+        if services.app.pid is not None:
+            say("app", "stopping the one that a killed `make run` left behind")
+            services.app.stop()
+        port = asked_port()
+        app = App(services.app.home, port, services.up())
+        app.start()
+        print(TRY_IT.replace("URL", app.url), flush=True)
+        return wait_for(app)
+    except KeyboardInterrupt:
+        return 0
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
+        stop(services.app)
+        if services.kept.exists():
+            say("servers", "stay up, as `make up` left them")
+        else:
+            stop(services.redis)
+            stop(services.mariadb)
+
+
+def wait_for(app: App) -> int:
+    """Until the app ends, which it should not, or the `make` around us does: KeyboardInterrupt."""
+    parent = os.getppid()
+    while os.getppid() == parent:
+        try:
+            code = app.wait(1.0)
+        except subprocess.TimeoutExpired:
+            continue
+        say("app", f"ended by itself with exit code {code}")
+        return code or 1
+    raise KeyboardInterrupt
+
+
+def asked_port() -> int | None:
+    """PORT of the environment. Raises ServerError when it is no port."""
+    text = os.environ.get("PORT", "")
+    if not text:
+        return None
+    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= 65_535):
+        raise ServerError(f"PORT must be a number from 1 to 65535, got {text!r}")
+    return int(text)

@@ -1,0 +1,213 @@
+"""MariaDB (or MySQL) and Redis (or Valkey) as private servers on loopback.
+
+`make up`, the tests and the benchmark start them; each lives in the home folder it is given.
+"""
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from local.process import LOOPBACK, ROOT, Server, ServerError, find_program, write_private
+
+__all__ = ["MariaDB", "Redis", "ServerError"]
+
+NOT_INSTALLED = "no {} server is installed: `make run` installs one, or says how"
+
+
+class MariaDB(Server):
+    """Every commit on disk. One database, `herocache`, and a user of that name confined to it."""
+
+    title = "MariaDB"
+    database = "herocache"
+    user = "herocache"
+
+    @property
+    def password(self) -> str:
+        """The application user's, made up at the first start."""
+        return self._secret("password")
+
+    def environment(self) -> dict[str, str]:
+        """The settings that lead the app here."""
+        return {
+            "DB_HOST": LOOPBACK,
+            "DB_PORT": str(self.port),
+            "DB_USER": self.user,
+            "DB_PASS": self.password,
+            "DB_NAME": self.database,
+        }
+
+    def connect_as_root(self, **options: Any) -> Any:
+        """A new PyMySQL connection of the server's root to our database, autocommit on."""
+        return self._connect("root", self._secret("root-password"), **options)
+
+    def query(self, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Rows of one statement, run as root."""
+        with self.connect_as_root() as connection, connection.cursor() as cursor:
+            cursor.execute(sql, values or None)
+            return list(cursor.fetchall())
+
+    def apply_schema(self) -> None:
+        """Run seed/schema.sql: tables that were missing are there, the others as they were."""
+        from pymysql.constants import CLIENT
+
+        script = (ROOT / "seed" / "schema.sql").read_text(encoding="utf-8")
+        connection = self.connect_as_root(client_flag=CLIENT.MULTI_STATEMENTS)
+        with connection, connection.cursor() as cursor:
+            cursor.execute(script)
+            while cursor.nextset():
+                pass
+
+    @property
+    def _identity(self) -> str:
+        return f"--datadir={self.home / 'data'}"
+
+    def _command(self, port: int) -> list[str]:
+        return [
+            self._program(),
+            "--no-defaults",
+            self._identity,
+            *as_user(),
+            f"--port={port}",
+            f"--bind-address={LOOPBACK}",
+            "--skip-name-resolve",
+            "--socket=mysql.sock",  # in the data folder; its full path could exceed 107 bytes
+            f"--init-file={self.home / 'init.sql'}",
+            "--character-set-server=utf8mb4",
+            "--local-infile=1",
+            f"--secure-file-priv={self.home}",  # MySQL packages default to a folder they make
+            "--innodb-flush-log-at-trx-commit=1",
+            "--innodb-buffer-pool-size=256M",
+            "--skip-log-bin",
+            "--loose-mysqlx=OFF",
+            *self._arguments,
+        ]
+
+    def _answers(self) -> bool:
+        from pymysql.err import MySQLError
+
+        try:
+            # Both with TLS where there is: MySQL 8 takes a user's first password over nothing less.
+            self._connect(self.user, self.password, read_timeout=5).close()
+            self.connect_as_root(read_timeout=5).close()
+        except MySQLError:
+            return False
+        return True
+
+    def _prepare(self) -> None:
+        write_private(self.home / "init.sql", "\n".join(self._accounts()) + "\n")
+        data, unfinished = self.home / "data", self.home / "data.unfinished"
+        if data.exists():
+            return
+        # Under its name only when whole: an interrupted first start leaves nothing half made.
+        shutil.rmtree(unfinished, ignore_errors=True)
+        with (self.home / "log").open("wb") as log:
+            succeeded = run_to_the_end(self._make_data_command(unfinished), log.fileno())
+        if not succeeded:
+            raise ServerError(f"{self.title} could not make its data folder. {self._last_words()}")
+        unfinished.rename(data)
+
+    def _make_data_command(self, data: Path) -> list[str]:
+        install = find_program("mariadb-install-db")
+        options = ["--no-defaults", f"--datadir={data}"]
+        if install is None or not self._program().endswith("mariadbd"):
+            return [self._program(), *options, "--initialize-insecure", *as_user()]
+        # Without --user: given one, it runs `chown` on a path that may hold a space, unquoted.
+        # With --force: it needs no look-up of this machine's name, which may have none.
+        options += ["--force", "--skip-name-resolve", "--skip-test-db"]
+        return [install, *options, "--auth-root-authentication-method=socket"]
+
+    def _accounts(self) -> list[str]:
+        """Run by the server before it takes connections, so that no account ever stands open."""
+        root, ours = f"'root'@'{LOOPBACK}'", f"'{self.user}'@'{LOOPBACK}'"
+        root_password = self._secret("root-password")
+        return [
+            f"CREATE DATABASE IF NOT EXISTS {self.database} CHARACTER SET utf8mb4;",
+            f"ALTER USER 'root'@'localhost' IDENTIFIED BY '{root_password}';",
+            f"CREATE USER IF NOT EXISTS {root} IDENTIFIED BY '{root_password}';",
+            f"GRANT ALL ON *.* TO {root} WITH GRANT OPTION;",
+            f"CREATE USER IF NOT EXISTS {ours} IDENTIFIED BY '{self.password}';",
+            f"GRANT ALL ON {self.database}.* TO {ours};",
+        ]
+
+    def _connect(self, user: str, password: str, **options: Any) -> Any:
+        # Imported here: `make down` must stop servers when the packages are gone.
+        import pymysql
+
+        return pymysql.connect(
+            host=LOOPBACK,
+            port=self.port,
+            user=user,
+            password=password,
+            database=self.database,
+            charset="utf8mb4",
+            autocommit=True,
+            connect_timeout=5,
+            **options,
+        )
+
+    def _program(self) -> str:
+        program = find_program("mariadbd", "mysqld")
+        if program is None:
+            raise ServerError(NOT_INSTALLED.format("MariaDB or MySQL"))
+        return program
+
+
+class Redis(Server):
+    """A cache and no more: nothing on disk, and when full the least recently used go first."""
+
+    title = "Redis"
+
+    def environment(self) -> dict[str, str]:
+        """The setting that leads the app here."""
+        return {"REDIS_URL": f"redis://{LOOPBACK}:{self.port}"}
+
+    @property
+    def _identity(self) -> str:
+        # Redis writes over its command line but keeps the first word: our folder stands there.
+        return str(self.home / "redis-server")
+
+    def _executable(self) -> str:
+        program = find_program("redis-server", "valkey-server")
+        if program is None:
+            raise ServerError(NOT_INSTALLED.format("Redis or Valkey"))
+        return program
+
+    def _command(self, port: int) -> list[str]:
+        where = ["--port", str(port), "--bind", LOOPBACK]
+        memory = ["--maxmemory", "256mb", "--maxmemory-policy", "allkeys-lru"]
+        disk = ["--save", "", "--appendonly", "no"]
+        return [self._identity, *where, *memory, *disk, *self._arguments]
+
+    def _answers(self) -> bool:
+        """Whether this very process answers on the port, not another server."""
+        try:
+            with socket.create_connection((LOOPBACK, self.port), timeout=5) as connection:
+                connection.sendall(b"INFO server\r\n")
+                return f"process_id:{self.pid}\r\n".encode() in connection.recv(65_536)
+        except OSError:
+            return False
+
+
+def as_user() -> list[str]:
+    """A root shell (a container) must name itself to MariaDB; nobody else may."""
+    return ["--user=root"] if os.geteuid() == 0 else []
+
+
+def run_to_the_end(command: list[str], log: int) -> bool:
+    """Whether the command succeeded. Interrupted, it ends with all that it started."""
+    process = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+    )
+    try:
+        return process.wait() == 0
+    except BaseException:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        raise

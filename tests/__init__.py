@@ -1,0 +1,1 @@
+"""The tests: every server they need they start themselves."""

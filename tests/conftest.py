@@ -1,0 +1,117 @@
+"""Real servers for the whole run, and the service on them, empty for each test.
+
+A module that breaks servers overrides `mariadb` or `redis_server` with servers of its own;
+`service` and `witness` follow.
+"""
+
+import signal
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+import pytest
+
+from chalicelib import config, handlers
+from local.app import App
+from local.process import Server
+from local.servers import MariaDB, Redis
+from tests.client import InProcess
+from tests.witness import Witness
+
+SETTINGS = [
+    value for name, value in vars(config).items() if name.isupper() and isinstance(value, str)
+]
+
+SomeServer = TypeVar("SomeServer", bound=Server)
+
+
+class Configure(Protocol):
+    def __call__(self, **changes: str | None) -> None: ...
+
+
+def pytest_configure() -> None:
+    """A terminated run stops its servers, as an interrupted one does."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
+
+
+@contextmanager
+def running(server: SomeServer) -> Iterator[SomeServer]:
+    """From start to stop, whatever happens between."""
+    with server:
+        yield server
+    assert server.pid is None, f"{server.title} outlived the tests"
+
+
+@pytest.fixture(scope="session")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("servers")
+
+
+@pytest.fixture(scope="session")
+def mariadb(home: Path) -> Iterator[MariaDB]:
+    with running(MariaDB(home / "mariadb")) as server:
+        server.apply_schema()
+        yield server
+
+
+@pytest.fixture(scope="session")
+def redis_server(home: Path) -> Iterator[Redis]:
+    with running(Redis(home / "redis")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def environment(mariadb: MariaDB, redis_server: Redis) -> dict[str, str]:
+    """The settings that lead the app to the servers of the run."""
+    return {**mariadb.environment(), **redis_server.environment()}
+
+
+@pytest.fixture(scope="session")
+def server_url(home: Path, environment: Mapping[str, str]) -> Iterator[str]:
+    """A `chalice local` process of the run, on the servers of the run."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    with running(App(home / "app", port, environment)) as app:
+        yield f"{app.url}/"
+
+
+@pytest.fixture
+def witness(mariadb: MariaDB, redis_server: Redis) -> Iterator[Witness]:
+    """Empty servers, and someone who watches them."""
+    witness = Witness(mariadb, redis_server)
+    witness.empty()
+    yield witness
+    witness.close()
+
+
+@pytest.fixture
+def configure(
+    mariadb: MariaDB, redis_server: Redis, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Configure]:
+    """Gives the app these settings on top of those that lead to the servers; None unsets one."""
+
+    def configure(**changes: str | None) -> None:
+        environment = {**mariadb.environment(), **redis_server.environment(), **changes}
+        for name in {*SETTINGS, *environment}:
+            value = environment.get(name)
+            if value is None:
+                monkeypatch.delenv(name, raising=False)
+            else:
+                monkeypatch.setenv(name, value)
+        handlers.forget_settings()
+
+    yield configure
+    handlers.forget_settings()
+
+
+@pytest.fixture
+def service(witness: Witness, configure: Configure) -> InProcess:
+    """The app in this process, cold, on empty servers."""
+    configure()
+    return InProcess()

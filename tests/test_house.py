@@ -1,0 +1,155 @@
+"""The house's rules (which module may import which) and what importing the app may do."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+
+import pytest
+
+from tests.client import ROOT, InProcess, hero
+
+MODULES = {
+    path.relative_to(ROOT).with_suffix("").as_posix().replace("/", "."): path
+    for path in [ROOT / "app.py", *(ROOT / "chalicelib").glob("*.py")]
+}
+OURS = {"app", "chalicelib", "local", "tests", "bench", "seed"}
+
+ONLY_IMPORTERS = {
+    "redis": {"chalicelib.cache"},
+    "hiredis": {"chalicelib.cache"},
+    "pymysql": {"chalicelib.db"},
+    "boto3": {"chalicelib.data_api", "chalicelib.ingest", "chalicelib.config"},
+    "chalice": {"app", "chalicelib.handlers"},
+}
+MAY_IMPORT_OF_OURS = {
+    "chalicelib": set[str](),
+    "chalicelib.errors": set[str](),
+    "chalicelib.tables": {"chalicelib.errors"},
+    "chalicelib.config": {"chalicelib.errors"},
+}
+# Data goes one way: each may call those after it, never those before it.
+ONE_WAY = (
+    {"app"},
+    {"chalicelib.handlers"},
+    {"chalicelib.wire"},
+    {"chalicelib.storage"},
+    {"chalicelib.cache", "chalicelib.db"},
+)
+
+
+def imports_of(module: str) -> set[str]:
+    """Full names of modules, those imported within functions too."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module} imports relatively"
+            assert node.module is not None
+            members = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= members & MODULES.keys() or {node.module}
+    return found
+
+
+each_module = pytest.mark.parametrize("module", sorted(MODULES))
+
+
+@each_module
+def test_a_driver_or_framework_is_imported_by_one_module_alone(module: str) -> None:
+    for name in imports_of(module):
+        importers = ONLY_IMPORTERS.get(name.partition(".")[0])
+        assert importers is None or module in importers, f"{module} imports {name}"
+
+
+@each_module
+def test_nothing_imports_the_app_or_what_is_not_deployed(module: str) -> None:
+    for name in imports_of(module):
+        top = name.partition(".")[0]
+        assert top == "chalicelib" or top not in OURS, f"{module} imports {name}"
+
+
+@pytest.mark.parametrize("module", MAY_IMPORT_OF_OURS)
+def test_the_innermost_modules_know_none_of_the_others(module: str) -> None:
+    path = "chalicelib.__init__" if module == "chalicelib" else module
+    ours = {name for name in imports_of(path) if name.partition(".")[0] in OURS}
+
+    assert ours <= MAY_IMPORT_OF_OURS[module]
+
+
+def outward() -> Iterator[tuple[str, str]]:
+    for position, floor in enumerate(ONE_WAY):
+        above = set().union(*ONE_WAY[:position])
+        yield from ((module, forbidden) for module in floor for forbidden in above)
+
+
+@pytest.mark.parametrize(("module", "forbidden"), sorted(outward()))
+def test_data_goes_one_way(module: str, forbidden: str) -> None:
+    assert forbidden not in imports_of(module)
+
+
+def run_python(code: str, environment: Mapping[str, str]) -> str:
+    """What the code prints in a Python of its own, warnings being errors."""
+    ran = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        cwd=ROOT,
+        env=dict(environment),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout
+
+
+NO_IO = """
+import sys
+
+def refuse(event, arguments):
+    if event.startswith(("socket.", "subprocess.", "os.system", "os.exec", "os.posix_spawn")):
+        raise AssertionError(f"importing does I/O: {event} {arguments}")
+    if event == "open" and set(str(arguments[1])) & set("wax+"):
+        raise AssertionError(f"importing writes: {arguments}")
+
+sys.dont_write_bytecode = True
+sys.addaudithook(refuse)
+"""
+
+
+def test_importing_the_app_does_no_io_and_needs_no_setting() -> None:
+    assert run_python(f"{NO_IO}\nimport app\nprint(app.app.app_name)", {}) == "herocache\n"
+
+
+def test_the_check_for_io_would_find_some() -> None:
+    for work in ("import socket; socket.socket()", "open('/dev/null', 'w')"):
+        code = f"{NO_IO}\ntry:\n    {work}\nexcept AssertionError as error:\n    print(error)"
+        assert run_python(code, {}).startswith("importing ")
+
+
+def test_a_read_loads_no_boto3(environment: Mapping[str, str], service: InProcess) -> None:
+    """It would cost a cold start more than everything else together."""
+    [id] = service.write([hero()], use_cache=False).ids
+    code = f"""
+import json, sys
+from app import app, storage
+from bench.events import rest_event
+
+for use_cache in ("True", "True", "False"):
+    request = {{"REQUEST": "read", "SQLS": [{id}], "USE_CACHE": use_cache}}
+    answer = app(rest_event(json.dumps(request)), None)
+    assert answer["statusCode"] == 200 == storage(request, None)["statusCode"]
+heavy = ("boto3", "botocore", "redis.asyncio", "requests", "setuptools", "pip")
+print([name for name in heavy if name in sys.modules])
+"""
+    loaded = run_python(code, environment)
+
+    assert loaded in ("[]\n", "['redis.asyncio']\n"), "redis itself imports its asyncio half"
+
+
+def test_the_deployed_requirements_are_pinned_and_few() -> None:
+    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    pinned = [line for line in lines if line and not line.startswith("#")]
+
+    assert all("==" in line for line in pinned)
+    assert {line.partition("==")[0].lower() for line in pinned} == {"pymysql", "hiredis", "redis"}

@@ -1,0 +1,179 @@
+"""The contract of a write: what is there afterwards, in the table and in every cached answer."""
+
+import pytest
+
+from tests.client import InProcess, as_stored, hero, heroes
+from tests.conftest import Configure
+from tests.witness import Witness
+
+with_and_without_cache = pytest.mark.parametrize(
+    "use_cache", [True, False], ids=["cached", "uncached"]
+)
+
+
+@with_and_without_cache
+def test_new_rows_get_rising_ids_in_the_order_sent(service: InProcess, use_cache: bool) -> None:
+    rows = heroes(50)
+    answer = service.write(rows, use_cache)
+
+    assert list(answer.fields) == ["statusCode", "body", "ids"]
+    assert all(type(id) is int for id in answer.ids)
+    assert answer.ids == sorted(set(answer.ids))
+    expected = [as_stored(id, row) for id, row in zip(answer.ids, rows)]
+    for read_cached in (True, False):
+        assert service.read(answer.ids, read_cached).rows == expected
+
+
+@with_and_without_cache
+def test_a_row_with_a_key_is_inserted_or_replaces_that_row(
+    service: InProcess, use_cache: bool
+) -> None:
+    service.write([{"id": 5, **hero(name="old")}], use_cache)
+    answer = service.write([{"id": 9, **hero()}, {"id": "5", **hero(name="new")}], use_cache)
+
+    assert answer.ids == [9, 5]
+    for read_cached in (True, False):
+        rows = service.read([5, 9], read_cached).rows
+        assert rows == [{"id": 5, **hero(name="new")}, {"id": 9, **hero()}]
+
+
+@with_and_without_cache
+def test_rows_with_and_without_keys_go_in_one_write(
+    service: InProcess, witness: Witness, use_cache: bool
+) -> None:
+    sent = [hero(xp=1), {"id": 40, **hero(xp=2)}, hero(xp=3), {"id": 7, **hero(xp=4)}, hero(xp=5)]
+
+    ids = service.write(sent, use_cache).ids
+
+    assert (ids[1], ids[3]) == (40, 7)
+    assert 40 < ids[0] < ids[2] < ids[4]
+    for read_cached in (True, False):
+        assert [row["xp"] for row in service.read(ids, read_cached).rows] == [1, 2, 3, 4, 5]
+    assert witness.count() == 5
+
+
+@with_and_without_cache
+def test_an_empty_write_is_a_success_without_ids(
+    service: InProcess, witness: Witness, use_cache: bool
+) -> None:
+    answer = service.write([], use_cache)
+
+    assert answer.text == '{"statusCode":200,"body":"write success","ids":[]}'
+    assert witness.count() == 0
+
+
+@with_and_without_cache
+def test_a_replacement_is_seen_by_every_read_that_was_cached_before(
+    service: InProcess, use_cache: bool
+) -> None:
+    """By id, by the xp it had, and by the xp it now has, which another row has too."""
+    service.write([{"id": 1, **hero(xp=100)}, {"id": 2, **hero(xp=200)}])
+    before = [service.read([1]), service.read([100], BY="xp"), service.read([200], BY="xp")]
+    assert [len(answer.rows) for answer in before] == [1, 1, 1]
+
+    new = {"id": 1, **hero(name="Grace", xp=200)}
+    service.write([new], use_cache)
+
+    for read_cached in (True, True, False):
+        assert service.read([1], read_cached).rows == [new]
+        assert service.read([100], read_cached, BY="xp").missing == [100]
+        assert service.read([200], read_cached, BY="xp").rows == [new, {"id": 2, **hero(xp=200)}]
+
+
+@with_and_without_cache
+def test_a_new_row_is_seen_by_a_lookup_that_was_cached_before(
+    service: InProcess, use_cache: bool
+) -> None:
+    first, second = heroes(2, xp=300)
+    [first_id] = service.write([first]).ids
+    assert service.read([300, 301], BY="xp").missing == [301]
+
+    [second_id, third_id] = service.write([second, hero(xp=301)], use_cache).ids
+
+    answer = service.read([300, 301], BY="xp")
+    assert [row["id"] for row in answer.rows] == [first_id, second_id, third_id]
+
+
+@with_and_without_cache
+def test_a_row_is_found_although_its_key_was_missing_in_a_cached_read(
+    service: InProcess, use_cache: bool
+) -> None:
+    assert service.read([3, 4]).missing == [3, 4]
+
+    service.write([{"id": 4, **hero()}], use_cache)
+
+    answer = service.read([3, 4])
+    assert answer.rows == [{"id": 4, **hero()}]
+    assert answer.missing == [3]
+
+
+@with_and_without_cache
+def test_several_rows_can_trade_their_lookup_values(service: InProcess, use_cache: bool) -> None:
+    one, two = {"id": 1, **hero(xp=10)}, {"id": 2, **hero(xp=20)}
+    service.write([one, two])
+    service.read([10, 20], BY="xp")
+
+    service.write([{**one, "xp": 20}, {**two, "xp": 10}], use_cache)
+
+    for read_cached in (True, False):
+        answer = service.read([10, 20], read_cached, BY="xp")
+        assert [(row["id"], row["xp"]) for row in answer.rows] == [(2, 10), (1, 20)]
+
+
+def test_a_value_is_stored_as_its_column_declares(service: InProcess, witness: Witness) -> None:
+    [id] = service.write([hero(xp="-10")]).ids
+
+    for use_cache in (True, False):
+        assert service.read([id], use_cache).rows == [as_stored(id, hero(xp=-10))]
+    assert witness.query("SELECT xp FROM heroes") == [(-10,)]
+
+
+def test_a_row_may_name_its_columns_in_any_order(service: InProcess) -> None:
+    [id] = service.write([dict(reversed(hero().items()))]).ids
+
+    for use_cache in (True, False):
+        [row] = service.read([id], use_cache).rows
+        assert list(row) == ["id", "hero", "power", "name", "xp", "color"]
+
+
+def test_an_id_is_never_given_twice_even_after_the_highest_row_is_gone(
+    service: InProcess, witness: Witness
+) -> None:
+    [first] = service.write([hero()]).ids
+    witness.query("DELETE FROM heroes")
+
+    [second] = service.write([hero()]).ids
+
+    assert second > first
+
+
+def test_a_write_without_a_free_id_is_refused_and_undone(
+    service: InProcess, witness: Witness
+) -> None:
+    highest = {"id": 2**32 - 1, **hero()}
+    refused = service.write([highest, hero()])
+    assert (refused.status, refused.error) == (400, "BadRequest")
+    assert witness.count() == 0
+
+    service.write([highest])
+    before = witness.state()
+    for rows in ([hero()], [hero(), {"id": 3, **hero()}]):
+        refused = service.write(rows)
+
+        assert (refused.status, refused.error) == (400, "BadRequest")
+        assert "id" in refused.message
+        assert witness.state() == before
+
+
+def test_a_cached_row_expires_after_about_ttl_seconds(
+    service: InProcess, witness: Witness, configure: Configure
+) -> None:
+    configure(TTL="1000")
+    ids = service.write(heroes(20)).ids
+    service.read(ids)
+    service.read(range(1, 21), BY="xp")
+
+    lives = {witness.redis.ttl(key) for key in witness.redis.scan_iter()}
+
+    assert len(lives) > 1, "cells stored together must not all expire together"
+    assert 800 <= min(lives) <= max(lives) <= 1200

@@ -1,0 +1,118 @@
+"""What the servers themselves say: their tables, their cells, and what they were asked to do."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import redis
+
+from local.servers import MariaDB, Redis
+
+TABLES = ("heroes", "products", "employees")
+
+
+@dataclass
+class Spent:
+    """What a piece of work cost, by the servers' own counters."""
+
+    statements: int = 0
+    """`Questions`: statements that clients sent to the database."""
+    database_connections: int = 0
+    commands: dict[str, int] = field(default_factory=dict)
+    """Redis commands by name."""
+    cache_connections: int = 0
+    cache_round_trips: int = 0
+    """Pieces of input Redis read; commands sent together in a few KB are one."""
+
+
+class Witness:
+    """Its own connections, kept out of what it counts. `close` when done."""
+
+    def __init__(self, mariadb: MariaDB, redis_server: Redis) -> None:
+        self._database = mariadb.connect_as_root(ssl_disabled=True)
+        self.redis = connect_to_redis(redis_server)
+        self.redis_port = redis_server.port
+
+    def close(self) -> None:
+        self._database.close()
+        self.redis.close()
+
+    def query(self, sql: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        with self._database.cursor() as cursor:
+            cursor.execute(sql, values or None)
+            return list(cursor.fetchall())
+
+    def empty(self) -> None:
+        """No rows, nothing cached."""
+        for table in TABLES:
+            if self.query(f"SELECT 1 FROM {table} LIMIT 1"):
+                self.query(f"TRUNCATE {table}")
+        self.redis.flushall()
+
+    def forget_cached(self) -> None:
+        self.redis.flushall()
+
+    def count(self, table: str = "heroes") -> int:
+        [(count,)] = self.query(f"SELECT COUNT(*) FROM {table}")
+        return int(count)
+
+    def state(self) -> object:
+        """Compares equal as long as no row and no number of cells changed."""
+        rows = [self.query(f"SELECT * FROM {table} ORDER BY 1") for table in TABLES]
+        return rows, self.redis.dbsize()
+
+    @contextmanager
+    def spent(self) -> Iterator[Spent]:
+        """Filled in when the block ends."""
+        spent = Spent()
+        before_redis = self._count_redis()
+        before_sql = self._count_sql()
+        yield spent
+        after_sql = self._count_sql()
+        after_redis = self._count_redis()
+        spent.statements = after_sql["Questions"] - before_sql["Questions"] - 1  # our own
+        spent.database_connections = after_sql["Connections"] - before_sql["Connections"]
+        changed = {name: after_redis[name] - before_redis.get(name, 0) for name in after_redis}
+        spent.cache_connections = changed.pop("connections")
+        spent.cache_round_trips = changed.pop("reads") - 1  # our own
+        spent.commands = {name: calls for name, calls in changed.items() if calls}
+
+    @contextmanager
+    def logged(self) -> Iterator[list[str]]:
+        """Filled, when the block ends, with the statements that others sent."""
+        statements: list[str] = []
+        self.query("SET GLOBAL log_output = 'TABLE', GLOBAL general_log = ON")
+        try:
+            self.query("TRUNCATE mysql.general_log")
+            yield statements
+            statements += [
+                str(text)
+                for (text,) in self.query(
+                    "SELECT argument FROM mysql.general_log"
+                    " WHERE command_type = 'Query' AND thread_id <> CONNECTION_ID()"
+                )
+            ]
+        finally:
+            self.query("SET GLOBAL general_log = OFF")
+
+    def _count_sql(self) -> dict[str, int]:
+        names = ("Questions", "Connections")
+        rows = self.query("SHOW GLOBAL STATUS WHERE Variable_name IN %s", [names])
+        return {name: int(value) for name, value in rows}
+
+    def _count_redis(self) -> dict[str, int]:
+        """In one round trip."""
+        info: Any = self.redis.info("everything")
+        counts = {
+            name.removeprefix("cmdstat_"): int(stats["calls"])
+            for name, stats in info.items()
+            if name.startswith("cmdstat_") and name != "cmdstat_info"
+        }
+        counts["connections"] = int(info["total_connections_received"])
+        counts["reads"] = int(info["total_reads_processed"])
+        return counts
+
+
+def connect_to_redis(server: Redis) -> redis.Redis:
+    return redis.Redis(host="127.0.0.1", port=server.port)
