@@ -43,6 +43,7 @@ _SESSION = (
 
 _CONNECTION_KILLED = 1927
 _TLS_REQUIRED = 3159
+_LOGIN_NEEDS_TLS = ER.NOT_SUPPORTED_AUTH_MODE
 _KEY_OUT_OF_RANGE = 167
 _NO_NEXT_KEY = 1467
 _NO_KEY_LEFT = frozenset({_KEY_OUT_OF_RANGE, _NO_NEXT_KEY, ER.DUP_ENTRY})
@@ -63,6 +64,7 @@ _IN_WORDS = {
     ER.SERVER_SHUTDOWN: "it is shutting down",
     _CONNECTION_KILLED: "it closed the connection",
     _TLS_REQUIRED: "it takes connections over TLS only",
+    _LOGIN_NEEDS_TLS: "its way to log in needs TLS: use mysql_native_password, or TLS",
     **dict.fromkeys(_DEMOTED, "it is read-only now: a failover is going on"),
 }
 
@@ -111,19 +113,22 @@ class Database:
         self._run(lambda connection: connection.rows("SELECT 1", ()))
 
     def _connect(self) -> "_Connection":
-        return _Connection(
-            host=self._settings.db_host,
-            port=self._settings.db_port,
-            user=self._settings.db_user,
-            password=self._settings.db_pass,
-            database=self._settings.db_name,
-            charset="utf8mb4",
-            autocommit=None,
-            connect_timeout=CONNECT_TIMEOUT_SECONDS,
-            read_timeout=ANSWER_TIMEOUT_SECONDS,
-            write_timeout=ANSWER_TIMEOUT_SECONDS,
-            ssl_disabled=_is_loopback(self._settings.db_host),
-        )
+        try:
+            return _Connection(
+                host=self._settings.db_host,
+                port=self._settings.db_port,
+                user=self._settings.db_user,
+                password=self._settings.db_pass,
+                database=self._settings.db_name,
+                charset="utf8mb4",
+                autocommit=None,
+                connect_timeout=CONNECT_TIMEOUT_SECONDS,
+                read_timeout=ANSWER_TIMEOUT_SECONDS,
+                write_timeout=ANSWER_TIMEOUT_SECONDS,
+                ssl_disabled=_is_loopback(self._settings.db_host),
+            )
+        except RuntimeError as error:  # the driver's word for a login it has no library for
+            raise pymysql.OperationalError(_LOGIN_NEEDS_TLS, str(error)) from error
 
     def _run(self, work: Callable[["_Connection"], Result]) -> Result:
         for attempt in range(ATTEMPTS):
@@ -201,9 +206,10 @@ class _Connection(pymysql.connections.Connection):
         self.encoding = "utf8"
 
     def _read_query_result(self, unbuffered: bool = False) -> int | None:
+        self._result: Any = None
         result: Any = RowReader(self)
         result.read()
-        self._result: Any = result
+        self._result = result
         if result.server_status is not None:
             self.server_status: Any = result.server_status
         return result.affected_rows  # type: ignore[no-any-return]

@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Generic, TypeVar
 
 Connection = TypeVar("Connection")
@@ -26,10 +27,9 @@ class Pool(Generic[Connection]):
         self._idle: deque[Connection] = deque()
 
     def acquire(self) -> Connection:
-        try:
+        with suppress(IndexError):
             return self._idle.pop()
-        except IndexError:
-            return self._open()
+        return self._open()
 
     def release(self, connection: Connection) -> None:
         """Give back a connection that is fit for the next user."""

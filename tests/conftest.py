@@ -4,8 +4,8 @@ A module that breaks servers overrides `mariadb` or `redis_server` with servers 
 `service` and `witness` follow.
 """
 
+import random
 import signal
-import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +15,7 @@ import pytest
 
 from chalicelib import config, handlers
 from local.app import App
-from local.process import Server
+from local.process import PORTS, Server, port_is_free
 from local.servers import MariaDB, Redis
 from tests.client import InProcess
 from tests.witness import Witness
@@ -75,8 +75,7 @@ def environment(mariadb: MariaDB, redis_server: Redis) -> dict[str, str]:
 @pytest.fixture(scope="session")
 def server_url(home: Path, environment: Mapping[str, str]) -> Iterator[str]:
     """A `chalice local` process of the run, on the servers of the run."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
+    port = next(port for port in random.sample(PORTS, len(PORTS)) if port_is_free(port))
     with running(App(home / "app", port, environment)) as app:
         yield f"{app.url}/"
 

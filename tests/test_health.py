@@ -164,9 +164,9 @@ def test_a_server_that_does_not_answer_is_named(
 
 
 def test_both_servers_can_be_down(
-    service: InProcess, configure: Configure, silent_port: int
+    service: InProcess, configure: Configure, closed_port: int
 ) -> None:
-    configure(DB_PORT=str(silent_port), REDIS_URL=f"redis://{LOOPBACK}:{silent_port}")
+    configure(DB_PORT=str(closed_port), REDIS_URL=f"redis://{LOOPBACK}:{closed_port}")
 
     answer = deep(service)
 

@@ -159,22 +159,3 @@ def test_concurrent_writers_never_get_the_same_id(service: OverHttp, witness: Wi
     assert len(everything) == len(set(everything)) == THREADS * 64
     for worker, ids in enumerate(per_worker):
         assert {row["name"] for row in service.read(ids).rows} == {f"{worker}"}
-
-
-def test_concurrent_writers_of_the_same_rows_all_succeed_one_after_the_other(
-    service: OverHttp, witness: Witness
-) -> None:
-    ids = list(range(101, 111))
-
-    def write(worker: int) -> None:
-        for turn in range(15):
-            shuffled = random.Random(100 * worker + turn).sample(ids, len(ids))
-            name = f"{worker}/{turn}"
-            answer = service.write([{"id": id, **hero(name=name, xp=turn)} for id in shuffled])
-            assert answer.ids == shuffled
-
-    with ThreadPoolExecutor(THREADS) as pool:
-        list(pool.map(write, range(THREADS)))
-
-    [(names,)] = witness.query("SELECT COUNT(DISTINCT name) FROM heroes WHERE id > 100")
-    assert names == 1, "the rows of one write stay together"

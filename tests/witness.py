@@ -87,7 +87,7 @@ class Witness:
             self.query("TRUNCATE mysql.general_log")
             yield statements
             statements += [
-                str(text)
+                text.decode() if isinstance(text, bytes) else text
                 for (text,) in self.query(
                     "SELECT argument FROM mysql.general_log"
                     " WHERE command_type = 'Query' AND thread_id <> CONNECTION_ID()"
