@@ -35,7 +35,7 @@ bench: install ## measure against the raw drivers and the course's way; ARGS go 
 	@$(IN_VENV) bench $(ARGS)
 
 grade: install ## play the course grader against URL
-	@$(IN_VENV) bench.grade $(URL)
+	@$(IN_VENV) bench.grade $(URL) $(ARGS)
 
 install:
 	@bash local/install.sh

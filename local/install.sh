@@ -26,6 +26,7 @@ missing_packages() {
     have_any mariadbd mysqld || echo mariadb-server
     have_any redis-server valkey-server || echo redis-server
     have_any curl || echo curl
+    have_any openssl || echo openssl
     packages_are_current || venv_works || "$1" -c 'import ensurepip, venv' 2>/dev/null ||
         "$1" -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])'
 }

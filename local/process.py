@@ -193,6 +193,8 @@ class Server(ABC):
             time.sleep(0.01)
             if self._process is not None:
                 self._process.poll()
+        if self._process is not None:
+            self._process.poll()
         return True
 
     def _remembered(self, name: str) -> int | None:

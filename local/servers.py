@@ -9,7 +9,7 @@ import shutil
 import signal
 import socket
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +99,13 @@ class MariaDB(Server):
             return False
         return True
 
+    def _environment(self) -> dict[str, str]:
+        """With a folder of its own for temporary files: a server that starts removes those that
+        others, the machine's own among them, have in a shared one."""
+        return {**os.environ, "TMPDIR": str(self.home / "tmp")}
+
     def _prepare(self) -> None:
+        (self.home / "tmp").mkdir(exist_ok=True)
         write_private(self.home / "init.sql", "\n".join(self._accounts()) + "\n")
         data, unfinished = self.home / "data", self.home / "data.unfinished"
         if data.exists():
@@ -107,7 +113,9 @@ class MariaDB(Server):
         # Under its name only when whole: an interrupted first start leaves nothing half made.
         shutil.rmtree(unfinished, ignore_errors=True)
         with (self.home / "log").open("wb") as log:
-            succeeded = run_to_the_end(self._make_data_command(unfinished), log.fileno())
+            succeeded = run_to_the_end(
+                self._make_data_command(unfinished), self._environment(), log.fileno()
+            )
         if not succeeded:
             raise ServerError(f"{self.title} could not make its data folder. {self._last_words()}")
         unfinished.rename(data)
@@ -199,10 +207,15 @@ def as_user() -> list[str]:
     return ["--user=root"] if os.geteuid() == 0 else []
 
 
-def run_to_the_end(command: list[str], log: int) -> bool:
+def run_to_the_end(command: list[str], environment: Mapping[str, str], log: int) -> bool:
     """Whether the command succeeded. Interrupted, it ends with all that it started."""
     process = subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+        command,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=log,
+        start_new_session=True,
     )
     try:
         return process.wait() == 0

@@ -463,7 +463,8 @@ def bare_machine(tmp_path: Path) -> BareMachine:
 def test_install_has_apt_bring_what_is_missing_and_stops_what_apt_started(
     bare_machine: BareMachine,
 ) -> None:
-    bare_machine.add("curl", "")
+    for name in ("curl", "openssl"):
+        bare_machine.add(name, "")
     installed = bare_machine.install()
     assert installed.returncode == 0, installed.stderr
     assert "mariadb-server redis-server with apt" in installed.stdout
@@ -477,12 +478,12 @@ def test_install_touches_no_service_of_a_server_that_was_there(bare_machine: Bar
     for name in ("mysqld", "valkey-server"):
         bare_machine.add(name, "")
     bare_machine.install()
-    assert bare_machine.notes().splitlines()[1].endswith(" install curl")
+    assert bare_machine.notes().splitlines()[1].endswith(" install curl openssl")
     assert len(bare_machine.notes().splitlines()) == 2
 
 
 def test_install_does_nothing_when_nothing_is_missing(bare_machine: BareMachine) -> None:
-    for name in ("curl", "mariadbd", "redis-server"):
+    for name in ("curl", "openssl", "mariadbd", "redis-server"):
         bare_machine.add(name, "")
     installed = bare_machine.install()
     assert (installed.returncode, installed.stdout, installed.stderr) == (0, "", "")
@@ -507,7 +508,7 @@ def test_install_shows_why_apt_failed(bare_machine: BareMachine) -> None:
     refused = bare_machine.install()
     assert refused.returncode == 1
     assert "E: no space left" in refused.stderr
-    assert "apt could not install mariadb-server redis-server curl" in refused.stderr
+    assert "apt could not install mariadb-server redis-server curl openssl" in refused.stderr
 
 
 def test_install_asks_for_a_python_that_is_new_enough(tmp_path: Path) -> None:
