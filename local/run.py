@@ -38,6 +38,7 @@ def run() -> int:
 
 def serve(services: Services) -> int:
     """From the first start to the last stop."""
+    parent = os.getppid()
     try:
         if services.app.pid is not None:
             say("app", "stopping the one that a killed `make run` left behind")
@@ -46,7 +47,7 @@ def serve(services: Services) -> int:
         app = App(services.app.home, port, services.up())
         app.start()
         print(TRY_IT.replace("URL", app.url), flush=True)
-        return wait_for(app)
+        return wait_for(app, parent)
     except KeyboardInterrupt:
         return 0
     finally:
@@ -60,9 +61,9 @@ def serve(services: Services) -> int:
             stop(services.mariadb)
 
 
-def wait_for(app: App) -> int:
-    """Until the app ends, which it should not, or the `make` around us does: KeyboardInterrupt."""
-    parent = os.getppid()
+def wait_for(app: App, parent: int) -> int:
+    """Until the app ends, which it should not, or `parent`, the `make` around us, does:
+    KeyboardInterrupt."""
     while os.getppid() == parent:
         try:
             code = app.wait(1.0)
