@@ -1,169 +1,331 @@
-"""Redis: cells of JSON text under keys that name table, column and value. Storage is the caller.
+"""The cells of the cache: what is kept in Redis, under which keys, and the verbs of the protocol.
 
 A cell holds a row's JSON, or for a lookup the JSON rows with commas between; joined with commas
-the cells of a batch are the answer's body, so a hit is never decoded.
-
-Commands are packed by hiredis and sent in one piece over redis-py's connection: one round trip a
-call. Whatever goes wrong is CacheUnavailable, soon; for `PAUSE_SECONDS` after it nobody asks.
+the cells of a batch are an answer's body, so a hit is never decoded. While it has no value it may
+hold a lease (a reader fills it) or a fence (a writer changes what it would show): see `scripts`.
+Lazy loading and write-through call in; `link` carries the commands. One round trip a verb.
 """
 
-import logging
-import random
-import time
+import hashlib
+import itertools
+import secrets
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import cast
+from operator import itemgetter
+from typing import Any, cast
 from zlib import crc32
 
-import hiredis
-import redis
-from redis.backoff import NoBackoff
-from redis.connection import AbstractConnection, parse_url
-from redis.retry import Retry
-
+from chalicelib import scripts
 from chalicelib.config import Settings
-from chalicelib.errors import CONNECTION_LOST, CacheUnavailable, network_words
-from chalicelib.pool import Pool
-from chalicelib.tables import Column, Integer, Key, Table
-
-log = logging.getLogger("herocache.cache")
-
-TIMEOUT_SECONDS = 0.1
-PAUSE_SECONDS = 1.0
-BUCKETS = 16
-MAX_CELL_BYTES = 64 * 1024
-TTL_JITTER = 0.1
-
-_TLS_HINT = "A server that takes TLS only needs rediss://"
+from chalicelib.db import Generation
+from chalicelib.link import Command, Link, Words
+from chalicelib.tables import TABLES, Column, Integer, Key, Table
 
 Cell = bytes
+Token = str
+
+BUCKETS = 16
+MAX_CELL_BYTES = 64 * 1024
+MAX_KEYS_A_SCRIPT = 1000
+MAX_KEYS_AN_MGET = 3_900
+"""In a cluster: ElastiCache Serverless takes no command of more than 3,999 words."""
+LEASE_MILLISECONDS = 5_000
+FENCE_MILLISECONDS = 60_000
+DEAD_WRITER_SECONDS = 10
+WITNESS_MILLISECONDS = 5_000
+GRAVE_MILLISECONDS = 6_000
+HINT_MILLISECONDS = 24 * 3600 * 1000
+TTL_JITTER = 0.1
+
+
+@dataclass
+class Leases:
+    """What `lease_many` found: values that others stored meanwhile (`found`), cells that are ours
+    to fill (`granted`), that another reader fills (`waiting`), that a writer changes (`fenced`),
+    or that a writer left behind, dead, with its fence (`abandoned`)."""
+
+    found: dict[Key, Cell] = field(default_factory=dict)
+    granted: list[Key] = field(default_factory=list)
+    waiting: list[Key] = field(default_factory=list)
+    fenced: list[Key] = field(default_factory=list)
+    abandoned: dict[Key, Cell] = field(default_factory=dict)
 
 
 class Cache:
-    """The cells of one Redis. Safe for threads: each call has a connection of its own."""
+    """Every verb names the generation whose cells it means. Raises CacheUnavailable, or
+    AnotherServer where Redis is not the server that the generation speaks of."""
 
     def __init__(self, settings: Settings) -> None:
-        self._url = settings.redis_url
-        self._ttl_seconds = settings.ttl_seconds
-        self._pool: Pool[AbstractConnection] = Pool(self._connect, _close)
-        self._paused_until = 0.0
+        self.is_configured = bool(settings.redis_url)
+        self.link = Link(settings, scripts.ALL, _probe(settings.redis_cluster))
+        ttl = settings.ttl_seconds * 1000
+        self._ttl = (max(1, round(ttl * (1 - TTL_JITTER))), round(ttl * 2 * TTL_JITTER))
+        # A row that another writer puts in the place of ours must outlive our witness.
+        self._witness_milliseconds = min(WITNESS_MILLISECONDS, self._ttl[0])
 
-    @property
-    def is_configured(self) -> bool:
-        return bool(self._url)
+    def leave_hint(self, table: Table, generation: Generation) -> None:
+        """Tell containers that cannot ask the database which generation held last."""
+        hint = f"{generation.number} {generation.server}"
+        words = ("SET", _hint(table), hint, "PX", HINT_MILLISECONDS)
+        self.link.call([Command(_tag(table, 0), words)], generation.server, wait=False)
 
-    def get_many(self, table: Table, column: Column, values: Sequence[Key]) -> list[Cell | None]:
-        """The cell of each value, None where there is none, in the order of `values`. One MGET."""
-        keys = _keys(table, column, values)
-        [cells] = self._call([_pack(("MGET", *keys))])
-        return cells  # type: ignore[return-value]
+    def hint(self, table: Table) -> Generation | None:
+        """The generation that `leave_hint` named last on the server that answers now."""
+        server, found = self.link.ask(Command(_tag(table, 0), ("GET", _hint(table))))
+        number, _, hinted_server = (found or b"").decode().partition(" ")
+        return Generation(int(number), True, server, 0) if hinted_server == server else None
 
-    def replace_many(
-        self,
-        table: Table,
-        stored: Mapping[Column, Mapping[Key, Cell]],
-        removed: Mapping[Column, Iterable[Key]],
-    ) -> None:
-        """Store these cells for about TTL seconds and remove those, by column; a cell too large to
-        be worth it is left out. One round trip."""
+    def get_many(
+        self, generation: Generation, table: Table, column: Column, values: Sequence[Key]
+    ) -> Sequence[Cell | None]:
+        """What each value's cell holds, marks included; None where it is absent. One MGET."""
+        keys = _keys(generation, table, column, values)
+        if not self.link.is_cluster:
+            return self.link.call([Command("", ("MGET", *keys))], generation.server)[0]  # type: ignore[no-any-return]
+        groups = self._chunks(values, MAX_KEYS_AN_MGET)
         commands = [
-            _pack(("SET", key, cell, "EX", self._ttl_with_jitter()))
-            for column, cells in stored.items()
-            for key, cell in zip(_keys(table, column, cells), cells.values())
-            if len(cell) <= MAX_CELL_BYTES
+            Command(_tag(table, bucket), ("MGET", *[keys[i] for i in positions]))
+            for bucket, positions in groups
         ]
-        gone = [key for column, values in removed.items() for key in _keys(table, column, values)]
-        if gone:
-            commands.append(_pack(("DEL", *gone)))
-        if commands:
-            self._call(commands)
+        replies = self.link.call(commands, generation.server)
+        return _in_order([positions for _, positions in groups], replies)
 
-    def check(self) -> None:
-        """One PING. Raises CacheUnavailable in words."""
-        self._paused_until = 0.0
-        self._call([_pack(("PING",))])
-
-    def _call(self, commands: Sequence[bytes]) -> list[object]:
-        """The reply to each command; all are sent in one piece. Every command here may run twice,
-        so a kept connection that was closed meanwhile is opened again, once."""
-        if time.monotonic() < self._paused_until:
-            raise CacheUnavailable("it failed a moment ago and is left alone for a second")
-        connection = self._pool.acquire()
-        was_kept = connection.is_connected
-        try:
-            try:
-                replies = _exchange(connection, commands)
-            except redis.ConnectionError:
-                if not was_kept:
-                    raise
-                replies = _exchange(connection, commands)
-        except redis.RedisError as error:
-            self._pool.discard(connection)
-            self._paused_until = time.monotonic() + PAUSE_SECONDS
-            log.warning("Redis is left alone for %s s: %s", PAUSE_SECONDS, _words(error))
-            raise CacheUnavailable(_words(error)) from error
-        except BaseException:
-            self._pool.discard(connection)
-            raise
-        self._pool.release(connection)
-        return replies
-
-    def _connect(self) -> AbstractConnection:
-        """A connection that opens with its first command, in as few round trips as Redis allows."""
-        options = parse_url(self._url)
-        connection_class = options.pop("connection_class", redis.Connection)
-        connection: AbstractConnection = connection_class(
-            **options,
-            socket_timeout=TIMEOUT_SECONDS,
-            socket_connect_timeout=TIMEOUT_SECONDS,
-            retry=Retry(NoBackoff(), 0),
-            protocol=2,
-            driver_info=None,
+    def lease_many(
+        self,
+        generation: Generation,
+        table: Table,
+        column: Column,
+        values: Sequence[Key],
+        token: Token,
+    ) -> Leases:
+        """Take the right to fill each absent cell."""
+        states = self._run(
+            scripts.LEASE_MANY,
+            generation,
+            table,
+            column,
+            dict.fromkeys(values, ()),
+            (token, LEASE_MILLISECONDS, DEAD_WRITER_SECONDS),
         )
-        return connection
+        leases = Leases()
+        listed = {
+            scripts.GRANTED: leases.granted,
+            scripts.WAIT: leases.waiting,
+            scripts.FENCED: leases.fenced,
+        }
+        for value, state in zip(values, states):
+            if isinstance(state, int):
+                listed[state].append(value)
+            elif state.startswith(scripts.FENCE):
+                leases.abandoned[value] = state
+            else:
+                leases.found[value] = state
+        return leases
 
-    def _ttl_with_jitter(self) -> int:
-        """Cells stored together do not all expire together."""
-        return max(1, round(self._ttl_seconds * random.uniform(1 - TTL_JITTER, 1 + TTL_JITTER)))
+    def fill_many(
+        self,
+        generation: Generation,
+        table: Table,
+        column: Column,
+        values: Mapping[Key, Cell | None],
+        token: Token,
+    ) -> None:
+        """Store each value where our lease still stands; None, or what is too large to be worth
+        it, gives the lease back. Nobody waits for it to happen."""
+        cells = {value: (_storable(cell),) for value, cell in values.items()}
+        self._run(
+            scripts.FILL_MANY, generation, table, column, cells, (token, *self._ttl), wait=False
+        )
+
+    def settle_many(
+        self,
+        generation: Generation,
+        table: Table,
+        column: Column,
+        values: Mapping[Key, tuple[Cell, Cell | None]],
+    ) -> None:
+        """Put what was read after its writer into the place of an abandoned fence, if it still
+        stands: for each value the fence and the cell; the cell MARK lets the fence stand as new."""
+        cells = {value: (fence, _storable(cell)) for value, (fence, cell) in values.items()}
+        head = (*self._ttl, FENCE_MILLISECONDS)
+        self._run(scripts.SETTLE_MANY, generation, table, column, cells, head, wait=False)
+
+    def fence_many(
+        self, generation: Generation, table: Table, cells: "Affected", token: Token
+    ) -> None:
+        """From here to `publish_many` no reader believes or fills these cells."""
+        kinds = {
+            column: dict.fromkeys(values, (_kind(table, column),))
+            for column, values in cells.fenced.items()
+        }
+        commands = self._commands(
+            scripts.FENCE_MANY, generation, table, kinds, (token, FENCE_MILLISECONDS)
+        )
+        for bucket, _ in self._groups(list(cells.new)):
+            witness = _witness(table, bucket, token)
+            words: Words = ("SET", witness, token, "PX", self._witness_milliseconds)
+            commands.append(Command(_tag(table, bucket), words))
+        self.link.call(commands, generation.server)
+
+    def publish_many(
+        self, generation: Generation, table: Table, cells: "Affected", token: Token
+    ) -> None:
+        """Lift our fences: a cell with a value shows it, one with None goes. Store new rows."""
+        published = {
+            column: {value: (_kind(table, column), _storable(cell)) for value, cell in own.items()}
+            for column, own in cells.fenced.items()
+        }
+        head = (token, FENCE_MILLISECONDS, *self._ttl, GRAVE_MILLISECONDS)
+        commands = self._commands(scripts.PUBLISH_MANY, generation, table, published, head)
+        new = {value: cell for value, cell in cells.new.items() if len(cell) <= MAX_CELL_BYTES}
+        keys = _keys(generation, table, table.key, new)
+        stored = list(new.values())
+        for bucket, positions in self._chunks(list(new)):
+            named = [_witness(table, bucket, token), *[keys[i] for i in positions]]
+            words: Words = ("EVALSHA", _sha1(scripts.STORE_NEW_MANY), len(named), *named)
+            words += (token, *self._ttl, *[stored[i] for i in positions])
+            commands.append(Command(_tag(table, bucket), words))
+        self.link.call(commands, generation.server)
+
+    def _run(
+        self,
+        script: str,
+        generation: Generation,
+        table: Table,
+        column: Column,
+        arguments: Mapping[Key, tuple[str | bytes, ...]],
+        head: tuple[str | int, ...],
+        *,
+        wait: bool = True,
+    ) -> Sequence[Any]:
+        """Run `script` on cells of one column; one reply a cell where it replies."""
+        commands = self._commands(script, generation, table, {column: arguments}, head)
+        replies = self.link.call(commands, generation.server, wait=wait)
+        chunks = self._chunks(list(arguments))
+        return _in_order([positions for _, positions in chunks], replies)
+
+    def _commands(
+        self,
+        script: str,
+        generation: Generation,
+        table: Table,
+        arguments: Mapping[Column, Mapping[Key, tuple[str | bytes, ...]]],
+        head: tuple[str | int, ...],
+    ) -> list[Command]:
+        """`script` on cells, each with its arguments, behind the `head` they share."""
+        values = [value for own in arguments.values() for value in own]
+        words = [own for values in arguments.values() for own in values.values()]
+        keys = [
+            key
+            for column, own in arguments.items()
+            for key in _keys(generation, table, column, own)
+        ]
+        return [
+            Command(
+                _tag(table, bucket),
+                (
+                    *("EVALSHA", _sha1(script), len(positions)),
+                    *[keys[i] for i in positions],
+                    *head,
+                    *itertools.chain.from_iterable([words[i] for i in positions]),
+                ),
+            )
+            for bucket, positions in self._chunks(values)
+        ]
+
+    def _chunks(
+        self, values: Sequence[Key], most: int = MAX_KEYS_A_SCRIPT
+    ) -> list[tuple[int, Sequence[int]]]:
+        """The positions of the values that one command may name, with their bucket."""
+        return [
+            (bucket, positions[start : start + most])
+            for bucket, positions in self._groups(values)
+            for start in range(0, len(positions), most)
+        ]
+
+    def _groups(self, values: Sequence[Key]) -> list[tuple[int, Sequence[int]]]:
+        """The positions of the values that share a server, with their bucket: all of them, but in
+        a cluster those of a bucket."""
+        if not self.link.is_cluster:
+            return [(0, range(len(values)))] if values else []
+        positions: dict[int, list[int]] = {}
+        for position, value in enumerate(values):
+            positions.setdefault(_bucket(value), []).append(position)
+        return list(positions.items())
 
 
-def _pack(words: tuple[str | int | bytes, ...]) -> bytes:
-    packed: bytes = hiredis.pack_command(words)  # type: ignore[arg-type]
-    return packed
+@dataclass(frozen=True)
+class Affected:
+    """The cells a write changes. `fenced`, by column: those somebody may read or fill meanwhile,
+    each with the row's new JSON, or None for what just goes. `new`: rows nobody else knows of."""
+
+    fenced: Mapping[Column, Mapping[Key, Cell | None]] = field(default_factory=dict)
+    new: Mapping[Key, Cell] = field(default_factory=dict)
 
 
-def _exchange(connection: AbstractConnection, commands: Sequence[bytes]) -> list[object]:
-    connection.send_packed_command([b"".join(commands)])
-    return [connection.read_response() for _ in commands]
+def new_token() -> Token:
+    return secrets.token_hex(scripts.TOKEN_LENGTH // 2)
 
 
-def _close(connection: AbstractConnection) -> None:
-    connection.disconnect()
-
-
-def _keys(table: Table, column: Column, values: Iterable[Key]) -> list[str]:
-    """`{<table>.<bucket>}:<column>:<value>`; all keys of a bucket live on one cluster node."""
-    prefixes = _prefixes(table, column)
+def _keys(generation: Generation, table: Table, column: Column, values: Iterable[Key]) -> list[str]:
+    """`{<table>.<bucket>}:<generation>:<column>:<value>`; a bucket's keys share a cluster node."""
+    prefixes = _prefixes(table.name, column.name, generation.number)
     if isinstance(column.type, Integer):
         return [f"{prefixes[value % BUCKETS]}{value}" for value in cast(Iterable[int], values)]
-    return [f"{prefixes[crc32(str(value).encode()) % BUCKETS]}{value}" for value in values]
+    return [f"{prefixes[_bucket(value)]}{value}" for value in values]
+
+
+@lru_cache(maxsize=64)
+def _prefixes(table: str, column: str, generation: int) -> tuple[str, ...]:
+    return tuple(f"{{{table}.{bucket}}}:{generation}:{column}:" for bucket in range(BUCKETS))
+
+
+def _bucket(value: Key) -> int:
+    return (value if isinstance(value, int) else crc32(value.encode())) % BUCKETS
+
+
+def _hint(table: Table) -> str:
+    return f"{{{_tag(table, 0)}}}:generation"
+
+
+def _probe(is_cluster: bool) -> list[Command]:
+    """Writes to each server that holds cells, and leaves nothing."""
+    tags = [_tag(table, bucket) for table in TABLES.values() for bucket in range(BUCKETS)]
+    return [
+        Command(tag, words)
+        for tag in (tags if is_cluster else tags[:1])
+        for key in [f"{{{tag}}}:probe"]
+        for words in (("SET", key, "", "PX", 1000), ("DEL", key))
+    ]
+
+
+def _witness(table: Table, bucket: int, token: Token) -> str:
+    return f"{{{_tag(table, bucket)}}}:witness:{token}"
+
+
+def _kind(table: Table, column: Column) -> str:
+    return "row" if column is table.key else "lookup"
+
+
+def _in_order(groups: Iterable[Sequence[int]], replies: Sequence[Any]) -> list[Any]:
+    """One reply a position, from a list of them a group; nothing where scripts reply nothing."""
+    placed = [
+        (position, reply)
+        for positions, group in zip(groups, replies)
+        for position, reply in zip(positions, group or ())
+    ]
+    return [reply for _, reply in sorted(placed, key=itemgetter(0))]
 
 
 @lru_cache
-def _prefixes(table: Table, column: Column) -> tuple[str, ...]:
-    return tuple(f"{{{table.name}.{bucket}}}:{column.name}:" for bucket in range(BUCKETS))
+def _sha1(script: str) -> str:
+    return hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
 
 
-def _words(error: redis.RedisError) -> str:
-    """What is wrong, for an operator; no host and no password in it."""
-    if isinstance(error, redis.AuthenticationError):
-        return "it refuses the user or the password (REDIS_URL)"
-    if isinstance(error, redis.TimeoutError):
-        return (
-            f"no answer within {TIMEOUT_SECONDS} s (REDIS_URL): is there a route (subnet, security"
-            f" group)? {_TLS_HINT}"
-        )
-    if isinstance(error, redis.ResponseError):
-        return f"it answers with an error: {str(error).split(' ')[0][:20]}"
-    words = network_words(error.__cause__ or error.__context__)
-    return f"{words} (REDIS_URL)" + (f". {_TLS_HINT}" if words == CONNECTION_LOST else "")
+def _tag(table: Table, bucket: int) -> str:
+    return f"{table.name}.{bucket}"
+
+
+def _storable(cell: Cell | None) -> Cell:
+    return cell if cell is not None and len(cell) <= MAX_CELL_BYTES else b""

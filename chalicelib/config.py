@@ -5,7 +5,7 @@ Names and defaults stand here and nowhere else in the code.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from chalicelib.errors import ConfigurationError
 
@@ -14,12 +14,18 @@ DB_PORT = "DB_PORT"
 DB_USER = "DB_USER"
 DB_PASS = "DB_PASS"
 DB_NAME = "DB_NAME"
+DB_READER_HOST = "DB_READER_HOST"
 DB_TABLE = "DB_TABLE"
 REDIS_URL = "REDIS_URL"
+REDIS_CLUSTER = "REDIS_CLUSTER"
 TTL = "TTL"
 READ_BY = "READ_BY"
 
-REDIS_SCHEMES = ("redis", "rediss")
+REDIS_OPTIONS = {
+    "redis": set[str](),
+    "rediss": {"ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_check_hostname"},
+}
+"""Schemes of REDIS_URL, and what may stand behind its question mark."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +37,10 @@ class Settings:
     db_pass: str = field(repr=False)
     db_name: str
     db_port: int = 3306
+    db_reader_host: str = ""
     default_table: str = "heroes"
     redis_url: str = field(default="", repr=False)
+    redis_cluster: bool = False
     ttl_seconds: int = 3600
     read_by: str | None = None
 
@@ -45,8 +53,10 @@ class Settings:
             db_pass=_required(environment, DB_PASS),
             db_name=_required(environment, DB_NAME),
             db_port=_integer(environment, DB_PORT, cls.db_port, 1, 65535),
+            db_reader_host=environment.get(DB_READER_HOST, ""),
             default_table=environment.get(DB_TABLE) or cls.default_table,
             redis_url=_redis_url(environment),
+            redis_cluster=_switch(environment, REDIS_CLUSTER),
             ttl_seconds=_integer(environment, TTL, cls.ttl_seconds, 1, 30 * 24 * 3600),
             read_by=environment.get(READ_BY) or None,
         )
@@ -70,6 +80,13 @@ def _integer(
     return int(text)
 
 
+def _switch(environment: Mapping[str, str], name: str) -> bool:
+    text = environment.get(name) or "0"
+    if text not in ("0", "1"):
+        raise ConfigurationError(f"{name}: expected 1 or 0")
+    return text == "1"
+
+
 def _redis_url(environment: Mapping[str, str]) -> str:
     """The URL as given; empty means no cache. The text of an error never shows it: it may hold a
     password."""
@@ -78,13 +95,15 @@ def _redis_url(environment: Mapping[str, str]) -> str:
         return ""
     try:
         parts = urlsplit(url)
-        valid = parts.scheme in REDIS_SCHEMES and bool(parts.hostname) and parts.port != 0
+        options = REDIS_OPTIONS.get(url.partition(":")[0])
+        valid = options is not None and bool(parts.hostname) and parts.port != 0
         valid = valid and (not parts.path.strip("/") or parts.path.strip("/").isdigit())
+        valid = valid and parse_qs(parts.query, keep_blank_values=True).keys() <= (options or set())
     except ValueError:
         valid = False
     if not valid:
         raise ConfigurationError(
             f"{REDIS_URL}: expected redis://[user:password@]host[:port][/number], "
-            "rediss:// for TLS, or nothing for no cache"
+            "rediss:// for TLS (then ?ssl_ca_certs=/file too), or nothing for no cache"
         )
     return url

@@ -1,72 +1,59 @@
-"""MySQL through PyMySQL: rows in, rows out, driver errors translated. Storage is the caller.
+"""The database: rows in, rows out, changes in transactions. Storage's two ways call in.
 
-Identifiers in a statement come from the declared tables only; every value is a parameter.
-Round trips: a read 1; an insert 1 (one statement that commits itself); a new connection 3.
+Round trips: a read 1; a change 2 (all its statements in one piece, then COMMIT), 3 where rows may
+exist already. The rows of `cache_generation` are read and raised here too; `generations` says what
+they mean.
 """
 
-import ipaddress
-import select
-import ssl
-from collections.abc import Callable, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
-import pymysql
-from pymysql.constants import CR, ER
-
+from chalicelib import sql
 from chalicelib.config import Settings
-from chalicelib.errors import (
-    BadRequest,
-    DatabaseUnavailable,
-    HerocacheError,
-    OutcomeUnknown,
-    network_words,
+from chalicelib.errors import BadRequest, Conflict, HerocacheError, OutcomeUnknown
+from chalicelib.mysql import (
+    ANSWER_TIMEOUT_SECONDS,
+    CONNECT_TIMEOUT_SECONDS,
+    MAX_ATTEMPTS,
+    Answer,
+    Connection,
+    MySQLError,
+    committing,
+    connect,
+    is_key_space_exhausted,
+    is_unfit,
+    is_worth_another_try,
+    translated,
 )
 from chalicelib.pool import Pool
-from chalicelib.row_reader import RowReader
-from chalicelib.tables import Column, Key, Row, Table
+from chalicelib.sql import Statement
+from chalicelib.tables import NO_KEY, Column, Key, Row, Table
 
 Result = TypeVar("Result")
 
-CONNECT_TIMEOUT_SECONDS = 2
-ANSWER_TIMEOUT_SECONDS = 2.5
-LOCK_TIMEOUT_SECONDS = 2
-ATTEMPTS = 2
 
-# One statement a connection instead of the driver's three. Strict mode: nothing is cut to fit.
-# READ COMMITTED: no gap locks, so that writers of different rows never wait for each other.
-_SESSION = (
-    "SET character_set_client=utf8mb4, character_set_connection=utf8mb4,"
-    " character_set_results=utf8mb4, autocommit=1, sql_mode='STRICT_ALL_TABLES',"
-    f" innodb_lock_wait_timeout={LOCK_TIMEOUT_SECONDS},"
-)
+@dataclass(frozen=True)
+class Generation:
+    """Under which cells of a table may be believed, and in which Redis (`server`); not at all
+    while it is not `enabled`. `age_seconds`: since the last one that was in use was retired."""
 
-_CONNECTION_KILLED = 1927
-_TLS_REQUIRED = 3159
-_LOGIN_NEEDS_TLS = ER.NOT_SUPPORTED_AUTH_MODE
-_KEY_OUT_OF_RANGE = 167
-_NO_NEXT_KEY = 1467
-_NO_KEY_LEFT = frozenset({_KEY_OUT_OF_RANGE, _NO_NEXT_KEY, ER.DUP_ENTRY})
-# A server that was demoted to a replica refuses writes with these. It is the wrong server now.
-_DEMOTED = frozenset({1290, 1792, 1836})
-_LOST = frozenset(
-    {CR.CR_SERVER_GONE_ERROR, CR.CR_SERVER_LOST, ER.SERVER_SHUTDOWN, _CONNECTION_KILLED}
-)
-_WORTH_ANOTHER_TRY = _DEMOTED | _LOST | {ER.LOCK_DEADLOCK}
+    number: int
+    enabled: bool
+    server: str
+    age_seconds: int
 
-_IN_WORDS = {
-    ER.ACCESS_DENIED_ERROR: "it refuses the user or the password (DB_USER, DB_PASS)",
-    ER.DBACCESS_DENIED_ERROR: "the user has no rights on this database (DB_NAME)",
-    ER.BAD_DB_ERROR: "it has no database of this name (DB_NAME)",
-    ER.CON_COUNT_ERROR: "it has no connection left",
-    ER.LOCK_WAIT_TIMEOUT: "another transaction holds the rows",
-    ER.LOCK_DEADLOCK: "it broke a deadlock with another transaction",
-    ER.SERVER_SHUTDOWN: "it is shutting down",
-    _CONNECTION_KILLED: "it closed the connection",
-    _TLS_REQUIRED: "it takes connections over TLS only",
-    _LOGIN_NEEDS_TLS: "its way to log in needs TLS: use mysql_native_password, or TLS",
-    **dict.fromkeys(_DEMOTED, "it is read-only now: a failover is going on"),
-}
+
+@dataclass(frozen=True)
+class Change:
+    """What a transaction did to a table: the rows it met as they were, the rows it left, in the
+    order they were given, and the generation that held meanwhile. `new_keys` are those that the
+    database gave: nobody else knows of these rows before the COMMIT."""
+
+    generation: Generation
+    before: Sequence[Row]
+    after: Sequence[Row]
+    new_keys: range = range(0)
 
 
 class Database:
@@ -74,75 +61,87 @@ class Database:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._pool: Pool[_Connection] = Pool(self._connect, _Connection.drop)
+        self._pool: Pool[Connection] = Pool(self._connect, Connection.drop)
 
     def fetch_many(
-        self, table: Table, column: Column, values: Sequence[Key], max_rows: int
+        self,
+        table: Table,
+        column: Column,
+        values: Sequence[Key],
+        max_rows: int,
+        *,
+        after_writers: bool = False,
     ) -> Sequence[Row]:
-        """The rows whose `column` is one of `values`, `max_rows` at the most; by a lookup in the
-        order of their keys. One SELECT. Raises DatabaseUnavailable."""
-        sql = f"{_select(table)} WHERE {column.name} IN ({_marks(len(values))})"
-        if column is not table.key:
-            sql += f" ORDER BY {table.key.name} LIMIT {max_rows:d}"
-        return self._run(lambda connection: connection.rows(sql, values))
+        """The rows whose `column` is one of `values`; by a lookup `max_rows` at the most, in the
+        order of their keys. One SELECT. With `after_writers` it waits for every transaction that
+        holds one of those rows. Raises DatabaseUnavailable."""
+        statement = sql.select(table, column, values, max_rows, after_writers)
+        return self._run(lambda connection: connection.rows(statement))
 
-    def insert_many(self, table: Table, rows: Sequence[Row]) -> list[Key]:
-        """Insert rows that come without a key, all or none; their new keys, rising in the order
-        of `rows`. One statement. Raises DatabaseUnavailable, OutcomeUnknown."""
-        return self._run(lambda connection: _committing(lambda: connection.insert(table, rows)))
+    def generation(
+        self, table: Table, timeout_seconds: float = ANSWER_TIMEOUT_SECONDS
+    ) -> Generation:
+        """The table's current generation. One SELECT. Raises DatabaseUnavailable, after about
+        `timeout_seconds` where the database is silent."""
+
+        def read(connection: Connection) -> Generation:
+            connection.wait_at_most(timeout_seconds)
+            return _generation(table, connection.rows(sql.generation(table)))
+
+        return self._run(read, patience_seconds=min(timeout_seconds, CONNECT_TIMEOUT_SECONDS))
+
+    def switch_on(self, table: Table, number: int, server: str) -> None:
+        """Raise generation `number` for the cells of the Redis `server`, and take them into use;
+        nothing happens where somebody raised it already. One UPDATE."""
+        self._run(lambda connection: connection.batch([sql.switch_on(table, number, server)]))
 
     def transact(self, work: Callable[["Transaction"], Result]) -> Result:
         """What `work` returns, once what it did is committed. `work` runs again when the database
         certainly undid the first try, so it must be safe to run twice. A COMMIT never is.
         Raises DatabaseUnavailable, OutcomeUnknown, and whatever `work` raises."""
 
-        def run(connection: "_Connection") -> Result:
-            connection.begin()
+        def run(connection: Connection) -> Result:
             try:
                 result = work(Transaction(connection))
             except BaseException:
                 connection.undo()
                 raise
-            _committing(connection.commit)
+            committing(connection.commit)
             return result
 
         return self._run(run)
 
+    def prune_claims(self) -> None:
+        """Forget idempotency keys of more than a day ago, some at a time."""
+        self._run(lambda connection: connection.batch([sql.PRUNE_CLAIMS]))
+
     def check(self) -> None:
         """One statement on a kept connection or a new one. Raises DatabaseUnavailable."""
-        self._run(lambda connection: connection.rows("SELECT 1", ()))
+        self._run(lambda connection: connection.rows(sql.PING))
 
-    def _connect(self) -> "_Connection":
-        try:
-            return _Connection(
-                host=self._settings.db_host,
-                port=self._settings.db_port,
-                user=self._settings.db_user,
-                password=self._settings.db_pass,
-                database=self._settings.db_name,
-                charset="utf8mb4",
-                autocommit=None,
-                connect_timeout=CONNECT_TIMEOUT_SECONDS,
-                read_timeout=ANSWER_TIMEOUT_SECONDS,
-                write_timeout=ANSWER_TIMEOUT_SECONDS,
-                ssl_disabled=_is_loopback(self._settings.db_host),
-            )
-        except RuntimeError as error:  # the driver's word for a login it has no library for
-            raise pymysql.OperationalError(_LOGIN_NEEDS_TLS, str(error)) from error
+    def _connect(self, patience_seconds: float = CONNECT_TIMEOUT_SECONDS) -> Connection:
+        return connect(self._settings, patience_seconds)
 
-    def _run(self, work: Callable[["_Connection"], Result]) -> Result:
-        for attempt in range(ATTEMPTS):
+    def _run(self, work: Callable[[Connection], Result], **connect_options: float) -> Result:
+        for attempt in range(MAX_ATTEMPTS):
             try:
-                connection = self._acquire()
-            except pymysql.MySQLError as error:
-                raise _translated(error) from error
+                connection = self._acquire(connect_options)
+            except MySQLError as error:
+                raise translated(error) from error
             try:
                 result = work(connection)
-            except pymysql.MySQLError as error:
+            except MySQLError as error:
                 self._put_back(connection, error)
-                if attempt + 1 < ATTEMPTS and _is_worth_another_try(error):
+                if is_worth_another_try(error, attempt):
                     continue
-                raise _translated(error) from error
+                raise translated(error) from error
+            except _NoGeneration as new:
+                connection.batch([sql.add_generation(new.table)])
+                self._pool.release(connection)
+                continue
+            except OutcomeUnknown:
+                self._pool.discard(connection)
+                raise
             except HerocacheError as error:
                 self._put_back(connection, error.__cause__)
                 raise
@@ -153,177 +152,119 @@ class Database:
             return result
         raise AssertionError("unreachable: the last attempt returns or raises")
 
-    def _acquire(self) -> "_Connection":
+    def _acquire(self, connect_options: Mapping[str, float]) -> Connection:
         """A kept connection unless the server has closed it meanwhile: found out only by sending a
         write over it, nobody could tell whether that was done."""
-        connection = self._pool.acquire()
-        if not connection.was_closed_by_server():
-            return connection
-        self._pool.discard(connection)
-        return self._pool.acquire()
+        connection = self._pool.acquire(**connect_options)
+        if connection.was_closed_by_server():
+            self._pool.discard(connection)
+            connection = self._pool.acquire(**connect_options)
+        connection.wait_at_most(ANSWER_TIMEOUT_SECONDS)
+        return connection
 
-    def _put_back(self, connection: "_Connection", error: BaseException | None) -> None:
-        if connection.open and _code(error) not in _LOST | _DEMOTED:
+    def _put_back(self, connection: Connection, error: BaseException | None) -> None:
+        if connection.open and not is_unfit(error):
             self._pool.release(connection)
         else:
             self._pool.discard(connection)
 
 
 class Transaction:
-    """What may be done between BEGIN and COMMIT. One round trip a call."""
+    """What may be done before COMMIT. New rows cost one round trip, BEGIN included; rows that may
+    exist cost two: they are locked and read first."""
 
-    def __init__(self, connection: "_Connection") -> None:
+    def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self._opening = [sql.START]
 
-    def lock_many(self, table: Table, keys: Sequence[Key]) -> Sequence[Row]:
-        """The rows with these keys as they are now; nobody else changes them before COMMIT."""
-        sql = (
-            f"{_select(table)} WHERE {table.key.name} IN ({_marks(len(keys))})"
-            f" ORDER BY {table.key.name} FOR UPDATE"
-        )
-        return self._connection.rows(sql, keys)
+    def switch_off(self, table: Table) -> None:
+        """Take the cache of `table` out of use, together with the first change."""
+        self._opening.append(sql.switch_off(table))
 
-    def upsert_many(self, table: Table, rows: Sequence[Row]) -> None:
-        """Insert each row, or put it in the place of the row that has its key; in key order."""
-        columns = [column.name for column in table.columns]
-        updates = ",".join(f"{name}=VALUES({name})" for name in columns[1:])
-        in_order = sorted(rows)
-        sql = f"{_insert(table, columns, len(rows))} ON DUPLICATE KEY UPDATE {updates}"
-        self._connection.execute(sql, [value for row in in_order for value in row])
-
-    def insert_many(self, table: Table, rows: Sequence[Row]) -> list[Key]:
-        """As `Database.insert_many`."""
-        return self._connection.insert(table, rows)
-
-
-class _Connection(pymysql.connections.Connection):
-    """The driver's connection, prepared in one statement, with the few verbs used above."""
-
-    def set_character_set(self, charset: str, collation: str | None = None) -> None:
-        is_mariadb = "MariaDB" in self.get_server_info()  # type: ignore[no-untyped-call]
-        isolation = "tx_isolation" if is_mariadb else "transaction_isolation"
-        self.query(f"{_SESSION} {isolation}='READ-COMMITTED'")
-        self.encoding = "utf8"
-
-    def _read_query_result(self, unbuffered: bool = False) -> int | None:
-        self._result: Any = None
-        result: Any = RowReader(self)
-        result.read()
-        self._result = result
-        if result.server_status is not None:
-            self.server_status: Any = result.server_status
-        return result.affected_rows  # type: ignore[no-any-return]
-
-    @staticmethod
-    def _create_ssl_ctx(options: object) -> ssl.SSLContext:
-        return _tls()
-
-    def execute(self, sql: str, parameters: Sequence[Key]) -> int:
-        """Run one statement; the first key it generated, 0 where there is none."""
-        cursor = self.cursor()
-        cursor.execute(sql, tuple(parameters))
-        return int(cursor.lastrowid or 0)
-
-    def rows(self, sql: str, parameters: Sequence[Key]) -> Sequence[Row]:
-        cursor = self.cursor()
-        cursor.execute(sql, tuple(parameters))
-        return cursor.fetchall()
-
-    def insert(self, table: Table, rows: Sequence[Row]) -> list[Key]:
-        """InnoDB numbers the rows of one plain multi-row INSERT without gaps in every
-        `innodb_autoinc_lock_mode`, so the first key tells them all."""
-        sql = _insert(table, [column.name for column in table.columns[1:]], len(rows))
+    def write_many(self, table: Table, rows: Sequence[Row]) -> Change:
+        """Insert each row, or put it in the place of the row that has its key; rows with NO_KEY
+        get the next keys, rising in the order of `rows`. Those with a key go first: no new row
+        can then be given a key that another row brings along."""
+        keyed = sorted(row for row in rows if row[0] != NO_KEY)
+        keyless = [row for row in rows if row[0] == NO_KEY]
+        generation, before = self._lock(table, [row[0] for row in keyed]) if keyed else (None, ())
+        existing = {row[0] for row in before}
+        replaced = [row for row in keyed if row[0] in existing]
+        added = [row for row in keyed if row[0] not in existing]
         try:
-            first = self.execute(sql, [value for row in rows for value in row[1:]])
-        except pymysql.MySQLError as error:
-            if _code(error) in _NO_KEY_LEFT:
+            answers = self._run(
+                *([] if generation else [sql.hold_generation(table)]),
+                *([sql.replace(table, replaced)] if replaced else []),
+                *([sql.insert(table, added)] if added else []),
+                *([sql.insert_keyless(table, keyless)] if keyless else []),
+            )
+        except MySQLError as error:
+            if keyless and is_key_space_exhausted(error, keys_were_given=bool(added)):
                 raise BadRequest(
                     f"TABLE {table.name}: no free {table.key.name} above the highest one is left;"
                     f" give each row a {table.key.name}"
                 ) from error
             raise
-        return list(range(first, first + len(rows)))
+        # InnoDB numbers the rows of one plain multi-row INSERT without gaps, in every
+        # innodb_autoinc_lock_mode: the first key tells them all.
+        first_key = answers[-1].first_key
+        new_keys = range(first_key, first_key + len(keyless))
+        next_key = iter(new_keys)
+        after = [row if row[0] != NO_KEY else (next(next_key), *row[1:]) for row in rows]
+        return Change(generation or _generation(table, answers[0].rows), before, after, new_keys)
 
-    def undo(self) -> None:
-        """ROLLBACK; where even that fails the connection is closed, which does the same."""
-        try:
-            self.rollback()
-        except pymysql.MySQLError:
-            self.drop()
+    def delete_many(self, table: Table, keys: Sequence[Key]) -> Change:
+        """Delete the rows with these keys; `before` holds those that existed."""
+        generation, before = self._lock(table, sorted(keys))
+        if before:
+            self._run(sql.delete(table, [row[0] for row in before]))
+        return Change(generation, before, ())
 
-    def was_closed_by_server(self) -> bool:
-        """An idle server has nothing to say but goodbye. Costs no round trip."""
-        poll = select.poll()
-        poll.register(self._sock, select.POLLIN)  # type: ignore[attr-defined]
-        return bool(poll.poll(0))
+    def hold(self, table: Table) -> Change:
+        """Change nothing."""
+        [generation] = self._run(sql.hold_generation(table))
+        return Change(_generation(table, generation.rows), (), ())
 
-    def drop(self) -> None:
-        """Close without a word to the server, and without an error."""
-        self._force_close()  # type: ignore[attr-defined]
+    def claim(self, idempotency_key: str, fingerprint: str) -> str | None:
+        """None where this is the first transaction with this key; else the answer that the first
+        one recorded. Waits for one that is under way. Raises Conflict where that one was asked
+        for something else."""
+        *_, found = self._run(sql.claim(idempotency_key, fingerprint), sql.claimed(idempotency_key))
+        [(first_fingerprint, answer)] = found.rows
+        if first_fingerprint != fingerprint:
+            raise Conflict(
+                "Idempotency-Key: it came with another request before; use a new key for a new"
+                " request"
+            )
+        return str(answer) if answer else None
 
+    def record(self, idempotency_key: str, answer: str) -> None:
+        """What a retry with this key is told."""
+        self._run(sql.record(idempotency_key, answer))
 
-def _committing(commit: Callable[[], Result]) -> Result:
-    """Run what commits. Where its answer is lost nobody knows whether it happened."""
-    try:
-        return commit()
-    except pymysql.MySQLError as error:
-        if _code(error) == CR.CR_SERVER_LOST:
-            raise OutcomeUnknown(
-                "the connection to the database was lost while it committed: the write may or may"
-                " not have happened; read the rows before you write them again"
-            ) from error
-        raise
+    def _lock(self, table: Table, keys: Sequence[Key]) -> tuple[Generation, Sequence[Row]]:
+        """Hold the generation and the rows with `keys`, which are in key order so that two
+        writers never wait for each other. A key that has no row cannot be held: its INSERT fails
+        where another writer was faster, and the transaction runs again."""
+        *_, generation, rows = self._run(sql.hold_generation(table), sql.lock(table, keys))
+        return _generation(table, generation.rows), rows.rows
 
-
-def _translated(error: pymysql.MySQLError) -> Exception:
-    """The error for storage's callers; what is not about reaching the database is a bug."""
-    code = _code(error)
-    if code in _IN_WORDS:
-        return DatabaseUnavailable(f"the database cannot be used now: {_IN_WORDS[code]}")
-    if code in _LOST or code == CR.CR_CONN_HOST_ERROR or isinstance(error, pymysql.InterfaceError):
-        return DatabaseUnavailable(
-            f"the database cannot be reached (DB_HOST, DB_PORT): {network_words(_origin(error))}"
-        )
-    return error
-
-
-def _code(error: BaseException | None) -> int:
-    return error.args[0] if isinstance(error, pymysql.MySQLError) and error.args else 0
-
-
-def _origin(error: BaseException) -> BaseException | None:
-    return getattr(error, "original_exception", None) or error.__context__
+    def _run(self, *statements: Statement) -> list[Answer]:
+        """The answers to `statements`, which the transaction's opening precedes once."""
+        opening, self._opening = self._opening, []
+        return self._connection.batch([*opening, *statements])[len(opening) :]
 
 
-def _is_worth_another_try(error: pymysql.MySQLError) -> bool:
-    return _code(error) in _WORTH_ANOTHER_TRY and not isinstance(_origin(error), TimeoutError)
+class _NoGeneration(Exception):
+    """The table is new: cache_generation has no row for it yet."""
+
+    def __init__(self, table: Table) -> None:
+        super().__init__(table.name)
+        self.table = table
 
 
-def _select(table: Table) -> str:
-    return f"SELECT {','.join(column.name for column in table.columns)} FROM {table.name}"
-
-
-def _insert(table: Table, columns: Sequence[str], rows: int) -> str:
-    row = f"({_marks(len(columns))})"
-    return f"INSERT INTO {table.name} ({','.join(columns)}) VALUES {','.join([row] * rows)}"
-
-
-def _marks(count: int) -> str:
-    return ",".join(["%s"] * count)
-
-
-@lru_cache(maxsize=1)
-def _tls() -> ssl.SSLContext:
-    """Built once a process: it takes 19 ms. As the driver's own it encrypts and does not ask who
-    signed the certificate; Aurora's authority is known to no system."""
-    context = ssl.create_default_context()
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    return context
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+def _generation(table: Table, rows: Sequence[Any]) -> Generation:
+    if not rows:
+        raise _NoGeneration(table)
+    [(number, enabled, server, seconds)] = rows
+    return Generation(number, bool(enabled), server, seconds)

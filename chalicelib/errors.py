@@ -2,11 +2,13 @@
 
     HerocacheError
     ├── BadRequest            400  the request is wrong; the text says what, where and what to do
+    ├── Conflict              409  an idempotency key was used for another request before
     ├── TooLarge              413  too many items, or a result that does not fit into one answer
     ├── DatabaseUnavailable   503  the database cannot be reached now; nothing was written
     │   └── OutcomeUnknown    503  the connection was lost during a write: it may have happened
     ├── ConfigurationError    500  a setting is missing or malformed; the text names it
     └── CacheUnavailable           never reaches a caller: storage answers from the database
+        └── AnotherServer          Redis failed over or was restored: its cells are not believed
 
 Anything else that escapes is a bug: the caller sees `InternalError`, the log has the traceback.
 """
@@ -15,6 +17,8 @@ import socket
 import ssl
 
 CONNECTION_LOST = "the connection was lost"
+# OpenSSL's X509_V_ERR_HOSTNAME_MISMATCH and X509_V_ERR_IP_ADDRESS_MISMATCH.
+_OTHER_NAME = (62, 64)
 
 
 class HerocacheError(Exception):
@@ -30,6 +34,10 @@ class HerocacheError(Exception):
 
 class BadRequest(HerocacheError):
     status = 400
+
+
+class Conflict(HerocacheError):
+    status = 409
 
 
 class TooLarge(HerocacheError):
@@ -53,6 +61,12 @@ class CacheUnavailable(HerocacheError):
     """Redis did not do what it was asked, in time. The text says why, in an operator's words."""
 
 
+class AnotherServer(CacheUnavailable):
+    def __init__(self, server: str) -> None:
+        super().__init__("it is another server than the one the cells were written to")
+        self.server = server
+
+
 def network_words(error: BaseException | None) -> str:
     """Why a connection could not be made or was lost, in words that name no host."""
     if isinstance(error, socket.gaierror):
@@ -62,6 +76,8 @@ def network_words(error: BaseException | None) -> str:
     if isinstance(error, TimeoutError):
         return "no answer in time: is there a route (subnet, security group), is the server up?"
     if isinstance(error, ssl.SSLCertVerificationError):
+        if error.verify_code in _OTHER_NAME:
+            return "its TLS certificate is for another host name"
         return "its TLS certificate is not signed by a trusted authority"
     if isinstance(error, ssl.SSLError):
         return "the TLS handshake failed: does the server speak TLS on this port?"

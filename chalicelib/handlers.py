@@ -4,6 +4,7 @@
 nowhere else.
 """
 
+import dataclasses
 import json
 import logging
 import os
@@ -37,6 +38,12 @@ def database() -> Database:
 
 
 @lru_cache(maxsize=1)
+def replica() -> Database | None:
+    host = settings().db_reader_host
+    return Database(dataclasses.replace(settings(), db_host=host)) if host else None
+
+
+@lru_cache(maxsize=1)
 def cache() -> Cache:
     return Cache(settings())
 
@@ -44,18 +51,18 @@ def cache() -> Cache:
 @lru_cache(maxsize=1)
 def storage() -> Storage:
     """Made by the first request, kept warm for the container's life."""
-    return Storage(database(), cache())
+    return Storage(database(), cache(), replica())
 
 
 def forget_settings() -> None:
     """Read the environment again at the next request. For tests that change it."""
-    for made in (settings, database, cache, storage):
+    for made in (settings, database, replica, cache, storage):
         made.cache_clear()
 
 
 def post(request: Request) -> Response:
     """`POST /`: the body is JSON whatever its content type says."""
-    return _response(_answered(lambda: wire.decode(_body(request))))
+    return _response(_answered(lambda: _payload(request)))
 
 
 def invoke(payload: object) -> dict[str, Any]:
@@ -72,7 +79,7 @@ def health(request: Request) -> Response:
         return Response(report, headers=_JSON)
     try:
         report["database"] = _checked(database().check)
-        report["cache"] = _checked(cache().check) if settings().redis_url else {"ok": None}
+        report["cache"] = _checked(cache().link.probe) if settings().redis_url else {"ok": None}
     except HerocacheError as error:
         return _response(wire.reply_error(error))
     if not report["database"]["ok"]:
@@ -97,11 +104,21 @@ def _answered(payload: Callable[[], object]) -> wire.Reply:
 
 def _done(payload: object) -> wire.Reply:
     request = wire.parse(payload, settings().default_table, settings().read_by)
-    if isinstance(request, wire.Read):
-        return wire.reply_rows(
-            storage().read(request.table, request.column, request.values, request.use_cache)
-        )
-    return wire.reply_written(storage().write(request.table, request.rows, request.use_cache))
+    match request:
+        case wire.Read(table, column, values, use_cache):
+            return wire.reply_rows(storage().read(table, column, values, use_cache))
+        case wire.Write(table, rows, use_cache, key):
+            return wire.reply_written(storage().write(table, rows, use_cache, key))
+        case wire.Delete(table, keys, key):
+            return wire.reply_deleted(storage().delete(table, keys, key))
+
+
+def _payload(request: Request) -> object:
+    """The body as the caller sent it; the header's idempotency key becomes a field of it."""
+    payload = wire.decode(_body(request))
+    if wire.IDEMPOTENCY_HEADER in request.headers:
+        return wire.with_idempotency_key(payload, request.headers[wire.IDEMPOTENCY_HEADER])
+    return payload
 
 
 def _body(request: Request) -> bytes:
@@ -119,7 +136,7 @@ def _response(reply: wire.Reply) -> Response:
     return Response(reply.text, headers=headers, status_code=reply.status)
 
 
-def _checked(check: Callable[[], None]) -> dict[str, Any]:
+def _checked(check: Callable[[], object]) -> dict[str, Any]:
     start = time.perf_counter()
     try:
         check()

@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 Connection = TypeVar("Connection")
 
@@ -19,17 +19,18 @@ class Pool(Generic[Connection]):
 
     def __init__(
         self,
-        open_connection: Callable[[], Connection],
+        open_connection: Callable[..., Connection],
         close_connection: Callable[[Connection], None],
     ) -> None:
         self._open = open_connection
         self._close = close_connection
         self._idle: deque[Connection] = deque()
 
-    def acquire(self) -> Connection:
+    def acquire(self, **options: Any) -> Connection:
+        """`options` are for opening one."""
         with suppress(IndexError):
             return self._idle.pop()
-        return self._open()
+        return self._open(**options)
 
     def release(self, connection: Connection) -> None:
         """Give back a connection that is fit for the next user."""
@@ -41,8 +42,13 @@ class Pool(Generic[Connection]):
     def discard(self, connection: Connection) -> None:
         """Close a connection that failed, and the idle ones: what broke it broke them too."""
         self._close(connection)
-        while self._idle:
-            try:
+        self.clear()
+
+    def clear(self) -> bool:
+        """Close the idle connections; whether there were any."""
+        had_any = False
+        with suppress(IndexError):
+            while True:
                 self._close(self._idle.pop())
-            except IndexError:
-                return
+                had_any = True
+        return had_any

@@ -1,19 +1,33 @@
 """The use cases: read with lazy loading, write with write-through. Knows no wire and no driver.
 
-Handlers call in; the database and the cache are called out to. The cache may fail at any time and
-the answer is the same, only slower; the database's errors go up to the caller.
+Handlers call in. The cache may fail at any time and the answer is the same, only slower; the
+database's errors go up to the caller.
 """
 
+import hashlib
+import json
 import logging
-from collections.abc import Iterable, Sequence
+import random
+import time
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from chalicelib.cache import Cache, Cell
-from chalicelib.db import Database, Transaction
-from chalicelib.errors import CacheUnavailable, TooLarge
-from chalicelib.tables import NO_KEY, Column, Key, Row, Table
+from chalicelib.db import Change, Database, Transaction
+from chalicelib.errors import DatabaseUnavailable, TooLarge
+from chalicelib.generations import Generations
+from chalicelib.lazy_loading import LazyLoading
+from chalicelib.recovery import Recovery
+from chalicelib.tables import Column, Key, Row, Table
+from chalicelib.write_through import WriteThrough
 
 log = logging.getLogger("herocache.storage")
+
+PRUNE_SHARE = 0.02
+"""One idempotent write in so many forgets old keys."""
+
+REPLICA_RESTS_SECONDS = 5
+"""How long a replica is left alone that did not answer: nobody else waits for it."""
 
 MAX_RESULT_BYTES = 6_000_000
 """The most JSON one answer may hold; Lambda sends at most 6 MB."""
@@ -31,9 +45,15 @@ class Rows:
 class Storage:
     """Reads and writes batches of rows of any declared table."""
 
-    def __init__(self, database: Database, cache: Cache) -> None:
+    def __init__(self, database: Database, cache: Cache, replica: Database | None = None) -> None:
+        """`replica` answers reads without the cache, as of a moment ago; the writer all else."""
         self._database = database
-        self._cache = cache
+        self._replica = replica
+        self._replica_rests_until = 0.0
+        generations = Generations(database, cache)
+        recovery = Recovery(database, cache, generations)
+        self._lazy_loading = LazyLoading(self._load, cache, generations, recovery)
+        self._write_through = WriteThrough(database, cache, generations, recovery)
 
     def read(self, table: Table, column: Column, values: Sequence[Key], use_cache: bool) -> Rows:
         """The rows whose `column` is each of `values`, in their order, repeats repeated; by a
@@ -42,10 +62,10 @@ class Storage:
         if not values:
             return Rows((), ())
         unique = list(dict.fromkeys(values))
-        if use_cache and self._cache.is_configured:
-            cells = self._cached(table, column, unique)
+        if use_cache:
+            cells = self._lazy_loading.get_many(table, column, unique)
         else:
-            loaded = self._loaded(table, column, unique)
+            loaded = self._load_from_replica(table, column, unique)
             cells = [loaded.get(value) for value in unique]
         if len(unique) == len(values) and None not in cells:
             return Rows(cells, ())  # type: ignore[arg-type]
@@ -55,77 +75,104 @@ class Storage:
             [value for value in unique if value not in found],
         )
 
-    def write(self, table: Table, rows: Sequence[Row], use_cache: bool) -> list[Key]:
+    def write(
+        self, table: Table, rows: Sequence[Row], use_cache: bool, idempotency_key: str = ""
+    ) -> Sequence[Key]:
         """Write all rows or none: a row with a key is inserted or takes that row's place, a row
-        with NO_KEY gets the next one. The keys, in the order of `rows`. Write-through when
-        `use_cache`; what became stale is removed either way. Raises DatabaseUnavailable."""
+        with NO_KEY gets the next one. The keys, in the order of `rows`. Without `use_cache` the
+        rows do not enter the cache; none is stale there either way. With an `idempotency_key` at
+        most once. Raises DatabaseUnavailable, OutcomeUnknown, Conflict."""
         if not rows:
-            return []
-        before: Sequence[Row] = ()
-        if any(row[0] != NO_KEY for row in rows):
-            before, keys = self._database.transact(lambda tx: _replace(tx, table, rows))
-        else:
-            keys = self._database.insert_many(table, rows)
-        written = [(key, *row[1:]) for key, row in zip(keys, rows)]
-        if self._cache.is_configured:
-            self._write_through(table, before, written, use_cache)
-        return keys
+            return ()
 
-    def _cached(self, table: Table, column: Column, values: Sequence[Key]) -> list[Cell | None]:
-        try:
-            cells = self._cache.get_many(table, column, values)
-        except CacheUnavailable:
-            loaded = self._loaded(table, column, values)
-            return [loaded.get(value) for value in values]
-        if None not in cells:
-            return cells
-        loaded = self._loaded(
-            table, column, [value for value, cell in zip(values, cells) if cell is None]
-        )
-        try:
-            self._cache.replace_many(table, {column: loaded}, {})
-        except CacheUnavailable as error:
-            log.info("not cached: %s", error)
-        return [loaded.get(value) if cell is None else cell for value, cell in zip(values, cells)]
+        def apply(transaction: Transaction) -> tuple[Change, Sequence[Key]]:
+            change = transaction.write_many(table, rows)
+            return change, [row[0] for row in change.after]
 
-    def _loaded(self, table: Table, column: Column, values: Sequence[Key]) -> dict[Key, Cell]:
-        """The cells of those values that have rows, from one SELECT."""
+        return self._change(table, apply, use_cache, idempotency_key, ("write", rows))
+
+    def delete(self, table: Table, keys: Sequence[Key], idempotency_key: str = "") -> Sequence[Key]:
+        """Delete the rows with these keys, all or none; the keys that existed, in the order of
+        `keys`. Raises as `write`."""
+        if not keys:
+            return ()
+
+        def apply(transaction: Transaction) -> tuple[Change, Sequence[Key]]:
+            change = transaction.delete_many(table, keys)
+            deleted = {row[0] for row in change.before}
+            return change, [key for key in dict.fromkeys(keys) if key in deleted]
+
+        return self._change(table, apply, False, idempotency_key, ("delete", keys))
+
+    def _change(
+        self,
+        table: Table,
+        apply: Callable[[Transaction], tuple[Change, Sequence[Key]]],
+        store: bool,
+        idempotency_key: str,
+        request: object,
+    ) -> Sequence[Key]:
+        """The keys `apply` answers with; or, where `idempotency_key` was seen before, those that
+        it answered with then. Key and answer commit with the rows."""
+        fingerprint = hashlib.sha256(repr((table.name, request)).encode()).hexdigest()
+        answer: Sequence[Key] = ()
+
+        def once(transaction: Transaction) -> Change:
+            nonlocal answer
+            if idempotency_key:
+                recorded = transaction.claim(idempotency_key, fingerprint)
+                if recorded is not None:
+                    answer = json.loads(recorded)
+                    return transaction.hold(table)
+            change, answer = apply(transaction)
+            if idempotency_key:
+                transaction.record(idempotency_key, json.dumps(answer))
+            return change
+
+        self._write_through.change(table, once, store=store)
+        if idempotency_key and random.random() < PRUNE_SHARE:
+            self._prune_claims()
+        return answer
+
+    def _prune_claims(self) -> None:
+        """What keeps it from that is no news for a caller whose write is done."""
+        try:
+            self._database.prune_claims()
+        except DatabaseUnavailable as error:
+            log.warning("old idempotency keys stay for now: %s", error)
+
+    def _load_from_replica(
+        self, table: Table, column: Column, values: Sequence[Key]
+    ) -> dict[Key, Cell]:
+        if self._replica is not None and time.monotonic() >= self._replica_rests_until:
+            try:
+                return self._load(table, column, values, database=self._replica)
+            except DatabaseUnavailable as error:
+                self._replica_rests_until = time.monotonic() + REPLICA_RESTS_SECONDS
+                log.warning("the writer answers for the replica (DB_READER_HOST): %s", error)
+        return self._load(table, column, values)
+
+    def _load(
+        self,
+        table: Table,
+        column: Column,
+        values: Sequence[Key],
+        *,
+        after_writers: bool = False,
+        database: Database | None = None,
+    ) -> dict[Key, Cell]:
+        """The cells of those values that have rows. One SELECT, by default of the writer. Raises
+        TooLarge where the rows could never fit into an answer, DatabaseUnavailable."""
         max_rows = MAX_RESULT_BYTES // table.min_row_bytes + 1
-        rows = self._database.fetch_many(table, column, values, max_rows)
+        rows = (database or self._database).fetch_many(
+            table, column, values, max_rows, after_writers=after_writers
+        )
         if len(rows) >= max_rows:
             raise TooLarge(
                 f"SQLS: more than {max_rows - 1} rows have these {column.name} values; ask for"
                 " fewer values at a time"
             )
         return _cells(table, column, rows)
-
-    def _write_through(
-        self, table: Table, before: Iterable[Row], written: Sequence[Row], use_cache: bool
-    ) -> None:
-        stale: dict[Column, set[Key]] = {
-            column: {table.value(row, column) for row in (*before, *written)}
-            for column in table.lookup_columns
-        }
-        stored = {table.key: _cells(table, table.key, written)} if use_cache else {}
-        if not use_cache:
-            stale[table.key] = {row[0] for row in before}
-        try:
-            self._cache.replace_many(table, stored, stale)
-        except CacheUnavailable as error:
-            log.warning("cells of %s may be stale until they expire: %s", table.name, error)
-
-
-def _replace(
-    transaction: Transaction, table: Table, rows: Sequence[Row]
-) -> tuple[Sequence[Row], list[Key]]:
-    """The rows as they were, and the keys of the rows as written. Those with a key go first: no
-    inserted row can then be given a key that another row of the batch brings along."""
-    keyed = [row for row in rows if row[0] != NO_KEY]
-    before = transaction.lock_many(table, [row[0] for row in keyed])
-    transaction.upsert_many(table, keyed)
-    keyless = [row for row in rows if row[0] == NO_KEY]
-    given = iter(transaction.insert_many(table, keyless) if keyless else ())
-    return before, [row[0] if row[0] != NO_KEY else next(given) for row in rows]
 
 
 def _cells(table: Table, column: Column, rows: Iterable[Row]) -> dict[Key, Cell]:

@@ -11,11 +11,23 @@ from typing import Any, NoReturn
 
 from chalicelib.errors import BadRequest, ConfigurationError, HerocacheError, TooLarge
 from chalicelib.storage import MAX_RESULT_BYTES, Rows
-from chalicelib.tables import NO_KEY, TABLES, Column, InvalidValue, Key, Row, Table, shown
+from chalicelib.tables import (
+    NO_KEY,
+    STRING_KEY,
+    TABLES,
+    Column,
+    InvalidValue,
+    Key,
+    Row,
+    Table,
+    shown,
+)
 
 REQUEST, SQLS, USE_CACHE, TABLE, BY = "REQUEST", "SQLS", "USE_CACHE", "TABLE", "BY"
-FIELDS = (REQUEST, SQLS, USE_CACHE, TABLE, BY)
-READ, WRITE = "read", "write"
+IDEMPOTENCY_KEY = "IDEMPOTENCY_KEY"
+IDEMPOTENCY_HEADER = "idempotency-key"
+FIELDS = (REQUEST, SQLS, USE_CACHE, TABLE, BY, IDEMPOTENCY_KEY)
+READ, WRITE, DELETE = "read", "write", "delete"
 
 MAX_READ_VALUES = 10_000
 MAX_WRITE_ROWS = 1_000
@@ -40,6 +52,14 @@ class Write:
     table: Table
     rows: Sequence[Row]
     use_cache: bool
+    idempotency_key: str
+
+
+@dataclass(frozen=True)
+class Delete:
+    table: Table
+    keys: Sequence[Key]
+    idempotency_key: str
 
 
 @dataclass(frozen=True)
@@ -78,7 +98,7 @@ def decode(body: bytes) -> object:
         return _EXACT.decode(text)  # an integer of more digits than Python converts
 
 
-def parse(payload: object, default_table: str, read_by: str | None) -> Read | Write:
+def parse(payload: object, default_table: str, read_by: str | None) -> Read | Write | Delete:
     """The request in `payload`. `default_table` and `read_by` are the deployment's settings.
     Raises BadRequest naming the place, TooLarge, ConfigurationError."""
     if not isinstance(payload, dict):
@@ -86,16 +106,44 @@ def parse(payload: object, default_table: str, read_by: str | None) -> Read | Wr
     for name in payload:
         if name not in FIELDS:
             raise BadRequest(f"{shown(name)}: no such field; there are {', '.join(FIELDS)}")
-    request = _choice(payload, REQUEST, (READ, WRITE))
+    request = _choice(payload, REQUEST, (READ, WRITE, DELETE))
     table = _table(payload, default_table)
     use_cache = _use_cache(payload)
     if request == READ:
+        _refuse(payload, IDEMPOTENCY_KEY, "a read changes nothing")
         column = _column(payload, table, read_by)
         items = _items(payload, MAX_READ_VALUES, "values")
         return Read(table, column, _values(column, items), use_cache)
-    if BY in payload:
-        raise BadRequest(f"{BY}: only a read has it; leave it out of a {request}")
-    return Write(table, _rows(table, _items(payload, MAX_WRITE_ROWS, "rows")), use_cache)
+    _refuse(payload, BY, f"a {request} goes by the key")
+    idempotency_key = _idempotency_key(payload)
+    if request == DELETE:
+        keys = _values(table.key, _items(payload, MAX_WRITE_ROWS, "keys"))
+        return Delete(table, keys, idempotency_key)
+    rows = _rows(table, _items(payload, MAX_WRITE_ROWS, "rows"))
+    return Write(table, rows, use_cache, idempotency_key)
+
+
+def _refuse(payload: Mapping[str, object], name: str, why: str) -> None:
+    if name in payload:
+        raise BadRequest(f"{name}: {why}; leave it out")
+
+
+def _idempotency_key(payload: Mapping[str, object]) -> str:
+    """Empty where there is none."""
+    if IDEMPOTENCY_KEY not in payload:
+        return ""
+    return str(
+        _value(Column(IDEMPOTENCY_KEY, STRING_KEY), payload[IDEMPOTENCY_KEY], "Idempotency-Key")
+    )
+
+
+def with_idempotency_key(payload: object, header: str) -> object:
+    """The payload with the header's key as its field. A read has no use for one: it stays out."""
+    if not isinstance(payload, dict) or payload.get(REQUEST) == READ:
+        return payload
+    if payload.get(IDEMPOTENCY_KEY, header) != header:
+        raise BadRequest(f"{IDEMPOTENCY_KEY}: the header Idempotency-Key has another one; give one")
+    return {**payload, IDEMPOTENCY_KEY: header}
 
 
 def _choice(payload: Mapping[str, object], name: str, known: Sequence[str]) -> str:
@@ -267,6 +315,10 @@ def reply_rows(rows: Rows) -> Reply:
 
 def reply_written(keys: Sequence[Key]) -> Reply:
     return Reply(f'{{"statusCode":200,"body":"write success","ids":{_json(keys)}}}')
+
+
+def reply_deleted(keys: Sequence[Key]) -> Reply:
+    return Reply(f'{{"statusCode":200,"body":"delete success","deleted":{_json(keys)}}}')
 
 
 def reply_error(error: HerocacheError) -> Reply:

@@ -33,8 +33,20 @@ CREATE TABLE IF NOT EXISTS cache_generation (
     table_name VARCHAR(64)     NOT NULL,
     generation BIGINT UNSIGNED NOT NULL,
     enabled    TINYINT         NOT NULL,
+    server     VARCHAR(64)     NOT NULL DEFAULT '', -- the Redis whose cells it speaks of; '': none yet
+    retired_at DATETIME(6)     NOT NULL DEFAULT '2000-01-01', -- when one that was in use was raised, UTC
     PRIMARY KEY (table_name)
 ) ENGINE = InnoDB DEFAULT CHARSET = utf8mb4 COLLATE = utf8mb4_bin;
 
 INSERT IGNORE INTO cache_generation (table_name, generation, enabled)
 VALUES ('heroes', 1, 1), ('products', 1, 1), ('employees', 1, 1);
+
+-- Answers already given, so that a retried write with the same key gets the first one's answer.
+CREATE TABLE IF NOT EXISTS idempotency (
+    idempotency_key VARCHAR(255) NOT NULL,
+    fingerprint     CHAR(64)     NOT NULL, -- SHA-256 of the request
+    answer          MEDIUMTEXT   NOT NULL,
+    claimed_at      DATETIME     NOT NULL, -- UTC; forgotten after a day
+    PRIMARY KEY (idempotency_key),
+    INDEX idempotency_claimed_at (claimed_at)
+) ENGINE = InnoDB DEFAULT CHARSET = utf8mb4 COLLATE = utf8mb4_bin;

@@ -1,0 +1,111 @@
+"""Generations: under which number cells may be believed now, and how long a write must wait.
+
+The number is a row of the database, so that it changes in one transaction with the rows it speaks
+for. A container remembers it for `MEMORY_SECONDS`; raising it makes every cell of the table
+unreachable, for everyone, that much later. So a write under a number that is new waits until all
+memory of the old one has gone before it is acknowledged.
+"""
+
+import logging
+import time
+from dataclasses import dataclass
+
+from chalicelib.cache import Cache
+from chalicelib.db import Database, Generation
+from chalicelib.errors import CacheUnavailable, DatabaseUnavailable
+from chalicelib.tables import Table
+
+log = logging.getLogger("herocache.generations")
+
+MEMORY_SECONDS = 1.0
+REFRESH_TIMEOUT_SECONDS = 0.3
+SURELY_KNOWN_SECONDS = 60
+"""A generation retired so long ago is in nobody's memory, however slow its COMMIT was."""
+
+
+@dataclass
+class _Memory:
+    generation: Generation
+    valid_until: float
+    first_seen: float
+
+
+class Generations:
+    """What this container remembers. Threads may share it: they replace whole entries."""
+
+    def __init__(self, database: Database, cache: Cache) -> None:
+        self._database = database
+        self._cache = cache
+        self._memory: dict[str, _Memory] = {}
+
+    def current(self, table: Table) -> Generation:
+        """The generation to read under; one SELECT when memory has run out. While the database
+        cannot be asked the last one known holds: nobody can commit a raise to a database that is
+        away. A container that knows none takes the hint that others left in Redis. Raises
+        DatabaseUnavailable where there is none."""
+        memory = self._memory.get(table.name)
+        asked = time.monotonic()
+        if memory is not None and asked < memory.valid_until:
+            return memory.generation
+        try:
+            generation = self._database.generation(table, REFRESH_TIMEOUT_SECONDS)
+            if memory is not None:
+                self._leave_hint(table, generation)  # again: Redis may have lost it
+        except DatabaseUnavailable as error:
+            last_known = memory.generation if memory else self._hint(table)
+            log.warning("the generation of %s was not to be had at once: %s", table.name, error)
+            generation = last_known or self._database.generation(table)
+            asked = time.monotonic() if last_known else asked
+        self.saw(table, generation, asked)
+        return generation
+
+    def saw(self, table: Table, generation: Generation, asked: float) -> float:
+        """Remember what the database said to a question put at `asked`; when its number was first
+        seen here. Both in monotonic seconds."""
+        memory = self._memory.get(table.name)
+        if memory is None or memory.generation.number < generation.number:
+            memory = _Memory(generation, asked + MEMORY_SECONDS, time.monotonic())
+            self._leave_hint(table, generation)
+        elif memory.generation.number == generation.number:
+            memory = _Memory(generation, asked + MEMORY_SECONDS, memory.first_seen)
+        self._memory[table.name] = memory
+        return memory.first_seen
+
+    def knows(self, table: Table) -> bool:
+        return table.name in self._memory
+
+    def forget(self, table: Table) -> None:
+        """Ask again at the next call."""
+        self._memory.pop(table.name, None)
+
+    def wait_until_known(self, table: Table, generation: Generation, asked: float) -> None:
+        """Return when no container reads under an earlier generation any more: at once, but for
+        the first second after this container met a generation that was just raised."""
+        first_seen = self.saw(table, generation, asked)
+        if generation.age_seconds < SURELY_KNOWN_SECONDS:
+            time.sleep(max(0.0, first_seen + MEMORY_SECONDS - time.monotonic()))
+
+    def use_server(self, table: Table, generation: Generation, server: str) -> None:
+        """Raise the generation for the cells of `server`, from the next call on; where the
+        database cannot do that now the next one tries again."""
+        news = "move to another server" if generation.server else "get a server"
+        log.warning("cells of %s %s: raising the generation", table.name, news)
+        try:
+            self._database.switch_on(table, generation.number, server)
+        except DatabaseUnavailable as error:
+            log.warning("the generation of %s stays: %s", table.name, error)
+        self.forget(table)
+
+    def _leave_hint(self, table: Table, generation: Generation) -> None:
+        if self._cache.is_configured and generation.enabled and generation.server:
+            try:
+                self._cache.leave_hint(table, generation)
+            except CacheUnavailable as error:
+                log.info("no hint left for %s: %s", table.name, error)
+
+    def _hint(self, table: Table) -> Generation | None:
+        try:
+            return self._cache.hint(table)
+        except CacheUnavailable as error:
+            log.info("no hint found for %s: %s", table.name, error)
+            return None

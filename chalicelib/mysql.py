@@ -1,0 +1,227 @@
+"""A connection to MySQL through PyMySQL: prepared, pipelined, its errors in words. `db` holds them.
+
+The only importer of the driver, with `row_reader`. A new connection costs 3 round trips, a batch of
+statements 1.
+"""
+
+import ipaddress
+import select
+import ssl
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple, TypeVar
+
+import pymysql
+from pymysql.constants import CLIENT, CR, ER
+
+from chalicelib.config import Settings
+from chalicelib.errors import DatabaseUnavailable, OutcomeUnknown, network_words
+from chalicelib.row_reader import RowReader
+from chalicelib.sql import Statement
+
+MySQLError = pymysql.MySQLError
+Result = TypeVar("Result")
+
+CONNECT_TIMEOUT_SECONDS = 2
+ANSWER_TIMEOUT_SECONDS = 2.5
+LOCK_TIMEOUT_SECONDS = 2
+IDLE_TIMEOUT_SECONDS = 60
+"""Then the server drops a connection: a container that vanished holds no row longer, and one that
+idles keeps no Aurora awake."""
+MAX_ATTEMPTS = 4
+
+# One statement a connection instead of the driver's three. Strict mode: nothing is cut to fit.
+# READ COMMITTED: no gap locks, so that writers of different rows never wait for each other.
+_SESSION = (
+    "SET character_set_client=utf8mb4, character_set_connection=utf8mb4,"
+    " character_set_results=utf8mb4, autocommit=1, sql_mode='STRICT_ALL_TABLES',"
+    f" innodb_lock_wait_timeout={LOCK_TIMEOUT_SECONDS}, wait_timeout={IDLE_TIMEOUT_SECONDS},"
+)
+
+_CONNECTION_KILLED = 1927
+_TLS_REQUIRED = 3159
+_LOGIN_NEEDS_TLS = ER.NOT_SUPPORTED_AUTH_MODE
+_KEY_OUT_OF_RANGE = 167
+_NO_NEXT_KEY = 1467
+# A server that was demoted to a replica refuses writes with these. It is the wrong server now.
+_DEMOTED = frozenset({1290, 1792, 1836})
+_LOST = frozenset(
+    {CR.CR_SERVER_GONE_ERROR, CR.CR_SERVER_LOST, ER.SERVER_SHUTDOWN, _CONNECTION_KILLED}
+)
+# The database undid the transaction because another one was in its way.
+_UNDONE = frozenset({ER.LOCK_DEADLOCK, ER.DUP_ENTRY})
+
+# The server refused the COMMIT, or never received it whole.
+_CERTAINLY_NOT_COMMITTED = _DEMOTED | {CR.CR_SERVER_GONE_ERROR, ER.LOCK_DEADLOCK}
+
+_IN_WORDS = {
+    ER.ACCESS_DENIED_ERROR: "it refuses the user or the password (DB_USER, DB_PASS)",
+    ER.DBACCESS_DENIED_ERROR: "the user has no rights on this database (DB_NAME)",
+    ER.BAD_DB_ERROR: "it has no database of this name (DB_NAME)",
+    ER.CON_COUNT_ERROR: "it has no connection left",
+    ER.LOCK_WAIT_TIMEOUT: "another transaction holds the rows",
+    ER.LOCK_DEADLOCK: "it broke a deadlock with another transaction",
+    ER.DUP_ENTRY: "other writers insert the same keys at the same time",
+    ER.SERVER_SHUTDOWN: "it is shutting down",
+    _CONNECTION_KILLED: "it closed the connection",
+    _TLS_REQUIRED: "it takes connections over TLS only",
+    _LOGIN_NEEDS_TLS: "its way to log in needs TLS: use mysql_native_password, or TLS",
+    **dict.fromkeys(_DEMOTED, "it is read-only now: a failover is going on"),
+}
+
+
+class Answer(NamedTuple):
+    """Of one statement: the rows it selected, the first key it generated (0: none)."""
+
+    rows: Sequence[Any]
+    first_key: int
+
+
+class Connection(pymysql.connections.Connection):
+    """The driver's connection, prepared in one statement, with the few verbs `db` uses."""
+
+    def set_character_set(self, charset: str, collation: str | None = None) -> None:
+        is_mariadb = "MariaDB" in self.get_server_info()  # type: ignore[no-untyped-call]
+        isolation = "tx_isolation" if is_mariadb else "transaction_isolation"
+        self.query(f"{_SESSION} {isolation}='READ-COMMITTED'")
+        self.encoding = "utf8"
+
+    def _read_query_result(self, unbuffered: bool = False) -> int | None:
+        self._result: Any = None
+        result: Any = RowReader(self)
+        result.read()
+        self._result = result
+        if result.server_status is not None:
+            self.server_status: Any = result.server_status
+        return result.affected_rows  # type: ignore[no-any-return]
+
+    @staticmethod
+    def _create_ssl_ctx(options: object) -> ssl.SSLContext:
+        return _tls()
+
+    def rows(self, statement: Statement) -> Sequence[Any]:
+        return self.batch([statement])[0].rows
+
+    def batch(self, statements: Sequence[Statement]) -> list[Answer]:
+        """Run these one after the other, up to the first that fails: one round trip."""
+        cursor = self.cursor()
+        text = ";".join(text for text, _ in statements)
+        cursor.execute(text, [value for _, values in statements for value in values])
+        answers = [Answer(cursor.fetchall(), int(cursor.lastrowid or 0))]
+        while cursor.nextset():
+            answers.append(Answer(cursor.fetchall(), int(cursor.lastrowid or 0)))
+        return answers
+
+    def wait_at_most(self, seconds: float) -> None:
+        """For each answer from here on."""
+        self._read_timeout: float = seconds
+
+    def undo(self) -> None:
+        """ROLLBACK; where even that fails the connection is closed, which does the same."""
+        try:
+            self.rollback()
+        except MySQLError:
+            self.drop()
+
+    def was_closed_by_server(self) -> bool:
+        """An idle server has nothing to say but goodbye. Costs no round trip."""
+        poll = select.poll()
+        poll.register(self._sock, select.POLLIN)  # type: ignore[attr-defined]
+        return bool(poll.poll(0))
+
+    def drop(self) -> None:
+        """Close without a word to the server, and without an error."""
+        self._force_close()  # type: ignore[attr-defined]
+
+
+def connect(settings: Settings, patience_seconds: float) -> Connection:
+    """`patience_seconds` for each step: the network's, the server's greeting, the login. Raises
+    MySQLError."""
+    try:
+        return Connection(
+            host=settings.db_host,
+            port=settings.db_port,
+            user=settings.db_user,
+            password=settings.db_pass,
+            database=settings.db_name,
+            charset="utf8mb4",
+            autocommit=None,
+            client_flag=CLIENT.MULTI_STATEMENTS,
+            connect_timeout=patience_seconds,
+            read_timeout=patience_seconds,
+            write_timeout=ANSWER_TIMEOUT_SECONDS,
+            ssl_disabled=_is_loopback(settings.db_host),
+        )
+    except RuntimeError as error:  # the driver's word for a login it has no library for
+        raise pymysql.OperationalError(_LOGIN_NEEDS_TLS, str(error)) from error
+
+
+def committing(commit: Callable[[], Result]) -> Result:
+    """Run what commits. Where its answer is lost nobody knows whether it happened."""
+    try:
+        return commit()
+    except MySQLError as error:
+        if code_of(error) in _CERTAINLY_NOT_COMMITTED:
+            raise
+        raise OutcomeUnknown(
+            "the connection to the database was lost while it committed: the write may or may not"
+            " have happened; read the rows before you write them again"
+        ) from error
+
+
+def translated(error: MySQLError) -> Exception:
+    """The error for storage's callers; what is not about reaching the database is a bug."""
+    code = code_of(error)
+    if code in _IN_WORDS:
+        return DatabaseUnavailable(f"the database cannot be used now: {_IN_WORDS[code]}")
+    if code in _LOST or code == CR.CR_CONN_HOST_ERROR or isinstance(error, pymysql.InterfaceError):
+        return DatabaseUnavailable(
+            f"the database cannot be reached (DB_HOST, DB_PORT): {network_words(_origin(error))}"
+        )
+    return error
+
+
+def code_of(error: BaseException | None) -> int:
+    return error.args[0] if isinstance(error, MySQLError) and error.args else 0
+
+
+def is_key_space_exhausted(error: MySQLError, *, keys_were_given: bool) -> bool:
+    """Whether an INSERT failed because AUTO_INCREMENT has no key left. MySQL calls that a
+    duplicate, which it may really be where rows brought keys along."""
+    if code_of(error) == ER.DUP_ENTRY:
+        return not keys_were_given
+    return code_of(error) in (_KEY_OUT_OF_RANGE, _NO_NEXT_KEY)
+
+
+def is_unfit(error: BaseException | None) -> bool:
+    """Whether the connection that met this error is of no more use."""
+    return code_of(error) in _LOST | _DEMOTED
+
+
+def _origin(error: BaseException) -> BaseException | None:
+    return getattr(error, "original_exception", None) or error.__context__
+
+
+def is_worth_another_try(error: MySQLError, attempt: int) -> bool:
+    """On a new connection once, unless the server was silent: it would be silent again."""
+    if code_of(error) in _UNDONE:
+        return attempt + 1 < MAX_ATTEMPTS
+    is_lost = code_of(error) in _LOST | _DEMOTED
+    return is_lost and attempt == 0 and not isinstance(_origin(error), TimeoutError)
+
+
+@lru_cache(maxsize=1)
+def _tls() -> ssl.SSLContext:
+    """Built once a process: it takes 19 ms. As the driver's own it encrypts and does not ask who
+    signed the certificate; Aurora's authority is known to no system."""
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,67 @@
+"""Taking Redis back into use after it failed, off the request path.
+
+Started by the request that met the failure, or that found a table's cache switched off; one thread
+a container, which ends when its work is done. Frozen with its container it just goes on later.
+"""
+
+import logging
+import threading
+import time
+
+from chalicelib.cache import Cache
+from chalicelib.db import Database
+from chalicelib.errors import CacheUnavailable, DatabaseUnavailable
+from chalicelib.generations import REFRESH_TIMEOUT_SECONDS, Generations
+from chalicelib.tables import TABLES
+
+log = logging.getLogger("herocache.recovery")
+
+PROBE_SECONDS = 0.25
+GOOD_PROBES = 3
+PATIENCE_SECONDS = 60
+
+
+class Recovery:
+    """Probes Redis until it answered a few times in a row, then raises the generation of each
+    table that was switched off and takes its cache into use."""
+
+    def __init__(self, database: Database, cache: Cache, generations: Generations) -> None:
+        self._database = database
+        self._cache = cache
+        self._generations = generations
+        self._starting = threading.Lock()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Returns at once. Nothing happens where a recovery is under way."""
+        with self._starting:
+            if self._cache.is_configured and not (self._thread and self._thread.is_alive()):
+                self._thread = threading.Thread(target=self._run, name="recovery", daemon=True)
+                self._thread.start()
+
+    def _run(self) -> None:
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        good = 0
+        while time.monotonic() < deadline:
+            time.sleep(PROBE_SECONDS)
+            try:
+                server = self._cache.link.probe()
+            except CacheUnavailable:
+                good = 0
+                continue
+            good += 1
+            if good >= GOOD_PROBES:
+                self._take_into_use(server)
+                return
+
+    def _take_into_use(self, server: str) -> None:
+        self._cache.link.resume()
+        for table in TABLES.values():
+            try:
+                generation = self._database.generation(table, REFRESH_TIMEOUT_SECONDS)
+                if not generation.enabled:
+                    self._database.switch_on(table, generation.number, server)
+                    self._generations.forget(table)
+                    log.warning("the cache of %s is in use again", table.name)
+            except DatabaseUnavailable as error:
+                log.warning("the cache of %s stays off: %s", table.name, error)

@@ -1,0 +1,140 @@
+"""Writes: into the database in one transaction, and through it into the cache.
+
+The order matters and is proved in `tests/model`: fences stand before the COMMIT and while the rows
+are locked, publishing comes after it, the acknowledgement last. A write that cannot fence takes the
+table's cache out of use in its own transaction. `storage` calls in.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+
+from chalicelib.cache import Affected, Cache, Cell, new_token
+from chalicelib.db import Change, Database, Generation, Transaction
+from chalicelib.errors import (
+    AnotherServer,
+    CacheUnavailable,
+    DatabaseUnavailable,
+    OutcomeUnknown,
+)
+from chalicelib.generations import Generations
+from chalicelib.recovery import Recovery
+from chalicelib.tables import Column, Key, Table
+
+log = logging.getLogger("herocache.write_through")
+
+Apply = Callable[[Transaction], Change]
+
+
+class WriteThrough:
+    def __init__(
+        self, database: Database, cache: Cache, generations: Generations, recovery: Recovery
+    ) -> None:
+        self._database = database
+        self._cache = cache
+        self._generations = generations
+        self._recovery = recovery
+
+    def change(self, table: Table, apply: Apply, *, store: bool) -> Change:
+        """Commit what `apply` does to `table`; every read that starts after this has returned
+        sees it. With `store` the new rows are in the cache too, else they are just not stale
+        there. Raises DatabaseUnavailable, OutcomeUnknown, and whatever `apply` raises."""
+        if not self._generations.knows(table):
+            self._introduce(table)
+        token = new_token()
+        asked = time.monotonic()
+        affected = Affected()
+        held = None
+
+        def with_fences(transaction: Transaction) -> Change:
+            nonlocal affected, held
+            change = apply(transaction)
+            held = change.generation
+            affected = _affected(table, change, store) if self._is_cached(held) else Affected()
+            if affected != Affected():
+                self._cache.fence_many(held, table, affected, token)
+            return change
+
+        def without_cache(transaction: Transaction) -> Change:
+            transaction.switch_off(table)
+            return apply(transaction)
+
+        try:
+            try:
+                change = self._database.transact(with_fences)
+            except AnotherServer as error:
+                assert held is not None, "it was read before the fences were set"
+                self._generations.use_server(table, held, error.server)
+                change = self._database.transact(with_fences)
+        except CacheUnavailable as error:
+            log.warning("the cache of %s is switched off: %s", table.name, error)
+            self._recovery.start()
+            change = self._database.transact(without_cache)
+            generation = change.generation
+        else:
+            generation = self._published(table, change.generation, affected, token)
+        self._generations.wait_until_known(table, generation, asked)
+        return change
+
+    def _introduce(self, table: Table) -> None:
+        """Where the table has no Redis server yet it gets one here: learnt in the transaction it
+        would cost that one's keys."""
+        generation = self._generations.current(table)
+        if generation.server or not self._cache.is_configured:
+            return
+        try:
+            self._generations.use_server(table, generation, self._cache.link.probe())
+        except CacheUnavailable as error:
+            log.info("the cache of %s stays without a server: %s", table.name, error)
+
+    def _is_cached(self, generation: Generation) -> bool:
+        """Whether some reader may believe cells under this generation. Where this container has
+        no Redis but others have, it must not write behind their backs: the fence fails."""
+        return generation.enabled and (self._cache.is_configured or bool(generation.server))
+
+    def _published(
+        self, table: Table, generation: Generation, affected: Affected, token: str
+    ) -> Generation:
+        """Lift the fences; the generation that holds then. Where Redis went away after the COMMIT
+        nobody knows whether the fences stand: the cache is switched off after all."""
+        if affected == Affected():
+            return generation
+        try:
+            self._cache.publish_many(generation, table, affected, token)
+        except CacheUnavailable as error:
+            log.warning("the cache of %s is switched off: %s", table.name, error)
+            self._recovery.start()
+            return self._switched_off(table)
+        return generation
+
+    def _switched_off(self, table: Table) -> Generation:
+        def switch_off(transaction: Transaction) -> Change:
+            transaction.switch_off(table)
+            return transaction.hold(table)
+
+        try:
+            return self._database.transact(switch_off).generation
+        except DatabaseUnavailable as error:
+            raise OutcomeUnknown(
+                "the rows are written, but neither the cache nor the database can be told so that"
+                " every reader sees them; read them before you write them again"
+            ) from error
+
+
+def _affected(table: Table, change: Change, store: bool) -> Affected:
+    """The rows' own cells, and every lookup cell that shows or showed one of them."""
+    rows: dict[Key, Cell | None] = {row[0]: None for row in change.before}
+    new: dict[Key, Cell] = {}
+    for row in change.after:
+        if row[0] not in change.new_keys:
+            rows[row[0]] = table.encode(row) if store else None
+        elif store:
+            new[row[0]] = table.encode(row)
+    fenced: dict[Column, dict[Key, Cell | None]] = {table.key: rows} if rows else {}
+    for column in table.lookup_columns:
+        position = table.positions[column.name]
+        shown: dict[Key, Cell | None]
+        shown = dict.fromkeys((row[position] for row in (*change.before, *change.after)), None)
+        if shown:
+            fenced[column] = shown
+    return Affected(fenced, new)
