@@ -24,6 +24,10 @@ def write(row: object) -> dict[str, object]:
     return {"REQUEST": "write", "SQLS": [hero(), row]}
 
 
+def delete(*keys: object, **fields: object) -> dict[str, object]:
+    return {"REQUEST": "delete", "SQLS": list(keys), **fields}
+
+
 def without(request: dict[str, object], name: str) -> dict[str, object]:
     return {key: value for key, value in request.items() if key != name}
 
@@ -69,7 +73,11 @@ NOT_AN_OBJECT = [
 
 FIELDS = [
     Bad("an empty object", {}, "REQUEST: missing"),
-    Bad("no REQUEST", without(read(1), "REQUEST"), 'REQUEST: missing; give one of "read", "write"'),
+    Bad(
+        "no REQUEST",
+        without(read(1), "REQUEST"),
+        'REQUEST: missing; give one of "read", "write", "delete"',
+    ),
     Bad("REQUEST null", {**read(1), "REQUEST": None}, "REQUEST: expected one of"),
     Bad("REQUEST misspelt", {**read(1), "REQUEST": "raed"}, "got 'raed'"),
     Bad("REQUEST in capitals", {**read(1), "REQUEST": "READ"}, "REQUEST: expected one of"),
@@ -80,10 +88,12 @@ FIELDS = [
     Bad("a field too many", {**read(1), "LIMIT": 5}, "'LIMIT': no such field"),
     Bad("no SQLS", without(read(), "SQLS"), "SQLS: missing; give a list of values"),
     Bad("no SQLS to write", {"REQUEST": "write"}, "SQLS: missing; give a list of rows"),
+    Bad("no SQLS to delete", {"REQUEST": "delete"}, "SQLS: missing; give a list of keys"),
     Bad("SQLS null", {**read(), "SQLS": None}, "SQLS: expected a list of values, got null"),
     Bad("SQLS an object", {**read(), "SQLS": {"0": 1}}, "SQLS: expected a list"),
     Bad("SQLS a string", {**read(), "SQLS": "1"}, "SQLS: expected a list of values, got a string"),
     Bad("SQLS a number", {**read(), "SQLS": 1}, "SQLS: expected a list of values, got a number"),
+    Bad("SQLS one key", {**delete(), "SQLS": 1}, "SQLS: expected a list of keys, got a number"),
     Bad("SQLS one row", {**write(0), "SQLS": hero()}, "SQLS: expected a list of rows, got an obj"),
     Bad("USE_CACHE null", read(1, USE_CACHE=None), 'USE_CACHE: expected "True" or "False", got'),
     Bad("USE_CACHE misspelt", read(1, USE_CACHE="Ture"), "USE_CACHE: expected"),
@@ -94,6 +104,7 @@ FIELDS = [
     Bad("USE_CACHE 0", read(1, USE_CACHE=0), "USE_CACHE: expected"),
     Bad("USE_CACHE a list", read(1, USE_CACHE=[True]), "USE_CACHE: expected"),
     Bad("USE_CACHE of a write", {**write(hero()), "USE_CACHE": 2}, "USE_CACHE: expected"),
+    Bad("USE_CACHE of a delete", delete(1, USE_CACHE="no"), "USE_CACHE: expected"),
     Bad("TABLE null", read(1, TABLE=None), "TABLE: expected one of"),
     Bad("TABLE unknown", read(1, TABLE="heros"), "got 'heros'"),
     Bad("TABLE in capitals", read(1, TABLE="HEROES"), "TABLE: expected one of"),
@@ -109,7 +120,27 @@ FIELDS = [
     Bad("BY a lookup of another table", read(1, BY="xp", TABLE="products"), "BY: expected one of"),
     Bad("BY a number", read(1, BY=0), "BY: expected one of"),
     Bad("BY a list", read(1, BY=["id"]), "BY: expected one of"),
-    Bad("BY of a write", {**write(hero()), "BY": "id"}, "BY: only a read has it"),
+    Bad("BY of a write", {**write(hero()), "BY": "id"}, "BY: a write goes by the key; leave it"),
+    Bad("BY of a delete", delete(1, BY="id"), "BY: a delete goes by the key; leave it out"),
+    Bad("BY a lookup of a delete", delete(1, BY="xp"), "BY: a delete goes by the key"),
+]
+
+
+def write_once(key: object) -> dict[str, object]:
+    return {**write(hero()), "IDEMPOTENCY_KEY": key}
+
+
+IDEMPOTENCY_KEYS = [
+    Bad("a key of a read", read(1, IDEMPOTENCY_KEY="k"), "IDEMPOTENCY_KEY: a read changes nothing"),
+    Bad("an empty key", write_once(""), "Idempotency-Key: a key is not empty"),
+    Bad("a padded key", write_once(" k"), "Idempotency-Key: a key is not empty and has no white"),
+    Bad("a key null", write_once(None), "Idempotency-Key: expected a string, got None"),
+    Bad("a key a number", write_once(7), "Idempotency-Key: expected a string, got 7"),
+    Bad("a key a list", write_once(["k"]), "Idempotency-Key: expected a string, got ['k']"),
+    Bad("a key of 256 characters", write_once("k" * 256), "Idempotency-Key: expected at most 255"),
+    Bad("a key with a NUL", write_once("a\0b"), "Idempotency-Key: a string cannot hold a NUL"),
+    Bad("half a surrogate pair as a key", write_once("\ud800"), "Idempotency-Key: a string cannot"),
+    Bad("a key of a delete null", delete(1, IDEMPOTENCY_KEY=None), "Idempotency-Key: expected a"),
 ]
 
 RANGE = "expected an integer from 1 to 4294967295"
@@ -151,6 +182,11 @@ IDS = [
     Bad("an id above as text", read(1, "4294967296"), f"SQLS[1]: {RANGE}"),
     Bad("an id a list", read(1, [1]), f"{NO_INTEGER} [1]"),
     Bad("an id an object", read(1, {"id": 1}), f"{NO_INTEGER} {{'id': 1}}"),
+    Bad("an id to delete true", delete(1, True), f"{NO_INTEGER} True"),
+    Bad("an id to delete null", delete(1, None), f"{NO_INTEGER} None"),
+    Bad("an id to delete a word", delete(1, "all"), f"{NO_INTEGER} 'all'"),
+    Bad("an id to delete 0", delete(1, 0), f"SQLS[1]: {RANGE}, got 0"),
+    Bad("a row to delete", delete(1, {"id": 2, **hero()}), f"{NO_INTEGER} {{'"),
     Bad("an xp out of range", read(1, 2**31, BY="xp"), "SQLS[1]: expected an integer from -2147"),
     Bad("an xp a float", read(1, 1.0, BY="xp"), f"{NO_INTEGER} 1.0"),
 ]
@@ -212,4 +248,4 @@ ROWS = [
     ),
 ]
 
-BAD_INPUTS = [*NOT_JSON, *NOT_AN_OBJECT, *FIELDS, *IDS, *ROWS]
+BAD_INPUTS = [*NOT_JSON, *NOT_AN_OBJECT, *FIELDS, *IDEMPOTENCY_KEYS, *IDS, *ROWS]

@@ -65,6 +65,16 @@ class Answer:
         return ids
 
     @property
+    def deleted(self) -> list[Any]:
+        """The keys that a delete which went well has found."""
+        assert self.status == self.fields["statusCode"] == 200, self.text[:500]
+        assert list(self.fields) == ["statusCode", "body", "deleted"]
+        assert self.fields["body"] == "delete success"
+        deleted = self.fields["deleted"]
+        assert isinstance(deleted, list)
+        return deleted
+
+    @property
     def error(self) -> str:
         """The kind of a failure, which has the shape the contract gives it."""
         assert list(self.fields) == ["statusCode", "body"]
@@ -93,6 +103,9 @@ class Service(ABC):
     def write(self, rows: Sequence[object], use_cache: bool = True, **fields: str) -> Answer:
         request = {"REQUEST": "write", "SQLS": list(rows), "USE_CACHE": str(use_cache)}
         return self.post({**request, **fields})
+
+    def delete(self, keys: Sequence[object], **fields: str) -> Answer:
+        return self.post({"REQUEST": "delete", "SQLS": list(keys), **fields})
 
 
 class InProcess(Service):

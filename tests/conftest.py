@@ -6,14 +6,18 @@ A module that breaks servers overrides `mariadb` or `redis_server` with servers 
 
 import random
 import signal
+import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from math import inf
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Protocol, TypeVar
 
 import pytest
 
-from chalicelib import config, handlers
+from chalicelib import config, generations, handlers, recovery
 from local.app import App
 from local.process import PORTS, Server, port_is_free
 from local.servers import MariaDB, Redis
@@ -103,10 +107,30 @@ def configure(
                 monkeypatch.delenv(name, raising=False)
             else:
                 monkeypatch.setenv(name, value)
-        handlers.forget_settings()
+        end_app()
 
     yield configure
+    end_app()
+
+
+def end_app() -> None:
+    """The next request finds a cold one. What the old one still did at its Redis, to look for it or
+    to close connections, would be counted as somebody else's."""
+    if handlers.cache.cache_info().currsize:
+        with pytest.MonkeyPatch.context() as patch:
+            clock = SimpleNamespace(monotonic=lambda: inf, sleep=time.sleep)
+            patch.setattr(recovery, "time", clock)
+            for thread in threading.enumerate():
+                if thread.name == "recovery":
+                    thread.join(timeout=10)
+        handlers.cache().link._pool.clear()
     handlers.forget_settings()
+
+
+@pytest.fixture
+def lasting_generations(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A generation that was read once is not read again, however slow the machine."""
+    monkeypatch.setattr(generations, "MEMORY_SECONDS", 3600.0)
 
 
 @pytest.fixture

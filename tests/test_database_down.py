@@ -25,6 +25,8 @@ REQUESTS: dict[str, Row] = {
     "insert": {"REQUEST": "write", "SQLS": [hero(name="new")]},
     "replace": {"REQUEST": "write", "SQLS": [{"id": STORED, **hero(name="new")}]},
     "mixed write": {"REQUEST": "write", "SQLS": [{"id": NEW, **hero()}, hero()]},
+    "write once": {"REQUEST": "write", "SQLS": [hero(name="new")], "IDEMPOTENCY_KEY": "once"},
+    "delete": {"REQUEST": "delete", "SQLS": [STORED]},
 }
 SLEEPING = "FROM information_schema.processlist WHERE state = 'User sleep'"
 
@@ -75,6 +77,9 @@ def assert_everything_works(service: InProcess, name: str) -> None:
         expected = [as_stored(id, row) for id, row in zip(answer.ids, REQUESTS[name]["SQLS"])]
         for use_cache in (True, False):
             assert service.read(answer.ids, use_cache).rows == expected
+    if REQUESTS[name]["REQUEST"] == "delete":
+        for use_cache in (True, False):
+            assert service.read([STORED], use_cache).missing == [STORED]
 
 
 @pytest.mark.parametrize("is_warm", [True, False], ids=["warm", "cold"])
@@ -169,7 +174,7 @@ def test_a_database_that_became_read_only_is_a_503_for_writes_alone(
     before = witness.state()
     witness.query("SET GLOBAL read_only = ON")
     try:
-        for name in ("insert", "replace", "mixed write"):
+        for name in ("insert", "replace", "mixed write", "write once", "delete"):
             answer = service.post(REQUESTS[name])
 
             assert_unavailable(answer)

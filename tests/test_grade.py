@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from bench.delay_proxy import delayed
+from bench.flows import FLOWS
 
 ROOT = Path(__file__).parent.parent
 Hero = dict[str, Any]
@@ -187,10 +188,15 @@ def test_the_benchmark_measures_every_flow_on_servers_of_its_own() -> None:
     )
 
     assert measured.returncode == 0, measured.stdout + measured.stderr
-    for flow in ("cached hit", "cold miss", "uncached read", "write, cache", "write, no cache"):
-        assert len(re.findall(rf"^{flow} +\d+ +[\d.]+ ", measured.stdout, re.MULTILINE)) == 3
-    for target in ("cached hit, N = 100", "write, cache, N = 100", "uncached read, N = 100"):
+    tables = dict(text.split("\n", 1) for text in measured.stdout.split("\n\n") if "\n" in text)
+    for title, sizes in {"on this machine": 2, "1 ms of network": 1}.items():
+        [timed] = [table for head, table in tables.items() if title in head and "x3" not in head]
+        for flow in FLOWS:
+            rows = re.findall(rf"^{flow.name} +\d+ +[\d.]+ +[\d.]+ ", timed, re.MULTILINE)
+            assert len(rows) == sizes, flow
+    for target in ("full hit, N = 100", "insert heroes, N = 100", "uncached read, N = 100"):
         assert re.search(rf"^{target}, .* (PASS|FAIL) ", measured.stdout, re.MULTILINE)
+    assert re.search(r"^full hit: round trips, Redis +1 .* PASS$", measured.stdout, re.MULTILINE)
 
 
 @contextmanager

@@ -103,7 +103,8 @@ def test_deep_health_asks_each_server_once(service: InProcess, witness: Witness)
         deep(service)
 
     assert spent.statements == 1
-    assert spent.commands == {"ping": 1}
+    assert spent.commands == {"set": 1, "del": 1}
+    assert spent.cache_round_trips == 1
 
 
 def test_no_cache_is_not_a_fault(service: InProcess, configure: Configure) -> None:

@@ -3,12 +3,19 @@
 import json
 import random
 import subprocess
+import time
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import requests
 
-from tests.client import OverHttp, Row, as_stored, hero, heroes
+from chalicelib.generations import MEMORY_SECONDS
+from local.app import App
+from local.process import PORTS, port_is_free
+from tests.client import InProcess, OverHttp, Row, as_stored, hero, heroes
+from tests.conftest import Configure, running
 from tests.witness import Witness
 
 THREADS = 8
@@ -159,3 +166,33 @@ def test_concurrent_writers_never_get_the_same_id(service: OverHttp, witness: Wi
     assert len(everything) == len(set(everything)) == THREADS * 64
     for worker, ids in enumerate(per_worker):
         assert {row["name"] for row in service.read(ids).rows} == {f"{worker}"}
+
+
+def wait_until_cached(service: OverHttp, witness: Witness) -> None:
+    """Hero 1 is: a read of it asks the database for no hero."""
+    deadline = time.monotonic() + 10
+    while True:
+        with witness.logged() as statements:
+            assert len(service.read([1]).rows) == 1
+        if not any(" FROM heroes " in sql for sql in statements):
+            return
+        assert time.monotonic() < deadline, "the cache is not used"
+
+
+def test_a_process_without_redis_does_not_write_behind_the_back_of_one_that_has_it(
+    witness: Witness, environment: Mapping[str, str], configure: Configure, tmp_path: Path
+) -> None:
+    configure(REDIS_URL=None)
+    port = next(port for port in random.sample(PORTS, 100) if port_is_free(port))
+    with running(App(tmp_path / "app", port, environment)) as app:
+        with_redis, without = OverHttp(f"{app.url}/"), InProcess()
+        with_redis.write([{"id": 1, **hero()}])
+        for turn in range(2):
+            wait_until_cached(with_redis, witness)
+
+            start = time.monotonic()
+            without.write([{"id": 1, **hero(name=f"turn {turn}")}])
+            seconds = time.monotonic() - start
+
+            assert [row["name"] for row in with_redis.read([1]).rows] == [f"turn {turn}"]
+            assert seconds >= MEMORY_SECONDS, "until nobody remembers that there were cells"

@@ -106,7 +106,7 @@ def test_a_lookup_with_too_many_rows_is_refused(service: InProcess, witness: Wit
 
 
 def test_a_row_as_wide_as_its_columns_is_cached_and_read(
-    service: InProcess, witness: Witness
+    lasting_generations: None, service: InProcess, witness: Witness
 ) -> None:
     row = {"id": 1, "xp": 2**31 - 1, **WIDE}
     service.write([row])

@@ -159,7 +159,7 @@ def test_the_schema_applied_again_changes_nothing(database: MariaDB) -> None:
     fill_empty_tables(database)
     database.query("UPDATE cache_generation SET generation = 7, enabled = 0")
     before = tables(database)
-    assert sorted(before) == ["cache_generation", "employees", "heroes", "products"]
+    assert sorted(before) == ["cache_generation", "employees", "heroes", "idempotency", "products"]
     database.apply_schema()
     assert tables(database) == before
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from chalicelib import cache, errors, storage, tables, wire
+from chalicelib import cache, errors, generations, link, recovery, storage, tables, wire
 from chalicelib.config import Settings
 from chalicelib.errors import ConfigurationError, HerocacheError
 from local.app import FIRST_PORT
@@ -77,9 +77,21 @@ class Example:
 
     @property
     def payload(self) -> Any:
-        """What curl posts; None for a GET."""
+        """What curl posts, as Lambda gets it; None for a GET."""
         words = shlex.split(self.command)
-        return json.loads(words[words.index("-d") + 1]) if "-d" in words else None
+        if "-d" not in words:
+            return None
+        payload = json.loads(words[words.index("-d") + 1])
+        if self.is_repeatable:
+            name, _, key = words[words.index("-H") + 1].partition(": ")
+            assert name.lower() == wire.IDEMPOTENCY_HEADER
+            payload[wire.IDEMPOTENCY_KEY] = key
+        return payload
+
+    @property
+    def is_repeatable(self) -> bool:
+        """README says that the same command may be sent again."""
+        return "-H" in shlex.split(self.command)
 
 
 def examples() -> list[Example]:
@@ -137,13 +149,17 @@ def test_every_request_gives_the_answer_that_stands_below_it(server_url: str) ->
         output, status = run_curl(example.command, server_url)
         assert without_times(output) == without_times(example.output), example.command
         assert status == json.loads(output).get("statusCode", 200)
+        if example.is_repeatable:
+            assert run_curl(example.command, server_url) == (output, status)
+    assert [example for example in found if example.is_repeatable]
 
 
 def test_the_storage_function_gives_the_same_answers(service: InProcess, mariadb: MariaDB) -> None:
     fill_empty_tables(mariadb)
     for example in examples():
-        if example.payload is not None:
-            assert service.invoke(example.payload) == json.loads(example.output)
+        for _ in range(1 + example.is_repeatable):
+            if example.payload is not None:
+                assert service.invoke(example.payload) == json.loads(example.output)
 
 
 def test_health_says_what_readme_says_it_does(configure: Configure, service: InProcess) -> None:
@@ -182,7 +198,7 @@ def test_a_variable_given_to_make_is_one_that_its_target_takes() -> None:
     texts = README + CONTRIBUTING
     after, before = r"make ([a-z]+) ([A-Z]+)=", r"([A-Z]+)=\S+ make ([a-z]+)"
     given = re.findall(after, texts) + [(goal, name) for name, goal in re.findall(before, texts)]
-    assert {name for _, name in given} == {"ARGS", "PORT", "URL"}
+    assert {name for _, name in given} == {"ARGS", "MINUTES", "PORT", "URL"}
     for goal, name in given:
         [explained] = re.findall(rf"^{goal}:.*## (.*)", MAKEFILE, re.MULTILINE)
         assert name in explained.split()
@@ -239,7 +255,8 @@ def required() -> dict[str, str]:
 
 def field_of(name: str) -> str:
     """The field of Settings that this variable fills."""
-    given = {**required(), name: "redis://there" if name == "REDIS_URL" else "7"}
+    another = {"REDIS_URL": "redis://there", "REDIS_CLUSTER": "1"}.get(name, "7")
+    given = {**required(), name: another}
     before, after = (Settings.from_environment(e) for e in (required(), given))
     [changed] = [
         f.name for f in fields(Settings) if getattr(before, f.name) != getattr(after, f.name)
@@ -260,7 +277,7 @@ def test_a_required_setting_that_is_missing_is_named() -> None:
 
 
 def test_the_defaults_in_the_settings_table_are_those_of_the_code() -> None:
-    in_words = {"": "empty", None: "the key"}
+    in_words = {"": "empty", None: "the key", False: "`0`"}
     settings = Settings.from_environment(required())
     for name, (_, default) in settings_table().items():
         if name not in required():
@@ -294,7 +311,9 @@ def test_the_defaults_of_a_request_are_the_settings_named(
 def test_the_fields_and_their_values_are_those_of_the_wire() -> None:
     rows = {code(row[0])[0]: row[1:] for row in table(README, "field", "values", "default")}
     assert tuple(rows) == wire.FIELDS
-    assert code(rows["REQUEST"][0]) == [f'"{wire.READ}"', f'"{wire.WRITE}"']
+    assert code(rows["REQUEST"][0]) == [
+        f'"{name}"' for name in (wire.READ, wire.WRITE, wire.DELETE)
+    ]
     assert code(rows["TABLE"][0]) == [f'"{name}"' for name in tables.TABLES]
     needed = [name for name, (_, default) in rows.items() if default == "required"]
     for name in rows:
@@ -304,7 +323,9 @@ def test_the_fields_and_their_values_are_those_of_the_wire() -> None:
             with pytest.raises(errors.BadRequest, match=f"{name}: missing"):
                 wire.parse(request, "heroes", None)
         else:
-            assert wire.parse(request, "heroes", None).use_cache is True
+            parsed = wire.parse(request, "heroes", None)
+            assert isinstance(parsed, wire.Read)
+            assert parsed.use_cache is True
     assert rows["USE_CACHE"][1] == '`"True"`'
 
 
@@ -325,7 +346,7 @@ def test_the_limits_are_those_of_the_code() -> None:
     integer, key = tables.INTEGER, tables.UNSIGNED_KEY
     assert [[what, limit] for what, limit in table(README, "limit")] == [
         ["values in a read", f"{wire.MAX_READ_VALUES:,}"],
-        ["rows in a write", f"{wire.MAX_WRITE_ROWS:,}"],
+        ["rows in a write, keys in a delete", f"{wire.MAX_WRITE_ROWS:,}"],
         ["bytes in a request", f"{wire.MAX_BODY_BYTES:,}"],
         ["bytes in an answer", f"{storage.MAX_RESULT_BYTES:,}"],
         ["characters in a string", f"{tables.STRING.max_characters:,}"],
@@ -337,7 +358,7 @@ def test_the_limits_are_those_of_the_code() -> None:
 def test_the_errors_are_those_a_caller_can_get() -> None:
     documented = {code(row[0])[0]: row[1:] for row in table(README, "error", "status")}
     raised = {kind.__name__: kind for kind in _below(HerocacheError)}
-    del raised["CacheUnavailable"]
+    del raised["CacheUnavailable"], raised["AnotherServer"]
     bug = json.loads(wire.reply_bug().text)
     assert set(documented) == {*raised, bug["body"]["error"]}
     assert documented["InternalError"][0] == str(bug["statusCode"])
@@ -365,8 +386,9 @@ def test_the_figures_in_the_text_are_those_of_the_code() -> None:
     for words in (
         f"Python {python} or newer",
         f"`make run` starts with {heroes} heroes",
-        f"Each wait for Redis ends after {cache.TIMEOUT_SECONDS:g} s",
-        f"after a failure it is left alone for {cache.PAUSE_SECONDS:g} s",
+        f"Each wait for Redis ends after {link.TIMEOUT_SECONDS:g} s",
+        f"until it answered {recovery.GOOD_PROBES} probes",
+        f"write meanwhile takes {generations.MEMORY_SECONDS:g} s longer",
         f"the first free one from {FIRST_PORT}",
         "seconds a cached row lives, give or take a tenth",
     ):
@@ -380,9 +402,8 @@ def test_what_readme_calls_not_built_is_not_there() -> None:
     for way, home in homes.items():
         state = "built" if (ROOT / "chalicelib" / home).exists() else "not yet built"
         assert ways[way] == state, way
-    assert "There is no delete request" in README
-    with pytest.raises(errors.BadRequest, match="REQUEST"):
-        wire.parse({"REQUEST": "delete", "SQLS": [1]}, "heroes", None)
+    assert "Files, schedules, the RDS Data API, and deployment" in README
+    assert not (ROOT / "chalicelib" / "data_api.py").exists()
 
 
 def test_the_stages_are_as_readme_says() -> None:
@@ -436,8 +457,17 @@ def test_the_ratios_told_are_those_of_the_figures() -> None:
 
 
 def layout() -> list[str]:
+    """The folders, and the files and modules that stand for themselves."""
     [plan] = [block for block in blocks(README, "text") if "app.py" in block]
-    return [line.split()[0] for line in plan.splitlines()]
+    folder, paths = "", []
+    for line in plan.splitlines():
+        names = re.split(r"  +", line.strip())[0]
+        if line.startswith(" "):
+            paths += [f"{folder}{name}.py" for name in names.split(", ")]
+        else:
+            folder = names
+            paths.append(names)
+    return paths
 
 
 def test_everything_in_the_layout_exists() -> None:
@@ -453,9 +483,9 @@ def test_every_folder_and_module_is_in_the_layout() -> None:
         text=True,
         check=True,
     ).stdout.split()
-    folders = {f"{path.split('/')[0]}/" for path in listed if "/" in path} - {"chalicelib/"}
+    folders = {f"{path.split('/')[0]}/" for path in listed if "/" in path}
     modules = {f"chalicelib/{path.name}" for path in (ROOT / "chalicelib").glob("[!_]*.py")}
-    assert folders | modules | {"app.py"} == set(layout())
+    assert sorted(folders | modules | {"app.py"}) == sorted(layout())
 
 
 @pytest.mark.parametrize("text", [README, CONTRIBUTING], ids=["README", "CONTRIBUTING"])

@@ -1,29 +1,75 @@
-"""What a request costs, by the servers' own counters. The app is warm: it has its connections."""
+"""What a request costs, by the servers' own counters and by what passes on its way to the database.
+
+The app is warm: it has its connections and knows the generation.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from threading import Event
 
 import pytest
 
-from tests.client import InProcess, heroes
+from chalicelib import generations, handlers, scripts, storage
+from local.servers import MariaDB, Redis
+from tests.client import InProcess, hero, heroes
 from tests.conftest import Configure
+from tests.relay import PASS, relaying
 from tests.witness import Witness
 
 BATCH = 40
+PACKET_HEAD_BYTES = 5
+OPENING = ["START", "SELECT cache_generation"]
+PRODUCT = {"ProductName": "Lamp", "Description": "", "QuantityInStock": 3, "Price": 5}
+
+pytestmark = pytest.mark.usefixtures("lasting_generations")
+by_id_and_by_xp = pytest.mark.parametrize("by", ["id", "xp"])
+cached_and_uncached = pytest.mark.parametrize(
+    "use_cache", [True, False], ids=["cached", "uncached"]
+)
+
+RoundTrips = list[list[str]]
 
 
 @pytest.fixture
-def service(service: InProcess) -> InProcess:
+def sent(mariadb: MariaDB, configure: Configure) -> Iterator[RoundTrips]:
+    """What the app sends to the database: statements, in short, a list of them a round trip."""
+    round_trips: RoundTrips = []
+
+    def listen(piece: bytes) -> int:
+        text = piece[PACKET_HEAD_BYTES:].decode(errors="replace")
+        round_trips.append([in_short(sql) for sql in text.split(";")])
+        return PASS
+
+    with relaying(mariadb.port) as relay:
+        relay.judge = listen
+        configure(DB_PORT=str(relay.port))
+        yield round_trips
+
+
+def in_short(sql: str) -> str:
+    """The verb, and of a SELECT the table."""
+    verb, *words = sql.split()
+    return f"{verb} {words[words.index('FROM') + 1]}" if verb == "SELECT" else verb
+
+
+@pytest.fixture
+def service(witness: Witness, sent: RoundTrips) -> InProcess:
     """Warm, with heroes 1 to 40 in the table and none in the cache."""
+    service = InProcess()
     service.write([{"id": row["xp"], **row} for row in heroes(BATCH)], use_cache=False)
+    service.write([PRODUCT], TABLE="products")
     service.read([1])
+    witness.forget_cached()
+    sent.clear()
     return service
 
 
 @pytest.fixture
-def values(service: InProcess, witness: Witness) -> list[int]:
-    witness.forget_cached()
+def values(service: InProcess) -> list[int]:
     return list(range(1, BATCH + 1))
 
 
-by_id_and_by_xp = pytest.mark.parametrize("by", ["id", "xp"])
+# --- reads ----------------------------------------------------------------------------------------
 
 
 @by_id_and_by_xp
@@ -39,6 +85,26 @@ def test_a_batch_that_hits_costs_one_redis_round_trip_and_no_statement(
     assert spent.commands == {"mget": 1}
     assert spent.cache_round_trips == 1
     assert spent.statements == 0
+
+
+def test_a_generation_that_was_read_a_while_ago_costs_one_statement_more(
+    service: InProcess,
+    witness: Witness,
+    values: list[int],
+    sent: RoundTrips,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(generations, "MEMORY_SECONDS", 0)
+    service.write([{"id": 1, **hero()}])
+    service.read(values)
+    sent.clear()
+
+    with witness.spent() as spent:
+        assert len(service.read(values).rows) == BATCH
+
+    assert sent == [["SELECT cache_generation"]]
+    assert spent.statements == 1
+    assert spent.commands == {"mget": 1, "set": 1}, "a hint for those who cannot ask the database"
 
 
 @by_id_and_by_xp
@@ -65,7 +131,8 @@ def test_a_batch_that_misses_costs_one_statement(
         assert len(service.read(values, BY=by).rows) == BATCH
 
     assert first.statements == 1
-    assert first.commands["mget"] == 1
+    assert (first.commands["mget"], first.commands["evalsha"]) == (1, 2), "lease and fill"
+    assert first.cache_round_trips == 3
     assert (second.statements, second.commands) == (0, {"mget": 1})
 
 
@@ -81,37 +148,154 @@ def test_only_missed_values_are_asked_of_the_database(
     assert select.partition(" IN ")[2] == "(77,78)"
 
 
-@pytest.mark.parametrize("use_cache", [True, False], ids=["cached", "uncached"])
-def test_new_rows_cost_one_statement(
-    service: InProcess, witness: Witness, values: list[int], use_cache: bool
+def test_nobody_waits_until_what_was_read_is_stored(
+    service: InProcess,
+    redis_server: Redis,
+    configure: Configure,
+    values: list[int],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A Redis that goes silent with the last step of a miss is not even noticed."""
+    fill = hashlib.sha1(scripts.FILL_MANY.encode()).hexdigest().encode()
+    heard: list[bool] = []
+    is_silent = Event()
+
+    def silence_the_fill(piece: bytes) -> int:
+        heard.append(fill in piece)
+        if fill in piece:
+            relay.silence()
+            is_silent.set()
+        return PASS
+
+    with relaying(redis_server.port) as relay:
+        configure(REDIS_URL=f"redis://127.0.0.1:{relay.port}")
+        for _ in range(2):
+            service.read([1])
+        relay.judge = silence_the_fill
+        assert len(service.read(values[1:]).rows) == BATCH - 1
+        assert is_silent.wait(timeout=10)
+        relay.end_silence()
+        assert len(service.read(values).rows) == BATCH
+
+    assert heard == [False, False, True, False], "MGET, lease, fill; MGET"
+    assert "Redis is left alone" not in caplog.text
+
+
+# --- writes ---------------------------------------------------------------------------------------
+
+
+@cached_and_uncached
+def test_new_rows_cost_two_round_trips_to_each_server(
+    service: InProcess, witness: Witness, sent: RoundTrips, use_cache: bool
 ) -> None:
     with witness.spent() as spent:
         ids = service.write(heroes(BATCH), use_cache).ids
 
     assert len(ids) == BATCH
-    assert spent.statements == 1
-    with witness.spent() as read:
-        service.read(ids)
-    assert read.statements == (0 if use_cache else 1), "written through, or not"
+    assert sent == [[*OPENING, "INSERT"], ["COMMIT"]]
+    assert spent.statements == 4
+    assert spent.cache_round_trips == 2, "fence and publish"
+    sent.clear()
+    service.read(ids)
+    assert len(sent) == (0 if use_cache else 1), "written through, or not"
 
 
-def test_new_rows_without_lookups_cost_one_redis_round_trip(
-    service: InProcess, witness: Witness
+def test_new_rows_that_nobody_could_have_cached_cost_no_redis(
+    service: InProcess, witness: Witness, sent: RoundTrips
 ) -> None:
-    row = {"ProductName": "Lamp", "Description": "", "QuantityInStock": 3, "Price": 5}
-
+    """No lookup shows them, and they are not to be stored."""
     with witness.spent() as spent:
-        service.write([row] * 10, TABLE="products")
+        service.write([PRODUCT] * 10, use_cache=False, TABLE="products")
 
-    assert spent.commands == {"set": 10}
-    assert spent.cache_round_trips == 1
-    assert spent.statements == 1
+    assert sent == [[*OPENING, "INSERT"], ["COMMIT"]]
+    assert spent.commands == {}
+
+
+def test_new_rows_without_lookups_are_stored_in_two_redis_round_trips(
+    service: InProcess, witness: Witness, sent: RoundTrips
+) -> None:
+    with witness.spent() as spent:
+        ids = service.write([PRODUCT] * 10, TABLE="products").ids
+
+    assert sent == [[*OPENING, "INSERT"], ["COMMIT"]]
+    assert spent.cache_round_trips == 2, "the witness, and the rows where it still stands"
+    assert spent.commands["evalsha"] == 1
+    sent.clear()
+    assert len(service.read(ids, TABLE="products").rows) == 10
+    assert sent == []
+
+
+@cached_and_uncached
+def test_replacing_rows_costs_one_round_trip_more(
+    service: InProcess, witness: Witness, values: list[int], sent: RoundTrips, use_cache: bool
+) -> None:
+    with witness.spent() as spent:
+        service.write([{"id": id, **hero()} for id in values], use_cache)
+
+    assert sent == [[*OPENING, "SELECT heroes"], ["INSERT"], ["COMMIT"]]
+    assert spent.cache_round_trips == 2
+    assert spent.commands["evalsha"] == 2, "all cells of both columns in one fence, one publish"
+    sent.clear()
+    service.read(values)
+    assert len(sent) == (0 if use_cache else 1), "written through, or not"
+
+
+def test_rows_with_and_without_keys_go_in_three_round_trips(
+    service: InProcess, witness: Witness, values: list[int], sent: RoundTrips
+) -> None:
+    with witness.spent() as spent:
+        service.write([hero(), {"id": 1, **hero()}, {"id": 77, **hero()}, hero()])
+
+    lock, change, commit = sent
+    assert (lock, commit) == ([*OPENING, "SELECT heroes"], ["COMMIT"])
+    assert change == ["INSERT", "INSERT", "INSERT"], "replaced, given a key, without one"
+    assert spent.cache_round_trips == 2
+
+
+def test_deleting_rows_costs_what_replacing_them_does(
+    service: InProcess, witness: Witness, values: list[int], sent: RoundTrips
+) -> None:
+    with witness.spent() as spent:
+        service.delete([*values, 99])
+
+    assert sent == [[*OPENING, "SELECT heroes"], ["DELETE"], ["COMMIT"]]
+    assert spent.cache_round_trips == 2
+
+
+def test_deleting_rows_that_are_not_there_changes_nothing(
+    service: InProcess, witness: Witness, sent: RoundTrips
+) -> None:
+    with witness.spent() as spent:
+        service.delete([98, 99])
+
+    assert sent == [[*OPENING, "SELECT heroes"], ["COMMIT"]]
+    assert spent.commands == {}
+
+
+def test_an_idempotency_key_costs_two_round_trips_more(
+    service: InProcess, sent: RoundTrips, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But for one in fifty, which forgets old keys too."""
+    monkeypatch.setattr(storage, "PRUNE_SHARE", 0)
+    service.write(heroes(2), IDEMPOTENCY_KEY="order-1")
+    first = list(sent)
+    sent.clear()
+    service.write(heroes(2), IDEMPOTENCY_KEY="order-1")
+
+    claim = ["START", "INSERT", "SELECT idempotency"]
+    hold = ["SELECT cache_generation"]
+    assert first == [claim, [*hold, "INSERT"], ["UPDATE"], ["COMMIT"]]
+    assert sent == [claim, hold, ["COMMIT"]]
+
+
+# --- what costs nothing ---------------------------------------------------------------------------
 
 
 def test_an_empty_batch_costs_nothing(service: InProcess, witness: Witness) -> None:
     with witness.spent() as spent:
         service.read([])
         service.write([])
+        service.delete([])
         service.read([], use_cache=False)
 
     assert (spent.statements, spent.commands) == (0, {})
@@ -126,6 +310,7 @@ def test_a_warm_app_opens_no_new_connection(
             service.read(values, use_cache, BY="xp")
             service.write(heroes(3), use_cache)
             service.write([{"id": 1, **heroes(1)[0]}], use_cache)
+            service.delete([2])
             service.read([0])  # refused
             service.read([99])
 
@@ -145,15 +330,63 @@ def test_a_cold_app_opens_one_connection_to_each_server(
     assert spent.cache_connections == 1
 
 
-def test_an_app_without_cache_opens_no_connection_to_redis(
+def test_an_app_without_cache_opens_no_connection_to_redis_and_asks_for_no_generation(
     service: InProcess, witness: Witness, values: list[int], configure: Configure
 ) -> None:
+    """Where nobody else has a cache either."""
+    witness.give_cache_to("")
     configure(REDIS_URL=None)
+    service.write(heroes(2))
 
     with witness.spent() as spent:
         service.read(values)
         service.write(heroes(2))
         service.write([{"id": 1, **heroes(1)[0]}])
 
+    assert spent.statements == 1 + 4 + 5, "they take as many as with a cache"
     assert spent.cache_connections == 0
     assert spent.commands == {}
+
+
+# --- the first time -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def redis_of_a_new_database(service: InProcess, witness: Witness, sent: RoundTrips) -> str:
+    """No table has cells on it so far, the app only a connection to the database. Its `run_id`."""
+    *_, server = witness.generation()
+    witness.give_cache_to("")
+    handlers.forget_settings()
+    service.read([1], use_cache=False)
+    sent.clear()
+    return server
+
+
+def test_the_first_write_of_all_finds_out_where_the_cells_are(
+    service: InProcess, witness: Witness, sent: RoundTrips, redis_of_a_new_database: str
+) -> None:
+    number, *_ = witness.generation()
+
+    ids = service.write(heroes(2)).ids
+
+    assert sent == [["SELECT cache_generation"], ["UPDATE"], [*OPENING, "INSERT"], ["COMMIT"]]
+    assert witness.generation() == (number + 1, True, redis_of_a_new_database)
+    sent.clear()
+    assert len(service.read(ids).rows) == 2
+    assert sent == []
+
+
+def test_so_does_the_first_read_of_all_and_the_second_one_fills(
+    service: InProcess, witness: Witness, sent: RoundTrips, redis_of_a_new_database: str
+) -> None:
+    number, *_ = witness.generation()
+
+    for expected in (
+        [["SELECT cache_generation"], ["UPDATE"], ["SELECT heroes"]],
+        [["SELECT cache_generation"], ["SELECT heroes"]],
+        [],
+    ):
+        assert len(service.read([1, 2]).rows) == 2
+        assert sent == expected
+        sent.clear()
+    assert witness.generation() == (number + 1, True, redis_of_a_new_database)

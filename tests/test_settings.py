@@ -26,6 +26,10 @@ MALFORMED = [
     ("REDIS_URL", f"redis://:{SECRET}@localhost:x"),
     ("REDIS_URL", f"redis://:{SECRET}@[::1"),
     ("REDIS_URL", f"redis://:{SECRET}@localhost/first"),
+    ("REDIS_URL", f"redis://:{SECRET}@localhost?ssl_ca_certs=/a/file"),
+    ("REDIS_URL", f"rediss://:{SECRET}@localhost?password={SECRET}"),
+    ("REDIS_URL", f"rediss://:{SECRET}@localhost?ssl_cert_reqs=none"),
+    *(("REDIS_CLUSTER", value) for value in ("x", "2", "true", "yes", " 1")),
 ]
 
 
@@ -90,6 +94,7 @@ def test_defaults_are_those_of_the_contract() -> None:
 
     assert (settings.db_port, settings.default_table) == (3306, "heroes")
     assert (settings.redis_url, settings.read_by) == ("", None)
+    assert (settings.redis_cluster, settings.db_reader_host) == (False, "")
 
 
 @pytest.mark.parametrize(
@@ -116,6 +121,7 @@ def test_a_database_that_lets_nobody_in_is_a_503_that_shows_nothing(
         service.read([1], use_cache=False),
         service.write([hero()]),
         service.write([{"id": 1, **hero()}]),
+        service.delete([1]),
     ]
 
     for answer in answers:
@@ -147,6 +153,7 @@ def test_a_bug_is_a_500_that_shows_nothing_and_a_log_that_shows_all(
         answers = [
             service.read(["e"], TABLE="employees"),
             service.write([{"EmpId": "e", "EmpName": "E"}], TABLE="employees"),
+            service.delete(["e"], TABLE="employees"),
         ]
     finally:
         witness.query("RENAME TABLE gone TO employees")

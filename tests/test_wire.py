@@ -14,7 +14,7 @@ HERO_1: Row = as_stored(1, hero(name="Zoë 黒豹 🦊"))
 
 
 @pytest.fixture
-def service(service: InProcess) -> InProcess:
+def service(lasting_generations: None, service: InProcess) -> InProcess:
     """With one hero, id 1."""
     service.write([HERO_1])
     return service
@@ -115,6 +115,11 @@ def test_the_cache_is_used_unless_the_request_says_otherwise(
         {**READ_1, "SQLS": []},
         {"REQUEST": "write", "SQLS": []},
         {"REQUEST": "write", "SQLS": [{**HERO_1, "name": "again"}]},
+        {"REQUEST": "write", "SQLS": [hero()], "IDEMPOTENCY_KEY": "once"},
+        {"REQUEST": "write", "SQLS": [hero()], "IDEMPOTENCY_KEY": ""},
+        {"REQUEST": "delete", "SQLS": []},
+        {"REQUEST": "delete", "SQLS": [7, "8"]},
+        {"REQUEST": "delete", "SQLS": [1], "IDEMPOTENCY_KEY": "once"},
         {"REQUEST": "read"},
         {"REQUEST": "write", "SQLS": [{"id": 0}]},
         [1, 2],
@@ -126,7 +131,7 @@ def test_the_lambda_function_returns_what_http_answers(service: InProcess, paylo
     assert service.invoke(payload) == service.post(payload).fields
 
 
-def test_the_lambda_function_writes_and_reads(service: InProcess) -> None:
+def test_the_lambda_function_writes_reads_and_deletes(service: InProcess) -> None:
     rows = [hero(name="L1"), hero(name="L2")]
 
     written = service.invoke({"REQUEST": "write", "SQLS": rows})
@@ -135,6 +140,8 @@ def test_the_lambda_function_writes_and_reads(service: InProcess) -> None:
     expected = [as_stored(id, row) for id, row in zip(written["ids"], rows)]
     assert written == {"statusCode": 200, "body": "write success", "ids": written["ids"]}
     assert read == {"statusCode": 200, "body": expected, "missing": [999]}
+    deleted = service.invoke({"REQUEST": "delete", "SQLS": [999, *written["ids"]]})
+    assert deleted == {"statusCode": 200, "body": "delete success", "deleted": written["ids"]}
 
 
 @pytest.mark.parametrize("payload", [None, True, 1.5, float("nan"), [[]], {1: 2}, {"SQLS": {}}])

@@ -2,6 +2,7 @@
 
 import pytest
 
+from chalicelib.cache import GRAVE_MILLISECONDS, WITNESS_MILLISECONDS
 from tests.client import InProcess, as_stored, hero, heroes
 from tests.conftest import Configure
 from tests.witness import Witness
@@ -107,6 +108,39 @@ def test_a_row_is_found_although_its_key_was_missing_in_a_cached_read(
     assert answer.missing == [3]
 
 
+def test_what_was_written_is_what_is_cached(service: InProcess, witness: Witness) -> None:
+    """Also where a row takes the place of another one."""
+    rows = [as_stored(id, row) for id, row in enumerate(heroes(3), 1)]
+    for version in ("first", "second"):
+        service.write([{**row, "name": version} for row in rows])
+        before = witness.cells()
+        answers = [
+            service.read([row["id"] for row in rows], use_cache) for use_cache in (True, False)
+        ]
+
+        assert [row["name"] for row in answers[0].rows] == [version] * 3
+        assert answers[0].content == answers[1].content
+        assert len(before) == 3
+        assert witness.cells() == before
+
+
+def test_a_row_that_was_written_past_the_cache_is_cached_when_it_is_read_again(
+    service: InProcess, witness: Witness
+) -> None:
+    """Not at once: a writer of the row as it was new may still be on its way."""
+    service.write([{"id": 1, **hero()}])
+    service.write([{"id": 1, **hero(name="Grace")}], use_cache=False)
+    assert witness.cells() == {}
+
+    [grave] = witness.redis.keys("*:id:1")
+    assert WITNESS_MILLISECONDS < GRAVE_MILLISECONDS
+    assert 0 < witness.redis.pttl(grave) <= GRAVE_MILLISECONDS
+    witness.redis.delete(grave)
+    for _ in range(2):
+        assert [row["name"] for row in service.read([1]).rows] == ["Grace"]
+    assert list(witness.cells()) == [grave]
+
+
 @with_and_without_cache
 def test_several_rows_can_trade_their_lookup_values(service: InProcess, use_cache: bool) -> None:
     one, two = {"id": 1, **hero(xp=10)}, {"id": 2, **hero(xp=20)}
@@ -170,10 +204,11 @@ def test_a_cached_row_expires_after_about_ttl_seconds(
 ) -> None:
     configure(TTL="1000")
     ids = service.write(heroes(20)).ids
-    service.read(ids)
-    service.read(range(1, 21), BY="xp")
+    for _ in range(2):
+        service.read(range(1, 21), BY="xp")
+    service.write([{"id": id, **hero(xp=30)} for id in ids[:10]])
 
-    lives = {witness.redis.ttl(key) for key in witness.redis.scan_iter()}
+    lives = {witness.redis.ttl(key) for key in witness.cells()}
 
     assert len(lives) > 1, "cells stored together must not all expire together"
     assert 800 <= min(lives) <= max(lives) <= 1200

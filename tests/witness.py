@@ -7,9 +7,11 @@ from typing import Any
 
 import redis
 
+from chalicelib.scripts import MARK
 from local.servers import MariaDB, Redis
 
-TABLES = ("heroes", "products", "employees")
+TABLES = ("heroes", "products", "employees", "idempotency")
+CELLS = r"*}:[0-9]*:*:*"
 
 
 @dataclass
@@ -44,11 +46,22 @@ class Witness:
             return list(cursor.fetchall())
 
     def empty(self) -> None:
-        """No rows, nothing cached."""
+        """No rows, nothing cached; the caches in use on this Redis, and not since a moment ago:
+        whatever an earlier test broke."""
         for table in TABLES:
             if self.query(f"SELECT 1 FROM {table} LIMIT 1"):
                 self.query(f"TRUNCATE {table}")
         self.redis.flushall()
+        self.give_cache_to(str(self.redis.info("server")["run_id"]))
+
+    def give_cache_to(self, server: str) -> None:
+        """The cells of all tables are in use on the Redis with this `run_id`; '': on none so far.
+        As if it had been so for long: nobody remembers anything else."""
+        self.query(
+            "UPDATE cache_generation SET generation = generation + 1, enabled = 1, server = %s,"
+            " retired_at = '2000-01-01'",
+            [server],
+        )
 
     def forget_cached(self) -> None:
         self.redis.flushall()
@@ -57,10 +70,25 @@ class Witness:
         [(count,)] = self.query(f"SELECT COUNT(*) FROM {table}")
         return int(count)
 
+    def generation(self, table: str = "heroes") -> tuple[int, bool, str]:
+        """Its number, whether it is in use, and on which Redis."""
+        [(number, enabled, server)] = self.query(
+            "SELECT generation, enabled, server FROM cache_generation WHERE table_name = %s",
+            [table],
+        )
+        return number, bool(enabled), server
+
+    def cells(self) -> dict[bytes, bytes]:
+        """The values that are cached; no lease and no fence."""
+        keys: Any = list(self.redis.scan_iter(CELLS, count=1000))
+        values: Any = self.redis.mget(keys) if keys else []
+        stored = dict(zip(keys, values))
+        return {key: cell for key, cell in stored.items() if cell and not cell.startswith(MARK)}
+
     def state(self) -> object:
-        """Compares equal as long as no row and no number of cells changed."""
+        """Compares equal as long as no row, no cached value and no generation changed."""
         rows = [self.query(f"SELECT * FROM {table} ORDER BY 1") for table in TABLES]
-        return rows, self.redis.dbsize()
+        return rows, self.query("SELECT * FROM cache_generation ORDER BY 1"), self.cells()
 
     @contextmanager
     def spent(self) -> Iterator[Spent]:

@@ -1,0 +1,48 @@
+"""Runs the history checker.
+
+python -m tests.history --minutes 10   rounds of a minute each; fails on a violation
+python -m tests.history --compare      the service and two alternatives, a fault at a time
+"""
+
+import argparse
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from tests.history.compare import compare
+from tests.history.round import Report, play, servers
+
+ROUND_SECONDS = 60
+COMPARED_SECONDS = 8
+
+
+def soak(minutes: float, seed: int) -> Report:
+    """Rounds until the time is over, each from empty tables."""
+    total = Report()
+    until = time.monotonic() + minutes * 60
+    with tempfile.TemporaryDirectory() as home, servers(Path(home)) as on:
+        while (left := until - time.monotonic()) > 0:
+            seed += 1
+            report = play(on, Path(home) / f"round-{seed}", min(ROUND_SECONDS, left), seed=seed)
+            print(f"round {seed}: {report}\n", flush=True)
+            total += report
+    return total
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.history")
+    parser.add_argument("--minutes", type=float, default=10)
+    parser.add_argument("--compare", action="store_true")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    if options.compare:
+        compare(COMPARED_SECONDS, options.seed)
+        return 0
+    total = soak(options.minutes, options.seed)
+    print(f"all rounds: {total}")
+    return 1 if total.verdict.violations else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

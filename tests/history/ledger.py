@@ -1,0 +1,59 @@
+"""The truth: every committed version of every hero, in the order of the commits.
+
+Triggers note each change of a row in the transaction that makes it, while it holds the row's lock.
+So notes of one row are numbered in the order of its commits, and those of a transaction that was
+undone are undone with it. A write is known by its token, a delete by its idempotency key.
+"""
+
+from typing import NamedTuple
+
+from local.servers import MariaDB
+
+FIRST_NEW_ID = 1000
+"""Rows without a key are given ids from here on: never one of those that clients agreed on."""
+
+_NOTED = "INSERT INTO ledger (id, token, xp, operation) VALUES"
+_TRIGGERS = ("noted_insert", "noted_update", "noted_delete", "noted_claim")
+_STATEMENTS = (
+    *(f"DROP TRIGGER IF EXISTS {name}" for name in _TRIGGERS),
+    "DROP TABLE IF EXISTS ledger",
+    "CREATE TABLE ledger (note BIGINT UNSIGNED AUTO_INCREMENT PRIMARY KEY, id INT UNSIGNED,"
+    " token VARCHAR(255), xp INT, operation VARCHAR(255)) ENGINE = InnoDB",
+    f"CREATE TRIGGER noted_insert AFTER INSERT ON heroes FOR EACH ROW"
+    f" {_NOTED} (NEW.id, NEW.name, NEW.xp, NULL)",
+    f"CREATE TRIGGER noted_update AFTER UPDATE ON heroes FOR EACH ROW"
+    f" {_NOTED} (NEW.id, NEW.name, NEW.xp, NULL)",
+    f"CREATE TRIGGER noted_delete AFTER DELETE ON heroes FOR EACH ROW"
+    f" {_NOTED} (OLD.id, NULL, NULL, @operation)",
+    "CREATE TRIGGER noted_claim AFTER INSERT ON idempotency FOR EACH ROW"
+    " SET @operation = NEW.idempotency_key",
+)
+
+
+class Note(NamedTuple):
+    """A version of row `id`; without a token: the row went, by delete `operation`."""
+
+    id: int
+    token: str | None
+    xp: int | None
+    operation: str | None
+
+
+def open_ledger(server: MariaDB) -> None:
+    """Empty tables, and everything noted from now on."""
+    for statement in _STATEMENTS:
+        server.query(statement)
+    for table in ("heroes", "idempotency", "ledger"):
+        server.query(f"DELETE FROM {table}")
+    server.query("TRUNCATE ledger")
+    server.query(f"ALTER TABLE heroes AUTO_INCREMENT = {FIRST_NEW_ID}")
+
+
+def read_ledger(server: MariaDB) -> list[Note]:
+    rows = server.query("SELECT id, token, xp, operation FROM ledger ORDER BY note")
+    return [Note(*row) for row in rows]
+
+
+def read_table(server: MariaDB) -> dict[int, tuple[int, str]]:
+    """The heroes there are: (xp, token) by id."""
+    return {id: (xp, name) for id, xp, name in server.query("SELECT id, xp, name FROM heroes")}

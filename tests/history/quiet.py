@@ -1,0 +1,77 @@
+"""Once all is quiet: is every cell of the cache what the table has?
+
+Asked as a client would, until nothing is left that a dead process announced and never ended: such
+a fence is lifted by a reader ten seconds later. A read answered from the database proves nothing
+about the cache, so the second of two reads must not need it.
+"""
+
+import os
+import time
+from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+from local.servers import MariaDB
+from tests.history.checker import Verdict
+from tests.history.ledger import read_table
+from tests.history.systems import SYSTEMS
+from tests.history.worker import SHARED_IDS, XPS, Answer, Invoke
+
+SETTLED_WITHIN_SECONDS = 20
+"""Ten until a fence counts as left behind, the rest to bring the cache back into use."""
+
+
+def check_cells(system: str, environment: Mapping[str, str], mariadb: MariaDB) -> Verdict:
+    """Asked by a process of its own, which starts with nothing in memory."""
+    with ProcessPoolExecutor(1, get_context("spawn")) as process:
+        return process.submit(_ask, system, dict(environment), mariadb.home).result()
+
+
+def _ask(system: str, environment: Mapping[str, str], home: Path) -> Verdict:
+    os.environ.update(environment)
+    verdict = Verdict()
+    _check(SYSTEMS[system](lambda moment: None), MariaDB(home), verdict)
+    return verdict
+
+
+def _check(invoke: Invoke, mariadb: MariaDB, verdict: Verdict) -> None:
+    table = read_table(mariadb)
+    asked = [("id", id) for id in {*SHARED_IDS, *table}] + [("xp", xp) for xp in XPS]
+    deadline = time.monotonic() + SETTLED_WITHIN_SECONDS
+    while True:
+        for by, value in asked:
+            rows = {(row["id"], row["xp"], row["name"]) for row in _rows(invoke, by, value)}
+            expected = {
+                (id, xp, token)
+                for id, (xp, token) in table.items()
+                if value == (id, xp)[by == "xp"]
+            }
+            if rows != expected:
+                what = f"{by} {value}: the cache has {rows - expected}, not {expected - rows}"
+                verdict.violated("cell differs once quiet", what)
+        verdict.checked["cells once quiet"] += len(asked)
+        with_rows = [(by, value) for by, value in asked if by == "xp" or value in table]
+        start, before = time.monotonic(), _selects(mariadb)
+        for by, value in with_rows:
+            _rows(invoke, by, value)
+        refreshes = time.monotonic() - start + 2  # of the generation, each second
+        if _selects(mariadb) - before <= refreshes:
+            return
+        if time.monotonic() > deadline:
+            verdict.violated("cache not in use once quiet", f"after {SETTLED_WITHIN_SECONDS} s")
+            return
+        time.sleep(0.5)
+
+
+def _rows(invoke: Invoke, by: str, value: int) -> list[Answer]:
+    answer = invoke({"REQUEST": "read", "SQLS": [value], "BY": by, "USE_CACHE": "True"})
+    assert answer["statusCode"] == 200, answer
+    rows: list[Answer] = answer["body"]
+    return rows
+
+
+def _selects(mariadb: MariaDB) -> int:
+    """How many the server has been sent so far."""
+    [(_, value)] = mariadb.query("SHOW GLOBAL STATUS LIKE 'Com_select'")
+    return int(value)

@@ -1,0 +1,100 @@
+"""What clients saw: one line of JSON per event, one file per process.
+
+A line is on its way to the disk when `add` returns, so that a process killed later has told all it
+was told. A change is noted before it is sent and again when it was answered; a read once, after.
+Times are CLOCK_MONOTONIC in nanoseconds, which all processes of a machine share.
+"""
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+Token = str
+"""Names one version of one row: no two writes ever use the same."""
+
+ACKNOWLEDGED, REFUSED, UNKNOWN = "acknowledged", "refused", "unknown"
+"""How a change ended: it happened; it certainly did not; nobody knows."""
+
+
+@dataclass(frozen=True)
+class Intent:
+    """A change about to be sent. `rows` are (id or 0, xp, token) to write, `deletes` ids."""
+
+    operation: str
+    start: int
+    rows: list[tuple[int, int, Token]] = field(default_factory=list)
+    deletes: list[int] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How it ended. `ids`: of the rows written, or of those that were there to delete."""
+
+    operation: str
+    end: int
+    outcome: str
+    ids: list[int] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A read that was answered: `rows` are (id, xp, token) as they came."""
+
+    by: str
+    cached: bool
+    start: int
+    end: int
+    values: list[int]
+    rows: list[tuple[int, int, Token]]
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A request that was not answered with 200, in the service's own words."""
+
+    request: str
+    start: int
+    end: int
+    status: int
+    error: str
+
+
+@dataclass(frozen=True)
+class Wrong:
+    """An answer that needs no history to be wrong: garbled, out of order, a row twice."""
+
+    at: int
+    what: str
+
+
+Record = Intent | Outcome | Seen | Failed | Wrong
+_KINDS: dict[str, Any] = {kind.__name__: kind for kind in (Intent, Outcome, Seen, Failed, Wrong)}
+
+
+class Recorder:
+    """Safe for threads: a line is one write."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+
+    def add(self, record: Record) -> None:
+        line = json.dumps([type(record).__name__, *asdict(record).values()])
+        os.write(self._file, line.encode() + b"\n")
+
+
+def recorded(folder: Path) -> Iterator[Record]:
+    """All records of a folder; a line that a killed process left unfinished is none."""
+    for path in sorted(folder.glob("*.jsonl")):
+        with path.open("rb") as file:
+            for line in file:
+                if line.endswith(b"\n"):
+                    kind, *fields = json.loads(line)
+                    yield _KINDS[kind](*fields)
+
+
+def now() -> int:
+    return time.monotonic_ns()

@@ -1,0 +1,117 @@
+"""One round: workers and nemesis for a while on servers of their own, then the verdict."""
+
+import contextlib
+import ctypes
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import redis
+
+from local.servers import MariaDB, Redis
+from tests.history.checker import Verdict, check
+from tests.history.crew import CONTEXT, Crew
+from tests.history.ledger import open_ledger, read_ledger, read_table
+from tests.history.moments import Orders
+from tests.history.nemesis import FAULTS, Nemesis, Scene
+from tests.history.quiet import check_cells
+from tests.history.systems import HEROCACHE
+from tests.history.worker import NEWS, Plan
+from tests.relay import relaying
+
+PROCESSES = 5
+
+
+@dataclass
+class Report:
+    verdict: Verdict = field(default_factory=Verdict)
+    injected: Counter[str] = field(default_factory=Counter)
+    seconds: float = 0.0
+
+    def __iadd__(self, other: "Report") -> "Report":
+        self.verdict += other.verdict
+        self.injected += other.injected
+        self.seconds += other.seconds
+        return self
+
+    @property
+    def operations(self) -> int:
+        return sum(self.verdict.checked.values())
+
+    def __str__(self) -> str:
+        lines = [f"{self.operations} operations checked in {self.seconds:.0f} s"]
+        lines += [f"  {count:8} {what}" for what, count in sorted(self.verdict.checked.items())]
+        lines.append(f"{sum(self.injected.values())} faults injected")
+        lines += [f"  {count:8} {kind}" for kind, count in sorted(self.injected.items())]
+        lines.append(f"{sum(self.verdict.violations.values())} violations")
+        lines += [f"  {count:8} {kind}" for kind, count in self.verdict.violations.most_common()]
+        return "\n".join([*lines, *self.verdict.examples])
+
+
+@dataclass(frozen=True)
+class Servers:
+    """Of one's own: they are killed."""
+
+    mariadb: MariaDB
+    redis: Redis
+
+
+@contextlib.contextmanager
+def servers(home: Path) -> Iterator[Servers]:
+    with MariaDB(home / "mariadb") as mariadb, Redis(home / "redis") as redis:
+        mariadb.apply_schema()
+        yield Servers(mariadb, redis)
+
+
+def play(
+    on: Servers,
+    folder: Path,
+    seconds: float,
+    *,
+    system: str = HEROCACHE,
+    kinds: list[str] | None = None,
+    seed: int = 0,
+    settings: Mapping[str, str] | None = None,
+) -> Report:
+    """`kinds` of faults, all by default. `folder` is new and holds the records afterwards."""
+    started = time.monotonic()
+    folder.mkdir(parents=True)
+    open_ledger(on.mariadb)
+    on.redis.start()
+    with redis.Redis(host="127.0.0.1", port=on.redis.port) as client:
+        client.flushall()
+    environment = {**on.mariadb.environment(), **on.redis.environment(), **(settings or {})}
+    report = Report()
+    orders = Orders(CONTEXT, PROCESSES)
+    until = time.monotonic() + seconds
+    news = CONTEXT.RawArray(ctypes.c_uint64, NEWS)
+    with relaying(on.redis.port) as relay:
+
+        def own_settings(process: int) -> Mapping[str, str]:
+            far = {"REDIS_URL": f"redis://127.0.0.1:{relay.port}"}
+            return far if process < PROCESSES // 2 else {}
+
+        plan = Plan(str(seed), system, environment, folder, until, orders, news, threads=2)
+        crew = Crew(plan, PROCESSES, own_settings)
+        scene = Scene(on.mariadb, on.redis, relay, crew, orders, PROCESSES, until)
+        nemesis = Nemesis(scene, seed)
+        try:
+            nemesis.run(list(FAULTS) if kinds is None else kinds)
+            hung = crew.join()
+        finally:
+            on.redis.start()
+            on.mariadb.start()
+            crew.end()
+    report.injected = nemesis.injected
+    for number in range(hung):
+        report.verdict.violated("worker never came back", str(number))
+    for code in crew.unexpected_deaths():
+        report.verdict.violated("worker died on a bug", f"exit code {code}, see {folder}")
+    report.verdict += check_cells(system, environment, on.mariadb)
+    report.verdict += check(
+        folder, read_ledger(on.mariadb), read_table(on.mariadb), nemesis.crashes
+    )
+    report.seconds = time.monotonic() - started
+    return report

@@ -1,0 +1,68 @@
+"""What happens to everybody: messages arrive, time goes by, Redis is emptied or replaced."""
+
+from collections.abc import Callable, Iterator
+
+from tests.model.redis import execute
+from tests.model.state import ENDED, Cell, Fence, Lease, Server, State, World
+
+Step = tuple[str, State]
+
+
+def steps(world: World, state: State) -> Iterator[Step]:
+    for message in state.late:
+        after, _ = execute(world, state, message)
+        arrived = f"{message.verb} of generation {message.generation} arrives"
+        yield arrived, after._replace(late=state.late - {message})
+    yield from time(world, state)
+    faults = state.faults
+    for index, server in enumerate(state.servers[: state.primary + 1]):
+        empty = Server((None,) * world.max_generations)
+        if faults.flushes and server != empty:
+            after = state._replace(faults=faults._replace(flushes=faults.flushes - 1))
+            yield "Redis is flushed", after.server(index, empty)
+        if faults.evictions:
+            after = state._replace(faults=faults._replace(evictions=faults.evictions - 1))
+            yield from _losses(after, index, lambda cell: True, "is evicted")
+    if faults.failovers:
+        if state.servers[1] != state.servers[0]:
+            yield "the replica catches up", state.server(1, state.servers[0])
+        after = state._replace(primary=1, faults=faults._replace(failovers=faults.failovers - 1))
+        yield "the replica takes over", after
+    yield from switch_on(world, state)
+
+
+def time(world: World, state: State) -> Iterator[Step]:
+    """A witness (5 s) is gone before a grave (6 s), before a fence counts as old (10 s), and, where
+    TTL is long enough, before a value. A fence lives longer (60 s) than its writer."""
+    working = {number for number, writer in enumerate(state.writers) if writer.at not in ENDED}
+    for index, server in enumerate(state.servers[: state.primary + 1]):
+
+        def may_expire(cell: Cell, server: Server = server) -> bool:
+            if isinstance(cell, Fence) and cell.tokens:
+                return cell.stamp < state.clock and not working & set(cell.tokens)
+            return isinstance(cell, Lease) or not server.witnesses
+
+        yield from _losses(state, index, may_expire, "expires")
+        for token in server.witnesses:
+            after = state.server(index, server._replace(witnesses=server.witnesses - {token}))
+            yield "a witness expires", after
+    fences = [cell for server in state.servers for cell in server.cells if isinstance(cell, Fence)]
+    if any(fence.tokens and fence.stamp == state.clock for fence in fences):
+        servers = tuple(server._replace(witnesses=frozenset()) for server in state.servers)
+        yield "ten seconds go by", state._replace(clock=state.clock + 1, servers=servers)
+
+
+def switch_on(world: World, state: State) -> Iterator[Step]:
+    """`Recovery`, anywhere."""
+    is_free = not state.is_locked() or not world.protocol.hold_generation
+    if state.generations[-1].enabled or not is_free or state.newest + 1 >= world.max_generations:
+        return
+    for server in range(state.primary + 1):
+        yield f"recovery: switch_on generation {state.newest + 1}", state.raised(True, server)
+
+
+def _losses(state: State, index: int, is_lost: Callable[[Cell], bool], what: str) -> Iterator[Step]:
+    server = state.servers[index]
+    for number, cell in enumerate(server.cells):
+        if cell is not None and is_lost(cell):
+            yield f"{cell} {what}", state.server(index, server.without(number))

@@ -1,0 +1,111 @@
+"""Redis in the model: each command of `chalicelib.cache` on the one cell, as one atomic step."""
+
+from collections.abc import Callable
+
+from tests.model.state import Cell, Fence, Lease, Message, Server, State, Value, World
+
+Reply = Cell | str
+GRANTED, WAIT, FENCED, ANOTHER_SERVER = "granted", "wait", "fenced", "AnotherServer"
+Witnesses = frozenset[int]
+Script = Callable[[World, int, Cell, Message], Cell]
+
+
+def call(world: World, state: State, message: Message) -> tuple[State, Reply, int]:
+    """`Link.call`: what it did, its reply and the server that was reached. A kept line that leads
+    to a server the generation does not speak of is replaced by a new one, and that one is asked."""
+    state, reply = execute(world, state, message)
+    believed = state.generations[message.generation].server
+    if message.server == believed or not world.protocol.server_check:
+        return state, reply, message.server
+    if message.server != state.primary:
+        state, reply = execute(world, state, message._replace(server=state.primary))
+    return state, reply if state.primary == believed else ANOTHER_SERVER, state.primary
+
+
+def execute(world: World, state: State, message: Message) -> tuple[State, Reply]:
+    server = state.servers[message.server]
+    before = server.cells[message.generation]
+    if message.verb == "set_witness":
+        return _stored(state, message, before, server.witnesses | {message.token}), None
+    if message.verb == "store_new_many":
+        is_witnessed = message.token in server.witnesses or not world.protocol.witness
+        is_free = before is None or not world.protocol.only_absent
+        after = Value(message.rows or ()) if is_witnessed and is_free else before
+        return _stored(state, message, after, server.witnesses - {message.token}), None
+    after = SCRIPTS[message.verb](world, state.clock, before, message)
+    reply = _leased(state, before) if message.verb == "lease_many" else before
+    return _stored(state, message, after, server.witnesses), reply
+
+
+def lease_many(world: World, clock: int, cell: Cell, message: Message) -> Cell:
+    return Lease(message.token) if cell is None else cell
+
+
+def fill_many(world: World, clock: int, cell: Cell, message: Message) -> Cell:
+    is_ours = cell == Lease(message.token) or not world.protocol.lease_check
+    return _value(message.rows) if is_ours else cell
+
+
+def settle_many(world: World, clock: int, cell: Cell, message: Message) -> Cell:
+    return (
+        _value(message.rows) if cell == message.fence or not world.protocol.settle_check else cell
+    )
+
+
+def renew_many(world: World, clock: int, cell: Cell, message: Message) -> Cell:
+    """`settle_many` where the read could not wait for the writers."""
+    if isinstance(cell, Fence) and cell == message.fence:
+        return cell._replace(stamp=clock)
+    return cell
+
+
+def fence_many(world: World, clock: int, cell: Cell, message: Message) -> Cell:
+    tokens: tuple[int, ...] = (message.token,)
+    if world.is_lookup and world.protocol.append and isinstance(cell, Fence):
+        tokens = tuple(sorted({*cell.tokens, message.token}))
+    return Fence(clock, tokens)
+
+
+def publish_many(world: World, clock: int, cell: Cell, message: Message) -> Cell:
+    if isinstance(cell, Fence) and world.protocol.own_fence_check:
+        if message.token not in cell.tokens:
+            return cell
+        others = tuple(token for token in cell.tokens if token != message.token)
+        if others:
+            return Fence(cell.stamp, others)
+    is_ours = isinstance(cell, Fence) or not world.protocol.own_fence_check
+    if message.rows is not None and is_ours:
+        return Value(message.rows)
+    return None if world.is_lookup or not world.protocol.grave else Fence(clock, ())
+
+
+SCRIPTS: dict[str, Script] = {
+    "get_many": lambda world, clock, cell, message: cell,
+    "lease_many": lease_many,
+    "fill_many": fill_many,
+    "settle_many": settle_many,
+    "renew_many": renew_many,
+    "fence_many": fence_many,
+    "publish_many": publish_many,
+}
+
+
+def _leased(state: State, cell: Cell) -> Reply:
+    """A fence that ten seconds went by over is told as it is: its writer counts as dead."""
+    if isinstance(cell, Fence):
+        return cell if cell.tokens and cell.stamp < state.clock else FENCED
+    return GRANTED if cell is None else WAIT if isinstance(cell, Lease) else cell
+
+
+def _value(rows: tuple[int, ...] | None) -> Cell:
+    """A row that does not exist is not cached."""
+    return Value(rows) if rows and any(row & 1 for row in rows) else None
+
+
+def _stored(state: State, message: Message, cell: Cell, witnesses: Witnesses) -> State:
+    server = state.servers[message.server]
+    if cell == server.cells[message.generation] and witnesses == server.witnesses:
+        return state
+    cells = list(server.cells)
+    cells[message.generation] = cell
+    return state.server(message.server, Server(tuple(cells), witnesses))

@@ -1,0 +1,155 @@
+"""Every state a world can reach, breadth first: the first violation has the shortest trace."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from tests.model import faults, readers, writers
+from tests.model.state import ENDED, Cell, Fence, Lease, Message, State, Value, World
+
+READING = frozenset({"get_many", "lease_many"})
+
+
+@dataclass(frozen=True)
+class Result:
+    states: int
+    violation: str = ""
+    trace: tuple[str, ...] = ()
+    is_complete: bool = True
+
+
+def search(world: World, max_states: int = 10**8) -> Result:
+    start = world.start()
+    came_from = {_fingerprint(start): 0}
+    frontier = [start]
+    while frontier:
+        following = []
+        for state in frontier:
+            mark = _fingerprint(state)
+            for _, after in steps(world, state):
+                after_mark = _fingerprint(after)
+                if after_mark in came_from:
+                    continue
+                came_from[after_mark] = mark
+                if wrong := violation(world, after):
+                    trace = _trace(world, came_from, after_mark)
+                    return Result(len(came_from), wrong, trace)
+                following.append(after)
+        if len(came_from) > max_states:
+            return Result(len(came_from), is_complete=False)
+        frontier = following
+    return Result(len(came_from))
+
+
+def steps(world: World, state: State) -> Iterator[tuple[str, State]]:
+    for index in range(len(state.readers)):
+        for label, after in readers.steps(world, state, index):
+            yield f"reader {index + 1}: {label}", tidy(world, after)
+    for index in range(len(state.writers)):
+        for label, after in writers.steps(world, state, index):
+            yield f"writer {index + 1}: {label}", tidy(world, after)
+    for label, after in faults.steps(world, state):
+        yield label, tidy(world, after)
+
+
+def violation(world: World, state: State) -> str:
+    if any(reader.at == "stale" for reader in state.readers):
+        return "a read is stale"
+    if world.converges and all(writer.at in ENDED for writer in state.writers):
+        enabled, server = state.generations[-1]
+        cell = state.servers[server].cells[state.newest]
+        if enabled and isinstance(cell, Value) and cell.rows != state.table:
+            return f"at rest the cell holds {cell.rows}, the table {state.table}"
+    return ""
+
+
+def tidy(world: World, state: State) -> State:
+    """The same state without what can have no effect any more: cells that nobody can read, stores
+    whose lease or fence is gone (neither is ever set again: tokens are new each time, and a fence
+    that counts as old has an older stamp than any that will be set)."""
+    if state.newest:
+        state = _without_unreadable(state)
+    for index, reader in enumerate(state.readers):
+        if reader.sent is not None and _is_dead(world, state, reader.sent):
+            state = state.reader(index, sent=None)
+        if reader.ready is not None and _is_dead(world, state, reader.ready):
+            state = state.reader(index, at="current", ready=None)
+    return _reclocked(state) if state.clock else state
+
+
+def _is_dead(world: World, state: State, message: Message) -> bool:
+    cell = state.servers[message.server].cells[message.generation]
+    if message.verb == "fill_many":
+        return world.protocol.lease_check and cell != Lease(message.token)
+    return world.protocol.settle_check and cell != message.fence
+
+
+def _without_unreadable(state: State) -> State:
+    generations, newest = state.generations, len(state.generations) - 1
+    readable = {newest}
+    for index, reader in enumerate(state.readers):
+        if not generations[reader.memory].enabled and reader.memory < newest:
+            state = state.reader(index, memory=newest)
+        else:
+            readable.add(reader.memory)
+        if reader.floor:
+            readable.add(reader.generation)
+    for index, server in enumerate(state.servers):
+        for number in range(newest):
+            if server.cells[number] is not None and number not in readable:
+                server = server.without(number)
+                state = state.server(index, server)
+    for message in state.late:
+        if message.generation not in readable:
+            state = state._replace(late=state.late - {message})
+    return state
+
+
+def _reclocked(state: State) -> State:
+    """Stamps count from 0, without gaps."""
+    stamps = {state.clock}
+    for server in state.servers:
+        for cell in server.cells:
+            if type(cell) is Fence:
+                stamps.add(cell.stamp)
+    for reader in state.readers:
+        for message in (reader.ready, reader.sent):
+            if message is not None and message.fence is not None:
+                stamps.add(message.fence.stamp)
+    if len(stamps) > state.clock:
+        return state
+    new = {stamp: position for position, stamp in enumerate(sorted(stamps))}
+
+    def cell_(cell: Cell) -> Cell:
+        return Fence(new[cell.stamp], cell.tokens) if isinstance(cell, Fence) else cell
+
+    def message_(message: Message | None) -> Message | None:
+        if message is None or message.fence is None:
+            return message
+        return message._replace(fence=Fence(new[message.fence.stamp], message.fence.tokens))
+
+    return state._replace(
+        clock=new[state.clock],
+        servers=tuple(s._replace(cells=tuple(map(cell_, s.cells))) for s in state.servers),
+        readers=tuple(
+            reader._replace(ready=message_(reader.ready), sent=message_(reader.sent))
+            for reader in state.readers
+        ),
+    )
+
+
+def _fingerprint(state: State) -> int:
+    """Readers are alike: which one is where does not matter."""
+    return hash((sum(map(hash, state.readers)), state[1:]))
+
+
+def _trace(world: World, came_from: dict[int, int], mark: int) -> tuple[str, ...]:
+    marks = [mark]
+    while came_from[marks[-1]]:
+        marks.append(came_from[marks[-1]])
+    state, trace = world.start(), []
+    for mark in reversed(marks[:-1]):
+        label, state = next(
+            (label, after) for label, after in steps(world, state) if _fingerprint(after) == mark
+        )
+        trace.append(label)
+    return tuple(trace)

@@ -1,0 +1,196 @@
+"""What the model keeps: the table, its generations, Redis, and the containers at work.
+
+States are immutable and hashable. A row is 2 * version + 1 where it exists and 2 * version where it
+does not, so that of two states of a row the greater one is the newer one.
+"""
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+Rows = tuple[int, ...]
+"""Every row that the one cell of a model shows."""
+
+
+class Value(NamedTuple):
+    rows: Rows
+
+
+class Lease(NamedTuple):
+    token: int
+
+
+class Fence(NamedTuple):
+    """Without tokens it is a grave."""
+
+    stamp: int
+    tokens: tuple[int, ...]
+
+
+Cell = Value | Lease | Fence | None
+
+
+class Generation(NamedTuple):
+    enabled: bool
+    server: int
+
+
+class Server(NamedTuple):
+    """A Redis: the cell under each generation, and the witnesses that stand."""
+
+    cells: tuple[Cell, ...]
+    witnesses: frozenset[int] = frozenset()
+
+    def without(self, generation: int) -> "Server":
+        cells = (*self.cells[:generation], None, *self.cells[generation + 1 :])
+        return Server(cells, self.witnesses)
+
+
+class Message(NamedTuple):
+    """A command on its way to a Redis. `rows` is None where the cell is to go."""
+
+    verb: str
+    server: int
+    generation: int
+    token: int = 0
+    rows: Rows | None = None
+    fence: Fence | None = None
+
+
+class Reader(NamedTuple):
+    """`at` is what it calls next; `memory` the generation its container remembers;
+    `floor` what was acknowledged when its read began; `ready` the store its SELECT is for,
+    `sent` the last one that it sent and did not wait for."""
+
+    at: str = "current"
+    memory: int = 0
+    server: int = 0
+    generation: int = 0
+    floor: Rows = ()
+    ready: Message | None = None
+    sent: Message | None = None
+
+
+class Writer(NamedTuple):
+    """`at` is what it calls next; `row` what its transaction makes of its row."""
+
+    at: str = "write_many"
+    server: int = 0
+    generation: int = 0
+    row: int = 0
+    was_moved: bool = False
+    committed: bool = False
+
+
+class Faults(NamedTuple):
+    """How many of each may still happen."""
+
+    crashes: int = 0
+    flushes: int = 0
+    outages: int = 0
+    failovers: int = 0
+    evictions: int = 0
+    retries: int = 0
+
+
+class State(NamedTuple):
+    readers: tuple[Reader, ...]
+    table: Rows
+    acknowledged: Rows
+    generations: tuple[Generation, ...]
+    servers: tuple[Server, ...]
+    writers: tuple[Writer, ...]
+    faults: Faults
+    late: frozenset[Message] = frozenset()
+    primary: int = 0
+    clock: int = 0
+
+    @property
+    def newest(self) -> int:
+        return len(self.generations) - 1
+
+    def reader(self, index: int, **changes: object) -> "State":
+        changed = self.readers[index]._replace(**changes)  # type: ignore[arg-type]
+        return self.with_reader(index, changed)
+
+    def with_reader(self, index: int, reader: Reader) -> "State":
+        return State(_put(self.readers, index, reader), *self[1:])
+
+    def writer(self, index: int, **changes: object) -> "State":
+        changed = self.writers[index]._replace(**changes)  # type: ignore[arg-type]
+        return self._replace(writers=_put(self.writers, index, changed))
+
+    def ended(self, index: int, at: str) -> "State":
+        """What a writer no longer needs is forgotten, so that equal states look equal."""
+        writer = self.writers[index]
+        keeps = at == "crashed" and writer.committed and self.faults.retries > 0
+        ended = Writer(at, row=writer.row, committed=True) if keeps else Writer(at)
+        return self._replace(writers=_put(self.writers, index, ended))
+
+    def server(self, index: int, server: Server) -> "State":
+        return self._replace(servers=_put(self.servers, index, server))
+
+    def raised(self, enabled: bool, server: int) -> "State":
+        return self._replace(generations=(*self.generations, Generation(enabled, server)))
+
+    def is_locked(self) -> bool:
+        """Whether a transaction under way has changed a row of the cell. Each also holds the
+        generation: shared, or exclusively where it switches off."""
+        return any(writer.at in HOLDING for writer in self.writers)
+
+
+HOLDING = frozenset({"fence_many", "commit", "commit_off"})
+ENDED = frozenset({"acknowledged", "crashed"})
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """Each ingredient, there or taken out."""
+
+    lease_check: bool = True
+    fence: bool = True
+    append: bool = True
+    own_fence_check: bool = True
+    settle_waits: bool = True
+    settle_check: bool = True
+    switch_off: bool = True
+    raise_unpublished: bool = True
+    wait: bool = True
+    hold_generation: bool = True
+    server_check: bool = True
+    witness: bool = True
+    only_absent: bool = True
+    grave: bool = True
+    locking_load: bool = False
+
+
+@dataclass(frozen=True)
+class World:
+    """Who does what to the one cell of the model. `writes`: the verb and the row of each writer."""
+
+    writes: tuple[tuple[str, int], ...] = (("replace", 0), ("replace", 0))
+    rows: Rows = (1,)
+    readers: int = 2
+    faults: Faults = field(default_factory=Faults)
+    max_generations: int = 4
+    converges: bool = True
+    protocol: Protocol = field(default_factory=Protocol)
+
+    @property
+    def is_lookup(self) -> bool:
+        return len(self.rows) > 1
+
+    def start(self) -> State:
+        server = Server((None,) * self.max_generations)
+        return State(
+            table=self.rows,
+            acknowledged=self.rows,
+            generations=(Generation(True, 0),),
+            servers=(server,) * (1 + self.faults.failovers),
+            readers=(Reader(),) * self.readers,
+            writers=(Writer(),) * len(self.writes),
+            faults=self.faults,
+        )
+
+
+def _put(items: tuple, index: int, item: object) -> tuple:  # type: ignore[type-arg]
+    return (*items[:index], item, *items[index + 1 :])

@@ -1,0 +1,198 @@
+"""Write-through in the model: each function is one atomic step of a writer, or of its transaction.
+
+`write_many` stands for every statement before the fences, deletes too: they run under row locks.
+"""
+
+from collections.abc import Iterator
+
+from tests.model.redis import ANOTHER_SERVER, call
+from tests.model.state import ENDED, Message, State, World, Writer
+
+Step = tuple[str, State]
+
+
+def steps(world: World, state: State, index: int) -> Iterator[Step]:
+    writer = state.writers[index]
+    if writer.at in ENDED:
+        if writer.at == "crashed" and writer.committed and state.faults.retries:
+            yield "claim finds the answer of a first try", _retried(state, index)
+        return
+    yield from STEPS[writer.at](world, state, index)
+    if state.faults.crashes and writer.at != "write_many":
+        faults = state.faults._replace(crashes=state.faults.crashes - 1)
+        crashed = state._replace(faults=faults).ended(index, "crashed")
+        yield f"crashes before {writer.at}", crashed
+        for late in _commands(world, state, index):
+            yield f"sends {late.verb} and crashes", _sent(crashed, late)
+
+
+def write_many(world: World, state: State, index: int) -> Iterator[Step]:
+    verb, row = world.writes[index]
+    if index and world.writes[index - 1] == (verb, row) and state.writers[index - 1] == Writer():
+        return  # Writers of the same are alike: let the first begin.
+    if not _can_lock(world, state, index) or (verb != "insert" and not state.table[row] & 1):
+        return
+    number = state.newest
+    at = "fence_many" if state.generations[number].enabled else "commit"
+    after = state.writer(index, at=at, generation=number, row=_changed(world, state, index))
+    yield f"{verb}: locks generation {number} and the row", after
+
+
+def fence_many(world: World, state: State, index: int) -> Iterator[Step]:
+    if not world.protocol.fence:
+        yield "no fence", state.writer(index, at="commit")
+        return
+    (message,) = _commands(world, state, index)
+    after, reply, server = call(world, state, message)
+    at = "commit"
+    if reply == ANOTHER_SERVER:
+        at = "switch_off" if state.writers[index].was_moved else "use_server"
+    yield f"{message.verb}: {reply}", after.writer(index, at=at, server=server)
+    yield from _cut_off(state, index, message, "switch_off")
+
+
+def commit(world: World, state: State, index: int) -> Iterator[Step]:
+    is_cached = state.generations[state.writers[index].generation].enabled
+    at = "publish_many" if is_cached else "wait_until_known"
+    yield "commit", _committed(world, state, index).writer(index, at=at)
+
+
+def publish_many(world: World, state: State, index: int) -> Iterator[Step]:
+    """An own fence that could not be lifted does not prove that it stands."""
+    failed = "raise_unpublished" if world.protocol.raise_unpublished else "wait_until_known"
+    (message,) = _commands(world, state, index)
+    after, reply, _ = call(world, state, message)
+    at = failed if reply == ANOTHER_SERVER else "wait_until_known"
+    yield f"{message.verb}: {reply}", after.writer(index, at=at)
+    yield from _cut_off(state, index, message, failed)
+
+
+def use_server(world: World, state: State, index: int) -> Iterator[Step]:
+    """The generation is raised for the server that was reached; then once more from the start."""
+    writer = state.writers[index]
+    label = "use_server: another was faster"
+    if state.newest == writer.generation and state.newest + 1 < world.max_generations:
+        if state.is_locked() and world.protocol.hold_generation:
+            return
+        state = state.raised(True, writer.server)
+        label = f"use_server: switch_on generation {state.newest}"
+    yield label, state.writer(index, at="write_many", was_moved=True)
+
+
+def switch_off(world: World, state: State, index: int) -> Iterator[Step]:
+    """The transaction begins that raises the generation and changes the row: `without_cache`."""
+    if world.protocol.switch_off:
+        if not _can_switch_off(world, state):
+            return
+        number = state.newest + 1
+    else:
+        if not _can_lock(world, state, index):
+            return
+        number = state.newest
+    row = _changed(world, state, index)
+    after = state.writer(index, at="commit_off", generation=number, row=row)
+    yield f"switch_off: generation {number}, locks the row", after
+
+
+def commit_off(world: World, state: State, index: int) -> Iterator[Step]:
+    after = _committed(world, state, index).writer(index, at="wait_until_known")
+    if world.protocol.switch_off:
+        after = after.raised(False, state.generations[state.newest].server)
+    yield "commit", after
+
+
+def raise_unpublished(world: World, state: State, index: int) -> Iterator[Step]:
+    if _can_switch_off(world, state):
+        after = state.raised(False, state.generations[state.newest].server)
+        after = after.writer(index, at="wait_until_known", generation=after.newest)
+        yield f"switch_off: generation {after.newest}", after
+
+
+def wait_until_known(world: World, state: State, index: int) -> Iterator[Step]:
+    number = state.writers[index].generation
+    older = any(reader.memory < number for reader in state.readers)
+    if world.protocol.wait and older:
+        return
+    acknowledged = list(state.acknowledged)
+    row = world.writes[index][1]
+    acknowledged[row] = max(acknowledged[row], state.writers[index].row)
+    state = state._replace(acknowledged=tuple(acknowledged))
+    yield f"acknowledged: {state.acknowledged}", state.ended(index, "acknowledged")
+
+
+STEPS = {
+    "write_many": write_many,
+    "fence_many": fence_many,
+    "commit": commit,
+    "publish_many": publish_many,
+    "use_server": use_server,
+    "switch_off": switch_off,
+    "commit_off": commit_off,
+    "raise_unpublished": raise_unpublished,
+    "wait_until_known": wait_until_known,
+}
+
+
+def _commands(world: World, state: State, index: int) -> list[Message]:
+    """What the writer is about to send to Redis."""
+    writer = state.writers[index]
+    verb, _ = world.writes[index]
+    if writer.at == "fence_many":
+        name = "set_witness" if verb == "insert" else "fence_many"
+        return (
+            [Message(name, writer.server, writer.generation, index)] if world.protocol.fence else []
+        )
+    if writer.at != "publish_many":
+        return []
+    name = "store_new_many" if verb == "insert" else "publish_many"
+    rows = None if world.is_lookup or verb == "delete" else (writer.row,)
+    return [Message(name, writer.server, writer.generation, index, rows)]
+
+
+def _cut_off(state: State, index: int, message: Message, at: str) -> Iterator[Step]:
+    """The call fails; what it sent may still arrive, whenever."""
+    if state.faults.outages:
+        faults = state.faults._replace(outages=state.faults.outages - 1)
+        after = _sent(state._replace(faults=faults), message).writer(index, at=at)
+        yield f"{message.verb}: CacheUnavailable, may arrive late", after
+
+
+def _sent(state: State, message: Message) -> State:
+    return state._replace(late=state.late | {message})
+
+
+def _retried(state: State, index: int) -> State:
+    faults = state.faults._replace(retries=state.faults.retries - 1)
+    state = state._replace(faults=faults)
+    return state.writer(index, at="wait_until_known", generation=state.newest)
+
+
+def _changed(world: World, state: State, index: int) -> int:
+    verb, row = world.writes[index]
+    return (state.table[row] >> 1) * 2 + 2 + (verb != "delete")
+
+
+def _committed(world: World, state: State, index: int) -> State:
+    table = list(state.table)
+    table[world.writes[index][1]] = state.writers[index].row
+    return state._replace(table=tuple(table)).writer(index, committed=True)
+
+
+def _can_lock(world: World, state: State, index: int) -> bool:
+    """Nobody holds the row, nobody the generation exclusively."""
+    return not any(
+        other.at in ("fence_many", "commit", "commit_off")
+        and (
+            world.writes[number][1] == world.writes[index][1]
+            or (other.at == "commit_off" and world.protocol.switch_off)
+        )
+        for number, other in enumerate(state.writers)
+    )
+
+
+def _can_switch_off(world: World, state: State) -> bool:
+    if state.newest + 1 >= world.max_generations:
+        return False
+    if world.protocol.hold_generation:
+        return not state.is_locked()
+    return not any(other.at == "commit_off" for other in state.writers)

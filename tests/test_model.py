@@ -1,0 +1,52 @@
+"""The protocol, every order of its steps and faults; and what finds it out when a step is missing.
+
+The steps carry the names of the functions in `chalicelib`.
+"""
+
+from dataclasses import replace
+
+import pytest
+
+from tests.model.search import search
+from tests.model.state import Faults, Protocol, World
+
+REPLACES = World(readers=1)
+OUTAGE = replace(REPLACES, faults=Faults(outages=1))
+FAILOVER = replace(REPLACES, faults=Faults(failovers=1))
+NEW_ROW = World(writes=(("insert", 0), ("delete", 0)), rows=(0,), readers=1)
+LOOKUP = World(writes=(("replace", 0), ("replace", 1)), rows=(1, 1), readers=1)
+
+WORLDS = {
+    "a flush": replace(REPLACES, faults=Faults(flushes=1)),
+    "a crash": replace(REPLACES, faults=Faults(crashes=1)),
+    "a flush and a crash, two readers": World(faults=Faults(flushes=1, crashes=1), converges=False),
+    "an outage": OUTAGE,
+    "a failover": FAILOVER,
+    "a new row that is deleted, a flush": replace(NEW_ROW, faults=Faults(flushes=1)),
+    "two rows of one lookup, a crash": replace(LOOKUP, faults=Faults(crashes=1)),
+}
+
+WITHOUT = {
+    "lease_check": REPLACES,
+    "fence": replace(REPLACES, faults=Faults(crashes=1)),
+    "switch_off": replace(OUTAGE, converges=False),
+    "wait": replace(OUTAGE, converges=False),
+    "server_check": replace(FAILOVER, converges=False),
+    "append": replace(LOOKUP, faults=Faults(crashes=1)),
+}
+
+
+@pytest.mark.parametrize("world", WORLDS.values(), ids=WORLDS)
+def test_no_order_of_steps_makes_a_read_stale(world: World) -> None:
+    result = search(world, max_states=150_000)
+
+    print(f"{result.states} states, all of them: {result.is_complete}")
+    assert not result.violation, "\n".join(result.trace)
+
+
+@pytest.mark.parametrize(("missing", "world"), WITHOUT.items(), ids=WITHOUT)
+def test_no_ingredient_can_be_left_out(missing: str, world: World) -> None:
+    result = search(replace(world, protocol=Protocol(**{missing: False})))
+
+    assert result.violation
+    assert result.trace
