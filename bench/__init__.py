@@ -1,14 +1,21 @@
 """What the service costs (`make bench`), and whether one keeps its contract (`make grade`).
 
 `python -m bench` measures on servers of its own:
-    measure.py         the flows, and the interleaved run that times them
-    contenders.py      who is timed: ours, and the raw drivers
-    template.py        the baseline in the manner of the course template, in two forms
-    events.py          the event of an HTTP request
+    flows.py           what is timed
+    contenders.py      who is timed: ours, and what it is compared with:
+    raw.py             the raw drivers
+    dogpile.py         dogpile.cache
+    template.py        the manner of the course template, in two forms
+    lineup.py          who is timed against whom
+    measure.py         the interleaved run that times them
+    round_trips.py     round trips of each flow, counted on the wire
     cold_start.py      import times and connection round trips of a fresh process
-    report.py          tables and targets
-    delay_proxy.py     a network that is a known time away
-    counting_proxy.py  round trips, counted on the wire
+    report.py          tables
+    targets.py         what the figures should be
+    servers.py         the servers of a run; cluster.py: a Redis Cluster
+    events.py          the event of an HTTP request
+    delay_proxy.py     a network that is a known time away; delay_relay.py: its process
+    counting_proxy.py  round trips of a connection
 `python -m bench.grade URL` plays the course grader against any URL:
     grader.py          what is checked
     service.py         how it is asked

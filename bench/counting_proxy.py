@@ -8,12 +8,16 @@ The handshake of TCP itself is one more per connection, and not counted here.
 """
 
 import contextlib
+import select
 import selectors
 import socket
 import threading
 from collections.abc import Iterator
 
 CHUNK_BYTES = 1 << 16
+PAUSE_SECONDS = 0.005
+"""What a client sends without a longer pause is passed on in one piece: else the server could
+answer its beginning first, and one turn would count as two."""
 LOOPBACK = "127.0.0.1"
 
 
@@ -53,7 +57,7 @@ class CountingProxy:
                 for key, _ in selector.select():
                     assert isinstance(key.fileobj, socket.socket)
                     try:
-                        data = key.fileobj.recv(CHUNK_BYTES)
+                        data = _received(key.fileobj, whole=key.fileobj is client)
                     except ConnectionError:
                         return
                     if not data:
@@ -62,6 +66,17 @@ class CountingProxy:
                         self.round_trips += 1
                     last_speaker = key.fileobj
                     key.data.sendall(data)
+
+
+def _received(source: socket.socket, whole: bool) -> bytes:
+    """What there is to read; `whole`: and all that follows at once. Empty at the end."""
+    data = source.recv(CHUNK_BYTES)
+    while whole and data and select.select([source], [], [], PAUSE_SECONDS)[0]:
+        more = source.recv(CHUNK_BYTES)
+        if not more:
+            break
+        data += more
+    return data
 
 
 @contextlib.contextmanager

@@ -7,36 +7,30 @@ make a context per connection.
 
 import contextlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import redis
 from pymysql.cursors import DictCursor
 
-from bench.contenders import (
-    INSERT,
-    INSERT_VALUES,
-    SELECT,
-    TTL_SECONDS,
-    Call,
-    Contender,
-    Hero,
-    connect,
-)
+from bench.contenders import CACHED_FLOWS, Call, Contender, Environment
+from bench.flows import INSERT_UNCACHED, UNCACHED, Row
+from bench.raw import SELECT, TTL_SECONDS, connect, insert_statement
 
 
 class Template(Contender):
     name = "template"
     redis_database = 0
     waits = True
+    flows = (*CACHED_FLOWS, UNCACHED, INSERT_UNCACHED)
 
     def read(self, ids: Sequence[int], use_cache: bool) -> Call:
         body = json.dumps({"REQUEST": "read", "SQLS": list(ids)})
         return lambda: self._read(body, use_cache)
 
-    def write(self, rows: Sequence[Hero], use_cache: bool) -> Call:
+    def insert(self, table: str, rows: Sequence[Row], use_cache: bool) -> Call:
         body = json.dumps({"REQUEST": "write", "SQLS": list(rows)})
-        return lambda: self._write(body, use_cache)
+        return lambda: self._insert(body, use_cache)
 
     def _read(self, body: str, use_cache: bool) -> str:
         found = []
@@ -54,11 +48,11 @@ class Template(Contender):
                 found.append(row)
         return json.dumps({"statusCode": 200, "body": found})
 
-    def _write(self, body: str, use_cache: bool) -> str:
+    def _insert(self, body: str, use_cache: bool) -> str:
         with self._connections() as (database, cache):
             for row in json.loads(body)["SQLS"]:
                 with database.cursor() as cursor:
-                    cursor.execute(INSERT + INSERT_VALUES, list(row.values()))
+                    cursor.execute(insert_statement("heroes", [row]), list(row.values()))
                     new_id = cursor.lastrowid
                 database.commit()
                 if use_cache:
@@ -73,8 +67,8 @@ class Template(Contender):
         database.close()
         cache.close()
 
-    def rows(self, answer: Any) -> list[Hero]:
-        body: list[Hero] = json.loads(answer)["body"]
+    def rows(self, answer: Any) -> list[Row]:
+        body: list[Row] = json.loads(answer)["body"]
         return body
 
 
@@ -82,8 +76,8 @@ class Kept(Template):
     name = "kept"
     redis_database = 3
 
-    def __init__(self, environment: Mapping[str, str]) -> None:
-        super().__init__(environment)
+    def __init__(self, environment: Environment, name: str = "") -> None:
+        super().__init__(environment, name)
         self._stack = contextlib.ExitStack()
         self._kept = self._stack.enter_context(super()._connections())
 
