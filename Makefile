@@ -1,7 +1,7 @@
 # `make run` and `make test` each work as the first command on a bare machine.
 
 .DEFAULT_GOAL := help
-.PHONY: help run up down clean test lint bench grade install
+.PHONY: help run up down clean test soak lint bench grade install
 
 # `exec`, so that a signal to make reaches Python and no shell stands between them.
 IN_VENV := exec .venv/bin/python -m
@@ -25,6 +25,10 @@ clean: ## down, then remove the servers' data and the tools' caches
 
 test: install ## the tests, on servers of their own; ARGS go to pytest
 	@$(IN_VENV) pytest $(ARGS)
+
+MINUTES ?= 10
+soak: install ## requests and faults for MINUTES (10), then what was stale, lost or doubled
+	@$(IN_VENV) tests.history --minutes $(MINUTES)
 
 lint: install ## format, lint, types
 	@$(IN_VENV) ruff format --check .

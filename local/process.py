@@ -41,6 +41,7 @@ class Server(ABC):
     """
 
     title: ClassVar[str]
+    address: ClassVar[str] = LOOPBACK
     start_timeout_seconds: ClassVar[float] = 60.0
 
     def __init__(self, home: Path, port: int | None = None, arguments: Sequence[str] = ()) -> None:
@@ -134,14 +135,15 @@ class Server(ABC):
 
     def _choose_port(self) -> int:
         if self._asked_port is not None:
-            if not port_is_free(self._asked_port):
+            if not port_is_free(self._asked_port, self.address):
                 taken = f"port {self._asked_port} is taken by another program"
                 raise ServerError(f"{self.title}: {taken}")
             return self._asked_port
         last = self._remembered("port")
-        if last is not None and port_is_free(last):
+        if last is not None and port_is_free(last, self.address):
             return last
-        return next(port for port in random.sample(PORTS, len(PORTS)) if port_is_free(port))
+        shuffled = random.sample(PORTS, len(PORTS))
+        return next(port for port in shuffled if port_is_free(port, self.address))
 
     def _launch(self, port: int) -> None:
         # Signals interrupt the main thread alone: in another, no Ctrl-C can come between starting
@@ -215,15 +217,15 @@ def find_program(*names: str) -> str | None:
     return next((found for name in names if (found := shutil.which(name, path=path))), None)
 
 
-def port_is_free(port: int) -> bool:
+def port_is_free(port: int, address: str = LOOPBACK) -> bool:
     """Whether a server could listen on this port of loopback now."""
     with socket.socket() as client:
-        if client.connect_ex((LOOPBACK, port)) == 0:
+        if client.connect_ex((address, port)) == 0:
             return False
     with socket.socket() as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            listener.bind((LOOPBACK, port))
+            listener.bind((address, port))
         except OSError:
             return False
     return True

@@ -35,7 +35,7 @@ class MariaDB(Server):
     def environment(self) -> dict[str, str]:
         """The settings that lead the app here."""
         return {
-            "DB_HOST": LOOPBACK,
+            "DB_HOST": self.address,
             "DB_PORT": str(self.port),
             "DB_USER": self.user,
             "DB_PASS": self.password,
@@ -74,7 +74,7 @@ class MariaDB(Server):
             self._identity,
             *as_user(),
             f"--port={port}",
-            f"--bind-address={LOOPBACK}",
+            f"--bind-address={self.address}",
             "--skip-name-resolve",
             "--socket=mysql.sock",  # in the data folder; its full path could exceed 107 bytes
             f"--init-file={self.home / 'init.sql'}",
@@ -148,7 +148,7 @@ class MariaDB(Server):
         import pymysql
 
         return pymysql.connect(
-            host=LOOPBACK,
+            host=self.address,
             port=self.port,
             user=user,
             password=password,
