@@ -116,8 +116,10 @@ class _Relay:
             return
         if not data:
             self._unwatch(stream)
-        due = max(came + self._one_way, stream.not_before)
-        self._at(due, lambda: self._deliver(stream, data))
+        # The kernel begins to stamp a little after it is asked to, so a later piece can bear an
+        # earlier time than the clock told for the piece before it.
+        stream.not_before = max(came + self._one_way, stream.not_before)
+        self._at(stream.not_before, lambda: self._deliver(stream, data))
 
     def _unwatch(self, stream: _Stream) -> None:
         if self._reading.pop(stream.source.fileno(), None):
