@@ -9,27 +9,24 @@ Lazy loading and write-through call in; `link` carries the commands. One round t
 import hashlib
 import itertools
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from operator import itemgetter
-from typing import Any, cast
-from zlib import crc32
+from typing import Any
 
-from chalicelib import scripts
+from chalicelib import keys, scripts
 from chalicelib.config import Settings
 from chalicelib.db import Generation
-from chalicelib.link import Command, Link, Words
-from chalicelib.tables import TABLES, Column, Integer, Key, Table
+from chalicelib.keys import MAX_KEYS_AN_MGET, Keys
+from chalicelib.line import Command, Words, packed_series
+from chalicelib.link import Link, Sent
+from chalicelib.tables import TABLES, Column, Key, Table
 
 Cell = bytes
 Token = str
 
-BUCKETS = 16
 MAX_CELL_BYTES = 64 * 1024
-MAX_KEYS_A_SCRIPT = 1000
-MAX_KEYS_AN_MGET = 3_900
-"""In a cluster: ElastiCache Serverless takes no command of more than 3,999 words."""
 LEASE_MILLISECONDS = 5_000
 FENCE_MILLISECONDS = 60_000
 DEAD_WRITER_SECONDS = 10
@@ -59,6 +56,7 @@ class Cache:
     def __init__(self, settings: Settings) -> None:
         self.is_configured = bool(settings.redis_url)
         self.link = Link(settings, scripts.ALL, _probe(settings.redis_cluster))
+        self._keys = Keys(settings.redis_cluster)
         ttl = settings.ttl_seconds * 1000
         self._ttl = (max(1, round(ttl * (1 - TTL_JITTER))), round(ttl * 2 * TTL_JITTER))
         # A row that another writer puts in the place of ours must outlive our witness.
@@ -67,12 +65,12 @@ class Cache:
     def leave_hint(self, table: Table, generation: Generation) -> None:
         """Tell containers that cannot ask the database which generation held last."""
         hint = f"{generation.number} {generation.server}"
-        words = ("SET", _hint(table), hint, "PX", HINT_MILLISECONDS)
-        self.link.call([Command(_tag(table, 0), words)], generation.server, wait=False)
+        words = ("SET", keys.hint(table), hint, "PX", HINT_MILLISECONDS)
+        self.link.call([Command(keys.tag(table, 0), words)], generation.server, wait=False)
 
     def hint(self, table: Table) -> Generation | None:
         """The generation that `leave_hint` named last on the server that answers now."""
-        server, found = self.link.ask(Command(_tag(table, 0), ("GET", _hint(table))))
+        server, found = self.link.ask(Command(keys.tag(table, 0), ("GET", keys.hint(table))))
         number, _, hinted_server = (found or b"").decode().partition(" ")
         return Generation(int(number), True, server, 0) if hinted_server == server else None
 
@@ -80,16 +78,39 @@ class Cache:
         self, generation: Generation, table: Table, column: Column, values: Sequence[Key]
     ) -> Sequence[Cell | None]:
         """What each value's cell holds, marks included; None where it is absent. One MGET."""
-        keys = _keys(generation, table, column, values)
-        if not self.link.is_cluster:
-            return self.link.call([Command("", ("MGET", *keys))], generation.server)[0]  # type: ignore[no-any-return]
-        groups = self._chunks(values, MAX_KEYS_AN_MGET)
-        commands = [
-            Command(_tag(table, bucket), ("MGET", *[keys[i] for i in positions]))
-            for bucket, positions in groups
+        commands = self._mget(generation, table, column, values)
+        return self._got(values, self.link.call(commands, generation.server))
+
+    def begin_get_many(
+        self, generation: Generation, table: Table, column: Column, values: Sequence[Key]
+    ) -> "Early":
+        """`get_many`, sent before it is waited for. It begins with what only a master does: the
+        server of a kept line may have been made a replica since, and have another's cells."""
+        is_master: Words = ("PEXPIRE", keys.hint(table), HINT_MILLISECONDS)
+        commands = [Command(keys.tag(table, 0), is_master)]
+        commands += self._mget(generation, table, column, values)
+        sent = self.link.begin(commands, generation.server)
+        return Early(generation, sent, lambda replies: self._got(values, replies[1:]))
+
+    def _mget(
+        self, generation: Generation, table: Table, column: Column, values: Sequence[Key]
+    ) -> list[Command]:
+        if series := self._keys.series(generation.number, table, column):
+            return [Command("", packed_series("MGET", *series, values))]  # type: ignore[arg-type]
+        names = self._keys.cells(generation.number, table, column, values)
+        return [
+            Command(keys.tag(table, bucket), ("MGET", *[names[i] for i in positions]))
+            for bucket, positions in self._mget_chunks(values)
         ]
-        replies = self.link.call(commands, generation.server)
-        return _in_order([positions for _, positions in groups], replies)
+
+    def _got(self, values: Sequence[Key], replies: Sequence[Any]) -> Sequence[Cell | None]:
+        if not self.link.is_cluster:
+            return replies[0]  # type: ignore[no-any-return]
+        return _in_order([positions for _, positions in self._mget_chunks(values)], replies)
+
+    def _mget_chunks(self, values: Sequence[Key]) -> list[tuple[int, Sequence[int]]]:
+        most = MAX_KEYS_AN_MGET if self.link.is_cluster else len(values)
+        return self._keys.chunks(values, most)
 
     def lease_many(
         self,
@@ -155,23 +176,46 @@ class Cache:
         self, generation: Generation, table: Table, cells: "Affected", token: Token
     ) -> None:
         """From here to `publish_many` no reader believes or fills these cells."""
+        buckets = [bucket for bucket, _ in self._keys.groups(list(cells.new))]
+        commands = self._fences(generation, table, cells.fenced, buckets, token)
+        self.link.call(commands, generation.server)
+
+    def begin_fence_many(
+        self, generation: Generation, table: Table, fenced: "Fenced", has_new: bool, token: Token
+    ) -> "Early":
+        """The same before it is known which keys the new rows get."""
+        buckets = self._keys.buckets if has_new else ()
+        commands = self._fences(generation, table, fenced, buckets, token)
+        return (
+            Early(generation, self.link.begin(commands, generation.server)) if commands else Early()
+        )
+
+    def _fences(
+        self,
+        generation: Generation,
+        table: Table,
+        fenced: "Fenced",
+        witness_buckets: Sequence[int],
+        token: Token,
+    ) -> list[Command]:
         kinds = {
             column: dict.fromkeys(values, (_kind(table, column),))
-            for column, values in cells.fenced.items()
+            for column, values in fenced.items()
         }
         commands = self._commands(
             scripts.FENCE_MANY, generation, table, kinds, (token, FENCE_MILLISECONDS)
         )
-        for bucket, _ in self._groups(list(cells.new)):
-            witness = _witness(table, bucket, token)
+        for bucket in witness_buckets:
+            witness = keys.witness(table, bucket, token)
             words: Words = ("SET", witness, token, "PX", self._witness_milliseconds)
-            commands.append(Command(_tag(table, bucket), words))
-        self.link.call(commands, generation.server)
+            commands.append(Command(keys.tag(table, bucket), words))
+        return commands
 
     def publish_many(
         self, generation: Generation, table: Table, cells: "Affected", token: Token
     ) -> None:
-        """Lift our fences: a cell with a value shows it, one with None goes. Store new rows."""
+        """Lift our fences: a cell with a value shows it, one with None goes. Store new rows; where
+        there is nothing else to do nobody waits for that."""
         published = {
             column: {value: (_kind(table, column), _storable(cell)) for value, cell in own.items()}
             for column, own in cells.fenced.items()
@@ -179,14 +223,14 @@ class Cache:
         head = (token, FENCE_MILLISECONDS, *self._ttl, GRAVE_MILLISECONDS)
         commands = self._commands(scripts.PUBLISH_MANY, generation, table, published, head)
         new = {value: cell for value, cell in cells.new.items() if len(cell) <= MAX_CELL_BYTES}
-        keys = _keys(generation, table, table.key, new)
+        names = self._keys.cells(generation.number, table, table.key, new)
         stored = list(new.values())
-        for bucket, positions in self._chunks(list(new)):
-            named = [_witness(table, bucket, token), *[keys[i] for i in positions]]
+        for bucket, positions in self._keys.chunks(list(new)):
+            named = [keys.witness(table, bucket, token), *[names[i] for i in positions]]
             words: Words = ("EVALSHA", _sha1(scripts.STORE_NEW_MANY), len(named), *named)
             words += (token, *self._ttl, *[stored[i] for i in positions])
-            commands.append(Command(_tag(table, bucket), words))
-        self.link.call(commands, generation.server)
+            commands.append(Command(keys.tag(table, bucket), words))
+        self.link.call(commands, generation.server, wait=bool(cells.fenced))
 
     def _run(
         self,
@@ -202,7 +246,7 @@ class Cache:
         """Run `script` on cells of one column; one reply a cell where it replies."""
         commands = self._commands(script, generation, table, {column: arguments}, head)
         replies = self.link.call(commands, generation.server, wait=wait)
-        chunks = self._chunks(list(arguments))
+        chunks = self._keys.chunks(list(arguments))
         return _in_order([positions for _, positions in chunks], replies)
 
     def _commands(
@@ -216,43 +260,56 @@ class Cache:
         """`script` on cells, each with its arguments, behind the `head` they share."""
         values = [value for own in arguments.values() for value in own]
         words = [own for values in arguments.values() for own in values.values()]
-        keys = [
-            key
+        names = [
+            name
             for column, own in arguments.items()
-            for key in _keys(generation, table, column, own)
+            for name in self._keys.cells(generation.number, table, column, own)
         ]
         return [
             Command(
-                _tag(table, bucket),
+                keys.tag(table, bucket),
                 (
                     *("EVALSHA", _sha1(script), len(positions)),
-                    *[keys[i] for i in positions],
+                    *[names[i] for i in positions],
                     *head,
                     *itertools.chain.from_iterable([words[i] for i in positions]),
                 ),
             )
-            for bucket, positions in self._chunks(values)
+            for bucket, positions in self._keys.chunks(values)
         ]
 
-    def _chunks(
-        self, values: Sequence[Key], most: int = MAX_KEYS_A_SCRIPT
-    ) -> list[tuple[int, Sequence[int]]]:
-        """The positions of the values that one command may name, with their bucket."""
-        return [
-            (bucket, positions[start : start + most])
-            for bucket, positions in self._groups(values)
-            for start in range(0, len(positions), most)
-        ]
 
-    def _groups(self, values: Sequence[Key]) -> list[tuple[int, Sequence[int]]]:
-        """The positions of the values that share a server, with their bucket: all of them, but in
-        a cluster those of a bucket."""
-        if not self.link.is_cluster:
-            return [(0, range(len(values)))] if values else []
-        positions: dict[int, list[int]] = {}
-        for position, value in enumerate(values):
-            positions.setdefault(_bucket(value), []).append(position)
-        return list(positions.items())
+Fenced = Mapping[Column, Mapping[Key, Cell | None]]
+
+
+class Early:
+    """What a verb sent under a generation before it was known whether that one still holds."""
+
+    def __init__(
+        self,
+        generation: Generation | None = None,
+        sent: Sent | None = None,
+        result: Callable[[Sequence[Any]], Sequence[Any]] = tuple,
+    ) -> None:
+        self._generation = generation
+        self._sent = sent
+        self._result = result
+
+    def wait(self, held: Generation) -> Sequence[Any] | None:
+        """What the verb gives; None where nothing was sent under the generation that is `held`.
+        Raises as the verb."""
+        known = self._generation
+        if self._sent is None or known is None:
+            return None
+        if (known.number, known.server) != (held.number, held.server):
+            self.close()
+            return None
+        return self._result(self._sent.wait())
+
+    def close(self) -> None:
+        """Where nobody is interested any more."""
+        if self._sent is not None:
+            self._sent.close()
 
 
 @dataclass(frozen=True)
@@ -260,7 +317,7 @@ class Affected:
     """The cells a write changes. `fenced`, by column: those somebody may read or fill meanwhile,
     each with the row's new JSON, or None for what just goes. `new`: rows nobody else knows of."""
 
-    fenced: Mapping[Column, Mapping[Key, Cell | None]] = field(default_factory=dict)
+    fenced: Fenced = field(default_factory=dict)
     new: Mapping[Key, Cell] = field(default_factory=dict)
 
 
@@ -268,40 +325,15 @@ def new_token() -> Token:
     return secrets.token_hex(scripts.TOKEN_LENGTH // 2)
 
 
-def _keys(generation: Generation, table: Table, column: Column, values: Iterable[Key]) -> list[str]:
-    """`{<table>.<bucket>}:<generation>:<column>:<value>`; a bucket's keys share a cluster node."""
-    prefixes = _prefixes(table.name, column.name, generation.number)
-    if isinstance(column.type, Integer):
-        return [f"{prefixes[value % BUCKETS]}{value}" for value in cast(Iterable[int], values)]
-    return [f"{prefixes[_bucket(value)]}{value}" for value in values]
-
-
-@lru_cache(maxsize=64)
-def _prefixes(table: str, column: str, generation: int) -> tuple[str, ...]:
-    return tuple(f"{{{table}.{bucket}}}:{generation}:{column}:" for bucket in range(BUCKETS))
-
-
-def _bucket(value: Key) -> int:
-    return (value if isinstance(value, int) else crc32(value.encode())) % BUCKETS
-
-
-def _hint(table: Table) -> str:
-    return f"{{{_tag(table, 0)}}}:generation"
-
-
 def _probe(is_cluster: bool) -> list[Command]:
     """Writes to each server that holds cells, and leaves nothing."""
-    tags = [_tag(table, bucket) for table in TABLES.values() for bucket in range(BUCKETS)]
+    buckets = Keys(is_cluster).buckets
+    tags = [keys.tag(table, bucket) for table in TABLES.values() for bucket in buckets]
     return [
         Command(tag, words)
         for tag in (tags if is_cluster else tags[:1])
-        for key in [f"{{{tag}}}:probe"]
-        for words in (("SET", key, "", "PX", 1000), ("DEL", key))
+        for words in (("SET", keys.probe(tag), "", "PX", 1000), ("DEL", keys.probe(tag)))
     ]
-
-
-def _witness(table: Table, bucket: int, token: Token) -> str:
-    return f"{{{_tag(table, bucket)}}}:witness:{token}"
 
 
 def _kind(table: Table, column: Column) -> str:
@@ -321,10 +353,6 @@ def _in_order(groups: Iterable[Sequence[int]], replies: Sequence[Any]) -> list[A
 @lru_cache
 def _sha1(script: str) -> str:
     return hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
-
-
-def _tag(table: Table, bucket: int) -> str:
-    return f"{table.name}.{bucket}"
 
 
 def _storable(cell: Cell | None) -> Cell:

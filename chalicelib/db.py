@@ -176,6 +176,11 @@ class Transaction:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._opening = [sql.START]
+        self._meanwhile: Callable[[], None] | None = None
+
+    def meanwhile(self, work: Callable[[], None]) -> None:
+        """Do this while the database works on the first statements. It must not raise."""
+        self._meanwhile = work
 
     def switch_off(self, table: Table) -> None:
         """Take the cache of `table` out of use, together with the first change."""
@@ -252,7 +257,8 @@ class Transaction:
     def _run(self, *statements: Statement) -> list[Answer]:
         """The answers to `statements`, which the transaction's opening precedes once."""
         opening, self._opening = self._opening, []
-        return self._connection.batch([*opening, *statements])[len(opening) :]
+        meanwhile, self._meanwhile = self._meanwhile, None
+        return self._connection.batch([*opening, *statements], meanwhile)[len(opening) :]
 
 
 class _NoGeneration(Exception):

@@ -7,6 +7,7 @@ memory of the old one has gone before it is acknowledged.
 """
 
 import logging
+import threading
 import time
 from dataclasses import dataclass
 
@@ -37,27 +38,44 @@ class Generations:
         self._database = database
         self._cache = cache
         self._memory: dict[str, _Memory] = {}
+        self._refreshing = threading.Lock()
 
     def current(self, table: Table) -> Generation:
-        """The generation to read under; one SELECT when memory has run out. While the database
-        cannot be asked the last one known holds: nobody can commit a raise to a database that is
-        away. A container that knows none takes the hint that others left in Redis. Raises
+        """The generation to read under; one SELECT when memory has run out, however many threads
+        need it. While the database cannot be asked the last one known holds, here or by the hint
+        that others left in Redis: nobody can commit a raise to a database that is away. Raises
         DatabaseUnavailable where there is none."""
         memory = self._memory.get(table.name)
-        asked = time.monotonic()
-        if memory is not None and asked < memory.valid_until:
+        if memory is None:
+            return self._ask(table, None)
+        if time.monotonic() < memory.valid_until:
             return memory.generation
+        with self._refreshing:
+            memory = self._memory.get(table.name)
+            if memory is not None and time.monotonic() < memory.valid_until:
+                return memory.generation
+            return self._ask(table, memory)
+
+    def _ask(self, table: Table, memory: _Memory | None) -> Generation:
+        asked = time.monotonic()
         try:
             generation = self._database.generation(table, REFRESH_TIMEOUT_SECONDS)
             if memory is not None:
                 self._leave_hint(table, generation)  # again: Redis may have lost it
         except DatabaseUnavailable as error:
-            last_known = memory.generation if memory else self._hint(table)
             log.warning("the generation of %s was not to be had at once: %s", table.name, error)
+            last_known = self._last_known(table, memory)
             generation = last_known or self._database.generation(table)
             asked = time.monotonic() if last_known else asked
         self.saw(table, generation, asked)
         return generation
+
+    def _last_known(self, table: Table, memory: _Memory | None) -> Generation | None:
+        """The later of what this container remembers, which may have slept since, and the hint."""
+        hint = self._hint(table)
+        if memory is None or (hint is not None and hint.number > memory.generation.number):
+            return hint
+        return memory.generation
 
     def saw(self, table: Table, generation: Generation, asked: float) -> float:
         """Remember what the database said to a question put at `asked`; when its number was first
@@ -71,8 +89,15 @@ class Generations:
         self._memory[table.name] = memory
         return memory.first_seen
 
-    def knows(self, table: Table) -> bool:
-        return table.name in self._memory
+    def remembered(self, table: Table) -> Generation | None:
+        """The last one known, however long ago: not to be believed before it was asked for."""
+        memory = self._memory.get(table.name)
+        return memory.generation if memory else None
+
+    def is_due(self, table: Table) -> bool:
+        """Whether `current` will ask the database."""
+        memory = self._memory.get(table.name)
+        return memory is None or time.monotonic() >= memory.valid_until
 
     def forget(self, table: Table) -> None:
         """Ask again at the next call."""

@@ -8,9 +8,10 @@ nothing. `storage` calls in.
 import logging
 import time
 from collections.abc import Sequence
-from typing import Protocol
+from contextlib import closing
+from typing import NamedTuple, Protocol
 
-from chalicelib.cache import Cache, Cell, new_token
+from chalicelib.cache import Cache, Cell, Early, new_token
 from chalicelib.db import Generation
 from chalicelib.errors import AnotherServer, CacheUnavailable, DatabaseUnavailable
 from chalicelib.generations import Generations
@@ -24,6 +25,14 @@ POLL_SECONDS = (0.001, 0.002, 0.004, 0.008, 0.016, 0.019)
 """How long a reader waits, in steps, for another one that fills a cell: 50 ms in all."""
 
 Cells = dict[Key, Cell]
+
+
+class Found(NamedTuple):
+    """The cell of each value, None where no row has it; and, where every one was in the cache, all
+    of them with commas between."""
+
+    cells: Sequence[Cell | None]
+    joined: bytes = b""
 
 
 class Loader(Protocol):
@@ -42,24 +51,34 @@ class LazyLoading:
         self._generations = generations
         self._recovery = recovery
 
-    def get_many(
-        self, table: Table, column: Column, values: Sequence[Key]
-    ) -> Sequence[Cell | None]:
-        """The cell of each of the (distinct) `values`, None where no row has it, in order. One
-        MGET when all hit. Raises DatabaseUnavailable, TooLarge; never for the cache's sake."""
-        generation = self._generation(table)
-        if generation is None:
-            cells = self._load(table, column, values)
-            return [cells.get(value) for value in values]
-        try:
-            stored = self._cache.get_many(generation, table, column, values)
-            if None not in stored and MARK not in b"".join(stored):  # type: ignore[arg-type]
-                return stored
-            cells = self._complete(generation, table, column, values, stored)
-        except CacheUnavailable as error:
-            self._answer_without(table, generation, error)
-            cells = self._load(table, column, values)
-        return [cells.get(value) for value in values]
+    def get_many(self, table: Table, column: Column, values: Sequence[Key]) -> Found:
+        """The cells of the (distinct) `values`. One MGET when all hit. Raises
+        DatabaseUnavailable, TooLarge; never for the cache's sake."""
+        with closing(self._ask_early(table, column, values)) as early:
+            generation = self._generation(table)
+            if generation is None:
+                return _found(values, self._load(table, column, values))
+            try:
+                stored = early.wait(generation)
+                if stored is None:
+                    stored = self._cache.get_many(generation, table, column, values)
+                if None not in stored:
+                    joined = b",".join(stored)  # type: ignore[arg-type]
+                    if MARK not in joined:
+                        return Found(stored, joined)
+                cells = self._complete(generation, table, column, values, stored)
+            except CacheUnavailable as error:
+                self._answer_without(table, generation, error)
+                cells = self._load(table, column, values)
+            return _found(values, cells)
+
+    def _ask_early(self, table: Table, column: Column, values: Sequence[Key]) -> Early:
+        """Where the database is to be asked for the generation, the MGET need not wait for the
+        answer: that it still holds then means that it held all the while."""
+        last_known = self._generations.remembered(table)
+        if last_known is None or not last_known.enabled or not self._generations.is_due(table):
+            return Early()
+        return self._cache.begin_get_many(last_known, table, column, values)
 
     def _generation(self, table: Table) -> Generation | None:
         """The one to read under, None where the cache is not to be used."""
@@ -141,3 +160,7 @@ class LazyLoading:
             self._generations.use_server(table, generation, error.server)
         else:
             self._recovery.start()
+
+
+def _found(values: Sequence[Key], cells: Cells) -> Found:
+    return Found([cells.get(value) for value in values])

@@ -80,6 +80,8 @@ class Answer(NamedTuple):
 class Connection(pymysql.connections.Connection):
     """The driver's connection, prepared in one statement, with the few verbs `db` uses."""
 
+    _meanwhile: Callable[[], None] | None = None
+
     def set_character_set(self, charset: str, collation: str | None = None) -> None:
         is_mariadb = "MariaDB" in self.get_server_info()  # type: ignore[no-untyped-call]
         isolation = "tx_isolation" if is_mariadb else "transaction_isolation"
@@ -87,6 +89,9 @@ class Connection(pymysql.connections.Connection):
         self.encoding = "utf8"
 
     def _read_query_result(self, unbuffered: bool = False) -> int | None:
+        meanwhile, self._meanwhile = self._meanwhile, None
+        if meanwhile:
+            meanwhile()
         self._result: Any = None
         result: Any = RowReader(self)
         result.read()
@@ -102,11 +107,18 @@ class Connection(pymysql.connections.Connection):
     def rows(self, statement: Statement) -> Sequence[Any]:
         return self.batch([statement])[0].rows
 
-    def batch(self, statements: Sequence[Statement]) -> list[Answer]:
-        """Run these one after the other, up to the first that fails: one round trip."""
+    def batch(
+        self, statements: Sequence[Statement], meanwhile: Callable[[], None] | None = None
+    ) -> list[Answer]:
+        """Run these one after the other, up to the first that fails: one round trip. `meanwhile`,
+        which must not raise, is called when they have been sent and before answers are read."""
         cursor = self.cursor()
         text = ";".join(text for text, _ in statements)
-        cursor.execute(text, [value for _, values in statements for value in values])
+        self._meanwhile = meanwhile
+        try:
+            cursor.execute(text, [value for _, values in statements for value in values])
+        finally:
+            self._meanwhile = None
         answers = [Answer(cursor.fetchall(), int(cursor.lastrowid or 0))]
         while cursor.nextset():
             answers.append(Answer(cursor.fetchall(), int(cursor.lastrowid or 0)))

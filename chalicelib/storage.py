@@ -18,7 +18,7 @@ from chalicelib.errors import DatabaseUnavailable, TooLarge
 from chalicelib.generations import Generations
 from chalicelib.lazy_loading import LazyLoading
 from chalicelib.recovery import Recovery
-from chalicelib.tables import Column, Key, Row, Table
+from chalicelib.tables import NO_KEY, Column, Key, Row, Table
 from chalicelib.write_through import WriteThrough
 
 log = logging.getLogger("herocache.storage")
@@ -35,11 +35,11 @@ MAX_RESULT_BYTES = 6_000_000
 
 @dataclass(frozen=True)
 class Rows:
-    """`cells` joined with commas are the rows as JSON, in the order asked; `missing` are the values
-    no row has, each once."""
+    """`json`: the rows as JSON objects with commas between, in the order asked; `missing`: the
+    values no row has, each once."""
 
-    cells: Sequence[Cell]
-    missing: Sequence[Key]
+    json: bytes
+    missing: Sequence[Key] = ()
 
 
 class Storage:
@@ -60,18 +60,18 @@ class Storage:
         lookup every row with that value, by key. Lazy loading: one MGET, and one SELECT for what
         it missed. Raises TooLarge, DatabaseUnavailable."""
         if not values:
-            return Rows((), ())
-        unique = list(dict.fromkeys(values))
+            return Rows(b"")
+        is_distinct = len(set(values)) == len(values)
+        unique = values if is_distinct else list(dict.fromkeys(values))
         if use_cache:
-            cells = self._lazy_loading.get_many(table, column, unique)
+            cells, joined = self._lazy_loading.get_many(table, column, unique)
+            if joined and is_distinct:
+                return Rows(joined)
+            found = {value: cell for value, cell in zip(unique, cells) if cell}
         else:
-            loaded = self._load_from_replica(table, column, unique)
-            cells = [loaded.get(value) for value in unique]
-        if len(unique) == len(values) and None not in cells:
-            return Rows(cells, ())  # type: ignore[arg-type]
-        found = {value: cell for value, cell in zip(unique, cells) if cell is not None}
+            found = self._load_from_replica(table, column, unique)
         return Rows(
-            [found[value] for value in values if value in found],
+            b",".join([found[value] for value in values if value in found]),
             [value for value in unique if value not in found],
         )
 
@@ -89,7 +89,8 @@ class Storage:
             change = transaction.write_many(table, rows)
             return change, [row[0] for row in change.after]
 
-        return self._change(table, apply, use_cache, idempotency_key, ("write", rows))
+        new_rows = rows if all(row[0] == NO_KEY for row in rows) else ()
+        return self._change(table, apply, use_cache, idempotency_key, ("write", rows), new_rows)
 
     def delete(self, table: Table, keys: Sequence[Key], idempotency_key: str = "") -> Sequence[Key]:
         """Delete the rows with these keys, all or none; the keys that existed, in the order of
@@ -111,11 +112,12 @@ class Storage:
         store: bool,
         idempotency_key: str,
         request: object,
+        new_rows: Sequence[Row] = (),
     ) -> Sequence[Key]:
         """The keys `apply` answers with; or, where `idempotency_key` was seen before, those that
         it answered with then. Key and answer commit with the rows."""
-        fingerprint = hashlib.sha256(repr((table.name, request)).encode()).hexdigest()
         answer: Sequence[Key] = ()
+        fingerprint = _fingerprint(table, request) if idempotency_key else ""
 
         def once(transaction: Transaction) -> Change:
             nonlocal answer
@@ -129,7 +131,9 @@ class Storage:
                 transaction.record(idempotency_key, json.dumps(answer))
             return change
 
-        self._write_through.change(table, once, store=store)
+        self._write_through.change(
+            table, once, store=store, new_rows=() if idempotency_key else new_rows
+        )
         if idempotency_key and random.random() < PRUNE_SHARE:
             self._prune_claims()
         return answer
@@ -173,6 +177,10 @@ class Storage:
                 " fewer values at a time"
             )
         return _cells(table, column, rows)
+
+
+def _fingerprint(table: Table, request: object) -> str:
+    return hashlib.sha256(repr((table.name, request)).encode()).hexdigest()
 
 
 def _cells(table: Table, column: Column, rows: Iterable[Row]) -> dict[Key, Cell]:

@@ -37,6 +37,11 @@ class Integer:
     minimum: int
     maximum: int
 
+    @cached_property
+    def width(self) -> int:
+        """The most characters a value takes."""
+        return max(len(str(self.minimum)), len(str(self.maximum)))
+
     def parse(self, value: object) -> int:
         number = value
         if type(value) is str and _INTEGER_TEXT.fullmatch(value):

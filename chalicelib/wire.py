@@ -302,12 +302,11 @@ _EXACT = json.JSONDecoder(
 
 def reply_rows(rows: Rows) -> Reply:
     """Raises TooLarge when Lambda could not send it."""
-    size = sum(map(len, rows.cells))
+    size = len(rows.json)
     if size > MAX_RESULT_BYTES:
         _refuse_result(size)
-    body = b",".join(rows.cells).decode()
     missing = f',"missing":{_json(rows.missing)}' if rows.missing else ""
-    text = f'{{"statusCode":200,"body":[{body}]{missing}}}'
+    text = f'{{"statusCode":200,"body":[{rows.json.decode()}]{missing}}}'
     if len(text) > _SURELY_SMALL_CHARACTERS and (size := len(json.dumps(text))) > MAX_RESULT_BYTES:
         _refuse_result(size)
     return Reply(text)

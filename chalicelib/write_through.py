@@ -7,9 +7,9 @@ table's cache out of use in its own transaction. `storage` calls in.
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from chalicelib.cache import Affected, Cache, Cell, new_token
+from chalicelib.cache import Affected, Cache, Cell, Early, Token, new_token
 from chalicelib.db import Change, Database, Generation, Transaction
 from chalicelib.errors import (
     AnotherServer,
@@ -19,7 +19,7 @@ from chalicelib.errors import (
 )
 from chalicelib.generations import Generations
 from chalicelib.recovery import Recovery
-from chalicelib.tables import Column, Key, Table
+from chalicelib.tables import Column, Key, Row, Table
 
 log = logging.getLogger("herocache.write_through")
 
@@ -35,11 +35,15 @@ class WriteThrough:
         self._generations = generations
         self._recovery = recovery
 
-    def change(self, table: Table, apply: Apply, *, store: bool) -> Change:
+    def change(
+        self, table: Table, apply: Apply, *, store: bool, new_rows: Sequence[Row] = ()
+    ) -> Change:
         """Commit what `apply` does to `table`; every read that starts after this has returned
         sees it. With `store` the new rows are in the cache too, else they are just not stale
-        there. Raises DatabaseUnavailable, OutcomeUnknown, and whatever `apply` raises."""
-        if not self._generations.knows(table):
+        there. Where `apply` does nothing but insert rows without keys, `new_rows` are these:
+        their fences are set while the database works. Raises DatabaseUnavailable,
+        OutcomeUnknown, and whatever `apply` raises."""
+        if not self._generations.remembered(table):
             self._introduce(table)
         token = new_token()
         asked = time.monotonic()
@@ -48,11 +52,22 @@ class WriteThrough:
 
         def with_fences(transaction: Transaction) -> Change:
             nonlocal affected, held
-            change = apply(transaction)
-            held = change.generation
-            affected = _affected(table, change, store) if self._is_cached(held) else Affected()
-            if affected != Affected():
-                self._cache.fence_many(held, table, affected, token)
+            early = Early()
+
+            def fence_early() -> None:
+                nonlocal early
+                early = self._fence_early(table, new_rows, store, token)
+
+            if new_rows:
+                transaction.meanwhile(fence_early)
+            try:
+                change = apply(transaction)
+                held = change.generation
+                affected = _affected(table, change, store) if self._is_cached(held) else Affected()
+                if affected != Affected() and early.wait(held) is None:
+                    self._cache.fence_many(held, table, affected, token)
+            finally:
+                early.close()
             return change
 
         def without_cache(transaction: Transaction) -> Change:
@@ -87,6 +102,19 @@ class WriteThrough:
         except CacheUnavailable as error:
             log.info("the cache of %s stays without a server: %s", table.name, error)
 
+    def _fence_early(
+        self, table: Table, new_rows: Sequence[Row], store: bool, token: Token
+    ) -> Early:
+        """Send the fences that new rows need, under the generation that will probably be held.
+        Called once their INSERT is on its way: a fence that grows old before its transaction has
+        its locks would be settled too soon."""
+        generation = self._generations.remembered(table)
+        if generation is None or not self._is_cached(generation):
+            return Early()
+        return self._cache.begin_fence_many(
+            generation, table, _lookups(table, new_rows), store, token
+        )
+
     def _is_cached(self, generation: Generation) -> bool:
         """Whether some reader may believe cells under this generation. Where this container has
         no Redis but others have, it must not write behind their backs: the fence fails."""
@@ -102,6 +130,10 @@ class WriteThrough:
         try:
             self._cache.publish_many(generation, table, affected, token)
         except CacheUnavailable as error:
+            if not affected.fenced:
+                log.info("new rows of %s are not in the cache: %s", table.name, error)
+                self._recovery.start()
+                return generation
             log.warning("the cache of %s is switched off: %s", table.name, error)
             self._recovery.start()
             return self._switched_off(table)
@@ -130,11 +162,15 @@ def _affected(table: Table, change: Change, store: bool) -> Affected:
             rows[row[0]] = table.encode(row) if store else None
         elif store:
             new[row[0]] = table.encode(row)
-    fenced: dict[Column, dict[Key, Cell | None]] = {table.key: rows} if rows else {}
-    for column in table.lookup_columns:
-        position = table.positions[column.name]
-        shown: dict[Key, Cell | None]
-        shown = dict.fromkeys((row[position] for row in (*change.before, *change.after)), None)
-        if shown:
-            fenced[column] = shown
-    return Affected(fenced, new)
+    fenced = {table.key: rows} if rows else {}
+    return Affected(fenced | _lookups(table, (*change.before, *change.after)), new)
+
+
+def _lookups(table: Table, rows: Sequence[Row]) -> dict[Column, dict[Key, Cell | None]]:
+    """The cells of lookups that show one of `rows`."""
+    if not rows:
+        return {}
+    return {
+        column: dict.fromkeys([row[table.positions[column.name]] for row in rows])
+        for column in table.lookup_columns
+    }

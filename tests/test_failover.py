@@ -412,4 +412,4 @@ def test_a_row_stored_late_does_not_come_back_over_a_newer_one(
     monkeypatch.setattr(Cache, "publish_many", late)
     [id] = slow.write(HEROES, [(0, *old)], True)
 
-    assert b"new" in quick.read(HEROES, HEROES.key, [id], True).cells[0]
+    assert b"new" in quick.read(HEROES, HEROES.key, [id], True).json

@@ -16,13 +16,15 @@ MODULES = {
 OURS = {"app", "chalicelib", "local", "tests", "bench", "seed"}
 
 ONLY_IMPORTERS = {
-    "redis": {"chalicelib.link"},
-    "hiredis": {"chalicelib.link"},
+    "redis": {"chalicelib.link", "chalicelib.line"},
+    "hiredis": {"chalicelib.line"},
     "pymysql": {"chalicelib.mysql", "chalicelib.row_reader"},  # its second half
     "chalicelib.row_reader": {"chalicelib.mysql"},
     "chalicelib.mysql": {"chalicelib.db"},
     "chalicelib.sql": {"chalicelib.db", "chalicelib.mysql"},
     "chalicelib.link": {"chalicelib.cache"},
+    "chalicelib.line": {"chalicelib.cache", "chalicelib.link"},
+    "chalicelib.keys": {"chalicelib.cache"},
     "boto3": {"chalicelib.data_api", "chalicelib.ingest", "chalicelib.config"},
     "chalice": {"app", "chalicelib.handlers"},
 }
@@ -36,7 +38,8 @@ ONE_WAY = (
     {"chalicelib.recovery", "chalicelib.generations"},
     {"chalicelib.cache", "chalicelib.db"},
     {"chalicelib.link", "chalicelib.mysql"},
-    {"chalicelib.pool", "chalicelib.row_reader", "chalicelib.scripts", "chalicelib.sql"},
+    {"chalicelib.line", "chalicelib.pool", "chalicelib.row_reader"},
+    {"chalicelib.keys", "chalicelib.scripts", "chalicelib.sql"},
     {"chalicelib.config", "chalicelib.tables"},
     {"chalicelib.errors", "chalicelib"},
 )

@@ -15,6 +15,7 @@ OUTAGE = replace(REPLACES, faults=Faults(outages=1))
 FAILOVER = replace(REPLACES, faults=Faults(failovers=1))
 NEW_ROW = World(writes=(("insert", 0), ("delete", 0)), rows=(0,), readers=1)
 LOOKUP = World(writes=(("replace", 0), ("replace", 1)), rows=(1, 1), readers=1)
+NEW_IN_LOOKUP = World(writes=(("insert", 0), ("replace", 1)), rows=(0, 1), readers=1)
 
 WORLDS = {
     "a flush": replace(REPLACES, faults=Faults(flushes=1)),
@@ -22,8 +23,14 @@ WORLDS = {
     "a flush and a crash, two readers": World(faults=Faults(flushes=1, crashes=1), converges=False),
     "an outage": OUTAGE,
     "a failover": FAILOVER,
+    "a crash, a flush and an outage": replace(
+        REPLACES, faults=Faults(crashes=1, flushes=1, outages=1), converges=False
+    ),
     "a new row that is deleted, a flush": replace(NEW_ROW, faults=Faults(flushes=1)),
     "two rows of one lookup, a crash": replace(LOOKUP, faults=Faults(crashes=1)),
+    "a new row in a lookup, a crash": replace(NEW_IN_LOOKUP, faults=Faults(crashes=1)),
+    "a new row in a lookup, a flush": replace(NEW_IN_LOOKUP, faults=Faults(flushes=1)),
+    "a new row in a lookup, an outage": replace(NEW_IN_LOOKUP, faults=Faults(outages=1)),
 }
 
 WITHOUT = {
@@ -33,6 +40,14 @@ WITHOUT = {
     "wait": replace(OUTAGE, converges=False),
     "server_check": replace(FAILOVER, converges=False),
     "append": replace(LOOKUP, faults=Faults(crashes=1)),
+    "own_fence_check": REPLACES,
+    "settle_check": REPLACES,
+    "settle_waits": replace(REPLACES, faults=Faults(crashes=1)),
+    "raise_unpublished": replace(OUTAGE, faults=Faults(outages=1, flushes=1), converges=False),
+    "hold_generation": replace(OUTAGE, converges=False),
+    "witness": NEW_ROW,
+    "only_absent": NEW_ROW,
+    "grave": NEW_ROW,
 }
 
 

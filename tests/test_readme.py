@@ -16,9 +16,10 @@ from typing import Any
 
 import pytest
 
-from chalicelib import cache, errors, generations, link, recovery, storage, tables, wire
+from chalicelib import cache, errors, generations, recovery, storage, tables, wire
 from chalicelib.config import Settings
 from chalicelib.errors import ConfigurationError, HerocacheError
+from chalicelib.line import TIMEOUT_SECONDS
 from local.app import FIRST_PORT
 from local.servers import MariaDB
 from local.services import fill_empty_tables
@@ -386,7 +387,7 @@ def test_the_figures_in_the_text_are_those_of_the_code() -> None:
     for words in (
         f"Python {python} or newer",
         f"`make run` starts with {heroes} heroes",
-        f"Each wait for Redis ends after {link.TIMEOUT_SECONDS:g} s",
+        f"Each wait for Redis ends after {TIMEOUT_SECONDS:g} s",
         f"until it answered {recovery.GOOD_PROBES} probes",
         f"write meanwhile takes {generations.MEMORY_SECONDS:g} s longer",
         f"the first free one from {FIRST_PORT}",

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from redis.crc import key_slot
 
-from chalicelib import link
+from chalicelib import line
 from tests.client import InProcess, Row, as_stored, hero, heroes
 from tests.conftest import Configure
 from tests.topologies import (
@@ -38,7 +38,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Topology]:
 @pytest.fixture(autouse=True)
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """How long a busy machine takes is not what these tests are about."""
-    monkeypatch.setattr(link, "TIMEOUT_SECONDS", 5)
+    monkeypatch.setattr(line, "TIMEOUT_SECONDS", 5)
 
 
 def warmed(witness: Witness, configure: Configure, topology: Topology) -> InProcess:
@@ -92,18 +92,18 @@ def is_cached(service: InProcess, witness: Witness) -> bool:
 def sent(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Sequence[Any]]]:
     """What goes to servers and comes from them, in order: "send" or "receive", and the commands."""
     log: list[tuple[str, Sequence[Any]]] = []
-    send, receive = link._Node.send, link._Node.receive
+    send, receive = line.Node.send, line.Node.receive
 
-    def logged_send(node: link._Node, commands: Sequence[link.Words]) -> None:
+    def logged_send(node: line.Node, commands: Sequence[line.Words]) -> None:
         log.append(("send", commands))
         send(node, commands)
 
-    def logged_receive(node: link._Node, count: int) -> list[Any]:
+    def logged_receive(node: line.Node, count: int) -> list[Any]:
         log.append(("receive", ()))
         return receive(node, count)
 
-    monkeypatch.setattr(link._Node, "send", logged_send)
-    monkeypatch.setattr(link._Node, "receive", logged_receive)
+    monkeypatch.setattr(line.Node, "send", logged_send)
+    monkeypatch.setattr(line.Node, "receive", logged_receive)
     return log
 
 

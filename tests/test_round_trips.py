@@ -64,6 +64,47 @@ def service(witness: Witness, sent: RoundTrips) -> InProcess:
     return service
 
 
+class Overlap:
+    """Lets a piece that names `held` on to the database only once Redis has got one that names
+    `awaited`: whoever waits for the database first does not get far."""
+
+    def __init__(self) -> None:
+        self.happened: list[bool] = []
+        self._held = self._awaited = b"nothing yet"
+        self._came = Event()
+
+    def expect(self, held: bytes, awaited: bytes) -> None:
+        self._held, self._awaited = held, awaited
+
+    def hear_database(self, piece: bytes) -> int:
+        if self._held in piece and not self.happened:
+            self.happened.append(self._came.wait(timeout=2))
+        return PASS
+
+    def hear_redis(self, piece: bytes) -> int:
+        if self._awaited in piece:
+            self._came.set()
+        return PASS
+
+
+@pytest.fixture
+def overlap(
+    service: InProcess, mariadb: MariaDB, redis_server: Redis, configure: Configure
+) -> Iterator[Overlap]:
+    """The service is warm again."""
+    overlap = Overlap()
+    with relaying(mariadb.port) as database, relaying(redis_server.port) as cache:
+        database.judge, cache.judge = overlap.hear_database, overlap.hear_redis
+        configure(DB_PORT=str(database.port), REDIS_URL=f"redis://127.0.0.1:{cache.port}")
+        for _ in range(2):
+            service.read([1])
+        yield overlap
+
+
+def sha1(script: str) -> bytes:
+    return hashlib.sha1(script.encode()).hexdigest().encode()
+
+
 @pytest.fixture
 def values(service: InProcess) -> list[int]:
     return list(range(1, BATCH + 1))
@@ -104,7 +145,37 @@ def test_a_generation_that_was_read_a_while_ago_costs_one_statement_more(
 
     assert sent == [["SELECT cache_generation"]]
     assert spent.statements == 1
-    assert spent.commands == {"mget": 1, "set": 1}, "a hint for those who cannot ask the database"
+    expected = {"pexpire": 1, "mget": 1, "set": 1}
+    assert spent.commands == expected, "also a hint for those who cannot ask the database"
+
+
+def test_cells_are_on_their_way_while_the_database_tells_the_generation(
+    service: InProcess, values: list[int], overlap: Overlap, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(generations, "MEMORY_SECONDS", 0)
+    service.write([hero()])
+    service.read(values)
+    overlap.expect(b"cache_generation", b"MGET")
+
+    assert len(service.read(values).rows) == BATCH
+
+    assert overlap.happened == [True]
+
+
+def test_cells_of_a_generation_that_has_gone_are_not_believed(
+    service: InProcess, witness: Witness, overlap: Overlap, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They came early, the news that they are void came with the generation."""
+    monkeypatch.setattr(generations, "MEMORY_SECONDS", 0)
+    [id] = service.write([hero(name="before")]).ids
+    service.read([id])
+    witness.query("UPDATE cache_generation SET generation = generation + 1")
+    witness.query("UPDATE heroes SET name = 'after' WHERE id = %s", [id])
+    overlap.expect(b"cache_generation", b"MGET")
+
+    assert [row["name"] for row in service.read([id]).rows] == ["after"]
+
+    assert overlap.happened == [True]
 
 
 @by_id_and_by_xp
@@ -156,7 +227,7 @@ def test_nobody_waits_until_what_was_read_is_stored(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """A Redis that goes silent with the last step of a miss is not even noticed."""
-    fill = hashlib.sha1(scripts.FILL_MANY.encode()).hexdigest().encode()
+    fill = sha1(scripts.FILL_MANY)
     heard: list[bool] = []
     is_silent = Event()
 
@@ -198,6 +269,59 @@ def test_new_rows_cost_two_round_trips_to_each_server(
     sent.clear()
     service.read(ids)
     assert len(sent) == (0 if use_cache else 1), "written through, or not"
+
+
+def test_new_rows_are_fenced_while_the_database_inserts_them(
+    service: InProcess, overlap: Overlap
+) -> None:
+    overlap.expect(b"INSERT", sha1(scripts.FENCE_MANY))
+
+    assert len(service.write(heroes(BATCH)).ids) == BATCH
+
+    assert overlap.happened == [True]
+
+
+def test_new_rows_are_fenced_again_where_the_generation_was_raised_meanwhile(
+    service: InProcess, witness: Witness
+) -> None:
+    """Their fences went to cells that nobody reads any more."""
+    [row] = heroes(1)
+    witness.query("UPDATE cache_generation SET generation = generation + 1")
+
+    with witness.spent() as spent:
+        [id] = service.write([row]).ids
+
+    assert spent.cache_round_trips == 4, "fence early, fence, publish, a hint"
+    assert service.read([row["xp"]], BY="xp").rows[-1] == {"id": id, **row}
+
+
+def test_nobody_waits_until_new_rows_without_lookups_are_stored(
+    service: InProcess,
+    redis_server: Redis,
+    configure: Configure,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Nothing that anyone may rely on depends on it."""
+    store = sha1(scripts.STORE_NEW_MANY)
+    is_silent = Event()
+
+    def silence_the_store(piece: bytes) -> int:
+        if store in piece:
+            relay.silence()
+            is_silent.set()
+        return PASS
+
+    with relaying(redis_server.port) as relay:
+        configure(REDIS_URL=f"redis://127.0.0.1:{relay.port}")
+        for _ in range(2):
+            service.read([1], TABLE="products")
+        relay.judge = silence_the_store
+        ids = service.write([PRODUCT] * 10, TABLE="products").ids
+        assert is_silent.wait(timeout=10)
+        relay.end_silence()
+        assert len(service.read(ids, TABLE="products").rows) == 10
+
+    assert "Redis is left alone" not in caplog.text
 
 
 def test_new_rows_that_nobody_could_have_cached_cost_no_redis(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from chalicelib import link
+from chalicelib import line
 from chalicelib.tables import TABLES
 from local.process import find_program
 from tests.certificates import Authority
@@ -53,7 +53,7 @@ def service(
 ) -> InProcess:
     """On an empty table and an empty Redis of this topology, which it has met. Patient: how long
     a busy machine takes is not what these tests are about."""
-    monkeypatch.setattr(link, "TIMEOUT_SECONDS", 5)
+    monkeypatch.setattr(line, "TIMEOUT_SECONDS", 5)
     start_afresh(witness, topology)
     configure(**topology.settings())
     service = InProcess()

@@ -22,7 +22,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from chalicelib.config import Settings
-from chalicelib.link import TIMEOUT_SECONDS
+from chalicelib.line import TIMEOUT_SECONDS
 from chalicelib.mysql import ANSWER_TIMEOUT_SECONDS, LOCK_TIMEOUT_SECONDS
 from tests.history.moments import BEFORE_COMMIT, BEFORE_FILL, BEFORE_PUBLISH
 from tests.history.worker import Answer

@@ -7,11 +7,10 @@ people use today. Each is made once a process and serves requests from then on.
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from chalicelib import cache as cells
 from chalicelib import handlers, scripts
 from chalicelib.cache import Affected, Cache
 from chalicelib.db import Generation
-from chalicelib.link import Command
+from chalicelib.line import Command
 from chalicelib.tables import Table
 from tests.history.alternatives import CommitThenSet, Dogpile
 from tests.history.moments import BEFORE_COMMIT, BEFORE_FILL, BEFORE_PUBLISH
@@ -69,7 +68,9 @@ def without_fences(reach: Reach) -> Invoke:
     ) -> None:
         commands = []
         for column, own in ((table.key, affected.new), *affected.fenced.items()):
-            for key, cell in zip(cells._keys(generation, table, column, own), own.values()):
+            for key, cell in zip(
+                self._keys.cells(generation.number, table, column, own), own.values()
+            ):
                 commands.append(Command("", ("DEL", key) if cell is None else ("SET", key, cell)))
         self.link.call(commands, generation.server)
 

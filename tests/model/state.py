@@ -71,9 +71,11 @@ class Reader(NamedTuple):
 
 
 class Writer(NamedTuple):
-    """`at` is what it calls next; `row` what its transaction makes of its row."""
+    """`at` is what it calls next; `row` what its transaction makes of its row; `early` the
+    generation under which it has sent its fences before its transaction held the row."""
 
     at: str = "write_many"
+    early: int = -1
     server: int = 0
     generation: int = 0
     row: int = 0

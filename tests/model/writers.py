@@ -30,12 +30,30 @@ def write_many(world: World, state: State, index: int) -> Iterator[Step]:
     verb, row = world.writes[index]
     if index and world.writes[index - 1] == (verb, row) and state.writers[index - 1] == Writer():
         return  # Writers of the same are alike: let the first begin.
+    if verb == "insert" and state.writers[index].early < 0 and world.protocol.fence:
+        yield from fence_early(world, state, index)
     if not _can_lock(world, state, index) or (verb != "insert" and not state.table[row] & 1):
         return
     number = state.newest
-    at = "fence_many" if state.generations[number].enabled else "commit"
-    after = state.writer(index, at=at, generation=number, row=_changed(world, state, index))
+    stand = state.writers[index].early == number
+    at = "fence_many" if state.generations[number].enabled and not stand else "commit"
+    row = _changed(world, state, index)
+    after = state.writer(index, at=at, generation=number, row=row, early=-1)
     yield f"{verb}: locks generation {number} and the row", after
+
+
+def fence_early(world: World, state: State, index: int) -> Iterator[Step]:
+    """The INSERT is under way, and its fences overtake it. Whether they stand is known, and the
+    generation compared, when both are done."""
+    number = state.newest
+    if state.generations[number].enabled:
+        message = Message(_announce(world, index), 0, number, index)
+        after, reply, server = call(world, state, message)
+        early = -1 if reply == ANOTHER_SERVER else number
+        after = after.writer(index, early=early, server=server)
+        if after != state:
+            yield f"{message.verb} early: {reply}", after
+        yield from _cut_off(state, index, message, "switch_off")
 
 
 def fence_many(world: World, state: State, index: int) -> Iterator[Step]:
@@ -58,7 +76,12 @@ def commit(world: World, state: State, index: int) -> Iterator[Step]:
 
 
 def publish_many(world: World, state: State, index: int) -> Iterator[Step]:
-    """An own fence that could not be lifted does not prove that it stands."""
+    """An own fence that could not be lifted does not prove that it stands. Nobody waits until a
+    new row is stored."""
+    if _announce(world, index) == "set_witness":
+        (message,) = _commands(world, state, index)
+        yield f"sends {message.verb}", _sent(state, message).writer(index, at="wait_until_known")
+        return
     failed = "raise_unpublished" if world.protocol.raise_unpublished else "wait_until_known"
     (message,) = _commands(world, state, index)
     after, reply, _ = call(world, state, message)
@@ -137,16 +160,20 @@ def _commands(world: World, state: State, index: int) -> list[Message]:
     """What the writer is about to send to Redis."""
     writer = state.writers[index]
     verb, _ = world.writes[index]
-    if writer.at == "fence_many":
-        name = "set_witness" if verb == "insert" else "fence_many"
-        return (
-            [Message(name, writer.server, writer.generation, index)] if world.protocol.fence else []
-        )
+    announce = _announce(world, index)
+    if writer.at == "fence_many" and world.protocol.fence:
+        return [Message(announce, writer.server, writer.generation, index)]
     if writer.at != "publish_many":
         return []
-    name = "store_new_many" if verb == "insert" else "publish_many"
+    name = "store_new_many" if announce == "set_witness" else "publish_many"
     rows = None if world.is_lookup or verb == "delete" else (writer.row,)
     return [Message(name, writer.server, writer.generation, index, rows)]
+
+
+def _announce(world: World, index: int) -> str:
+    """What the writer sends before its COMMIT."""
+    is_new_row = world.writes[index][0] == "insert" and not world.is_lookup
+    return "set_witness" if is_new_row else "fence_many"
 
 
 def _cut_off(state: State, index: int, message: Message, at: str) -> Iterator[Step]:

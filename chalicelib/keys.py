@@ -1,0 +1,87 @@
+"""Where cells live: their Redis keys, and which of them one command may name.
+
+A key is `{<table>.<bucket>}:<generation>:<column>:<value>`. Redis Cluster places keys by what is in
+the braces; a single server needs only one bucket. Integers have as many digits as their column may
+need, so that all keys of a batch are of one length. `cache` calls in.
+"""
+
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from typing import cast
+from zlib import crc32
+
+from chalicelib.tables import Column, Integer, Key, Table
+
+BUCKETS = 16
+MAX_KEYS_A_SCRIPT = 1000
+MAX_KEYS_AN_MGET = 3_900
+"""In a cluster: ElastiCache Serverless takes no command of more than 3,999 words."""
+
+
+class Keys:
+    def __init__(self, is_cluster: bool) -> None:
+        self._bucket_count = BUCKETS if is_cluster else 1
+
+    @property
+    def buckets(self) -> range:
+        return range(self._bucket_count)
+
+    def cells(
+        self, generation: int, table: Table, column: Column, values: Iterable[Key]
+    ) -> list[str]:
+        prefixes = _prefixes(table.name, generation, column.name)
+        if not isinstance(column.type, Integer):
+            return [f"{prefixes[self._bucket(value)]}{value}" for value in values]
+        width, count = column.type.width, self._bucket_count
+        return [f"{prefixes[v % count]}{v:0{width}d}" for v in cast(Iterable[int], values)]
+
+    def series(self, generation: int, table: Table, column: Column) -> tuple[str, int] | None:
+        """Where all keys of a column differ in a number only: what stands before it, its width."""
+        if self._bucket_count > 1 or not isinstance(column.type, Integer):
+            return None
+        return _prefixes(table.name, generation, column.name)[0], column.type.width
+
+    def groups(self, values: Sequence[Key]) -> list[tuple[int, Sequence[int]]]:
+        """The positions of the values that share a bucket, with that bucket."""
+        if self._bucket_count == 1:
+            return [(0, range(len(values)))] if values else []
+        positions: dict[int, list[int]] = {}
+        for position, value in enumerate(values):
+            positions.setdefault(self._bucket(value), []).append(position)
+        return list(positions.items())
+
+    def chunks(
+        self, values: Sequence[Key], most: int = MAX_KEYS_A_SCRIPT
+    ) -> list[tuple[int, Sequence[int]]]:
+        """The positions of the values that one command may name, with their bucket."""
+        return [
+            (bucket, positions[start : start + most])
+            for bucket, positions in self.groups(values)
+            for start in range(0, len(positions), most)
+        ]
+
+    def _bucket(self, value: Key) -> int:
+        return (value if isinstance(value, int) else crc32(value.encode())) % self._bucket_count
+
+
+@lru_cache(maxsize=64)
+def _prefixes(table: str, generation: int, column: str) -> tuple[str, ...]:
+    """What stands before a value, by bucket."""
+    return tuple(f"{{{table}.{bucket}}}:{generation}:{column}:" for bucket in range(BUCKETS))
+
+
+def witness(table: Table, bucket: int, token: str) -> str:
+    return f"{{{tag(table, bucket)}}}:witness:{token}"
+
+
+def hint(table: Table) -> str:
+    return f"{{{tag(table, 0)}}}:generation"
+
+
+def probe(tag: str) -> str:
+    return f"{{{tag}}}:probe"
+
+
+def tag(table: Table, bucket: int) -> str:
+    """What Redis Cluster places the bucket's keys by."""
+    return f"{table.name}.{bucket}"

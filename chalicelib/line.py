@@ -1,0 +1,251 @@
+"""Connections to one Redis server, or to each master of a cluster: packed commands out, replies in.
+
+`link` decides who may use a line and what its failures mean. With it the only importer of redis.
+"""
+
+import hashlib
+import logging
+import socket
+import ssl
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import hiredis
+import redis
+from redis.backoff import NoBackoff
+from redis.connection import AbstractConnection, parse_url
+from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
+from redis.retry import Retry
+
+log = logging.getLogger("herocache.line")
+
+TIMEOUT_SECONDS = 0.1
+READ_ONLY = "it is a replica, which takes no writes (REDIS_URL)"
+
+Words = tuple[str | int | bytes, ...]
+
+
+class Command(NamedTuple):
+    """`tag`: the hash tag its keys share; it picks the server where Redis is a cluster. A command
+    that was packed already brings its bytes instead of `words`."""
+
+    tag: str
+    words: Words | bytes
+
+
+class Line:
+    """One user's connections: to the server, or to each master of the cluster. They open with
+    the first exchange."""
+
+    def __init__(self, url: str, scripts: Sequence[str], is_cluster: bool) -> None:
+        self.server = ""
+        self._options = parse_url(url)
+        self._options.setdefault("host", "localhost")
+        self._options.setdefault("port", 6379)
+        self._preparation = [
+            ("INFO", "server"),
+            ("INFO", "replication"),
+            *(("SCRIPT", "LOAD", text) for text in scripts),
+        ]
+        self._is_cluster = is_cluster
+        self._nodes: list[Node] = []
+        self._node_of_slot: list[Node] = []
+        self._sent: list[tuple[Node, Sequence[int]]] = []
+
+    @property
+    def is_open(self) -> bool:
+        return bool(self._nodes)
+
+    def exchange(self, commands: Sequence[Command], wait: bool) -> Sequence[Any]:
+        self.send(commands)
+        if wait:
+            return self.receive()
+        for node, _ in self._sent:
+            node.greet()
+        self._name_server()
+        self.owe()
+        return ()
+
+    def send(self, commands: Sequence[Command]) -> None:
+        if not self._nodes:
+            self._open()
+        if not self._is_cluster:
+            self._sent = [(self._nodes[0], range(len(commands)))]
+            self._nodes[0].send([command.words for command in commands])
+            return
+        positions: dict[Node, list[int]] = {}
+        for position, command in enumerate(commands):
+            positions.setdefault(self._node_of_slot[_slot(command.tag)], []).append(position)
+        self._sent = list(positions.items())
+        for node, mine in self._sent:
+            node.send([commands[position].words for position in mine])
+
+    def owe(self) -> None:
+        """The replies are read with the next ones. A server that was not greeted yet is left."""
+        if not all(node.run_id for node, _ in self._sent):
+            self.close()
+            return
+        for node, positions in self._sent:
+            node.owed += len(positions)
+
+    def receive(self) -> Sequence[Any]:
+        """The reply to each command that `send` sent, in order."""
+        if not self._is_cluster:
+            [(node, positions)] = self._sent
+            node.greet()
+            self._name_server()
+            return node.receive(len(positions))
+        replies: dict[int, Any] = {}
+        for node, positions in self._sent:
+            node.greet()
+            replies.update(zip(positions, node.receive(len(positions))))
+        return [replies[position] for position in range(len(replies))]
+
+    def close(self) -> None:
+        for node in self._nodes:
+            node.connection.disconnect()
+        self._nodes = []
+
+    def _name_server(self) -> None:
+        if not self._is_cluster:
+            self.server = self._nodes[0].run_id
+
+    def _open(self) -> None:
+        entry = Node(self._options, self._preparation, self._is_cluster)
+        if not self._is_cluster:
+            self._nodes = [entry]
+            return
+        try:
+            entry.send([("CLUSTER", "SLOTS")])
+            entry.greet()
+            [ranges] = entry.receive(1)
+        finally:
+            entry.connection.disconnect()
+        masters: dict[tuple[str, int], Node] = {}
+        node_of_slot: list[Any] = [None] * REDIS_CLUSTER_HASH_SLOTS
+        for first, last, (host, port, *_), *_replicas in ranges:
+            # Without a host it is at the one that was asked, whatever that is called from here.
+            address = ((host or b"").decode() or self._options["host"], port)
+            if address not in masters:
+                place = {"host": address[0], "port": address[1]}
+                masters[address] = Node({**self._options, **place}, self._preparation, True)
+            node_of_slot[first : last + 1] = [masters[address]] * (last + 1 - first)
+        if None in node_of_slot:
+            raise redis.exceptions.ClusterDownError("a slot has no server")
+        self._nodes = list(masters.values())
+        self._node_of_slot = node_of_slot
+        for node in self._nodes:
+            node.send([])
+        for node in self._nodes:
+            node.greet()
+        run_ids = sorted(node.run_id for node in self._nodes)
+        self.server = hashlib.sha1("".join(run_ids).encode(), usedforsecurity=False).hexdigest()
+
+
+class Node:
+    """A connection to one server, and the replies it still owes."""
+
+    def __init__(
+        self, options: Mapping[str, Any], preparation: Sequence[Words], in_cluster: bool
+    ) -> None:
+        self.run_id = ""
+        self.owed = 0
+        self.connection = _connection(options)
+        self._preparation = preparation
+        self._in_cluster = in_cluster
+
+    def send(self, commands: Sequence[Words | bytes]) -> None:
+        """In one piece; on a new connection after what prepares it."""
+        if not self.run_id:
+            commands = [*self._preparation, *commands]
+        if commands:
+            self.connection.send_packed_command([b"".join(map(_pack, commands))])
+
+    def greet(self) -> None:
+        """Read who the server is, where the connection is new."""
+        if not self.run_id:
+            server, replication, *_ = self.receive(len(self._preparation))
+            mode = _field(server, b"redis_mode") or _field(server, b"server_mode")  # as in Valkey
+            if mode == "cluster" and not self._in_cluster:
+                raise Unfit("it is part of a cluster: set REDIS_CLUSTER=1")
+            if _field(replication, b"role") == "slave":
+                raise Unfit(READ_ONLY)
+            self.run_id = _field(server, b"run_id") or "unnamed"
+
+    def receive(self, count: int) -> list[Any]:
+        while self.owed:
+            self.owed -= 1
+            try:
+                self.connection.read_response()
+            except redis.exceptions.ReadOnlyError:
+                raise  # a master that was made a replica since: its cells may be another's
+            except redis.ResponseError as error:
+                log.info("Redis refused what nobody waited for: %s", error.status_code)
+        return [self.connection.read_response() for _ in range(count)]
+
+
+class Unfit(redis.RedisError):
+    """It cannot be used as it is configured. The text says why."""
+
+
+class _TlsConnection(redis.SSLConnection):
+    """With a context that all connections share."""
+
+    def _wrap_socket_with_ssl(self, sock: socket.socket) -> ssl.SSLSocket:
+        context = _tls(self.ca_certs, self.certfile, self.keyfile, self.check_hostname)
+        return context.wrap_socket(sock, server_hostname=self.host)
+
+
+@lru_cache
+def _tls(
+    ca_certs: str | None, certfile: str | None, keyfile: str | None, check_hostname: bool
+) -> ssl.SSLContext:
+    """Made once a process: to load the system's authorities takes 30 ms."""
+    try:
+        context = ssl.create_default_context(cafile=ca_certs)
+        if certfile:
+            context.load_cert_chain(certfile, keyfile)
+    except OSError as error:
+        raise Unfit("the files that its ssl_ options name cannot be read (REDIS_URL)") from error
+    context.check_hostname = check_hostname
+    return context
+
+
+def _connection(options: Mapping[str, Any]) -> AbstractConnection:
+    """It opens with its first command, in as few round trips as Redis allows."""
+    options = dict(options)
+    is_tls = options.pop("connection_class", None) is redis.SSLConnection
+    connection_class = _TlsConnection if is_tls else redis.Connection
+    connection: AbstractConnection = connection_class(
+        socket_timeout=TIMEOUT_SECONDS,
+        socket_connect_timeout=TIMEOUT_SECONDS,
+        retry=Retry(NoBackoff(), 0),
+        protocol=2,
+        driver_info=None,
+        **options,
+    )
+    return connection
+
+
+def packed_series(verb: str, prefix: str, width: int, numbers: Sequence[int]) -> bytes:
+    """A command whose arguments differ in a number of at most `width` characters only. One
+    formatting at C speed: word by word it takes as long as an MGET of these keys."""
+    argument = f"${len(prefix) + width}\r\n{prefix}%0{width}d\r\n"
+    head = f"*{len(numbers) + 1}\r\n${len(verb)}\r\n{verb}\r\n"
+    return (head + argument * len(numbers) % tuple(numbers)).encode()
+
+
+def _pack(words: Words | bytes) -> bytes:
+    packed: bytes = words if isinstance(words, bytes) else hiredis.pack_command(words)  # type: ignore[arg-type]
+    return packed
+
+
+@lru_cache(maxsize=1024)
+def _slot(tag: str) -> int:
+    return int(key_slot(tag.encode()))
+
+
+def _field(info: bytes, name: bytes) -> str:
+    lines = dict(line.partition(b":")[::2] for line in info.splitlines())
+    return lines.get(name, b"").decode().strip()
