@@ -36,7 +36,7 @@ def flows_table(cells: Cells, against: Sequence[tuple[str, str]] = AGAINST) -> s
 
 def trips_table(counts: Counts) -> str:
     names = list(dict.fromkeys(name for _, name in counts))
-    columns = [f"{name}: {server}" for name in names for server in ("MariaDB", "Redis")]
+    columns = [f"{name}: {server}" for name in names for server in ("MariaDB", "Redis", "in a row")]
     rows = [["round trips of a call (+ not waited for)", *columns]]
     for flow in dict.fromkeys(flow for flow, _ in counts):
         trips = [counts.get((flow, name)) for name in names]
@@ -65,10 +65,11 @@ def _ratio(one: float | None, other: float | None) -> str:
     return f"{ratio:.2f}" if ratio < 10 else f"{ratio:.1f}"
 
 
-def _trips(trips: Trips | None) -> tuple[str, str]:
+def _trips(trips: Trips | None) -> tuple[str, str, str]:
     if trips is None:
-        return "-", "-"
-    return str(trips.mysql), f"{trips.redis} + 1" if trips.unread else str(trips.redis)
+        return "-", "-", "-"
+    redis = f"{trips.redis} + 1" if trips.unread else str(trips.redis)
+    return str(trips.mysql), redis, str(trips.in_a_row)
 
 
 def _talk_row(talk: Talk) -> list[str]:

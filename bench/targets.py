@@ -23,6 +23,8 @@ NEAR: Sequence[tuple[Flow, int, float]] = (
 FAR: Sequence[tuple[Flow, int, float]] = ((MISS, 100, 1.2),)
 IMPORT_AT_MOST = 1.15
 INSERT_TRIPS = 2
+HINTS = 1
+"""A cold container leaves one in Redis after its answer; nobody waits for it."""
 
 Row = list[str]
 
@@ -77,9 +79,8 @@ def _flow_trips(counts: Counts) -> list[Row]:
     rows = [_count("full hit: round trips, MariaDB", hit.mysql, 0)]
     rows.append(_count("full hit: round trips, Redis", hit.redis, 1))
     for flow in (INSERT_HEROES, INSERT_PRODUCTS):
-        rows.append(
-            _count(f"{flow.name}: round trips", counts[flow, OURS].waited_for, INSERT_TRIPS)
-        )
+        trips = counts[flow, OURS].in_a_row
+        rows.append(_count(f"{flow.name}: round trips in a row", trips, INSERT_TRIPS))
     return rows
 
 
@@ -88,7 +89,7 @@ def _first_trips(talks: Sequence[Talk]) -> list[Row]:
     least = by_name[LEAST_OF_DRIVERS]
     cached, uncached = by_name[FIRST_CACHED], by_name[FIRST_UNCACHED]
     return [
-        _count("first request: round trips, Redis", cached.redis_trips, least.redis_trips),
+        _count("first request: round trips, Redis", cached.redis_trips - HINTS, least.redis_trips),
         _count("first request: round trips, MariaDB", uncached.mysql_trips, least.mysql_trips),
     ]
 

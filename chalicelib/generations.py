@@ -39,6 +39,7 @@ class Generations:
         self._cache = cache
         self._memory: dict[str, _Memory] = {}
         self._refreshing = threading.Lock()
+        self._untold: set[str] = set()
 
     def current(self, table: Table) -> Generation:
         """The generation to read under; one SELECT when memory has run out, however many threads
@@ -60,8 +61,7 @@ class Generations:
         asked = time.monotonic()
         try:
             generation = self._database.generation(table, REFRESH_TIMEOUT_SECONDS)
-            if memory is not None:
-                self._leave_hint(table, generation)  # again: Redis may have lost it
+            self._untold.add(table.name)  # told before or not: Redis may have lost it
         except DatabaseUnavailable as error:
             log.warning("the generation of %s was not to be had at once: %s", table.name, error)
             last_known = self._last_known(table, memory)
@@ -83,7 +83,7 @@ class Generations:
         memory = self._memory.get(table.name)
         if memory is None or memory.generation.number < generation.number:
             memory = _Memory(generation, asked + MEMORY_SECONDS, time.monotonic())
-            self._leave_hint(table, generation)
+            self._untold.add(table.name)
         elif memory.generation.number == generation.number:
             memory = _Memory(generation, asked + MEMORY_SECONDS, memory.first_seen)
         self._memory[table.name] = memory
@@ -107,6 +107,7 @@ class Generations:
         """Return when no container reads under an earlier generation any more: at once, but for
         the first second after this container met a generation that was just raised."""
         first_seen = self.saw(table, generation, asked)
+        self.leave_hint(table)
         if generation.age_seconds < SURELY_KNOWN_SECONDS:
             time.sleep(max(0.0, first_seen + MEMORY_SECONDS - time.monotonic()))
 
@@ -121,7 +122,12 @@ class Generations:
             log.warning("the generation of %s stays: %s", table.name, error)
         self.forget(table)
 
-    def _leave_hint(self, table: Table, generation: Generation) -> None:
+    def leave_hint(self, table: Table) -> None:
+        """Tell Redis what this container learnt, after all that somebody waits for."""
+        if table.name not in self._untold:
+            return
+        self._untold.discard(table.name)
+        generation = self._memory[table.name].generation
         if self._cache.is_configured and generation.enabled and generation.server:
             try:
                 self._cache.leave_hint(table, generation)

@@ -65,8 +65,10 @@ class LazyLoading:
                 if None not in stored:
                     joined = b",".join(stored)  # type: ignore[arg-type]
                     if MARK not in joined:
+                        self._generations.leave_hint(table)
                         return Found(stored, joined)
                 cells = self._complete(generation, table, column, values, stored)
+                self._generations.leave_hint(table)
             except CacheUnavailable as error:
                 self._answer_without(table, generation, error)
                 cells = self._load(table, column, values)
