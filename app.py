@@ -1,8 +1,9 @@
 """Start here: every route and event source, a line or two each into a handler."""
 
+import os
 from typing import Any
 
-from chalice.app import Chalice, Request, Response
+from chalice.app import Chalice, Request, Response, S3Event
 
 from chalicelib import handlers
 
@@ -28,3 +29,10 @@ def health() -> Response:
 @app.lambda_function(name="storage")
 def storage(event: Any, context: object) -> dict[str, Any]:
     return handlers.invoke(event)
+
+
+@app.on_s3_event(
+    bucket=os.environ.get("UPLOAD_BUCKET", "uploads"), prefix="incoming/", name="ingest"
+)
+def ingest(event: S3Event) -> list[dict[str, Any]]:
+    return handlers.ingest(event.to_dict())

@@ -20,6 +20,8 @@ REDIS_URL = "REDIS_URL"
 REDIS_CLUSTER = "REDIS_CLUSTER"
 TTL = "TTL"
 READ_BY = "READ_BY"
+UPLOAD_BUCKET = "UPLOAD_BUCKET"
+INGEST_MAX_REJECTED = "INGEST_MAX_REJECTED"
 
 REDIS_OPTIONS = {
     "redis": set[str](),
@@ -43,6 +45,8 @@ class Settings:
     redis_cluster: bool = False
     ttl_seconds: int = 3600
     read_by: str | None = None
+    upload_bucket: str = ""
+    max_refused_percent: int = 10
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "Settings":
@@ -59,6 +63,10 @@ class Settings:
             redis_cluster=_switch(environment, REDIS_CLUSTER),
             ttl_seconds=_integer(environment, TTL, cls.ttl_seconds, 1, 30 * 24 * 3600),
             read_by=environment.get(READ_BY) or None,
+            upload_bucket=environment.get(UPLOAD_BUCKET, ""),
+            max_refused_percent=_integer(
+                environment, INGEST_MAX_REJECTED, cls.max_refused_percent, 0, 100
+            ),
         )
 
 

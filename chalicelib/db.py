@@ -5,16 +5,18 @@ exist already. The rows of `cache_generation` are read and raised here too; `gen
 they mean.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from chalicelib import sql
 from chalicelib.config import Settings
 from chalicelib.errors import BadRequest, Conflict, HerocacheError, OutcomeUnknown
+from chalicelib.load_text import Batch, packed
 from chalicelib.mysql import (
     ANSWER_TIMEOUT_SECONDS,
     CONNECT_TIMEOUT_SECONDS,
+    LOAD_TIMEOUT_SECONDS,
     MAX_ATTEMPTS,
     Answer,
     Connection,
@@ -29,6 +31,7 @@ from chalicelib.mysql import (
 from chalicelib.pool import Pool
 from chalicelib.sql import Statement
 from chalicelib.tables import NO_KEY, Column, Key, Row, Table
+from chalicelib.uploads import Outcome, Upload
 
 Result = TypeVar("Result")
 
@@ -59,8 +62,11 @@ class Change:
 class Database:
     """The writer endpoint. Safe for threads: each call has a connection of its own."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, for_loads: bool = False) -> None:
+        """One for loads waits much longer for each answer, and can load files."""
         self._settings = settings
+        self._for_loads = for_loads
+        self._patience = LOAD_TIMEOUT_SECONDS if for_loads else ANSWER_TIMEOUT_SECONDS
         self._pool: Pool[Connection] = Pool(self._connect, Connection.drop)
 
     def fetch_many(
@@ -111,6 +117,11 @@ class Database:
 
         return self._run(run)
 
+    def last_upload(self, upload: Upload) -> tuple[Upload, Outcome] | None:
+        """As `Transaction.claim_upload`, without waiting for one that is dealt with now."""
+        rows = self._run(lambda connection: connection.rows(sql.last_upload(upload)))
+        return _recorded(upload, rows[0]) if rows else None
+
     def prune_claims(self) -> None:
         """Forget idempotency keys of more than a day ago, some at a time."""
         self._run(lambda connection: connection.batch([sql.PRUNE_CLAIMS]))
@@ -120,7 +131,7 @@ class Database:
         self._run(lambda connection: connection.rows(sql.PING))
 
     def _connect(self, patience_seconds: float = CONNECT_TIMEOUT_SECONDS) -> Connection:
-        return connect(self._settings, patience_seconds)
+        return connect(self._settings, patience_seconds, for_loads=self._for_loads)
 
     def _run(self, work: Callable[[Connection], Result], **connect_options: float) -> Result:
         for attempt in range(MAX_ATTEMPTS):
@@ -159,7 +170,7 @@ class Database:
         if connection.was_closed_by_server():
             self._pool.discard(connection)
             connection = self._pool.acquire(**connect_options)
-        connection.wait_at_most(ANSWER_TIMEOUT_SECONDS)
+        connection.wait_at_most(self._patience)
         return connection
 
     def _put_back(self, connection: Connection, error: BaseException | None) -> None:
@@ -230,6 +241,30 @@ class Transaction:
         [generation] = self._run(sql.hold_generation(table))
         return Change(_generation(table, generation.rows), (), ())
 
+    def load(self, table: Table, columns: Sequence[Column], batches: Iterable[Batch]) -> None:
+        """Load rows of texts, one for each of `columns`, that these take. A row with a key takes
+        the place of the one that has it. One LOAD DATA. Raises whatever `batches` raises."""
+        if self._opening:
+            self._run()
+        loaded = self._connection.load(sql.load(table, columns), packed(batches))
+        if loaded.skipped or loaded.warnings:
+            raise RuntimeError(f"the database did not take checked rows as they are: {loaded}")
+
+    def raise_generation(self, table: Table) -> Generation:
+        """Let no reader believe a cell of the table once this is committed. Waits for every writer
+        that holds the generation, so it comes last."""
+        *_, generation = self._run(sql.raise_generation(table), sql.hold_generation(table))
+        return _generation(table, generation.rows)
+
+    def claim_upload(self, upload: Upload) -> tuple[Upload, Outcome] | None:
+        """The last upload of this key that was dealt with, and its outcome; None where there is
+        none. Waits for a transaction that deals with one now."""
+        *_, found = self._run(sql.claim_upload(upload), sql.last_upload(upload))
+        return _recorded(upload, found.rows[0])
+
+    def record_upload(self, upload: Upload, outcome: Outcome) -> None:
+        self._run(sql.record_upload(upload, outcome))
+
     def claim(self, idempotency_key: str, fingerprint: str) -> str | None:
         """None where this is the first transaction with this key; else the answer that the first
         one recorded. Waits for one that is under way. Raises Conflict where that one was asked
@@ -267,6 +302,14 @@ class _NoGeneration(Exception):
     def __init__(self, table: Table) -> None:
         super().__init__(table.name)
         self.table = table
+
+
+def _recorded(upload: Upload, row: Sequence[Any]) -> tuple[Upload, Outcome] | None:
+    version, etag, sequencer, table, status, rows, refused, reason = row
+    if not status:
+        return None
+    last = replace(upload, version=version, etag=etag, sequencer=sequencer)
+    return last, Outcome(status, table, rows, refused, reason)
 
 
 def _generation(table: Table, rows: Sequence[Any]) -> Generation:

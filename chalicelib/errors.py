@@ -7,6 +7,8 @@
     ├── DatabaseUnavailable   503  the database cannot be reached now; nothing was written
     │   └── OutcomeUnknown    503  the connection was lost during a write: it may have happened
     ├── ConfigurationError    500  a setting is missing or malformed; the text names it
+    ├── FileRefused                an uploaded file can never be loaded; recorded, not retried
+    ├── BucketUnavailable          S3 cannot be reached or refuses; the event is delivered again
     └── CacheUnavailable           never reaches a caller: storage answers from the database
         └── AnotherServer          Redis failed over or was restored: its cells are not believed
 
@@ -54,6 +56,18 @@ class OutcomeUnknown(DatabaseUnavailable):
 
 
 class ConfigurationError(HerocacheError):
+    pass
+
+
+class FileRefused(HerocacheError):
+    """The text says what is wrong with the file, and where. `refused`: rows told one by one."""
+
+    def __init__(self, message: str, refused: int = 0) -> None:
+        super().__init__(message)
+        self.refused = refused
+
+
+class BucketUnavailable(HerocacheError):
     pass
 
 

@@ -9,9 +9,9 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from chalice.app import Request, Response
 
@@ -21,6 +21,10 @@ from chalicelib.config import Settings
 from chalicelib.db import Database
 from chalicelib.errors import BadRequest, CacheUnavailable, DatabaseUnavailable, HerocacheError
 from chalicelib.storage import Storage
+from chalicelib.uploads import uploads_in
+
+if TYPE_CHECKING:
+    from chalicelib.ingest import Ingest
 
 log = logging.getLogger("herocache")
 
@@ -54,9 +58,17 @@ def storage() -> Storage:
     return Storage(database(), cache(), replica())
 
 
+@lru_cache(maxsize=1)
+def file_ingest() -> "Ingest":
+    from chalicelib.ingest import Ingest  # what it needs is no reader's business
+
+    loads = Database(settings(), for_loads=True)
+    return Ingest(loads, cache(), settings().max_refused_percent)
+
+
 def forget_settings() -> None:
     """Read the environment again at the next request. For tests that change it."""
-    for made in (settings, database, replica, cache, storage):
+    for made in (settings, database, replica, cache, storage, file_ingest):
         made.cache_clear()
 
 
@@ -69,6 +81,21 @@ def invoke(payload: object) -> dict[str, Any]:
     """The same contract without HTTP: the payload is the request, the dict is the answer."""
     answer: dict[str, Any] = json.loads(_answered(lambda: payload).text)
     return answer
+
+
+def ingest(event: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """An S3 event: what became of each object in it. Raises where one may go better next time, once
+    all were tried; those that are dealt with cost nothing then."""
+    summaries, failures = [], []
+    for upload in uploads_in(event):
+        try:
+            summaries.append(file_ingest().load(upload))
+        except HerocacheError as error:
+            log.error("%s: %s: %s", upload.key, error.kind, error)
+            failures.append(error)
+    if failures:
+        raise failures[0]
+    return summaries
 
 
 def health(request: Request) -> Response:

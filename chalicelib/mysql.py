@@ -5,9 +5,10 @@ statements 1.
 """
 
 import ipaddress
+import re
 import select
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple, TypeVar
 
@@ -25,6 +26,8 @@ Result = TypeVar("Result")
 CONNECT_TIMEOUT_SECONDS = 2
 ANSWER_TIMEOUT_SECONDS = 2.5
 LOCK_TIMEOUT_SECONDS = 2
+LOAD_TIMEOUT_SECONDS = 120
+"""For each answer while a file is loaded, each piece sent, each lock waited for."""
 IDLE_TIMEOUT_SECONDS = 60
 """Then the server drops a connection: a container that vanished holds no row longer, and one that
 idles keeps no Aurora awake."""
@@ -77,9 +80,21 @@ class Answer(NamedTuple):
     first_key: int
 
 
-class Connection(pymysql.connections.Connection):
-    """The driver's connection, prepared in one statement, with the few verbs `db` uses."""
+class Loaded(NamedTuple):
+    """What the server says of a LOAD DATA: rows that came, rows in whose place others are now, rows
+    it left out, values it changed to fit."""
 
+    rows: int
+    deleted: int
+    skipped: int
+    warnings: int
+
+
+class Connection(pymysql.connections.Connection):
+    """The driver's connection, prepared in one statement, with the few verbs `db` uses. `feed`:
+    what the server gets that asks for a file to load, in pieces of 16 MB at most."""
+
+    feed: Iterable[bytes] = ()
     _meanwhile: Callable[[], None] | None = None
 
     def set_character_set(self, charset: str, collation: str | None = None) -> None:
@@ -124,9 +139,28 @@ class Connection(pymysql.connections.Connection):
             answers.append(Answer(cursor.fetchall(), int(cursor.lastrowid or 0)))
         return answers
 
+    def load(self, statement: Statement, feed: Iterable[bytes]) -> Loaded:
+        """Run a LOAD DATA LOCAL of what `feed` brings. Whatever that raises goes up; the rows so
+        far are then in the table."""
+        self.feed = feed
+        try:
+            with self.cursor() as cursor:
+                cursor.execute(*statement)
+        finally:
+            self.feed = ()
+        return Loaded(*map(int, re.findall(rb": (\d+)", self._result.message)))
+
     def wait_at_most(self, seconds: float) -> None:
         """For each answer from here on."""
         self._read_timeout: float = seconds
+
+    def be_patient(self, seconds: float) -> None:
+        """With an answer, with what is sent, and with other transactions; the server likewise."""
+        self._read_timeout = self._write_timeout = seconds
+        self.query(
+            f"SET innodb_lock_wait_timeout={seconds:.0f}, net_read_timeout={seconds:.0f},"
+            f" wait_timeout={seconds:.0f}"
+        )
 
     def undo(self) -> None:
         """ROLLBACK; where even that fails the connection is closed, which does the same."""
@@ -146,11 +180,11 @@ class Connection(pymysql.connections.Connection):
         self._force_close()  # type: ignore[attr-defined]
 
 
-def connect(settings: Settings, patience_seconds: float) -> Connection:
-    """`patience_seconds` for each step: the network's, the server's greeting, the login. Raises
-    MySQLError."""
+def connect(settings: Settings, patience_seconds: float, *, for_loads: bool) -> Connection:
+    """`patience_seconds` for each step: the network's, the server's greeting, the login. One for
+    loads may be asked for files: see `Connection.feed`. Raises MySQLError."""
     try:
-        return Connection(
+        connection = Connection(
             host=settings.db_host,
             port=settings.db_port,
             user=settings.db_user,
@@ -163,7 +197,11 @@ def connect(settings: Settings, patience_seconds: float) -> Connection:
             read_timeout=patience_seconds,
             write_timeout=ANSWER_TIMEOUT_SECONDS,
             ssl_disabled=_is_loopback(settings.db_host),
+            local_infile=for_loads,
         )
+        if for_loads:
+            connection.be_patient(LOAD_TIMEOUT_SECONDS)
+        return connection
     except RuntimeError as error:  # the driver's word for a login it has no library for
         raise pymysql.OperationalError(_LOGIN_NEEDS_TLS, str(error)) from error
 

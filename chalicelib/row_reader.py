@@ -23,6 +23,19 @@ class RowReader(MySQLResult):
 
     converters: list[tuple[str | None, Callable[[Any], Any] | None]]
 
+    def _read_load_local_packet(self, first_packet: MysqlPacket) -> None:
+        """The server asks for the file of a LOAD DATA LOCAL. It gets what this connection was
+        given to feed, whatever file it names. Where that fails the server is told that the file
+        ends, so that it can be asked to roll back, and the failure goes up."""
+        connection: Any = self.connection
+        try:
+            for piece in connection.feed:
+                connection.write_packet(piece)
+        finally:
+            connection.write_packet(b"")
+            end = connection._read_packet()
+        self._read_ok_packet(end)  # type: ignore[attr-defined]
+
     def _read_rowdata_packet(self) -> None:
         connection: Any = self.connection
         read = connection._read_bytes

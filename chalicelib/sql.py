@@ -6,6 +6,7 @@ Identifiers come from `tables` only; a value is always a parameter.
 from collections.abc import Sequence
 
 from chalicelib.tables import Column, Key, Row, Table
+from chalicelib.uploads import Outcome, Upload
 
 Statement = tuple[str, Sequence[Key]]
 """SQL with %s for each of its parameters, and those."""
@@ -92,6 +93,58 @@ def switch_on(table: Table, number: int, server: str) -> Statement:
         " retired_at = IF(enabled AND server <> '', UTC_TIMESTAMP(6), retired_at),"
         " enabled = 1, server = %s WHERE table_name = %s AND generation = %s",
         (server, table.name, number),
+    )
+
+
+def raise_generation(table: Table) -> Statement:
+    """Every cell of the table becomes unreachable; its cache stays in use."""
+    return (
+        "UPDATE cache_generation SET generation = generation + 1,"
+        " retired_at = IF(enabled, UTC_TIMESTAMP(6), retired_at) WHERE table_name = %s",
+        (table.name,),
+    )
+
+
+def load(table: Table, columns: Sequence[Column]) -> Statement:
+    """Rows as lines, values between tabs, both escaped with backslashes. A row with a key takes
+    the place of the one that has it."""
+    replaces = "REPLACE " * (table.key in columns)
+    return (
+        f"LOAD DATA LOCAL INFILE 'rows' {replaces}INTO TABLE {table.name} CHARACTER SET utf8mb4"
+        f" ({_names(columns)})",
+        (),
+    )
+
+
+def claim_upload(upload: Upload) -> Statement:
+    """Where the key was uploaded before this waits for the transaction that loads it."""
+    return (
+        "INSERT INTO ingest_log (bucket, object_key, version, etag, sequencer, table_name, status,"
+        " row_count, refused_count, reason, started_at, finished_at)"
+        " VALUES (%s, %s, '', '', '', '', '', 0, 0, '', UTC_TIMESTAMP(6), UTC_TIMESTAMP(6))"
+        " ON DUPLICATE KEY UPDATE bucket = VALUES(bucket)",
+        (upload.bucket, upload.key),
+    )
+
+
+def last_upload(upload: Upload) -> Statement:
+    return (
+        "SELECT version, etag, sequencer, table_name, status, row_count, refused_count, reason"
+        " FROM ingest_log WHERE bucket = %s AND object_key = %s",
+        (upload.bucket, upload.key),
+    )
+
+
+def record_upload(upload: Upload, outcome: Outcome) -> Statement:
+    return (
+        "UPDATE ingest_log SET version = %s, etag = %s, sequencer = %s, table_name = %s,"
+        " status = %s, row_count = %s, refused_count = %s, reason = %s,"
+        " finished_at = UTC_TIMESTAMP(6) WHERE bucket = %s AND object_key = %s",
+        (
+            *(upload.version, upload.etag, upload.sequencer, outcome.table),
+            *(outcome.status, outcome.rows, outcome.refused, outcome.reason),
+            *(upload.bucket, upload.key),
+        ),
     )
 
 

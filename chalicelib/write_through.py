@@ -8,6 +8,7 @@ table's cache out of use in its own transaction. `storage` calls in.
 import logging
 import time
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from chalicelib.cache import Affected, Cache, Cell, Early, Token, new_token
 from chalicelib.db import Change, Database, Generation, Transaction
@@ -24,6 +25,7 @@ from chalicelib.tables import Column, Key, Row, Table
 log = logging.getLogger("herocache.write_through")
 
 Apply = Callable[[Transaction], Change]
+Result = TypeVar("Result")
 
 
 class WriteThrough:
@@ -90,6 +92,19 @@ class WriteThrough:
             generation = self._published(table, change.generation, affected, token)
         self._generations.wait_until_known(table, generation, asked)
         return change
+
+    def replace_all(self, table: Table, apply: Callable[[Transaction], Result]) -> Result:
+        """Commit what `apply` does, which may be to any number of rows; every read that starts
+        after this has returned sees it. The whole table leaves the cache. Raises as `change`."""
+        asked = time.monotonic()
+
+        def with_new_generation(transaction: Transaction) -> tuple[Result, Generation]:
+            result = apply(transaction)
+            return result, transaction.raise_generation(table)
+
+        result, generation = self._database.transact(with_new_generation)
+        self._generations.wait_until_known(table, generation, asked)
+        return result
 
     def _introduce(self, table: Table) -> None:
         """Where the table has no Redis server yet it gets one here: learnt in the transaction it

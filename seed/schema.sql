@@ -41,6 +41,23 @@ CREATE TABLE IF NOT EXISTS cache_generation (
 INSERT IGNORE INTO cache_generation (table_name, generation, enabled)
 VALUES ('heroes', 1, 1), ('products', 1, 1), ('employees', 1, 1);
 
+-- What became of each uploaded file, written in the same transaction as its rows: by bucket and key the last upload.
+CREATE TABLE IF NOT EXISTS ingest_log (
+    bucket        VARCHAR(63)     CHARACTER SET ascii NOT NULL,
+    object_key    VARBINARY(1024) NOT NULL,
+    version       VARCHAR(1024)   CHARACTER SET ascii NOT NULL, -- '' in a bucket without versions
+    etag          VARCHAR(128)    CHARACTER SET ascii NOT NULL,
+    sequencer     VARCHAR(64)     CHARACTER SET ascii NOT NULL, -- S3's: tells which of two uploads of a key is later
+    table_name    VARCHAR(64)     NOT NULL,
+    status        VARCHAR(16)     NOT NULL, -- 'loaded', 'refused'; '' while the first one is under way
+    row_count     BIGINT UNSIGNED NOT NULL,
+    refused_count BIGINT UNSIGNED NOT NULL,
+    reason        TEXT            NOT NULL, -- why the whole file was refused
+    started_at    DATETIME(6)     NOT NULL, -- UTC, as is finished_at
+    finished_at   DATETIME(6)     NOT NULL,
+    PRIMARY KEY (bucket, object_key)
+) ENGINE = InnoDB DEFAULT CHARSET = utf8mb4 COLLATE = utf8mb4_bin;
+
 -- Answers already given, so that a retried write with the same key gets the first one's answer.
 CREATE TABLE IF NOT EXISTS idempotency (
     idempotency_key VARCHAR(255) NOT NULL,

@@ -1,0 +1,69 @@
+"""An uploaded file and what became of it: what S3's event says, what `ingest_log` keeps.
+
+`handlers` makes uploads of events, `ingest` loads them, `db` keeps the outcomes.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import unquote_plus
+
+LOADED, REFUSED, SKIPPED = "loaded", "refused", "skipped"
+"""A status: the rows are in the table; none is, and none ever will be; there was nothing to do."""
+
+
+@dataclass(frozen=True)
+class Upload:
+    """One version of an object. `version` and `sequencer` are empty where the event has none;
+    `size` in bytes."""
+
+    bucket: str
+    key: str
+    size: int
+    version: str = ""
+    etag: str = ""
+    sequencer: str = ""
+
+    def came_before(self, other: "Upload") -> bool:
+        """Of the same key. S3's rule: pad the shorter sequencer on the right with zeros, then
+        compare as text. Without sequencers nobody knows.
+        https://docs.aws.amazon.com/AmazonS3/latest/userguide/notification-content-structure.html
+        """
+        if not (self.sequencer and other.sequencer):
+            return False
+        width = max(len(self.sequencer), len(other.sequencer))
+        return self.sequencer.ljust(width, "0") < other.sequencer.ljust(width, "0")
+
+    def is_same(self, other: "Upload") -> bool:
+        """Whether both tell of one upload: events are delivered more than once."""
+        if self.sequencer and other.sequencer:
+            return self.sequencer.rstrip("0") == other.sequencer.rstrip("0")
+        return (self.version, self.etag) == (other.version, other.etag)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """`rows` in the table now, `refused` rows told in the report, `reason` why all of the file was
+    refused or skipped."""
+
+    status: str
+    table: str
+    rows: int = 0
+    refused: int = 0
+    reason: str = ""
+
+
+def uploads_in(event: Mapping[str, Any]) -> Iterator[Upload]:
+    """Each object that an S3 event says was created. Keys come with + for spaces and %-escapes."""
+    for record in event.get("Records", ()):
+        if not str(record.get("eventName", "")).removeprefix("s3:").startswith("ObjectCreated"):
+            continue
+        of_object = record["s3"]["object"]
+        yield Upload(
+            bucket=record["s3"]["bucket"]["name"],
+            key=unquote_plus(of_object["key"]),
+            size=int(of_object.get("size", 0)),
+            version=of_object.get("versionId") or "",
+            etag=(of_object.get("eTag") or "").strip('"'),
+            sequencer=of_object.get("sequencer") or "",
+        )
