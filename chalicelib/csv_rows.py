@@ -16,6 +16,10 @@ from chalicelib.errors import FileRefused
 from chalicelib.tables import Column, Integer, InvalidValue, Table, shown
 
 BATCH_ROWS = 5_000
+BATCH_BYTES = 2 << 20
+PIECE_ROWS = 50
+MAX_HELD_BYTES = 8 << 20
+"""Of PIECE_ROWS rows; those that a table takes are 1 MB at most."""
 MAX_LINE_BYTES = 1 << 20
 MAX_EXPANSION = 500
 """How much larger than the gzip file its content may be; deflate itself ends at 1,032."""
@@ -51,8 +55,10 @@ class CsvRows:
         self._refuse = refuse
         self._line = 0
         self._lines: list[str] = []
-        text = io.TextIOWrapper(_Chunks(_bounded(_decompressed(chunks))), "utf-8-sig", newline="")
-        self._text: Iterator[str] = itertools.dropwhile(_is_blank, self._recorded(text))
+        self._held_bytes = 0
+        pieces = self._metered(_bounded(_decompressed(chunks)))
+        text = io.TextIOWrapper(_Chunks(pieces), "utf-8-sig", newline="")
+        self._text = self._recorded(text)
         first = self._peek()
         self._delimiter = _delimiter(first, table)
         self._reader = self._csv(self._text)
@@ -65,7 +71,7 @@ class CsvRows:
         """Checked rows, each with a text for each of `columns`; some thousands at a time."""
         while True:
             try:
-                rows = list(itertools.islice(self._reader, BATCH_ROWS))
+                rows = self._next_rows()
                 lines, first_line = self._taken()
                 if not lines:
                     return
@@ -80,7 +86,27 @@ class CsvRows:
             if checked:
                 yield checked
 
+    def _next_rows(self) -> list[list[str]]:
+        """As the reader parses them: BATCH_ROWS, or some MB, or what is left."""
+        rows: list[list[str]] = []
+        while len(rows) < BATCH_ROWS and self._held_bytes < BATCH_BYTES:
+            piece = list(itertools.islice(self._reader, PIECE_ROWS))
+            rows += piece
+            if len(piece) < PIECE_ROWS:
+                break
+        return rows
+
     # --- lines ------------------------------------------------------------------------------------
+
+    def _metered(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
+        """The same, unless a row takes line after line and never ends."""
+        for chunk in chunks:
+            self._held_bytes += len(chunk)
+            if self._held_bytes > MAX_HELD_BYTES:
+                raise FileRefused(
+                    f"a row of some MB after line {self._line}: does a quoted value never end?"
+                )
+            yield chunk
 
     def _recorded(self, lines: Iterator[str]) -> Iterator[str]:
         """Remembers the lines of a batch, should one of its rows be refused."""
@@ -94,11 +120,15 @@ class CsvRows:
         lines, first_line = self._lines[:], self._line + 1
         self._line += len(lines)
         self._lines.clear()
+        self._held_bytes = 0
         return lines, first_line
 
     def _peek(self) -> str:
         try:
             first = next(self._text)
+            while _is_blank(first):
+                self._taken()
+                first = next(self._text)
         except StopIteration:
             raise FileRefused("no row: the file is empty") from None
         except UnicodeDecodeError as error:
@@ -291,7 +321,8 @@ def _unzipped(chunks: Iterator[bytes]) -> Iterator[bytes]:
                 raise FileRefused(
                     f"gzip: the content is more than {MAX_EXPANSION} times as large as the file"
                 )
-            yield piece
+            if piece:  # an empty one would be taken for the end
+                yield piece
             chunk = unzip.unconsumed_tail or unzip.unused_data
     while not unzip.eof and (piece := unzip.decompress(b"", CHUNK_BYTES)):
         yield piece

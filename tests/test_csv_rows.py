@@ -1,0 +1,291 @@
+"""CSV as people write it, without a server: which rows come out, and what is said of the others."""
+
+import codecs
+import csv
+import gzip
+import io
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chalicelib import csv_rows
+from chalicelib.csv_rows import BATCH_ROWS, CsvRows, Refused
+from chalicelib.errors import FileRefused
+from chalicelib.tables import EMPLOYEES, HEROES, Table
+
+ADA = ["1", "Nova", "light", "Ada", "10", "red"]
+BO = ["2", "Onyx", "frost", "Bo", "-20", "blue"]
+BOTH = [ADA, BO]
+KEYLESS = [ADA[1:], BO[1:]]
+NAMES = "id,hero,power,name,xp,color"
+QUOTED_NAMES = '"id","hero","power","name","xp","color"'
+ADA_LINE, BO_LINE = ",".join(ADA), ",".join(BO)
+
+
+def parsed(
+    content: bytes, table: Table = HEROES, chunk_bytes: int = 7
+) -> tuple[list[list[str]], list[Refused], list[str]]:
+    """Rows, refused rows, and the names of the columns that the rows have values for."""
+    refused: list[Refused] = []
+    chunks = (content[i : i + chunk_bytes] for i in range(0, len(content), chunk_bytes))
+    rows = CsvRows(chunks, table, refused.append)
+    good = list(itertools.chain.from_iterable(rows.batches()))
+    assert (rows.rows, rows.refused) == (len(good), len(refused))
+    return [list(row) for row in good], refused, [column.name for column in rows.columns]
+
+
+FORMATS: dict[str, tuple[str | bytes, Sequence[Sequence[str]]]] = {
+    "no header": (f"{ADA_LINE}\n{BO_LINE}\n", BOTH),
+    "no line end at the end": (f"{ADA_LINE}\n{BO_LINE}", BOTH),
+    "a header": (f"{NAMES}\n{ADA_LINE}\n{BO_LINE}\n", BOTH),
+    "a header in other letters and with spaces": (
+        f"ID, Hero ,POWER,Name,Xp,cOLOR\n{ADA_LINE}\n{BO_LINE}\n",
+        BOTH,
+    ),
+    "no id column": ("Nova,light,Ada,10,red\nOnyx,frost,Bo,-20,blue\n", KEYLESS),
+    "no id column, a header": (
+        f"{NAMES[3:]}\nNova,light,Ada,10,red\nOnyx,frost,Bo,-20,blue\n",
+        KEYLESS,
+    ),
+    "only a header": (f"{NAMES}\n", []),
+    "blank lines before a header": (f"\n \r\n\n{NAMES}\n{ADA_LINE}\n{BO_LINE}\n", BOTH),
+    "blank lines before a row": (f"\n\n{ADA_LINE}\n{BO_LINE}\n", BOTH),
+    "blank lines between and after": (f"{ADA_LINE}\n\n\n{BO_LINE}\n\n \n", BOTH),
+    "CRLF": (f"{NAMES}\r\n{ADA_LINE}\r\n{BO_LINE}\r\n", BOTH),
+    "CR": (f"{NAMES}\r{ADA_LINE}\r{BO_LINE}\r", BOTH),
+    "every line end at once": (f"{NAMES}\r{ADA_LINE}\r\n{BO_LINE}\n", BOTH),
+    "a byte order mark before a header": (
+        codecs.BOM_UTF8 + f"{NAMES}\n{ADA_LINE}\n{BO_LINE}\n".encode(),
+        BOTH,
+    ),
+    "a byte order mark before a row": (
+        codecs.BOM_UTF8 + f"{ADA_LINE}\n{BO_LINE}\n".encode(),
+        BOTH,
+    ),
+    "everything quoted": (
+        f'{QUOTED_NAMES}\n"1","Nova","light","Ada","10","red"\n{BO_LINE}',
+        BOTH,
+    ),
+    "a delimiter, a quote and line ends within a value": (
+        '1,"No,va","li""ght","A\nd\r\na",10,"\n"\n',
+        [["1", "No,va", 'li"ght', "A\nd\r\na", "10", "\n"]],
+    ),
+    "a quote that opens nothing": (
+        '1,No"va,5",Ada,10,red\n',
+        [["1", 'No"va', '5"', "Ada", "10", "red"]],
+    ),
+    "empty values": ("1,,,,10,\n", [["1", "", "", "", "10", ""]]),
+    "spaces as they are": (
+        "1, Nova ,light , Ada,10,  \n",
+        [["1", " Nova ", "light ", " Ada", "10", "  "]],
+    ),
+    "NULL, backslashes and tabs as they are": (
+        "1,NULL,\\N,a\\,10,\ta\tb\\n\n",
+        [["1", "NULL", "\\N", "a\\", "10", "\ta\tb\\n"]],
+    ),
+    "semicolons": (f"{NAMES};\n{ADA_LINE}\n".replace(",", ";"), [ADA]),
+    "tabs": (f"{NAMES}\n{ADA_LINE}\n".replace(",", "\t"), [ADA]),
+    "trailing commas": (f"{NAMES},,\n{ADA_LINE},,\n{BO_LINE},,\n", BOTH),
+    "any Unicode": (
+        "1,Zoë,光,😀,10,\u2028\x85\x0b\n",
+        [["1", "Zoë", "光", "😀", "10", "\u2028\x85\x0b"]],
+    ),
+    "gzip": (gzip.compress(f"{NAMES}\n{ADA_LINE}\n{BO_LINE}\n".encode()), BOTH),
+    "two gzip files in one": (
+        gzip.compress(f"{ADA_LINE}\n".encode()) + gzip.compress(f"{BO_LINE}\n".encode()),
+        BOTH,
+    ),
+    "gzip, a byte order mark, blank lines, CRLF, quotes": (
+        gzip.compress(
+            codecs.BOM_UTF8 + f'\r\n\r\n{NAMES}\r\n1,"Nova",light,Ada,10,"red"\r\n'.encode()
+        ),
+        [ADA],
+    ),
+}
+
+
+@pytest.mark.parametrize("chunk_bytes", [1, 7, 1 << 20])
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_file_as_people_write_it_is_read(name: str, chunk_bytes: int) -> None:
+    content, expected = FORMATS[name]
+    content = content if isinstance(content, bytes) else content.encode()
+
+    rows, refused, columns = parsed(content, chunk_bytes=chunk_bytes)
+
+    assert (rows, refused) == (expected, [])
+    assert columns == NAMES.split(",")[6 - len(columns) :]
+
+
+def test_columns_come_in_the_order_of_the_header() -> None:
+    rows, refused, columns = parsed(b"color,xp,NAME,id,hero,power\nred,10,Ada,1,Nova,light\n")
+
+    assert columns == ["color", "xp", "name", "id", "hero", "power"]
+    assert (rows, refused) == ([["red", "10", "Ada", "1", "Nova", "light"]], [])
+
+
+def test_a_table_with_a_key_of_text_needs_it() -> None:
+    assert parsed(b"E1,Ann\nE2,Bo\n", EMPLOYEES)[0] == [["E1", "Ann"], ["E2", "Bo"]]
+    assert parsed(b"EmpName,empid\nAnn,E1\n", EMPLOYEES)[2] == ["EmpName", "EmpId"]
+    with pytest.raises(FileRefused, match="EmpId is missing"):
+        parsed(b"EmpName\nAnn\n", EMPLOYEES)
+
+
+ENDLESS_ROW = b'1,"' + b'a\n","' * (2 << 20)
+
+REFUSED_FILES = {
+    "nothing": (b"", "file is empty"),
+    "blank lines": (b"\n \r\n\n", "file is empty"),
+    "an unknown column": (b"id,hero,power,name,xp,colour\n", "no column is called 'colour'"),
+    "a missing column": (b"id,hero,power,name,xp\n", "the column color is missing"),
+    "a column twice": (b"id,hero,power,name,xp,color,color\n", "named twice"),
+    "Latin-1 in the first line": ("1,Zoë,light,Ada,10,red\n".encode("latin-1"), "not UTF-8"),
+    "Latin-1 in a later line": (
+        f"{ADA_LINE}\n2,Zoë,light,Ada,10,red\n".encode("latin-1"),
+        "not UTF-8",
+    ),
+    "UTF-16": (f"{ADA_LINE}\n".encode("utf-16"), "not UTF-8"),
+    "half a surrogate pair": (b"1,\xed\xa0\x80,light,Ada,10,red\n", "not UTF-8"),
+    "damaged gzip": (b"\x1f\x8b\x08\x00rubbish that is no gzip", "gzip: damaged"),
+    "gzip cut short": (gzip.compress(ADA_LINE.encode() * 999)[:-20], "uploaded only in part"),
+    "a line of 2 MB": (b"1," + b"x" * (2 << 20), "a line of more than"),
+    "a row of 10 MB in many lines": (ENDLESS_ROW, "a row of some MB after line 0"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED_FILES)
+def test_a_file_that_can_never_be_loaded_is_refused_with_the_reason(name: str) -> None:
+    content, reason = REFUSED_FILES[name]
+
+    with pytest.raises(FileRefused, match=reason):
+        parsed(content, chunk_bytes=1 << 18)
+
+
+REFUSED_ROWS = {
+    "text for an integer": ("1,Nova,light,Ada,ten,red", "xp", "expected an integer, got 'ten'"),
+    "an integer too large": ("1,Nova,light,Ada,2147483648,red", "xp", "from -2147483648 to"),
+    "no integer": ("1,Nova,light,Ada,,red", "xp", "expected an integer, got ''"),
+    "spaces around an integer": ("1,Nova,light,Ada, 10,red", "xp", "expected an integer"),
+    "zeros before an integer": ("1,Nova,light,Ada,010,red", "xp", "expected an integer"),
+    "digits of another script": ("1,Nova,light,Ada,١,red", "xp", "expected an integer"),
+    "an id that no row has": ("0,Nova,light,Ada,10,red", "id", "from 1 to 4294967295"),
+    "a text too long": (f"1,{'x' * 256},light,Ada,10,red", "hero", "at most 255 characters"),
+    "a NUL": ("1,No\0va,light,Ada,10,red", "hero", "NUL"),
+    "too few values": ("1,Nova,light,Ada,10", "", "expected 6 values, got 5"),
+    "too many values": ("1,Nova,light,Ada,10,red,", "", "expected 6 values, got 7"),
+    "something behind a quote": ('1,"Nova"x,light,Ada,10,red', "", "not CSV"),
+}
+
+
+@pytest.mark.parametrize("position", [1, 500, 1000])
+@pytest.mark.parametrize("name", REFUSED_ROWS)
+def test_a_refused_row_is_told_and_the_others_are_read(name: str, position: int) -> None:
+    line, column, reason = REFUSED_ROWS[name]
+    lines = [f"{i},Nova,light,Ada,{i},red" for i in range(10, 1010)]
+    lines[position - 1] = line
+
+    rows, [refused], _ = parsed("\n".join([NAMES, *lines]).encode(), chunk_bytes=1 << 16)
+
+    assert (refused.line, refused.column) == (position + 1, column)
+    assert reason in refused.reason
+    assert refused.original.rstrip("\n") == line
+    assert [row[0] for row in rows] == [str(i) for i in range(10, 1010) if i != position + 9]
+
+
+def test_line_numbers_count_the_lines_within_values() -> None:
+    content = '\n1,"a\nb\nc",p,n,1,c\n2,h,p,n,two,c\n3,"a\r\nb",p,n,three,c\r\n4,h,p,n,4,c\n'
+
+    rows, refused, _ = parsed(content.encode())
+
+    assert [row[0] for row in rows] == ["1", "4"]
+    assert [r.line for r in refused] == [5, 6]
+    assert refused[1].original == '3,"a\r\nb",p,n,three,c\r\n'
+
+
+def test_a_value_that_never_ends_takes_no_other_row_along_but_those_it_swallowed() -> None:
+    tail = "".join(f"{i},Nova,light,Ada,1,red\n" for i in range(3, 30_000))
+
+    rows, refused, _ = parsed(
+        f'{ADA_LINE}\n2,"Onyx,frost,Bo,1,blue\n{tail}'.encode(), chunk_bytes=1 << 16
+    )
+
+    swallowed = sum(r.original.count("\n") for r in refused)
+    assert len(rows) + swallowed == 29_999
+    assert rows[0] == ADA
+    assert rows[-1][0] == "29999"
+    assert refused[0].line == 2
+
+
+def test_a_batch_in_which_a_row_is_refused_ends_where_the_next_one_begins() -> None:
+    count = 2 * BATCH_ROWS + 3
+    lines = [f"{i},N,l,A,{'x' if i % 1000 == 0 else i},r\n" for i in range(1, count + 1)]
+
+    rows, refused, _ = parsed("".join(lines).encode(), chunk_bytes=1 << 16)
+
+    assert [r.line for r in refused] == list(range(1000, count + 1, 1000))
+    assert [int(row[0]) for row in rows] == [i for i in range(1, count + 1) if i % 1000]
+
+
+def test_a_gzip_bomb_is_refused_before_it_goes_off() -> None:
+    content = gzip.compress(f"{ADA_LINE}\n".encode() + (b"," * 20_000 + b"\n") * 5_000)
+    read = 0
+
+    def bomb() -> Iterator[bytes]:
+        nonlocal read
+        for i in range(0, len(content), 1000):
+            read += 1000
+            yield content[i : i + 1000]
+
+    with pytest.raises(FileRefused, match="times as large"):
+        for _ in CsvRows(bomb(), HEROES, list[Any]().append).batches():
+            pass
+    assert len(content) > 90_000
+    assert read < 20_000
+
+
+TEXTS = st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters="\0"), max_size=20)
+HERO_ROWS = st.tuples(
+    st.integers(1, 2**32 - 1), TEXTS, TEXTS, TEXTS, st.integers(-(2**31), 2**31 - 1), TEXTS
+)
+
+
+@given(
+    rows=st.lists(HERO_ROWS, min_size=1, max_size=20),
+    delimiter=st.sampled_from(csv_rows.DELIMITERS),
+    line_end=st.sampled_from(["\n", "\r\n", "\r"]),
+    quoting=st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL, csv.QUOTE_NONNUMERIC]),
+    has_header=st.booleans(),
+    has_mark=st.booleans(),
+    is_compressed=st.booleans(),
+    chunk_bytes=st.sampled_from([1, 3, 64, 1 << 16]),
+)
+def test_what_python_writes_in_any_dialect_is_read_as_it_was(
+    rows: list[tuple[Any, ...]],
+    delimiter: str,
+    line_end: str,
+    quoting: Any,
+    has_header: bool,
+    has_mark: bool,
+    is_compressed: bool,
+    chunk_bytes: int,
+) -> None:
+    if quoting == csv.QUOTE_MINIMAL:
+        # Python puts no quotes around a line end that is not the dialect's own: lost for everyone.
+        foreign = str.maketrans(dict.fromkeys({"\n", "\r"} - set(line_end)))
+        rows = [tuple(v.translate(foreign) if type(v) is str else v for v in r) for r in rows]
+    text = io.StringIO()
+    writer = csv.writer(text, delimiter=delimiter, lineterminator=line_end, quoting=quoting)
+    if has_header:
+        writer.writerow(NAMES.split(","))
+    writer.writerows(rows)
+    content = codecs.BOM_UTF8 * has_mark + text.getvalue().encode()
+
+    found, refused, _ = parsed(
+        gzip.compress(content) if is_compressed else content, chunk_bytes=chunk_bytes
+    )
+
+    assert refused == []
+    assert found == [[str(value) for value in row] for row in rows]
