@@ -6,6 +6,8 @@ A module that breaks servers overrides `mariadb` or `redis_server` with servers 
 
 import random
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -28,6 +30,9 @@ SETTINGS = [
     value for name, value in vars(config).items() if name.isupper() and isinstance(value, str)
 ]
 
+ROOT = Path(__file__).parent.parent
+LONG_SEARCH: "pytest.StashKey[subprocess.Popen[str]]" = pytest.StashKey()
+
 SomeServer = TypeVar("SomeServer", bound=Server)
 
 
@@ -42,6 +47,27 @@ def pytest_configure() -> None:
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, interrupt)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """What takes minutes and needs nothing else runs beside the other tests."""
+    if any(item.name == "test_nor_do_all_faults_at_once" for item in session.items):
+        command = [sys.executable, "-m", "tests.model"]
+        session.config.stash[LONG_SEARCH] = subprocess.Popen(
+            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    search = config.stash.get(LONG_SEARCH, None)
+    if search is not None and search.poll() is None:
+        search.kill()
+        search.communicate()
+
+
+@pytest.fixture
+def long_search(request: pytest.FixtureRequest) -> "subprocess.Popen[str]":
+    return request.config.stash[LONG_SEARCH]
 
 
 @contextmanager

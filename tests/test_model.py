@@ -3,6 +3,7 @@
 The steps carry the names of the functions in `chalicelib`.
 """
 
+import subprocess
 from dataclasses import replace
 
 import pytest
@@ -57,6 +58,16 @@ def test_no_order_of_steps_makes_a_read_stale(world: World) -> None:
 
     print(f"{result.states} states, all of them: {result.is_complete}")
     assert not result.violation, "\n".join(result.trace)
+
+
+@pytest.mark.timeout(1200)  # it leaves the cores to the other tests
+def test_nor_do_all_faults_at_once(long_search: "subprocess.Popen[str]") -> None:
+    """Two writers, two readers, a crash, a flush and an outage."""
+    output, _ = long_search.communicate()
+
+    print(output)
+    assert long_search.returncode == 0, output
+    assert int(output.split()[0]) > 500_000, "the search ended early"
 
 
 @pytest.mark.parametrize(("missing", "world"), WITHOUT.items(), ids=WITHOUT)

@@ -404,7 +404,7 @@ def test_what_readme_calls_not_built_is_not_there() -> None:
     for way, home in homes.items():
         state = "built" if (ROOT / "chalicelib" / home).exists() else "not yet built"
         assert ways[way] == state, way
-    assert "Files, schedules, the RDS Data API, and deployment" in README
+    assert "Schedules, the RDS Data API, and deployment" in README
     assert not (ROOT / "chalicelib" / "data_api.py").exists()
 
 
