@@ -16,6 +16,7 @@ OUTAGE = replace(REPLACES, faults=Faults(outages=1))
 FAILOVER = replace(REPLACES, faults=Faults(failovers=1))
 NEW_ROW = World(writes=(("insert", 0), ("delete", 0)), rows=(0,), readers=1)
 LOOKUP = World(writes=(("replace", 0), ("replace", 1)), rows=(1, 1), readers=1)
+FILE = World(writes=(("load", 0), ("replace", 0)), readers=1)
 NEW_IN_LOOKUP = World(writes=(("insert", 0), ("replace", 1)), rows=(0, 1), readers=1)
 
 WORLDS = {
@@ -29,6 +30,8 @@ WORLDS = {
     ),
     "a new row that is deleted, a flush": replace(NEW_ROW, faults=Faults(flushes=1)),
     "two rows of one lookup, a crash": replace(LOOKUP, faults=Faults(crashes=1)),
+    "a file and a row, a crash": replace(FILE, faults=Faults(crashes=1)),
+    "a file and a row, an outage": replace(FILE, faults=Faults(outages=1)),
     "a new row in a lookup, a crash": replace(NEW_IN_LOOKUP, faults=Faults(crashes=1)),
     "a new row in a lookup, a flush": replace(NEW_IN_LOOKUP, faults=Faults(flushes=1)),
     "a new row in a lookup, an outage": replace(NEW_IN_LOOKUP, faults=Faults(outages=1)),
@@ -46,6 +49,7 @@ WITHOUT = {
     "settle_waits": replace(REPLACES, faults=Faults(crashes=1)),
     "raise_unpublished": replace(OUTAGE, faults=Faults(outages=1, flushes=1), converges=False),
     "hold_generation": replace(OUTAGE, converges=False),
+    "raise_generation": FILE,
     "witness": NEW_ROW,
     "only_absent": NEW_ROW,
     "grave": NEW_ROW,

@@ -163,6 +163,7 @@ class Protocol:
     only_absent: bool = True
     grave: bool = True
     locking_load: bool = False
+    raise_generation: bool = True
 
 
 @dataclass(frozen=True)

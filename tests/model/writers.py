@@ -34,6 +34,10 @@ def write_many(world: World, state: State, index: int) -> Iterator[Step]:
         yield from fence_early(world, state, index)
     if not _can_lock(world, state, index) or (verb != "insert" and not state.table[row] & 1):
         return
+    if verb == "load":
+        row = _changed(world, state, index)
+        yield "load: the row", state.writer(index, at="commit_load", row=row)
+        return
     number = state.newest
     stand = state.writers[index].early == number
     at = "fence_many" if state.generations[number].enabled and not stand else "commit"
@@ -124,6 +128,16 @@ def commit_off(world: World, state: State, index: int) -> Iterator[Step]:
     yield "commit", after
 
 
+def commit_load(world: World, state: State, index: int) -> Iterator[Step]:
+    """`replace_all`: no fence; the generation is raised last, once nobody else holds it."""
+    after = _committed(world, state, index).writer(index, at="wait_until_known")
+    if not world.protocol.raise_generation:
+        yield "commit", after.writer(index, generation=state.newest)
+    elif _can_switch_off(world, state):
+        after = after.raised(*state.generations[state.newest])
+        yield f"commit, generation {after.newest}", after.writer(index, generation=after.newest)
+
+
 def raise_unpublished(world: World, state: State, index: int) -> Iterator[Step]:
     if _can_switch_off(world, state):
         after = state.raised(False, state.generations[state.newest].server)
@@ -151,6 +165,7 @@ STEPS = {
     "use_server": use_server,
     "switch_off": switch_off,
     "commit_off": commit_off,
+    "commit_load": commit_load,
     "raise_unpublished": raise_unpublished,
     "wait_until_known": wait_until_known,
 }
@@ -208,7 +223,7 @@ def _committed(world: World, state: State, index: int) -> State:
 def _can_lock(world: World, state: State, index: int) -> bool:
     """Nobody holds the row, nobody the generation exclusively."""
     return not any(
-        other.at in ("fence_many", "commit", "commit_off")
+        other.at in ("fence_many", "commit", "commit_off", "commit_load")
         and (
             world.writes[number][1] == world.writes[index][1]
             or (other.at == "commit_off" and world.protocol.switch_off)
