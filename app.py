@@ -5,10 +5,11 @@ from typing import Any
 
 from chalice.app import Chalice, Request, Response, S3Event
 
-from chalicelib import handlers
+from chalicelib import callers, handlers
 
 app = Chalice(app_name="herocache")
 app.log.setLevel("INFO")
+guard = callers.guard(os.environ)
 
 
 def request() -> Request:
@@ -16,7 +17,7 @@ def request() -> Request:
     return app.current_request
 
 
-@app.route("/", methods=["POST"], content_types=["*/*"])
+@app.route("/", methods=["POST"], content_types=["*/*"], **guard)
 def rows() -> Response:
     return handlers.post(request())
 
@@ -24,6 +25,11 @@ def rows() -> Response:
 @app.route("/health", methods=["GET"])
 def health() -> Response:
     return handlers.health(request())
+
+
+@app.route("/health/deep", methods=["GET"], **guard)
+def deep_health() -> Response:
+    return handlers.deep_health()
 
 
 @app.lambda_function(name="storage")

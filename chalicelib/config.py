@@ -3,6 +3,7 @@
 Names and defaults stand here and nowhere else in the code.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import parse_qs, urlsplit
@@ -13,21 +14,32 @@ DB_HOST = "DB_HOST"
 DB_PORT = "DB_PORT"
 DB_USER = "DB_USER"
 DB_PASS = "DB_PASS"
+DB_SECRET_ARN = "DB_SECRET_ARN"
+DB_AUTH = "DB_AUTH"
+DB_SSL_CA = "DB_SSL_CA"
+DB_RESUME_SECONDS = "DB_RESUME_SECONDS"
 DB_NAME = "DB_NAME"
 DB_READER_HOST = "DB_READER_HOST"
 DB_TABLE = "DB_TABLE"
 REDIS_URL = "REDIS_URL"
 REDIS_CLUSTER = "REDIS_CLUSTER"
+REDIS_AUTH = "REDIS_AUTH"
+REDIS_CACHE_NAME = "REDIS_CACHE_NAME"
+REDIS_SERVERLESS = "REDIS_SERVERLESS"
 TTL = "TTL"
 READ_BY = "READ_BY"
 UPLOAD_BUCKET = "UPLOAD_BUCKET"
 INGEST_MAX_REJECTED = "INGEST_MAX_REJECTED"
+API_AUTH = "API_AUTH"
 
 REDIS_OPTIONS = {
     "redis": set[str](),
     "rediss": {"ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_check_hostname"},
 }
 """Schemes of REDIS_URL, and what may stand behind its question mark."""
+MAX_RESUME_SECONDS = 24
+"""With the login after it this stays below the 29 s that API Gateway waits."""
+CALLERS = ("none", "iam", "key")
 
 
 @dataclass(frozen=True)
@@ -38,36 +50,60 @@ class Settings:
     db_user: str
     db_pass: str = field(repr=False)
     db_name: str
+    db_secret_arn: str = ""
+    db_auth: str = ""
+    db_ssl_ca: str = ""
+    db_resume_seconds: int = 0
     db_port: int = 3306
     db_reader_host: str = ""
     default_table: str = "heroes"
     redis_url: str = field(default="", repr=False)
     redis_cluster: bool = False
+    redis_auth: str = ""
+    redis_cache_name: str = ""
+    redis_serverless: bool = False
     ttl_seconds: int = 3600
     read_by: str | None = None
     upload_bucket: str = ""
     max_refused_percent: int = 10
+    api_auth: str = CALLERS[0]
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "Settings":
         """Raises ConfigurationError naming the first setting that is missing or malformed."""
         return cls(
             db_host=_required(environment, DB_HOST),
-            db_user=_required(environment, DB_USER),
-            db_pass=_required(environment, DB_PASS),
+            db_user=_user(environment),
+            db_pass=_password(environment),
             db_name=_required(environment, DB_NAME),
+            db_secret_arn=_secret_arn(environment),
+            db_auth=_iam(environment, DB_AUTH, DB_SSL_CA),
+            db_ssl_ca=environment.get(DB_SSL_CA, ""),
+            db_resume_seconds=_integer(environment, DB_RESUME_SECONDS, 0, 0, MAX_RESUME_SECONDS),
             db_port=_integer(environment, DB_PORT, cls.db_port, 1, 65535),
             db_reader_host=environment.get(DB_READER_HOST, ""),
             default_table=environment.get(DB_TABLE) or cls.default_table,
             redis_url=_redis_url(environment),
             redis_cluster=_switch(environment, REDIS_CLUSTER),
+            redis_auth=_redis_auth(environment),
+            redis_cache_name=environment.get(REDIS_CACHE_NAME, ""),
+            redis_serverless=_switch(environment, REDIS_SERVERLESS),
             ttl_seconds=_integer(environment, TTL, cls.ttl_seconds, 1, 30 * 24 * 3600),
             read_by=environment.get(READ_BY) or None,
             upload_bucket=environment.get(UPLOAD_BUCKET, ""),
             max_refused_percent=_integer(
                 environment, INGEST_MAX_REJECTED, cls.max_refused_percent, 0, 100
             ),
+            api_auth=api_auth(environment),
         )
+
+
+def api_auth(environment: Mapping[str, str]) -> str:
+    """One of CALLERS; `app` needs it before there are settings."""
+    text = environment.get(API_AUTH) or CALLERS[0]
+    if text not in CALLERS:
+        raise ConfigurationError(f"{API_AUTH}: expected {', '.join(CALLERS[:-1])} or {CALLERS[-1]}")
+    return text
 
 
 def _required(environment: Mapping[str, str], name: str) -> str:
@@ -77,6 +113,51 @@ def _required(environment: Mapping[str, str], name: str) -> str:
             f"{name} is not set: give it in .chalice/config.json or .local/env"
         )
     return value
+
+
+def _user(environment: Mapping[str, str]) -> str:
+    if environment.get(DB_SECRET_ARN):
+        return environment.get(DB_USER, "")  # the secret has its own
+    return _required(environment, DB_USER)
+
+
+def _password(environment: Mapping[str, str]) -> str:
+    """Empty where another way to log in is chosen. Two ways would leave open which one holds."""
+    ways = [name for name in (DB_PASS, DB_SECRET_ARN, DB_AUTH) if environment.get(name)]
+    if not ways:
+        raise ConfigurationError(
+            f"{DB_PASS} is not set: give it, or {DB_SECRET_ARN}, or {DB_AUTH}=iam"
+        )
+    if len(ways) > 1:
+        raise ConfigurationError(f"{ways[0]} and {ways[1]} are both set: choose one way to log in")
+    return environment.get(DB_PASS, "")
+
+
+def _secret_arn(environment: Mapping[str, str]) -> str:
+    arn = environment.get(DB_SECRET_ARN, "")
+    if arn and not re.fullmatch(r"arn:aws[\w-]*:secretsmanager:[\w-]+:\d{12}:secret:\S+", arn):
+        raise ConfigurationError(
+            f"{DB_SECRET_ARN}: expected arn:aws:secretsmanager:<region>:<account>:secret:<name>"
+        )
+    return arn
+
+
+def _iam(environment: Mapping[str, str], name: str, needed: str) -> str:
+    """`iam` or nothing; `needed` is the setting that it takes besides."""
+    text = environment.get(name, "")
+    if text not in ("", "iam"):
+        raise ConfigurationError(f"{name}: expected iam or nothing")
+    if text and not environment.get(needed):
+        raise ConfigurationError(f"{name}=iam needs {needed}")
+    return text
+
+
+def _redis_auth(environment: Mapping[str, str]) -> str:
+    text = _iam(environment, REDIS_AUTH, REDIS_CACHE_NAME)
+    url = urlsplit(_redis_url(environment))
+    if text and (url.scheme != "rediss" or not url.username or url.password):
+        raise ConfigurationError(f"{REDIS_AUTH}=iam: {REDIS_URL} must be rediss://user@host:port")
+    return text
 
 
 def _integer(

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from chalicelib import sql
 from chalicelib.config import Settings
 from chalicelib.errors import BadRequest, Conflict, HerocacheError, OutcomeUnknown
+from chalicelib.identity import STAGES, Login, database_identity
 from chalicelib.load_text import Batch, packed
 from chalicelib.mysql import (
     ANSWER_TIMEOUT_SECONDS,
@@ -24,9 +25,11 @@ from chalicelib.mysql import (
     committing,
     connect,
     is_key_space_exhausted,
+    is_refused,
     is_unfit,
     is_worth_another_try,
     translated,
+    translated_from_connecting,
 )
 from chalicelib.pool import Pool
 from chalicelib.sql import Statement
@@ -67,6 +70,8 @@ class Database:
         self._settings = settings
         self._for_loads = for_loads
         self._patience = LOAD_TIMEOUT_SECONDS if for_loads else ANSWER_TIMEOUT_SECONDS
+        self._greeting_patience = max(CONNECT_TIMEOUT_SECONDS, settings.db_resume_seconds)
+        self._identity = database_identity(settings)
         self._pool: Pool[Connection] = Pool(self._connect, Connection.drop)
 
     def fetch_many(
@@ -84,17 +89,15 @@ class Database:
         statement = sql.select(table, column, values, max_rows, after_writers)
         return self._run(lambda connection: connection.rows(statement))
 
-    def generation(
-        self, table: Table, timeout_seconds: float = ANSWER_TIMEOUT_SECONDS
-    ) -> Generation:
+    def generation(self, table: Table, timeout_seconds: float | None = None) -> Generation:
         """The table's current generation. One SELECT. Raises DatabaseUnavailable, after about
-        `timeout_seconds` where the database is silent."""
+        `timeout_seconds` where they are given and the database is silent: it may be asleep."""
 
         def read(connection: Connection) -> Generation:
-            connection.wait_at_most(timeout_seconds)
+            connection.wait_at_most(timeout_seconds or ANSWER_TIMEOUT_SECONDS)
             return _generation(table, connection.rows(sql.generation(table)))
 
-        return self._run(read, patience_seconds=min(timeout_seconds, CONNECT_TIMEOUT_SECONDS))
+        return self._run(read, patience_seconds=timeout_seconds)
 
     def switch_on(self, table: Table, number: int, server: str) -> None:
         """Raise generation `number` for the cells of the Redis `server`, and take them into use;
@@ -130,15 +133,29 @@ class Database:
         """One statement on a kept connection or a new one. Raises DatabaseUnavailable."""
         self._run(lambda connection: connection.rows(sql.PING))
 
-    def _connect(self, patience_seconds: float = CONNECT_TIMEOUT_SECONDS) -> Connection:
-        return connect(self._settings, patience_seconds, for_loads=self._for_loads)
+    def _connect(self, patience_seconds: float | None = None) -> Connection:
+        """With another password where the first is refused: they are changed while we run."""
+        login = self._identity.login()
+        for _ in STAGES:
+            try:
+                return self._connect_as(login, patience_seconds)
+            except MySQLError as error:
+                other = self._identity.instead(login) if is_refused(error) else None
+                if other is None:
+                    raise
+                login = other
+        return self._connect_as(login, patience_seconds)
 
-    def _run(self, work: Callable[[Connection], Result], **connect_options: float) -> Result:
+    def _connect_as(self, login: Login, patience_seconds: float | None) -> Connection:
+        patience_seconds = patience_seconds or self._greeting_patience
+        return connect(self._settings, login, patience_seconds, for_loads=self._for_loads)
+
+    def _run(self, work: Callable[[Connection], Result], **connect_options: float | None) -> Result:
         for attempt in range(MAX_ATTEMPTS):
             try:
                 connection = self._acquire(connect_options)
             except MySQLError as error:
-                raise translated(error) from error
+                raise translated_from_connecting(error, self._settings) from error
             try:
                 result = work(connection)
             except MySQLError as error:
@@ -163,7 +180,7 @@ class Database:
             return result
         raise AssertionError("unreachable: the last attempt returns or raises")
 
-    def _acquire(self, connect_options: Mapping[str, float]) -> Connection:
+    def _acquire(self, connect_options: Mapping[str, float | None]) -> Connection:
         """A kept connection unless the server has closed it meanwhile: found out only by sending a
         write over it, nobody could tell whether that was done."""
         connection = self._pool.acquire(**connect_options)

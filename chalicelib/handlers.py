@@ -17,7 +17,7 @@ from chalice.app import Request, Response
 
 from chalicelib import __version__, wire
 from chalicelib.cache import Cache
-from chalicelib.config import Settings
+from chalicelib.config import CALLERS, Settings
 from chalicelib.db import Database
 from chalicelib.errors import BadRequest, CacheUnavailable, DatabaseUnavailable, HerocacheError
 from chalicelib.storage import Storage
@@ -43,8 +43,11 @@ def database() -> Database:
 
 @lru_cache(maxsize=1)
 def replica() -> Database | None:
+    """Nobody waits for it to wake up: the writer answers for it."""
     host = settings().db_reader_host
-    return Database(dataclasses.replace(settings(), db_host=host)) if host else None
+    if not host:
+        return None
+    return Database(dataclasses.replace(settings(), db_host=host, db_resume_seconds=0))
 
 
 @lru_cache(maxsize=1)
@@ -99,11 +102,21 @@ def ingest(event: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def health(request: Request) -> Response:
-    """`GET /health`: whether the app is up; `?deep=1`: also whether it reaches its servers."""
-    deep = request.query_params is not None and request.query_params.get("deep") == "1"
-    report: dict[str, Any] = {"status": "ok", "version": __version__}
-    if not deep:
-        return Response(report, headers=_JSON)
+    """`GET /health`: whether the app is up; nobody is asked who they are. `?deep=1`: as
+    `deep_health`, but on stages that are open to everybody only: it works the database."""
+    if request.query_params is None or request.query_params.get("deep") != "1":
+        return Response(_alive(), headers=_JSON)
+    try:
+        if settings().api_auth != CALLERS[0]:
+            raise BadRequest("deep: this stage asks callers who they are: use GET /health/deep")
+    except HerocacheError as error:
+        return _response(wire.reply_error(error))
+    return deep_health()
+
+
+def deep_health() -> Response:
+    """`GET /health/deep`: whether the app is up and reaches its servers."""
+    report = _alive()
     try:
         report["database"] = _checked(database().check)
         report["cache"] = _checked(cache().link.probe) if settings().redis_url else {"ok": None}
@@ -115,6 +128,10 @@ def health(request: Request) -> Response:
         report["status"] = "degraded"
     status = 503 if report["status"] == "down" else 200
     return Response(report, headers=_JSON, status_code=status)
+
+
+def _alive() -> dict[str, Any]:
+    return {"status": "ok", "version": __version__}
 
 
 def _answered(payload: Callable[[], object]) -> wire.Reply:

@@ -7,7 +7,7 @@ import hashlib
 import logging
 import socket
 import ssl
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -17,6 +17,8 @@ from redis.backoff import NoBackoff
 from redis.connection import AbstractConnection, parse_url
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 from redis.retry import Retry
+
+from chalicelib.errors import ConfigurationError
 
 log = logging.getLogger("herocache.line")
 
@@ -38,9 +40,19 @@ class Line:
     """One user's connections: to the server, or to each master of the cluster. They open with
     the first exchange."""
 
-    def __init__(self, url: str, scripts: Sequence[str], is_cluster: bool) -> None:
+    def __init__(
+        self,
+        url: str,
+        scripts: Sequence[str],
+        is_cluster: bool,
+        mint: Callable[[], tuple[str, str]] | None = None,
+    ) -> None:
+        """`mint` makes user and password for each connection, in place of the URL's."""
         self.server = ""
         self._options = parse_url(url)
+        if mint:
+            self._options.pop("username", None)
+            self._options["credential_provider"] = _Minted(mint)
         self._options.setdefault("host", "localhost")
         self._options.setdefault("port", 6379)
         self._preparation = [
@@ -187,6 +199,19 @@ class Node:
 
 class Unfit(redis.RedisError):
     """It cannot be used as it is configured. The text says why."""
+
+
+class _Minted(redis.CredentialProvider):
+    """A token lives 15 minutes and opens one connection; ElastiCache ends that after 12 hours."""
+
+    def __init__(self, mint: Callable[[], tuple[str, str]]) -> None:
+        self._mint = mint
+
+    def get_credentials(self) -> tuple[str, str]:
+        try:
+            return self._mint()
+        except ConfigurationError as error:  # trouble of the cache is never the caller's
+            raise Unfit(str(error)) from error
 
 
 class _TlsConnection(redis.SSLConnection):

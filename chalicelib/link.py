@@ -18,6 +18,7 @@ import redis
 
 from chalicelib.config import Settings
 from chalicelib.errors import CONNECTION_LOST, AnotherServer, CacheUnavailable, network_words
+from chalicelib.identity import cache_identity
 from chalicelib.line import READ_ONLY, TIMEOUT_SECONDS, Command, Line, Unfit
 from chalicelib.pool import Pool
 
@@ -67,6 +68,7 @@ class Link:
         self.is_cluster = settings.redis_cluster
         self.is_down = False
         self._url = settings.redis_url
+        self._mint = cache_identity(settings)
         self._scripts = scripts
         self._probe = probe
         self._pool: Pool[Line] = Pool(self._open, Line.close)
@@ -189,7 +191,7 @@ class Link:
         return _words(error, is_tls=self._url.startswith("rediss:"))
 
     def _open(self) -> Line:
-        return Line(self._url, self._scripts, self.is_cluster)
+        return Line(self._url, self._scripts, self.is_cluster, self._mint)
 
 
 _NO_ENTRY = "it refuses the user or the password, or misses one (REDIS_URL)"

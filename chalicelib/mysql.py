@@ -1,22 +1,31 @@
 """A connection to MySQL through PyMySQL: prepared, pipelined, its errors in words. `db` holds them.
 
-The only importer of the driver, with `row_reader`. A new connection costs 3 round trips, a batch of
-statements 1.
+The only importer of the driver, with `row_reader`. Who we are to the server comes from `identity`;
+who the server is its certificate tells, where `DB_SSL_CA` says who signs it. A new connection costs
+3 round trips, a batch of statements 1.
 """
 
 import ipaddress
 import re
 import select
 import ssl
+import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import pymysql
 from pymysql.constants import CLIENT, CR, ER
 
-from chalicelib.config import Settings
-from chalicelib.errors import DatabaseUnavailable, OutcomeUnknown, network_words
+from chalicelib.config import DB_SSL_CA, Settings
+from chalicelib.errors import (
+    ConfigurationError,
+    DatabaseUnavailable,
+    OutcomeUnknown,
+    network_words,
+)
+from chalicelib.identity import Login
 from chalicelib.row_reader import RowReader
 from chalicelib.sql import Statement
 
@@ -32,6 +41,10 @@ IDLE_TIMEOUT_SECONDS = 60
 """Then the server drops a connection: a container that vanished holds no row longer, and one that
 idles keeps no Aurora awake."""
 MAX_ATTEMPTS = 4
+RESUME_RETRY_AFTER_SECONDS = 5
+SYSTEM_AUTHORITIES = "system"
+
+_PACKAGE = Path(__file__).parent.parent
 
 # One statement a connection instead of the driver's three. Strict mode: nothing is cut to fit.
 # READ COMMITTED: no gap locks, so that writers of different rows never wait for each other.
@@ -44,6 +57,8 @@ _SESSION = (
 _CONNECTION_KILLED = 1927
 _TLS_REQUIRED = 3159
 _LOGIN_NEEDS_TLS = ER.NOT_SUPPORTED_AUTH_MODE
+_CLEAR_TEXT_REFUSED = CR.CR_AUTH_PLUGIN_ERR
+_CLEAR_TEXT = (b"mysql_clear_password", b"dialog")
 _KEY_OUT_OF_RANGE = 167
 _NO_NEXT_KEY = 1467
 # A server that was demoted to a replica refuses writes with these. It is the wrong server now.
@@ -59,6 +74,8 @@ _CERTAINLY_NOT_COMMITTED = _DEMOTED | {CR.CR_SERVER_GONE_ERROR, ER.LOCK_DEADLOCK
 
 _IN_WORDS = {
     ER.ACCESS_DENIED_ERROR: "it refuses the user or the password (DB_USER, DB_PASS)",
+    CR.CR_SSL_CONNECTION_ERROR: "it speaks no TLS, and DB_SSL_CA asks for it",
+    _CLEAR_TEXT_REFUSED: "it asks for the password in clear text, which needs DB_SSL_CA",
     ER.DBACCESS_DENIED_ERROR: "the user has no rights on this database (DB_NAME)",
     ER.BAD_DB_ERROR: "it has no database of this name (DB_NAME)",
     ER.CON_COUNT_ERROR: "it has no connection left",
@@ -117,7 +134,29 @@ class Connection(pymysql.connections.Connection):
 
     @staticmethod
     def _create_ssl_ctx(options: object) -> ssl.SSLContext:
-        return _tls()
+        return options if isinstance(options, ssl.SSLContext) else _tls("")
+
+    def _get_server_information(self) -> None:
+        """The greeting: a server that is waking up takes the connection and is silent. One that
+        has greeted is awake; what is left of the patience goes to the login."""
+        begun = time.monotonic()
+        super()._get_server_information()  # type: ignore[misc]
+        left = self._read_timeout - (time.monotonic() - begun)
+        self.wait_at_most(max(left, min(self._read_timeout, CONNECT_TIMEOUT_SECONDS)))
+        self._sock.settimeout(self._read_timeout)  # type: ignore[attr-defined]
+        self._current_timeout = self._read_timeout
+
+    def _process_auth(self, plugin_name: bytes, packet: Any, handler: Any = None) -> Any:
+        """A password, or a token that is as good as one, is told to nobody whose certificate was
+        not checked, whatever they ask for."""
+        if plugin_name in _CLEAR_TEXT and not self._knows_server():
+            raise pymysql.OperationalError(_CLEAR_TEXT_REFUSED, "clear text refused")
+        return super()._process_auth(plugin_name, packet, handler)  # type: ignore[misc]
+
+    def _knows_server(self) -> bool:
+        context: ssl.SSLContext | None = getattr(self, "ctx", None)
+        is_tls = isinstance(self._sock, ssl.SSLSocket)  # type: ignore[attr-defined]
+        return is_tls and context is not None and context.verify_mode == ssl.CERT_REQUIRED
 
     def rows(self, statement: Statement) -> Sequence[Any]:
         return self.batch([statement])[0].rows
@@ -180,23 +219,27 @@ class Connection(pymysql.connections.Connection):
         self._force_close()  # type: ignore[attr-defined]
 
 
-def connect(settings: Settings, patience_seconds: float, *, for_loads: bool) -> Connection:
-    """`patience_seconds` for each step: the network's, the server's greeting, the login. One for
-    loads may be asked for files: see `Connection.feed`. Raises MySQLError."""
+def connect(
+    settings: Settings, login: Login, patience_seconds: float, *, for_loads: bool
+) -> Connection:
+    """`patience_seconds` for the server's greeting; the network and the login have less. One for
+    loads may be asked for files: see `Connection.feed`. Raises MySQLError, ConfigurationError."""
+    authority = settings.db_ssl_ca
     try:
         connection = Connection(
             host=settings.db_host,
             port=settings.db_port,
-            user=settings.db_user,
-            password=settings.db_pass,
+            user=login.user,
+            password=login.password,
             database=settings.db_name,
             charset="utf8mb4",
             autocommit=None,
             client_flag=CLIENT.MULTI_STATEMENTS,
-            connect_timeout=patience_seconds,
+            connect_timeout=min(patience_seconds, CONNECT_TIMEOUT_SECONDS),
             read_timeout=patience_seconds,
             write_timeout=ANSWER_TIMEOUT_SECONDS,
-            ssl_disabled=_is_loopback(settings.db_host),
+            ssl=_tls(authority) if authority else None,
+            ssl_disabled=not authority and _is_loopback(settings.db_host),
             local_infile=for_loads,
         )
         if for_loads:
@@ -219,14 +262,33 @@ def committing(commit: Callable[[], Result]) -> Result:
         ) from error
 
 
+def is_refused(error: MySQLError) -> bool:
+    """Whether the server knows no such user, or another password."""
+    return code_of(error) == ER.ACCESS_DENIED_ERROR
+
+
+def translated_from_connecting(error: MySQLError, settings: Settings) -> Exception:
+    """As `translated`. A database that may sleep, and takes a connection without a word, may be
+    waking up because of it."""
+    found = translated(error)
+    is_silent = isinstance(_origin(error), TimeoutError)
+    if settings.db_resume_seconds and is_silent and isinstance(found, DatabaseUnavailable):
+        found = DatabaseUnavailable(f"{found} Or it is waking up: try again in a moment")
+        found.retry_after_seconds = RESUME_RETRY_AFTER_SECONDS
+    return found
+
+
 def translated(error: MySQLError) -> Exception:
     """The error for storage's callers; what is not about reaching the database is a bug."""
     code = code_of(error)
     if code in _IN_WORDS:
         return DatabaseUnavailable(f"the database cannot be used now: {_IN_WORDS[code]}")
     if code in _LOST or code == CR.CR_CONN_HOST_ERROR or isinstance(error, pymysql.InterfaceError):
+        origin = _origin(error)
+        is_stranger = isinstance(origin, ssl.SSLCertVerificationError)
+        where = DB_SSL_CA if is_stranger else "DB_HOST, DB_PORT"
         return DatabaseUnavailable(
-            f"the database cannot be reached (DB_HOST, DB_PORT): {network_words(_origin(error))}"
+            f"the database cannot be reached ({where}): {network_words(origin)}"
         )
     return error
 
@@ -260,13 +322,24 @@ def is_worth_another_try(error: MySQLError, attempt: int) -> bool:
     return is_lost and attempt == 0 and not isinstance(_origin(error), TimeoutError)
 
 
-@lru_cache(maxsize=1)
-def _tls() -> ssl.SSLContext:
-    """Built once a process: it takes 19 ms. As the driver's own it encrypts and does not ask who
-    signed the certificate; Aurora's authority is known to no system."""
-    context = ssl.create_default_context()
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
+@lru_cache
+def _tls(authority: str) -> ssl.SSLContext:
+    """Built once a process: it takes 19 ms. `authority` signs the server's certificate: a file,
+    from the package's folder on, or the system's; the server's name is checked too. Empty: as the
+    driver's own context it encrypts and asks nobody."""
+    is_file = authority not in ("", SYSTEM_AUTHORITIES)
+    try:
+        context = ssl.create_default_context(cafile=_PACKAGE / authority if is_file else None)
+    except OSError as error:
+        raise ConfigurationError(
+            f"{DB_SSL_CA}: expected {SYSTEM_AUTHORITIES}, or a file of PEM certificates that can be"
+            " read, its path from the folder of app.py on"
+        ) from error
+    # As the driver does: authorities that databases make themselves fail Python 3.13's strict mode.
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    if not authority:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
     return context
 
 

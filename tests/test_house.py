@@ -28,13 +28,15 @@ ONLY_IMPORTERS = {
     "chalicelib.link": {"chalicelib.cache"},
     "chalicelib.line": {"chalicelib.cache", "chalicelib.link"},
     "chalicelib.keys": {"chalicelib.cache"},
-    "boto3": {"chalicelib.bucket"},
-    "chalice": {"app", "chalicelib.handlers"},
+    "boto3": {"chalicelib.bucket", "chalicelib.identity"},
+    "botocore": {"chalicelib.bucket", "chalicelib.identity"},
+    "chalice": {"app", "chalicelib.handlers", "chalicelib.callers"},
+    "chalicelib.signing": {"chalicelib.identity"},
 }
 # Data goes one way: each may call those after it, never those before it.
 ONE_WAY = (
     {"app"},
-    {"chalicelib.handlers"},
+    {"chalicelib.handlers", "chalicelib.callers"},
     {"chalicelib.wire"},
     {"chalicelib.storage", "chalicelib.ingest"},
     {"chalicelib.lazy_loading", "chalicelib.write_through"},
@@ -42,8 +44,14 @@ ONE_WAY = (
     {"chalicelib.cache", "chalicelib.db"},
     {"chalicelib.link", "chalicelib.mysql"},
     {"chalicelib.line", "chalicelib.pool", "chalicelib.row_reader"},
-    {"chalicelib.keys", "chalicelib.load_text", "chalicelib.scripts", "chalicelib.sql"},
-    {"chalicelib.bucket", "chalicelib.csv_rows"},
+    {
+        "chalicelib.identity",
+        "chalicelib.keys",
+        "chalicelib.load_text",
+        "chalicelib.scripts",
+        "chalicelib.sql",
+    },
+    {"chalicelib.bucket", "chalicelib.csv_rows", "chalicelib.signing"},
     {"chalicelib.config", "chalicelib.tables", "chalicelib.uploads"},
     {"chalicelib.errors", "chalicelib"},
 )
