@@ -16,7 +16,18 @@ from typing import Any
 
 import pytest
 
-from chalicelib import cache, errors, generations, recovery, storage, tables, wire
+from chalicelib import (
+    cache,
+    config,
+    errors,
+    generations,
+    mysql,
+    recovery,
+    signing,
+    storage,
+    tables,
+    wire,
+)
 from chalicelib.config import Settings
 from chalicelib.errors import ConfigurationError, HerocacheError
 from chalicelib.line import TIMEOUT_SECONDS
@@ -26,6 +37,7 @@ from local.services import fill_empty_tables
 from tests import conftest
 from tests.client import InProcess
 from tests.conftest import Configure
+from tests.topologies import CLUSTER_RIGHTS, MINIMAL_RIGHTS
 from tests.witness import Witness
 
 ROOT = Path(__file__).parent.parent
@@ -322,6 +334,33 @@ def test_the_defaults_of_a_request_are_the_settings_named(
     assert service.post({"REQUEST": "read", "SQLS": [4120]}).rows[0]["id"] == 1
     read_by_key = {"REQUEST": "read", "SQLS": [11], "TABLE": "products"}
     assert service.post(read_by_key).rows[0]["ProductId"] == 11
+
+
+IDENTITY = (ROOT / "docs" / "identity.md").read_text(encoding="utf-8")
+
+
+def test_identity_names_settings_that_exist_and_the_figures_of_the_code() -> None:
+    named = set(re.findall(r"`((?:DB|REDIS|API)_[A-Z_]+)", IDENTITY))
+    assert len(named) > 8
+    assert named <= settings_table().keys()
+    for words in (
+        f"Retry-After: {mysql.RESUME_RETRY_AFTER_SECONDS}`",
+        f"The longest wait, at {config.MAX_RESUME_SECONDS},",
+        f"The network has {mysql.CONNECT_TIMEOUT_SECONDS} s still",
+        f"for {generations.REFRESH_TIMEOUT_SECONDS:g} s, and go on",
+        f"idle for {mysql.IDLE_TIMEOUT_SECONDS} s",
+        f"opens connections for {signing.TOKEN_SECONDS // 60} minutes",
+        f"up to {config.MAX_RESUME_SECONDS}; `0`: it never does",
+        f"or {mysql.RESUME_RETRY_AFTER_SECONDS} where it may be waking up",
+    ):
+        assert words in one_line(IDENTITY + README), words
+    assert [code(row[0])[0] for row in table(IDENTITY, "`API_AUTH`")] == list(config.CALLERS)
+
+
+def test_identity_names_the_rights_that_the_caches_user_needs() -> None:
+    [sentence] = re.findall(r"The user needs (.*?) and no other right", one_line(IDENTITY))
+    rights = [right for right in (*MINIMAL_RIGHTS, *CLUSTER_RIGHTS) if right.startswith("+")]
+    assert sorted(f"+{name}" for name in code(sentence)) == sorted(rights)
 
 
 # --- the contract ---------------------------------------------------------------------------------
