@@ -157,6 +157,22 @@ def test_between_two_steps_of_a_rotation_the_pending_password_is_taken(
     assert reads == ["AWSCURRENT", "AWSCURRENT", "AWSPENDING"]
 
 
+def test_threads_that_are_refused_together_read_it_once(
+    service: InProcess, vault: Vault, reads: list[str]
+) -> None:
+    service.read([1], use_cache=False)
+    ours = handlers.database()._identity
+    refused = ours.login()
+    vault.make_pending()
+    vault.set_password()
+    vault.make_current()
+
+    found = {ours.instead(refused) for _ in range(WORKERS)}
+
+    assert found == {identity.Login(USER, vault.passwords[-1])}
+    assert reads == ["AWSCURRENT"] * 2
+
+
 def test_a_wrong_password_is_a_503_that_shows_nothing(
     service: InProcess, vault: Vault, mariadb: MariaDB, caplog: pytest.LogCaptureFixture
 ) -> None:
