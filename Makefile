@@ -1,7 +1,7 @@
 # `make run` and `make test` each work as the first command on a bare machine.
 
 .DEFAULT_GOAL := help
-.PHONY: help run up down clean test soak lint bench grade install
+.PHONY: help run up down clean test soak lint bench grade infra configure deploy destroy install
 
 # `exec`, so that a signal to make reaches Python and no shell stands between them.
 IN_VENV := exec .venv/bin/python -m
@@ -30,16 +30,30 @@ MINUTES ?= 10
 soak: install ## requests and faults for MINUTES (10), then what was stale, lost or doubled
 	@$(IN_VENV) tests.history --minutes $(MINUTES)
 
-lint: install ## format, lint, types
+lint: install ## format, lint, types, the template
 	@$(IN_VENV) ruff format --check .
 	@$(IN_VENV) ruff check .
 	@$(IN_VENV) mypy
+	@exec .venv/bin/python -c 'from cfnlint.runner import main; main()' infra/template.yaml
 
 bench: install ## measure against the raw drivers and the course's way; ARGS go to it
 	@$(IN_VENV) bench $(ARGS)
 
 grade: install ## play the course grader against URL
 	@$(IN_VENV) bench.grade $(URL) $(ARGS)
+
+STAGE ?= dev
+infra: install ## what STAGE (dev) stands on in the AWS account: infra/template.yaml, then the tables
+	@$(IN_VENV) infra infra $(STAGE)
+
+configure: install ## write what make infra made into the files Chalice reads for STAGE (dev)
+	@$(IN_VENV) infra configure $(STAGE)
+
+deploy: install ## API and functions of STAGE (dev), and what Chalice cannot set
+	@$(IN_VENV) infra deploy $(STAGE)
+
+destroy: install ## delete all of STAGE (dev); asks first
+	@$(IN_VENV) infra destroy $(STAGE)
 
 install:
 	@bash local/install.sh

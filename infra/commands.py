@@ -1,0 +1,91 @@
+"""The four commands, step by step. Each may be run again, from wherever the last run ended."""
+
+from botocore.exceptions import ClientError
+
+from infra import chalice, configuration, database, functions, leftovers, usage_plan
+from infra.account import client, code_of, region
+from infra.stack import Stack
+from infra.stage import ROOT, Stage, event_functions
+from infra.terminal import Refused, confirm, say
+
+TEMPLATE = ROOT / "infra" / "template.yaml"
+
+
+def infra(stage: Stage) -> None:
+    """`make infra`: the stack, then the tables and the functions' login."""
+    parameters = {"Stage": stage.name, **stage.choices["parameters"]}
+    stack = _stack(stage)
+    stack.apply(TEMPLATE.read_text(encoding="utf-8"), parameters)
+    outputs = stack.outputs()
+    database.prepare(client("rds-data"), outputs["DatabaseArn"], outputs["DatabaseSecretArn"])
+    say("next", f"make configure STAGE={stage.name}")
+
+
+def configure(stage: Stage) -> None:
+    """`make configure`: what the stack made, into the files that Chalice reads."""
+    configuration.write(stage, _stack(stage).outputs())
+    say("next", f"make deploy STAGE={stage.name}")
+
+
+def deploy(stage: Stage) -> None:
+    """`make deploy`: the functions and the API, then what Chalice cannot set."""
+    chalice.refuse_unprepared(stage)
+    queue_arn = _stack(stage).outputs()["FailureQueueArn"]
+    functions.keep_logs(client("logs"), stage.function_names, stage.choices["log_retention_days"])
+    chalice.deploy(stage)
+    deployed = stage.deployed()
+    functions.send_failures(client("lambda"), event_functions(deployed), queue_arn)
+    [api] = [each for each in deployed if each["resource_type"] == "rest_api"]
+    if stage.environment.get("API_AUTH") == "key":
+        api_stage = f"{api['rest_api_id']}:{stage.config['api_gateway_stage']}"
+        limits = stage.choices["usage_plan"]
+        usage_plan.apply(client("apigateway"), stage.full_name, api_stage, limits)
+    else:
+        usage_plan.remove(client("apigateway"), stage.full_name)
+    say("serves", api["rest_api_url"])
+
+
+def destroy(stage: Stage) -> None:
+    """`make destroy`: everything that the other three made, the last first. It asks first."""
+    stack = _stack(stage)
+    outputs = stack.remaining_outputs()
+    _refuse_what_would_end_half_way(stage, outputs)
+    confirm(
+        f"This deletes {stage.full_name} in {region()}: API, functions, logs, cache, uploaded"
+        " files, database (a last snapshot stays).",
+        stage.name,
+    )
+    usage_plan.remove(client("apigateway"), stage.full_name)
+    chalice.delete(stage)
+    leftovers.remove_apis(client("apigateway"), stage)
+    leftovers.remove_functions(client("lambda"), client("iam"), stage)
+    functions.remove_logs(client("logs"), stage.function_names)
+    if outputs:
+        leftovers.wait_for_interfaces(client("ec2"), outputs["SecurityGroupId"])
+        leftovers.empty_bucket(client("s3"), outputs["UploadBucket"])
+    stack.delete()
+    say("left", f"snapshots of the database: aws rds describe-db-cluster-snapshots ({region()})")
+
+
+def _stack(stage: Stage) -> Stack:
+    return Stack(client("cloudformation"), stage.full_name)
+
+
+def _refuse_what_would_end_half_way(stage: Stage, outputs: dict[str, str]) -> None:
+    if stage.deployed():
+        chalice.refuse_missing_bucket(client("s3"), stage)
+    if outputs and _is_protected(stage):
+        raise Refused(
+            f'the database is protected: set DatabaseProtection to "false" in'
+            f" infra/{stage.name}.json, run make infra STAGE={stage.name}, then this again"
+        )
+
+
+def _is_protected(stage: Stage) -> bool:
+    try:
+        found = client("rds").describe_db_clusters(DBClusterIdentifier=stage.full_name)
+    except ClientError as error:
+        if code_of(error) == "DBClusterNotFoundFault":
+            return False
+        raise
+    return bool(found["DBClusters"][0]["DeletionProtection"])

@@ -1,0 +1,99 @@
+"""The stack's outputs, written into the stage's part of .chalice/config.json and into its policies.
+
+What stands there for other reasons stays: memory, timeouts, TTL, the actions of a policy.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from infra.stage import CHALICE, Json, Stage, write_json
+from infra.terminal import Refused, say
+
+# What the repository has where an account's own values belong.
+_PLACEHOLDER = re.compile(r"\b0{12}\b|\b(?:subnet|sg)-(\d)\1{16}\b")
+_BUCKET = re.compile(r"(?<=:s3:::)[^/]+")
+
+
+def write(stage: Stage, outputs: Mapping[str, str]) -> None:
+    """`make configure`. Raises Refused, and writes nothing, where an output is missing."""
+    try:
+        variables = environment(outputs)
+        subnet_ids = outputs["SubnetIds"].split(",")
+        security_group_ids = [outputs["SecurityGroupId"]]
+        policies = [(path, with_resources(policy, outputs)) for path, policy in stage.policies()]
+    except KeyError as error:
+        raise Refused(
+            f"the stack has no output {error}: it is from another version; run make infra"
+        ) from error
+    for name, value in variables.items():
+        if value is None:
+            stage.environment.pop(name, None)
+        else:
+            stage.environment[name] = value
+    stage.config["subnet_ids"] = subnet_ids
+    stage.config["security_group_ids"] = security_group_ids
+    _tell(".chalice/config.json", stage.write_config())
+    for path, policy in policies:
+        _tell(f".chalice/{path.name}", write_json(path, policy))
+
+
+def environment(outputs: Mapping[str, str]) -> dict[str, str | None]:
+    """The functions' settings that the stack decides; None for one that must not be there. Names
+    and ARNs, never a secret."""
+    is_serverless = outputs["CacheKind"] == "serverless"
+    by_secret = outputs["DatabaseLogin"] == "secret"
+    name = outputs["CacheName"]
+    return {
+        "DB_HOST": outputs["DatabaseHost"],
+        "DB_READER_HOST": outputs.get("DatabaseReaderHost"),
+        "DB_NAME": "herocache",
+        "DB_USER": None if by_secret else "herocache",
+        "DB_AUTH": None if by_secret else "iam",
+        "DB_SECRET_ARN": outputs["DatabaseSecretArn"] if by_secret else None,
+        "REDIS_URL": f"rediss://{name}@{outputs['CacheHost']}:6379",
+        "REDIS_AUTH": "iam",
+        "REDIS_CACHE_NAME": name,
+        "REDIS_CLUSTER": "1" if is_serverless else "0",
+        "REDIS_SERVERLESS": "1" if is_serverless else "0",
+        "UPLOAD_BUCKET": outputs["UploadBucket"],
+    }
+
+
+def with_resources(policy: Json, outputs: Mapping[str, str]) -> Json:
+    """The policy for what the stack has made: statements are known by their Sid, and of buckets
+    only the name changes. Actions stay, but for those of the way to log in."""
+    by_secret = outputs["DatabaseLogin"] == "secret"
+    changes: dict[str, dict[str, Any]] = {
+        "DatabaseLogin": {
+            "Action": "secretsmanager:GetSecretValue" if by_secret else "rds-db:connect",
+            "Resource": outputs["DatabaseLoginArn"],
+        },
+        "CacheLogin": {"Resource": [outputs["CacheArn"], outputs["CacheUserArn"]]},
+        "FailedEvents": {"Resource": outputs["FailureQueueArn"]},
+    }
+    text = _BUCKET.sub(outputs["UploadBucket"], json.dumps(policy))
+    renamed: Json = json.loads(text)
+    renamed["Statement"] = [
+        {**statement, **changes.get(statement["Sid"], {})} for statement in renamed["Statement"]
+    ]
+    return renamed
+
+
+def refuse_placeholders(stage: Stage) -> None:
+    """Raises Refused where the stage still has something that only `write` can know."""
+    texts = {CHALICE / "config.json": json.dumps(stage.config)}
+    texts |= {path: json.dumps(policy) for path, policy in stage.policies()}
+    for path, text in texts.items():
+        if found := _PLACEHOLDER.search(text):
+            raise Refused(
+                f"STAGE={stage.name}: .chalice/{path.name} still has the placeholder"
+                f" {found.group()}: run make configure STAGE={stage.name}"
+            )
+    if "UPLOAD_BUCKET" not in stage.environment:
+        raise Refused(f"UPLOAD_BUCKET is not set: run make configure STAGE={stage.name}")
+
+
+def _tell(name: str, changed: bool) -> None:
+    say("configure", f"{name}: {'written' if changed else 'is as the stack says'}")

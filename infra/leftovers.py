@@ -1,0 +1,104 @@
+"""What stands in the way of deleting a stack, and what `chalice delete` does not know of.
+
+Everything here is known by its name, is gone afterwards, and may have been gone before.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+
+from botocore.exceptions import ClientError
+
+from infra.account import Client, code_of
+from infra.stage import APP, Json, Stage
+from infra.terminal import Refused, say
+
+POLL_SECONDS = 15.0
+PATIENCE_SECONDS = 45 * 60.0
+"""Lambda gives back the network interfaces of functions that are gone when it sees fit."""
+
+
+def apis(gateway: Client, stage: Stage) -> Iterator[Json]:
+    """Those of this app that serve this stage."""
+    for page in gateway.get_paginator("get_rest_apis").paginate():
+        for api in page["items"]:
+            if api["name"] == APP:
+                served = gateway.get_stages(restApiId=api["id"])["item"]
+                if stage.config["api_gateway_stage"] in [each["stageName"] for each in served]:
+                    yield api
+
+
+def remove_apis(gateway: Client, stage: Stage) -> None:
+    """A deployment that failed half-way leaves one that Chalice has not noted down."""
+    for api in list(apis(gateway, stage)):
+        gateway.delete_rest_api(restApiId=api["id"])
+        say("api", f"{api['id']}: removed")
+
+
+def remove_functions(lambdas: Client, iam: Client, stage: Stage) -> None:
+    """The same for functions and their roles."""
+    for name in stage.function_names:
+        if _is_done(lambdas.delete_function, FunctionName=name):
+            say("function", f"{name}: removed")
+    for role in stage.role_names:
+        _remove_role(iam, role)
+
+
+def _remove_role(iam: Client, role: str) -> None:
+    try:
+        policies = iam.list_role_policies(RoleName=role)["PolicyNames"]
+    except iam.exceptions.NoSuchEntityException:
+        return
+    for policy in policies:
+        iam.delete_role_policy(RoleName=role, PolicyName=policy)
+    iam.delete_role(RoleName=role)
+    say("role", f"{role}: removed")
+
+
+def _is_done(call: Callable[..., object], **arguments: str) -> bool:
+    try:
+        call(**arguments)
+    except ClientError as error:
+        if code_of(error) != "ResourceNotFoundException":
+            raise
+        return False
+    return True
+
+
+def empty_bucket(s3: Client, bucket: str) -> None:
+    """Every version of every file."""
+    count = 0
+    try:
+        for page in s3.get_paginator("list_object_versions").paginate(Bucket=bucket):
+            found = [*page.get("Versions", []), *page.get("DeleteMarkers", [])]
+            named = [{"Key": each["Key"], "VersionId": each["VersionId"]} for each in found]
+            if named:
+                _delete(s3, bucket, named)
+            count += len(named)
+    except ClientError as error:
+        if code_of(error) != "NoSuchBucket":
+            raise
+        say("bucket", f"{bucket} is not there")
+        return
+    say("bucket", f"{bucket}: {count} versions of files removed")
+
+
+def _delete(s3: Client, bucket: str, named: list[dict[str, str]]) -> None:
+    answer = s3.delete_objects(Bucket=bucket, Delete={"Objects": named, "Quiet": True})
+    for error in answer.get("Errors", []):
+        raise Refused(f"{bucket}/{error['Key']} cannot be removed: {error['Message']}")
+
+
+def wait_for_interfaces(ec2: Client, security_group_id: str) -> None:
+    """Until no network interface uses the group; while one does, neither it nor its subnet can be
+    deleted. Raises Refused after PATIENCE_SECONDS."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    filters = [{"Name": "group-id", "Values": [security_group_id]}]
+    while found := ec2.describe_network_interfaces(Filters=filters)["NetworkInterfaces"]:
+        if time.monotonic() > deadline:
+            raise Refused(
+                f"{len(found)} network interfaces still use {security_group_id}: Lambda gives them"
+                " back later; run make destroy again then"
+            )
+        say("network", f"{len(found)} interfaces of the functions are left, waiting for Lambda")
+        time.sleep(POLL_SECONDS)
+    say("network", "no interface of a function is left")

@@ -1,0 +1,9 @@
+-- Who the functions are to the database: a user without a password, let in by a token of IAM, over TLS.
+-- Applied again it changes nothing. For Aurora MySQL 3; the tables are in seed/schema.sql.
+
+CREATE USER IF NOT EXISTS 'herocache'@'%' IDENTIFIED WITH AWSAuthenticationPlugin AS 'RDS' REQUIRE SSL;
+
+GRANT SELECT, INSERT, UPDATE, DELETE, CREATE TEMPORARY TABLES ON herocache.* TO 'herocache'@'%';
+
+-- LOAD DATA FROM S3, with the role of the cluster.
+GRANT AWS_LOAD_S3_ACCESS TO 'herocache'@'%';

@@ -1,0 +1,127 @@
+"""One stage as the files of this project have it: its part of .chalice/config.json, its policies,
+infra/<stage>.json, and what `chalice deploy` noted down.
+
+`configure` writes here, everybody else reads.
+"""
+
+import json
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from infra.terminal import Refused
+
+ROOT = Path(__file__).parent.parent
+CHALICE = ROOT / ".chalice"
+APP = "herocache"
+EVENT_SOURCES = {"s3_event", "scheduled_event", "cloudwatch_event", "sns_event"}
+"""Chalice's names for sources that call a function without waiting for its answer."""
+
+Json = dict[str, Any]
+
+
+class Stage:
+    """Raises Refused where .chalice/config.json does not declare it."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.full_name = f"{APP}-{name}"
+        stages = self._whole_config["stages"]
+        if name not in stages:
+            declared = ", ".join(stages)
+            raise Refused(f"STAGE={name}: .chalice/config.json declares {declared}")
+        self.config: Json = stages[name]
+
+    @cached_property
+    def _whole_config(self) -> Json:
+        return read_json(CHALICE / "config.json")
+
+    @cached_property
+    def choices(self) -> Json:
+        """infra/<stage>.json: the template's parameters, log retention, the usage plan."""
+        return read_json(ROOT / "infra" / f"{self.name}.json")
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What its functions get."""
+        variables: dict[str, str] = self.config["environment_variables"]
+        return variables
+
+    @property
+    def function_names(self) -> list[str]:
+        """As Lambda has them; the API's own function has the plain name."""
+        suffixes = ["" if name == "api_handler" else f"-{name}" for name in self._functions]
+        return [f"{self.full_name}{suffix}" for suffix in suffixes]
+
+    @property
+    def role_names(self) -> list[str]:
+        """Chalice makes one for each function."""
+        return [f"{self.full_name}-{name}" for name in self._functions]
+
+    @property
+    def reserved_concurrency(self) -> int:
+        """Of all its functions together."""
+        return sum(options.get("reserved_concurrency", 0) for options in self._functions.values())
+
+    @property
+    def _functions(self) -> dict[str, Json]:
+        functions: dict[str, Json] = self.config["lambda_functions"]
+        return functions
+
+    def policies(self) -> Iterator[tuple[Path, Json]]:
+        """Each function's policy and where it stands, once each."""
+        names = {options["iam_policy_file"] for options in self._functions.values()}
+        for name in sorted(names):
+            yield CHALICE / name, read_json(CHALICE / name)
+
+    def write_config(self) -> bool:
+        """Whether the file has changed."""
+        return write_json(CHALICE / "config.json", self._whole_config)
+
+    @property
+    def deployed_file(self) -> Path:
+        """Chalice's note of what it made."""
+        return CHALICE / "deployed" / f"{self.name}.json"
+
+    def deployed(self) -> list[Json]:
+        """What Chalice made, as it noted it down; empty where nothing is deployed."""
+        if not self.deployed_file.exists():
+            return []
+        resources: list[Json] = read_json(self.deployed_file)["resources"]
+        return resources
+
+
+def event_functions(deployed: list[Json]) -> list[str]:
+    """Names of the functions that events call, each once."""
+    return sorted(
+        {
+            str(resource["lambda_arn"]).rpartition(":")[2]
+            for resource in deployed
+            if resource["resource_type"] in EVENT_SOURCES
+        }
+    )
+
+
+def read_json(path: Path) -> Json:
+    """Raises Refused that names the file and the place."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise Refused(f"{path}: there is no such file") from error
+    except ValueError as error:
+        raise Refused(f"{path}: not JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise Refused(f"{path}: expected an object")
+    return content
+
+
+def write_json(path: Path, content: Json) -> bool:
+    """Whole or not at all. Whether the file has changed."""
+    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    if path.read_text(encoding="utf-8") == text:
+        return False
+    unfinished = path.with_name(path.name + ".unfinished")
+    unfinished.write_text(text, encoding="utf-8")
+    unfinished.replace(path)
+    return True

@@ -1,0 +1,20 @@
+"""What the commands say, ask and refuse."""
+
+
+class Refused(Exception):
+    """A command cannot go on. The text says what is wrong, where, and what to do."""
+
+
+def say(subject: str, text: str) -> None:
+    """One line of what was done."""
+    print(f"{subject:<12} {text}", flush=True)
+
+
+def confirm(question: str, answer: str) -> None:
+    """Raises Refused unless `answer` is typed."""
+    try:
+        given = input(f"{question} Type {answer} to go on: ")
+    except EOFError:
+        given = ""
+    if given.strip() != answer:
+        raise Refused(f"{answer!r} was not typed: nothing was changed")

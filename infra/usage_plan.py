@@ -1,0 +1,94 @@
+"""Who may call how often, where callers have keys: a usage plan and its first key."""
+
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from infra.account import Client, code_of
+from infra.stage import Json
+from infra.terminal import say
+
+
+def apply(gateway: Client, name: str, api_stage: str, limits: Json) -> None:
+    """The plan `name` limits this stage (`<API's id>:<stage>`) of an API, and has a key."""
+    plan = _find(gateway, name) or gateway.create_usage_plan(name=name)
+    attached = [f"{each['apiId']}:{each['stage']}" for each in plan.get("apiStages", [])]
+    changes = [
+        ("replace", "/throttle/rateLimit", str(limits["requests_per_second"])),
+        ("replace", "/throttle/burstLimit", str(limits["burst"])),
+        ("replace", "/quota/limit", str(limits["requests_per_day"])),
+        ("replace", "/quota/period", "DAY"),
+        # A stage of an API that is gone keeps the plan from being deleted.
+        *(("remove", "/apiStages", other) for other in attached if other != api_stage),
+    ]
+    if api_stage not in attached:
+        changes.append(("add", "/apiStages", api_stage))
+    gateway.update_usage_plan(
+        usagePlanId=plan["id"],
+        patchOperations=[{"op": op, "path": path, "value": value} for op, path, value in changes],
+    )
+    _give_key(gateway, name, plan["id"])
+    say(
+        "usage plan",
+        f"{name}: {limits['requests_per_second']} requests a second, {limits['burst']} at once,"
+        f" {limits['requests_per_day']} a day",
+    )
+
+
+def remove(gateway: Client, name: str) -> None:
+    """Plan and key are gone afterwards, also if they never were."""
+    plan, key = _find(gateway, name), find_key(gateway, name)
+    if plan is not None:
+        for each in plan.get("apiStages", []):
+            attached = f"{each['apiId']}:{each['stage']}"
+            change = {"op": "remove", "path": "/apiStages", "value": attached}
+            gateway.update_usage_plan(usagePlanId=plan["id"], patchOperations=[change])
+        if key is not None:
+            _ignoring(
+                "NotFoundException",
+                gateway.delete_usage_plan_key,
+                usagePlanId=plan["id"],
+                keyId=key["id"],
+            )
+        gateway.delete_usage_plan(usagePlanId=plan["id"])
+        say("usage plan", f"{name}: removed")
+    if key is not None:
+        gateway.delete_api_key(apiKey=key["id"])
+        say("key", f"{name}: removed")
+
+
+def find_key(gateway: Client, name: str) -> Json | None:
+    """Its id and name; never its value."""
+    for page in gateway.get_paginator("get_api_keys").paginate(nameQuery=name):
+        for key in page["items"]:
+            if key["name"] == name:
+                return dict(key)
+    return None
+
+
+def _give_key(gateway: Client, name: str, plan_id: str) -> None:
+    key = find_key(gateway, name) or gateway.create_api_key(name=name, enabled=True)
+    _ignoring(
+        "ConflictException",
+        gateway.create_usage_plan_key,
+        usagePlanId=plan_id,
+        keyId=key["id"],
+        keyType="API_KEY",
+    )
+    say("key", f"{name}: aws apigateway get-api-key --include-value --api-key {key['id']}")
+
+
+def _find(gateway: Client, name: str) -> Json | None:
+    for page in gateway.get_paginator("get_usage_plans").paginate():
+        for plan in page["items"]:
+            if plan["name"] == name:
+                return dict(plan)
+    return None
+
+
+def _ignoring(code: str, call: Any, **arguments: str) -> None:
+    try:
+        call(**arguments)
+    except ClientError as error:
+        if code_of(error) != code:
+            raise
