@@ -13,8 +13,6 @@ from infra.terminal import Refused, say
 
 UNRESERVED_MINIMUM = 100
 """What Lambda keeps for functions that reserve nothing."""
-RUNTIMES = ((3, 11), (3, 12), (3, 13))
-"""Pythons of Lambda for which every package of requirements.txt has a wheel."""
 _INCOMPLETE = "Could not install dependencies"
 _PLATFORMS = {"arm64": "aarch64", "x86_64": "x86_64"}
 
@@ -22,13 +20,6 @@ _PLATFORMS = {"arm64": "aarch64", "x86_64": "x86_64"}
 def refuse_unprepared(stage: Stage) -> None:
     """Everything that would make `chalice deploy` end half-way, checked before it begins. Raises
     Refused; nothing was created."""
-    if sys.version_info[:2] not in RUNTIMES:
-        runtimes = ", ".join(f"{major}.{minor}" for major, minor in RUNTIMES)
-        raise Refused(
-            "Chalice gives the functions the Python it runs on, and this one is"
-            f" {sys.version_info[0]}.{sys.version_info[1]}: make .venv with one of {runtimes}"
-            " (rm -r .venv; make install PYTHON=python3.12)"
-        )
     if stage.name == "prod" and stage.environment.get("API_AUTH", "none") == "none":
         raise Refused("STAGE=prod: API_AUTH is none: choose iam or key in .chalice/config.json")
     configuration.refuse_placeholders(stage)

@@ -2,7 +2,7 @@
 
 from botocore.exceptions import ClientError
 
-from infra import chalice, configuration, database, functions, leftovers, usage_plan
+from infra import authority, chalice, configuration, database, functions, leftovers, usage_plan
 from infra.account import client, code_of, region
 from infra.stack import Stack
 from infra.stage import ROOT, Stage, event_functions
@@ -23,7 +23,9 @@ def infra(stage: Stage) -> None:
 
 def configure(stage: Stage) -> None:
     """`make configure`: what the stack made, into the files that Chalice reads."""
-    configuration.write(stage, _stack(stage).outputs())
+    outputs = _stack(stage).outputs()
+    authority.fetch(region())
+    configuration.write(stage, outputs)
     say("next", f"make deploy STAGE={stage.name}")
 
 

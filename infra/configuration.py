@@ -8,9 +8,12 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from infra import authority
 from infra.stage import CHALICE, Json, Stage, write_json
 from infra.terminal import Refused, say
 
+RESUME_SECONDS = "20"
+"""How long a request waits for a database that may sleep; it wakes up in about 15 s."""
 # What the repository has where an account's own values belong.
 _PLACEHOLDER = re.compile(r"\b0{12}\b|\b(?:subnet|sg)-(\d)\1{16}\b")
 _BUCKET = re.compile(r"(?<=:s3:::)[^/]+")
@@ -51,6 +54,8 @@ def environment(outputs: Mapping[str, str]) -> dict[str, str | None]:
         "DB_NAME": "herocache",
         "DB_USER": None if by_secret else "herocache",
         "DB_AUTH": None if by_secret else "iam",
+        "DB_SSL_CA": authority.FILE.as_posix(),
+        "DB_RESUME_SECONDS": RESUME_SECONDS if float(outputs["DatabaseMinCapacity"]) == 0 else None,
         "DB_SECRET_ARN": outputs["DatabaseSecretArn"] if by_secret else None,
         "REDIS_URL": f"rediss://{name}@{outputs['CacheHost']}:6379",
         "REDIS_AUTH": "iam",

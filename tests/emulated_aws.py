@@ -5,6 +5,7 @@ and says which patch to remove.
 """
 
 import json
+import logging
 import re
 import secrets
 from collections.abc import Callable, Iterator
@@ -39,6 +40,7 @@ class Emulated:
 
     def __init__(self) -> None:
         self.id = str(secrets.randbelow(9 * 10**11) + 10**11)
+        logging.getLogger("werkzeug").setLevel(logging.WARNING)
         self._server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
         self._server.start()
         host, port = self._server.get_host_and_port()
@@ -307,20 +309,29 @@ def _stand_in(patch: pytest.MonkeyPatch, resource_type: str, name_property: str)
 
         @classmethod
         def update_from_cloudformation_json(
-            cls, original: Any, name: str, definition: Json, account_id: str, region_name: str
+            cls,
+            original_resource: Any,
+            new_resource_name: str,
+            cloudformation_json: Json,
+            account_id: str,
+            region_name: str,
         ) -> "Model":
+            properties = cloudformation_json["Properties"]
             if kind == "RDS::DBCluster":
-                cluster = rds_backends[account_id][region_name].clusters[name]
-                protected = definition["Properties"]["DeletionProtection"] == "true"
-                cluster.deletion_protection = protected
-            return cls(kind, name, definition["Properties"], account_id)
+                cluster = rds_backends[account_id][region_name].clusters[new_resource_name]
+                cluster.deletion_protection = properties["DeletionProtection"] == "true"
+            return cls(kind, new_resource_name, properties, account_id)
 
         @staticmethod
         def delete_from_cloudformation_json(
             name: str, definition: Json, account_id: str, region_name: str
         ) -> None:
             if kind == "RDS::DBCluster":
-                del rds_backends[account_id][region_name].clusters[name]
+                backend = rds_backends[account_id][region_name]
+                backend.delete_db_cluster(name)
+                for snapshot in list(backend.cluster_snapshots):
+                    if name in snapshot:  # one of the same minute would be in the next one's way
+                        del backend.cluster_snapshots[snapshot]
 
         def is_created(self) -> bool:
             return True

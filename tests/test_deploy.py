@@ -1,0 +1,446 @@
+"""The life of a stage: `make infra`, `configure`, `deploy`, `destroy`, each twice, on an emulated
+AWS.
+
+It is lived once, with the real `chalice deploy`, and watched from AWS's side; the tests look at
+what was seen.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from tests.certificates import Authority
+from tests.client import ROOT
+from tests.deployment import NAME, STAGE, Project
+from tests.emulated_aws import REGION, Emulated, emulated
+
+Json = dict[str, Any]
+FUNCTIONS = {"api_handler": NAME, "storage": f"{NAME}-storage", "ingest": f"{NAME}-ingest"}
+
+
+@dataclass(frozen=True)
+class Life:
+    """What was said and seen, in the order of the fields."""
+
+    account_id: str
+    first: dict[str, str]  # each command, the first time
+    again: dict[str, str]  # and the second time
+    url: str
+    stage: Json
+    policies: dict[str, Json]
+    statements: list[str]
+    account: Json
+    unwilling: tuple[int, str]  # `make destroy` where something else was typed
+    still_there: Json
+    destroyed: str
+    destroyed_again: str
+    left: Json
+
+
+def seen(account: Emulated) -> Json:
+    """Everything there is in the account that one of the commands could have made."""
+    lambdas, iam, gateway = (account.client(name) for name in ("lambda", "iam", "apigateway"))
+    logs, s3 = account.client("logs"), account.client("s3")
+    functions = {each["FunctionName"]: each for each in lambdas.list_functions()["Functions"]}
+    roles = [each["RoleName"] for each in iam.list_roles()["Roles"]]
+    apis = gateway.get_rest_apis()["items"]
+    buckets = [each["Name"] for each in s3.list_buckets()["Buckets"]]
+    ec2, cloudformation = account.client("ec2"), account.client("cloudformation")
+    networks = ec2.describe_vpcs(Filters=[{"Name": "is-default", "Values": ["false"]}])["Vpcs"]
+    return {
+        "functions": functions,
+        "concurrency": {
+            name: lambdas.get_function_concurrency(FunctionName=name).get(
+                "ReservedConcurrentExecutions"
+            )
+            for name in functions
+        },
+        "destinations": {
+            name: lambdas.list_function_event_invoke_configs(FunctionName=name)[
+                "FunctionEventInvokeConfigs"
+            ]
+            for name in functions
+        },
+        "roles": {
+            role: [
+                iam.get_role_policy(RoleName=role, PolicyName=policy)["PolicyDocument"]
+                for policy in iam.list_role_policies(RoleName=role)["PolicyNames"]
+            ]
+            for role in roles
+        },
+        "apis": {api["id"]: gateway.get_stages(restApiId=api["id"])["item"] for api in apis},
+        "documents": {api["id"]: account.api_documents[api["id"]] for api in apis},
+        "plans": gateway.get_usage_plans()["items"],
+        "keys": gateway.get_api_keys()["items"],
+        "logs": {
+            group["logGroupName"]: group.get("retentionInDays")
+            for group in logs.describe_log_groups()["logGroups"]
+        },
+        "buckets": {
+            name: s3.get_bucket_notification_configuration(Bucket=name).get(
+                "LambdaFunctionConfigurations", []
+            )
+            for name in buckets
+        },
+        "queues": account.client("sqs").list_queues().get("QueueUrls", []),
+        "topics": account.client("sns").list_topics()["Topics"],
+        "networks": networks,
+        "databases": [
+            (each["DBClusterIdentifier"], each["DeletionProtection"])
+            for each in account.client("rds").describe_db_clusters()["DBClusters"]
+        ],
+        "stacks": [
+            stack["StackName"]
+            for stack in cloudformation.list_stacks()["StackSummaries"]
+            if stack["StackStatus"] != "DELETE_COMPLETE"
+        ],
+    }
+
+
+@pytest.fixture(scope="module")
+def account() -> Iterator[Emulated]:
+    with emulated() as account:
+        yield account
+
+
+@pytest.fixture(scope="module")
+def trust_store(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A folder's URL with the certificates of an authority, where AWS has them."""
+    home = tmp_path_factory.mktemp("trust") / "authority"
+    authority = Authority(home)
+    bundle = home / REGION / f"{REGION}-bundle.pem"
+    bundle.parent.mkdir()
+    bundle.write_bytes(authority.certificate.read_bytes())
+    return home.as_uri()
+
+
+@pytest.fixture(scope="module")
+def life(account: Emulated, trust_store: str, tmp_path_factory: pytest.TempPathFactory) -> Life:
+    return live(Project(tmp_path_factory.mktemp("project"), account, trust_store), account)
+
+
+def live(project: Project, account: Emulated) -> Life:
+    first, again = {}, {}
+    for command in ("infra", "configure", "deploy"):
+        first[command] = project.must(command)
+        before = project.files()
+        again[command] = project.must(command)
+        assert project.files() == before, f"make {command} changes files when it is run again"
+    chalice = "import sys; from chalice.cli import main; sys.exit(main())"
+    url = project.run(["-c", chalice, "url", "--stage", STAGE])[1].strip()
+    there = seen(account)
+    stage, policies = project.stage(), roles_files(project)
+    statements = account.statements
+    s3, bucket = account.client("s3"), stage["environment_variables"]["UPLOAD_BUCKET"]
+    # The template says so too; moto's stacks do not listen.
+    s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
+    for _ in range(2):
+        s3.put_object(Bucket=bucket, Key="elsewhere/a.csv", Body=b"a")
+    s3.delete_object(Bucket=bucket, Key="elsewhere/a.csv")
+    unwilling = project.make("destroy", typed="prod\n")
+    still_there = seen(account)
+    destroyed = project.must("destroy", typed=f"{STAGE}\n")
+    destroyed_again = project.must("destroy", typed=f"{STAGE}\n")
+    return Life(
+        account.id,
+        first,
+        again,
+        url,
+        stage,
+        policies,
+        statements,
+        there,
+        unwilling,
+        still_there,
+        destroyed,
+        destroyed_again,
+        seen(account),
+    )
+
+
+def roles_files(project: Project) -> dict[str, Json]:
+    """The policy in the repository's files for each of Chalice's roles."""
+    functions = project.stage()["lambda_functions"]
+    return {
+        f"{NAME}-{name}": project.read(f".chalice/{options['iam_policy_file']}")
+        for name, options in functions.items()
+    }
+
+
+# --- make infra, make configure -------------------------------------------------------------------
+
+
+def test_infra_shows_what_happens_and_then_makes_the_tables_and_the_login(life: Life) -> None:
+    assert f"{NAME} CREATE_COMPLETE" in life.first["infra"]
+    assert "seed/schema.sql: " in life.first["infra"]
+    assert any(text.startswith("CREATE TABLE IF NOT EXISTS heroes") for text in life.statements)
+    assert any("AWSAuthenticationPlugin" in text for text in life.statements)
+    half = len(life.statements) // 2
+    assert life.statements[:half] == life.statements[half:], "the second run applies the same"
+
+
+def test_configure_writes_where_everything_is(life: Life) -> None:
+    variables = life.stage["environment_variables"]
+
+    assert variables["DB_HOST"].startswith(f"{NAME}.")
+    assert (variables["DB_USER"], variables["DB_NAME"]) == ("herocache", "herocache")
+    assert variables["REDIS_URL"].startswith(f"rediss://{NAME}@{NAME}.")
+    assert variables["UPLOAD_BUCKET"] == f"{NAME}-{life.account_id}-{REGION}"
+    assert variables["DB_RESUME_SECONDS"] == "20", "dev's database sleeps"
+    assert "chalicelib/rds-ca.pem: 1 certificates written" in life.first["configure"]
+    assert len(life.stage["subnet_ids"]) == 2
+    assert "DB_READER_HOST" not in variables, "there is one instance"
+
+
+def test_configure_leaves_what_is_not_its_own(life: Life) -> None:
+    whole = json.loads((ROOT / ".chalice" / "config.json").read_text(encoding="utf-8"))
+    stage = whole["stages"][STAGE]
+    for name in ("lambda_functions", "lambda_architecture", "xray", "api_gateway_stage"):
+        assert life.stage[name] == stage[name]
+    for name, value in stage["environment_variables"].items():
+        assert life.stage["environment_variables"][name] == value
+
+
+def test_configure_says_what_it_did_and_did_not(life: Life) -> None:
+    assert ".chalice/config.json: written" in life.first["configure"]
+    assert ".chalice/config.json: is as the stack says" in life.again["configure"]
+    assert ": written" not in life.again["configure"]
+
+
+def test_no_variable_holds_a_secret(life: Life) -> None:
+    variables = life.stage["environment_variables"]
+    for name, value in variables.items():
+        assert "PASS" not in name
+        plain = ("key", "iam", "0", "1", "herocache", "3600", "20", "chalicelib/rds-ca.pem")
+        assert value in plain or NAME in value, name
+
+
+# --- make deploy ----------------------------------------------------------------------------------
+
+
+def test_every_function_arrives_as_the_stage_declares_it(life: Life) -> None:
+    there = life.account["functions"]
+    assert set(there) == set(FUNCTIONS.values())
+    for name, options in life.stage["lambda_functions"].items():
+        function = there[FUNCTIONS[name]]
+        assert function["Architectures"] == ["arm64"]
+        assert function["MemorySize"] == options["lambda_memory_size"]
+        assert function["Timeout"] == options["lambda_timeout"]
+        assert function["TracingConfig"]["Mode"] == "PassThrough", "X-Ray is off"
+        assert function["Role"].endswith(f":role/{NAME}-{name}")
+        reserved = life.account["concurrency"][FUNCTIONS[name]]
+        assert reserved == options["reserved_concurrency"]
+
+
+def test_every_function_stands_in_the_private_network(life: Life) -> None:
+    for function in life.account["functions"].values():
+        place = function["VpcConfig"]
+        assert place["SubnetIds"] == life.stage["subnet_ids"]
+        assert place["SecurityGroupIds"] == life.stage["security_group_ids"]
+
+
+def test_every_function_gets_the_stages_settings(life: Life) -> None:
+    for function in life.account["functions"].values():
+        variables = function["Environment"]["Variables"]
+        assert variables == life.stage["environment_variables"]
+
+
+def test_every_function_has_a_role_of_its_own_with_the_policy_of_its_file(life: Life) -> None:
+    for role, policy in life.policies.items():
+        assert life.account["roles"][role] == [policy]
+
+
+def test_uploads_under_incoming_go_to_ingest_and_nothing_else_does(life: Life) -> None:
+    [[configuration]] = life.account["buckets"].values()
+
+    assert configuration["LambdaFunctionArn"].endswith(f":{FUNCTIONS['ingest']}")
+    assert configuration["Events"] == ["s3:ObjectCreated:*"]
+    [rule] = configuration["Filter"]["Key"]["FilterRules"]
+    assert (rule["Name"].lower(), rule["Value"]) == ("prefix", "incoming/")
+
+
+def test_the_api_has_the_apps_routes_and_one_stage(life: Life) -> None:
+    [stages], [document] = life.account["apis"].values(), life.account["documents"].values()
+
+    assert [each["stageName"] for each in stages] == [STAGE]
+    routes = {(verb, path) for path, verbs in document["paths"].items() for verb in verbs}
+    assert {("post", "/"), ("get", "/health")} <= routes
+    [api_id] = life.account["apis"]
+    assert life.url == f"https://{api_id}.execute-api.{REGION}.amazonaws.com/{STAGE}/"
+    assert life.url in life.first["deploy"]
+
+
+def test_events_that_fail_go_to_the_queue(life: Life) -> None:
+    destinations = life.account["destinations"]
+    [configuration] = destinations.pop(FUNCTIONS["ingest"])
+    queue = f"arn:aws:sqs:{REGION}:{life.account_id}:{NAME}-failed"
+
+    assert configuration["DestinationConfig"]["OnFailure"]["Destination"] == queue
+    assert configuration["MaximumRetryAttempts"] == 2
+    assert not any(destinations.values()), "only functions that events call have one"
+
+
+def test_logs_are_kept_for_as_long_as_the_stage_says(life: Life) -> None:
+    groups = {f"/aws/lambda/{name}": 14 for name in FUNCTIONS.values()}
+    assert life.account["logs"] == groups
+
+
+def test_callers_with_a_key_are_limited_by_a_usage_plan(life: Life) -> None:
+    [plan], [key] = life.account["plans"], life.account["keys"]
+    [api_id] = life.account["apis"]
+
+    assert plan["throttle"] == {"rateLimit": 50.0, "burstLimit": 100}
+    assert plan["quota"] == {"limit": 100_000, "period": "DAY"}
+    assert plan["apiStages"] == [{"apiId": api_id, "stage": STAGE}]
+    assert key["id"] in life.first["deploy"]
+    assert key.get("value", "no value") not in life.first["deploy"] + life.again["deploy"]
+
+
+def test_deploying_again_makes_nothing_twice(life: Life) -> None:
+    assert life.url in life.again["deploy"], "the URL stays"
+    for kind in ("apis", "plans", "keys", "buckets", "queues", "networks", "databases"):
+        assert len(life.account[kind]) == 1, kind
+    assert len(life.account["functions"]) == len(FUNCTIONS)
+
+
+# --- make destroy ---------------------------------------------------------------------------------
+
+
+def test_destroy_asks_first(life: Life) -> None:
+    code, text = life.unwilling
+    assert code == 1
+    assert "nothing was changed" in text
+    assert set(life.still_there["functions"]) == set(life.account["functions"])
+    assert life.still_there["stacks"] == [NAME]
+
+
+def test_nothing_is_left_after_destroy(life: Life) -> None:
+    assert {kind: what for kind, what in life.left.items() if what} == {}
+
+
+def test_destroying_again_finds_nothing_to_do(life: Life) -> None:
+    assert "3 versions of files removed" in life.destroyed, life.destroyed
+    assert f"{NAME} is not there" in life.destroyed_again
+    assert "removed" not in life.destroyed_again
+
+
+# --- what is refused ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def project(
+    tmp_path_factory: pytest.TempPathFactory, account: Emulated, trust_store: str
+) -> Project:
+    return Project(tmp_path_factory.mktemp("project"), account, trust_store)
+
+
+@pytest.fixture
+def configured(project: Project) -> Iterator[Project]:
+    """`make infra` and `make configure` have run."""
+    project.must("infra")
+    project.must("configure")
+    yield project
+    project.must("destroy", typed=f"{STAGE}\n")
+
+
+def assert_refused(project: Project, command: str, *words: str, stage: str = STAGE) -> None:
+    before = seen(project.account)
+    code, text = project.make(command, stage)
+    assert code == 1, text
+    for word in words:
+        assert word in text
+    assert "Traceback" not in text
+    assert seen(project.account) == before, "something was changed"
+
+
+def test_a_missing_bucket_is_found_before_anything_is_created(configured: Project) -> None:
+    bucket = configured.stage()["environment_variables"]["UPLOAD_BUCKET"]
+    configured.account.client("s3").delete_bucket(Bucket=bucket)
+    try:
+        assert_refused(configured, "deploy", f"there is no bucket {bucket}", "make infra")
+    finally:
+        configured.account.client("s3").create_bucket(
+            Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": REGION}
+        )
+
+
+def test_more_concurrency_than_the_account_has_is_found_before_anything_is_created(
+    configured: Project,
+) -> None:
+    functions = configured.stage()["lambda_functions"]
+    functions["storage"]["reserved_concurrency"] = 900
+    configured.change({"lambda_functions": functions})
+    assert_refused(configured, "deploy", "the account has 900 to give", "reserved_concurrency")
+
+
+def test_a_deploy_that_died_half_way_is_undone_by_destroy(
+    configured: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from moto.s3.responses import S3Response
+
+    def fail(self: Any) -> None:
+        raise AssertionError("the bucket went away meanwhile")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(S3Response, "put_bucket_notification", fail, raising=False)
+        patch.setattr(S3Response, "_notification_config_from_body", fail)
+        code, text = configured.make("deploy")
+    assert code == 1
+    assert "chalice deploy failed" in text
+    assert seen(configured.account)["functions"]
+    configured.must("destroy", typed=f"{STAGE}\n")
+    left = seen(configured.account)
+    assert {kind: what for kind, what in left.items() if what} == {}
+
+
+def test_a_stage_without_its_own_account_is_not_deployed(project: Project) -> None:
+    assert_refused(project, "deploy", "placeholder", "make configure STAGE=dev")
+
+
+def test_configure_without_a_stack_says_what_comes_first(project: Project) -> None:
+    before = project.files()
+    assert_refused(project, "configure", f"there is no stack {NAME}", "make infra")
+    assert project.files() == before
+
+
+def test_a_stage_that_is_not_declared_is_named(project: Project) -> None:
+    assert_refused(project, "infra", "STAGE=staging", "dev, prod", stage="staging")
+
+
+def test_prod_is_never_open_to_everybody(project: Project) -> None:
+    variables = project.stage("prod")["environment_variables"]
+    assert variables["API_AUTH"] != "none"
+    project.change({"environment_variables": {**variables, "API_AUTH": "none"}}, "prod")
+    assert_refused(project, "deploy", "API_AUTH is none", stage="prod")
+
+
+def test_a_config_that_is_no_json_is_named_with_the_place(project: Project) -> None:
+    (project.home / ".chalice" / "config.json").write_text("{,}")
+    assert_refused(project, "infra", "config.json: not JSON", "line 1")
+
+
+def test_without_a_region_the_first_step_is_told(project: Project) -> None:
+    environment = dict(project.account.environment)
+    del project.account.environment["AWS_DEFAULT_REGION"]
+    try:
+        assert_refused(project, "infra", "no region is set")
+    finally:
+        project.account.environment.update(environment)
+
+
+def test_a_protected_database_is_not_half_destroyed(project: Project) -> None:
+    choices = project.read("infra/dev.json")
+    choices["parameters"]["DatabaseProtection"] = "true"
+    path = project.home / "infra" / "dev.json"
+    path.write_text(json.dumps(choices))
+    project.must("infra")
+    try:
+        assert_refused(project, "destroy", "DatabaseProtection", "infra/dev.json")
+    finally:
+        choices["parameters"]["DatabaseProtection"] = "false"
+        path.write_text(json.dumps(choices))
+        project.must("infra")
+        project.must("destroy", typed=f"{STAGE}\n")
