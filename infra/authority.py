@@ -1,5 +1,5 @@
-"""Who signs the database's certificate: AWS's own authority, which no system knows. Its certificates
-go into the package, so that the functions can tell the database from somebody else.
+"""Who signs the database's certificate: AWS's own authority, which no system knows. Its
+certificates go into the package, so that the functions can tell the database from somebody else.
 """
 
 import os

@@ -16,7 +16,7 @@ RESUME_SECONDS = "20"
 """How long a request waits for a database that may sleep; it wakes up in about 15 s."""
 # What the repository has where an account's own values belong.
 _PLACEHOLDER = re.compile(r"\b0{12}\b|\b(?:subnet|sg)-(\d)\1{16}\b")
-_BUCKET = re.compile(r"(?<=:s3:::)[^/]+")
+_BUCKET = re.compile(r'(?<=:s3:::)[^/"]+')
 
 
 def write(stage: Stage, outputs: Mapping[str, str]) -> None:

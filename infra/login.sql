@@ -3,7 +3,7 @@
 
 CREATE USER IF NOT EXISTS 'herocache'@'%' IDENTIFIED WITH AWSAuthenticationPlugin AS 'RDS' REQUIRE SSL;
 
-GRANT SELECT, INSERT, UPDATE, DELETE, CREATE TEMPORARY TABLES ON herocache.* TO 'herocache'@'%';
+GRANT SELECT, INSERT, UPDATE, DELETE ON herocache.* TO 'herocache'@'%';
 
 -- LOAD DATA FROM S3, with the role of the cluster.
 GRANT AWS_LOAD_S3_ACCESS TO 'herocache'@'%';

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from math import inf
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import pytest
 
@@ -23,8 +23,12 @@ from chalicelib import config, generations, handlers, recovery
 from local.app import App
 from local.process import PORTS, Server, port_is_free
 from local.servers import MariaDB, Redis
+from tests.certificates import Authority
 from tests.client import InProcess
 from tests.witness import Witness
+
+if TYPE_CHECKING:  # moto takes a second to import, and few tests need it
+    from tests.stage_life import Life
 
 SETTINGS = [
     value for name, value in vars(config).items() if name.isupper() and isinstance(value, str)
@@ -164,3 +168,28 @@ def service(witness: Witness, configure: Configure) -> InProcess:
     """The app in this process, cold, on empty servers."""
     configure()
     return InProcess()
+
+
+@pytest.fixture(scope="session")
+def trust_store(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A folder's URL with the certificates of an authority, where AWS has them."""
+    from tests.emulated_aws import REGION
+
+    home = tmp_path_factory.mktemp("trust") / "authority"
+    bundle = home / REGION / f"{REGION}-bundle.pem"
+    certificate = Authority(home).certificate
+    bundle.parent.mkdir()
+    bundle.write_bytes(certificate.read_bytes())
+    return home.as_uri()
+
+
+@pytest.fixture(scope="session")
+def life(trust_store: str, tmp_path_factory: pytest.TempPathFactory) -> "Life":
+    """Of the stage dev, on an emulated account that is gone again."""
+    from tests.deployment import Project
+    from tests.emulated_aws import emulated
+    from tests.stage_life import live
+
+    with emulated() as account:
+        project = Project(tmp_path_factory.mktemp("project"), account, trust_store)
+        return live(project, account)

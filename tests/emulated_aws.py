@@ -17,6 +17,7 @@ import boto3
 import pytest
 from moto.apigateway.models import APIGatewayBackend, apigateway_backends
 from moto.awslambda import urls as lambda_urls
+from moto.awslambda.models import lambda_backends
 from moto.awslambda.responses import LambdaResponse
 from moto.cloudformation import parsing
 from moto.ec2.models import ec2_backends
@@ -76,6 +77,11 @@ class Emulated:
         """What was last imported into each API, by its id; moto drops most of it."""
         documents: dict[str, Json] = getattr(apigateway_backends[self.id][REGION], "documents", {})
         return documents
+
+    def package(self, function: str) -> bytes:
+        """The zip that a function was given."""
+        code: bytes = lambda_backends[self.id][REGION].get_function(function).code_bytes
+        return code
 
     def stop(self) -> None:
         self._server.stop()

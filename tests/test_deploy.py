@@ -1,173 +1,26 @@
-"""The life of a stage: `make infra`, `configure`, `deploy`, `destroy`, each twice, on an emulated
-AWS.
-
-It is lived once, with the real `chalice deploy`, and watched from AWS's side; the tests look at
-what was seen.
+"""`make infra`, `configure`, `deploy` and `destroy` on an emulated AWS: what arrives, what is left,
+what is refused.
 """
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
-from tests.certificates import Authority
 from tests.client import ROOT
 from tests.deployment import NAME, STAGE, Project
 from tests.emulated_aws import REGION, Emulated, emulated
+from tests.stage_life import Life, seen
 
 Json = dict[str, Any]
 FUNCTIONS = {"api_handler": NAME, "storage": f"{NAME}-storage", "ingest": f"{NAME}-ingest"}
-
-
-@dataclass(frozen=True)
-class Life:
-    """What was said and seen, in the order of the fields."""
-
-    account_id: str
-    first: dict[str, str]  # each command, the first time
-    again: dict[str, str]  # and the second time
-    url: str
-    stage: Json
-    policies: dict[str, Json]
-    statements: list[str]
-    account: Json
-    unwilling: tuple[int, str]  # `make destroy` where something else was typed
-    still_there: Json
-    destroyed: str
-    destroyed_again: str
-    left: Json
-
-
-def seen(account: Emulated) -> Json:
-    """Everything there is in the account that one of the commands could have made."""
-    lambdas, iam, gateway = (account.client(name) for name in ("lambda", "iam", "apigateway"))
-    logs, s3 = account.client("logs"), account.client("s3")
-    functions = {each["FunctionName"]: each for each in lambdas.list_functions()["Functions"]}
-    roles = [each["RoleName"] for each in iam.list_roles()["Roles"]]
-    apis = gateway.get_rest_apis()["items"]
-    buckets = [each["Name"] for each in s3.list_buckets()["Buckets"]]
-    ec2, cloudformation = account.client("ec2"), account.client("cloudformation")
-    networks = ec2.describe_vpcs(Filters=[{"Name": "is-default", "Values": ["false"]}])["Vpcs"]
-    return {
-        "functions": functions,
-        "concurrency": {
-            name: lambdas.get_function_concurrency(FunctionName=name).get(
-                "ReservedConcurrentExecutions"
-            )
-            for name in functions
-        },
-        "destinations": {
-            name: lambdas.list_function_event_invoke_configs(FunctionName=name)[
-                "FunctionEventInvokeConfigs"
-            ]
-            for name in functions
-        },
-        "roles": {
-            role: [
-                iam.get_role_policy(RoleName=role, PolicyName=policy)["PolicyDocument"]
-                for policy in iam.list_role_policies(RoleName=role)["PolicyNames"]
-            ]
-            for role in roles
-        },
-        "apis": {api["id"]: gateway.get_stages(restApiId=api["id"])["item"] for api in apis},
-        "documents": {api["id"]: account.api_documents[api["id"]] for api in apis},
-        "plans": gateway.get_usage_plans()["items"],
-        "keys": gateway.get_api_keys()["items"],
-        "logs": {
-            group["logGroupName"]: group.get("retentionInDays")
-            for group in logs.describe_log_groups()["logGroups"]
-        },
-        "buckets": {
-            name: s3.get_bucket_notification_configuration(Bucket=name).get(
-                "LambdaFunctionConfigurations", []
-            )
-            for name in buckets
-        },
-        "queues": account.client("sqs").list_queues().get("QueueUrls", []),
-        "topics": account.client("sns").list_topics()["Topics"],
-        "networks": networks,
-        "databases": [
-            (each["DBClusterIdentifier"], each["DeletionProtection"])
-            for each in account.client("rds").describe_db_clusters()["DBClusters"]
-        ],
-        "stacks": [
-            stack["StackName"]
-            for stack in cloudformation.list_stacks()["StackSummaries"]
-            if stack["StackStatus"] != "DELETE_COMPLETE"
-        ],
-    }
 
 
 @pytest.fixture(scope="module")
 def account() -> Iterator[Emulated]:
     with emulated() as account:
         yield account
-
-
-@pytest.fixture(scope="module")
-def trust_store(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A folder's URL with the certificates of an authority, where AWS has them."""
-    home = tmp_path_factory.mktemp("trust") / "authority"
-    authority = Authority(home)
-    bundle = home / REGION / f"{REGION}-bundle.pem"
-    bundle.parent.mkdir()
-    bundle.write_bytes(authority.certificate.read_bytes())
-    return home.as_uri()
-
-
-@pytest.fixture(scope="module")
-def life(account: Emulated, trust_store: str, tmp_path_factory: pytest.TempPathFactory) -> Life:
-    return live(Project(tmp_path_factory.mktemp("project"), account, trust_store), account)
-
-
-def live(project: Project, account: Emulated) -> Life:
-    first, again = {}, {}
-    for command in ("infra", "configure", "deploy"):
-        first[command] = project.must(command)
-        before = project.files()
-        again[command] = project.must(command)
-        assert project.files() == before, f"make {command} changes files when it is run again"
-    chalice = "import sys; from chalice.cli import main; sys.exit(main())"
-    url = project.run(["-c", chalice, "url", "--stage", STAGE])[1].strip()
-    there = seen(account)
-    stage, policies = project.stage(), roles_files(project)
-    statements = account.statements
-    s3, bucket = account.client("s3"), stage["environment_variables"]["UPLOAD_BUCKET"]
-    # The template says so too; moto's stacks do not listen.
-    s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
-    for _ in range(2):
-        s3.put_object(Bucket=bucket, Key="elsewhere/a.csv", Body=b"a")
-    s3.delete_object(Bucket=bucket, Key="elsewhere/a.csv")
-    unwilling = project.make("destroy", typed="prod\n")
-    still_there = seen(account)
-    destroyed = project.must("destroy", typed=f"{STAGE}\n")
-    destroyed_again = project.must("destroy", typed=f"{STAGE}\n")
-    return Life(
-        account.id,
-        first,
-        again,
-        url,
-        stage,
-        policies,
-        statements,
-        there,
-        unwilling,
-        still_there,
-        destroyed,
-        destroyed_again,
-        seen(account),
-    )
-
-
-def roles_files(project: Project) -> dict[str, Json]:
-    """The policy in the repository's files for each of Chalice's roles."""
-    functions = project.stage()["lambda_functions"]
-    return {
-        f"{NAME}-{name}": project.read(f".chalice/{options['iam_policy_file']}")
-        for name, options in functions.items()
-    }
 
 
 # --- make infra, make configure -------------------------------------------------------------------
