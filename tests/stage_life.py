@@ -2,8 +2,11 @@
 `destroy`, each twice, with the real `chalice deploy`.
 """
 
+import io
 import platform
+import zipfile
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from tests.deployment import NAME, STAGE, Project
@@ -139,6 +142,12 @@ def live(project: Project, account: Emulated) -> Life:
         destroyed_again,
         seen(account),
     )
+
+
+def unpack(package: bytes, folder: Path) -> Path:
+    with zipfile.ZipFile(io.BytesIO(package)) as archive:
+        archive.extractall(folder)
+    return folder
 
 
 def roles_files(project: Project) -> dict[str, Json]:
