@@ -13,7 +13,7 @@ def say(subject: str, text: str) -> None:
 def confirm(question: str, answer: str) -> None:
     """Raises Refused unless `answer` is typed."""
     try:
-        given = input(f"{question} Type {answer} to go on: ")
+        given = input(f"{question}\nType {answer} to go on: ")
     except EOFError:
         given = ""
     if given.strip() != answer:

@@ -18,6 +18,7 @@ from botocore.exceptions import ClientError
 from cfnlint.decode import decode
 
 from app import app
+from chalicelib import generations
 from infra import database, leftovers, stack
 from infra.stack import Stack
 from infra.terminal import Refused
@@ -58,8 +59,13 @@ def config(stage: str) -> Json:
 
 
 def test_the_caches_user_may_do_what_the_app_does_and_nothing_else(
-    service: InProcess, configure: Configure, redis_server: Redis
+    service: InProcess,
+    configure: Configure,
+    redis_server: Redis,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    # As after a second, each time: the generation is asked for too, and the hint renewed.
+    monkeypatch.setattr(generations, "MEMORY_SECONDS", 0.0)
     password = secrets.token_hex(8)
     words = ["ACL", "SETUSER", "template", "reset", f">{password}"]
     url = f"redis://127.0.0.1:{redis_server.port}"
