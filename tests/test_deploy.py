@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from chalicelib.config import Settings
 from tests.client import ROOT
 from tests.deployment import NAME, STAGE, Project
 from tests.emulated_aws import REGION, Emulated, emulated
@@ -101,6 +102,15 @@ def test_every_function_gets_the_stages_settings(life: Life) -> None:
         assert variables == life.stage["environment_variables"]
 
 
+def test_the_app_takes_the_settings_it_gets(life: Life) -> None:
+    variables = life.stage["environment_variables"]
+    settings = Settings.from_environment(variables)
+
+    assert settings.db_host == variables["DB_HOST"]
+    assert settings.redis_url == variables["REDIS_URL"]
+    assert settings.redis_cluster, "a serverless cache is one"
+
+
 def test_every_function_has_a_role_of_its_own_with_the_policy_of_its_file(life: Life) -> None:
     for role, policy in life.policies.items():
         assert life.account["roles"][role] == [policy]
@@ -124,6 +134,18 @@ def test_the_api_has_the_apps_routes_and_one_stage(life: Life) -> None:
     [api_id] = life.account["apis"]
     assert life.url == f"https://{api_id}.execute-api.{REGION}.amazonaws.com/{STAGE}/"
     assert life.url in life.first["deploy"]
+
+
+def test_callers_need_a_key_but_for_the_shallow_health(life: Life) -> None:
+    [document] = life.account["documents"].values()
+    asked = {
+        path: verbs[verb].get("security")
+        for path, verbs in document["paths"].items()
+        for verb in verbs
+        if verb != "options"
+    }
+    key: list[Json] = [{"api_key": []}]
+    assert asked == {"/": key, "/health": None, "/health/deep": key}
 
 
 def test_events_that_fail_go_to_the_queue(life: Life) -> None:
