@@ -3,6 +3,7 @@ what is refused.
 """
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -319,3 +320,52 @@ def test_a_protected_database_is_not_half_destroyed(project: Project) -> None:
         path.write_text(json.dumps(choices))
         project.must("infra")
         project.must("destroy", typed=f"{STAGE}\n")
+
+
+# --- docs/deploy.md -------------------------------------------------------------------------------
+
+_BLOCK = re.DOTALL | re.MULTILINE
+DOCS = (ROOT / "docs" / "deploy.md").read_text(encoding="utf-8")
+
+
+def told(command: str) -> str:
+    """The output that docs/deploy.md shows for it."""
+    [block] = re.findall(rf"^```console\n\$ make {command} STAGE=dev\n(.*?)^```$", DOCS, _BLOCK)
+    return str(block)
+
+
+def without_chance(text: str, life: Life) -> str:
+    """With the account, the ids and the times of docs/deploy.md."""
+    [api_id], [key] = life.account["apis"], life.account["keys"]
+    text = re.sub(r"^\d\d:\d\d:\d\d", "10:00:00", text, flags=re.MULTILINE)
+    text = text.replace(life.account_id, "123456789012")
+    return text.replace(api_id, "abcdefghij").replace(key["id"], "abcdefghij")
+
+
+def test_the_docs_show_what_the_commands_say(life: Life) -> None:
+    for command, said in {**life.first, "destroy": life.destroyed}.items():
+        assert without_chance(said, life) == told(command), command
+
+
+def test_the_costs_in_the_docs_add_up() -> None:
+    rows = re.findall(r"^\| ([^|]+) \| (?:about )?([\d.]+)(?: \*)? \|", DOCS, re.MULTILINE)
+    amounts = {name: float(amount) for name, amount in rows}
+    [together] = re.findall(r"\*\*about ([\d.]+)\*\*", DOCS)
+
+    assert len(amounts) == 7
+    assert sum(amounts.values()) == pytest.approx(float(together), abs=0.05)
+    assert amounts["cache, serverless Valkey, the least it bills"] == round(0.084 * 0.1 * 730, 2)
+    assert amounts["database, awake"] == round(0.12 * 0.5 * 20, 2)
+    assert f"cost {0.12 * 0.5 * 730:.2f}" in DOCS
+    assert f"are {0.12 * 0.5 * 730 * 2:.2f} at least" in DOCS
+
+
+def test_every_refusal_in_the_docs_is_one_that_the_code_words() -> None:
+    code = "".join(path.read_text() for path in sorted((ROOT / "infra").glob("*.py")))
+    code = re.sub(r'"\s+f?"', "", code)
+    rows = re.findall(r"^\| `([^`]+)`.* \| .*\|$", DOCS, re.MULTILINE)
+    found = [row for row in rows if not row.startswith("make ")]
+    assert len(found) > 15
+    for words in found:
+        part = re.split(r"\bdev\b|herocache-dev|\d+|…|:", words)[0].strip()
+        assert part in code or part == "infra/login.sql", words
