@@ -4,6 +4,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 
@@ -13,7 +14,7 @@ MODULES = {
     path.relative_to(ROOT).with_suffix("").as_posix().replace("/", "."): path
     for path in [ROOT / "app.py", *(ROOT / "chalicelib").glob("*.py")]
 }
-OURS = {"app", "chalicelib", "local", "tests", "bench", "seed"}
+OURS = {"app", "chalicelib", "infra", "local", "tests", "bench", "seed"}
 
 ONLY_IMPORTERS = {
     "redis": {"chalicelib.link", "chalicelib.line"},
@@ -74,6 +75,17 @@ def imports_of(module: str) -> set[str]:
             members = {f"{node.module}.{alias.name}" for alias in node.names}
             found |= members & MODULES.keys() or {node.module}
     return found
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "infra").glob("*.py")), ids=lambda path: path.stem)
+def test_what_deploys_the_app_stands_apart_from_it(path: Path) -> None:
+    nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+    names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    names |= {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)}
+    tops = {name.partition(".")[0] for name in names}
+
+    assert tops & OURS <= {"infra"}
+    assert "boto3" not in tops or path.stem == "account"
 
 
 each_module = pytest.mark.parametrize("module", sorted(MODULES))

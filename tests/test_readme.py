@@ -211,7 +211,7 @@ def test_a_variable_given_to_make_is_one_that_its_target_takes() -> None:
     texts = README + CONTRIBUTING
     after, before = r"make ([a-z]+) ([A-Z]+)=", r"([A-Z]+)=\S+ make ([a-z]+)"
     given = re.findall(after, texts) + [(goal, name) for name, goal in re.findall(before, texts)]
-    assert {name for _, name in given} == {"ARGS", "MINUTES", "PORT", "URL"}
+    assert {name for _, name in given} == {"ARGS", "MINUTES", "PORT", "STAGE", "URL"}
     for goal, name in given:
         [explained] = re.findall(rf"^{goal}:.*## (.*)", MAKEFILE, re.MULTILINE)
         assert name in explained.split()
@@ -461,7 +461,7 @@ def test_what_readme_calls_not_built_is_not_there() -> None:
     for way, home in homes.items():
         state = "built" if (ROOT / "chalicelib" / home).exists() else "not yet built"
         assert ways[way] == state, way
-    assert "Schedules, the RDS Data API, and deployment" in README
+    assert "Schedules and the RDS Data API." in README
     assert not (ROOT / "chalicelib" / "data_api.py").exists()
 
 
