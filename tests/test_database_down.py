@@ -203,7 +203,7 @@ def test_rows_that_another_transaction_holds_are_a_503_in_time(
     assert len(service.write([hero()]).ids) == 1, "other rows are free"
     witness.query("DELETE FROM heroes WHERE id > %s", [STORED])
     witness.query("COMMIT")
-    witness.redis.delete(*witness.redis.keys("*:3") or ["none"])
+    witness.redis.delete(*witness.redis.keys(f"*:id:{NEW:010}") or ["none"])
     assert witness.state() == before
     assert_everything_works(service, "replace")
 
