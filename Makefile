@@ -1,7 +1,8 @@
 # `make run` and `make test` each work as the first command on a bare machine.
 
 .DEFAULT_GOAL := help
-.PHONY: help run up down clean test soak lint bench grade infra configure deploy destroy install
+.PHONY: help run up down clean upload test soak lint bench grade \
+	infra configure deploy destroy install
 
 # `exec`, so that a signal to make reaches Python and no shell stands between them.
 IN_VENV := exec .venv/bin/python -m
@@ -22,6 +23,9 @@ down: ## stop everything of this folder; the data stays
 
 clean: ## down, then remove the servers' data and the tools' caches
 	@$(WITHOUT_VENV) local clean
+
+upload: install ## load FILE, a CSV, into TABLE (heroes) through the S3 of make run or make up
+	@$(IN_VENV) local upload
 
 test: install ## the tests, on servers of their own; ARGS go to pytest
 	@$(IN_VENV) pytest $(ARGS)

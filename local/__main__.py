@@ -1,4 +1,4 @@
-"""`python -m local run|up|down|clean`, the way the Makefile asks."""
+"""`python -m local run|up|down|clean|upload`, the way the Makefile asks."""
 
 import signal
 import sys
@@ -6,8 +6,9 @@ import sys
 from local.process import ServerError
 from local.run import run
 from local.services import clean, down, up
+from local.upload import upload
 
-COMMANDS = {"run": run, "up": up, "down": down, "clean": clean}
+COMMANDS = {"run": run, "up": up, "down": down, "clean": clean, "upload": upload}
 
 
 def interrupt(*_: object) -> None:

@@ -27,7 +27,7 @@ class App(Server):
         self, home: Path, port: int | None = None, settings: Mapping[str, str] | None = None
     ) -> None:
         super().__init__(home, port)
-        self._settings = dict(settings or {})
+        self.settings = dict(settings or {})
 
     @property
     def url(self) -> str:
@@ -60,10 +60,7 @@ class App(Server):
         return nullcontext()
 
     def _environment(self) -> dict[str, str]:
-        # Settings of another database or cache in the caller's shell must not mix with ours.
-        others = {name for name in os.environ if name.startswith(("DB_", "REDIS_"))} - {"DB_TABLE"}
-        kept = {name: value for name, value in os.environ.items() if name not in others}
-        return {**kept, **self._settings, "PYTHONUNBUFFERED": "1"}
+        return environment_with(self.settings)
 
     def _answers(self) -> bool:
         try:
@@ -73,3 +70,14 @@ class App(Server):
             raise ServerError(f"{self.url}/health answered {error.code}, see above") from error
         except OSError:
             return False
+
+
+def environment_with(settings: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a process that runs the app with these settings."""
+    # Those of another database, cache or bucket in the caller's shell must not mix with ours.
+    names = ("DB_", "REDIS_", "AWS_", "UPLOAD_BUCKET")
+    others = {name for name in os.environ if name.startswith(names)} - {"DB_TABLE"}
+    kept = {name: value for name, value in os.environ.items() if name not in others}
+    direct = os.environ.get("no_proxy") or os.environ.get("NO_PROXY")
+    no_proxy = f"{direct},{LOOPBACK}" if direct else LOOPBACK
+    return {**kept, **settings, "no_proxy": no_proxy, "PYTHONUNBUFFERED": "1"}

@@ -68,13 +68,28 @@ class Server(ABC):
 
     def start(self) -> None:
         """Start it unless it runs; return when it answers. ServerError has the end of its log."""
+        self.begin()
+        self.wait_until_it_answers()
+
+    def begin(self) -> None:
+        """The first half of `start`: its process is there and its port known."""
         if self.pid is None:
             self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
             port = self._choose_port()
             self._prepare()
             self._launch(port)
         self.resume()
-        self._wait_until_it_answers()
+
+    def wait_until_it_answers(self) -> None:
+        """The second half of `start`."""
+        deadline = time.monotonic() + self.start_timeout_seconds
+        while not self._answers():
+            if self.pid is None:
+                raise ServerError(f"{self.title} did not start. {self._last_words()}")
+            if time.monotonic() > deadline:
+                self.kill()
+                raise ServerError(f"{self.title} ran but did not answer. {self._last_words()}")
+            time.sleep(0.02)
 
     def stop(self, timeout_seconds: float = 30.0) -> None:
         """End it in order, by force after the timeout; return when it is gone."""
@@ -165,16 +180,6 @@ class Server(ABC):
             )
         (self.home / "pid").write_text(str(self._process.pid))
         (self.home / "port").write_text(str(port))
-
-    def _wait_until_it_answers(self) -> None:
-        deadline = time.monotonic() + self.start_timeout_seconds
-        while not self._answers():
-            if self.pid is None:
-                raise ServerError(f"{self.title} did not start. {self._last_words()}")
-            if time.monotonic() > deadline:
-                self.kill()
-                raise ServerError(f"{self.title} ran but did not answer. {self._last_words()}")
-            time.sleep(0.02)
 
     def _last_words(self) -> str:
         log = self.home / "log"

@@ -9,6 +9,7 @@ import subprocess
 
 from local.app import App
 from local.process import ServerError
+from local.s3 import S3
 from local.services import Services, home_folder, locked, say, stop
 
 NEWCOMER = '{"hero": "Newcomer", "power": "patience", "name": "You", "xp": 1, "color": "green"}'
@@ -17,6 +18,9 @@ herocache serves at URL   Ctrl-C stops it. Try:
 
   curl URL/ -d '{{"REQUEST": "read", "SQLS": [1, 2, 3]}}'
   curl URL/ -d '{{"REQUEST": "write", "SQLS": [{NEWCOMER}]}}'
+  make upload FILE=seed/heroes.csv
+
+Any S3 client may upload to UPLOADS, with the settings in ENV
 """
 
 
@@ -43,11 +47,10 @@ def serve(services: Services) -> int:
         if services.app.pid is not None:
             say("app", "stopping the one that a killed `make run` left behind")
             services.app.stop()
-        port = asked_port()
-        app = App(services.app.home, port, services.up())
-        app.start()
-        print(TRY_IT.replace("URL", app.url), flush=True)
-        return wait_for(app, parent)
+        app = App(services.app.home, asked_port())
+        services.up(app)
+        print(words_for(services, app), flush=True)
+        return wait_for(app, services.s3, parent)
     except KeyboardInterrupt:
         return 0
     finally:
@@ -57,14 +60,25 @@ def serve(services: Services) -> int:
         if services.kept.exists():
             say("servers", "stay up, as `make up` left them")
         else:
-            stop(services.redis)
-            stop(services.mariadb)
+            stop(*reversed(services.servers))
 
 
-def wait_for(app: App, parent: int) -> int:
-    """Until the app ends, which it should not, or `parent`, the `make` around us, does:
-    KeyboardInterrupt."""
+def words_for(services: Services, app: App) -> str:
+    """What to do now."""
+    env, uploads = str(services.env), services.s3.uploads
+    return TRY_IT.replace("URL", app.url).replace("UPLOADS", uploads).replace("ENV", env)
+
+
+def wait_for(app: App, s3: S3, parent: int) -> int:
+    """Until the app or S3 ends, which they should not, or `parent`, the `make` around us, does:
+    KeyboardInterrupt. Meanwhile says what becomes of uploads."""
+    outcomes = s3.outcomes()
     while os.getppid() == parent:
+        for outcome in iter(lambda: next(outcomes), None):
+            say("ingest", outcome.in_words())
+        if s3.pid is None:
+            say(s3.title, f"ended by itself, and the uploaded files with it: see {s3.home / 'log'}")
+            return 1
         try:
             code = app.wait(1.0)
         except subprocess.TimeoutExpired:

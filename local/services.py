@@ -1,28 +1,25 @@
-"""The two servers of one home folder (`.local/`, or HEROCACHE_HOME): up and filled, down, removed.
+"""The servers of one home folder (`.local/`, or HEROCACHE_HOME): up and filled, down, removed.
 
 `make up`, `make down` and `make clean` end here; `make run` begins and ends here.
 """
 
 import contextlib
-import csv
 import fcntl
+import itertools
 import os
 import shutil
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from local.app import App
-from local.process import ROOT, Server, write_private
+from local.process import ROOT, Server, ServerError, write_private
+from local.s3 import S3
 from local.servers import MariaDB, Redis
 
-# Each with its columns, in the order of seed/<table>.csv.
-SEEDED_TABLES = {
-    "heroes": "id, hero, power, name, xp, color",
-    "products": "ProductId, ProductName, Description, QuantityInStock, Price",
-    "employees": "EmpId, EmpName",
-}
+SEEDED_TABLES = ("heroes", "products", "employees")
+"""Each has a file seed/<table>.csv."""
 CACHES = (".pytest_cache", ".mypy_cache", ".ruff_cache", ".hypothesis")
 
 
@@ -38,12 +35,14 @@ def say(subject: str, text: str) -> None:
 
 
 class Services:
-    """MariaDB, Redis and the app under `home`, and the files that say how they came to run."""
+    """MariaDB, Redis, S3 and the app under `home`, and the files that say how they came to run."""
 
     def __init__(self, home: Path) -> None:
         self.home = home
         self.mariadb = MariaDB(home / "mariadb")
         self.redis = Redis(home / "redis")
+        self.env = home / "env"
+        self.s3 = S3(home / "s3", self.env)
         self.app = App(home / "app")
         # There while the servers run because of `make up`: `make run` then leaves them running.
         self.kept = home / "kept"
@@ -52,26 +51,44 @@ class Services:
         # Locked by whoever starts or stops servers.
         self.lock = home / "services.lock"
 
-    def up(self) -> dict[str, str]:
-        """From any state: both answer, tables are there, empty ones seeded. The settings."""
+    @property
+    def servers(self) -> tuple[MariaDB, Redis, S3]:
+        """Those that `make up` starts."""
+        return self.mariadb, self.redis, self.s3
+
+    def up(self, app: App | None = None) -> None:
+        """From any state: all answer, tables are there, empty ones seeded, settings written. The
+        app, if there is one, starts on them at the same time."""
         with locked(self.lock):
-            if not (self.mariadb.pid or self.redis.pid):
+            if not any(server.pid for server in self.servers):
                 self.kept.unlink(missing_ok=True)
-            start(self.mariadb)
-            start(self.redis)
+            waits = [begin(server) for server in reversed(self.servers)]
+            self.write_settings()
+            if app is not None:
+                app.settings = self.settings()
+                app.begin()
+            for wait in reversed(waits):
+                wait()
             self.mariadb.apply_schema()
-            fill_empty_tables(self.mariadb)
-            settings = {**self.mariadb.environment(), **self.redis.environment()}
-            lines = [f"{name}={value}\n" for name, value in settings.items()]
-            write_private(self.home / "env", "".join(lines))
-            return settings
+            fill_empty_tables(self.mariadb, self.s3)
+        if app is not None:
+            app.wait_until_it_answers()
+
+    def settings(self) -> dict[str, str]:
+        """What leads the app to the servers."""
+        each = (server.environment().items() for server in self.servers)
+        return dict(itertools.chain.from_iterable(each))
+
+    def write_settings(self) -> None:
+        """For the function, for `make upload`, and for any program."""
+        lines = [f"{name}={value}\n" for name, value in self.settings().items()]
+        write_private(self.env, "".join(lines))
 
     def down(self) -> None:
         """Nothing of this home runs afterwards, `make run` and leftovers of one included."""
         self.end_run()
         with locked(self.lock):
-            for server in (self.app, self.redis, self.mariadb):
-                stop(server)
+            stop(self.app, *reversed(self.servers))
             self.kept.unlink(missing_ok=True)
 
     def end_run(self) -> None:
@@ -95,9 +112,9 @@ class Services:
 
     def remove(self) -> None:
         """Delete what these commands made, and nothing else that may be in the home folder."""
-        for server in (self.mariadb, self.redis, self.app):
+        for server in (*self.servers, self.app):
             shutil.rmtree(server.home, ignore_errors=True)
-        for path in (self.home / "env", self.kept, self.run_lock, self.lock):
+        for path in (self.env, self.kept, self.run_lock, self.lock):
             path.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             self.home.rmdir()
@@ -115,48 +132,54 @@ def locked(path: Path, wait: bool = True) -> Iterator[int]:
         os.close(descriptor)
 
 
-def start(server: Server) -> None:
-    """Start a server, and say so."""
+def begin(server: Server) -> Callable[[], None]:
+    """Start a server, and say so; what is returned waits until it answers."""
     running, began = server.pid is not None, time.monotonic()
     if not (server.home / "port").exists():
         say(server.title, "starting for the first time")
-    server.start()
-    took = f"started on port {server.port} in {time.monotonic() - began:.1f} s"
-    say(server.title, f"already running on port {server.port}" if running else took)
+    server.begin()
+
+    def wait() -> None:
+        server.wait_until_it_answers()
+        took = f"started on port {server.port} in {time.monotonic() - began:.1f} s"
+        say(server.title, f"already running on port {server.port}" if running else took)
+
+    return wait
 
 
-def stop(server: Server) -> None:
-    """Stop a server, and say so if it ran."""
-    if server.pid is not None:
-        server.stop()
-        say(server.title, "stopped")
+def stop(*servers: Server) -> None:
+    """Stop servers one after the other, and say so of those that ran."""
+    for server in servers:
+        if server.pid is not None:
+            server.stop()
+            say(server.title, "stopped")
 
 
-def fill_empty_tables(database: MariaDB) -> None:
-    """Insert seed/<table>.csv into each of the seeded tables that has no row."""
-    for table, columns in SEEDED_TABLES.items():
-        if database.query(f"SELECT 1 FROM {table} LIMIT 1"):
-            continue
-        with (ROOT / "seed" / f"{table}.csv").open(encoding="utf-8", newline="") as file:
-            rows = list(csv.reader(file))
-        slots = ", ".join(["%s"] * len(rows[0]))
-        with database.connect_as_root() as connection, connection.cursor() as cursor:
-            cursor.executemany(f"INSERT INTO {table} ({columns}) VALUES ({slots})", rows)
-        say(table, f"{len(rows)} seed rows")
+def fill_empty_tables(database: MariaDB, s3: S3) -> None:
+    """Upload seed/<table>.csv for each of the seeded tables that has no row, and wait for its rows.
+    Raises ServerError when they do not come."""
+    empty = [name for name in SEEDED_TABLES if not database.query(f"SELECT 1 FROM {name} LIMIT 1")]
+    outcomes = s3.outcomes()
+    versions = [s3.upload(ROOT / "seed" / f"{name}.csv", name) for name in empty]
+    for table, version in zip(empty, versions):
+        outcome = s3.outcome_of(version, outcomes)
+        if [summary["status"] for summary in outcome.summaries] != ["loaded"]:
+            raise ServerError(f"no seed rows for {table}: {outcome.in_words()}")
+        say(table, f"{outcome.summaries[0]['rows']} seed rows")
 
 
 def up() -> None:
     """`make up`."""
     services = Services(home_folder())
-    started = [server for server in (services.redis, services.mariadb) if server.pid is None]
+    idle = [server for server in services.servers if server.pid is None]
     try:
         services.up()
         services.kept.touch()
     except BaseException:
-        for server in started:
-            stop(server)
+        stop(*reversed(idle))
         raise
-    say("settings", f"{services.home / 'env'} (`make down` stops both servers)")
+    say("uploads", f"{services.s3.uploads}, or `make upload FILE=heroes.csv`")
+    say("settings", f"{services.env} (`make down` stops the servers)")
 
 
 def down() -> None:

@@ -2,7 +2,6 @@
 
 import contextlib
 import csv
-import os
 import re
 import shutil
 import signal
@@ -10,7 +9,6 @@ import socket
 import stat
 import subprocess
 import sys
-import threading
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,92 +18,11 @@ import pytest
 
 from local.process import LOOPBACK, ROOT, ServerError, has_ended, port_is_free
 from local.servers import MariaDB, Redis
-from local.services import Services, fill_empty_tables
+from local.services import Services
+from tests.project_copy import MakeRun, copy_project, make
+from tests.seeds import insert_seed_rows
 
-PARTS = (".chalice", "Makefile", "app.py", "chalicelib", "local", "seed")
-OURS = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "PORT", "HEROCACHE_HOME")
 DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-
-
-def clean_environment(**settings: str) -> dict[str, str]:
-    """Ours without what an outer `make test` put there."""
-    return {name: value for name, value in os.environ.items() if name not in OURS} | settings
-
-
-def make(folder: Path, *words: str, **settings: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        ["make", *words],
-        cwd=folder,
-        env=clean_environment(**settings),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-
-
-class MakeRun:
-    """A `make run` in a terminal of its own, up to where it says that it serves."""
-
-    def __init__(self, folder: Path) -> None:
-        self.process = subprocess.Popen(
-            ["make", "run"],
-            cwd=folder,
-            env=clean_environment(),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
-        self.services = Services(folder / ".local")
-
-    def __enter__(self) -> "MakeRun":
-        try:
-            self.output = self.read_until_it_serves()
-        except AssertionError:
-            self.__exit__()
-            raise
-        servers = (self.services.app, self.services.mariadb, self.services.redis)
-        self.pids = [server.pid for server in servers if server.pid is not None]
-        assert len(self.pids) == 3
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.process.poll() is None:
-            self.press_ctrl_c()
-        assert self.process.stdout is not None
-        self.process.stdout.close()
-
-    def read_until_it_serves(self) -> str:
-        assert self.process.stdout is not None
-        watchdog = threading.Timer(60, self.send, [signal.SIGKILL])
-        watchdog.start()
-        read = ""
-        for line in self.process.stdout:
-            read += line
-            if '"REQUEST": "write"' in line:
-                break
-        watchdog.cancel()
-        assert '"REQUEST": "write"' in read, read
-        return read
-
-    def send(self, number: signal.Signals) -> None:
-        """To make and all that it runs in the foreground, as the terminal does."""
-        os.killpg(self.process.pid, number)
-
-    def press_ctrl_c(self) -> str:
-        """What it said from then to its end."""
-        self.send(signal.SIGINT)
-        return self.rest()
-
-    def rest(self) -> str:
-        """What it still said, once all who could say something have ended."""
-        output, _ = self.process.communicate(timeout=30)
-        return output
-
-    def leftovers(self) -> list[int]:
-        return [pid for pid in self.pids if not has_ended(pid)]
 
 
 def health(url: str) -> int:
@@ -116,14 +33,7 @@ def health(url: str) -> int:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A copy of the project in a path with a space, with data and ports of its own."""
-    copy = tmp_path_factory.mktemp("local") / "a folder with spaces"
-    copy.mkdir()
-    for part in (*PARTS, *(path.name for path in ROOT.glob("requirements*.txt"))):
-        if (ROOT / part).is_dir():
-            shutil.copytree(ROOT / part, copy / part)
-        else:
-            shutil.copy(ROOT / part, copy / part)
-    (copy / ".venv").symlink_to(ROOT / ".venv")
+    copy = copy_project(tmp_path_factory.mktemp("local") / "a folder with spaces")
     yield copy
     make(copy, "down")
 
@@ -156,22 +66,12 @@ def ping(redis: Redis, timeout_seconds: float) -> bytes:
 
 
 def test_the_schema_applied_again_changes_nothing(database: MariaDB) -> None:
-    fill_empty_tables(database)
+    insert_seed_rows(database)
     database.query("UPDATE cache_generation SET generation = 7, enabled = 0")
     before = tables(database)
     assert sorted(before) == ["cache_generation", "employees", "heroes", "idempotency", "products"]
     database.apply_schema()
     assert tables(database) == before
-
-
-def test_seed_rows_go_into_empty_tables_only(database: MariaDB) -> None:
-    database.query("DELETE FROM employees")
-    database.query("DELETE FROM heroes WHERE id > 1")
-    fill_empty_tables(database)
-    assert database.query("SELECT COUNT(*) FROM heroes") == [(1,)]
-    assert database.query("SELECT EmpName FROM employees WHERE EmpId = 'E002'") == [
-        ("Jürgen Weiß",)
-    ]
 
 
 def test_seed_heroes_are_25_with_ids_in_order_and_unique_xp() -> None:
@@ -292,22 +192,21 @@ def test_up_twice_leaves_the_servers_and_a_private_settings_file(folder: Path) -
     services = Services(folder / ".local")
     first = make(folder, "up")
     assert first.returncode == 0, first.stdout
-    before = (services.mariadb.pid, services.redis.pid)
+    before = [server.pid for server in services.servers]
     settings = (folder / ".local" / "env").read_text()
     second = make(folder, "up")
-    assert second.stdout.count("already running") == 2
-    assert (services.mariadb.pid, services.redis.pid) == before
+    assert second.stdout.count("already running") == 3
+    assert [server.pid for server in services.servers] == before
     assert (folder / ".local" / "env").read_text() == settings
     assert stat.S_IMODE((folder / ".local" / "env").stat().st_mode) == 0o600
-    expected = {**services.mariadb.environment(), **services.redis.environment()}
-    assert dict(line.split("=", 1) for line in settings.splitlines()) == expected
+    assert dict(line.split("=", 1) for line in settings.splitlines()) == services.settings()
 
 
 def test_data_survives_down_and_up(folder: Path) -> None:
     services = Services(folder / ".local")
     make(folder, "up")
     services.mariadb.query("UPDATE heroes SET color = 'seen' WHERE id = 3")
-    port, pids = services.mariadb.port, (services.mariadb.pid, services.redis.pid)
+    port, pids = services.mariadb.port, [server.pid for server in services.servers]
     down = make(folder, "down")
     assert down.returncode == 0, down.stdout
     assert all(pid is not None and has_ended(pid) for pid in pids)
@@ -322,7 +221,7 @@ def test_run_serves_and_ctrl_c_leaves_nothing_running(folder: Path) -> None:
         url, port = run.services.app.url, run.services.app.port
         assert f"herocache serves at {url} " in run.output
         assert health(url) == 200
-        assert run.press_ctrl_c().count("stopped") == 3
+        assert run.press_ctrl_c().count("stopped") == 4
         assert run.leftovers() == []
         assert port_is_free(port)
 

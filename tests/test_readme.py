@@ -33,10 +33,10 @@ from chalicelib.errors import ConfigurationError, HerocacheError
 from chalicelib.line import TIMEOUT_SECONDS
 from local.app import FIRST_PORT
 from local.servers import MariaDB
-from local.services import fill_empty_tables
 from tests import conftest
 from tests.client import InProcess
 from tests.conftest import Configure
+from tests.seeds import insert_seed_rows
 from tests.topologies import CLUSTER_RIGHTS, MINIMAL_RIGHTS
 from tests.witness import Witness
 
@@ -132,7 +132,7 @@ def _is_whole(lines: Sequence[str]) -> bool:
 @pytest.fixture
 def seeded(witness: Witness, mariadb: MariaDB) -> None:
     """The servers as the first `make run` has them."""
-    fill_empty_tables(mariadb)
+    insert_seed_rows(mariadb)
 
 
 def without_times(text: str) -> str:
@@ -168,7 +168,7 @@ def test_every_request_gives_the_answer_that_stands_below_it(server_url: str) ->
 
 
 def test_the_storage_function_gives_the_same_answers(service: InProcess, mariadb: MariaDB) -> None:
-    fill_empty_tables(mariadb)
+    insert_seed_rows(mariadb)
     for example in examples():
         for _ in range(1 + example.is_repeatable):
             if example.payload is not None:
@@ -211,7 +211,7 @@ def test_a_variable_given_to_make_is_one_that_its_target_takes() -> None:
     texts = README + CONTRIBUTING
     after, before = r"make ([a-z]+) ([A-Z]+)=", r"([A-Z]+)=\S+ make ([a-z]+)"
     given = re.findall(after, texts) + [(goal, name) for name, goal in re.findall(before, texts)]
-    assert {name for _, name in given} == {"ARGS", "MINUTES", "PORT", "STAGE", "URL"}
+    assert {name for _, name in given} == {"ARGS", "FILE", "MINUTES", "PORT", "STAGE", "URL"}
     for goal, name in given:
         [explained] = re.findall(rf"^{goal}:.*## (.*)", MAKEFILE, re.MULTILINE)
         assert name in explained.split()
@@ -325,7 +325,7 @@ def test_the_settings_table_marks_the_secrets() -> None:
 def test_the_defaults_of_a_request_are_the_settings_named(
     configure: Configure, service: InProcess, mariadb: MariaDB
 ) -> None:
-    fill_empty_tables(mariadb)
+    insert_seed_rows(mariadb)
     defaults = {code(row[0])[0]: row[2] for row in table(README, "field", "values", "default")}
     assert (defaults["TABLE"], defaults["BY"]) == ("`DB_TABLE`", "`READ_BY`, else the key")
     configure(DB_TABLE="products")

@@ -1,0 +1,58 @@
+"""What became of an upload: one line of a file that function.py writes, and others follow."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One event, when the function is done with it: what it returned, or why it gave up."""
+
+    key: str
+    version: str
+    attempts: int
+    summaries: list[dict[str, Any]] = field(default_factory=list)
+    error: str = ""
+
+    def line(self) -> str:
+        """As one line of JSON."""
+        return json.dumps(asdict(self)) + "\n"
+
+    def in_words(self) -> str:
+        """For a terminal."""
+        if self.error:
+            return f"{self.key}: FAILED {self.attempts} times, given up: {self.error}"
+        return "; ".join(map(summary_in_words, self.summaries)) or f"{self.key}: nothing to load"
+
+
+def summary_in_words(summary: Mapping[str, Any]) -> str:
+    """What the function says of one file."""
+    key, reason = summary["key"], summary.get("reason")
+    if summary["status"] != "loaded":
+        return f"{key}: {summary['status']}{f', {reason}' if reason else ''}"
+    rows = f"{key}: {summary['rows']:,} rows into {summary['table']}"
+    if not summary["refused"]:
+        return rows
+    return f"{rows}, {summary['refused']:,} refused: see {summary['rejected']}"
+
+
+def read_outcomes(path: Path) -> Iterator[Outcome | None]:
+    """Those written from now on, in order; None whenever there is none yet."""
+    position = path.stat().st_size if path.exists() else 0
+
+    def follow() -> Iterator[Outcome | None]:
+        with path.open(encoding="utf-8") as file:
+            file.seek(position)
+            unfinished = ""
+            while True:
+                unfinished += file.readline()
+                if unfinished.endswith("\n"):
+                    yield Outcome(**json.loads(unfinished))
+                    unfinished = ""
+                else:
+                    yield None
+
+    return follow()

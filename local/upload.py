@@ -1,0 +1,122 @@
+"""`make upload FILE=heroes.csv [TABLE=heroes]`: a file into the bucket, then what became of it."""
+
+import os
+import sys
+import threading
+from pathlib import Path
+
+from chalicelib.tables import TABLES
+from local.outcome import Outcome
+from local.process import ServerError
+from local.s3 import BUCKET, S3, key_for
+from local.services import Services, home_folder, say
+
+
+def upload() -> int:
+    """The exit code: 1 when no row of the file was loaded. Raises ServerError before anything is
+    uploaded when the file, the table or S3 is not there."""
+    path, table = asked_file(), asked_table()
+    s3 = running_s3()
+    outcomes = s3.outcomes()
+    with Progress(path) as progress:
+        version = s3.upload(path, table, progress.add)
+    say("uploaded", f"s3://{BUCKET}/{key_for(path, table)}")
+    outcome = s3.outcome_of(version, outcomes)
+    for subject, text in told(outcome):
+        say(subject, text)
+    return 0 if succeeded(outcome) else 1
+
+
+def asked_file() -> Path:
+    """FILE of the environment. Raises ServerError when there is nothing in it to upload."""
+    name = os.environ.get("FILE", "")
+    if not name:
+        raise ServerError("which file? make upload FILE=heroes.csv [TABLE=heroes]")
+    path = Path(name).expanduser()
+    if not path.exists():
+        raise ServerError(f"FILE={name}: there is no such file in {Path.cwd()}")
+    if not path.is_file():
+        raise ServerError(f"FILE={name}: this is not a file")
+    if not is_unicode(path.name):
+        raise ServerError(f"FILE={name!a}: S3 takes only names in UTF-8, rename it")
+    if not os.access(path, os.R_OK):
+        raise ServerError(f"FILE={name}: you may not read it")
+    if path.stat().st_size == 0:
+        raise ServerError(f"FILE={name}: it is empty, there is nothing to load")
+    return path
+
+
+def is_unicode(name: str) -> bool:
+    """A name in another encoding holds half characters when Python has read it."""
+    return not any("\ud800" <= character <= "\udfff" for character in name)
+
+
+def asked_table() -> str:
+    """TABLE of the environment; empty: none asked for. Raises ServerError when there is no such."""
+    table = os.environ.get("TABLE", "")
+    if table and table not in TABLES:
+        raise ServerError(f"TABLE={table}: no such table, there are {', '.join(TABLES)}")
+    return table
+
+
+def running_s3() -> S3:
+    """Raises ServerError when it does not run."""
+    s3 = Services(home_folder()).s3
+    if s3.pid is None:
+        raise ServerError("nothing is running here to upload to: `make run` or `make up` first")
+    return s3
+
+
+def succeeded(outcome: Outcome) -> bool:
+    """Whether rows were loaded, now or by another event of the same file."""
+    return bool(outcome.summaries) and all(
+        summary["status"] in ("loaded", "duplicate") for summary in outcome.summaries
+    )
+
+
+def told(outcome: Outcome) -> list[tuple[str, str]]:
+    """Subject and text of each line about it."""
+    if outcome.error or not outcome.summaries:
+        return [("ingest", outcome.in_words())]
+    lines = []
+    for summary in outcome.summaries:
+        lines.append((summary["status"], summary.get("reason") or f"into {summary['table']}"))
+        rate = summary["rows"] / max(summary["seconds"], 0.001)
+        lines.append(("rows", f"{summary['rows']:,} in {summary['seconds']:.2f} s ({rate:,.0f}/s)"))
+        lines.append(("refused", f"{summary['refused']:,}"))
+        if summary.get("rejected"):
+            lines.append(("see", f"s3://{BUCKET}/{summary['rejected']}"))
+    return lines
+
+
+class Progress:
+    """How much of a file is uploaded: on a terminal one line that changes, else one at the end."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._size = path.stat().st_size
+        self._sent = 0
+        self._lock = threading.Lock()
+        self._live = sys.stdout.isatty()
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if self._live:
+            print()
+        elif kind is None:
+            print(self._line(), flush=True)
+
+    def add(self, count: int) -> None:
+        """So many bytes more; called in several threads."""
+        with self._lock:
+            self._sent += count
+            if self._live:
+                print(f"\r{self._line()}", end="", flush=True)
+
+    def _line(self) -> str:
+        share = 100 * self._sent // self._size
+        return (
+            f"{'upload':<10} {self._path.name}: {self._sent:,} of {self._size:,} bytes, {share} %"
+        )
