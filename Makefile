@@ -24,7 +24,7 @@ down: ## stop everything of this folder; the data stays
 clean: ## down, then remove the servers' data and the tools' caches
 	@$(WITHOUT_VENV) local clean
 
-upload: install ## load FILE, a CSV, into TABLE (heroes) through the S3 of make run or make up
+upload: install ## load the CSV file FILE into TABLE (heroes) through the S3 of make run or make up
 	@$(IN_VENV) local upload
 
 test: install ## the tests, on servers of their own; ARGS go to pytest

@@ -30,10 +30,11 @@ class Outcome:
 
 def summary_in_words(summary: Mapping[str, Any]) -> str:
     """What the function says of one file."""
-    key, reason = summary["key"], summary.get("reason")
+    key = summary["key"]
     if summary["status"] != "loaded":
-        return f"{key}: {summary['status']}{f', {reason}' if reason else ''}"
-    rows = f"{key}: {summary['rows']:,} rows into {summary['table']}"
+        return f"{key}: {summary['status']}, {summary['reason']}"
+    count = summary["rows"]
+    rows = f"{key}: {count:,} row{'s' if count != 1 else ''} into {summary['table']}"
     if not summary["refused"]:
         return rows
     return f"{rows}, {summary['refused']:,} refused: see {summary['rejected']}"

@@ -68,25 +68,23 @@ def running_s3() -> S3:
 
 
 def succeeded(outcome: Outcome) -> bool:
-    """Whether rows were loaded, now or by another event of the same file."""
-    return bool(outcome.summaries) and all(
-        summary["status"] in ("loaded", "duplicate") for summary in outcome.summaries
-    )
+    """Whether its rows are in the table, all or all but refused ones."""
+    return [summary["status"] for summary in outcome.summaries] == ["loaded"]
 
 
 def told(outcome: Outcome) -> list[tuple[str, str]]:
     """Subject and text of each line about it."""
-    if outcome.error or not outcome.summaries:
+    if not outcome.summaries:
         return [("ingest", outcome.in_words())]
-    lines = []
-    for summary in outcome.summaries:
-        lines.append((summary["status"], summary.get("reason") or f"into {summary['table']}"))
-        rate = summary["rows"] / max(summary["seconds"], 0.001)
-        lines.append(("rows", f"{summary['rows']:,} in {summary['seconds']:.2f} s ({rate:,.0f}/s)"))
-        lines.append(("refused", f"{summary['refused']:,}"))
-        if summary.get("rejected"):
-            lines.append(("see", f"s3://{BUCKET}/{summary['rejected']}"))
-    return lines
+    [summary] = outcome.summaries
+    rows, seconds = summary["rows"], summary["seconds"]
+    lines = [
+        (summary["status"], summary["reason"] or f"into {summary['table']}"),
+        ("rows", f"{rows:,} in {seconds:.2f} s ({rows / max(seconds, 0.001):,.0f}/s)"),
+        ("refused", f"{summary['refused']:,}"),
+    ]
+    where = [("see", f"s3://{BUCKET}/{summary['rejected']}")] if summary["rejected"] else []
+    return lines + where
 
 
 class Progress:

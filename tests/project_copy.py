@@ -11,6 +11,8 @@ from local.process import ROOT, has_ended
 from local.services import Services
 
 PARTS = (".chalice", "Makefile", "app.py", "chalicelib", "local", "seed")
+LAST_WORDS = "Any S3 client"
+"""In the last line of what it says when it serves."""
 OURS = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "PORT", "FILE", "TABLE", "HEROCACHE_HOME")
 
 
@@ -61,7 +63,7 @@ class MakeRun:
 
     def __enter__(self) -> "MakeRun":
         try:
-            self.output = self.read_until_it_serves()
+            self.output = self.read_until(LAST_WORDS)
         except AssertionError:
             self.__exit__()
             raise
@@ -76,17 +78,18 @@ class MakeRun:
         assert self.process.stdout is not None
         self.process.stdout.close()
 
-    def read_until_it_serves(self) -> str:
+    def read_until(self, words: str) -> str:
+        """What it says up to the line with these words, which it must say within a minute."""
         assert self.process.stdout is not None
         watchdog = threading.Timer(60, self.send, [signal.SIGKILL])
         watchdog.start()
         read = ""
         for line in self.process.stdout:
             read += line
-            if '"REQUEST": "write"' in line:
+            if words in line:
                 break
         watchdog.cancel()
-        assert '"REQUEST": "write"' in read, read
+        assert words in read, read
         return read
 
     def send(self, number: signal.Signals) -> None:
