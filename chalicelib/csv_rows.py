@@ -26,6 +26,7 @@ MAX_EXPANSION = 500
 EXPANSION_CHECKED_FROM_BYTES = 10_000_000
 CHUNK_BYTES = 1 << 18
 DELIMITERS = ",;\t"
+_LINE_END = re.compile(rb"\r\n?|\n")
 
 Texts = Sequence[str]
 """The values of one row as the file has them."""
@@ -56,6 +57,7 @@ class CsvRows:
         self._line = 0
         self._lines: list[str] = []
         self._held_bytes = 0
+        self._had_cr_last = False
         pieces = self._metered(_bounded(_decompressed(chunks)))
         text = io.TextIOWrapper(_Chunks(pieces), "utf-8-sig", newline="")
         self._text = self._recorded(text)
@@ -79,9 +81,7 @@ class CsvRows:
             except csv.Error:
                 checked = self._good_ones(*self._taken())
             except UnicodeDecodeError as error:
-                raise FileRefused(
-                    f"not UTF-8 after line {self._line + len(self._lines)}: save it as UTF-8"
-                ) from error
+                raise self._not_utf8(error) from error
             self.rows += len(checked)
             if checked:
                 yield checked
@@ -107,6 +107,7 @@ class CsvRows:
                     f"a row of some MB after line {self._line}: does a quoted value never end?"
                 )
             yield chunk
+            self._had_cr_last = chunk.endswith(b"\r")
 
     def _recorded(self, lines: Iterator[str]) -> Iterator[str]:
         """Remembers the lines of a batch, should one of its rows be refused."""
@@ -132,9 +133,18 @@ class CsvRows:
         except StopIteration:
             raise FileRefused("no row: the file is empty") from None
         except UnicodeDecodeError as error:
-            raise FileRefused("not UTF-8 in its first lines: save it as UTF-8") from error
+            raise self._not_utf8(error) from error
         self._text = itertools.chain([first], self._text)
         return first
+
+    def _not_utf8(self, error: UnicodeDecodeError) -> FileRefused:
+        """It comes when a whole chunk is decoded, before the first line in it is read; so is a
+        line whose CR the chunk before ended with, for there may be a LF to come."""
+        before = error.object[: error.start]
+        unread = len(_LINE_END.findall(before))
+        unread += self._had_cr_last and not before.startswith(b"\n")
+        line = self._line + len(self._lines) + unread + 1
+        return FileRefused(f"not UTF-8 in line {line}: save it as UTF-8")
 
     def _csv(self, lines: Iterator[str]) -> Iterator[list[str]]:
         return csv.reader(lines, delimiter=self._delimiter, strict=True)

@@ -23,6 +23,8 @@ from chalicelib import config, generations, handlers, recovery
 from local.app import App
 from local.process import PORTS, Server, port_is_free
 from local.servers import MariaDB, Redis
+from tests import bucket as s3
+from tests.bucket import UploadBucket
 from tests.certificates import Authority
 from tests.client import InProcess
 from tests.witness import Witness
@@ -112,6 +114,22 @@ def server_url(home: Path, environment: Mapping[str, str]) -> Iterator[str]:
     port = next(port for port in random.sample(PORTS, len(PORTS)) if port_is_free(port))
     with running(App(home / "app", port, environment)) as app:
         yield f"{app.url}/"
+
+
+@pytest.fixture(scope="session")
+def s3_port() -> Iterator[int]:
+    with s3.s3_server() as port:
+        yield port
+
+
+@pytest.fixture
+def bucket(s3_port: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[UploadBucket]:
+    """An empty one, to which the app's own S3 client leads."""
+    for name, value in s3.environment(s3_port).items():
+        monkeypatch.setenv(name, value)
+    s3.forget_client()
+    yield UploadBucket(s3_port)
+    s3.forget_client()
 
 
 @pytest.fixture

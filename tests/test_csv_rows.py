@@ -142,12 +142,15 @@ REFUSED_FILES = {
     "an unknown column": (b"id,hero,power,name,xp,colour\n", "no column is called 'colour'"),
     "a missing column": (b"id,hero,power,name,xp\n", "the column color is missing"),
     "a column twice": (b"id,hero,power,name,xp,color,color\n", "named twice"),
-    "Latin-1 in the first line": ("1,Zoë,light,Ada,10,red\n".encode("latin-1"), "not UTF-8"),
+    "Latin-1 in the first line": (
+        "1,Zoë,light,Ada,10,red\n".encode("latin-1"),
+        "not UTF-8 in line 1:",
+    ),
     "Latin-1 in a later line": (
         f"{ADA_LINE}\n2,Zoë,light,Ada,10,red\n".encode("latin-1"),
-        "not UTF-8",
+        "not UTF-8 in line 2:",
     ),
-    "UTF-16": (f"{ADA_LINE}\n".encode("utf-16"), "not UTF-8"),
+    "UTF-16": (f"{ADA_LINE}\n".encode("utf-16"), "not UTF-8 in line 1:"),
     "half a surrogate pair": (b"1,\xed\xa0\x80,light,Ada,10,red\n", "not UTF-8"),
     "damaged gzip": (b"\x1f\x8b\x08\x00rubbish that is no gzip", "gzip: damaged"),
     "gzip cut short": (gzip.compress(ADA_LINE.encode() * 999)[:-20], "uploaded only in part"),
@@ -227,6 +230,16 @@ def test_a_batch_in_which_a_row_is_refused_ends_where_the_next_one_begins() -> N
 
     assert [r.line for r in refused] == list(range(1000, count + 1, 1000))
     assert [int(row[0]) for row in rows] == [i for i in range(1, count + 1) if i % 1000]
+
+
+@pytest.mark.parametrize("chunk_bytes", [7, 1 << 10, 1 << 18])
+@pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"])
+def test_the_line_that_is_not_utf_8_is_named(line_end: str, chunk_bytes: int) -> None:
+    lines = [ADA_LINE.encode()] * BATCH_ROWS * 2
+    lines[BATCH_ROWS + 7] = "2,Zoë,light,Ada,10,red".encode("latin-1")
+
+    with pytest.raises(FileRefused, match=f"not UTF-8 in line {BATCH_ROWS + 8}:"):
+        parsed(line_end.encode().join(lines), chunk_bytes=chunk_bytes)
 
 
 def test_a_gzip_bomb_is_refused_before_it_goes_off() -> None:

@@ -1,0 +1,404 @@
+"""An uploaded file becomes rows: of which table, which ones, and what is said of the others."""
+
+import csv
+import gzip
+import json
+import logging
+from typing import Any
+
+import pytest
+from chalice.test import Client
+
+from app import app
+from chalicelib import handlers, ingest
+from chalicelib.tables import HEROES
+from tests.bucket import UploadBucket, lines, together, without
+from tests.client import ROOT, InProcess
+from tests.conftest import Configure
+from tests.witness import Witness
+
+KEY = "incoming/heroes/some.csv"
+
+
+def loaded(bucket: UploadBucket, content: str | bytes, key: str = KEY) -> dict[str, Any]:
+    """The summary of the one upload of this content."""
+    [summary] = handlers.ingest(bucket.put(key, content))
+    return summary
+
+
+def stored(witness: Witness, table: str = "heroes") -> list[tuple[Any, ...]]:
+    return witness.query(f"SELECT * FROM {table} ORDER BY 1")
+
+
+def test_a_dropped_file_is_readable_and_told_of(
+    service: InProcess, bucket: UploadBucket, witness: Witness
+) -> None:
+    event = bucket.put(KEY, "1,Nova,light,Ada,10,red\n7,Onyx,frost,Bo,-20,blue\n")
+
+    [summary] = handlers.ingest(event)
+
+    assert stored(witness) == [
+        (1, "Nova", "light", "Ada", 10, "red"),
+        (7, "Onyx", "frost", "Bo", -20, "blue"),
+    ]
+    for use_cache in (True, False):
+        [ada] = service.read([10], use_cache, BY="xp").rows
+        assert ada["name"] == "Ada"
+    of_object = event["Records"][0]["s3"]["object"]
+    seconds = summary.pop("seconds")
+    assert 0 < seconds < 60
+    assert summary == {
+        "status": "loaded",
+        "bucket": bucket.name,
+        "key": KEY,
+        "version": of_object["versionId"],
+        "etag": of_object["eTag"],
+        "table": "heroes",
+        "rows": 2,
+        "refused": 0,
+        "reason": "",
+        "rejected": "",
+    }
+    assert bucket.summary(KEY) == {**summary, "seconds": seconds}
+    assert bucket.keys() == {KEY, f"results/{KEY}.json"}
+
+
+def test_the_function_that_s3_calls_is_ingest(
+    service: InProcess, bucket: UploadBucket, witness: Witness
+) -> None:
+    client = Client(app, stage_name="tests", project_dir=str(ROOT))
+
+    [summary] = client.lambda_.invoke("ingest", bucket.put(KEY, lines(1, 3))).payload
+
+    assert (summary["status"], summary["rows"], witness.count()) == ("loaded", 3, 3)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "incoming/heroes/my heroes.csv",
+        "incoming/heroes/a+b & c%20d.csv",
+        "incoming/heroes/Señor 光😀.csv",
+        "incoming/heroes/2026/11/deep.csv",
+        "incoming/heroes.csv",
+        "incoming/no suffix",
+    ],
+)
+def test_any_key_is_found(
+    service: InProcess, bucket: UploadBucket, witness: Witness, key: str
+) -> None:
+    summary = loaded(bucket, lines(1, 2) + "x\n", key)
+
+    assert (summary["key"], summary["rows"], summary["refused"]) == (key, 2, 1)
+    assert bucket.keys() == {key, f"results/{key}.json", f"rejected/{key}.csv"}
+    assert witness.count() == 2
+
+
+def test_the_folder_names_the_table(
+    service: InProcess, bucket: UploadBucket, witness: Witness
+) -> None:
+    loaded(bucket, "EmpName,EmpId\nAnn,E 1\nBo,e 1\n", "incoming/employees/e.csv")
+    loaded(bucket, "Lamp,A lamp,5,-10\nPen,,1,2\n", "incoming/products/p.csv")
+
+    assert stored(witness, "employees") == [("E 1", "Ann"), ("e 1", "Bo")]
+    assert stored(witness, "products") == [(1, "Lamp", "A lamp", 5, -10), (2, "Pen", "", 1, 2)]
+    assert service.read(["e 1"], TABLE="employees").rows == [{"EmpId": "e 1", "EmpName": "Bo"}]
+    assert witness.count() == 0
+
+
+def test_a_folder_of_no_table_is_refused(
+    service: InProcess, bucket: UploadBucket, witness: Witness
+) -> None:
+    summary = loaded(bucket, lines(1, 2), "incoming/heros/some.csv")
+
+    assert summary["status"] == "refused"
+    assert "there is no table heros; there are heroes, products, employees" in summary["reason"]
+    assert bucket.summary("incoming/heros/some.csv") == summary
+
+
+def test_rows_without_ids_get_rising_ones(
+    service: InProcess, bucket: UploadBucket, witness: Witness
+) -> None:
+    loaded(bucket, "hero,power,name,xp,color\n" + "N,l,A,1,r\nN,l,B,2,r\nN,l,C,3,r\n")
+
+    assert [(row[0], row[3]) for row in stored(witness)] == [(1, "A"), (2, "B"), (3, "C")]
+
+
+BIG = ingest.MAX_SMALL_ROWS + 1
+
+
+@pytest.mark.parametrize("count", [3, BIG], ids=["small", "big"])
+def test_a_row_that_exists_is_replaced_and_of_two_with_one_id_the_later_one_stays(
+    service: InProcess, bucket: UploadBucket, witness: Witness, count: int
+) -> None:
+    loaded(bucket, lines(1, count))
+    kept = stored(witness)[-1]
+
+    summary = loaded(bucket, "2,New,l,A,1,r\n1,Old,l,A,1,r\n1,New,l,A,1,r\n" + lines(3, count - 3))
+
+    assert summary["rows"] == count
+    assert [row[1] for row in stored(witness)[:3]] == ["New", "New", "Nova"]
+    assert witness.count() == count
+    assert stored(witness)[-1] == kept
+
+
+@pytest.mark.parametrize("count", [10, BIG], ids=["small", "big"])
+def test_every_value_arrives_as_it_stands_in_the_file(
+    service: InProcess, bucket: UploadBucket, witness: Witness, count: int
+) -> None:
+    odd = [
+        "NULL",
+        "\\N",
+        "tab\tend\\",
+        "line\nend",
+        "cr\rlf\r\n",
+        'quo"te',
+        "光😀",
+        "",
+        " x ",
+        "\x1a'%s",
+    ]
+    rows = [(i + 1, value, value, f"Ada {i}", i, value) for i, value in enumerate(odd)]
+    text = "".join(
+        ",".join(f'"{str(v).replace(chr(34), chr(34) * 2)}"' for v in row) + "\r\n" for row in rows
+    )
+
+    summary = loaded(bucket, text + lines(100, count))
+
+    assert (summary["rows"], summary["refused"]) == (len(odd) + count, 0)
+    assert stored(witness)[: len(odd)] == rows
+
+
+@pytest.mark.parametrize("count", [1_000, BIG + 1_000], ids=["small", "big"])
+def test_a_refused_row_in_the_middle_is_accounted_for(
+    service: InProcess, bucket: UploadBucket, witness: Witness, count: int
+) -> None:
+    head, tail = lines(1, 499), lines(501, count - 500)
+
+    summary = loaded(bucket, f'{head}500,"No,va",light,Ada,ten,red\n{tail}')
+
+    assert (summary["status"], summary["rows"], summary["refused"]) == ("loaded", count - 1, 1)
+    assert summary["rejected"] == f"rejected/{KEY}.csv"
+    assert list(csv.reader((bucket.rejected(KEY) or "").splitlines())) == [
+        ["line", "column", "reason", "original"],
+        ["500", "xp", "expected an integer, got 'ten'", '500,"No,va",light,Ada,ten,red'],
+    ]
+    assert witness.count() == count - 1
+    assert witness.query("SELECT COUNT(*) FROM heroes WHERE id = 500") == [(0,)]
+
+
+def bad_rows(good: int, bad: int) -> str:
+    return lines(1, good) + "bad\n" * bad
+
+
+@pytest.mark.parametrize(
+    ("good", "bad", "percent", "status"),
+    [
+        (18, 2, None, "loaded"),
+        (17, 3, None, "refused"),
+        (16, 3, None, "loaded"),
+        (0, 19, None, "loaded"),
+        (1, 19, "95", "loaded"),
+        (0, 20, "99", "refused"),
+        (199, 1, "0", "refused"),
+        (BIG, BIG // 8, None, "refused"),
+    ],
+)
+def test_a_file_with_too_large_a_share_of_refused_rows_is_not_loaded(
+    service: InProcess,
+    configure: Configure,
+    bucket: UploadBucket,
+    witness: Witness,
+    good: int,
+    bad: int,
+    percent: str | None,
+    status: str,
+) -> None:
+    configure(INGEST_MAX_REJECTED=percent)
+
+    summary = loaded(bucket, bad_rows(good, bad))
+
+    assert (summary["status"], summary["refused"]) == (status, bad)
+    assert witness.count() == summary["rows"] == (good if status == "loaded" else 0)
+    assert (bucket.rejected(KEY) or "").count("\n") == bad + 1
+    assert ("INGEST_MAX_REJECTED" in summary["reason"]) == (status == "refused")
+    assert bucket.summary(KEY) == summary
+
+
+def test_a_file_that_can_never_be_loaded_is_recorded_and_not_tried_again(
+    service: InProcess, bucket: UploadBucket, witness: Witness
+) -> None:
+    event = bucket.put(KEY, "id,hero,power,name,xp,colour\n" + lines(1, 2))
+
+    [summary] = handlers.ingest(event)
+
+    assert (summary["status"], summary["rows"]) == ("refused", 0)
+    assert "no column is called 'colour'" in summary["reason"]
+    assert [again["reason"] for again in handlers.ingest(event)] == [summary["reason"]]
+    [(status, reason)] = witness.query(
+        "SELECT status, reason FROM ingest_log WHERE bucket = %s", [bucket.name]
+    )
+    assert (status, reason) == ("refused", summary["reason"])
+    assert bucket.rejected(KEY) is None
+
+
+@pytest.mark.parametrize("count", [100, BIG], ids=["small", "big"])
+def test_a_file_that_turns_out_bad_at_its_end_has_changed_nothing(
+    service: InProcess, bucket: UploadBucket, witness: Witness, count: int
+) -> None:
+    before = witness.state()
+
+    summary = loaded(bucket, lines(1, count).encode() + b"9,Zo\xeb,light,Ada,1,red\n")
+
+    assert summary["status"] == "refused"
+    assert f"not UTF-8 in line {count + 1}:" in summary["reason"]
+    assert witness.state() == before
+
+
+def test_folders_empty_objects_and_other_events_are_skipped(
+    service: InProcess, bucket: UploadBucket, witness: Witness, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "herocache.ingest")
+    removed = bucket.put(KEY, lines(1, 2))
+    removed["Records"][0]["eventName"] = "ObjectRemoved:Delete"
+    event = together(
+        bucket.put("incoming/heroes/", ""), bucket.put("incoming/heroes/empty.csv", ""), removed
+    )
+
+    summaries = handlers.ingest(event)
+
+    assert [s["status"] for s in summaries] == ["skipped", "skipped"]
+    assert bucket.keys() == {"incoming/heroes/", "incoming/heroes/empty.csv", KEY}
+    assert witness.count() == 0
+    assert [
+        json.loads(record.message)["key"]
+        for record in caplog.records
+        if record.name == "herocache.ingest"
+    ] == [
+        "incoming/heroes/",
+        "incoming/heroes/empty.csv",
+    ]
+
+
+def test_the_version_that_the_event_names_is_the_one_that_is_read(
+    service: InProcess, bucket: UploadBucket, witness: Witness
+) -> None:
+    first = bucket.put(KEY, lines(1, 2, hero="First"))
+    bucket.put(KEY, lines(1, 2, hero="Second"))
+
+    handlers.ingest(first)
+
+    assert [row[1] for row in stored(witness)] == ["First", "First"]
+
+
+def test_without_versions_an_upload_that_was_overwritten_is_left_to_the_later_event(
+    service: InProcess, s3_port: int, bucket: UploadBucket, witness: Witness
+) -> None:
+    plain = UploadBucket(s3_port, is_versioned=False)
+    first = plain.put(KEY, lines(1, 2, hero="First"))
+    second = plain.put(KEY, lines(1, 2, hero="Second"))
+
+    [skipped] = handlers.ingest(first)
+    [summary] = handlers.ingest(second)
+
+    assert (skipped["status"], skipped["reason"]) == ("skipped", "deleted or overwritten since")
+    assert (summary["status"], summary["version"]) == ("loaded", "")
+    assert [row[1] for row in stored(witness)] == ["Second", "Second"]
+
+
+def test_an_event_that_tells_no_version_and_no_sequencer_is_handled(
+    service: InProcess, bucket: UploadBucket, witness: Witness
+) -> None:
+    event = without(bucket.put(KEY, lines(1, 2)), "versionId", "sequencer")
+
+    first, second = handlers.ingest(event), handlers.ingest(event)
+
+    assert [(s["status"], s["rows"]) for s in (*first, *second)] == [("loaded", 2)] * 2
+    assert witness.count() == 2
+
+
+def test_one_bad_record_of_an_event_does_not_keep_the_others_from_being_loaded(
+    service: InProcess, bucket: UploadBucket, witness: Witness
+) -> None:
+    event = together(
+        bucket.put("incoming/none/a.csv", "x"),
+        bucket.put("incoming/heroes/b.csv", lines(1, 2)),
+        bucket.put("incoming/heroes/c.csv", gzip.compress(lines(3, 2).encode())),
+    )
+
+    assert [s["status"] for s in handlers.ingest(event)] == ["refused", "loaded", "loaded"]
+    assert witness.count() == 4
+
+
+def test_counts_go_to_the_log_as_metrics(
+    service: InProcess, bucket: UploadBucket, capsys: pytest.CaptureFixture[str]
+) -> None:
+    loaded(bucket, lines(1, 3) + "bad\n")
+
+    [line] = [text for text in capsys.readouterr().out.splitlines() if "_aws" in text]
+    metrics = json.loads(line)
+    [directive] = metrics["_aws"]["CloudWatchMetrics"]
+    names = [metric["Name"] for metric in directive["Metrics"]]
+    assert (metrics["IngestedRows"], metrics["RefusedRows"]) == (3, 1)
+    assert all(name in metrics for name in (*names, *directive["Dimensions"][0]))
+
+
+@pytest.mark.parametrize("count", [25, BIG], ids=["small", "big"])
+def test_a_cached_read_right_after_the_ingest_sees_the_new_rows(
+    service: InProcess, bucket: UploadBucket, count: int
+) -> None:
+    loaded(bucket, lines(1, count, hero="Old"), "incoming/old.csv")
+    for by, values in (("id", [1, 2]), ("xp", [1, 2])):
+        assert [row["hero"] for row in service.read(values, BY=by).rows] == ["Old", "Old"]
+
+    loaded(bucket, lines(1, count, hero="New"), "incoming/new.csv")
+
+    for by, values in (("id", [1, 2]), ("xp", [1, 2])):
+        assert [row["hero"] for row in service.read(values, BY=by).rows] == ["New", "New"]
+
+
+def test_a_small_file_leaves_the_rest_of_a_warm_cache_alone(
+    service: InProcess, bucket: UploadBucket, witness: Witness
+) -> None:
+    loaded(bucket, lines(1, 100))
+    service.read(list(range(1, 101)))
+    generation = witness.generation()
+
+    loaded(bucket, lines(1, 25, hero="New"), "incoming/few.csv")
+
+    assert witness.generation() == generation
+    with witness.spent() as spent:
+        heroes = [row["hero"] for row in service.read(list(range(1, 101))).rows]
+    assert heroes == ["New"] * 25 + ["Nova"] * 75
+    assert spent.statements == 0
+
+
+def test_a_big_file_raises_the_generation_once(
+    service: InProcess, bucket: UploadBucket, witness: Witness
+) -> None:
+    number, _, server = witness.generation()
+
+    loaded(bucket, lines(1, BIG))
+
+    assert witness.generation() == (number + 1, True, server)
+
+
+def test_a_small_file_of_many_rows_is_loaded_too(
+    service: InProcess, bucket: UploadBucket, witness: Witness
+) -> None:
+    count = 3 * ingest.MAX_SMALL_ROWS
+    content = gzip.compress("".join(f"{i},,,,1,\n" for i in range(1, count + 1)).encode())
+    assert len(content) < ingest.MAX_SMALL_BYTES
+
+    assert loaded(bucket, content)["rows"] == witness.count() == count
+
+
+def test_every_column_of_a_declared_table_can_be_loaded(
+    service: InProcess, bucket: UploadBucket
+) -> None:
+    names = [column.name for column in HEROES.columns]
+    loaded(bucket, ",".join(reversed(names)) + "\nred,10,Ada,light,Nova,3\n")
+
+    assert service.read([3]).rows == [
+        {"id": 3, "hero": "Nova", "power": "light", "name": "Ada", "xp": 10, "color": "red"}
+    ]
