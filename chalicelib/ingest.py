@@ -73,6 +73,8 @@ class Ingest:
             outcome, is_news = self._deal_with(upload), True
         except _Known as known:
             outcome, is_news = known.outcome, False
+            if outcome.status == LOADED:  # by one that may have died before every reader saw it
+                self._write_through.wait_until_seen(TABLES[outcome.table])
         seconds = round(time.monotonic() - started, 3)
         summary = _summary(upload, outcome, seconds)
         log.info("%s", json.dumps(summary))

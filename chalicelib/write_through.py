@@ -106,6 +106,12 @@ class WriteThrough:
         self._generations.wait_until_known(table, generation, asked)
         return result
 
+    def wait_until_seen(self, table: Table) -> None:
+        """Return when every read that starts then sees what is committed now. Raises
+        DatabaseUnavailable."""
+        asked = time.monotonic()
+        self._generations.wait_until_known(table, self._database.generation(table), asked)
+
     def _introduce(self, table: Table) -> None:
         """Where the table has no Redis server yet it gets one here: learnt in the transaction it
         would cost that one's keys."""
