@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.history.nemesis import FAULTS
-from tests.history.round import Servers, play, servers
+from tests.history.round import Report, Servers, play, servers
 from tests.history.systems import COMMIT_THEN_SET, NO_FENCE, NO_LEASE_CHECK
 
 SECONDS = 50
@@ -37,11 +37,15 @@ def test_no_fault_makes_an_answer_stale_or_loses_a_write(
 def test_the_checker_finds_what_is_stale_without_an_ingredient(
     own_servers: Servers, tmp_path_factory: pytest.TempPathFactory, system: str
 ) -> None:
-    """Readers and writers are made to fall asleep where that ingredient would have helped."""
+    """Readers and writers are made to fall asleep where that ingredient would have helped. On a
+    busy machine few do in five seconds: then for once more."""
     kinds = ["reader asleep before storing", "writer asleep before publishing"]
-    report = play(
-        own_servers, tmp_path_factory.mktemp("records") / "one", 5, system=system, kinds=kinds
-    )
+    report = Report()
+    for seed in range(5):
+        folder = tmp_path_factory.mktemp("records") / "one"
+        report += play(own_servers, folder, 5, system=system, kinds=kinds, seed=seed)
+        if report.verdict.violations["stale read (cached)"]:
+            break
     print(system, report)
 
     assert report.verdict.violations["stale read (cached)"] > 0
