@@ -22,7 +22,7 @@ def refuse_unprepared(stage: Stage) -> None:
     Refused; nothing was created."""
     if stage.name == "prod" and stage.environment.get("API_AUTH", "none") == "none":
         raise Refused("STAGE=prod: API_AUTH is none: choose iam or key in .chalice/config.json")
-    configuration.refuse_placeholders(stage)
+    configuration.refuse_unconfigured(stage)
     _refuse_another_deployment(client("apigateway"), stage)
     refuse_missing_bucket(client("s3"), stage)
     _refuse_too_much_concurrency(client("lambda"), stage)

@@ -39,9 +39,13 @@ def deploy(stage: Stage) -> None:
     functions.send_failures(client("lambda"), event_functions(deployed), queue_arn)
     [api] = [each for each in deployed if each["resource_type"] == "rest_api"]
     if stage.environment.get("API_AUTH") == "key":
-        api_stage = f"{api['rest_api_id']}:{stage.config['api_gateway_stage']}"
-        limits = stage.choices["usage_plan"]
-        usage_plan.apply(client("apigateway"), stage.full_name, api_stage, limits)
+        usage_plan.apply(
+            client("apigateway"),
+            stage.full_name,
+            api["rest_api_id"],
+            stage.config["api_gateway_stage"],
+            stage.choices["usage_plan"],
+        )
     else:
         usage_plan.remove(client("apigateway"), stage.full_name)
     say("serves", api["rest_api_url"])

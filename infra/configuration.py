@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from infra import authority
-from infra.stage import CHALICE, Json, Stage, write_json
+from infra.stage import CHALICE, ROOT, Json, Stage, write_json
 from infra.terminal import Refused, say
 
 RESUME_SECONDS = "20"
@@ -86,8 +86,8 @@ def with_resources(policy: Json, outputs: Mapping[str, str]) -> Json:
     return renamed
 
 
-def refuse_placeholders(stage: Stage) -> None:
-    """Raises Refused where the stage still has something that only `write` can know."""
+def refuse_unconfigured(stage: Stage) -> None:
+    """Raises Refused where the stage misses something that only `make configure` can know."""
     texts = {CHALICE / "config.json": json.dumps(stage.config)}
     texts |= {path: json.dumps(policy) for path, policy in stage.policies()}
     for path, text in texts.items():
@@ -98,6 +98,11 @@ def refuse_placeholders(stage: Stage) -> None:
             )
     if "UPLOAD_BUCKET" not in stage.environment:
         raise Refused(f"UPLOAD_BUCKET is not set: run make configure STAGE={stage.name}")
+    if not (ROOT / authority.FILE).exists():
+        raise Refused(
+            f"{authority.FILE} is not there, which git does not keep: run make configure"
+            f" STAGE={stage.name}"
+        )
 
 
 def _tell(name: str, changed: bool) -> None:

@@ -5,5 +5,7 @@ CREATE USER IF NOT EXISTS 'herocache'@'%' IDENTIFIED WITH AWSAuthenticationPlugi
 
 GRANT SELECT, INSERT, UPDATE, DELETE ON herocache.* TO 'herocache'@'%';
 
--- LOAD DATA FROM S3, with the role of the cluster.
+-- LOAD DATA FROM S3, with the role of the cluster; from the login on.
 GRANT AWS_LOAD_S3_ACCESS TO 'herocache'@'%';
+
+SET DEFAULT ROLE AWS_LOAD_S3_ACCESS TO 'herocache'@'%';

@@ -9,15 +9,36 @@ from infra.stage import Json
 from infra.terminal import say
 
 
-def apply(gateway: Client, name: str, api_stage: str, limits: Json) -> None:
-    """The plan `name` limits this stage (`<API's id>:<stage>`) of an API, and has a key."""
-    plan = _find(gateway, name) or gateway.create_usage_plan(name=name)
-    attached = [f"{each['apiId']}:{each['stage']}" for each in plan.get("apiStages", [])]
+def apply(gateway: Client, name: str, api_id: str, api_stage: str, limits: Json) -> None:
+    """The plan `name` limits this stage of this API, and has a key."""
+    plan = _find(gateway, name)
+    if plan is None:
+        plan = gateway.create_usage_plan(
+            name=name,
+            throttle={
+                "rateLimit": limits["requests_per_second"],
+                "burstLimit": limits["burst"],
+            },
+            quota={"limit": limits["requests_per_day"], "period": "DAY"},
+            apiStages=[{"apiId": api_id, "stage": api_stage}],
+        )
+    else:
+        _change(gateway, plan, f"{api_id}:{api_stage}", limits)
+    _give_key(gateway, name, plan["id"])
+    say(
+        "usage plan",
+        f"{name}: {limits['requests_per_second']} requests a second, {limits['burst']} at once,"
+        f" {limits['requests_per_day']} a day",
+    )
+
+
+def _change(gateway: Client, plan: Json, api_stage: str, limits: Json) -> None:
+    """`api_stage`: the API's id, a colon, the stage."""
+    attached = _attached(plan)
     changes = [
         ("replace", "/throttle/rateLimit", str(limits["requests_per_second"])),
         ("replace", "/throttle/burstLimit", str(limits["burst"])),
         ("replace", "/quota/limit", str(limits["requests_per_day"])),
-        ("replace", "/quota/period", "DAY"),
         # A stage of an API that is gone keeps the plan from being deleted.
         *(("remove", "/apiStages", other) for other in attached if other != api_stage),
     ]
@@ -27,20 +48,13 @@ def apply(gateway: Client, name: str, api_stage: str, limits: Json) -> None:
         usagePlanId=plan["id"],
         patchOperations=[{"op": op, "path": path, "value": value} for op, path, value in changes],
     )
-    _give_key(gateway, name, plan["id"])
-    say(
-        "usage plan",
-        f"{name}: {limits['requests_per_second']} requests a second, {limits['burst']} at once,"
-        f" {limits['requests_per_day']} a day",
-    )
 
 
 def remove(gateway: Client, name: str) -> None:
     """Plan and key are gone afterwards, also if they never were."""
     plan, key = _find(gateway, name), find_key(gateway, name)
     if plan is not None:
-        for each in plan.get("apiStages", []):
-            attached = f"{each['apiId']}:{each['stage']}"
+        for attached in _attached(plan):
             change = {"op": "remove", "path": "/apiStages", "value": attached}
             gateway.update_usage_plan(usagePlanId=plan["id"], patchOperations=[change])
         if key is not None:
@@ -84,6 +98,10 @@ def _find(gateway: Client, name: str) -> Json | None:
             if plan["name"] == name:
                 return dict(plan)
     return None
+
+
+def _attached(plan: Json) -> list[str]:
+    return [f"{each['apiId']}:{each['stage']}" for each in plan.get("apiStages", [])]
 
 
 def _ignoring(code: str, call: Any, **arguments: str) -> None:

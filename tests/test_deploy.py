@@ -276,6 +276,12 @@ def test_a_stage_without_its_own_account_is_not_deployed(project: Project) -> No
     assert_refused(project, "deploy", "placeholder", "make configure STAGE=dev")
 
 
+def test_a_package_without_the_databases_authority_is_not_deployed(configured: Project) -> None:
+    """As after a git clone of files that a colleague configured."""
+    (configured.home / "chalicelib" / "rds-ca.pem").unlink()
+    assert_refused(configured, "deploy", "chalicelib/rds-ca.pem is not there", "make configure")
+
+
 def test_configure_without_a_stack_says_what_comes_first(project: Project) -> None:
     before = project.files()
     assert_refused(project, "configure", f"there is no stack {NAME}", "make infra")

@@ -19,7 +19,8 @@ from cfnlint.decode import decode
 
 from app import app
 from chalicelib import generations
-from infra import database, leftovers, stack
+from chalicelib.config import Settings
+from infra import configuration, database, leftovers, stack
 from infra.stack import Stack
 from infra.terminal import Refused
 from local.servers import MariaDB, Redis
@@ -96,10 +97,10 @@ def test_the_login_may_do_what_the_app_does_and_nothing_else(
 ) -> None:
     """infra/login.sql, but for the two words that only Aurora knows."""
     user = f"login_{secrets.token_hex(4)}"
-    create, grant, load = database.statements(ROOT / "infra" / "login.sql")
+    create, grant, *loads = database.statements(ROOT / "infra" / "login.sql")
     password = secrets.token_hex(8)
     assert "REQUIRE SSL" in create
-    assert "AWS_LOAD_S3_ACCESS" in load
+    assert all("AWS_LOAD_S3_ACCESS" in load for load in loads)
     mariadb.query(f"CREATE USER '{user}'@'%' IDENTIFIED BY '{password}'")
     mariadb.query(grant.replace("'herocache'@", f"'{user}'@"))
     try:
@@ -219,6 +220,59 @@ def test_the_repository_has_placeholders_and_no_account(stage: str) -> None:
     assert accounts == {"000000000000"}
     for name in (*config(stage)["subnet_ids"], *config(stage)["security_group_ids"]):
         assert re.fullmatch(r"(subnet|sg)-(\d)\2{16}", name)
+
+
+OUTPUTS = {
+    "SubnetIds": "subnet-1,subnet-2",
+    "SecurityGroupId": "sg-1",
+    "DatabaseHost": "herocache-dev.rds.test",
+    "DatabaseArn": "arn:aws:rds:eu-west-1:123456789012:cluster:herocache-dev",
+    "DatabaseSecretArn": "arn:aws:secretsmanager:eu-west-1:123456789012:secret:rds!cluster-1",
+    "DatabaseMinCapacity": "0",
+    "DatabaseLogin": "iam",
+    "DatabaseLoginArn": "arn:aws:rds-db:eu-west-1:123456789012:dbuser:cluster-1/herocache",
+    "CacheKind": "serverless",
+    "CacheHost": "herocache-dev.cache.test",
+    "CacheName": "herocache-dev",
+    "CacheArn": "arn:aws:elasticache:eu-west-1:123456789012:serverlesscache:herocache-dev",
+    "CacheUserArn": "arn:aws:elasticache:eu-west-1:123456789012:user:herocache-dev",
+    "UploadBucket": "herocache-dev-123456789012-eu-west-1",
+    "FailureQueueArn": "arn:aws:sqs:eu-west-1:123456789012:herocache-dev-failed",
+}
+
+
+def settings(**changes: str) -> Settings:
+    """Of a stage whose stack has these outputs."""
+    written = configuration.environment({**OUTPUTS, **changes})
+    there = {name: value for name, value in written.items() if value is not None}
+    return Settings.from_environment(there)
+
+
+def test_every_kind_of_stack_gives_settings_that_the_app_takes() -> None:
+    assert {"DatabaseReaderHost", *OUTPUTS} == set(template()["Outputs"])
+    assert settings().redis_cluster
+    assert not settings(CacheKind="node").redis_cluster
+    reader = "herocache-dev.ro.rds.test"
+    assert settings(DatabaseReaderHost=reader).db_reader_host == reader
+    secret = OUTPUTS["DatabaseSecretArn"]
+    by_secret = settings(DatabaseLogin="secret", DatabaseLoginArn=secret)
+    assert by_secret != settings()
+    assert settings(DatabaseMinCapacity="0.5") != settings(), "it never sleeps"
+
+
+def test_the_right_to_log_in_is_the_one_that_the_stack_needs() -> None:
+    policy = json.loads((ROOT / ".chalice" / "policy-dev-ingest.json").read_text())
+    secret = OUTPUTS["DatabaseSecretArn"]
+    changes = {"DatabaseLogin": "secret", "DatabaseLoginArn": secret}
+    by_token = configuration.with_resources(policy, OUTPUTS)
+    by_secret = configuration.with_resources(by_token, {**OUTPUTS, **changes})
+    [login] = [each for each in by_secret["Statement"] if each["Sid"] == "DatabaseLogin"]
+
+    assert login["Action"] == "secretsmanager:GetSecretValue"
+    assert login["Resource"] == secret
+    assert "rds-db:connect" not in json.dumps(by_secret)
+    assert configuration.with_resources(by_secret, OUTPUTS) == by_token, "and back again"
+    assert "000000000000" not in json.dumps(by_token)
 
 
 # --- stacks ---------------------------------------------------------------------------------------
