@@ -5,7 +5,7 @@ infra/<stage>.json, and what `chalice deploy` noted down.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,13 @@ CHALICE = ROOT / ".chalice"
 APP = "herocache"
 EVENT_SOURCES = {"s3_event", "scheduled_event", "cloudwatch_event", "sns_event"}
 """Chalice's names for sources that call a function without waiting for its answer."""
+
+_NEEDED = (
+    "api_gateway_stage",
+    "environment_variables",
+    "lambda_architecture",
+    "lambda_functions",
+)
 
 Json = dict[str, Any]
 
@@ -32,6 +39,11 @@ class Stage:
             declared = ", ".join(stages)
             raise Refused(f"STAGE={name}: .chalice/config.json declares {declared}")
         self.config: Json = stages[name]
+        refuse_missing(self.config, _NEEDED, f".chalice/config.json, {name}")
+        for function, options in self._functions.items():
+            refuse_missing(
+                options, ("iam_policy_file",), f".chalice/config.json, {name}, {function}"
+            )
 
     @cached_property
     def _whole_config(self) -> Json:
@@ -40,7 +52,10 @@ class Stage:
     @cached_property
     def choices(self) -> Json:
         """infra/<stage>.json: the template's parameters, log retention, the usage plan."""
-        return read_json(ROOT / "infra" / f"{self.name}.json")
+        path = ROOT / "infra" / f"{self.name}.json"
+        choices = read_json(path)
+        refuse_missing(choices, ("parameters", "log_retention_days", "usage_plan"), str(path))
+        return choices
 
     @property
     def environment(self) -> dict[str, str]:
@@ -101,6 +116,13 @@ def event_functions(deployed: list[Json]) -> list[str]:
             if resource["resource_type"] in EVENT_SOURCES
         }
     )
+
+
+def refuse_missing(content: Json, names: Iterable[str], where: str) -> None:
+    """Raises Refused where one of `names` is not in what stands at `where`."""
+    for name in names:
+        if name not in content:
+            raise Refused(f"{where}: {name} is missing")
 
 
 def read_json(path: Path) -> Json:

@@ -304,6 +304,13 @@ def test_a_config_that_is_no_json_is_named_with_the_place(project: Project) -> N
     assert_refused(project, "infra", "config.json: not JSON", "line 1")
 
 
+def test_a_stage_that_lacks_something_is_named_with_the_place(project: Project) -> None:
+    functions = project.stage()["lambda_functions"]
+    del functions["ingest"]["iam_policy_file"]
+    project.change({"lambda_functions": functions})
+    assert_refused(project, "infra", "config.json, dev, ingest: iam_policy_file is missing")
+
+
 def test_without_a_region_the_first_step_is_told(project: Project) -> None:
     environment = dict(project.account.environment)
     del project.account.environment["AWS_DEFAULT_REGION"]
