@@ -10,6 +10,7 @@ The rows are the driver's own: `tests/test_row_reader.py`.
 from collections.abc import Callable
 from typing import Any
 
+from pymysql import MySQLError
 from pymysql.connections import MySQLResult
 from pymysql.protocol import MysqlPacket
 
@@ -31,10 +32,19 @@ class RowReader(MySQLResult):
         try:
             for piece in connection.feed:
                 connection.write_packet(piece)
-        finally:
-            connection.write_packet(b"")
-            end = connection._read_packet()
-        self._read_ok_packet(end)  # type: ignore[attr-defined]
+        except MySQLError:
+            raise  # the connection is lost: nobody can be told anything
+        except BaseException:
+            self._end_file()
+            raise
+        self._read_ok_packet(self._end_file())  # type: ignore[attr-defined]
+
+    def _end_file(self) -> MysqlPacket:
+        """What the server says of the file as a whole."""
+        connection: Any = self.connection
+        connection.write_packet(b"")
+        packet: MysqlPacket = connection._read_packet()
+        return packet
 
     def _read_rowdata_packet(self) -> None:
         connection: Any = self.connection
