@@ -150,10 +150,7 @@ class CsvRows:
         return csv.reader(lines, delimiter=self._delimiter, strict=True)
 
     def _split(self, line: str) -> list[str]:
-        try:
-            return next(self._csv(iter([line])))
-        except csv.Error:
-            return []  # a value that goes on in the next line: no header has one
+        return _values(line, self._delimiter)
 
     # --- the header -------------------------------------------------------------------------------
 
@@ -235,6 +232,14 @@ class CsvRows:
         return "", ""
 
 
+def _values(line: str, delimiter: str) -> list[str]:
+    """None where one goes on in the next line, or is too long for a value: no header has such."""
+    try:
+        return next(csv.reader([line], delimiter=delimiter, strict=True))
+    except csv.Error:
+        return []
+
+
 def _is_blank(line: str) -> bool:
     return not line.strip("\r\n \t")
 
@@ -246,7 +251,7 @@ def _is_blank_row(values: Texts) -> bool:
 def _delimiter(first: str, table: Table) -> str:
     """The one that makes as many values of the first line as the table has columns."""
     for delimiter in DELIMITERS:
-        count = len(next(csv.reader([first], delimiter=delimiter)))
+        count = len(_values(first, delimiter))
         if count in (len(table.columns), len(table.columns) - table.auto_key):
             return delimiter
     return max(DELIMITERS, key=first.count)

@@ -198,6 +198,13 @@ def test_a_refused_row_is_told_and_the_others_are_read(name: str, position: int)
     assert [row[0] for row in rows] == [str(i) for i in range(10, 1010) if i != position + 9]
 
 
+@pytest.mark.parametrize("first", ["x" * 200_000, '1,"No,va', '"', "1,2,3"])
+def test_a_first_line_of_any_kind_is_refused_as_a_row(first: str) -> None:
+    rows, refused, _ = parsed(f"{first}\n".encode(), chunk_bytes=1 << 16)
+
+    assert (rows, [r.line for r in refused]) == ([], [1])
+
+
 def test_line_numbers_count_the_lines_within_values() -> None:
     content = '\n1,"a\nb\nc",p,n,1,c\n2,h,p,n,two,c\n3,"a\r\nb",p,n,three,c\r\n4,h,p,n,4,c\n'
 
