@@ -124,10 +124,11 @@ class Generations:
 
     def leave_hint(self, table: Table) -> None:
         """Tell Redis what this container learnt, after all that somebody waits for."""
-        if table.name not in self._untold:
+        memory = self._memory.get(table.name)
+        if memory is None or table.name not in self._untold:
             return
         self._untold.discard(table.name)
-        generation = self._memory[table.name].generation
+        generation = memory.generation
         if self._cache.is_configured and generation.enabled and generation.server:
             try:
                 self._cache.leave_hint(table, generation)
