@@ -27,6 +27,7 @@ from local.servers import MariaDB, Redis
 from tests.client import ROOT, InProcess, hero
 from tests.conftest import Configure
 from tests.emulated_aws import Emulated, emulated
+from tests.stack_outputs import OUTPUTS
 
 Json = dict[str, Any]
 STAGES = ("dev", "prod")
@@ -220,25 +221,6 @@ def test_the_repository_has_placeholders_and_no_account(stage: str) -> None:
     assert accounts == {"000000000000"}
     for name in (*config(stage)["subnet_ids"], *config(stage)["security_group_ids"]):
         assert re.fullmatch(r"(subnet|sg)-(\d)\2{16}", name)
-
-
-OUTPUTS = {
-    "SubnetIds": "subnet-1,subnet-2",
-    "SecurityGroupId": "sg-1",
-    "DatabaseHost": "herocache-dev.rds.test",
-    "DatabaseArn": "arn:aws:rds:eu-west-1:123456789012:cluster:herocache-dev",
-    "DatabaseSecretArn": "arn:aws:secretsmanager:eu-west-1:123456789012:secret:rds!cluster-1",
-    "DatabaseMinCapacity": "0",
-    "DatabaseLogin": "iam",
-    "DatabaseLoginArn": "arn:aws:rds-db:eu-west-1:123456789012:dbuser:cluster-1/herocache",
-    "CacheKind": "serverless",
-    "CacheHost": "herocache-dev.cache.test",
-    "CacheName": "herocache-dev",
-    "CacheArn": "arn:aws:elasticache:eu-west-1:123456789012:serverlesscache:herocache-dev",
-    "CacheUserArn": "arn:aws:elasticache:eu-west-1:123456789012:user:herocache-dev",
-    "UploadBucket": "herocache-dev-123456789012-eu-west-1",
-    "FailureQueueArn": "arn:aws:sqs:eu-west-1:123456789012:herocache-dev-failed",
-}
 
 
 def settings(**changes: str) -> Settings:

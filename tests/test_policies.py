@@ -12,10 +12,12 @@ from typing import Any
 
 import pytest
 
+from infra import configuration
 from tests.client import ROOT
 from tests.container import Container, runtime_folder, upload_event
 from tests.deployment import NAME
-from tests.emulated_aws import REGION, Emulated, emulated
+from tests.emulated_aws import REGION, Emulated, closed, emulated
+from tests.stack_outputs import OUTPUTS
 from tests.stage_life import NATIVE, Life, unpack
 from tests.witness import Witness
 
@@ -120,21 +122,16 @@ def test_a_token_is_asked_for_exactly_where_a_policy_lets_it_in(life: Life) -> N
 # --- the calls ------------------------------------------------------------------------------------
 
 
-class Enforced:
-    """An emulated account that enforces policies, with the bucket and the role of `ingest`."""
+class Role:
+    """Of a function, in an emulated account that enforces policies."""
 
-    def __init__(self, account: Emulated, content: Json) -> None:
-        self.account = account
-        self.asked: set[str] = set()
-        self._content = content
-        [arn] = [each["Resource"] for each in content["Statement"] if each["Sid"] == "ReadUploads"]
-        self.bucket = arn.removeprefix("arn:aws:s3:::").partition("/")[0]
-        s3, iam = account.client("s3"), account.client("iam")
-        location = {"LocationConstraint": REGION}
-        s3.create_bucket(Bucket=self.bucket, CreateBucketConfiguration=location)
+    def __init__(self, account: Emulated, name: str, content: Json) -> None:
+        self._account, self._name, self._content = account, name, content
         trust = {"Effect": "Allow", "Principal": {"AWS": "*"}, "Action": "sts:AssumeRole"}
         document = json.dumps({"Version": "2012-10-17", "Statement": [trust]})
-        self._role = iam.create_role(RoleName="ingest", AssumeRolePolicyDocument=document)["Role"]
+        iam = account.client("iam")
+        made = iam.create_role(RoleName=name, AssumeRolePolicyDocument=document)
+        self._arn = made["Role"]["Arn"]
         self.allow()
 
     def allow(self, *, but: str = "") -> None:
@@ -145,15 +142,14 @@ class Enforced:
                 found = statement["Action"]
                 listed = [found] if isinstance(found, str) else found
                 statement["Action"] = [each for each in listed if each != but] or "none:None"
-        self.account.client("iam").put_role_policy(
-            RoleName="ingest", PolicyName="ingest", PolicyDocument=json.dumps(content)
+        self._account.client("iam").put_role_policy(
+            RoleName=self._name, PolicyName=self._name, PolicyDocument=json.dumps(content)
         )
 
     def credentials(self) -> dict[str, str]:
-        """Of the role, as Lambda gives them to a function."""
-        sts = self.account.client("sts")
-        given = sts.assume_role(RoleArn=self._role["Arn"], RoleSessionName="function")
-        given = given["Credentials"]
+        """As Lambda gives them to a function."""
+        sts = self._account.client("sts")
+        given = sts.assume_role(RoleArn=self._arn, RoleSessionName="function")["Credentials"]
         return {
             "AWS_ACCESS_KEY_ID": given["AccessKeyId"],
             "AWS_SECRET_ACCESS_KEY": given["SecretAccessKey"],
@@ -161,10 +157,24 @@ class Enforced:
         }
 
 
+class Enforced:
+    """An account that enforces policies, with the bucket and the role of `ingest`."""
+
+    def __init__(self, account: Emulated, content: Json) -> None:
+        self.account = account
+        self.asked: set[str] = set()
+        [arn] = [each["Resource"] for each in content["Statement"] if each["Sid"] == "ReadUploads"]
+        self.bucket = arn.removeprefix("arn:aws:s3:::").partition("/")[0]
+        location = {"LocationConstraint": REGION}
+        account.client("s3").create_bucket(Bucket=self.bucket, CreateBucketConfiguration=location)
+        self.role = Role(account, "ingest", content)
+
+
 @pytest.fixture(scope="module")
 def enforced(life: Life) -> Iterator[Enforced]:
     from moto import settings
     from moto.iam.access_control import IAMPolicy
+    from moto.secretsmanager.responses import SecretsManagerResponse
 
     with emulated() as account, pytest.MonkeyPatch.context() as patch:
         enforced = Enforced(account, life.policies[f"{NAME}-ingest"])
@@ -175,6 +185,12 @@ def enforced(life: Life) -> Iterator[Enforced]:
                 enforced.asked.add(action)
             return is_permitted(self, action, *args, **kwargs)
 
+        def secret_id(self: Any) -> str:
+            return str(json.loads(self.body).get("SecretId", "*"))
+
+        # moto asks whether a secret may be read, but not which one.
+        assert not hasattr(SecretsManagerResponse, "_determine_resource"), closed("secrets")
+        patch.setattr(SecretsManagerResponse, "_determine_resource", secret_id, raising=False)
         patch.setattr(IAMPolicy, "is_action_permitted", note)
         patch.setattr(settings, "INITIAL_NO_AUTH_ACTION_COUNT", 0)
         yield enforced
@@ -203,7 +219,7 @@ class Flow:
         settings = {
             **self._environment,
             **self._enforced.account.environment,
-            **self._enforced.credentials(),
+            **self._enforced.role.credentials(),
             "UPLOAD_BUCKET": bucket,
             "INGEST_MAX_REJECTED": "100",
         }
@@ -253,9 +269,37 @@ def test_ingest_makes_every_call_that_its_policy_allows_and_no_other(
 def test_ingest_fails_without_this_action(
     enforced: Enforced, flow: Flow, action: str, versioning: str
 ) -> None:
-    enforced.allow(but=action)
+    enforced.role.allow(but=action)
     try:
         with pytest.raises(AssertionError, match="AccessDenied"):
             flow.load(f"incoming/heroes/{action[3:]}.csv", GOOD_AND_BAD, versioning)
     finally:
-        enforced.allow()
+        enforced.role.allow()
+
+
+def test_the_databases_secret_is_read_with_the_right_that_configure_gives(
+    enforced: Enforced,
+    places: tuple[Path, Path],
+    environment: Mapping[str, str],
+    witness: Witness,
+) -> None:
+    login = {"username": environment["DB_USER"], "password": environment["DB_PASS"]}
+    secrets = enforced.account.client("secretsmanager")
+    arn = secrets.create_secret(Name="database", SecretString=json.dumps(login))["ARN"]
+    changes = {"DatabaseLogin": "secret", "DatabaseLoginArn": arn}
+    content = configuration.with_resources(policy("dev", "storage"), {**OUTPUTS, **changes})
+    role = Role(enforced.account, "storage", content)
+    settings = {name: each for name, each in environment.items() if name not in _LOGIN}
+    settings |= {**enforced.account.environment, **role.credentials(), "DB_SECRET_ARN": arn}
+    read = ("app.storage", {"REQUEST": "read", "SQLS": [1], "USE_CACHE": "False"})
+
+    [answer], _ = Container(*places, settings).invoke(read)
+    role.allow(but="secretsmanager:GetSecretValue")
+    [refused], _ = Container(*places, settings).invoke(read)
+
+    assert answer == {"statusCode": 200, "body": [], "missing": [1]}
+    assert refused["statusCode"] >= 500
+    assert "403" in refused["body"]["message"]
+
+
+_LOGIN = {"DB_USER", "DB_PASS"}

@@ -1,0 +1,19 @@
+"""Outputs of a stack of infra/template.yaml, of its default kind."""
+
+OUTPUTS = {
+    "SubnetIds": "subnet-1,subnet-2",
+    "SecurityGroupId": "sg-1",
+    "DatabaseHost": "herocache-dev.rds.test",
+    "DatabaseArn": "arn:aws:rds:eu-west-1:123456789012:cluster:herocache-dev",
+    "DatabaseSecretArn": "arn:aws:secretsmanager:eu-west-1:123456789012:secret:rds!cluster-1",
+    "DatabaseMinCapacity": "0",
+    "DatabaseLogin": "iam",
+    "DatabaseLoginArn": "arn:aws:rds-db:eu-west-1:123456789012:dbuser:cluster-1/herocache",
+    "CacheKind": "serverless",
+    "CacheHost": "herocache-dev.cache.test",
+    "CacheName": "herocache-dev",
+    "CacheArn": "arn:aws:elasticache:eu-west-1:123456789012:serverlesscache:herocache-dev",
+    "CacheUserArn": "arn:aws:elasticache:eu-west-1:123456789012:user:herocache-dev",
+    "UploadBucket": "herocache-dev-123456789012-eu-west-1",
+    "FailureQueueArn": "arn:aws:sqs:eu-west-1:123456789012:herocache-dev-failed",
+}
