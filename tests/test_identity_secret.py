@@ -272,7 +272,7 @@ def test_no_request_fails_while_the_secret_rotates(
     ids = [id for answer in answers for id in answer.get("ids", [])]
     print(f"{ROTATIONS} rotations, {len(answers)} requests, {len(failed)} failed")
     assert failed == []
-    assert "AWSPENDING" in reads
+    assert len(reads) > ROTATIONS, "each new password was learnt"
     assert len(answers) >= ROTATIONS * 3 * WORKERS * REQUESTS_A_STEP
     assert mariadb.query("SELECT COUNT(*) FROM heroes") == [(len(ids),)]
     assert len(set(ids)) == len(ids)
