@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from chalicelib import generations, handlers
+from chalicelib.tables import HEROES
 from local.servers import MariaDB, Redis
 from tests.client import InProcess, heroes
 from tests.conftest import Configure, running
@@ -57,3 +59,41 @@ def test_a_hint_of_another_server_is_not_taken(
         assert service.post({"REQUEST": "read", "SQLS": ids}).status == 503
     finally:
         mariadb.start()
+
+
+def test_a_container_that_slept_takes_the_later_generation_of_the_hint(
+    configure: Configure,
+    service: InProcess,
+    mariadb: MariaDB,
+    witness: Witness,
+    ids: list[int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What it remembers was retired, and rows were changed, before the database went away."""
+    monkeypatch.setattr(generations, "MEMORY_SECONDS", 0)
+    service.write(heroes(1))
+    service.read(ids)
+    sleeper = handlers.storage()
+    witness.query("UPDATE cache_generation SET generation = generation + 1")
+    witness.query("UPDATE heroes SET name = 'after'")
+    configure()
+    for _ in range(2):
+        assert {row["name"] for row in service.read(ids).rows} == {"after"}
+    mariadb.kill()
+    try:
+        assert sleeper.read(HEROES, HEROES.key, ids, True).json.count(b'"after"') == len(ids)
+    finally:
+        mariadb.start()
+
+
+def test_a_generation_that_another_thread_forgot_leaves_no_hint(
+    service: InProcess, witness: Witness, ids: list[int]
+) -> None:
+    known = generations.Generations(handlers.database(), handlers.cache())
+    known.current(HEROES)
+    known.forget(HEROES)
+    witness.redis.delete(*witness.redis.keys("*:generation"))
+
+    known.leave_hint(HEROES)
+
+    assert witness.redis.keys("*:generation") == []
