@@ -42,6 +42,7 @@ lint: install ## format, lint, types, the template
 
 bench: install ## measure against the raw drivers and the course's way; ARGS go to it
 	@$(IN_VENV) bench $(ARGS)
+	@$(IN_VENV) bench.load
 
 grade: install ## play the course grader against URL
 	@$(IN_VENV) bench.grade $(URL) $(ARGS)

@@ -10,6 +10,8 @@
     measure.py         the interleaved run that times them
     round_trips.py     round trips of each flow, counted on the wire
     cold_start.py      import times and connection round trips of a fresh process
+    load.py            files loaded, against the database's own client (python -m bench.load)
+    s3.py              the S3 they come from
     report.py          tables
     targets.py         what the figures should be
     servers.py         the servers of a run; cluster.py: a Redis Cluster

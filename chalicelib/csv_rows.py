@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from chalicelib.errors import FileRefused
 from chalicelib.tables import Column, Integer, InvalidValue, Table, shown
 
-BATCH_ROWS = 5_000
+BATCH_ROWS = 1_000
 BATCH_BYTES = 2 << 20
 PIECE_ROWS = 50
 MAX_HELD_BYTES = 8 << 20
@@ -70,7 +70,7 @@ class CsvRows:
             self._read_header()
 
     def batches(self) -> Iterator[list[list[str]]]:
-        """Checked rows, each with a text for each of `columns`; some thousands at a time."""
+        """Checked rows, each with a text for each of `columns`; about a thousand at a time."""
         while True:
             try:
                 rows = self._next_rows()

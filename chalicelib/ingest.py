@@ -5,12 +5,13 @@ let no reader see older rows, all in one transaction; then tell in the bucket wh
 """
 
 import csv
+import gc
 import io
 import json
 import logging
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from typing import Any
 
 from chalicelib.bucket import Bucket, Gone, Writer
@@ -118,7 +119,8 @@ class Ingest:
         _claim(transaction, upload)
         with self._report(upload) as report, closing(Bucket(upload.bucket).read(upload)) as chunks:
             rows = CsvRows(chunks, table, report.add)
-            transaction.load(table, rows.columns, rows.batches())
+            with _without_collector():
+                transaction.load(table, rows.columns, rows.batches())
         outcome = self._judged(table, rows)
         transaction.record_upload(upload, outcome)
         return outcome
@@ -193,6 +195,18 @@ class _Report:
         original = refused.original.rstrip("\r\n")
         lines.writerow((refused.line, refused.column, refused.reason, original))
         self._writer.write(text.getvalue().encode())
+
+
+@contextmanager
+def _without_collector() -> Iterator[None]:
+    """Rows are lists by the million, none in a cycle: it costs time to look for some in them."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _table_name(key: str) -> str:
