@@ -16,10 +16,10 @@ from chalicelib.errors import FileRefused
 from chalicelib.tables import Column, Integer, InvalidValue, Table, shown
 
 BATCH_ROWS = 1_000
-BATCH_BYTES = 2 << 20
+BATCH_BYTES = 1 << 20
 PIECE_ROWS = 50
-MAX_HELD_BYTES = 8 << 20
-"""Of PIECE_ROWS rows; those that a table takes are 1 MB at most."""
+MAX_HELD_BYTES = 2 << 20
+"""Of a batch, and PIECE_ROWS rows more: those that a table takes are half a MB at most."""
 MAX_LINE_BYTES = 1 << 20
 MAX_EXPANSION = 500
 """How much larger than the gzip file its content may be; deflate itself ends at 1,032."""
