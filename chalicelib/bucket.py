@@ -42,6 +42,16 @@ class Bucket:
         finally:
             body.close()
 
+    def is_latest(self, upload: Upload) -> bool:
+        """Whether who asks for the key alone gets just this upload."""
+        try:
+            found = self._call("head_object", Key=upload.key)
+        except Gone:
+            return False
+        if upload.version:
+            return bool(found.get("VersionId") == upload.version)
+        return bool(found["ETag"].strip('"') == upload.etag)
+
     def write(self, key: str, body: bytes, content_type: str) -> None:
         self._call("put_object", Key=key, Body=body, ContentType=content_type)
 

@@ -4,7 +4,7 @@ Names and defaults stand here and nowhere else in the code.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import parse_qs, urlsplit
 
@@ -30,6 +30,7 @@ TTL = "TTL"
 READ_BY = "READ_BY"
 UPLOAD_BUCKET = "UPLOAD_BUCKET"
 INGEST_MAX_REJECTED = "INGEST_MAX_REJECTED"
+INGEST_ENGINE = "INGEST_ENGINE"
 API_AUTH = "API_AUTH"
 
 REDIS_OPTIONS = {
@@ -40,6 +41,8 @@ REDIS_OPTIONS = {
 MAX_RESUME_SECONDS = 24
 """With the login after it this stays below the 29 s that API Gateway waits."""
 CALLERS = ("none", "iam", "key")
+ENGINES = ("mysql", "aurora")
+"""Who reads a large uploaded file: the function, or the database itself."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,7 @@ class Settings:
     read_by: str | None = None
     upload_bucket: str = ""
     max_refused_percent: int = 10
+    ingest_engine: str = ENGINES[0]
     api_auth: str = CALLERS[0]
 
     @classmethod
@@ -94,15 +98,21 @@ class Settings:
             max_refused_percent=_integer(
                 environment, INGEST_MAX_REJECTED, cls.max_refused_percent, 0, 100
             ),
+            ingest_engine=_choice(environment, INGEST_ENGINE, ENGINES),
             api_auth=api_auth(environment),
         )
 
 
 def api_auth(environment: Mapping[str, str]) -> str:
     """One of CALLERS; `app` needs it before there are settings."""
-    text = environment.get(API_AUTH) or CALLERS[0]
-    if text not in CALLERS:
-        raise ConfigurationError(f"{API_AUTH}: expected {', '.join(CALLERS[:-1])} or {CALLERS[-1]}")
+    return _choice(environment, API_AUTH, CALLERS)
+
+
+def _choice(environment: Mapping[str, str], name: str, choices: Sequence[str]) -> str:
+    """The first one where nothing is said."""
+    text = environment.get(name) or choices[0]
+    if text not in choices:
+        raise ConfigurationError(f"{name}: expected {', '.join(choices[:-1])} or {choices[-1]}")
     return text
 
 

@@ -9,8 +9,9 @@ import io
 import itertools
 import re
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from chalicelib.errors import FileRefused
 from chalicelib.tables import Column, Integer, InvalidValue, Table, shown
@@ -26,7 +27,8 @@ MAX_EXPANSION = 500
 EXPANSION_CHECKED_FROM_BYTES = 10_000_000
 CHUNK_BYTES = 1 << 18
 DELIMITERS = ",;\t"
-_LINE_END = re.compile(rb"\r\n?|\n")
+GZIP = b"\x1f\x8b"
+LINE_END = re.compile(rb"\r\n?|\n")
 
 Texts = Sequence[str]
 """The values of one row as the file has them."""
@@ -42,9 +44,23 @@ class Refused:
     original: str
 
 
+class Judged(NamedTuple):
+    """A row that ends before line `end`, from 0. `row` has its values where it is to be loaded;
+    `column` and `reason` tell why it is refused. A blank line has neither."""
+
+    end: int
+    row: list[str]
+    column: str
+    reason: str
+
+
 class CsvRows:
     """The rows of one file. Its header, or the lack of one, is read by the constructor. Raises
-    FileRefused for what concerns the file as a whole, at any time."""
+    FileRefused for what concerns the file as a whole, at any time.
+
+    `columns`: those that rows have values for, in their order; `delimiter` stands between these,
+    `ignored` empty ones may follow. `lines_before`: those before the first row.
+    """
 
     def __init__(
         self, chunks: Iterator[bytes], table: Table, refuse: Callable[[Refused], None]
@@ -62,12 +78,13 @@ class CsvRows:
         text = io.TextIOWrapper(_Chunks(pieces), "utf-8-sig", newline="")
         self._text = self._recorded(text)
         first = self._peek()
-        self._delimiter = _delimiter(first, table)
+        self.delimiter = _delimiter(first, table)
         self._reader = self._csv(self._text)
         self.columns = self._declared_order(first)
-        self._ignored = 0
+        self.ignored = 0
         if _is_header(self._split(first), table):
             self._read_header()
+        self.lines_before = self._line
 
     def batches(self) -> Iterator[list[list[str]]]:
         """Checked rows, each with a text for each of `columns`; about a thousand at a time."""
@@ -103,9 +120,7 @@ class CsvRows:
         for chunk in chunks:
             self._held_bytes += len(chunk)
             if self._held_bytes > MAX_HELD_BYTES:
-                raise FileRefused(
-                    f"a row of some MB after line {self._line}: does a quoted value never end?"
-                )
+                raise never_ending(self._line)
             yield chunk
             self._had_cr_last = chunk.endswith(b"\r")
 
@@ -141,16 +156,15 @@ class CsvRows:
         """It comes when a whole chunk is decoded, before the first line in it is read; so is a
         line whose CR the chunk before ended with, for there may be a LF to come."""
         before = error.object[: error.start]
-        unread = len(_LINE_END.findall(before))
+        unread = len(LINE_END.findall(before))
         unread += self._had_cr_last and not before.startswith(b"\n")
-        line = self._line + len(self._lines) + unread + 1
-        return FileRefused(f"not UTF-8 in line {line}: save it as UTF-8")
+        return not_utf8(self._line + len(self._lines) + unread + 1)
 
     def _csv(self, lines: Iterator[str]) -> Iterator[list[str]]:
-        return csv.reader(lines, delimiter=self._delimiter, strict=True)
+        return csv.reader(lines, delimiter=self.delimiter, strict=True)
 
     def _split(self, line: str) -> list[str]:
-        return _values(line, self._delimiter)
+        return _values(line, self.delimiter)
 
     # --- the header -------------------------------------------------------------------------------
 
@@ -164,7 +178,7 @@ class CsvRows:
         self._taken()
         while names and not names[-1].strip():
             names.pop()
-            self._ignored += 1
+            self.ignored += 1
         known = {column.name.casefold(): column for column in self._table.columns}
         unknown = [name for name in names if name.strip().casefold() not in known]
         columns = tuple(known[n.strip().casefold()] for n in names if n not in unknown)
@@ -184,7 +198,7 @@ class CsvRows:
 
     def _are_good(self, rows: list[list[str]]) -> bool:
         """Whether nobody needs to look at them one by one."""
-        if self._ignored or set(map(len, rows)) != {len(self.columns)}:
+        if self.ignored or set(map(len, rows)) != {len(self.columns)}:
             return False
         return all(
             column.type.takes_texts(texts) for column, texts in zip(self.columns, zip(*rows))
@@ -192,26 +206,34 @@ class CsvRows:
 
     def _good_ones(self, lines: list[str], first_line: int) -> list[list[str]]:
         """The slow way, which finds the words for what is wrong."""
-        reader = csv.reader(lines, delimiter=self._delimiter, strict=True)
         good = []
-        end = 0
-        while end < len(lines):
-            start = end
-            column, row = "", []
-            try:
-                row = next(reader, [])
-                end = reader.line_num
-                column, reason = self._fault(row)
-            except csv.Error as error:
-                end = max(reader.line_num, start + 1)
-                reason = f"not CSV: {error}"
-            if reason:
-                original = "".join(lines[start:end])
+        start = 0
+        for judged in self.judge(lines):
+            original = "".join(lines[start : judged.end])
+            if judged.reason:
                 self.refused += 1
-                self._refuse(Refused(first_line + start, column, reason, original))
-            elif not _is_blank_row(row):
-                good.append(row[: len(self.columns)])
+                self._refuse(Refused(first_line + start, judged.column, judged.reason, original))
+            elif judged.row:
+                good.append(judged.row)
+            start = judged.end
         return good
+
+    def judge(self, lines: Iterable[str]) -> Iterator["Judged"]:
+        """Each row in `lines`, good or not."""
+        reader = csv.reader(lines, delimiter=self.delimiter, strict=True)
+        end = 0
+        while True:
+            row: list[str] = []
+            try:
+                row = next(reader)
+                column, reason = self._fault(row)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                column, reason = "", f"not CSV: {error}"
+            end = max(reader.line_num, end + 1)
+            is_good = not reason and not _is_blank_row(row)
+            yield Judged(end, row[: len(self.columns)] if is_good else [], column, reason)
 
     def _fault(self, row: list[str]) -> tuple[str, str]:
         """The column and what is wrong with its value; nothing where all is well. An empty line is
@@ -219,7 +241,7 @@ class CsvRows:
         expected = len(self.columns)
         if _is_blank_row(row):
             return "", ""
-        if len(row) > expected + self._ignored or len(row) < expected:
+        if len(row) > expected + self.ignored or len(row) < expected:
             return "", f"expected {expected} values, got {len(row)}"
         for value in row[expected:]:
             if value.strip():
@@ -230,6 +252,18 @@ class CsvRows:
             except InvalidValue as error:
                 return column.name, str(error)
         return "", ""
+
+
+def not_utf8(line: int) -> FileRefused:
+    return FileRefused(f"not UTF-8 in line {line}: save it as UTF-8")
+
+
+def never_ending(line: int) -> FileRefused:
+    return FileRefused(f"a row of some MB after line {line}: does a quoted value never end?")
+
+
+def too_long_a_line() -> FileRefused:
+    return FileRefused(f"a line of more than {MAX_LINE_BYTES} bytes: is this a CSV file?")
 
 
 def _values(line: str, delimiter: str) -> list[str]:
@@ -294,7 +328,7 @@ def _bounded(chunks: Iterator[bytes]) -> Iterator[bytes]:
     for chunk in chunks:
         first, last = _line_ends(chunk)
         if length + (len(chunk) if first < 0 else first) > MAX_LINE_BYTES:
-            raise FileRefused(f"a line of more than {MAX_LINE_BYTES} bytes: is this a CSV file?")
+            raise too_long_a_line()
         length = length + len(chunk) if first < 0 else len(chunk) - last - 1
         yield chunk
 
@@ -311,7 +345,7 @@ def _decompressed(chunks: Iterator[bytes]) -> Iterator[bytes]:
     if len(first) == 1:
         first += next(chunks, b"")
     whole = itertools.chain([first], chunks)
-    if first.startswith(b"\x1f\x8b"):
+    if first.startswith(GZIP):
         yield from _unzipped(whole)
         return
     for chunk in whole:

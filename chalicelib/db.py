@@ -10,8 +10,14 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from chalicelib import sql
-from chalicelib.config import Settings
-from chalicelib.errors import BadRequest, Conflict, HerocacheError, OutcomeUnknown
+from chalicelib.config import INGEST_ENGINE, Settings
+from chalicelib.errors import (
+    BadRequest,
+    ConfigurationError,
+    Conflict,
+    HerocacheError,
+    OutcomeUnknown,
+)
 from chalicelib.identity import STAGES, Login, database_identity
 from chalicelib.load_text import Batch, packed
 from chalicelib.mysql import (
@@ -225,7 +231,7 @@ class Transaction:
         replaced = [row for row in keyed if row[0] in existing]
         added = [row for row in keyed if row[0] not in existing]
         try:
-            answers = self._run(
+            answers = self.run(
                 *([] if generation else [sql.hold_generation(table)]),
                 *([sql.replace(table, replaced)] if replaced else []),
                 *([sql.insert(table, added)] if added else []),
@@ -250,43 +256,55 @@ class Transaction:
         """Delete the rows with these keys; `before` holds those that existed."""
         generation, before = self._lock(table, sorted(keys))
         if before:
-            self._run(sql.delete(table, [row[0] for row in before]))
+            self.run(sql.delete(table, [row[0] for row in before]))
         return Change(generation, before, ())
 
     def hold(self, table: Table) -> Change:
         """Change nothing."""
-        [generation] = self._run(sql.hold_generation(table))
+        [generation] = self.run(sql.hold_generation(table))
         return Change(_generation(table, generation.rows), (), ())
 
     def load(self, table: Table, columns: Sequence[Column], batches: Iterable[Batch]) -> None:
         """Load rows of texts, one for each of `columns`, that these take. A row with a key takes
         the place of the one that has it. One LOAD DATA. Raises whatever `batches` raises."""
         if self._opening:
-            self._run()
+            self.run()
         loaded = self._connection.load(sql.load(table, columns), packed(batches))
         if loaded.skipped or loaded.warnings:
             raise RuntimeError(f"the database did not take checked rows as they are: {loaded}")
 
+    def load_from_s3(self, statement: Statement) -> None:
+        """Run a LOAD DATA FROM S3. Raises ConfigurationError where the database does not do so."""
+        try:
+            self.run(statement)
+        except MySQLError as error:
+            if translated(error) is not error:
+                raise
+            raise ConfigurationError(
+                f"{INGEST_ENGINE}=aurora: the database loads nothing from S3: {error.args[-1]}; it"
+                " must be Aurora MySQL, with a role that may read the bucket (docs/ingest.md)"
+            ) from error
+
     def raise_generation(self, table: Table) -> Generation:
         """Let no reader believe a cell of the table once this is committed. Waits for every writer
         that holds the generation, so it comes last."""
-        *_, generation = self._run(sql.raise_generation(table), sql.hold_generation(table))
+        *_, generation = self.run(sql.raise_generation(table), sql.hold_generation(table))
         return _generation(table, generation.rows)
 
     def claim_upload(self, upload: Upload) -> tuple[Upload, Outcome] | None:
         """The last upload of this key that was dealt with, and its outcome; None where there is
         none. Waits for a transaction that deals with one now."""
-        *_, found = self._run(sql.claim_upload(upload), sql.last_upload(upload))
+        *_, found = self.run(sql.claim_upload(upload), sql.last_upload(upload))
         return _recorded(upload, found.rows[0])
 
     def record_upload(self, upload: Upload, outcome: Outcome) -> None:
-        self._run(sql.record_upload(upload, outcome))
+        self.run(sql.record_upload(upload, outcome))
 
     def claim(self, idempotency_key: str, fingerprint: str) -> str | None:
         """None where this is the first transaction with this key; else the answer that the first
         one recorded. Waits for one that is under way. Raises Conflict where that one was asked
         for something else."""
-        *_, found = self._run(sql.claim(idempotency_key, fingerprint), sql.claimed(idempotency_key))
+        *_, found = self.run(sql.claim(idempotency_key, fingerprint), sql.claimed(idempotency_key))
         [(first_fingerprint, answer)] = found.rows
         if first_fingerprint != fingerprint:
             raise Conflict(
@@ -297,20 +315,24 @@ class Transaction:
 
     def record(self, idempotency_key: str, answer: str) -> None:
         """What a retry with this key is told."""
-        self._run(sql.record(idempotency_key, answer))
+        self.run(sql.record(idempotency_key, answer))
+
+    def wait_at_most(self, seconds: float) -> None:
+        """For each answer from here on."""
+        self._connection.wait_at_most(seconds)
+
+    def run(self, *statements: Statement) -> list[Answer]:
+        """The answers to `statements`, which the transaction's opening precedes once."""
+        opening, self._opening = self._opening, []
+        meanwhile, self._meanwhile = self._meanwhile, None
+        return self._connection.batch([*opening, *statements], meanwhile)[len(opening) :]
 
     def _lock(self, table: Table, keys: Sequence[Key]) -> tuple[Generation, Sequence[Row]]:
         """Hold the generation and the rows with `keys`, which are in key order so that two
         writers never wait for each other. A key that has no row cannot be held: its INSERT fails
         where another writer was faster, and the transaction runs again."""
-        *_, generation, rows = self._run(sql.hold_generation(table), sql.lock(table, keys))
+        *_, generation, rows = self.run(sql.hold_generation(table), sql.lock(table, keys))
         return _generation(table, generation.rows), rows.rows
-
-    def _run(self, *statements: Statement) -> list[Answer]:
-        """The answers to `statements`, which the transaction's opening precedes once."""
-        opening, self._opening = self._opening, []
-        meanwhile, self._meanwhile = self._meanwhile, None
-        return self._connection.batch([*opening, *statements], meanwhile)[len(opening) :]
 
 
 class _NoGeneration(Exception):

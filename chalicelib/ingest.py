@@ -10,18 +10,20 @@ import io
 import json
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from typing import Any
 
 from chalicelib.bucket import Bucket, Gone, Writer
 from chalicelib.cache import Cache
+from chalicelib.config import ENGINES
 from chalicelib.csv_rows import CsvRows, Refused
 from chalicelib.db import Change, Database, Transaction
 from chalicelib.errors import FileRefused
 from chalicelib.generations import Generations
 from chalicelib.load_text import Batch
 from chalicelib.recovery import Recovery
+from chalicelib.staged_rows import NotStageable, load_staged
 from chalicelib.tables import NO_KEY, TABLES, Column, Integer, Key, Row, Table
 from chalicelib.uploads import LOADED, REFUSED, SKIPPED, Outcome, Upload
 from chalicelib.write_through import WriteThrough
@@ -36,6 +38,8 @@ MAX_SMALL_ROWS = 5_000
 its table, which takes a second whatever the size."""
 MIN_ROWS_TO_JUDGE = 20
 """With fewer rows than this a share of refused ones says nothing."""
+Load = Callable[[Transaction, Upload, Table, Callable[[Refused], None]], tuple[int, int]]
+"""Brings rows into a table; how many, and how many it refused."""
 _REPORT_HEADER = ("line", "column", "reason", "original")
 
 
@@ -57,14 +61,16 @@ class Ingest:
         database: Database,
         cache: Cache,
         max_refused_percent: int,
+        engine: str = ENGINES[0],
     ) -> None:
         """`database` is one for loads. More refused rows than `max_refused_percent` refuse the
-        whole file."""
+        whole file. `engine`: one of ENGINES, for large files."""
         generations = Generations(database, cache)
         recovery = Recovery(database, cache, generations)
         self._database = database
         self._write_through = WriteThrough(database, cache, generations, recovery)
         self._max_refused_percent = max_refused_percent
+        self._is_staged = engine == "aurora"
 
     def load(self, upload: Upload) -> dict[str, Any]:
         """Deal with `upload`; its summary, as it is put beside it. Whatever may go better next time
@@ -111,19 +117,23 @@ class Ingest:
                 return self._load_small(upload, table)
             except _NotSmall:
                 log.info("%s: many rows in few bytes", upload.key)
-        return self._write_through.replace_all(
-            table, lambda transaction: self._load_large(transaction, upload, table)
-        )
+        if self._is_staged:
+            try:
+                return self._load_large(upload, table, load_staged)
+            except NotStageable as reason:
+                log.info("%s is not read by the database: %s", upload.key, reason)
+        return self._load_large(upload, table, _load_streamed)
 
-    def _load_large(self, transaction: Transaction, upload: Upload, table: Table) -> Outcome:
-        _claim(transaction, upload)
-        with self._report(upload) as report, closing(Bucket(upload.bucket).read(upload)) as chunks:
-            rows = CsvRows(chunks, table, report.add)
-            with _without_collector():
-                transaction.load(table, rows.columns, rows.batches())
-        outcome = self._judged(table, rows)
-        transaction.record_upload(upload, outcome)
-        return outcome
+    def _load_large(self, upload: Upload, table: Table, load: Load) -> Outcome:
+        def apply(transaction: Transaction) -> Outcome:
+            _claim(transaction, upload)
+            with self._report(upload) as report:
+                counts = load(transaction, upload, table, report.add)
+            outcome = self._judged(table, *counts)
+            transaction.record_upload(upload, outcome)
+            return outcome
+
+        return self._write_through.replace_all(table, apply)
 
     def _load_small(self, upload: Upload, table: Table) -> Outcome:
         found: dict[Key, Row] = {}
@@ -135,7 +145,7 @@ class Ingest:
                 for row in _rows(table, rows.columns, batch):
                     # Of two rows with one key the later one stays, as in a large file.
                     found[row[0] if row[0] != NO_KEY else -len(found) - 1] = row
-        outcome = self._judged(table, rows)
+        outcome = self._judged(table, rows.rows, rows.refused)
 
         def apply(transaction: Transaction) -> Change:
             _claim(transaction, upload)
@@ -147,16 +157,16 @@ class Ingest:
         self._write_through.change(table, apply, store=True)
         return outcome
 
-    def _judged(self, table: Table, rows: CsvRows) -> Outcome:
+    def _judged(self, table: Table, rows: int, refused: int) -> Outcome:
         """Raises FileRefused where too many rows are."""
-        count = rows.rows + rows.refused
-        if count >= MIN_ROWS_TO_JUDGE and rows.refused * 100 > count * self._max_refused_percent:
+        count = rows + refused
+        if count >= MIN_ROWS_TO_JUDGE and refused * 100 > count * self._max_refused_percent:
             raise FileRefused(
-                f"{rows.refused} of {count} rows are refused, more than"
+                f"{refused} of {count} rows are refused, more than"
                 f" {self._max_refused_percent} % (INGEST_MAX_REJECTED): nothing is loaded",
-                rows.refused,
+                refused,
             )
-        return Outcome(LOADED, table.name, rows.rows, rows.refused)
+        return Outcome(LOADED, table.name, rows, refused)
 
     def _refuse(self, upload: Upload, outcome: Outcome) -> Outcome:
         def record(transaction: Transaction) -> Outcome:
@@ -195,6 +205,17 @@ class _Report:
         original = refused.original.rstrip("\r\n")
         lines.writerow((refused.line, refused.column, refused.reason, original))
         self._writer.write(text.getvalue().encode())
+
+
+def _load_streamed(
+    transaction: Transaction, upload: Upload, table: Table, refuse: Callable[[Refused], None]
+) -> tuple[int, int]:
+    """As `load_staged`, by way of this process."""
+    with closing(Bucket(upload.bucket).read(upload)) as chunks:
+        rows = CsvRows(chunks, table, refuse)
+        with _without_collector():
+            transaction.load(table, rows.columns, rows.batches())
+    return rows.rows, rows.refused
 
 
 @contextmanager

@@ -20,7 +20,7 @@ _LONGEST_PACKET = 0xFFFFFF
 
 
 class RowReader(MySQLResult):
-    """Rows of integers and of text in UTF-8, which is all that declared tables have."""
+    """Rows of integers, of text in UTF-8 and of bytes, which is all that our tables have."""
 
     converters: list[tuple[str | None, Callable[[Any], Any] | None]]
 
@@ -49,7 +49,7 @@ class RowReader(MySQLResult):
     def _read_rowdata_packet(self) -> None:
         connection: Any = self.connection
         read = connection._read_bytes
-        decoders = [_decoder(converter) for _, converter in self.converters]
+        decoders = [_decoder(*converter) for converter in self.converters]
         rows = []
         while True:
             header = read(4)
@@ -90,7 +90,9 @@ def _row(packet: bytes, decoders: list[Callable[[bytes], Any]]) -> tuple[Any, ..
     return tuple(row)
 
 
-def _decoder(converter: Callable[[Any], Any] | None) -> Callable[[bytes], Any]:
+def _decoder(
+    encoding: str | None, converter: Callable[[Any], Any] | None
+) -> Callable[[bytes], Any]:
     if converter is None:
-        return bytes.decode
+        return bytes.decode if encoding else bytes
     return int if converter is int else lambda text: converter(text.decode())

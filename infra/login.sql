@@ -3,7 +3,8 @@
 
 CREATE USER IF NOT EXISTS 'herocache'@'%' IDENTIFIED WITH AWSAuthenticationPlugin AS 'RDS' REQUIRE SSL;
 
-GRANT SELECT, INSERT, UPDATE, DELETE ON herocache.* TO 'herocache'@'%';
+-- Temporary tables: INGEST_ENGINE=aurora checks a file in one.
+GRANT SELECT, INSERT, UPDATE, DELETE, CREATE TEMPORARY TABLES ON herocache.* TO 'herocache'@'%';
 
 -- LOAD DATA FROM S3, with the role of the cluster; from the login on.
 GRANT AWS_LOAD_S3_ACCESS TO 'herocache'@'%';

@@ -37,10 +37,14 @@ def steps() -> dict[str, Step]:
     from chalicelib.generations import Generations
     from chalicelib.ingest import REJECTED, RESULTS
     from chalicelib.mysql import Connection
+    from chalicelib.staged_rows import StagedRows
 
     return {
         "upload claimed": Step(Transaction, "claim_upload", True),
         "rows loaded": Step(Transaction, "load", True),
+        "lines staged": Step(StagedRows, "read", True),
+        "lines settled": Step(StagedRows, "settle", True),
+        "lines merged": Step(StagedRows, "merge", True),
         "rows written": Step(Transaction, "write_many", True),
         "cells fenced": Step(Cache, "fence_many", True),
         "outcome recorded": Step(Transaction, "record_upload", True),
@@ -127,6 +131,7 @@ def peak_mb() -> float:
 def main(step: str) -> None:
     from chalicelib import handlers
     from chalicelib.bucket import Bucket
+    from tests.aurora import load_from_s3
 
     events = json.load(sys.stdin)
     handlers.file_ingest()
@@ -136,7 +141,8 @@ def main(step: str) -> None:
     elif step:
         die_at(steps()[step])
     before = peak_mb()
-    summaries = [handlers.ingest(event) for event in events]
+    with load_from_s3():
+        summaries = [handlers.ingest(event) for event in events]
     print(json.dumps({"summaries": summaries, "grown_mb": peak_mb() - before}))
 
 

@@ -66,6 +66,10 @@ FORMATS: dict[str, tuple[str | bytes, Sequence[Sequence[str]]]] = {
         codecs.BOM_UTF8 + f"{ADA_LINE}\n{BO_LINE}\n".encode(),
         BOTH,
     ),
+    "a byte order mark before a row without an id": (
+        codecs.BOM_UTF8 + b"Nova,light,Ada,10,red\nOnyx,frost,Bo,-20,blue\n",
+        KEYLESS,
+    ),
     "everything quoted": (
         f'{QUOTED_NAMES}\n"1","Nova","light","Ada","10","red"\n{BO_LINE}',
         BOTH,

@@ -21,6 +21,7 @@ WRONG = [
     ({"DB_PASS": "x", "REDIS_AUTH": "acl"}, "REDIS_AUTH: expected iam or nothing"),
     ({"DB_PASS": "x", "REDIS_SERVERLESS": "yes"}, "REDIS_SERVERLESS: expected 1 or 0"),
     ({"DB_PASS": "x", "API_AUTH": "open"}, "API_AUTH: expected none, iam or key"),
+    ({"DB_PASS": "x", "INGEST_ENGINE": "Aurora"}, "INGEST_ENGINE: expected mysql or aurora"),
     *(
         (
             {"DB_PASS": "x", "REDIS_AUTH": "iam", "REDIS_CACHE_NAME": "c", "REDIS_URL": url},

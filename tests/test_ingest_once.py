@@ -161,15 +161,23 @@ STEPS_OF_MANY = [
 ]
 
 
+STEPS_OF_THE_DATABASE = ["lines staged", "lines settled", "lines merged"]
+
+
 @pytest.mark.parametrize(
-    ("count", "step"),
-    [*[(FEW, step) for step in STEPS_OF_FEW], *[(MANY, step) for step in STEPS_OF_MANY]],
+    ("engine", "count", "step"),
+    [
+        *[("mysql", FEW, step) for step in STEPS_OF_FEW],
+        *[("mysql", MANY, step) for step in STEPS_OF_MANY],
+        *[("aurora", MANY, step) for step in STEPS_OF_THE_DATABASE],
+    ],
 )
 def test_a_process_killed_at_any_step_leaves_exactly_one_load_to_the_next(
     service: InProcess,
     bucket: UploadBucket,
     witness: Witness,
     process_environment: dict[str, str],
+    engine: str,
     count: int,
     step: str,
 ) -> None:
@@ -177,7 +185,7 @@ def test_a_process_killed_at_any_step_leaves_exactly_one_load_to_the_next(
     service.read([1])
     event = bucket.put(KEY, "1,New,light,Ada 1,1,red\n" + lines(2, count - 1) + "bad\n")
 
-    process = deliver(process_environment, [event], step)
+    process = deliver({**process_environment, "INGEST_ENGINE": engine}, [event], step)
     assert process.wait(timeout=60) == -signal.SIGKILL
     _, error = process.communicate()
     assert error == ""

@@ -273,6 +273,7 @@ ANOTHER = {
     "REDIS_CLUSTER": "1",
     "REDIS_AUTH": "iam",
     "REDIS_SERVERLESS": "1",
+    "INGEST_ENGINE": "aurora",
     "API_AUTH": "key",
 }
 BESIDES = {

@@ -1,0 +1,178 @@
+"""The engine `aurora`: the database itself reads the file from S3, should Lambda not carry it.
+
+Lines that are rows beyond doubt never leave the database. The others (anything wrong, blank, or
+quoted for a reason) come here, to the parser and the checks of the engine `mysql`: both make the
+same rows and the same report. `ingest` calls in.
+"""
+
+import codecs
+import itertools
+import secrets
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from typing import Any
+
+from chalicelib import staged_sql
+from chalicelib.bucket import Bucket
+from chalicelib.csv_rows import (
+    GZIP,
+    LINE_END,
+    MAX_HELD_BYTES,
+    MAX_LINE_BYTES,
+    CsvRows,
+    Refused,
+    never_ending,
+    not_utf8,
+    too_long_a_line,
+)
+from chalicelib.db import Transaction
+from chalicelib.sql import Statement
+from chalicelib.staged_sql import Layout, Settled
+from chalicelib.tables import Table
+from chalicelib.uploads import Upload
+
+PATIENCE_SECONDS = 840
+"""For each statement; the function itself has 900."""
+BLOCK_LINES = 1_000
+BLOCK_BYTES = 4 << 20
+"""Of the lines that come here at a time, at most."""
+_SEVERAL_ENDS = "its lines end in several ways"
+
+
+class NotStageable(Exception):
+    """LOAD DATA FROM S3 would read something else than this upload: stream it instead."""
+
+
+def load_staged(
+    transaction: Transaction, upload: Upload, table: Table, refuse: Callable[[Refused], None]
+) -> tuple[int, int]:
+    """Load `upload` into `table`; how many rows it has, and how many were told to `refuse`. Raises
+    NotStageable, FileRefused, BucketUnavailable, Gone."""
+    staged = StagedRows(transaction, upload, table, refuse)
+    staged.read()
+    staged.settle()
+    return staged.merge(), staged.refused
+
+
+class StagedRows:
+    """The rows of one file in the database: read, then settled, then merged into the table."""
+
+    def __init__(
+        self,
+        transaction: Transaction,
+        upload: Upload,
+        table: Table,
+        refuse: Callable[[Refused], None],
+    ) -> None:
+        self.refused = 0
+        self._transaction = transaction
+        self._upload = upload
+        self._table = table
+        self._refuse = refuse
+        self._block_lines = BLOCK_LINES
+        self._window: dict[int, bytes] = {}
+        with closing(Bucket(upload.bucket).read(upload)) as chunks:
+            head = next(chunks, b"")
+            if head.startswith(GZIP):
+                raise NotStageable("it is compressed")
+            self._rows = CsvRows(itertools.chain([head], chunks), table, refuse)
+        self._layout = _layout(self._rows, head)
+
+    def read(self) -> None:
+        """Have the database read the object, which it always does in its latest version."""
+        bucket = Bucket(self._upload.bucket)
+        uri = f"s3://{self._upload.bucket}/{self._upload.key}"
+        self._transaction.wait_at_most(PATIENCE_SECONDS)
+        if bucket.is_latest(self._upload):
+            self._transaction.run(*staged_sql.CREATE)
+            self._load_from_s3(uri)
+        if not bucket.is_latest(self._upload):
+            raise NotStageable("there is a later upload")
+        [(count, last, longest_bytes)] = self._fetch(staged_sql.MEASURE)
+        if count != last:
+            raise RuntimeError(f"the database numbered {count} lines up to {last}")
+        if longest_bytes > MAX_LINE_BYTES:
+            raise too_long_a_line()
+        self._block_lines = max(1, min(BLOCK_LINES, BLOCK_BYTES // (longest_bytes + 1)))
+
+    def _load_from_s3(self, uri: str) -> None:
+        in_no_line = secrets.token_hex(16)
+        statement = staged_sql.load_from_s3(uri, self._layout, in_no_line)
+        self._transaction.load_from_s3(statement)
+
+    def settle(self) -> None:
+        """Decide on every line that the database left in doubt."""
+        last = 0
+        while block := dict(self._fetch(staged_sql.undecided(last, self._block_lines))):
+            settled = list[Settled]()
+            for n in block:
+                if n > last:
+                    settled.append(self._settle(n, block))
+                    last = settled[-1].last
+            self._transaction.run(*staged_sql.settle(settled))
+
+    def merge(self) -> int:
+        """The number of rows."""
+        [(count,)] = self._fetch(staged_sql.COUNT_ROWS)
+        self._transaction.run(staged_sql.merge(self._table, self._rows.columns), staged_sql.DROP)
+        return int(count)
+
+    def _settle(self, n: int, block: Mapping[int, bytes]) -> Settled:
+        """The row that begins in line `n`."""
+        lines: list[str] = []
+        judged = next(self._rows.judge(self._texts(n, block, lines)))
+        if judged.reason:
+            self.refused += 1
+            line = self._layout.skipped + n
+            self._refuse(Refused(line, judged.column, judged.reason, "".join(lines)))
+        return Settled(n, n + len(lines) - 1, judged.row)
+
+    def _texts(self, first: int, block: Mapping[int, bytes], taken: list[str]) -> Iterator[str]:
+        """Line `first` and those behind it; as far as they are wanted they are in `taken`."""
+        held_bytes = 0
+        for n in itertools.count(first):
+            content = self._line(n, block)
+            if content is None:
+                return
+            held_bytes += len(content)
+            if held_bytes > MAX_HELD_BYTES:
+                raise never_ending(self._layout.skipped + first - 1)
+            taken.append(self._decoded(n, content))
+            yield taken[-1]
+
+    def _line(self, n: int, block: Mapping[int, bytes]) -> bytes | None:
+        if n in block:
+            return block[n]
+        if n not in self._window:
+            self._window = dict(self._fetch(staged_sql.lines_from(n, self._block_lines)))
+        return self._window.get(n)
+
+    def _decoded(self, n: int, content: bytes) -> str:
+        """With its end. Raises FileRefused, NotStageable."""
+        line = self._layout.skipped + n
+        if _has_another_end(content, self._layout.line_end):
+            raise NotStageable(_SEVERAL_ENDS)
+        if line == 1:
+            content = content.removeprefix(codecs.BOM_UTF8)
+        try:
+            return content.decode() + self._layout.line_end
+        except UnicodeDecodeError as error:
+            raise not_utf8(line) from error
+
+    def _fetch(self, statement: Statement) -> Sequence[Any]:
+        [answer] = self._transaction.run(statement)
+        return answer.rows
+
+
+def _layout(rows: CsvRows, head: bytes) -> Layout:
+    """Raises NotStageable where the lines before the first row end in another way than most."""
+    line_end = "\r" if b"\n" not in head and b"\r" in head[:-1] else "\n"
+    ends = LINE_END.findall(head)[: rows.lines_before]
+    if len(ends) < rows.lines_before or not all(end.endswith(line_end.encode()) for end in ends):
+        raise NotStageable(_SEVERAL_ENDS)
+    return Layout(line_end, rows.lines_before, rows.columns, rows.delimiter, rows.ignored)
+
+
+def _has_another_end(content: bytes, line_end: str) -> bool:
+    """Whether the engine `mysql` would see more lines in this one."""
+    return b"\n" in content if line_end == "\r" else b"\r" in content[:-1]
