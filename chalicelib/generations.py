@@ -18,7 +18,7 @@ from chalicelib.tables import Table
 
 log = logging.getLogger("herocache.generations")
 
-MEMORY_SECONDS = 1.0
+MEMORY_SECONDS = 0.5
 REFRESH_TIMEOUT_SECONDS = 0.3
 SURELY_KNOWN_SECONDS = 60
 """A generation retired so long ago is in nobody's memory, however slow its COMMIT was."""
@@ -105,7 +105,7 @@ class Generations:
 
     def wait_until_known(self, table: Table, generation: Generation, asked: float) -> None:
         """Return when no container reads under an earlier generation any more: at once, but for
-        the first second after this container met a generation that was just raised."""
+        MEMORY_SECONDS after this container met a generation that was just raised."""
         first_seen = self.saw(table, generation, asked)
         self.leave_hint(table)
         if generation.age_seconds < SURELY_KNOWN_SECONDS:

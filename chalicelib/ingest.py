@@ -35,7 +35,7 @@ DEFAULT_TABLE = "heroes"
 MAX_SMALL_BYTES = 256 * 1024
 MAX_SMALL_ROWS = 5_000
 """Up to here a file's cells are fenced and published row by row; a larger one empties the cache of
-its table, which takes a second whatever the size."""
+its table, which takes half a second whatever the size."""
 MIN_ROWS_TO_JUDGE = 20
 """With fewer rows than this a share of refused ones says nothing."""
 Load = Callable[[Transaction, Upload, Table, Callable[[Refused], None]], tuple[int, int]]

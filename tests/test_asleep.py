@@ -119,7 +119,7 @@ def test_cached_reads_do_not_wait(
     is_warm: bool,
 ) -> None:
     """A cold container believes the hint that another one left in Redis. Each read here asks for
-    the generation, as the first in a second does."""
+    the generation, as the first in half a second does."""
     monkeypatch.setattr(generations, "MEMORY_SECONDS", 0.0)
     if not is_warm:
         configure(DB_PORT=str(way.port), DB_RESUME_SECONDS="20")

@@ -66,7 +66,7 @@ def test_the_caches_user_may_do_what_the_app_does_and_nothing_else(
     redis_server: Redis,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    # As after a second, each time: the generation is asked for too, and the hint renewed.
+    # As after half a second, each time: the generation is asked for too, and the hint renewed.
     monkeypatch.setattr(generations, "MEMORY_SECONDS", 0.0)
     password = secrets.token_hex(8)
     words = ["ACL", "SETUSER", "template", "reset", f">{password}"]

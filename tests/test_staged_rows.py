@@ -161,14 +161,13 @@ def test_a_line_too_long_far_behind_the_first_ones_is_refused(loads: Loads) -> N
     assert made == loads.streamed(content)
 
 
-def test_the_largest_and_the_smallest_integers_are_rows(loads: Loads, witness: Witness) -> None:
+def test_the_largest_and_the_smallest_integers_are_rows(loads: Loads) -> None:
     content = "1,,,,2147483647,\n4294967295,,,,-2147483648,\n4294967296,,,,1,\n2,,,,2147483648,\n"
 
     made = loads.staged(content)
 
     assert [(row[0], row[4]) for row in made.stored] == [(1, 2**31 - 1), (2**32 - 1, -(2**31))]
     assert made == loads.streamed(content)
-    witness.query("TRUNCATE heroes")  # there is no id above the largest one to give
 
 
 ODD_LINES = [
