@@ -29,7 +29,7 @@ from bench.raw import COLUMNS, connect
 from bench.s3 import S3, Uploads
 from bench.servers import servers, setting
 from bench.text import milliseconds, table
-from chalicelib import handlers
+from chalicelib import handlers, ingest
 from chalicelib.generations import Generations
 from chalicelib.tables import HEROES
 from local.process import find_program
@@ -42,6 +42,8 @@ GROWTH_AT_MOST_MB = 64
 BATCH_ROWS = 1_000
 SMALL_ROWS = 25
 SMALL_ROUNDS = 20
+WAYS_ROWS = (1_000, 5_000, 20_000)
+WAYS_ROUNDS = 3
 
 MEASURE_MEMORY = """
 import json, re, sys
@@ -96,6 +98,7 @@ def measured(
             "row by row": insert_one_by_one(environment, fewer["row by row"]),
         }
         small = readable_after(uploads)
+        ways = {count: both_ways(uploads, count) for count in WAYS_ROWS}
         growth = [memory_growth(home, uploads, count) for count in memory_rows]
     megabytes = file.stat().st_size / 1e6
     return "\n\n".join(
@@ -106,6 +109,8 @@ def measured(
             f"From the upload of {SMALL_ROWS} rows to the cached read that sees them:"
             f" {milliseconds(statistics.median(small))} ms"
             f" (median of {SMALL_ROUNDS}, without the time S3 takes to tell)",
+            "From the event to its end, rows that exist, by what becomes of their cells"
+            f" (medians of {WAYS_ROUNDS})\n" + _ways_table(ways),
         ]
     )
 
@@ -200,6 +205,25 @@ def readable_after(uploads: Uploads) -> list[float]:
     return samples[3:]
 
 
+def both_ways(uploads: Uploads, rows: int) -> Seconds:
+    """Seconds from the event to its end: as a small file, and as a large one."""
+    found: Seconds = {"published": [], "emptied": []}
+    limits = (ingest.MAX_SMALL_BYTES, ingest.MAX_SMALL_ROWS)
+    try:
+        for i in range(WAYS_ROUNDS + 1):
+            lines = "".join(f"{n},Nova,light,Ada {n},{n},r{i}\n" for n in range(1, rows + 1))
+            for way, seconds in found.items():
+                ingest.MAX_SMALL_BYTES = 10**9 if way == "published" else 0
+                ingest.MAX_SMALL_ROWS = 10**9
+                event = uploads.put(lines.encode())
+                started = time.perf_counter()
+                ingested(event)
+                seconds.append(time.perf_counter() - started)
+    finally:
+        ingest.MAX_SMALL_BYTES, ingest.MAX_SMALL_ROWS = limits
+    return {way: seconds[1:] for way, seconds in found.items()}
+
+
 def memory_growth(home: Path, uploads: Uploads, rows: int) -> float:
     """By how many MB the peak memory of a process grows when it loads so many rows."""
     file = home / "memory.csv"
@@ -265,6 +289,15 @@ def _loads_table(
         found.append([name, *_speed(rows, empty[name]), *_speed(rows, existing[name])])
     for name, seconds in others.items():
         found.append([f"{name}, {fewer[name]:,}", *_speed(fewer[name], [seconds]), "-", "-"])
+    return table(found)
+
+
+def _ways_table(ways: Mapping[int, Seconds]) -> str:
+    found = [["rows", "published, ms", "table emptied, ms"]]
+    for rows, seconds in ways.items():
+        found.append(
+            [f"{rows:,}", *(milliseconds(statistics.median(each)) for each in seconds.values())]
+        )
     return table(found)
 
 

@@ -80,14 +80,11 @@ class StagedRows:
 
     def read(self) -> None:
         """Have the database read the object, which it always does in its latest version."""
-        bucket = Bucket(self._upload.bucket)
-        uri = f"s3://{self._upload.bucket}/{self._upload.key}"
         self._transaction.wait_at_most(PATIENCE_SECONDS)
-        if bucket.is_latest(self._upload):
-            self._transaction.run(*staged_sql.CREATE)
-            self._load_from_s3(uri)
-        if not bucket.is_latest(self._upload):
-            raise NotStageable("there is a later upload")
+        self._check_is_latest()
+        self._transaction.run(*staged_sql.CREATE)
+        self._load_from_s3()
+        self._check_is_latest()
         [(count, last, longest_bytes)] = self._fetch(staged_sql.MEASURE)
         if count != last:
             raise RuntimeError(f"the database numbered {count} lines up to {last}")
@@ -95,7 +92,12 @@ class StagedRows:
             raise too_long_a_line()
         self._block_lines = max(1, min(BLOCK_LINES, BLOCK_BYTES // (longest_bytes + 1)))
 
-    def _load_from_s3(self, uri: str) -> None:
+    def _check_is_latest(self) -> None:
+        if not Bucket(self._upload.bucket).is_latest(self._upload):
+            raise NotStageable("there is a later upload")
+
+    def _load_from_s3(self) -> None:
+        uri = f"s3://{self._upload.bucket}/{self._upload.key}"
         in_no_line = secrets.token_hex(16)
         statement = staged_sql.load_from_s3(uri, self._layout, in_no_line)
         self._transaction.load_from_s3(statement)

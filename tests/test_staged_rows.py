@@ -324,12 +324,12 @@ def test_the_version_of_the_event_is_loaded_though_the_database_would_read_anoth
     event = bucket.put(KEY, lines(1, 2, hero="First"))
     load = StagedRows._load_from_s3
 
-    def overwritten(self: StagedRows, uri: str) -> None:
+    def overwritten(self: StagedRows) -> None:
         if is_late:
-            load(self, uri)
+            load(self)
         bucket.put(KEY, lines(1, 2, hero="Second"))
         if not is_late:
-            load(self, uri)
+            load(self)
 
     monkeypatch.setattr(StagedRows, "_load_from_s3", overwritten)
 
