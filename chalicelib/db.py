@@ -5,7 +5,8 @@ exist already. The rows of `cache_generation` are read and raised here too; `gen
 they mean.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -230,20 +231,13 @@ class Transaction:
         existing = {row[0] for row in before}
         replaced = [row for row in keyed if row[0] in existing]
         added = [row for row in keyed if row[0] not in existing]
-        try:
+        with giving_keys(table, len(keyless), keys_were_given=bool(added)):
             answers = self.run(
                 *([] if generation else [sql.hold_generation(table)]),
                 *([sql.replace(table, replaced)] if replaced else []),
                 *([sql.insert(table, added)] if added else []),
                 *([sql.insert_keyless(table, keyless)] if keyless else []),
             )
-        except MySQLError as error:
-            if keyless and is_key_space_exhausted(error, keys_were_given=bool(added)):
-                raise BadRequest(
-                    f"TABLE {table.name}: no free {table.key.name} above the highest one is left;"
-                    f" give each row a {table.key.name}"
-                ) from error
-            raise
         # InnoDB numbers the rows of one plain multi-row INSERT without gaps, in every
         # innodb_autoinc_lock_mode: the first key tells them all.
         first_key = answers[-1].first_key
@@ -266,12 +260,12 @@ class Transaction:
 
     def load(self, table: Table, columns: Sequence[Column], batches: Iterable[Batch]) -> None:
         """Load rows of texts, one for each of `columns`, that these take. A row with a key takes
-        the place of the one that has it. One LOAD DATA. Raises whatever `batches` raises."""
+        the place of the one that has it. One LOAD DATA. Raises BadRequest, and whatever `batches`
+        raises."""
         if self._opening:
             self.run()
-        loaded = self._connection.load(sql.load(table, columns), packed(batches))
-        if loaded.skipped or loaded.warnings:
-            raise RuntimeError(f"the database did not take checked rows as they are: {loaded}")
+        with giving_keys(table, table.key not in columns):
+            self._connection.load(sql.load(table, columns), packed(batches))
 
     def load_from_s3(self, statement: Statement) -> None:
         """Run a LOAD DATA FROM S3. Raises ConfigurationError where the database does not do so."""
@@ -333,6 +327,21 @@ class Transaction:
         where another writer was faster, and the transaction runs again."""
         *_, generation, rows = self.run(sql.hold_generation(table), sql.lock(table, keys))
         return _generation(table, generation.rows), rows.rows
+
+
+@contextmanager
+def giving_keys(table: Table, count: int, *, keys_were_given: bool = False) -> Iterator[None]:
+    """For what inserts `count` rows without keys, and others where `keys_were_given`. Raises
+    BadRequest where no key is left."""
+    try:
+        yield
+    except MySQLError as error:
+        if count and is_key_space_exhausted(error, keys_were_given=keys_were_given):
+            raise BadRequest(
+                f"TABLE {table.name}: no free {table.key.name} above the highest one is left;"
+                f" give each row its {table.key.name}"
+            ) from error
+        raise
 
 
 class _NoGeneration(Exception):

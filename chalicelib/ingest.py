@@ -19,7 +19,7 @@ from chalicelib.cache import Cache
 from chalicelib.config import ENGINES
 from chalicelib.csv_rows import CsvRows, Refused
 from chalicelib.db import Change, Database, Transaction
-from chalicelib.errors import FileRefused
+from chalicelib.errors import BadRequest, FileRefused
 from chalicelib.generations import Generations
 from chalicelib.load_text import Batch
 from chalicelib.recovery import Recovery
@@ -110,6 +110,8 @@ class Ingest:
             return Outcome(SKIPPED, name, reason="deleted or overwritten since")
         except FileRefused as error:
             return self._refuse(upload, Outcome(REFUSED, name, 0, error.refused, str(error)))
+        except BadRequest as error:
+            return self._refuse(upload, Outcome(REFUSED, name, reason=str(error)))
 
     def _load(self, upload: Upload, table: Table) -> Outcome:
         if upload.size <= MAX_SMALL_BYTES:

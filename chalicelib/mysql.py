@@ -178,16 +178,20 @@ class Connection(pymysql.connections.Connection):
             answers.append(Answer(cursor.fetchall(), int(cursor.lastrowid or 0)))
         return answers
 
-    def load(self, statement: Statement, feed: Iterable[bytes]) -> Loaded:
+    def load(self, statement: Statement, feed: Iterable[bytes]) -> None:
         """Run a LOAD DATA LOCAL of what `feed` brings. Whatever that raises goes up; the rows so
-        far are then in the table."""
+        far are then in the table. The server only warns of a row that it leaves out or changes:
+        its first warning is raised as the error it is."""
         self.feed = feed
         try:
             with self.cursor() as cursor:
                 cursor.execute(*statement)
         finally:
             self.feed = ()
-        return Loaded(*map(int, re.findall(rb": (\d+)", self._result.message)))
+        loaded = Loaded(*map(int, re.findall(rb": (\d+)", self._result.message)))
+        if loaded.skipped or loaded.warnings:
+            [(_, code, message), *_] = self.rows(("SHOW WARNINGS LIMIT 1", ()))
+            raise pymysql.DataError(code, f"{message}: {loaded}")
 
     def wait_at_most(self, seconds: float) -> None:
         """For each answer from here on."""

@@ -25,7 +25,7 @@ from chalicelib.csv_rows import (
     not_utf8,
     too_long_a_line,
 )
-from chalicelib.db import Transaction
+from chalicelib.db import Transaction, giving_keys
 from chalicelib.sql import Statement
 from chalicelib.staged_sql import Layout, Settled
 from chalicelib.tables import Table
@@ -116,7 +116,10 @@ class StagedRows:
     def merge(self) -> int:
         """The number of rows."""
         [(count,)] = self._fetch(staged_sql.COUNT_ROWS)
-        self._transaction.run(staged_sql.merge(self._table, self._rows.columns), staged_sql.DROP)
+        with giving_keys(self._table, count * (self._table.key not in self._rows.columns)):
+            self._transaction.run(
+                staged_sql.merge(self._table, self._rows.columns), staged_sql.DROP
+            )
         return int(count)
 
     def _settle(self, n: int, block: Mapping[int, bytes]) -> Settled:

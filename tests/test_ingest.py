@@ -12,6 +12,7 @@ from chalice.test import Client
 from app import app
 from chalicelib import handlers, ingest
 from chalicelib.tables import HEROES
+from tests.aurora import load_from_s3
 from tests.bucket import UploadBucket, lines, together, without
 from tests.client import ROOT, InProcess
 from tests.conftest import Configure
@@ -125,6 +126,28 @@ def test_rows_without_ids_get_rising_ones(
 
 
 BIG = ingest.MAX_SMALL_ROWS + 1
+
+
+@pytest.mark.parametrize("engine", ["mysql", "aurora"])
+@pytest.mark.parametrize("count", [3, BIG], ids=["small", "big"])
+def test_rows_without_ids_are_refused_where_no_id_is_left(
+    service: InProcess,
+    configure: Configure,
+    bucket: UploadBucket,
+    witness: Witness,
+    count: int,
+    engine: str,
+) -> None:
+    configure(INGEST_ENGINE=engine)
+    loaded(bucket, f"{2**32 - 1},N,l,A,1,r\n")
+    before = witness.state()
+
+    with load_from_s3():
+        summary = loaded(bucket, "N,l,A,1,r\n" * count)
+
+    assert (summary["status"], summary["rows"]) == ("refused", 0)
+    assert "no free id above the highest one is left; give each row its id" in summary["reason"]
+    assert witness.state() == before
 
 
 @pytest.mark.parametrize("count", [3, BIG], ids=["small", "big"])
