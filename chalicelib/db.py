@@ -40,7 +40,7 @@ from chalicelib.mysql import (
 )
 from chalicelib.pool import Pool
 from chalicelib.sql import Statement
-from chalicelib.tables import NO_KEY, Column, Key, Row, Table
+from chalicelib.tables import NO_KEY, Column, Integer, Key, Row, Table
 from chalicelib.uploads import Outcome, Upload
 
 Result = TypeVar("Result")
@@ -231,7 +231,7 @@ class Transaction:
         existing = {row[0] for row in before}
         replaced = [row for row in keyed if row[0] in existing]
         added = [row for row in keyed if row[0] not in existing]
-        with giving_keys(table, len(keyless), keys_were_given=bool(added)):
+        with giving_keys(table, bool(keyless)):
             answers = self.run(
                 *([] if generation else [sql.hold_generation(table)]),
                 *([sql.replace(table, replaced)] if replaced else []),
@@ -330,16 +330,19 @@ class Transaction:
 
 
 @contextmanager
-def giving_keys(table: Table, count: int, *, keys_were_given: bool = False) -> Iterator[None]:
-    """For what inserts `count` rows without keys, and others where `keys_were_given`. Raises
-    BadRequest where no key is left."""
+def giving_keys(table: Table, is_giving: bool) -> Iterator[None]:
+    """For what inserts rows, some without keys where `is_giving`. Raises BadRequest where the
+    database has none left for them."""
     try:
         yield
     except MySQLError as error:
-        if count and is_key_space_exhausted(error, keys_were_given=keys_were_given):
+        key = table.key
+        if not (is_giving and isinstance(key.type, Integer)):
+            raise
+        if is_key_space_exhausted(error, key.type.maximum):
             raise BadRequest(
-                f"TABLE {table.name}: no free {table.key.name} above the highest one is left;"
-                f" give each row its {table.key.name}"
+                f"TABLE {table.name}: no free {key.name} above the highest one is left;"
+                f" give each row its {key.name}"
             ) from error
         raise
 

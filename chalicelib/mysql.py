@@ -301,11 +301,11 @@ def code_of(error: BaseException | None) -> int:
     return error.args[0] if isinstance(error, MySQLError) and error.args else 0
 
 
-def is_key_space_exhausted(error: MySQLError, *, keys_were_given: bool) -> bool:
-    """Whether an INSERT failed because AUTO_INCREMENT has no key left. MySQL calls that a
-    duplicate, which it may really be where rows brought keys along."""
+def is_key_space_exhausted(error: MySQLError, highest_key: int) -> bool:
+    """Whether an INSERT failed because AUTO_INCREMENT has no key left. MySQL gives the highest one
+    again then, and calls that a duplicate."""
     if code_of(error) == ER.DUP_ENTRY:
-        return not keys_were_given
+        return f"'{highest_key}'" in str(error.args[-1])
     return code_of(error) in (_KEY_OUT_OF_RANGE, _NO_NEXT_KEY)
 
 

@@ -116,7 +116,7 @@ class StagedRows:
     def merge(self) -> int:
         """The number of rows."""
         [(count,)] = self._fetch(staged_sql.COUNT_ROWS)
-        with giving_keys(self._table, count * (self._table.key not in self._rows.columns)):
+        with giving_keys(self._table, self._table.key not in self._rows.columns):
             self._transaction.run(
                 staged_sql.merge(self._table, self._rows.columns), staged_sql.DROP
             )
