@@ -28,7 +28,7 @@ NETWORK_SECONDS = 0.001
 @dataclass(frozen=True)
 class Plan:
     """`near` directly, `far` behind the network; `import_rounds` fresh processes of each kind;
-    a call's round trips are those of most of `trip_rounds`."""
+    a call's round trips are those of most of `trip_rounds`, a cold process's of `cold_rounds`."""
 
     seeded_rows: int
     near_sizes: Sequence[int]
@@ -37,6 +37,7 @@ class Plan:
     far: Limits
     has_far_template: bool
     trip_rounds: int
+    cold_rounds: int
     import_rounds: int
 
 
@@ -48,6 +49,7 @@ FULL = Plan(
     far=Limits(seconds=3, max_rounds=100, max_written_rows=5_000, min_rounds=25),
     has_far_template=True,
     trip_rounds=5,
+    cold_rounds=5,
     import_rounds=15,
 )
 QUICK = Plan(
@@ -58,6 +60,7 @@ QUICK = Plan(
     far=Limits(seconds=0.2, max_rounds=5, max_written_rows=500, min_rounds=3),
     has_far_template=False,
     trip_rounds=3,
+    cold_rounds=1,
     import_rounds=2,
 )
 
@@ -80,7 +83,7 @@ def main() -> None:
         measure_cluster(plan, environment, seeded, database, home)
         counts = count_trips(environment, seeded, plan.trip_rounds)
         show(report.trips_table(counts))
-        talks = connection_talks(environment, plan.trip_rounds)
+        talks = connection_talks(environment, plan.cold_rounds)
         show(report.talks_table(talks))
         imports = import_seconds(plan.import_rounds)
         show(report.imports_table(imports, third_party_packages()))

@@ -20,7 +20,7 @@ from tests.conftest import running
 from tests.witness import Witness
 
 CLIENTS = 16
-TURNS = 25
+TURNS = 15
 SHARED_IDS = range(1, 9)
 ALL_DONE_SECONDS = 90
 

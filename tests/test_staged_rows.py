@@ -208,7 +208,7 @@ ODD_FILES = st.tuples(
 
 
 @pytest.mark.parametrize("block_lines", [2, 1000])
-@settings(ON_SERVERS, max_examples=75)
+@settings(ON_SERVERS, max_examples=50)
 @given(file=ODD_FILES)
 def test_files_of_any_lines_make_the_same_rows_and_the_same_report(
     loads: Loads, block_lines: int, file: tuple[str, Sequence[str], str, bool]
