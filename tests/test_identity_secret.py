@@ -37,7 +37,8 @@ class Vault:
         made = client.create_secret(Name="herocache", SecretString=self._text())
         self.arn: str = made["ARN"]
         self._current: str = made["VersionId"]
-        mariadb.query(f"CREATE OR REPLACE USER '{USER}'@'{LOOPBACK}'")
+        mariadb.query(f"DROP USER IF EXISTS '{USER}'@'{LOOPBACK}'")
+        mariadb.query(f"CREATE USER '{USER}'@'{LOOPBACK}'")
         mariadb.query(f"GRANT ALL ON {mariadb.database}.* TO '{USER}'@'{LOOPBACK}'")
         self.set_password()
 
