@@ -68,6 +68,10 @@ class Cache:
         words = ("SET", keys.hint(table), hint, "PX", HINT_MILLISECONDS)
         self.link.call([Command(keys.tag(table, 0), words)], generation.server, wait=False)
 
+    def take_hint_away(self, table: Table) -> None:
+        """From the server that answers now: what it names was retired without it."""
+        self.link.ask(Command(keys.tag(table, 0), ("DEL", keys.hint(table))))
+
     def hint(self, table: Table) -> Generation | None:
         """The generation that `leave_hint` named last on the server that answers now."""
         server, found = self.link.ask(Command(keys.tag(table, 0), ("GET", keys.hint(table))))

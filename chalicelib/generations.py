@@ -3,32 +3,42 @@
 The number is a row of the database, so that it changes in one transaction with the rows it speaks
 for. A container remembers it for `MEMORY_SECONDS`; raising it makes every cell of the table
 unreachable, for everyone, that much later. So a write under a number that is new waits until all
-memory of the old one has gone before it is acknowledged.
+memory of the old one has gone before it is acknowledged. Memory lasts longer where the database
+cannot be asked: the wait counts from when it answered without a gap.
 """
 
 import logging
+import math
 import threading
 import time
 from dataclasses import dataclass
 
 from chalicelib.cache import Cache
 from chalicelib.db import Database, Generation
-from chalicelib.errors import CacheUnavailable, DatabaseUnavailable
+from chalicelib.errors import CacheUnavailable, DatabaseUnavailable, OutcomeUnknown
 from chalicelib.tables import Table
 
 log = logging.getLogger("herocache.generations")
 
 MEMORY_SECONDS = 0.5
 REFRESH_TIMEOUT_SECONDS = 0.3
+"""A reader that gets no answer for so long goes on with the last generation it knew."""
+CHECK_SECONDS = 0.1
+"""How often a write that waits makes sure that the database answers. With the time it gives that,
+what is left of a refresh, it notices every silence that made a reader go on."""
+PATIENCE_SECONDS = 2.0
 SURELY_KNOWN_SECONDS = 60
 """A generation retired so long ago is in nobody's memory, however slow its COMMIT was."""
 
 
 @dataclass
 class _Memory:
+    """`known_since`: from when on the database has told everyone who asked; inf while it cannot be
+    asked."""
+
     generation: Generation
     valid_until: float
-    first_seen: float
+    known_since: float
 
 
 class Generations:
@@ -64,9 +74,13 @@ class Generations:
             self._untold.add(table.name)  # told before or not: Redis may have lost it
         except DatabaseUnavailable as error:
             log.warning("the generation of %s was not to be had at once: %s", table.name, error)
+            self.doubt(table)
             last_known = self._last_known(table, memory)
-            generation = last_known or self._database.generation(table)
-            asked = time.monotonic() if last_known else asked
+            if last_known is not None:
+                until = time.monotonic() + MEMORY_SECONDS
+                self._remember(table, _Memory(last_known, until, math.inf))
+                return last_known
+            generation = self._database.generation(table)
         self.saw(table, generation, asked)
         return generation
 
@@ -78,16 +92,28 @@ class Generations:
         return memory.generation
 
     def saw(self, table: Table, generation: Generation, asked: float) -> float:
-        """Remember what the database said to a question put at `asked`; when its number was first
-        seen here. Both in monotonic seconds."""
-        memory = self._memory.get(table.name)
-        if memory is None or memory.generation.number < generation.number:
-            memory = _Memory(generation, asked + MEMORY_SECONDS, time.monotonic())
+        """Remember what the database said to a question put at `asked`; since when it is known
+        here. Both in monotonic seconds."""
+        new = _Memory(generation, asked + MEMORY_SECONDS, time.monotonic())
+        return self._remember(table, new).known_since
+
+    def _remember(self, table: Table, new: _Memory) -> _Memory:
+        """Never an earlier generation than before; what is remembered then."""
+        old = self._memory.get(table.name)
+        if old is not None and old.generation.number > new.generation.number:
+            return old
+        if old is None or old.generation.number < new.generation.number:
             self._untold.add(table.name)
-        elif memory.generation.number == generation.number:
-            memory = _Memory(generation, asked + MEMORY_SECONDS, memory.first_seen)
-        self._memory[table.name] = memory
-        return memory.first_seen
+        else:
+            new.known_since = min(old.known_since, new.known_since)
+        self._memory[table.name] = new
+        return new
+
+    def doubt(self, table: Table) -> None:
+        """The database did not answer: others, too, may go on with what they knew before."""
+        memory = self._memory.get(table.name)
+        if memory is not None:
+            memory.known_since = math.inf
 
     def remembered(self, table: Table) -> Generation | None:
         """The last one known, however long ago: not to be believed before it was asked for."""
@@ -105,11 +131,25 @@ class Generations:
 
     def wait_until_known(self, table: Table, generation: Generation, asked: float) -> None:
         """Return when no container reads under an earlier generation any more: at once, but for
-        MEMORY_SECONDS after this container met a generation that was just raised."""
-        first_seen = self.saw(table, generation, asked)
+        MEMORY_SECONDS after this container met a generation that was just raised, or the database
+        was away. Raises OutcomeUnknown where it goes away meanwhile, and stays so."""
+        known_since = self.saw(table, generation, asked)
         self.leave_hint(table)
-        if generation.age_seconds < SURELY_KNOWN_SECONDS:
-            time.sleep(max(0.0, first_seen + MEMORY_SECONDS - time.monotonic()))
+        if generation.age_seconds >= SURELY_KNOWN_SECONDS:
+            return
+        give_up = time.monotonic() + PATIENCE_SECONDS
+        while (left := known_since + MEMORY_SECONDS - time.monotonic()) > 0:
+            time.sleep(min(left, CHECK_SECONDS))
+            try:
+                self._database.generation(table, REFRESH_TIMEOUT_SECONDS - CHECK_SECONDS)
+            except DatabaseUnavailable as error:
+                self.doubt(table)
+                known_since = time.monotonic()
+                if known_since > give_up:
+                    raise OutcomeUnknown(
+                        "the rows are written, but the database went away before every reader could"
+                        " learn that; read them before you write them again"
+                    ) from error
 
     def use_server(self, table: Table, generation: Generation, server: str) -> None:
         """Raise the generation for the cells of `server`, from the next call on; where the

@@ -46,22 +46,27 @@ class Recovery:
             time.sleep(PROBE_SECONDS)
             try:
                 server = self._cache.link.probe()
+                good += 1
+                if good >= GOOD_PROBES:
+                    self._take_into_use(server)
+                    return
             except CacheUnavailable:
                 good = 0
-                continue
-            good += 1
-            if good >= GOOD_PROBES:
-                self._take_into_use(server)
-                return
 
     def _take_into_use(self, server: str) -> None:
+        """Without the hint first: whoever cannot ask the database would go by a generation that
+        was retired while Redis was away."""
         self._cache.link.resume()
         for table in TABLES.values():
             try:
                 generation = self._database.generation(table, REFRESH_TIMEOUT_SECONDS)
                 if not generation.enabled:
+                    self._cache.take_hint_away(table)
                     self._database.switch_on(table, generation.number, server)
                     self._generations.forget(table)
                     log.warning("the cache of %s is in use again", table.name)
             except DatabaseUnavailable as error:
                 log.warning("the cache of %s stays off: %s", table.name, error)
+                known = self._generations.remembered(table)
+                if known is not None and not known.enabled:
+                    self._cache.take_hint_away(table)

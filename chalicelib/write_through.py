@@ -78,15 +78,15 @@ class WriteThrough:
 
         try:
             try:
-                change = self._database.transact(with_fences)
+                change = self._transact(table, with_fences)
             except AnotherServer as error:
                 assert held is not None, "it was read before the fences were set"
                 self._generations.use_server(table, held, error.server)
-                change = self._database.transact(with_fences)
+                change = self._transact(table, with_fences)
         except CacheUnavailable as error:
             log.warning("the cache of %s is switched off: %s", table.name, error)
             self._recovery.start()
-            change = self._database.transact(without_cache)
+            change = self._transact(table, without_cache)
             generation = change.generation
         else:
             generation = self._published(table, change.generation, affected, token)
@@ -102,7 +102,7 @@ class WriteThrough:
             result = apply(transaction)
             return result, transaction.raise_generation(table)
 
-        result, generation = self._database.transact(with_new_generation)
+        result, generation = self._transact(table, with_new_generation)
         self._generations.wait_until_known(table, generation, asked)
         return result
 
@@ -111,6 +111,13 @@ class WriteThrough:
         DatabaseUnavailable."""
         asked = time.monotonic()
         self._generations.wait_until_known(table, self._database.generation(table), asked)
+
+    def _transact(self, table: Table, work: Callable[[Transaction], Result]) -> Result:
+        try:
+            return self._database.transact(work)
+        except DatabaseUnavailable:
+            self._generations.doubt(table)
+            raise
 
     def _introduce(self, table: Table) -> None:
         """Where the table has no Redis server yet it gets one here: learnt in the transaction it
@@ -166,7 +173,7 @@ class WriteThrough:
             return transaction.hold(table)
 
         try:
-            return self._database.transact(switch_off).generation
+            return self._transact(table, switch_off).generation
         except DatabaseUnavailable as error:
             raise OutcomeUnknown(
                 "the rows are written, but neither the cache nor the database can be told so that"
