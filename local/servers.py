@@ -63,6 +63,14 @@ class MariaDB(Server):
             while cursor.nextset():
                 pass
 
+    def stop(self, timeout_seconds: float = 30.0) -> None:
+        """As any server. One that still starts is killed: asked to end just then it may hang, and
+        there is nothing yet that a crash could lose."""
+        self.resume()
+        if self.pid is not None and not self._answers():
+            self.kill()
+        super().stop(timeout_seconds)
+
     @property
     def _identity(self) -> str:
         return f"--datadir={self.home / 'data'}"

@@ -9,6 +9,7 @@ import socket
 import stat
 import subprocess
 import sys
+import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -126,6 +127,21 @@ def test_a_killed_database_comes_back_on_its_port_with_every_commit(database: Ma
     database.start()
     assert (database.port, database.pid != pid) == (port, True)
     assert database.query("SELECT EmpName FROM employees WHERE EmpId = 'E900'") == [("Committed",)]
+
+
+def test_a_database_that_is_stopped_while_it_starts_does_not_hang(database: MariaDB) -> None:
+    """MariaDB may never end when it is asked to between two of its first steps."""
+    rows = tables(database)
+    for milliseconds in (30, 50, 60, 70, 80, 90, 100, 120):
+        database.stop()
+        database.begin()
+        time.sleep(milliseconds / 1000)
+        begun = time.monotonic()
+        database.stop(timeout_seconds=20)
+        assert time.monotonic() - begun < 10
+
+    database.start()
+    assert tables(database) == rows
 
 
 def test_a_paused_server_hangs_until_it_is_resumed(cache: Redis) -> None:
