@@ -6,8 +6,6 @@ A module that breaks servers overrides `mariadb` or `redis_server` with servers 
 
 import random
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -24,8 +22,8 @@ from local.app import App
 from local.process import PORTS, Server, port_is_free
 from local.servers import MariaDB, Redis
 from tests import bucket as s3
+from tests.beside import COMMANDS, Beside, Done
 from tests.bucket import UploadBucket
-from tests.certificates import Authority
 from tests.client import InProcess
 from tests.witness import Witness
 
@@ -36,8 +34,7 @@ SETTINGS = [
     value for name, value in vars(config).items() if name.isupper() and isinstance(value, str)
 ]
 
-ROOT = Path(__file__).parent.parent
-LONG_SEARCH: "pytest.StashKey[subprocess.Popen[str]]" = pytest.StashKey()
+BESIDE = pytest.StashKey[Beside]()
 
 SomeServer = TypeVar("SomeServer", bound=Server)
 
@@ -56,24 +53,28 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """What takes minutes and needs nothing else runs beside the other tests."""
-    if any(item.name == "test_nor_do_all_faults_at_once" for item in session.items):
-        command = [sys.executable, "-m", "tests.model"]
-        session.config.stash[LONG_SEARCH] = subprocess.Popen(
-            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
+    asked = {name for item in session.items for name in getattr(item, "fixturenames", ())}
+    session.config.stash[BESIDE] = Beside([name for name in COMMANDS if name in asked])
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    search = config.stash.get(LONG_SEARCH, None)
-    if search is not None and search.poll() is None:
-        search.kill()
-        search.communicate()
+    if BESIDE in config.stash:
+        config.stash[BESIDE].end()
+
+
+@pytest.fixture(scope="session")
+def lived(request: pytest.FixtureRequest) -> Done:
+    return request.config.stash[BESIDE].done("lived")
 
 
 @pytest.fixture
-def long_search(request: pytest.FixtureRequest) -> "subprocess.Popen[str]":
-    return request.config.stash[LONG_SEARCH]
+def quick_bench(request: pytest.FixtureRequest) -> Done:
+    return request.config.stash[BESIDE].done("quick_bench")
+
+
+@pytest.fixture
+def long_search(request: pytest.FixtureRequest) -> Done:
+    return request.config.stash[BESIDE].done("long_search")
 
 
 @contextmanager
@@ -189,25 +190,8 @@ def service(witness: Witness, configure: Configure) -> InProcess:
 
 
 @pytest.fixture(scope="session")
-def trust_store(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A folder's URL with the certificates of an authority, where AWS has them."""
-    from tests.emulated_aws import REGION
-
-    home = tmp_path_factory.mktemp("trust") / "authority"
-    bundle = home / REGION / f"{REGION}-bundle.pem"
-    certificate = Authority(home).certificate
-    bundle.parent.mkdir()
-    bundle.write_bytes(certificate.read_bytes())
-    return home.as_uri()
-
-
-@pytest.fixture(scope="session")
-def life(trust_store: str, tmp_path_factory: pytest.TempPathFactory) -> "Life":
+def life(lived: Done) -> "Life":
     """Of the stage dev, on an emulated account that is gone again."""
-    from tests.deployment import Project
-    from tests.emulated_aws import emulated
-    from tests.stage_life import live
+    from tests.stage_life import life_in
 
-    with emulated() as account:
-        project = Project(tmp_path_factory.mktemp("project"), account, trust_store)
-        return live(project, account)
+    return life_in(lived)

@@ -9,13 +9,23 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tests.certificates import Authority
 from tests.client import ROOT
-from tests.emulated_aws import Emulated
+from tests.emulated_aws import REGION, Emulated
 
 STAGE = "dev"
 NAME = f"herocache-{STAGE}"
 
 Json = dict[str, Any]
+
+
+def trust_store(home: Path) -> str:
+    """A folder's URL with the certificates of an authority, where AWS has them."""
+    bundle = home / REGION / f"{REGION}-bundle.pem"
+    certificate = Authority(home).certificate
+    bundle.parent.mkdir()
+    bundle.write_bytes(certificate.read_bytes())
+    return home.as_uri()
 
 
 class Project:

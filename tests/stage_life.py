@@ -1,16 +1,22 @@
 """The life of a stage, lived once and watched from AWS's side: `make infra`, `configure`, `deploy`,
 `destroy`, each twice, with the real `chalice deploy`.
+
+`python -m tests.stage_life` lives it and writes what was seen, for `life_in`, to its output.
 """
 
 import io
+import pickle
 import platform
+import sys
+import tempfile
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.deployment import NAME, STAGE, Project
-from tests.emulated_aws import Emulated
+from tests.beside import Done
+from tests.deployment import NAME, STAGE, Project, trust_store
+from tests.emulated_aws import Emulated, emulated
 
 Json = dict[str, Any]
 NATIVE = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "arm64", "arm64": "arm64"}[
@@ -157,3 +163,20 @@ def roles_files(project: Project) -> dict[str, Json]:
         f"{NAME}-{name}": project.read(f".chalice/{options['iam_policy_file']}")
         for name, options in functions.items()
     }
+
+
+def life_in(lived: Done) -> Life:
+    assert lived.returncode == 0, lived.stderr.decode()
+    return Life(**pickle.loads(lived.stdout))
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder, emulated() as account:
+        home = Path(folder)
+        certificates = trust_store(home / "authority")
+        life = live(Project(home / "project", account, certificates), account)
+    sys.stdout.buffer.write(pickle.dumps(vars(life)))
+
+
+if __name__ == "__main__":
+    main()

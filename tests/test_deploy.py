@@ -11,7 +11,7 @@ import pytest
 
 from chalicelib.config import Settings
 from tests.client import ROOT
-from tests.deployment import NAME, STAGE, Project
+from tests.deployment import NAME, STAGE, Project, trust_store
 from tests.emulated_aws import REGION, Emulated, emulated
 from tests.stage_life import Life, seen
 
@@ -206,11 +206,16 @@ def test_destroying_again_finds_nothing_to_do(life: Life) -> None:
 # --- what is refused ------------------------------------------------------------------------------
 
 
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return trust_store(tmp_path_factory.mktemp("trust") / "authority")
+
+
 @pytest.fixture
 def project(
-    tmp_path_factory: pytest.TempPathFactory, account: Emulated, trust_store: str
+    tmp_path_factory: pytest.TempPathFactory, account: Emulated, certificates: str
 ) -> Project:
-    return Project(tmp_path_factory.mktemp("project"), account, trust_store)
+    return Project(tmp_path_factory.mktemp("project"), account, certificates)
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ import pytest
 
 from bench.delay_proxy import delayed
 from bench.flows import FLOWS
+from tests.beside import Done
 
 ROOT = Path(__file__).parent.parent
 Hero = dict[str, Any]
@@ -177,26 +178,19 @@ def test_an_answer_that_is_not_json_is_one_sentence_and_exit_code_2(tmp_path: Pa
     assert "did not answer with JSON" in graded.stderr
 
 
-def test_the_benchmark_measures_every_flow_on_servers_of_its_own() -> None:
-    measured = subprocess.run(
-        [sys.executable, "-m", "bench", "--quick"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+def test_the_benchmark_measures_every_flow_on_servers_of_its_own(quick_bench: Done) -> None:
+    measured = quick_bench.stdout.decode()
 
-    assert measured.returncode == 0, measured.stdout + measured.stderr
-    tables = dict(text.split("\n", 1) for text in measured.stdout.split("\n\n") if "\n" in text)
+    assert quick_bench.returncode == 0, measured + quick_bench.stderr.decode()
+    tables = dict(text.split("\n", 1) for text in measured.split("\n\n") if "\n" in text)
     for title, sizes in {"on this machine": 2, "1 ms of network": 1}.items():
         [timed] = [table for head, table in tables.items() if title in head and "x3" not in head]
         for flow in FLOWS:
             rows = re.findall(rf"^{flow.name} +\d+ +[\d.]+ +[\d.]+ ", timed, re.MULTILINE)
             assert len(rows) == sizes, flow
     for target in ("full hit, N = 100", "insert heroes, N = 100", "uncached read, N = 100"):
-        assert re.search(rf"^{target}, .* (PASS|FAIL) ", measured.stdout, re.MULTILINE)
-    assert re.search(r"^full hit: round trips, Redis +1 .* PASS$", measured.stdout, re.MULTILINE)
+        assert re.search(rf"^{target}, .* (PASS|FAIL) ", measured, re.MULTILINE)
+    assert re.search(r"^full hit: round trips, Redis +1 .* PASS$", measured, re.MULTILINE)
 
 
 @contextmanager

@@ -3,11 +3,11 @@
 The steps carry the names of the functions in `chalicelib`.
 """
 
-import subprocess
 from dataclasses import replace
 
 import pytest
 
+from tests.beside import Done
 from tests.model.search import search
 from tests.model.state import Faults, Protocol, World
 
@@ -65,12 +65,12 @@ def test_no_order_of_steps_makes_a_read_stale(world: World) -> None:
 
 
 @pytest.mark.timeout(1200)  # it leaves the cores to the other tests
-def test_nor_do_all_faults_at_once(long_search: "subprocess.Popen[str]") -> None:
+def test_nor_do_all_faults_at_once(long_search: Done) -> None:
     """Two writers, two readers, a crash, a flush and an outage."""
-    output, _ = long_search.communicate()
+    output = long_search.stdout.decode()
 
     print(output)
-    assert long_search.returncode == 0, output
+    assert long_search.returncode == 0, output + long_search.stderr.decode()
     assert int(output.split()[0]) > 500_000, "the search ended early"
 
 
