@@ -14,6 +14,7 @@ ROOT = Path(__file__).parent.parent
 COMMANDS: Mapping[str, Sequence[str]] = {
     "lived": ("-m", "tests.stage_life"),
     "quick_bench": ("-m", "bench", "--quick"),
+    "ingredients": ("-m", "tests.history", "--ingredients"),
     "long_search": ("-m", "tests.model"),
 }
 """By the fixture that waits for it; in the order of the tests that do."""

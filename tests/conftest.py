@@ -73,6 +73,11 @@ def quick_bench(request: pytest.FixtureRequest) -> Done:
 
 
 @pytest.fixture
+def ingredients(request: pytest.FixtureRequest) -> Done:
+    return request.config.stash[BESIDE].done("ingredients")
+
+
+@pytest.fixture
 def long_search(request: pytest.FixtureRequest) -> Done:
     return request.config.stash[BESIDE].done("long_search")
 

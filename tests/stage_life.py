@@ -7,6 +7,7 @@
 import io
 import pickle
 import platform
+import signal
 import sys
 import tempfile
 import zipfile
@@ -171,6 +172,7 @@ def life_in(lived: Done) -> Life:
 
 
 def main() -> None:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended before it was done"))
     with tempfile.TemporaryDirectory() as folder, emulated() as account:
         home = Path(folder)
         certificates = trust_store(home / "authority")

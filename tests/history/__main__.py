@@ -2,15 +2,18 @@
 
 python -m tests.history --minutes 10   rounds of a minute each; fails on a violation
 python -m tests.history --compare      the service and two alternatives, a fault at a time
+python -m tests.history --ingredients  fails unless it finds out where one is missing
 """
 
 import argparse
+import signal
 import sys
 import tempfile
 import time
 from pathlib import Path
 
 from tests.history.compare import compare
+from tests.history.ingredients import wrong_verdicts
 from tests.history.round import Report, play, servers
 
 ROUND_SECONDS = 60
@@ -31,14 +34,21 @@ def soak(minutes: float, seed: int) -> Report:
 
 
 def main() -> int:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended before it was done"))
     parser = argparse.ArgumentParser(prog="python -m tests.history")
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--compare", action="store_true")
+    parser.add_argument("--ingredients", action="store_true")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     if options.compare:
         compare(COMPARED_SECONDS, options.seed)
         return 0
+    if options.ingredients:
+        with tempfile.TemporaryDirectory() as home, servers(Path(home)) as on:
+            wrong = list(wrong_verdicts(on, Path(home) / "rounds"))
+        print("\n".join(wrong) or "each was found out")
+        return 1 if wrong else 0
     total = soak(options.minutes, options.seed)
     print(f"all rounds: {total}")
     return 1 if total.verdict.violations else 0
