@@ -54,8 +54,9 @@ class Generations:
     def current(self, table: Table) -> Generation:
         """The generation to read under; one SELECT when memory has run out, however many threads
         need it. While the database cannot be asked the last one known holds, here or by the hint
-        that others left in Redis: nobody can commit a raise to a database that is away. Raises
-        DatabaseUnavailable where there is none."""
+        that others left in Redis: nobody can commit a raise to a database that is away, and one
+        committed just before is not acknowledged. Raises DatabaseUnavailable where none is
+        known."""
         memory = self._memory.get(table.name)
         if memory is None:
             return self._ask(table, None)
@@ -94,8 +95,9 @@ class Generations:
     def saw(self, table: Table, generation: Generation, asked: float) -> float:
         """Remember what the database said to a question put at `asked`; since when it is known
         here. Both in monotonic seconds."""
-        new = _Memory(generation, asked + MEMORY_SECONDS, time.monotonic())
-        return self._remember(table, new).known_since
+        now = time.monotonic()
+        new = _Memory(generation, asked + MEMORY_SECONDS, now)
+        return min(self._remember(table, new).known_since, now)
 
     def _remember(self, table: Table, new: _Memory) -> _Memory:
         """Never an earlier generation than before; what is remembered then."""

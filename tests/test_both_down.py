@@ -4,6 +4,7 @@ The writer has retired the cells then, and who reaches Redis but no database has
 write may be acknowledged that such a reader misses.
 """
 
+import dataclasses
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -129,6 +130,21 @@ def test_the_first_write_after_the_database_was_away_waits_once_more(mariadb: Ma
 
     assert status == 200
     assert seconds >= MEMORY_SECONDS
+
+
+@pytest.mark.usefixtures("service")
+def test_a_write_under_an_earlier_generation_than_is_known_does_not_wait_for_ever() -> None:
+    """Another thread learnt of the later one, and then that the database did not answer."""
+    known = generations.Generations(handlers.database(), handlers.cache())
+    held = known.current(HEROES)
+    raised = dataclasses.replace(held, number=held.number + 1, age_seconds=0)
+    known.saw(HEROES, raised, time.monotonic())
+    known.doubt(HEROES)
+    begun = time.monotonic()
+
+    known.wait_until_known(HEROES, dataclasses.replace(held, age_seconds=0), begun)
+
+    assert generations.MEMORY_SECONDS <= time.monotonic() - begun < WITHIN_SECONDS
 
 
 @pytest.mark.parametrize("fails", ["before it is used again", "once it is used again"])
