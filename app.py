@@ -3,11 +3,12 @@
 import os
 from typing import Any
 
-from chalice.app import Chalice, Request, Response, S3Event
+from chalice.app import Request, Response, S3Event
 
 from chalicelib import callers, handlers
+from chalicelib.api import Api
 
-app = Chalice(app_name="herocache")
+app = Api(app_name="herocache")
 app.log.setLevel("INFO")
 guard = callers.guard(os.environ)
 
@@ -22,14 +23,22 @@ def rows() -> Response:
     return handlers.post(request())
 
 
-@app.route("/health", methods=["GET"])
+@app.route("/health", methods=["GET", "HEAD"])
 def health() -> Response:
     return handlers.health(request())
 
 
 @app.route("/health/deep", methods=["GET"], **guard)
 def deep_health() -> Response:
-    return handlers.deep_health()
+    return handlers.deep_health(request())
+
+
+# A browser sends this ahead of a page's request, without credentials.
+@app.route("/", methods=["OPTIONS"], content_types=["*/*"])
+@app.route("/health", methods=["OPTIONS"], content_types=["*/*"])
+@app.route("/health/deep", methods=["OPTIONS"], content_types=["*/*"])
+def preflight() -> Response:
+    return handlers.preflight(request())
 
 
 @app.lambda_function(name="storage")

@@ -32,6 +32,7 @@ UPLOAD_BUCKET = "UPLOAD_BUCKET"
 INGEST_MAX_REJECTED = "INGEST_MAX_REJECTED"
 INGEST_ENGINE = "INGEST_ENGINE"
 API_AUTH = "API_AUTH"
+CORS_ORIGINS = "CORS_ORIGINS"
 
 REDIS_OPTIONS = {
     "redis": set[str](),
@@ -43,6 +44,7 @@ MAX_RESUME_SECONDS = 24
 CALLERS = ("none", "iam", "key")
 ENGINES = ("mysql", "aurora")
 """Who reads a large uploaded file: the function, or the database itself."""
+ANY_ORIGIN = "*"
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,7 @@ class Settings:
     max_refused_percent: int = 10
     ingest_engine: str = ENGINES[0]
     api_auth: str = CALLERS[0]
+    cors_origins: frozenset[str] = frozenset()
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "Settings":
@@ -100,6 +103,7 @@ class Settings:
             ),
             ingest_engine=_choice(environment, INGEST_ENGINE, ENGINES),
             api_auth=api_auth(environment),
+            cors_origins=_origins(environment),
         )
 
 
@@ -114,6 +118,20 @@ def _choice(environment: Mapping[str, str], name: str, choices: Sequence[str]) -
     if text not in choices:
         raise ConfigurationError(f"{name}: expected {', '.join(choices[:-1])} or {choices[-1]}")
     return text
+
+
+def _origins(environment: Mapping[str, str]) -> frozenset[str]:
+    """The origins of web pages as browsers send them, or `*` for every page."""
+    origins = [part.strip() for part in environment.get(CORS_ORIGINS, "").split(",")]
+    named = frozenset(origin for origin in origins if origin)
+    for origin in named:
+        if origin != ANY_ORIGIN and not re.fullmatch(r"https?://[a-z0-9.\-\[\]:]+", origin):
+            raise ConfigurationError(
+                f"{CORS_ORIGINS}: expected origins such as https://example.com or"
+                " http://localhost:3000, in lower case, without a path, with commas between;"
+                f" or {ANY_ORIGIN} for every page"
+            )
+    return named
 
 
 def _required(environment: Mapping[str, str], name: str) -> str:

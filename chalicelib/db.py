@@ -88,12 +88,14 @@ class Database:
         values: Sequence[Key],
         max_rows: int,
         *,
+        after: Key | None = None,
         after_writers: bool = False,
     ) -> Sequence[Row]:
         """The rows whose `column` is one of `values`; by a lookup `max_rows` at the most, in the
-        order of their keys. One SELECT. With `after_writers` it waits for every transaction that
-        holds one of those rows. Raises DatabaseUnavailable."""
-        statement = sql.select(table, column, values, max_rows, after_writers)
+        order of their keys, only those after the key `after` where it is given. One SELECT. With
+        `after_writers` it waits for every transaction that holds one of those rows. Raises
+        DatabaseUnavailable."""
+        statement = sql.select(table, column, values, max_rows, after, after_writers)
         return self._run(lambda connection: connection.rows(statement))
 
     def generation(self, table: Table, timeout_seconds: float | None = None) -> Generation:

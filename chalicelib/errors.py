@@ -2,8 +2,12 @@
 
     HerocacheError
     ├── BadRequest            400  the request is wrong; the text says what, where and what to do
+    ├── Forbidden             403  a web page that may not use the service sent the request
+    ├── NotFound              404  there is no such path
+    ├── MethodNotAllowed      405  the path does not take this HTTP method
     ├── Conflict              409  an idempotency key was used for another request before
     ├── TooLarge              413  too many items, or a result that does not fit into one answer
+    ├── UnsupportedEncoding   415  the body is compressed in a way that is not read here
     ├── DatabaseUnavailable   503  the database cannot be reached now; nothing was written
     │   └── OutcomeUnknown    503  the connection was lost during a write: it may have happened
     ├── ConfigurationError    500  a setting is missing or malformed; the text names it
@@ -38,12 +42,28 @@ class BadRequest(HerocacheError):
     status = 400
 
 
+class Forbidden(HerocacheError):
+    status = 403
+
+
+class NotFound(HerocacheError):
+    status = 404
+
+
+class MethodNotAllowed(HerocacheError):
+    status = 405
+
+
 class Conflict(HerocacheError):
     status = 409
 
 
 class TooLarge(HerocacheError):
     status = 413
+
+
+class UnsupportedEncoding(HerocacheError):
+    status = 415
 
 
 class DatabaseUnavailable(HerocacheError):

@@ -20,6 +20,7 @@ from chalicelib.cache import Cache
 from chalicelib.config import CALLERS, Settings
 from chalicelib.db import Database
 from chalicelib.errors import BadRequest, CacheUnavailable, DatabaseUnavailable, HerocacheError
+from chalicelib.origins import Headers, headers_for, preflight_headers_for
 from chalicelib.storage import Storage
 from chalicelib.uploads import uploads_in
 
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
     from chalicelib.ingest import Ingest
 
 log = logging.getLogger("herocache")
+requests_log = logging.getLogger("herocache.requests")
+requests_log.setLevel(
+    logging.WARNING
+)  # a line a request costs money in AWS: `chalice local` has it
 
 _JSON: dict[str, str | list[str]] = {"Content-Type": "application/json"}
 
@@ -77,13 +82,36 @@ def forget_settings() -> None:
 
 def post(request: Request) -> Response:
     """`POST /`: the body is JSON whatever its content type says."""
-    return _response(_answered(lambda: _payload(request)))
+    return _http(request, lambda: _response(*_answered(lambda: _payload(request))))
+
+
+def preflight(request: Request) -> Response:
+    """`OPTIONS`: whether a browser may send the request that a page of another host asks for."""
+    try:
+        headers = preflight_headers_for(request.headers, settings().cors_origins)
+    except HerocacheError as error:
+        return failed_request(error)
+    return Response("", headers=headers, status_code=204)
 
 
 def invoke(payload: object) -> dict[str, Any]:
     """The same contract without HTTP: the payload is the request, the dict is the answer."""
-    answer: dict[str, Any] = json.loads(_answered(lambda: payload).text)
+    reply, _ = _answered(lambda: payload)
+    answer: dict[str, Any] = json.loads(reply.text)
     return answer
+
+
+def failed_invocation(error: HerocacheError) -> dict[str, Any]:
+    """The answer to a payload that is not for the function which it was sent to."""
+    answer: dict[str, Any] = json.loads(wire.reply_error(error).text)
+    return answer
+
+
+def failed_request(error: HerocacheError, **headers: str) -> Response:
+    """The answer to a request that goes no further."""
+    response = _response(wire.reply_error(error))
+    response.headers.update(headers)
+    return response
 
 
 def ingest(event: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -104,57 +132,85 @@ def ingest(event: Mapping[str, Any]) -> list[dict[str, Any]]:
 def health(request: Request) -> Response:
     """`GET /health`: whether the app is up; nobody is asked who they are. `?deep=1`: as
     `deep_health`, but on stages that are open to everybody only: it works the database."""
-    if request.query_params is None or request.query_params.get("deep") != "1":
-        return Response(_alive(), headers=_JSON)
-    try:
-        if settings().api_auth != CALLERS[0]:
-            raise BadRequest("deep: this stage asks callers who they are: use GET /health/deep")
-    except HerocacheError as error:
-        return _response(wire.reply_error(error))
-    return deep_health()
+    return _http(request, lambda: _health(request))
 
 
-def deep_health() -> Response:
+def deep_health(request: Request) -> Response:
     """`GET /health/deep`: whether the app is up and reaches its servers."""
-    report = _alive()
+    return _http(request, _deep_health)
+
+
+def _http(request: Request, answer: Callable[[], Response]) -> Response:
+    """The answer, with what a page of another host needs to read it; only an error where that page
+    may not use the service."""
+    headers: Headers = {}
     try:
-        report["database"] = _checked(database().check)
-        report["cache"] = _checked(cache().link.probe) if settings().redis_url else {"ok": None}
+        if "origin" in request.headers:
+            headers = headers_for(request.headers, settings().cors_origins)
+        response = answer()
     except HerocacheError as error:
-        return _response(wire.reply_error(error))
+        response = failed_request(error)
+    response.headers.update(headers)
+    return response
+
+
+def _health(request: Request) -> Response:
+    if request.query_params is None or request.query_params.get("deep") != "1":
+        return Response(_alive(), headers=dict(_JSON))
+    if settings().api_auth != CALLERS[0]:
+        raise BadRequest("deep: this stage asks callers who they are: use GET /health/deep")
+    return _deep_health()
+
+
+def _deep_health() -> Response:
+    report = _alive()
+    report["database"] = _checked(database().check)
+    report["cache"] = _checked(cache().link.probe) if settings().redis_url else {"ok": None}
     if not report["database"]["ok"]:
         report["status"] = "down"
     elif report["cache"]["ok"] is False:
         report["status"] = "degraded"
     status = 503 if report["status"] == "down" else 200
-    return Response(report, headers=_JSON, status_code=status)
+    return Response(report, headers=dict(_JSON), status_code=status)
 
 
 def _alive() -> dict[str, Any]:
     return {"status": "ok", "version": __version__}
 
 
-def _answered(payload: Callable[[], object]) -> wire.Reply:
+def _answered(payload: Callable[[], object]) -> tuple[wire.Reply, float]:
+    """The reply to a request and the milliseconds it took; and a line about it in the log for
+    requests, where somebody reads that."""
+    started = time.perf_counter()
+    asked = None
     try:
-        return _done(payload())
+        asked = wire.parse(payload(), settings().default_table, settings().read_by)
+        reply = _done(asked)
     except HerocacheError as error:
         if error.status >= 500:
             log.error("%s: %s", error.kind, error)
-        return wire.reply_error(error)
+        reply = wire.reply_error(error)
     except Exception:
         log.exception("a request failed on a bug")
-        return wire.reply_bug()
+        reply = wire.reply_bug()
+    milliseconds = (time.perf_counter() - started) * 1000
+    if requests_log.isEnabledFor(logging.INFO):
+        requests_log.info("%s; %.2f ms", wire.in_words(asked, reply), milliseconds)
+    return reply, milliseconds
 
 
-def _done(payload: object) -> wire.Reply:
-    request = wire.parse(payload, settings().default_table, settings().read_by)
+def _done(request: wire.Request) -> wire.Reply:
     match request:
-        case wire.Read(table, column, values, use_cache):
-            return wire.reply_rows(storage().read(table, column, values, use_cache))
+        case wire.Read(table, column, values, use_cache, page):
+            rows = storage().read(table, column, values, use_cache, page)
+            return wire.reply_rows(rows, request)
         case wire.Write(table, rows, use_cache, key):
             return wire.reply_written(storage().write(table, rows, use_cache, key))
         case wire.Delete(table, keys, key):
             return wire.reply_deleted(storage().delete(table, keys, key))
+        case wire.Invalidate(table, keys):
+            storage().invalidate(table, keys)
+            return wire.reply_invalidated()
 
 
 def _payload(request: Request) -> object:
@@ -170,11 +226,17 @@ def _body(request: Request) -> bytes:
         body = request.raw_body
     except ValueError as error:
         raise BadRequest("body: not base64 although the event says so, or not UTF-8") from error
-    return body if isinstance(body, bytes) else body.encode()
+    body = body if isinstance(body, bytes) else body.encode()
+    if wire.ENCODING_HEADER in request.headers:
+        return wire.unpacked(body, request.headers[wire.ENCODING_HEADER])
+    return body
 
 
-def _response(reply: wire.Reply) -> Response:
+def _response(reply: wire.Reply, milliseconds: float = 0.0) -> Response:
     headers = dict(_JSON)
+    if reply.cache_status:
+        headers["Cache-Status"] = reply.cache_status
+        headers["Server-Timing"] = f"total;dur={milliseconds:.3f}"
     if reply.retry_after_seconds is not None:
         headers["Retry-After"] = str(reply.retry_after_seconds)
     return Response(reply.text, headers=headers, status_code=reply.status)

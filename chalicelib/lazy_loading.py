@@ -28,11 +28,12 @@ Cells = dict[Key, Cell]
 
 
 class Found(NamedTuple):
-    """The cell of each value, None where no row has it; and, where every one was in the cache, all
-    of them with commas between."""
+    """The cell of each value, None where no row has it; where every one was in the cache, all of
+    them with commas between; and how many were there, None where the cache is not in use."""
 
     cells: Sequence[Cell | None]
     joined: bytes = b""
+    hits: int | None = None
 
 
 class Loader(Protocol):
@@ -66,13 +67,14 @@ class LazyLoading:
                     joined = b",".join(stored)  # type: ignore[arg-type]
                     if MARK not in joined:
                         self._generations.leave_hint(table)
-                        return Found(stored, joined)
+                        return Found(stored, joined, len(values))
+                hits = sum(cell is not None and not cell.startswith(MARK) for cell in stored)
                 cells = self._complete(generation, table, column, values, stored)
                 self._generations.leave_hint(table)
             except CacheUnavailable as error:
                 self._answer_without(table, generation, error)
-                cells = self._load(table, column, values)
-            return _found(values, cells)
+                return _found(values, self._load(table, column, values))
+            return _found(values, cells, hits)
 
     def _ask_early(self, table: Table, column: Column, values: Sequence[Key]) -> Early:
         """Where the database is to be asked for the generation, the MGET need not wait for the
@@ -164,5 +166,5 @@ class LazyLoading:
             self._recovery.start()
 
 
-def _found(values: Sequence[Key], cells: Cells) -> Found:
-    return Found([cells.get(value) for value in values])
+def _found(values: Sequence[Key], cells: Cells, hits: int | None = None) -> Found:
+    return Found([cells.get(value) for value in values], hits=hits)

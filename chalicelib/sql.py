@@ -26,10 +26,19 @@ _GENERATION = (
 
 
 def select(
-    table: Table, column: Column, values: Sequence[Key], max_rows: int, after_writers: bool
+    table: Table,
+    column: Column,
+    values: Sequence[Key],
+    max_rows: int,
+    after: Key | None,
+    after_writers: bool,
 ) -> Statement:
-    """By a lookup: in the order of the keys, `max_rows` at the most."""
-    sql = f"{_rows_with(table, column, len(values))}"
+    """By a lookup: in the order of the keys, `max_rows` at the most, from behind the key `after`
+    on."""
+    sql = _rows_with(table, column, len(values))
+    if after is not None:
+        sql += f" AND {table.key.name} > %s"
+        values = [*values, after]
     if column is not table.key:
         sql += f" ORDER BY {table.key.name} LIMIT {max_rows:d}"
     return sql + _WAIT_FOR_WRITERS * after_writers, values

@@ -36,10 +36,21 @@ MAX_RESULT_BYTES = 6_000_000
 @dataclass(frozen=True)
 class Rows:
     """`json`: the rows as JSON objects with commas between, in the order asked; `missing`: the
-    values no row has, each once."""
+    values no row has, each once. Of the `asked` distinct values `hits` came from the cache; None
+    where it was not in use."""
 
     json: bytes
     missing: Sequence[Key] = ()
+    asked: int = 0
+    hits: int | None = None
+
+
+@dataclass(frozen=True)
+class Page:
+    """At most `limit` rows of one value, those after the key `after`; None: from the first on."""
+
+    limit: int
+    after: Key | None
 
 
 class Storage:
@@ -55,25 +66,46 @@ class Storage:
         self._lazy_loading = LazyLoading(self._load, cache, generations, recovery)
         self._write_through = WriteThrough(database, cache, generations, recovery)
 
-    def read(self, table: Table, column: Column, values: Sequence[Key], use_cache: bool) -> Rows:
+    def read(
+        self,
+        table: Table,
+        column: Column,
+        values: Sequence[Key],
+        use_cache: bool,
+        page: Page | None = None,
+    ) -> Rows:
         """The rows whose `column` is each of `values`, in their order, repeats repeated; by a
         lookup every row with that value, by key. Lazy loading: one MGET, and one SELECT for what
-        it missed. Raises TooLarge, DatabaseUnavailable."""
+        it missed. With `page` a part of the rows of one value. Raises TooLarge,
+        DatabaseUnavailable."""
         if not values:
-            return Rows(b"")
+            return Rows(b"", hits=0 if use_cache else None)
+        if page:
+            return self._read_page(table, column, values, page, use_cache)
         is_distinct = len(set(values)) == len(values)
         unique = values if is_distinct else list(dict.fromkeys(values))
+        hits = None
         if use_cache:
-            cells, joined = self._lazy_loading.get_many(table, column, unique)
+            cells, joined, hits = self._lazy_loading.get_many(table, column, unique)
             if joined and is_distinct:
-                return Rows(joined)
+                return Rows(joined, (), len(unique), hits)
             found = {value: cell for value, cell in zip(unique, cells) if cell}
         else:
             found = self._load_from_replica(table, column, unique)
         return Rows(
             b",".join([found[value] for value in values if value in found]),
             [value for value in unique if value not in found],
+            len(unique),
+            hits,
         )
+
+    def invalidate(self, table: Table, keys: Sequence[Key] | None = None) -> None:
+        """Rows of the table were changed by somebody else: those with `keys`, or any. Every read
+        that starts after this has returned sees them as they are now. All cached rows of the table
+        become unreachable: which lookups showed a row before it was changed, nobody can tell.
+        Raises DatabaseUnavailable, OutcomeUnknown."""
+        if keys is None or keys:
+            self._write_through.replace_all(table, lambda transaction: None)
 
     def write(
         self, table: Table, rows: Sequence[Row], use_cache: bool, idempotency_key: str = ""
@@ -104,6 +136,15 @@ class Storage:
             return change, [key for key in dict.fromkeys(keys) if key in deleted]
 
         return self._change(table, apply, False, idempotency_key, ("delete", keys))
+
+    def _read_page(
+        self, table: Table, column: Column, values: Sequence[Key], page: Page, use_cache: bool
+    ) -> Rows:
+        """Never from the cache, which has the rows of a value as a whole."""
+        load = self._load if use_cache else self._load_from_replica
+        found = load(table, column, values, page=page)
+        is_missing = not found and page.after is None
+        return Rows(b"".join(found.values()), values if is_missing else (), len(values))
 
     def _change(
         self,
@@ -146,15 +187,15 @@ class Storage:
             log.warning("old idempotency keys stay for now: %s", error)
 
     def _load_from_replica(
-        self, table: Table, column: Column, values: Sequence[Key]
+        self, table: Table, column: Column, values: Sequence[Key], page: Page | None = None
     ) -> dict[Key, Cell]:
         if self._replica is not None and time.monotonic() >= self._replica_rests_until:
             try:
-                return self._load(table, column, values, database=self._replica)
+                return self._load(table, column, values, page=page, database=self._replica)
             except DatabaseUnavailable as error:
                 self._replica_rests_until = time.monotonic() + REPLICA_RESTS_SECONDS
                 log.warning("the writer answers for the replica (DB_READER_HOST): %s", error)
-        return self._load(table, column, values)
+        return self._load(table, column, values, page=page)
 
     def _load(
         self,
@@ -163,18 +204,24 @@ class Storage:
         values: Sequence[Key],
         *,
         after_writers: bool = False,
+        page: Page | None = None,
         database: Database | None = None,
     ) -> dict[Key, Cell]:
         """The cells of those values that have rows. One SELECT, by default of the writer. Raises
         TooLarge where the rows could never fit into an answer, DatabaseUnavailable."""
-        max_rows = MAX_RESULT_BYTES // table.min_row_bytes + 1
+        too_many = MAX_RESULT_BYTES // table.min_row_bytes + 1
         rows = (database or self._database).fetch_many(
-            table, column, values, max_rows, after_writers=after_writers
+            table,
+            column,
+            values,
+            page.limit if page else too_many,
+            after=page.after if page else None,
+            after_writers=after_writers,
         )
-        if len(rows) >= max_rows:
+        if len(rows) >= too_many:
             raise TooLarge(
-                f"SQLS: more than {max_rows - 1} rows have these {column.name} values; ask for"
-                " fewer values at a time"
+                f"SQLS: more than {too_many - 1} rows have these {column.name} values; ask for"
+                " fewer values at a time, or for one value with LIMIT and AFTER"
             )
         return _cells(table, column, rows)
 

@@ -4,10 +4,11 @@ A new table is a `Table(...)` in `TABLES` and its SQL in `seed/schema.sql`, noth
 types say which values they take: the API, the CSV ingest and the cache all ask the same ones.
 """
 
+import itertools
+import json
 import json.encoder
 import re
-import reprlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -22,6 +23,8 @@ NO_KEY: Key = 0
 _INTEGER_TEXT = re.compile(r"0|-?[1-9][0-9]{0,18}")
 _INTEGER_TEXTS = re.compile(r"(?:(?:0|-?[1-9][0-9]{0,18})\n)*")
 _SHOWN_CHARACTERS = 60
+_SHOWN_ITEMS = 6
+_SHOWN_LEVELS = 3
 
 # The C encoder of one string, quotes included; non-ASCII characters stay as they are.
 _quote = json.encoder.encode_basestring
@@ -190,14 +193,36 @@ class Table:
 
 
 def shown(value: object) -> str:
-    """A value as an error names it: its repr, cut short."""
-    if type(value) is int and value.bit_length() > 200:
-        return f"an integer of {value.bit_length()} bits"
-    if isinstance(value, (list, dict)):
-        text = reprlib.repr(value)  # of a few levels and items: the client chose how many it has
-    else:
-        text = repr(value[: _SHOWN_CHARACTERS + 1] if isinstance(value, str) else value)
+    """A value as an error names it: as JSON, strings in single quotes, cut short."""
+    text = _shown(value, _SHOWN_LEVELS)
     return text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + "…"
+
+
+def _shown(value: object, levels: int) -> str:
+    """Of lists and objects only a few levels and items: the client chose how many they have."""
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
+    if isinstance(value, int) and value.bit_length() > 200:
+        return f"an integer of {value.bit_length()} bits"
+    if isinstance(value, str):
+        return repr(value[: _SHOWN_CHARACTERS + 1])
+    if isinstance(value, list):
+        return f"[{_listed([_shown(item, levels - 1) for item in _few(value, levels)], value)}]"
+    if isinstance(value, dict):
+        pairs = [
+            f"{_shown(name, levels)}: {_shown(value[name], levels - 1)}"
+            for name in _few(value, levels)
+        ]
+        return f"{{{_listed(pairs, value)}}}"
+    return repr(value)
+
+
+def _few(items: Iterable[Any], levels: int) -> Iterable[Any]:
+    return itertools.islice(items, _SHOWN_ITEMS if levels else 0)
+
+
+def _listed(shown_items: Sequence[str], items: Sized) -> str:
+    return ", ".join([*shown_items, *["…"] * (len(shown_items) < len(items))])
 
 
 HEROES = Table(

@@ -5,20 +5,29 @@ what came out of them (or what Lambda handed over as a payload); replies go the 
 """
 
 import json
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from chalicelib.errors import BadRequest, ConfigurationError, HerocacheError, TooLarge
-from chalicelib.storage import MAX_RESULT_BYTES, Rows
+from chalicelib.errors import (
+    BadRequest,
+    ConfigurationError,
+    HerocacheError,
+    TooLarge,
+    UnsupportedEncoding,
+)
+from chalicelib.storage import MAX_RESULT_BYTES, Page, Rows
 from chalicelib.tables import (
     NO_KEY,
     STRING_KEY,
     TABLES,
     Column,
+    Integer,
     InvalidValue,
     Key,
     Row,
+    String,
     Table,
     shown,
 )
@@ -26,23 +35,34 @@ from chalicelib.tables import (
 REQUEST, SQLS, USE_CACHE, TABLE, BY = "REQUEST", "SQLS", "USE_CACHE", "TABLE", "BY"
 IDEMPOTENCY_KEY = "IDEMPOTENCY_KEY"
 IDEMPOTENCY_HEADER = "idempotency-key"
-FIELDS = (REQUEST, SQLS, USE_CACHE, TABLE, BY, IDEMPOTENCY_KEY)
-READ, WRITE, DELETE = "read", "write", "delete"
+ENCODING_HEADER = "content-encoding"
+CACHE_NAME = "herocache"
+LIMIT, AFTER = "LIMIT", "AFTER"
+FIELDS = (REQUEST, SQLS, USE_CACHE, TABLE, BY, LIMIT, AFTER, IDEMPOTENCY_KEY)
+READ, WRITE, DELETE, INVALIDATE = "read", "write", "delete", "invalidate"
+EVERY_ROW = ["*"]
+"""The SQLS of an invalidate that means the whole table."""
 
 MAX_READ_VALUES = 10_000
+MAX_LIMIT = 10_000
 MAX_WRITE_ROWS = 1_000
 MAX_BODY_BYTES = 6_000_000
 # Below this no way of escaping a text into Lambda's own JSON answer can pass its limit: a character
 # outside the basic plane becomes two escapes of six bytes.
 _SURELY_SMALL_CHARACTERS = MAX_RESULT_BYTES // 12
+_LIMIT = Integer(1, MAX_LIMIT)
+_LOGGED_CHARACTERS = 300
 
 
 @dataclass(frozen=True)
 class Read:
+    """`page`: only a part of the rows that have the one value in `values`."""
+
     table: Table
     column: Column
     values: Sequence[Key]
     use_cache: bool
+    page: Page | None = None
 
 
 @dataclass(frozen=True)
@@ -63,12 +83,25 @@ class Delete:
 
 
 @dataclass(frozen=True)
+class Invalidate:
+    """`keys` says which rows were changed elsewhere; None: any of them."""
+
+    table: Table
+    keys: Sequence[Key] | None
+
+
+@dataclass(frozen=True)
 class Reply:
-    """`text` is the whole answer as JSON; `status` is also in it as `statusCode`."""
+    """`text` is the whole answer as JSON; `status` is also in it as `statusCode`. `cache_status`
+    is what the header of this name says of a read."""
 
     text: str
     status: int = 200
     retry_after_seconds: int | None = None
+    cache_status: str = ""
+
+
+Request = Read | Write | Delete | Invalidate
 
 
 # --- requests -----------------------------------------------------------------------------------
@@ -77,9 +110,7 @@ class Reply:
 def decode(body: bytes) -> object:
     """The JSON value in `body`. Raises BadRequest or TooLarge saying where it is not one."""
     if len(body) > MAX_BODY_BYTES:
-        raise TooLarge(
-            f"body: {len(body)} bytes, at most {MAX_BODY_BYTES}; send fewer items at a time"
-        )
+        raise TooLarge(f"body: more than {MAX_BODY_BYTES} bytes; send fewer items at a time")
     try:
         text = body.decode()
     except UnicodeDecodeError as error:
@@ -98,7 +129,29 @@ def decode(body: bytes) -> object:
         return _EXACT.decode(text)  # an integer of more digits than Python converts
 
 
-def parse(payload: object, default_table: str, read_by: str | None) -> Read | Write | Delete:
+def unpacked(body: bytes, encoding: str) -> bytes:
+    """`body` without the compression that the header Content-Encoding names. A gateway that has
+    taken it off already may leave the header. Raises BadRequest, UnsupportedEncoding; TooLarge
+    before more than the limit is unpacked."""
+    if encoding.strip().lower() in ("", "identity"):
+        return body
+    if encoding.strip().lower() not in ("gzip", "x-gzip"):
+        raise UnsupportedEncoding(
+            f"Content-Encoding: {shown(encoding)} is not read here; send the body as it is, or gzip"
+        )
+    if not body.startswith(b"\x1f"):
+        return body
+    unzip = zlib.decompressobj(wbits=31)
+    try:
+        text = unzip.decompress(body, MAX_BODY_BYTES + 1)
+    except zlib.error as error:
+        raise BadRequest("body: Content-Encoding says gzip, but it is damaged") from error
+    if len(text) <= MAX_BODY_BYTES and not unzip.eof:
+        raise BadRequest("body: Content-Encoding says gzip, but it ends too early")
+    return text
+
+
+def parse(payload: object, default_table: str, read_by: str | None) -> Request:
     """The request in `payload`. `default_table` and `read_by` are the deployment's settings.
     Raises BadRequest naming the place, TooLarge, ConfigurationError."""
     if not isinstance(payload, dict):
@@ -106,21 +159,53 @@ def parse(payload: object, default_table: str, read_by: str | None) -> Read | Wr
     for name in payload:
         if name not in FIELDS:
             raise BadRequest(f"{shown(name)}: no such field; there are {', '.join(FIELDS)}")
-    request = _choice(payload, REQUEST, (READ, WRITE, DELETE))
+    request = _choice(payload, REQUEST, (READ, WRITE, DELETE, INVALIDATE))
     table = _table(payload, default_table)
     use_cache = _use_cache(payload)
     if request == READ:
         _refuse(payload, IDEMPOTENCY_KEY, "a read changes nothing")
         column = _column(payload, table, read_by)
-        items = _items(payload, MAX_READ_VALUES, "values")
-        return Read(table, column, _values(column, items), use_cache)
-    _refuse(payload, BY, f"a {request} goes by the key")
+        values = _values(column, _items(payload, MAX_READ_VALUES, "values"))
+        return Read(table, column, values, use_cache, _page(payload, table, column, values))
+    for name in (BY, LIMIT, AFTER):
+        _refuse(payload, name, "only a read has it")
+    if request == INVALIDATE:
+        _refuse(payload, IDEMPOTENCY_KEY, "an invalidate may be sent again without one")
+        items = _items(payload, MAX_READ_VALUES, 'keys, or ["*"] for the whole table')
+        return Invalidate(table, None if items == EVERY_ROW else _values(table.key, items))
     idempotency_key = _idempotency_key(payload)
     if request == DELETE:
         keys = _values(table.key, _items(payload, MAX_WRITE_ROWS, "keys"))
         return Delete(table, keys, idempotency_key)
     rows = _rows(table, _items(payload, MAX_WRITE_ROWS, "rows"))
     return Write(table, rows, use_cache, idempotency_key)
+
+
+def _page(
+    payload: Mapping[str, object], table: Table, column: Column, values: Sequence[Key]
+) -> Page | None:
+    """One value at a time: the last key of a page says where the next one begins, and only within
+    the rows of one value do keys rise."""
+    if LIMIT not in payload and AFTER not in payload:
+        return None
+    name = LIMIT if LIMIT in payload else AFTER
+    if column is table.key:
+        raise BadRequest(f"{name}: goes with a read by a lookup, and this one is by {column.name}")
+    if len(values) > 1:
+        raise BadRequest(f"{name}: goes with one value in {SQLS}, got {len(values)}")
+    limit = _value(Column(LIMIT, _LIMIT), payload.get(LIMIT, MAX_LIMIT), LIMIT)
+    after = (
+        _value(Column(AFTER, _before_keys(table)), payload[AFTER], AFTER)
+        if AFTER in payload
+        else None
+    )
+    return Page(int(limit), after)
+
+
+def _before_keys(table: Table) -> Integer | String:
+    """What AFTER may be: a key, or the 0 that stands before all of them."""
+    key = table.key.type
+    return Integer(0, key.maximum) if isinstance(key, Integer) else key
 
 
 def _refuse(payload: Mapping[str, object], name: str, why: str) -> None:
@@ -138,8 +223,9 @@ def _idempotency_key(payload: Mapping[str, object]) -> str:
 
 
 def with_idempotency_key(payload: object, header: str) -> object:
-    """The payload with the header's key as its field. A read has no use for one: it stays out."""
-    if not isinstance(payload, dict) or payload.get(REQUEST) == READ:
+    """The payload with the header's key as its field. It stays out of a request that has no use
+    for one."""
+    if not isinstance(payload, dict) or payload.get(REQUEST) in (READ, INVALIDATE):
         return payload
     if payload.get(IDEMPOTENCY_KEY, header) != header:
         raise BadRequest(f"{IDEMPOTENCY_KEY}: the header Idempotency-Key has another one; give one")
@@ -300,16 +386,44 @@ _EXACT = json.JSONDecoder(
 # --- replies ------------------------------------------------------------------------------------
 
 
-def reply_rows(rows: Rows) -> Reply:
+def reply_rows(rows: Rows, read: Read) -> Reply:
     """Raises TooLarge when Lambda could not send it."""
     size = len(rows.json)
     if size > MAX_RESULT_BYTES:
-        _refuse_result(size)
+        _refuse_result(size, read)
     missing = f',"missing":{_json(rows.missing)}' if rows.missing else ""
     text = f'{{"statusCode":200,"body":[{rows.json.decode()}]{missing}}}'
     if len(text) > _SURELY_SMALL_CHARACTERS and (size := len(json.dumps(text))) > MAX_RESULT_BYTES:
-        _refuse_result(size)
-    return Reply(text)
+        _refuse_result(size, read)
+    return Reply(text, cache_status=_cache_status(rows, read))
+
+
+def in_words(request: Request | None, reply: Reply) -> str:
+    """A line for a log that somebody reads: what was asked, of how many, and what came of it."""
+    if request is None or reply.status != 200:
+        failure = json.loads(reply.text)["body"]
+        return f"{reply.status} {failure['error']}: {failure['message'][:_LOGGED_CHARACTERS]}"
+    match request:
+        case Read(table, column, values):
+            _, quote, detail = reply.cache_status.rstrip('"').partition('"')
+            cached = detail if quote else "not asked"
+            return f"read {table.name}: {len(values)} by {column.name}; cached: {cached}"
+        case Write(table, rows):
+            return f"write {table.name}: {len(rows)}"
+        case Delete(table, keys):
+            return f"delete {table.name}: {len(keys)}"
+        case Invalidate(table, keys):
+            return f"invalidate {table.name}: {'all' if keys is None else len(keys)}"
+
+
+def _cache_status(rows: Rows, read: Read) -> str:
+    """RFC 9211; `detail` counts the values that the cache answered, of those it was asked for."""
+    if rows.hits is None:
+        return f"{CACHE_NAME}; fwd=bypass" + '; detail="not in use"' * read.use_cache
+    if rows.hits == rows.asked:
+        return f'{CACHE_NAME}; hit; detail="{rows.hits} of {rows.asked}"'
+    kind = "partial" if rows.hits else "miss"
+    return f'{CACHE_NAME}; fwd={kind}; detail="{rows.hits} of {rows.asked}"'
 
 
 def reply_written(keys: Sequence[Key]) -> Reply:
@@ -318,6 +432,10 @@ def reply_written(keys: Sequence[Key]) -> Reply:
 
 def reply_deleted(keys: Sequence[Key]) -> Reply:
     return Reply(f'{{"statusCode":200,"body":"delete success","deleted":{_json(keys)}}}')
+
+
+def reply_invalidated() -> Reply:
+    return Reply('{"statusCode":200,"body":"invalidate success"}')
 
 
 def reply_error(error: HerocacheError) -> Reply:
@@ -334,10 +452,14 @@ def _reply_failure(status: int, kind: str, message: str, retry_after: int | None
     return Reply(_json({"statusCode": status, "body": body}), status, retry_after)
 
 
-def _refuse_result(size: int) -> NoReturn:
+def _refuse_result(size: int, read: Read) -> NoReturn:
+    less = "ask for fewer values at a time"
+    if read.page:
+        less = f"give a lower {LIMIT}"
+    elif read.column is not read.table.key:
+        less += f", or for one value with {LIMIT} and {AFTER}"
     raise TooLarge(
-        f"{SQLS}: the rows make an answer of {size} bytes, at most {MAX_RESULT_BYTES};"
-        " ask for fewer values at a time"
+        f"{SQLS}: the rows make an answer of {size} bytes, at most {MAX_RESULT_BYTES}; {less}"
     )
 
 

@@ -85,7 +85,7 @@ FIELDS = [
     Bad("REQUEST a number", {**read(1), "REQUEST": 1}, "REQUEST: expected one of"),
     Bad("a misspelt field", {**without(read(1), "REQUEST"), "REQEST": "read"}, "'REQEST'"),
     Bad("a field in lower case", {**read(1), "sqls": [1]}, "'sqls': no such field; there are REQ"),
-    Bad("a field too many", {**read(1), "LIMIT": 5}, "'LIMIT': no such field"),
+    Bad("a field too many", {**read(1), "OFFSET": 5}, "'OFFSET': no such field"),
     Bad("no SQLS", without(read(), "SQLS"), "SQLS: missing; give a list of values"),
     Bad("no SQLS to write", {"REQUEST": "write"}, "SQLS: missing; give a list of rows"),
     Bad("no SQLS to delete", {"REQUEST": "delete"}, "SQLS: missing; give a list of keys"),
@@ -120,9 +120,9 @@ FIELDS = [
     Bad("BY a lookup of another table", read(1, BY="xp", TABLE="products"), "BY: expected one of"),
     Bad("BY a number", read(1, BY=0), "BY: expected one of"),
     Bad("BY a list", read(1, BY=["id"]), "BY: expected one of"),
-    Bad("BY of a write", {**write(hero()), "BY": "id"}, "BY: a write goes by the key; leave it"),
-    Bad("BY of a delete", delete(1, BY="id"), "BY: a delete goes by the key; leave it out"),
-    Bad("BY a lookup of a delete", delete(1, BY="xp"), "BY: a delete goes by the key"),
+    Bad("BY of a write", {**write(hero()), "BY": "id"}, "BY: only a read has it; leave it"),
+    Bad("BY of a delete", delete(1, BY="id"), "BY: only a read has it; leave it out"),
+    Bad("BY a lookup of a delete", delete(1, BY="xp"), "BY: only a read has it"),
 ]
 
 
@@ -134,7 +134,7 @@ IDEMPOTENCY_KEYS = [
     Bad("a key of a read", read(1, IDEMPOTENCY_KEY="k"), "IDEMPOTENCY_KEY: a read changes nothing"),
     Bad("an empty key", write_once(""), "Idempotency-Key: a key is not empty"),
     Bad("a padded key", write_once(" k"), "Idempotency-Key: a key is not empty and has no white"),
-    Bad("a key null", write_once(None), "Idempotency-Key: expected a string, got None"),
+    Bad("a key null", write_once(None), "Idempotency-Key: expected a string, got null"),
     Bad("a key a number", write_once(7), "Idempotency-Key: expected a string, got 7"),
     Bad("a key a list", write_once(["k"]), "Idempotency-Key: expected a string, got ['k']"),
     Bad("a key of 256 characters", write_once("k" * 256), "Idempotency-Key: expected at most 255"),
@@ -147,9 +147,9 @@ RANGE = "expected an integer from 1 to 4294967295"
 NO_INTEGER = "SQLS[1]: expected an integer, got"
 
 IDS = [
-    Bad("an id true", read(1, True), f"{NO_INTEGER} True"),
-    Bad("an id false", read(1, False), f"{NO_INTEGER} False"),
-    Bad("an id null", read(1, None), f"{NO_INTEGER} None"),
+    Bad("an id true", read(1, True), f"{NO_INTEGER} true"),
+    Bad("an id false", read(1, False), f"{NO_INTEGER} false"),
+    Bad("an id null", read(1, None), f"{NO_INTEGER} null"),
     Bad("an id a float", read(1, 1.5), f"{NO_INTEGER} 1.5"),
     Bad("an id a whole float", read(1, 2.0), f"{NO_INTEGER} 2.0"),
     Bad("an id with an exponent", raw(read(1, "?"), "?", "1e2"), f"{NO_INTEGER} 100.0"),
@@ -182,8 +182,8 @@ IDS = [
     Bad("an id above as text", read(1, "4294967296"), f"SQLS[1]: {RANGE}"),
     Bad("an id a list", read(1, [1]), f"{NO_INTEGER} [1]"),
     Bad("an id an object", read(1, {"id": 1}), f"{NO_INTEGER} {{'id': 1}}"),
-    Bad("an id to delete true", delete(1, True), f"{NO_INTEGER} True"),
-    Bad("an id to delete null", delete(1, None), f"{NO_INTEGER} None"),
+    Bad("an id to delete true", delete(1, True), f"{NO_INTEGER} true"),
+    Bad("an id to delete null", delete(1, None), f"{NO_INTEGER} null"),
     Bad("an id to delete a word", delete(1, "all"), f"{NO_INTEGER} 'all'"),
     Bad("an id to delete 0", delete(1, 0), f"SQLS[1]: {RANGE}, got 0"),
     Bad("a row to delete", delete(1, {"id": 2, **hero()}), f"{NO_INTEGER} {{'"),
@@ -204,13 +204,13 @@ ROWS = [
     ),
     Bad("a column in capitals", write(hero(XP=1)), "SQLS[1]: heroes has no column 'XP'"),
     Bad("a missing column", write(without(hero(), "xp")), "SQLS[1].xp: missing"),
-    Bad("a column null", write(hero(name=None)), "SQLS[1].name: expected a string, got None"),
+    Bad("a column null", write(hero(name=None)), "SQLS[1].name: expected a string, got null"),
     Bad(
         "a column a list", write(hero(name=["Ada"])), "SQLS[1].name: expected a string, got ['Ada']"
     ),
     Bad("a column an object", write(hero(power={})), "SQLS[1].power: expected a string, got {}"),
     Bad("a column a number", write(hero(color=7)), "SQLS[1].color: expected a string, got 7"),
-    Bad("a column a boolean", write(hero(hero=True)), "SQLS[1].hero: expected a string, got True"),
+    Bad("a column a boolean", write(hero(hero=True)), "SQLS[1].hero: expected a string, got true"),
     Bad("256 characters", write(hero(name="é" * 256)), "SQLS[1].name: expected at most 255 char"),
     Bad(
         "256 characters of 4 bytes", write(hero(hero="🦊" * 256)), "SQLS[1].hero: expected at most"
@@ -221,8 +221,8 @@ ROWS = [
     Bad("the other half", write(hero(power="\udfff")), "SQLS[1].power: a string cannot hold half"),
     Bad("a NUL", write(hero(color="a\0b")), "SQLS[1].color: a string cannot hold a NUL"),
     Bad("an xp a word", write(hero(xp="ten")), "SQLS[1].xp: expected an integer, got 'ten'"),
-    Bad("an xp null", write(hero(xp=None)), "SQLS[1].xp: expected an integer, got None"),
-    Bad("an xp true", write(hero(xp=True)), "SQLS[1].xp: expected an integer, got True"),
+    Bad("an xp null", write(hero(xp=None)), "SQLS[1].xp: expected an integer, got null"),
+    Bad("an xp true", write(hero(xp=True)), "SQLS[1].xp: expected an integer, got true"),
     Bad("an xp a whole float", write(hero(xp=10.0)), "SQLS[1].xp: expected an integer, got 10.0"),
     Bad("an xp empty", write(hero(xp="")), "SQLS[1].xp: expected an integer, got ''"),
     Bad("an xp padded", write(hero(xp="10 ")), "SQLS[1].xp: expected an integer, got '10 '"),
@@ -237,8 +237,8 @@ ROWS = [
     Bad("a key 0", write({"id": 0, **hero()}), f"SQLS[1].id: {RANGE}, got 0"),
     Bad("a key negative", write({"id": -1, **hero()}), f"SQLS[1].id: {RANGE}, got -1"),
     Bad("a key too high", write({"id": 2**32, **hero()}), f"SQLS[1].id: {RANGE}"),
-    Bad("a key null", write({"id": None, **hero()}), "SQLS[1].id: expected an integer, got None"),
-    Bad("a key true", write({"id": True, **hero()}), "SQLS[1].id: expected an integer, got True"),
+    Bad("a key null", write({"id": None, **hero()}), "SQLS[1].id: expected an integer, got null"),
+    Bad("a key true", write({"id": True, **hero()}), "SQLS[1].id: expected an integer, got true"),
     Bad("a key a float", write({"id": 1.0, **hero()}), "SQLS[1].id: expected an integer, got 1.0"),
     Bad("a key empty", write({"id": "", **hero()}), "SQLS[1].id: expected an integer, got ''"),
     Bad(

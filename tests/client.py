@@ -95,14 +95,17 @@ class Service(ABC):
     def post(self, payload: object) -> Answer:
         return self.send(json.dumps(payload).encode())
 
-    def read(self, values: Sequence[object], use_cache: bool = True, **fields: str) -> Answer:
-        """`fields` are TABLE and BY."""
+    def read(self, values: Sequence[object], use_cache: bool = True, **fields: object) -> Answer:
+        """`fields` are TABLE, BY, LIMIT and AFTER."""
         request = {"REQUEST": "read", "SQLS": list(values), "USE_CACHE": str(use_cache)}
         return self.post({**request, **fields})
 
-    def write(self, rows: Sequence[object], use_cache: bool = True, **fields: str) -> Answer:
+    def write(self, rows: Sequence[object], use_cache: bool = True, **fields: object) -> Answer:
         request = {"REQUEST": "write", "SQLS": list(rows), "USE_CACHE": str(use_cache)}
         return self.post({**request, **fields})
+
+    def invalidate(self, keys: Sequence[object] = ("*",), **fields: str) -> Answer:
+        return self.post({"REQUEST": "invalidate", "SQLS": list(keys), **fields})
 
     def delete(self, keys: Sequence[object], **fields: str) -> Answer:
         return self.post({"REQUEST": "delete", "SQLS": list(keys), **fields})
@@ -117,6 +120,13 @@ class InProcess(Service):
     def send(self, body: bytes, content_type: str | None = None) -> Answer:
         headers = {} if content_type is None else {"Content-Type": content_type}
         response = self._client.http.post("/", headers=headers, body=body)
+        return Answer(response.status_code, response.body, _lower(response.headers))
+
+    def ask(
+        self, method: str, path: str, headers: Mapping[str, str] | None = None, body: bytes = b""
+    ) -> Answer:
+        """Any request."""
+        response = self._client.http.request(method, path, headers=dict(headers or {}), body=body)
         return Answer(response.status_code, response.body, _lower(response.headers))
 
     def send_base64(self, encoded: str) -> Answer:

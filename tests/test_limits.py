@@ -48,7 +48,7 @@ def test_a_body_has_at_most_six_megabytes(service: InProcess, witness: Witness) 
     request = json.dumps({"REQUEST": "write", "SQLS": [hero()]}).encode()
 
     refused = service.send(request.ljust(MEGABYTES_6 + 1))
-    assert_too_large(refused, "body: 6000001 bytes, at most 6000000")
+    assert_too_large(refused, "body: more than 6000000 bytes")
     assert witness.count() == 0
 
     assert len(service.send(request.ljust(MEGABYTES_6)).ids) == 1
@@ -61,14 +61,14 @@ def test_a_body_of_six_megabytes_is_refused_over_http_too(
 
     refused = OverHttp(server_url).send(request.ljust(MEGABYTES_6 + 1))
 
-    assert_too_large(refused, "body: 6000001 bytes")
+    assert_too_large(refused, "body: more than 6000000 bytes")
     assert witness.count() == 0
 
 
 def test_a_body_that_is_not_json_is_looked_at_only_below_six_megabytes(
     service: InProcess,
 ) -> None:
-    assert_too_large(service.send(b"\xff" * (MEGABYTES_6 + 1)), "body: 6000001 bytes")
+    assert_too_large(service.send(b"\xff" * (MEGABYTES_6 + 1)), "body: more than 6000000 bytes")
 
 
 @pytest.mark.parametrize("use_cache", [False, True], ids=["uncached", "cached"])

@@ -1,0 +1,59 @@
+"""Which web pages may use the service, and the headers that browsers want for it.
+
+A browser sends the header `Origin` with every POST of a page, and with what a page asks of another
+host. Other clients send none and are not concerned. https://fetch.spec.whatwg.org/#http-cors-protocol
+"""
+
+from collections.abc import Collection, Mapping
+from urllib.parse import urlsplit
+
+from chalicelib.config import ANY_ORIGIN, CORS_ORIGINS
+from chalicelib.errors import Forbidden
+from chalicelib.tables import shown
+
+Headers = dict[str, str | list[str]]
+
+_READABLE = "Cache-Status, Retry-After, Server-Timing"
+_SENDABLE = (
+    "Authorization, Content-Type, Idempotency-Key, X-Amz-Date, X-Amz-Security-Token, X-Api-Key"
+)
+_PREFLIGHT_SECONDS = 600
+_DEFAULT_PORTS = {"http": ":80", "https": ":443"}
+
+
+def headers_for(request: Mapping[str, str], allowed: Collection[str]) -> Headers:
+    """What an answer needs so that the page which sent `request` may read it; nothing where no
+    other host's page did. Raises Forbidden where the page's origin is not `allowed`."""
+    origin = request.get("origin")
+    if origin is None or _is_own(origin, request.get("host", "")):
+        return {}
+    if origin not in allowed and ANY_ORIGIN not in allowed:
+        raise Forbidden(
+            f"Origin: a page of {shown(origin)} may not use this service; whoever runs it can allow"
+            f" it in the setting {CORS_ORIGINS}"
+        )
+    return {
+        "Access-Control-Allow-Origin": origin,
+        "Access-Control-Expose-Headers": _READABLE,
+        "Vary": "Origin",
+    }
+
+
+def preflight_headers_for(request: Mapping[str, str], allowed: Collection[str]) -> Headers:
+    """As `headers_for`, for the OPTIONS request that a browser sends ahead."""
+    return {
+        **headers_for(request, allowed),
+        "Access-Control-Allow-Methods": "GET, HEAD, POST, OPTIONS",
+        "Access-Control-Allow-Headers": _SENDABLE,
+        "Access-Control-Max-Age": str(_PREFLIGHT_SECONDS),
+    }
+
+
+def _is_own(origin: str, host: str) -> bool:
+    """Whether the page came from the host that the request was sent to."""
+    try:
+        page = urlsplit(origin)
+    except ValueError:
+        return False
+    default_port = _DEFAULT_PORTS.get(page.scheme, "")
+    return bool(page.netloc) and page.netloc.lower() == host.lower().removesuffix(default_port)

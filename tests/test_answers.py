@@ -1,0 +1,194 @@
+"""What stands around an answer: headers, the line in the log, and the one shape of errors."""
+
+import gzip
+import json
+import logging
+import re
+import zlib
+
+import pytest
+
+from app import app
+from bench.events import rest_event
+from chalicelib.wire import MAX_BODY_BYTES
+from tests.client import Answer, InProcess, heroes
+from tests.conftest import Configure
+from tests.witness import Witness
+
+READ = json.dumps({"REQUEST": "read", "SQLS": [1]}).encode()
+
+
+def cache_status(answer: Answer) -> str:
+    return answer.headers["cache-status"]
+
+
+def test_a_read_says_how_many_values_the_cache_had(service: InProcess) -> None:
+    service.write(heroes(3), use_cache=False)
+
+    said = [cache_status(service.read(values)) for values in ([1, 2], [1, 2, 2], [1, 2, 3, 99])]
+
+    assert said == [
+        'herocache; fwd=miss; detail="0 of 2"',
+        'herocache; hit; detail="2 of 2"',
+        'herocache; fwd=partial; detail="2 of 4"',
+    ]
+
+
+def test_a_read_by_a_lookup_says_so_too(service: InProcess) -> None:
+    service.write(heroes(3), use_cache=False)
+
+    said = [cache_status(service.read([1, 2, 3], BY="xp")) for _ in range(2)]
+
+    assert said == ['herocache; fwd=miss; detail="0 of 3"', 'herocache; hit; detail="3 of 3"']
+
+
+def test_a_read_without_the_cache_says_that_it_went_by_it(
+    service: InProcess, configure: Configure
+) -> None:
+    assert cache_status(service.read([1], use_cache=False)) == "herocache; fwd=bypass"
+    configure(REDIS_URL=None)
+    said = cache_status(service.read([1]))
+    assert said == 'herocache; fwd=bypass; detail="not in use"'
+
+
+def test_a_read_that_redis_failed_says_that_the_cache_is_not_in_use(
+    service: InProcess, configure: Configure
+) -> None:
+    configure(REDIS_URL="redis://127.0.0.1:1")
+
+    said = cache_status(service.read([1]))
+
+    assert said == 'herocache; fwd=bypass; detail="not in use"'
+
+
+def test_a_read_says_how_long_it_took_within_the_service(service: InProcess) -> None:
+    for use_cache in (True, False):
+        timing = service.read([1, 2], use_cache).headers["server-timing"]
+        found = re.fullmatch(r"total;dur=(\d+\.\d{3})", timing)
+        assert found, timing
+        assert 0 < float(found[1]) < 10_000
+
+
+def test_changes_and_errors_carry_neither(service: InProcess) -> None:
+    for answer in (service.write(heroes(1)), service.delete([1]), service.read([0])):
+        assert not {"cache-status", "server-timing"} & answer.headers.keys()
+
+
+def test_a_line_a_request_is_logged_where_somebody_reads_it(
+    service: InProcess, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, "herocache.requests"):
+        service.write(heroes(2))
+        service.read([1, 2, 99])
+        service.read([1], use_cache=False)
+        service.delete([2])
+        service.invalidate()
+        service.read(["ten"])
+
+    lines = [r.getMessage() for r in caplog.records if r.name == "herocache.requests"]
+    said = [re.sub(r"\d+\.\d\d ms$", "? ms", line) for line in lines]
+    assert said == [
+        "write heroes: 2; ? ms",
+        "read heroes: 3 by id; cached: 2 of 3; ? ms",
+        "read heroes: 1 by id; cached: not asked; ? ms",
+        "delete heroes: 1; ? ms",
+        "invalidate heroes: all; ? ms",
+        "400 BadRequest: SQLS[0]: expected an integer, got 'ten'; ? ms",
+    ]
+
+
+def test_no_line_a_request_is_logged_elsewhere(
+    service: InProcess, caplog: pytest.LogCaptureFixture
+) -> None:
+    service.read([1])
+
+    assert not [r for r in caplog.records if r.name == "herocache.requests"]
+
+
+def test_head_asks_for_the_health_without_its_words(service: InProcess) -> None:
+    assert service.ask("HEAD", "/health").status == 200
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "known"),
+    [
+        ("GET", "/", "POST, OPTIONS"),
+        ("DELETE", "/", "POST, OPTIONS"),
+        ("POST", "/health", "GET, HEAD, OPTIONS"),
+        ("HEAD", "/health/deep", "GET, OPTIONS"),
+    ],
+)
+def test_a_wrong_method_gets_the_shape_of_every_error(
+    service: InProcess, method: str, path: str, known: str
+) -> None:
+    answer = service.ask(method, path)
+
+    assert (answer.status, answer.error) == (405, "MethodNotAllowed")
+    assert answer.message == f"{method!r}: {path} takes {known}"
+    assert answer.headers["allow"] == known
+    assert answer.headers["content-type"] == "application/json"
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        {"REQUEST": "read", "SQLS": [1]},
+        {},
+        [1],
+        None,
+        "read",
+        {"Records": []},
+        {"requestContext": None},
+        {"version": "2.0", "requestContext": {"http": {"method": "POST"}}},
+    ],
+    ids=str,
+)
+def test_the_apis_function_tells_a_payload_without_http_where_to_go(payload: object) -> None:
+    answer = app(payload, None)
+
+    assert answer["statusCode"] == 400
+    assert answer["body"]["error"] == "BadRequest"
+    assert "the function `storage`" in answer["body"]["message"]
+
+
+def test_a_path_that_the_api_does_not_have_is_not_found(service: InProcess) -> None:
+    event = rest_event("{}")
+    event["requestContext"]["resourcePath"] = "/rows"
+
+    answer = service.dispatch(event)
+
+    assert (answer.status, answer.error) == (404, "NotFound")
+
+
+def test_a_gzipped_body_is_read(service: InProcess) -> None:
+    service.write(heroes(1))
+    for encoding in ("gzip", "GZIP", "x-gzip"):
+        answer = service.ask("POST", "/", {"Content-Encoding": encoding}, gzip.compress(READ))
+        assert len(answer.rows) == 1
+
+
+def test_a_body_that_the_gateway_has_unpacked_is_read(service: InProcess) -> None:
+    for encoding in ("gzip", "identity", ""):
+        answer = service.ask("POST", "/", {"Content-Encoding": encoding}, READ)
+        assert answer.missing == [1]
+
+
+@pytest.mark.parametrize(
+    ("body", "encoding", "status", "message"),
+    [
+        (READ, "br", 415, "Content-Encoding: 'br' is not read here; send the body as it is, or"),
+        (READ, "gzip, gzip", 415, "Content-Encoding: 'gzip, gzip' is not read here"),
+        (gzip.compress(READ)[:-9], "gzip", 400, "body: Content-Encoding says gzip, but it ends"),
+        (b"\x1f\x8b" + b"x" * 50, "gzip", 400, "body: Content-Encoding says gzip, but it is dama"),
+        (zlib.compress(READ), "gzip", 400, "body: not "),
+        (gzip.compress(b" " * 200_000_000), "gzip", 413, "body: more than 6000000 bytes"),
+    ],
+    ids=["brotli", "twice", "cut", "damaged", "zlib", "bomb"],
+)
+def test_another_encoding_or_a_damaged_body_is_refused_by_name(
+    service: InProcess, witness: Witness, body: bytes, encoding: str, status: int, message: str
+) -> None:
+    answer = service.ask("POST", "/", {"Content-Encoding": encoding}, body)
+
+    assert (answer.status, answer.message[: len(message)]) == (status, message)
+    assert MAX_BODY_BYTES == 6_000_000
