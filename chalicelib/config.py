@@ -44,7 +44,6 @@ MAX_RESUME_SECONDS = 24
 CALLERS = ("none", "iam", "key")
 ENGINES = ("mysql", "aurora")
 """Who reads a large uploaded file: the function, or the database itself."""
-ANY_ORIGIN = "*"
 
 
 @dataclass(frozen=True)
@@ -125,11 +124,11 @@ def _origins(environment: Mapping[str, str]) -> frozenset[str]:
     origins = [part.strip() for part in environment.get(CORS_ORIGINS, "").split(",")]
     named = frozenset(origin for origin in origins if origin)
     for origin in named:
-        if origin != ANY_ORIGIN and not re.fullmatch(r"https?://[a-z0-9.\-\[\]:]+", origin):
+        if not re.fullmatch(r"\*|https?://[a-z0-9.\-\[\]:]+", origin):
             raise ConfigurationError(
                 f"{CORS_ORIGINS}: expected origins such as https://example.com or"
                 " http://localhost:3000, in lower case, without a path, with commas between;"
-                f" or {ANY_ORIGIN} for every page"
+                " or * for every page"
             )
     return named
 

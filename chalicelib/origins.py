@@ -7,12 +7,13 @@ host. Other clients send none and are not concerned. https://fetch.spec.whatwg.o
 from collections.abc import Collection, Mapping
 from urllib.parse import urlsplit
 
-from chalicelib.config import ANY_ORIGIN, CORS_ORIGINS
+from chalicelib.config import CORS_ORIGINS
 from chalicelib.errors import Forbidden
 from chalicelib.tables import shown
 
 Headers = dict[str, str | list[str]]
 
+_ANY_ORIGIN = "*"
 _READABLE = "Cache-Status, Retry-After, Server-Timing"
 _SENDABLE = (
     "Authorization, Content-Type, Idempotency-Key, X-Amz-Date, X-Amz-Security-Token, X-Api-Key"
@@ -27,7 +28,7 @@ def headers_for(request: Mapping[str, str], allowed: Collection[str]) -> Headers
     origin = request.get("origin")
     if origin is None or _is_own(origin, request.get("host", "")):
         return {}
-    if origin not in allowed and ANY_ORIGIN not in allowed:
+    if origin not in allowed and _ANY_ORIGIN not in allowed:
         raise Forbidden(
             f"Origin: a page of {shown(origin)} may not use this service; whoever runs it can allow"
             f" it in the setting {CORS_ORIGINS}"

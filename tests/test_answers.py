@@ -151,6 +151,19 @@ def test_the_apis_function_tells_a_payload_without_http_where_to_go(payload: obj
     assert "the function `storage`" in answer["body"]["message"]
 
 
+def test_behind_an_integration_without_proxy_the_storage_function_says_what_http_would(
+    service: InProcess,
+) -> None:
+    """API Gateway hands over the body as it is, and maps `statusCode` where it is told to."""
+    for body in (READ, b'{"REQUEST": "read", "SQLS": [0]}'):
+        over_http = service.send(body)
+
+        answer = service.invoke(json.loads(body))
+
+        assert answer == over_http.fields
+        assert answer["statusCode"] == over_http.status
+
+
 def test_a_path_that_the_api_does_not_have_is_not_found(service: InProcess) -> None:
     event = rest_event("{}")
     event["requestContext"]["resourcePath"] = "/rows"

@@ -275,6 +275,7 @@ ANOTHER = {
     "REDIS_SERVERLESS": "1",
     "INGEST_ENGINE": "aurora",
     "API_AUTH": "key",
+    "CORS_ORIGINS": "https://example.com",
 }
 BESIDES = {
     "DB_SECRET_ARN": {"DB_PASS": ""},
@@ -309,7 +310,7 @@ def test_a_required_setting_that_is_missing_is_named() -> None:
 
 
 def test_the_defaults_in_the_settings_table_are_those_of_the_code() -> None:
-    in_words = {"": "empty", None: "the key", False: "`0`"}
+    in_words = {"": "empty", frozenset(): "empty", None: "the key", False: "`0`"}
     settings = Settings.from_environment(required())
     for name, (_, default) in settings_table().items():
         if name not in required():
@@ -368,10 +369,11 @@ def test_identity_names_the_rights_that_the_caches_user_needs() -> None:
 
 
 def test_the_fields_and_their_values_are_those_of_the_wire() -> None:
-    rows = {code(row[0])[0]: row[1:] for row in table(README, "field", "values", "default")}
+    documented = table(README, "field", "values", "default")
+    rows = {name: row[1:] for row in documented for name in code(row[0])}
     assert tuple(rows) == wire.FIELDS
     assert code(rows["REQUEST"][0]) == [
-        f'"{name}"' for name in (wire.READ, wire.WRITE, wire.DELETE)
+        f'"{name}"' for name in (wire.READ, wire.WRITE, wire.DELETE, wire.INVALIDATE)
     ]
     assert code(rows["TABLE"][0]) == [f'"{name}"' for name in tables.TABLES]
     needed = [name for name, (_, default) in rows.items() if default == "required"]
@@ -406,6 +408,7 @@ def test_the_limits_are_those_of_the_code() -> None:
     assert [[what, limit] for what, limit in table(README, "limit")] == [
         ["values in a read", f"{wire.MAX_READ_VALUES:,}"],
         ["rows in a write, keys in a delete", f"{wire.MAX_WRITE_ROWS:,}"],
+        ["rows in a page (`LIMIT`)", f"{wire.MAX_LIMIT:,}"],
         ["bytes in a request", f"{wire.MAX_BODY_BYTES:,}"],
         ["bytes in an answer", f"{storage.MAX_RESULT_BYTES:,}"],
         ["characters in a string", f"{tables.STRING.max_characters:,}"],
