@@ -6,7 +6,6 @@ import json
 import os
 import pty
 import re
-import signal
 import subprocess
 import threading
 from collections.abc import Iterator, Sequence
@@ -236,18 +235,9 @@ def test_make_upload_without_servers_fails_in_words(tmp_path: Path) -> None:
     assert "herocache: nothing is running here to upload to" in refused.stdout
 
 
-def test_make_run_ends_when_s3_crashes_and_says_so(folder: Path, run: MakeRun) -> None:
-    """The last one to use `run`, which ends here."""
-    pid = run.services.s3.pid
-    assert pid is not None
-    os.kill(pid, signal.SIGKILL)
-    assert "S3         ended by itself, and the uploaded files with it" in run.rest()
-    assert run.process.returncode != 0
-    assert run.leftovers() == []
-
-
 def test_seed_rows_are_uploaded_for_empty_tables_only(folder: Path) -> None:
     services = Services(folder / ".local")
+    make(folder, "down")
     make(folder, "up")
     services.mariadb.query("DELETE FROM employees")
     services.mariadb.query("DELETE FROM heroes WHERE id > 1")
