@@ -13,8 +13,9 @@ from local.services import Services
 PARTS = (".chalice", "Makefile", "app.py", "chalicelib", "events", "local", "seed")
 LAST_WORDS = "Any S3 client"
 """In the last line of what it says when it serves."""
-OURS = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "PORT", "FILE", "TABLE", "FUNCTION", "EVENT", "KEYS")
-OURS += ("HEROCACHE_HOME",)
+OURS = {"MAKEFLAGS", "MAKELEVEL", "MFLAGS", "HEROCACHE_HOME"} | {
+    *("PORT", "FILE", "TABLE", "FUNCTION", "EVENT", "KEYS")
+}
 
 
 def clean_environment(**settings: str) -> dict[str, str]:

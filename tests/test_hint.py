@@ -105,6 +105,7 @@ def test_the_first_use_of_a_cache_is_no_warning_and_its_move_is_one(
     witness: Witness,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
+    witness.query("UPDATE cache_generation SET server = ''")
     ids = service.write(heroes(1)).ids
     assert len(service.read(ids).rows) == 1
     assert [entry for entry in caplog.records if entry.levelname == "WARNING"] == []

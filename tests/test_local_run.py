@@ -66,6 +66,8 @@ def test_a_healthy_first_start_and_its_first_requests_print_no_warning(tmp_path:
         assert len(service.read([1, 2]).rows) == 2
         assert service.write([MINE]).ids == [5]
         said = run.output + run.press_ctrl_c()
+        said += (run.services.s3.home / "function.log").read_text()
+    assert "heroes: the cache is used from now on" in said
     assert "WARNING" not in said
 
 
