@@ -44,6 +44,8 @@ class Services:
         self.env = home / "env"
         self.s3 = S3(home / "s3", self.env)
         self.app = App(home / "app")
+        # Of the last `make invoke` or `make invalidate`.
+        self.invoke_log = home / "invoke.log"
         # There while the servers run because of `make up`: `make run` then leaves them running.
         self.kept = home / "kept"
         # Locked by `make run` as long as it lives; holds its process id.
@@ -122,7 +124,7 @@ class Services:
         """Delete what these commands made, and nothing else that may be in the home folder."""
         for server in (*self.servers, self.app):
             shutil.rmtree(server.home, ignore_errors=True)
-        for path in (self.env, self.kept, self.run_lock, self.lock):
+        for path in (self.env, self.kept, self.invoke_log, self.run_lock, self.lock):
             path.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             self.home.rmdir()
