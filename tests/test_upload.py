@@ -159,7 +159,7 @@ def test_make_upload_shows_the_first_ten_rejected_rows_with_their_reasons(
         rows[i] = hero_row(800 + i, xp="many", hero="é" * 140_000)
     path = write_csv(tmp_path / "thirteen bad.csv", rows)
     uploaded = make(folder, "upload", FILE=str(path))
-    lines = re.findall(r"^ {11}(line (\d+), .*)$", uploaded.stdout, re.MULTILINE)
+    lines = re.findall(r"^ {11}(line (\d+)[,:] .*)$", uploaded.stdout, re.MULTILINE)
     assert len(lines) == upload.SHOWN_REJECTED == 10, uploaded.stdout
     assert [int(line) for _, line in lines] == sorted(int(line) for _, line in lines)
     assert re.search(r"^ {11}and 3 more$", uploaded.stdout, re.MULTILINE)
