@@ -3,6 +3,7 @@
 import signal
 import sys
 
+from local.demo import demo
 from local.invoke import invalidate, invoke
 from local.process import ServerError
 from local.run import run
@@ -11,6 +12,7 @@ from local.upload import upload
 
 COMMANDS = {
     "run": run,
+    "demo": demo,
     "up": up,
     "down": down,
     "clean": clean,
