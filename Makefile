@@ -1,21 +1,30 @@
 # `make run` and `make test` each work as the first command on a bare machine.
 
 .DEFAULT_GOAL := help
-.PHONY: help run up down clean upload test soak lint bench grade \
+.PHONY: help run demo up down clean upload invoke invalidate test soak lint format bench grade \
 	infra configure deploy destroy install
 
 # `exec`, so that a signal to make reaches Python and no shell stands between them.
 IN_VENV := exec .venv/bin/python -m
+# Each target installs what it needs and no more: the packages of requirements-<word>.txt, programs.
+INSTALL = @bash local/install.sh
+SERVERS = mariadb-server redis-server curl
 # Stopping things must work without .venv too.
 WITHOUT_VENV = exec $(shell [ -x .venv/bin/python ] && echo .venv/bin/python || echo python3) -m
 
 help: ## this list
 	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*##/\t/' | expand -t 10
 
-run: install ## install what is missing, start the servers, serve on PORT (8000); Ctrl-C ends it all
+run: ## install what is missing, start the servers, serve on PORT (8000); Ctrl-C ends it all
+	$(INSTALL) local $(SERVERS)
 	@$(IN_VENV) local run
 
-up: install ## only the servers, in the background; their settings in .local/env
+demo: ## half a minute: reads go on while Redis is killed and comes back, each answer checked
+	$(INSTALL) local $(SERVERS)
+	@$(IN_VENV) local demo
+
+up: ## only the servers, in the background; their settings in .local/env
+	$(INSTALL) local $(SERVERS)
 	@$(IN_VENV) local up
 
 down: ## stop everything of this folder; the data stays
@@ -24,41 +33,66 @@ down: ## stop everything of this folder; the data stays
 clean: ## down, then remove the servers' data and the tools' caches
 	@$(WITHOUT_VENV) local clean
 
-upload: install ## load the CSV file FILE into TABLE (heroes) through the S3 of make run or make up
+upload: ## load the CSV file FILE into TABLE (heroes) through the S3 of make run or make up
+	$(INSTALL) local
 	@$(IN_VENV) local upload
 
-test: install ## the tests, on servers of their own; ARGS go to pytest
+FUNCTION ?= storage
+invoke: ## run FUNCTION (storage, api_handler, ingest) on the event in the file EVENT, on the servers of make run or make up
+	$(INSTALL) local
+	@$(IN_VENV) local invoke
+
+invalidate: ## drop the cached rows of TABLE (heroes) with the KEYS 1,2,3, or all of them
+	$(INSTALL) local
+	@$(IN_VENV) local invalidate
+
+test: ## the tests, on servers of their own (10 minutes); ARGS go to pytest
+	$(INSTALL) dev $(SERVERS) openssl
 	@$(IN_VENV) pytest $(ARGS)
 
 MINUTES ?= 10
-soak: install ## requests and faults for MINUTES (10), then what was stale, lost or doubled
+soak: ## requests and faults for MINUTES (10), then what was stale, lost or doubled
+	$(INSTALL) dev $(SERVERS)
 	@$(IN_VENV) tests.history --minutes $(MINUTES)
 
-lint: install ## format, lint, types, the template
+lint: ## format, lint, types, the template
+	$(INSTALL) dev
 	@$(IN_VENV) ruff format --check .
 	@$(IN_VENV) ruff check .
 	@$(IN_VENV) mypy
 	@exec .venv/bin/python -c 'from cfnlint.runner import main; main()' infra/template.yaml
 
-bench: install ## measure against the raw drivers and the course's way; ARGS go to it
+format: ## rewrite the code in the house's format, and mend what ruff can mend
+	$(INSTALL) dev
+	@$(IN_VENV) ruff check --fix .
+	@$(IN_VENV) ruff format .
+
+bench: ## measure against the raw drivers and the course's way; ARGS go to it
+	$(INSTALL) dev $(SERVERS)
 	@$(IN_VENV) bench $(ARGS)
 	@$(IN_VENV) bench.load
 
-grade: install ## play the course grader against URL
+grade: ## play the course grader against URL
+	$(INSTALL) local
 	@$(IN_VENV) bench.grade $(URL) $(ARGS)
 
 STAGE ?= dev
-infra: install ## what STAGE (dev) stands on in the AWS account: infra/template.yaml, then the tables
+infra: ## what STAGE (dev) stands on in the AWS account: infra/template.yaml, then the tables
+	$(INSTALL) deploy
 	@$(IN_VENV) infra infra $(STAGE)
 
-configure: install ## write what make infra made into the files Chalice reads for STAGE (dev)
+configure: ## write what make infra made into the files Chalice reads for STAGE (dev)
+	$(INSTALL) deploy
 	@$(IN_VENV) infra configure $(STAGE)
 
-deploy: install ## API and functions of STAGE (dev), and what Chalice cannot set
+deploy: ## API and functions of STAGE (dev), and what Chalice cannot set
+	$(INSTALL) deploy
 	@$(IN_VENV) infra deploy $(STAGE)
 
-destroy: install ## delete all of STAGE (dev); asks first
+destroy: ## delete all of STAGE (dev); asks first
+	$(INSTALL) deploy
 	@$(IN_VENV) infra destroy $(STAGE)
 
+# All that any target needs.
 install:
-	@bash local/install.sh
+	$(INSTALL) dev $(SERVERS) openssl

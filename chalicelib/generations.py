@@ -156,8 +156,12 @@ class Generations:
     def use_server(self, table: Table, generation: Generation, server: str) -> None:
         """Raise the generation for the cells of `server`, from the next call on; where the
         database cannot do that now the next one tries again."""
-        news = "move to another server" if generation.server else "get a server"
-        log.warning("cells of %s %s: raising the generation", table.name, news)
+        if generation.server:
+            log.warning(
+                "%s: the cache moved to another server, its entries are dropped", table.name
+            )
+        else:
+            log.info("%s: the cache is used from now on", table.name)
         try:
             self._database.switch_on(table, generation.number, server)
         except DatabaseUnavailable as error:

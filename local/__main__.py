@@ -1,14 +1,25 @@
-"""`python -m local run|up|down|clean|upload`, the way the Makefile asks."""
+"""`python -m local run`, `up`, `down` and so on, the way the Makefile asks."""
 
 import signal
 import sys
 
+from local.demo import demo
+from local.invoke import invalidate, invoke
 from local.process import ServerError
 from local.run import run
 from local.services import clean, down, up
 from local.upload import upload
 
-COMMANDS = {"run": run, "up": up, "down": down, "clean": clean, "upload": upload}
+COMMANDS = {
+    "run": run,
+    "demo": demo,
+    "up": up,
+    "down": down,
+    "clean": clean,
+    "upload": upload,
+    "invoke": invoke,
+    "invalidate": invalidate,
+}
 
 
 def interrupt(*_: object) -> None:

@@ -1,6 +1,6 @@
-"""The process that function.py starts: `ingest` of app.py, called once for each line that comes in.
+"""The process that function.py starts: calls a function of app.py once for each line that comes in.
 
-An event is a line of JSON on standard input, its reply a line on standard output. What the app
+A call is a line of JSON on standard input, its reply a line on standard output. What the app
 prints goes to the log instead. When the input ends, so does the process, at once: nobody is there
 any more who would hear the reply.
 """
@@ -34,10 +34,13 @@ def read_lines(lines: "queue.SimpleQueue[str]") -> None:
     os._exit(0)
 
 
-def reply_to(event: Any) -> dict[str, Any]:
+def reply_to(call: Any) -> dict[str, Any]:
     """What the function returned, or why it failed; the whole traceback is in the log."""
     try:
-        return {"result": importlib.import_module("app").ingest(event, None)}
+        app = importlib.import_module("app")
+        # Chalice's name for the function behind the API, which is the app itself.
+        function = app.app if call["function"] == "api_handler" else getattr(app, call["function"])
+        return {"result": function(call["event"], None)}
     except Exception as error:
         log.exception("the function raised")
         return {"error": f"{type(error).__name__}: {error}"}

@@ -13,7 +13,7 @@ import sys
 import threading
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from urllib.parse import unquote_plus
 
 from local.app import environment_with
@@ -76,7 +76,8 @@ class Function:
             if self._ended.wait(pause):
                 break
             try:
-                return Outcome(key, version, attempt, self._warm_container().invoke(event))
+                summaries = self._warm_container().invoke("ingest", event) or []
+                return Outcome(key, version, attempt, summaries)
             except (InvocationFailed, OSError) as failure:
                 error = str(failure)
                 print(f"ingest     {key}: attempt {attempt} failed: {error}", flush=True)
@@ -87,39 +88,39 @@ class Function:
         if self._container is None or not self._container.serves(settings):
             if self._container is not None:
                 self._container.kill()
-            self._container = Container(settings, self._home / "function.log")
+            with (self._home / "function.log").open("ab") as log:
+                self._container = Container(settings, log)
         return self._container
 
 
 class Container:
-    """A process that has the app loaded and waits for events."""
+    """A process that has the app loaded and waits for events. It logs to `log`, an open file."""
 
-    def __init__(self, settings: Mapping[str, str], log: Path) -> None:
+    def __init__(self, settings: Mapping[str, str], log: IO[Any]) -> None:
         self._settings = dict(settings)
-        with log.open("ab") as output:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "local.container"],
-                env={**environment_with(settings), "PYTHONPATH": str(ROOT)},
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=output,
-            )
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "local.container"],
+            env={**environment_with(settings), "PYTHONPATH": str(ROOT)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+        )
 
     def serves(self, settings: Mapping[str, str]) -> bool:
         """Whether it lives and was started with these settings."""
         return self._process.poll() is None and self._settings == settings
 
-    def invoke(self, event: Event) -> list[dict[str, Any]]:
+    def invoke(self, function: str, event: object) -> Any:
         """What the function returns. Raises InvocationFailed; a hung process is killed first."""
-        answer = self._exchange(json.dumps(event).encode() + b"\n")
+        call = {"function": function, "event": event}
+        answer = self._exchange(json.dumps(call).encode() + b"\n")
         if not answer.endswith(b"\n"):
             code = self._process.wait()
-            raise InvocationFailed(f"its process ended with exit code {code}, see function.log")
+            raise InvocationFailed(f"its process ended with exit code {code}, see its log")
         reply = json.loads(answer)
         if "error" in reply:
             raise InvocationFailed(reply["error"])
-        result: list[dict[str, Any]] = reply["result"] or []
-        return result
+        return reply["result"]
 
     def kill(self) -> None:
         """End it whatever it does; return when it is gone."""

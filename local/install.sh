@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
-# Installs what is missing: the servers' programs, .venv, the pinned packages. Every make target
-# that needs them runs this first; with nothing missing it takes a few milliseconds.
+# Installs what is missing: programs of the system, .venv, the pinned Python packages. Every make
+# target runs this first with what it needs; with nothing missing it takes a few milliseconds.
+#
+#     local/install.sh deploy|local|dev [Debian package]...
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 PATH="$PATH:/usr/sbin:/usr/local/sbin:/usr/local/bin:/usr/libexec:/opt/homebrew/bin"
@@ -22,13 +24,21 @@ find_python() {
         "Install one, or name one: make run PYTHON=/path/to/python3"
 }
 
+is_installed() {
+    case "$1" in
+        mariadb-server) have_any mariadbd mysqld ;;
+        redis-server) have_any redis-server valkey-server ;;
+        *) have_any "$1" ;;
+    esac
+}
+
 missing_packages() {
-    have_any mariadbd mysqld || echo mariadb-server
-    have_any redis-server valkey-server || echo redis-server
-    have_any curl || echo curl
-    have_any openssl || echo openssl
-    packages_are_current || venv_works || "$1" -c 'import ensurepip, venv' 2>/dev/null ||
-        "$1" -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])'
+    local package python="$1"
+    for package in "${@:2}"; do
+        is_installed "$package" || echo "$package"
+    done
+    packages_are_current || venv_works || "$python" -c 'import ensurepip, venv' 2>/dev/null ||
+        "$python" -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])'
 }
 
 # A server that apt starts by itself is not wanted here: we run our own. Only for packages that this
@@ -75,28 +85,43 @@ install_packages() {
 
 venv_works() { .venv/bin/python -m pip --version >/dev/null 2>&1; }
 
-pinned() { cat requirements.txt requirements-dev.txt; }
+# Each file includes the one before it. So .venv/installed of a larger set begins with the lines of a
+# smaller one, and a larger set is never installed over again for a smaller one.
+pinned() {
+    case "$wanted" in
+        deploy) cksum requirements.txt requirements-deploy.txt ;;
+        local) cksum requirements.txt requirements-deploy.txt requirements-local.txt ;;
+        dev) cksum requirements.txt requirements-deploy.txt requirements-local.txt \
+            requirements-dev.txt ;;
+        *) fail "local/install.sh: expected deploy, local or dev, got '$wanted'" ;;
+    esac
+}
 
 install_python_packages() {
+    local file="requirements-$wanted.txt"
     if ! venv_works; then
         say "making .venv with $("$1" --version)"
         "$1" -m venv --clear .venv
     fi
-    say "Python packages into .venv (half a minute)"
-    .venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt ||
-        fail "pip could not install requirements-dev.txt: the reason is above"
-    pinned | cksum >.venv/installed
+    say "$file into .venv (up to a minute)"
+    rm -f .venv/installed
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check -r "$file" ||
+        fail "pip could not install $file: the reason is above"
+    printf '%s\n' "$pins" >.venv/installed
 }
 
 packages_are_current() {
-    .venv/bin/python -c '' 2>/dev/null && [ "$(cat .venv/installed 2>/dev/null)" = "$(pinned | cksum)" ]
+    .venv/bin/python -c '' 2>/dev/null &&
+        [[ "$(cat .venv/installed 2>/dev/null)" == "$pins"* ]]
 }
 
+wanted="${1:-}"
+pins="$(pinned)"
 if packages_are_current; then
     python=.venv/bin/python
 else
     python="$(find_python)"
 fi
 # shellcheck disable=SC2046  # a list of words
-install_packages $(missing_packages "$python")
+install_packages $(missing_packages "$python" "${@:2}")
 packages_are_current || install_python_packages "$python"

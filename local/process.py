@@ -88,11 +88,24 @@ class Server(ABC):
         deadline = time.monotonic() + self.start_timeout_seconds
         while not self._answers():
             if self.pid is None:
-                raise ServerError(f"{self.title} did not start. {self._last_words()}")
+                raise ServerError(f"{self.title} did not start. {self.last_words()}")
             if time.monotonic() > deadline:
                 self.kill()
-                raise ServerError(f"{self.title} ran but did not answer. {self._last_words()}")
+                raise ServerError(f"{self.title} ran but did not answer. {self.last_words()}")
             time.sleep(0.02)
+
+    def start_again(self) -> None:
+        """Start it on the port that it had, which its clients know. Raises ServerError where
+        another program has that port now."""
+        self._asked_port = self.port
+        self.start()
+
+    def last_words(self) -> str:
+        """The end of its log, or where it logs to."""
+        log = self.home / "log"
+        if not log.exists():
+            return "Its messages are above."
+        return "\n".join([f"{log} ends:", *log.read_text(errors="replace").splitlines()[-15:]])
 
     def stop(self, timeout_seconds: float = 30.0) -> None:
         """End it in order, by force after the timeout; return when it is gone."""
@@ -148,8 +161,11 @@ class Server(ABC):
         return dict(os.environ)
 
     def _output(self) -> AbstractContextManager[BinaryIO | None]:
-        """Where its messages go; None for where ours go."""
-        return (self.home / "log").open("wb")
+        """Where its messages go; None for where ours go. Those of its last life are kept."""
+        log = self.home / "log"
+        if log.exists():
+            log.replace(self.home / "log.before")
+        return log.open("wb")
 
     def _choose_port(self) -> int:
         if self._asked_port is not None:
@@ -183,12 +199,6 @@ class Server(ABC):
             )
         (self.home / "pid").write_text(str(self._process.pid))
         (self.home / "port").write_text(str(port))
-
-    def _last_words(self) -> str:
-        log = self.home / "log"
-        if not log.exists():
-            return "Its messages are above."
-        return "\n".join([f"{log} ends:", *log.read_text(errors="replace").splitlines()[-15:]])
 
     def _signal(self, number: signal.Signals) -> None:
         pid = self.pid

@@ -9,8 +9,10 @@ import subprocess
 
 from local.app import App
 from local.process import ServerError
-from local.s3 import S3
 from local.services import Services, home_folder, locked, say, stop
+from local.watch import Watch
+
+POLL_SECONDS = 0.5
 
 NEWCOMER = '{"hero": "Newcomer", "power": "patience", "name": "You", "xp": 1, "color": "green"}'
 TRY_IT = f"""
@@ -50,7 +52,7 @@ def serve(services: Services) -> int:
         app = App(services.app.home, asked_port())
         services.up(app)
         print(words_for(services, app), flush=True)
-        return wait_for(app, services.s3, parent)
+        return wait_for(app, services, parent)
     except KeyboardInterrupt:
         return 0
     finally:
@@ -69,18 +71,16 @@ def words_for(services: Services, app: App) -> str:
     return TRY_IT.replace("URL", app.url).replace("UPLOADS", uploads).replace("ENV", env)
 
 
-def wait_for(app: App, s3: S3, parent: int) -> int:
-    """Until the app or S3 ends, which they should not, or `parent`, the `make` around us, does:
-    KeyboardInterrupt. Meanwhile says what becomes of uploads."""
-    outcomes = s3.outcomes()
+def wait_for(app: App, services: Services, parent: int) -> int:
+    """Until the app ends, which it should not, or `parent`, the `make` around us, does:
+    KeyboardInterrupt. Meanwhile says what becomes of uploads, and starts servers that died again.
+    Raises ServerError where that does not help."""
+    watch = Watch(services)
     while os.getppid() == parent:
-        for outcome in iter(lambda: next(outcomes), None):
-            say("ingest", outcome.in_words())
-        if s3.pid is None:
-            say(s3.title, f"ended by itself, and the uploaded files with it: see {s3.home / 'log'}")
-            return 1
+        watch.tell_outcomes()
+        watch.mend()
         try:
-            code = app.wait(1.0)
+            code = app.wait(POLL_SECONDS)
         except subprocess.TimeoutExpired:
             continue
         say("app", f"ended by itself with exit code {code}")

@@ -114,7 +114,7 @@ class S3(Server):
         for outcome in outcomes:
             if outcome is None:
                 if self.pid is None:
-                    raise ServerError(f"{self.title} ended meanwhile. {self._last_words()}")
+                    raise ServerError(f"{self.title} ended meanwhile. {self.last_words()}")
                 time.sleep(0.02)
             elif outcome.version == version:
                 return outcome

@@ -125,7 +125,7 @@ class MariaDB(Server):
                 self._make_data_command(unfinished), self._environment(), log.fileno()
             )
         if not succeeded:
-            raise ServerError(f"{self.title} could not make its data folder. {self._last_words()}")
+            raise ServerError(f"{self.title} could not make its data folder. {self.last_words()}")
         unfinished.rename(data)
 
     def _make_data_command(self, data: Path) -> list[str]:

@@ -10,7 +10,7 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from local.app import App
@@ -44,6 +44,8 @@ class Services:
         self.env = home / "env"
         self.s3 = S3(home / "s3", self.env)
         self.app = App(home / "app")
+        # Of the last `make invoke` or `make invalidate`.
+        self.invoke_log = home / "invoke.log"
         # There while the servers run because of `make up`: `make run` then leaves them running.
         self.kept = home / "kept"
         # Locked by `make run` as long as it lives; holds its process id.
@@ -58,21 +60,29 @@ class Services:
 
     def up(self, app: App | None = None) -> None:
         """From any state: all answer, tables are there, empty ones seeded, settings written. The
-        app, if there is one, starts on them at the same time."""
+        app, if there is one, serves on them: never before the seed rows, which replace rows."""
         with locked(self.lock):
             if not any(server.pid for server in self.servers):
                 self.kept.unlink(missing_ok=True)
             waits = [begin(server) for server in reversed(self.servers)]
             self.write_settings()
-            if app is not None:
-                app.settings = self.settings()
-                app.begin()
-            for wait in reversed(waits):
-                wait()
+            wait_for_s3, wait_for_redis, wait_for_mariadb = waits
+            wait_for_mariadb()
             self.mariadb.apply_schema()
-            fill_empty_tables(self.mariadb, self.s3)
+            empty = empty_tables(self.mariadb)
+            if app is not None and not empty:
+                self.begin_app(app)  # while S3, which starts slowly, still does
+            wait_for_redis()
+            wait_for_s3()
+            upload_seeds(self.s3, empty)
         if app is not None:
+            self.begin_app(app)
             app.wait_until_it_answers()
+
+    def begin_app(self, app: App) -> None:
+        """Start it on these servers, unless it runs."""
+        app.settings = self.settings()
+        app.begin()
 
     def settings(self) -> dict[str, str]:
         """What leads the app to the servers."""
@@ -114,7 +124,7 @@ class Services:
         """Delete what these commands made, and nothing else that may be in the home folder."""
         for server in (*self.servers, self.app):
             shutil.rmtree(server.home, ignore_errors=True)
-        for path in (self.env, self.kept, self.run_lock, self.lock):
+        for path in (self.env, self.kept, self.invoke_log, self.run_lock, self.lock):
             path.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             self.home.rmdir()
@@ -155,13 +165,17 @@ def stop(*servers: Server) -> None:
             say(server.title, "stopped")
 
 
-def fill_empty_tables(database: MariaDB, s3: S3) -> None:
-    """Upload seed/<table>.csv for each of the seeded tables that has no row, and wait for its rows.
-    Raises ServerError when they do not come."""
-    empty = [name for name in SEEDED_TABLES if not database.query(f"SELECT 1 FROM {name} LIMIT 1")]
+def empty_tables(database: MariaDB) -> list[str]:
+    """Those of the seeded tables that have no row."""
+    return [name for name in SEEDED_TABLES if not database.query(f"SELECT 1 FROM {name} LIMIT 1")]
+
+
+def upload_seeds(s3: S3, tables: Sequence[str]) -> None:
+    """Upload seed/<table>.csv for each, and wait for its rows. Raises ServerError when they do not
+    come."""
     outcomes = s3.outcomes()
-    versions = [s3.upload(ROOT / "seed" / f"{name}.csv", name) for name in empty]
-    for table, version in zip(empty, versions):
+    versions = [s3.upload(ROOT / "seed" / f"{name}.csv", name) for name in tables]
+    for table, version in zip(tables, versions):
         outcome = s3.outcome_of(version, outcomes)
         if [summary["status"] for summary in outcome.summaries] != ["loaded"]:
             raise ServerError(f"no seed rows for {table}: {outcome.in_words()}")

@@ -1,8 +1,12 @@
 """`make upload FILE=heroes.csv [TABLE=heroes]`: a file into the bucket, then what became of it."""
 
+import csv
+import itertools
+import json
 import os
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 from chalicelib.tables import TABLES
@@ -10,6 +14,10 @@ from local.outcome import Outcome
 from local.process import ServerError
 from local.s3 import BUCKET, S3, key_for
 from local.services import Services, home_folder, say
+
+SHOWN_REJECTED = 10
+LONGEST_ORIGINAL = 1 << 26
+"""Characters: more than a row in the report can have, and a csv module reads by itself."""
 
 
 def upload() -> int:
@@ -22,7 +30,7 @@ def upload() -> int:
         version = s3.upload(path, table, progress.add)
     say("uploaded", f"s3://{BUCKET}/{key_for(path, table)}")
     outcome = s3.outcome_of(version, outcomes)
-    for subject, text in told(outcome):
+    for subject, text in told(outcome, s3):
         say(subject, text)
     return 0 if succeeded(outcome) else 1
 
@@ -72,19 +80,34 @@ def succeeded(outcome: Outcome) -> bool:
     return [summary["status"] for summary in outcome.summaries] == ["loaded"]
 
 
-def told(outcome: Outcome) -> list[tuple[str, str]]:
+def told(outcome: Outcome, s3: S3) -> Iterator[tuple[str, str]]:
     """Subject and text of each line about it."""
     if not outcome.summaries:
-        return [("ingest", outcome.in_words())]
+        yield "ingest", outcome.in_words()
+        return
     [summary] = outcome.summaries
     rows, seconds = summary["rows"], summary["seconds"]
-    lines = [
-        (summary["status"], summary["reason"] or f"into {summary['table']}"),
-        ("rows", f"{rows:,} in {seconds:.2f} s ({rows / max(seconds, 0.001):,.0f}/s)"),
-        ("refused", f"{summary['refused']:,}"),
-    ]
-    where = [("see", f"s3://{BUCKET}/{summary['rejected']}")] if summary["rejected"] else []
-    return lines + where
+    yield summary["status"], summary["reason"] or f"into {summary['table']}"
+    yield "rows", f"{rows:,} in {seconds:.2f} s ({rows / max(seconds, 0.001):,.0f}/s)"
+    for row in summary.get("first_rows", ()):
+        yield "stored", json.dumps(row, ensure_ascii=False)
+    yield "refused", f"{summary['refused']:,}"
+    if summary["rejected"]:
+        for line, column, reason in first_rejected(s3, summary["rejected"]):
+            yield "", f"line {line}, {column}: {reason}" if column else f"line {line}: {reason}"
+        if summary["refused"] > SHOWN_REJECTED:
+            yield "", f"and {summary['refused'] - SHOWN_REJECTED:,} more"
+        yield "see", f"s3://{BUCKET}/{summary['rejected']}"
+
+
+def first_rejected(s3: S3, key: str) -> Iterator[list[str]]:
+    """Line, column and reason of the first rejected rows in the report under `key`."""
+    csv.field_size_limit(LONGEST_ORIGINAL)
+    body = s3.client().get_object(Bucket=BUCKET, Key=key)["Body"]
+    lines = (line.decode() for line in body.iter_lines(keepends=True))
+    for row in itertools.islice(csv.reader(lines), 1, SHOWN_REJECTED + 1):
+        yield row[:3]
+    body.close()
 
 
 class Progress:

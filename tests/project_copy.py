@@ -10,10 +10,12 @@ from pathlib import Path
 from local.process import ROOT, has_ended
 from local.services import Services
 
-PARTS = (".chalice", "Makefile", "app.py", "chalicelib", "local", "seed")
+PARTS = (".chalice", "Makefile", "app.py", "chalicelib", "events", "local", "seed")
 LAST_WORDS = "Any S3 client"
 """In the last line of what it says when it serves."""
-OURS = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "PORT", "FILE", "TABLE", "HEROCACHE_HOME")
+OURS = {"MAKEFLAGS", "MAKELEVEL", "MFLAGS", "HEROCACHE_HOME"} | {
+    *("PORT", "FILE", "TABLE", "FUNCTION", "EVENT", "KEYS")
+}
 
 
 def clean_environment(**settings: str) -> dict[str, str]:
@@ -49,11 +51,11 @@ def copy_project(copy: Path) -> Path:
 class MakeRun:
     """A `make run` in a terminal of its own, up to where it says that it serves."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, **settings: str) -> None:
         self.process = subprocess.Popen(
             ["make", "run"],
             cwd=folder,
-            env=clean_environment(),
+            env=clean_environment(**settings),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

@@ -97,3 +97,20 @@ def test_a_generation_that_another_thread_forgot_leaves_no_hint(
     known.leave_hint(HEROES)
 
     assert witness.redis.keys("*:generation") == []
+
+
+def test_the_first_use_of_a_cache_is_no_warning_and_its_move_is_one(
+    configure: Configure,
+    service: InProcess,
+    witness: Witness,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    witness.query("UPDATE cache_generation SET server = ''")
+    ids = service.write(heroes(1)).ids
+    assert len(service.read(ids).rows) == 1
+    assert [entry for entry in caplog.records if entry.levelname == "WARNING"] == []
+    witness.query("UPDATE cache_generation SET server = 'another' WHERE table_name = 'heroes'")
+    configure()  # forgets the server that it knew
+    service.read(ids)
+    [moved] = [entry for entry in caplog.records if entry.levelname == "WARNING"]
+    assert "heroes: the cache moved to another server" in moved.getMessage()

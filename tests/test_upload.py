@@ -6,7 +6,6 @@ import json
 import os
 import pty
 import re
-import signal
 import subprocess
 import threading
 from collections.abc import Iterator, Sequence
@@ -18,7 +17,9 @@ import pytest
 
 from local import upload
 from local.function import read_settings
+from local.outcome import Outcome
 from local.process import ROOT, ServerError
+from local.s3 import S3
 from local.services import Services
 from tests.client import OverHttp
 from tests.project_copy import MakeRun, clean_environment, copy_project, make
@@ -140,10 +141,40 @@ def test_make_upload_says_where_refused_rows_lie(
     assert uploaded.returncode == 0, uploaded.stdout
     assert "rows       29 in" in uploaded.stdout
     assert "refused    1\n" in uploaded.stdout
+    assert re.search(
+        r"^ {11}line 11, xp: expected an integer, got 'ten'$", uploaded.stdout, re.MULTILINE
+    )
+    assert " more" not in uploaded.stdout
     [place] = re.findall(r"^see        s3://herocache/(.*)$", uploaded.stdout, re.MULTILINE)
     refused = s3_client.get_object(Bucket="herocache", Key=place)["Body"].read().decode()
     assert "ten" in refused
     assert service.read([708, 709, 710]).rows == [rows[8], rows[10]]
+
+
+def test_make_upload_shows_the_first_ten_rejected_rows_with_their_reasons(
+    run: MakeRun, folder: Path, tmp_path: Path
+) -> None:
+    rows = [hero_row(id) for id in range(800, 950)]
+    for i in range(0, 130, 10):
+        rows[i] = hero_row(800 + i, xp="many", hero="é" * 140_000)
+    path = write_csv(tmp_path / "thirteen bad.csv", rows)
+    uploaded = make(folder, "upload", FILE=str(path))
+    lines = re.findall(r"^ {11}(line (\d+)[,:] .*)$", uploaded.stdout, re.MULTILINE)
+    assert len(lines) == upload.SHOWN_REJECTED == 10, uploaded.stdout
+    assert [int(line) for _, line in lines] == sorted(int(line) for _, line in lines)
+    assert re.search(r"^ {11}and 3 more$", uploaded.stdout, re.MULTILINE)
+
+
+def test_make_upload_shows_the_rows_that_the_summary_calls_the_first() -> None:
+    summary = {
+        **{"key": "incoming/a.csv", "status": "loaded", "reason": "", "table": "heroes"},
+        **{"rows": 9, "seconds": 1, "refused": 0, "rejected": ""},
+        "first_rows": [{"id": 1, "hero": "Ünï"}, {"id": 2, "hero": "B"}],
+    }
+    outcome = Outcome("incoming/a.csv", "v", 1, [summary])
+    said = list(upload.told(outcome, S3(Path("nowhere"), Path("nowhere"))))
+    shown = [text for subject, text in said if subject == "stored"]
+    assert shown == ['{"id": 1, "hero": "Ünï"}', '{"id": 2, "hero": "B"}']
 
 
 def test_make_upload_shows_what_the_summary_in_the_bucket_says(
@@ -236,18 +267,9 @@ def test_make_upload_without_servers_fails_in_words(tmp_path: Path) -> None:
     assert "herocache: nothing is running here to upload to" in refused.stdout
 
 
-def test_make_run_ends_when_s3_crashes_and_says_so(folder: Path, run: MakeRun) -> None:
-    """The last one to use `run`, which ends here."""
-    pid = run.services.s3.pid
-    assert pid is not None
-    os.kill(pid, signal.SIGKILL)
-    assert "S3         ended by itself, and the uploaded files with it" in run.rest()
-    assert run.process.returncode != 0
-    assert run.leftovers() == []
-
-
 def test_seed_rows_are_uploaded_for_empty_tables_only(folder: Path) -> None:
     services = Services(folder / ".local")
+    make(folder, "down")
     make(folder, "up")
     services.mariadb.query("DELETE FROM employees")
     services.mariadb.query("DELETE FROM heroes WHERE id > 1")
