@@ -22,7 +22,7 @@ def rows() -> Response:
     return handlers.post(request())
 
 
-@app.route("/health", methods=["GET"])
+@app.route("/health", methods=["GET", "HEAD"])
 def health() -> Response:
     return handlers.health(request())
 
@@ -42,3 +42,9 @@ def storage(event: Any, context: object) -> dict[str, Any]:
 )
 def ingest(event: S3Event) -> list[dict[str, Any]]:
     return handlers.ingest(event.to_dict())
+
+
+if "AWS_CHALICE_CLI_MODE" in os.environ:  # set by the command `chalice`, never on Lambda
+    from local import chalice_local
+
+    chalice_local.install()

@@ -44,7 +44,8 @@ def test_every_route_that_works_asks_who_calls_and_shallow_health_does_not(
 ) -> None:
     routes = security(auth)
 
-    assert routes == {**dict.fromkeys(GUARDED, asked), ("/health", "get"): []}
+    health = {("/health", "get"): [], ("/health", "head"): []}
+    assert routes == {**dict.fromkeys(GUARDED, asked), **health}
 
 
 def test_an_unknown_way_is_refused_when_the_stage_is_deployed() -> None:
