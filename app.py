@@ -51,3 +51,9 @@ def storage(event: Any, context: object) -> dict[str, Any]:
 )
 def ingest(event: S3Event) -> list[dict[str, Any]]:
     return handlers.ingest(event.to_dict())
+
+
+if "AWS_CHALICE_CLI_MODE" in os.environ:  # set by the command `chalice`, never on Lambda
+    from local import chalice_local
+
+    chalice_local.install()

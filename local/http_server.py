@@ -1,0 +1,194 @@
+"""What the server of `chalice local` lacks: speed on a kept connection, room for many clients, the
+edges of HTTP, and the one error shape.
+
+`chalice_local` puts these parts in the place of Chalice's.
+"""
+
+import base64
+import contextlib
+import json
+import logging
+import socket
+import sys
+import time
+from collections.abc import Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from io import BufferedReader
+from typing import Any, cast
+
+import chalice.local
+from chalice.app import Chalice
+from chalice.config import Config
+
+from chalicelib import wire
+from chalicelib.errors import HerocacheError
+from chalicelib.tables import shown
+from local.http_body import PIECE_BYTES, HttpError, declared_length, read_body
+
+BACKLOG = 128
+QUIET_SECONDS = 20.0
+"""A client may be silent for so long: between two requests, and in the middle of one."""
+BODY_SECONDS = 60.0
+DRAIN_SECONDS = 2.0
+DRAIN_BYTES = 64_000_000
+Headers = Mapping[str, str | list[str]]
+_JSON: Headers = {"Content-Type": "application/json"}
+# Errors that Python's server finds before there is a request.
+_MALFORMED = {
+    400: ("BadRequest", "the request line: expected METHOD /path HTTP/1.1"),
+    414: ("UriTooLong", "the request line: at most 65536 bytes; send POST / with a body"),
+    431: ("HeadersTooLarge", "headers: at most 99, each of at most 65536 bytes; send fewer"),
+    505: ("HttpVersionNotSupported", "the request line: send HTTP/1.1 or HTTP/1.0"),
+}
+
+log = logging.getLogger("herocache.requests")
+
+
+class Handler(BaseHTTPRequestHandler):
+    """The requests of one connection, one after the other, from HTTP to Chalice's LocalGateway."""
+
+    protocol_version = "HTTP/1.1"
+
+    # Else the second packet of an answer waits for the client's delayed acknowledgement: 40 ms.
+    disable_nagle_algorithm = True
+    wbufsize = 65_536  # an answer up to this size is one packet for the client, or few
+    timeout = QUIET_SECONDS
+    default_request_version = "HTTP/1.0"  # a malformed line is answered with a status too
+    server_version = "herocache"
+    sys_version = ""
+
+    def __init__(
+        self,
+        request: Any,
+        client_address: tuple[str, int],
+        server: Any,
+        app_object: Chalice,
+        config: Config,
+    ) -> None:
+        self._gateway = chalice.local.LocalGateway(app_object, config)
+        self._routes = chalice.local.RouteMatcher(list(app_object.routes))
+        super().__init__(request, client_address, server)
+
+    def _answer(self) -> None:
+        try:
+            body = self._body()
+        except HerocacheError as error:
+            self._refuse_and_close(error)
+        else:
+            if self._is_a_path():
+                self._pass_on(body)
+            else:
+                known = ", ".join(self._routes.route_urls)
+                message = f"{shown(self.path)}: there is no such path; there are {known}"
+                self._refuse(HttpError(404, "NotFound", message))
+
+    def __getattr__(self, name: str) -> Any:
+        """Python's server looks for `do_GET`, `do_POST` and so on. Every method is answered in the
+        same way: the app knows which ones a path takes."""
+        if name.startswith("do_"):
+            return self._answer
+        raise AttributeError(name)
+
+    def _body(self) -> bytes:
+        try:
+            stream = cast(BufferedReader, self.rfile)
+            return read_body(stream, declared_length(self.headers), BODY_SECONDS)
+        except TimeoutError as error:
+            message = "body: it did not come in time; send it without a pause"
+            raise HttpError(408, "RequestTimeout", message) from error
+
+    def _is_a_path(self) -> bool:
+        try:
+            self._routes.match_route(self.path)
+        except ValueError:
+            return False
+        return True
+
+    def _pass_on(self, body: bytes) -> None:
+        response = self._gateway.handle_request(
+            method=self.command, path=self.path, headers=dict(self.headers), body=body or None
+        )
+        content = response["body"] or ""
+        if response.get("isBase64Encoded"):
+            content = base64.b64decode(content)
+        headers = {**response["headers"], **response["multiValueHeaders"]}
+        self._send(response["statusCode"], headers, content)
+
+    def _refuse(self, error: HerocacheError, **headers: str) -> None:
+        reply = wire.reply_error(error)
+        # The app logs a line for each request that it sees; this one it does not see.
+        log.info("%s %s: %s", reply.status, json.dumps(self.requestline[:200]), error)
+        self._send(reply.status, headers, reply.text)
+
+    def _refuse_and_close(self, error: HerocacheError) -> None:
+        """For a request of which something is left unread. To close with bytes unread would reset
+        the connection, and a client that still sends would never see the answer."""
+        self._refuse(error, Connection="close")
+        with contextlib.suppress(OSError):
+            self.connection.shutdown(socket.SHUT_WR)
+            self._drain()
+
+    def _drain(self) -> None:
+        deadline, left = time.monotonic() + DRAIN_SECONDS, DRAIN_BYTES
+        self.connection.settimeout(DRAIN_SECONDS)
+        while left > 0 and time.monotonic() < deadline:
+            read = len(self.connection.recv(PIECE_BYTES))
+            if not read:
+                return
+            left -= read
+
+    def _send(self, status: int, headers: Headers, content: str | bytes) -> None:
+        encoded = content.encode() if isinstance(content, str) else content
+        self.send_response(status)
+        for name, value in {**_JSON, **headers}.items():
+            for each in value if isinstance(value, list) else [value]:
+                self.send_header(name, each)
+        if status != 204:
+            self.send_header("Content-Length", str(len(encoded)))
+        self.end_headers()
+        if self.command != "HEAD" and status != 204:
+            self.wfile.write(encoded)
+        self.wfile.flush()
+
+    def handle_expect_100(self) -> bool:
+        """Before a client sends a large body: tell it to, or why not."""
+        try:
+            declared_length(self.headers)
+        except HerocacheError as error:
+            self._refuse_and_close(error)
+            return False
+        super().handle_expect_100()
+        self.wfile.flush()
+        return True
+
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        """What Python's server says of a request that it cannot read, in our shape."""
+        kind, words = _MALFORMED[code]
+        self._refuse_and_close(HttpError(code, kind, words))
+
+    def log_request(self, code: object = "-", size: object = "-") -> None:
+        """Each request has a line already: the app's, or that of `_refuse`."""
+
+    def log_error(self, format: str, *args: object) -> None:
+        """A kept connection was idle for too long and is closed: nothing to tell."""
+
+
+class Listener(ThreadingHTTPServer):
+    """A thread for each connection."""
+
+    # More clients than this that connect at the same moment are reset, or wait for a second.
+    request_queue_size = BACKLOG
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """No traceback for a client that went away."""
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
+
+
+class DevServer(chalice.local.LocalDevServer):
+    """Chalice's, with the parts above."""
+
+    def __init__(self, app_object: Chalice, config: Config, host: str, port: int) -> None:
+        log.setLevel(logging.INFO)
+        handler: Any = Handler  # declared to be Chalice's own
+        super().__init__(app_object, config, host, port, handler_cls=handler, server_cls=Listener)
