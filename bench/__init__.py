@@ -8,6 +8,8 @@
     template.py        the manner of the course template, in two forms
     lineup.py          who is timed against whom
     measure.py         the interleaved run that times them
+    http.py            the same over HTTP: one kept connection, and many threads
+    headers.py         what the headers of a read cost
     round_trips.py     round trips of each flow, counted on the wire
     cold_start.py      import times and connection round trips of a fresh process
     load.py            files loaded, against the database's own client (python -m bench.load)

@@ -1,5 +1,6 @@
 """The grader passes the real service and fails a wrong one; the delay proxy costs only time."""
 
+import itertools
 import json
 import random
 import re
@@ -21,6 +22,8 @@ import pytest
 from bench.caching import hits_compared
 from bench.delay_proxy import delayed
 from bench.flows import FLOWS
+from bench.http import crowd, crowds_table
+from bench.measure import Seeded
 from bench.service import Answer, Wrong, with_scheme
 from local.app import App
 from local.process import PORTS, port_is_free
@@ -534,6 +537,46 @@ def test_the_benchmark_measures_every_flow_on_servers_of_its_own(quick_bench: Do
     for target in ("full hit, N = 100", "insert heroes, N = 100", "uncached read, N = 100"):
         assert re.search(rf"^{target}, .* (PASS|FAIL) ", measured, re.MULTILINE)
     assert re.search(r"^full hit: round trips, Redis +1 .* PASS$", measured, re.MULTILINE)
+
+
+def test_the_benchmark_measures_http(quick_bench: Done) -> None:
+    measured = quick_bench.stdout.decode()
+
+    for flow in ("full hit", "uncached read"):
+        assert re.search(rf"^{flow} +100 +[\d.]+ +[\d.]+ +[\d.]+ +\d+$", measured, re.MULTILINE)
+    for target in ("HTTP, kept connection, N = 100, cached / uncached", "HTTP, 64 threads:"):
+        assert re.search(rf"^{target}.* <= (0|0.56) +(PASS|FAIL)", measured, re.MULTILINE)
+    assert re.search(r"^64 +\d+ +[\d.]+ +[\d.]+ +[\d.]+ +(none|\d+ \w+)", measured, re.MULTILINE)
+
+
+def test_the_benchmark_says_what_it_is_at(quick_bench: Done) -> None:
+    said = re.findall(r"^ *\d+ s  (.+)$", quick_bench.stderr.decode(), re.MULTILINE)
+
+    for flow in FLOWS:
+        assert f"near: {flow.name}, N = 100" in said
+    tells = "a read carries no Server-Timing: not measured" not in said
+    has_row = b"\nfull hit, N = 100, with Cache-Status and Server-Timing" in quick_bench.stdout
+    assert has_row is tells
+
+
+def test_a_crowd_counts_connections_that_break_and_goes_on() -> None:
+    """Every second one is closed without an answer."""
+    asked = itertools.count()
+
+    def answer(_: Asked) -> Reply:
+        if next(asked) % 2:
+            raise ConnectionAbortedError
+        return Reply({"statusCode": 200, "body": []})
+
+    with serving(answer) as url:
+        met = crowd(int(url.rstrip("/").rpartition(":")[2]), SEEDED, 4, 0.1)
+
+    assert met.failed["RemoteDisconnected"] == met.failed.total() > 2
+    assert len(met.times) > 2
+    assert "RemoteDisconnected" in crowds_table([met])
+
+
+SEEDED = Seeded({i: {"id": i} for i in range(200)}, [])
 
 
 @contextmanager
