@@ -14,12 +14,15 @@ from bench import report
 from bench.cluster import cluster
 from bench.cold_start import connection_talks, import_seconds, third_party_packages
 from bench.contenders import Contender, Environment
-from bench.flows import FLOWS, HIT, MISS
+from bench.flows import FLOWS, HIT, MISS, Flow
+from bench.headers import time_headers
+from bench.http import CROWDS, Crowd, crowd, crowds_table, local_app, time_kept
 from bench.lineup import clustered, contending
-from bench.measure import Limits, Seeded, measure
+from bench.measure import Limits, Samples, Seeded, measure
 from bench.round_trips import BATCH, count_trips
 from bench.servers import copy, far_away, ping, seed, servers, setting
-from bench.targets import targets_table
+from bench.targets import Measured, targets_table
+from bench.text import say
 from local.servers import MariaDB
 
 NETWORK_SECONDS = 0.001
@@ -27,7 +30,8 @@ NETWORK_SECONDS = 0.001
 
 @dataclass(frozen=True)
 class Plan:
-    """`near` directly, `far` behind the network; `import_rounds` fresh processes of each kind;
+    """`near` directly, `far` behind the network; `headers` for a small difference; each crowd for
+    `crowd_seconds`; `import_rounds` fresh processes of each kind;
     a call's round trips are those of most of `trip_rounds`, a cold process's of `cold_rounds`."""
 
     seeded_rows: int
@@ -36,6 +40,8 @@ class Plan:
     far_sizes: Sequence[int]
     far: Limits
     has_far_template: bool
+    headers: Limits
+    crowd_seconds: float
     trip_rounds: int
     cold_rounds: int
     import_rounds: int
@@ -48,6 +54,8 @@ FULL = Plan(
     far_sizes=(1, 100),
     far=Limits(seconds=3, max_rounds=100, max_written_rows=5_000, min_rounds=25),
     has_far_template=True,
+    headers=Limits(seconds=10, max_rounds=5_000, max_written_rows=0, min_rounds=500),
+    crowd_seconds=5,
     trip_rounds=5,
     cold_rounds=5,
     import_rounds=15,
@@ -59,6 +67,8 @@ QUICK = Plan(
     far_sizes=(100,),
     far=Limits(seconds=0.2, max_rounds=5, max_written_rows=500, min_rounds=3),
     has_far_template=False,
+    headers=Limits(seconds=0.2, max_rounds=50, max_written_rows=0, min_rounds=5),
+    crowd_seconds=0.5,
     trip_rounds=3,
     cold_rounds=1,
     import_rounds=2,
@@ -74,6 +84,7 @@ def main() -> None:
         if isinstance(handler, logging.StreamHandler):
             handler.setStream(sys.stderr)
     started = time.perf_counter()
+    say("starting servers")
     with servers() as (home, database, cache):
         environment = {**database.environment(), **cache.environment()}
         seeded = seed(database, plan.seeded_rows)
@@ -81,19 +92,24 @@ def main() -> None:
         near = measure_near(plan, environment, seeded)
         far = measure_far(plan, environment, seeded)
         measure_cluster(plan, environment, seeded, database, home)
+        over_http, crowds = measure_http(plan, environment, seeded, home)
+        headers = measure_headers(plan, environment, seeded)
+        say("counting round trips")
         counts = count_trips(environment, seeded, plan.trip_rounds)
         show(report.trips_table(counts))
+        say("processes that start cold")
         talks = connection_talks(environment, plan.cold_rounds)
         show(report.talks_table(talks))
         imports = import_seconds(plan.import_rounds)
         show(report.imports_table(imports, third_party_packages()))
-        show(targets_table(near, far, imports, counts, talks))
+        measured = Measured(near, far, over_http, crowds, headers, imports, counts, talks)
+        show(targets_table(measured))
     show(f"The run took {time.perf_counter() - started:.0f} s.")
 
 
 def measure_near(plan: Plan, environment: Environment, seeded: Seeded) -> report.Cells:
     with contending(environment, seeded) as contenders:
-        cells = _measured(contenders, plan.near_sizes, seeded, plan.near)
+        cells = _measured("near", contenders, plan.near_sizes, seeded, plan.near)
     show("Medians in ms, servers on this machine", report.flows_table(cells))
     return cells
 
@@ -101,7 +117,7 @@ def measure_near(plan: Plan, environment: Environment, seeded: Seeded) -> report
 def measure_far(plan: Plan, environment: Environment, seeded: Seeded) -> report.Cells:
     with far_away(environment, NETWORK_SECONDS) as far:
         with contending(far, seeded, plan.has_far_template) as contenders:
-            cells = _measured(contenders, plan.far_sizes, seeded, plan.far)
+            cells = _measured("far", contenders, plan.far_sizes, seeded, plan.far)
         pings = f"a PING takes {ping(far):.2f} ms, without it {ping(environment):.2f}"
     network = f"{NETWORK_SECONDS * 1000:g} ms of network added to both servers"
     show(f"Medians in ms, {network} ({pings})", report.flows_table(cells))
@@ -111,13 +127,11 @@ def measure_far(plan: Plan, environment: Environment, seeded: Seeded) -> report.
 def measure_cluster(
     plan: Plan, environment: Environment, seeded: Seeded, database: MariaDB, home: Path
 ) -> None:
+    say("starting a cluster")
     with cluster(home) as masters:
         own = {**copy(database, "clustered"), **masters}
         with clustered(environment, own, seeded) as contenders:
-            cells = {
-                (flow, BATCH): measure(flow, BATCH, contenders, seeded, plan.near)
-                for flow in (HIT, MISS)
-            }
+            cells = _measured("cluster", contenders, [BATCH], seeded, plan.near, [HIT, MISS])
     clients = (
         "raw x3 is redis-py's RedisCluster: mget_nonatomic, with our 16 hash tags or plain keys"
     )
@@ -125,12 +139,48 @@ def measure_cluster(
     show(f"{title} ({clients})", report.flows_table(cells, report.AGAINST_CLUSTER))
 
 
+def measure_http(
+    plan: Plan, environment: Environment, seeded: Seeded, home: Path
+) -> tuple[report.Cells, Sequence[Crowd]]:
+    say("HTTP: starting chalice local")
+    with local_app(environment, home) as port:
+        say("HTTP: one kept connection")
+        cells = time_kept(environment, port, seeded, plan.near)
+        crowds = []
+        for threads in CROWDS:
+            say(f"HTTP: {threads} threads")
+            crowds.append(crowd(port, seeded, threads, plan.crowd_seconds))
+    title = "Medians in ms over HTTP: chalice local and one kept connection; ours: without HTTP"
+    show(title, report.flows_table(cells, report.AGAINST_HTTP))
+    title = (
+        f"chalice local with threads that open a connection for each cached read of {BATCH} rows"
+    )
+    show(title, crowds_table(crowds))
+    return cells, crowds
+
+
+def measure_headers(plan: Plan, environment: Environment, seeded: Seeded) -> Samples:
+    say("headers of a cached read")
+    samples = time_headers(environment, seeded, plan.headers)
+    if not samples:
+        say("a read carries no Server-Timing: not measured")
+    return samples
+
+
 def _measured(
-    contenders: Sequence[Contender], sizes: Sequence[int], seeded: Seeded, limits: Limits
+    where: str,
+    contenders: Sequence[Contender],
+    sizes: Sequence[int],
+    seeded: Seeded,
+    limits: Limits,
+    flows: Sequence[Flow] = FLOWS,
 ) -> report.Cells:
-    return {
-        (flow, n): measure(flow, n, contenders, seeded, limits) for flow in FLOWS for n in sizes
-    }
+    cells = {}
+    for flow in flows:
+        for n in sizes:
+            say(f"{where}: {flow.name}, N = {n}")
+            cells[flow, n] = measure(flow, n, contenders, seeded, limits)
+    return cells
 
 
 def show(*texts: str) -> None:

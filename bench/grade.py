@@ -1,110 +1,121 @@
-"""`python -m bench.grade URL`: plays the course grader against a service, local or deployed.
+"""`make grade URL=…`: plays the course's graders against a service, local or deployed.
 
-It writes random heroes of its own, reads them by id (version 1 of the course) and by xp (version
-2), with and without the cache, checks every answer and times the flows. Prints PASS or FAIL per
-check and a table of times, and leaves a note of what it inserted. Exit code: 0 all passed, 1 a
-check failed, 2 there is no service to grade.
+Writes random heroes of its own, reads them by id and by xp, by requests with BY and without, with
+and without the cache, and checks every answer. Then it judges what the graders judge of the cache:
+lazy loading and write-through. PASS or FAIL for each, and a table of times. Leaves a note of what
+it wrote, or removes it. Exit code: 0 all passed, 1 a check failed, 2 there is no service to grade.
 """
 
 import argparse
 import json
-import statistics
+import os
 import sys
 import time
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from bench.grader import Grader
+from bench.caching import cache_checks
+from bench.grader import Check, Grader
 from bench.service import NoService, Service, Wrong
-from bench.text import milliseconds, table
+from bench.timings import explained, time_flows, timings_table
+
+REMOVE = "--remove"
 
 
-def run_checks(grader: Grader) -> bool:
+def run_checks(checks: Iterable[Check]) -> bool:
     """Prints a line per check; whether all passed."""
-    passed = [run_check(name, check) for name, check in grader.checks()]
+    passed = [run_check(name, check) for name, check in checks]
+    print(f"{sum(passed)} of {len(passed)} passed\n", flush=True)
     return all(passed)
 
 
-def run_check(name: str, check: Callable[[], object]) -> bool:
+def run_check(name: str, check: Callable[[], str | None]) -> bool:
     try:
-        check()
+        found = check()
     except Wrong as wrong:
-        print(f"FAIL  {name}\n      {wrong}")
+        print(f"FAIL  {name}\n      {wrong}", flush=True)
         return False
-    print(f"PASS  {name}")
+    print(f"PASS  {name}" + (f"\n      {found}" if found else ""), flush=True)
     return True
 
 
-def time_flows(grader: Grader, service: Service, rounds: int) -> str:
-    """Medians of whole requests, without and with the cache by turns, as a table. Raises Wrong."""
-    rows = [["median ms of a batch", "no cache", "cache", "speed-up"]]
-    ids, xps = grader.sample("id"), grader.sample("xp")
-    flows: dict[str, Callable[[bool], Callable[[], object]]] = {
-        "an empty read: HTTP alone": lambda c: partial(service.read, "id", [], c),
-        "read by id": lambda c: partial(service.read, "id", ids, c),
-        "read by xp": lambda c: partial(service.read, "xp", xps, c),
-        "write": lambda c: partial(grader.write, grader.fresh_heroes(grader.batch), c),
-    }
-    for name, prepare in flows.items():
-        prepare(True)()  # from here on, cached reads hit
-        samples: dict[bool, list[float]] = {False: [], True: []}
-        for _ in range(rounds):
-            for use_cache, times in samples.items():
-                request = prepare(use_cache)
-                started = time.perf_counter()
-                request()
-                times.append(time.perf_counter() - started)
-        without, cached = (statistics.median(samples[c]) for c in (False, True))
-        rows.append([name, milliseconds(without), milliseconds(cached), f"{without / cached:.2f}"])
-    return table(rows)
+def grade(grader: Grader, kept: Service, rounds: int) -> bool:
+    """Everything. Times are shown where the answers are right, also of a cache that fails."""
+    right = run_checks(grader.checks())
+    caches = run_checks(cache_checks(grader, rounds))
+    if not right:
+        return False
+    try:
+        found = time_flows(grader, kept, rounds)
+    except Wrong as wrong:
+        print(f"FAIL  the same requests again, timed\n      {wrong}")
+        return False
+    print(timings_table(found, grader.batch), explained(found), sep="\n\n")
+    return caches
 
 
-def leave_note(grader: Grader, url: str) -> None:
+def remove(grader: Grader) -> bool:
+    """Deletes what was written; whether all of it is gone."""
+    try:
+        print(f"\nRemoved the {grader.remove()} heroes that were written.")
+    except (NoService, Wrong) as error:
+        print(f"\nThe heroes that were written could not all be removed: {error}", file=sys.stderr)
+        return False
+    return True
+
+
+def leave_note(grader: Grader) -> None:
     """Says what was inserted, here and in a file, so that it can be found and deleted."""
-    if not grader.inserted:
-        return
     ids = sorted(grader.inserted)
+    url = grader.service.url
     note = {"url": url, "marker": grader.marker, "first_id": ids[0], "last_id": ids[-1]}
     folder = Path(".local") if Path(".local").is_dir() else Path()
     path = folder / f"grade-{time.strftime('%Y%m%dT%H%M%S')}.json"
     path.write_text(json.dumps({**note, "rows": len(ids)}, indent=2) + "\n", encoding="utf-8")
     print(
         f"\nInserted {len(ids)} heroes, ids {ids[0]} to {ids[-1]}, "
-        f"names that begin with {grader.marker}. Noted in {path}"
+        f"names that begin with {grader.marker}. Noted in {path}\n"
+        f"The next time `make grade URL={url} ARGS={REMOVE}` removes its own in the end."
     )
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.grade", description=__doc__)
-    parser.add_argument("url", help="where the service takes its POST, e.g. http://127.0.0.1:8000/")
+    parser.add_argument(
+        "url", nargs="?", default=os.environ.get("URL"), help="where the service takes its POST"
+    )
     parser.add_argument("--batch", type=int, default=100, help="rows in a request (default 100)")
     parser.add_argument("--rounds", type=int, default=10, help="timed per flow (default 10)")
+    parser.add_argument(REMOVE, action="store_true", help="delete in the end what was written")
     options = parser.parse_args()
+    if not options.url:
+        parser.error("URL: say which service, for example make grade URL=localhost:8000")
     if not 2 <= options.batch <= 1000:
         parser.error("--batch: from 2 to 1000, the most rows that a write takes")
     if options.rounds < 1:
         parser.error("--rounds: at least 1")
+    options.key = os.environ.get("KEY", "")
+    if not (options.key.isascii() and options.key.isprintable() and " " not in options.key):
+        parser.error("KEY: has characters that no API key has")
     return options
 
 
 def main() -> int:
     options = _arguments()
-    service = Service(options.url)
+    service = Service(options.url, options.key)
+    kept = Service(options.url, options.key, keeps_connection=True)
     grader = Grader(service, options.batch)
     try:
-        passed = run_checks(grader)
-        if passed:
-            print(f"\n{time_flows(grader, service, options.rounds)}")
-    except Wrong as wrong:
-        passed = False
-        print(f"FAIL  the same requests again, timed\n      {wrong}")
+        return 0 if grade(grader, kept, options.rounds) else 1
     except NoService as error:
         print(error, file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("\nstopped", file=sys.stderr)
+        return 130
     finally:
-        leave_note(grader, options.url)
-    return 0 if passed else 1
+        if grader.inserted and not (options.remove and remove(grader)):
+            leave_note(grader)
 
 
 if __name__ == "__main__":

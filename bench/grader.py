@@ -5,7 +5,7 @@ import secrets
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
-from bench.service import Hero, Service, Wrong, shown
+from bench.service import Answer, Hero, Service, Way, Wrong, shown
 
 MAX_ID = 2**32 - 1
 XP_RANGE = range(-(2**31), 2**31)
@@ -21,46 +21,77 @@ WORDS = (
     " x ",
     "",
 )
-VERSIONS = {"id": "version 1", "xp": "version 2"}
+COLUMNS = ("id", "xp")
+BY_XP = Way("xp", names_it=True)
 MISSING = 3
 
-Check = tuple[str, Callable[[], None]]
+Check = tuple[str, Callable[[], str | None]]
+"""Its name, and what to call: raises Wrong, or returns what to add to PASS."""
 
 
 class Grader:
-    """Checks and times one service. `inserted` are the rows it wrote, by id."""
+    """Checks one service with rows of its own. `inserted` are those rows, by id; `default_column`
+    is what a read without BY goes by, once that was checked."""
 
     def __init__(self, service: Service, batch: int) -> None:
-        self._service = service
+        self.service = service
         self.batch = batch
         self.marker = f"grade-{secrets.token_hex(4)}"
         self.inserted: dict[int, Hero] = {}
+        self.default_column = "id"
+
+    @property
+    def ways(self) -> list[Way]:
+        """Those of a client that knows no BY, then those of one that does."""
+        return [Way(self.default_column, names_it=False), *(Way(c, True) for c in COLUMNS)]
 
     def checks(self) -> Iterator[Check]:
-        """In this order: the first two write what the others read."""
+        """In this order: the first two write what the others read, the third finds out how."""
         for use_cache in (True, False):
             yield f"write {_cache(use_cache)}", partial(self._check_write, use_cache)
-        for by, version in VERSIONS.items():
+        yield "a read without BY goes by id or by xp", self._check_default
+        for way in self.ways:
             for what, check in {
                 "rows, order, types, columns": self._check_rows,
                 "a repeated value is repeated": self._check_repeats,
                 "missing values are told": self._check_missing,
             }.items():
                 for use_cache in (False, True):
-                    name = f"{version}, by {by}, {_cache(use_cache)}: {what}"
-                    yield name, partial(check, by, use_cache)
-            name = f"{version}, by {by}: the same bytes with and without cache"
-            yield name, partial(self._check_same_bytes, by)
+                    name = f"{way}, {_cache(use_cache)}: {what}"
+                    yield name, partial(check, way, use_cache)
+            name = f"{way}: the same bytes with and without cache"
+            yield name, partial(self._check_same_bytes, way)
         yield "ids given as strings are ids", self._check_string_ids
         for use_cache in (True, False):
             name = f"a row written {_cache(use_cache)} appears in a cached read by xp"
             yield name, partial(self._check_new_row_by_xp, use_cache)
 
-    def write(self, rows: Sequence[Hero], use_cache: bool) -> list[int]:
-        ids = self._service.write(rows, use_cache)
+    def write(self, rows: Sequence[Hero], use_cache: bool) -> list[Hero]:
+        """The rows as they are stored from now on."""
+        return self.keep(rows, self.service.write(rows, use_cache))
+
+    def keep(self, rows: Sequence[Hero], written: Answer) -> list[Hero]:
+        """Takes note of the rows that a write answered for."""
+        ids = written.expect_ids(len(rows))
         stored = [{"id": i} | row | {"xp": int(row["xp"])} for i, row in zip(ids, rows)]
         self.inserted.update(zip(ids, stored))
-        return ids
+        return stored
+
+    def remove(self) -> int:
+        """Deletes the rows it wrote; how many. Only rows that bear its marker: a wrong service may
+        have told ids of others."""
+        ids, removed = sorted(self.inserted), 0
+        for i in range(0, len(ids), self.batch):
+            answer = self.service.read(Way("id", True), ids[i : i + self.batch], use_cache=False)
+            answer.expect_success()
+            own = [row["id"] for row in answer.fields["body"] if self._is_own(row)]
+            self.service.delete(own).expect_success()
+            removed += len(own)
+        self.inserted.clear()
+        return removed
+
+    def _is_own(self, row: Hero) -> bool:
+        return str(row.get("name")).startswith(self.marker)
 
     def fresh_heroes(self, count: int) -> list[Hero]:
         """Rows with an xp that no other row has; every tenth of them as a string."""
@@ -81,7 +112,7 @@ class Grader:
     def _free_xps(self, count: int) -> list[int]:
         """Values that no row has, as far as the service lets us see it."""
         drawn = random.sample(XP_RANGE, 2 * count)
-        body = self._service.read("xp", drawn, use_cache=False).fields.get("body")
+        body = self.service.read(BY_XP, drawn, use_cache=False).fields.get("body")
         rows = body if isinstance(body, list) else []
         taken = {row.get("xp") for row in rows if isinstance(row, dict)}
         return [xp for xp in drawn if xp not in taken][:count]
@@ -94,44 +125,61 @@ class Grader:
     def _check_write(self, use_cache: bool) -> None:
         self.write(self.fresh_heroes(self.batch), use_cache)
 
-    def _check_rows(self, by: str, use_cache: bool) -> None:
+    def _check_default(self) -> str:
+        """By rows, not by success: an xp may happen to be the id of another row."""
+        found = []
+        for column in COLUMNS:
+            values = self.sample(column)
+            answer = self.service.read(Way(column, names_it=False), values, use_cache=False)
+            if answer.fields.get("body") == self._expected(column, values):
+                found.append(column)
+        if len(found) != 1:
+            raise Wrong("a request without BY reads neither the ids nor the xps that were written")
+        [self.default_column] = found
+        return f"by {self.default_column}"
+
+    def _check_rows(self, way: Way, use_cache: bool) -> None:
         """Rows of both writes, twice: the first cached read may fill, the second finds."""
-        values = self.sample(by)
+        values = self.sample(way.by)
         for _ in range(2):
-            self._service.read(by, values, use_cache).expect_rows(self._expected(by, values))
+            answer = self.service.read(way, values, use_cache)
+            answer.expect_rows(self._expected(way.by, values))
 
-    def _check_repeats(self, by: str, use_cache: bool) -> None:
-        values = self.sample(by)[:3]
+    def _check_repeats(self, way: Way, use_cache: bool) -> None:
+        values = self.sample(way.by)[:3]
         values = [values[0], *values, values[0], *reversed(values)]
-        self._service.read(by, values, use_cache).expect_rows(self._expected(by, values))
+        answer = self.service.read(way, values, use_cache)
+        answer.expect_rows(self._expected(way.by, values))
 
-    def _check_missing(self, by: str, use_cache: bool) -> None:
+    def _check_missing(self, way: Way, use_cache: bool) -> None:
         ids = random.sample(range(MAX_ID - 10_000, MAX_ID), MISSING)
-        missing = ids if by == "id" else self._free_xps(MISSING)
-        values = self.sample(by)
+        missing = ids if way.by == "id" else self._free_xps(MISSING)
+        values = self.sample(way.by)
         asked = [missing[0], *values, *missing[1:]]
-        answer = self._service.read(by, asked, use_cache)
-        answer.expect_rows(self._expected(by, values), missing)
+        answer = self.service.read(way, asked, use_cache)
+        answer.expect_rows(self._expected(way.by, values), missing)
 
-    def _check_same_bytes(self, by: str) -> None:
+    def _check_same_bytes(self, way: Way) -> None:
         """Of everything written, with the cache and without."""
-        values = [hero[by] for hero in self.inserted.values()]
-        with_cache, without = (self._service.read(by, values, c) for c in (True, False))
-        without.expect_rows(self._expected(by, values))
+        values = [hero[way.by] for hero in self.inserted.values()]
+        with_cache, without = (self.service.read(way, values, c) for c in (True, False))
+        without.expect_rows(self._expected(way.by, values))
         if with_cache.content != without.content:
             raise Wrong(f"expected {shown(without.fields)}, got {shown(with_cache.fields)}")
 
     def _check_string_ids(self) -> None:
         ids = self.sample("id")
-        answer = self._service.read("id", [str(i) for i in ids], use_cache=True)
+        way = next(way for way in self.ways if way.by == "id")
+        answer = self.service.read(way, [str(i) for i in ids], use_cache=True)
         answer.expect_rows(self._expected("id", ids))
 
     def _check_new_row_by_xp(self, use_cache: bool) -> None:
         """A cached answer that was right before the write is wrong after it."""
         xp = self.sample("xp")[0]
-        self._service.read("xp", [xp], use_cache=True).expect_rows(self._expected("xp", [xp]))
+        way = next(way for way in self.ways if way.by == "xp")
+        self.service.read(way, [xp], use_cache=True).expect_rows(self._expected("xp", [xp]))
         self.write([self._hero(xp)], use_cache)
-        self._service.read("xp", [xp], use_cache=True).expect_rows(self._expected("xp", [xp]))
+        self.service.read(way, [xp], use_cache=True).expect_rows(self._expected("xp", [xp]))
 
 
 def _cache(use_cache: bool) -> str:

@@ -10,6 +10,7 @@ it when the call returns: ours fills the cache so after a miss. No other call is
 the FLUSHDB before each miss is answered after it, and a warm-up reads each batch twice.
 """
 
+import contextlib
 import gc
 import itertools
 import random
@@ -67,17 +68,26 @@ def measure(
     batches = [seeded.batch(flow, n) for _ in range(BATCHES)]
     for contender in contenders:
         warm_up(flow, contender, batches, seeded)
+    samples: Samples = {contender.name: [] for contender in contenders}
+    with quick_collections():
+        started = time.perf_counter()
+        for i in limits.rounds(flow, n):
+            start = i % len(contenders)
+            for contender in (*contenders[start:], *contenders[:start]):
+                if not _sits_out(contender, samples[contender.name], time.perf_counter() - started):
+                    samples[contender.name].append(timed(flow, contender, batches[i % BATCHES]))
+    return samples
+
+
+@contextlib.contextmanager
+def quick_collections() -> Iterator[None]:
+    """What is there before is no garbage: a collection before each call looks at the rest alone."""
     gc.collect()
     gc.freeze()
-    samples: Samples = {contender.name: [] for contender in contenders}
-    started = time.perf_counter()
-    for i in limits.rounds(flow, n):
-        start = i % len(contenders)
-        for contender in (*contenders[start:], *contenders[:start]):
-            if not _sits_out(contender, samples[contender.name], time.perf_counter() - started):
-                samples[contender.name].append(timed(flow, contender, batches[i % BATCHES]))
-    gc.unfreeze()
-    return samples
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def timed(flow: Flow, contender: Contender, batch: Sequence[int]) -> float:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from bench.cold_start import Talk
 from bench.flows import Flow
+from bench.http import OverHttp
 from bench.lineup import CLUSTER, ONE_NODE, RAW_PLAIN, RAW_TAGGED
 from bench.measure import Samples
 from bench.round_trips import Counts, Trips
@@ -17,6 +18,7 @@ LIMIT = "raw"
 OURS = "ours"
 AGAINST = ((OURS, LIMIT), ("dogpile", OURS), ("kept", OURS), ("template", OURS))
 AGAINST_CLUSTER = ((CLUSTER, ONE_NODE), (CLUSTER, RAW_TAGGED), (CLUSTER, RAW_PLAIN))
+AGAINST_HTTP = ((OverHttp.name, OURS),)
 """Pairs of contenders whose ratio is worth a column."""
 
 

@@ -1,11 +1,15 @@
-"""A service as the course grader sees it: JSON posted without a content type, answers checked."""
+"""A service as the course's graders see it: JSON posted without a content type, answers checked."""
 
 import json
+import re
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import requests
+
+from bench.refusal import refusal, unreachable
 
 TIMEOUT_SECONDS = 35
 """A little more than API Gateway waits for a function."""
@@ -23,10 +27,34 @@ class Wrong(Exception):
 
 
 @dataclass(frozen=True)
+class Way:
+    """How rows are asked for: by a column, which the request names in BY or leaves to the
+    deployment's default."""
+
+    by: str
+    names_it: bool
+
+    def __str__(self) -> str:
+        return f"by {self.by}, " + (f'BY "{self.by}"' if self.names_it else "no BY")
+
+
+@dataclass(frozen=True)
 class Answer:
+    """`seconds`: the whole request. `service_seconds`: what Server-Timing says the service took.
+    `cache_status`: the header (RFC 9211). The last two are None where the service sends none."""
+
     status: int
     content: bytes
     fields: dict[str, Any]
+    seconds: float
+    service_seconds: float | None
+    cache_status: str | None
+
+    @property
+    def is_hit(self) -> bool:
+        """Whether the cache had every row, as Cache-Status says."""
+        first, *_ = re.findall(r'(?:[^,"]|"[^"]*")+', self.cache_status or "") or [""]
+        return "hit" in [parameter.strip() for parameter in first.split(";")[1:]]
 
     def expect_success(self) -> None:
         for status in (self.status, self.fields.get("statusCode")):
@@ -44,43 +72,87 @@ class Answer:
             expect(f"body[{i}]", row, hero)
         expect("missing", self.fields.get("missing"), list(missing) or None)
 
+    def expect_ids(self, count: int) -> list[int]:
+        """The new ids of a write, one per row and rising."""
+        self.expect_success()
+        expect("body", self.fields.get("body"), "write success")
+        ids = self.fields.get("ids")
+        if not isinstance(ids, list) or [type(i) for i in ids] != [int] * count:
+            raise Wrong(f"ids: expected {count} integers, got {shown(ids)}")
+        if ids != sorted(set(ids)):
+            raise Wrong(f"ids: expected each above the one before, got {shown(ids)}")
+        return ids
+
 
 class Service:
-    """The service at `url`. Every method raises NoService when nothing there speaks JSON."""
+    """The service at `url`, asked with an API key if one is given. Every request has a connection
+    of its own, as most graders make it, or all of them share one (`keeps_connection`).
 
-    def __init__(self, url: str) -> None:
-        self.url = url
+    Every method raises NoService when nothing there speaks JSON, or it does not let us in.
+    """
+
+    def __init__(self, url: str, key: str = "", *, keeps_connection: bool = False) -> None:
+        self.url = with_scheme(url)
+        self._headers = {"x-api-key": key} if key else {}
+        self._session = requests.Session() if keeps_connection else None
 
     def post(self, **payload: Any) -> Answer:
+        started = time.perf_counter()
+        response = self._response(json.dumps(payload))
+        seconds = time.perf_counter() - started
+        if refused := refusal(response, bool(self._headers)):
+            raise NoService(f"{self.url} cannot be graded: {refused}")
         try:
-            response = requests.post(self.url, data=json.dumps(payload), timeout=TIMEOUT_SECONDS)
             fields = response.json()
         except requests.JSONDecodeError as error:
             kind = response.headers.get("Content-Type", "no content type")
             text = f"{self.url} did not answer with JSON: HTTP {response.status_code}, {kind}"
             raise NoService(text) from error
-        except (requests.RequestException, ValueError) as error:
-            raise NoService(f"{self.url} cannot be reached: {_reason(error)}") from error
         if not isinstance(fields, dict):
             raise Wrong(f"expected a JSON object, got {shown(fields)}")
-        return Answer(response.status_code, response.content, fields)
+        return Answer(
+            response.status_code,
+            response.content,
+            fields,
+            seconds,
+            _total_seconds(response.headers.get("Server-Timing", "")),
+            response.headers.get("Cache-Status"),
+        )
 
-    def read(self, by: str, values: Sequence[int | str], use_cache: bool) -> Answer:
-        """By id as version 1 of the course asks (no BY), else as version 2 does."""
-        choice = {} if by == "id" else {"BY": by}
+    def read(self, way: Way, values: Sequence[int | str], use_cache: bool) -> Answer:
+        choice = {"BY": way.by} if way.names_it else {}
         return self.post(REQUEST="read", SQLS=list(values), USE_CACHE=str(use_cache), **choice)
 
-    def write(self, rows: Sequence[Hero], use_cache: bool) -> list[int]:
-        """The new ids, one per row and rising, or raises Wrong."""
-        answer = self.post(REQUEST="write", SQLS=list(rows), USE_CACHE=str(use_cache))
-        answer.expect_success()
-        expect("body", answer.fields.get("body"), "write success")
-        ids = answer.fields.get("ids")
-        if not isinstance(ids, list) or [type(i) for i in ids] != [int] * len(rows):
-            raise Wrong(f"ids: expected {len(rows)} integers, got {shown(ids)}")
-        if ids != sorted(set(ids)):
-            raise Wrong(f"ids: expected each above the one before, got {shown(ids)}")
-        return ids
+    def write(self, rows: Sequence[Hero], use_cache: bool) -> Answer:
+        return self.post(REQUEST="write", SQLS=list(rows), USE_CACHE=str(use_cache))
+
+    def delete(self, ids: Sequence[int]) -> Answer:
+        return self.post(REQUEST="delete", SQLS=list(ids))
+
+    def _response(self, body: str) -> requests.Response:
+        """A redirect is not followed: requests would turn the POST into a GET."""
+        post = self._session.post if self._session else requests.post
+        try:
+            return post(
+                self.url,
+                data=body,
+                headers=self._headers,
+                timeout=TIMEOUT_SECONDS,
+                allow_redirects=False,
+            )
+        except requests.RequestException as error:
+            reason = unreachable(error, TIMEOUT_SECONDS)
+            raise NoService(f"{self.url} cannot be reached: {reason}") from error
+        except ValueError as error:
+            raise NoService(f"{self.url} cannot be reached: {error}") from error
+
+
+def with_scheme(url: str) -> str:
+    """`localhost:8000` as a URL. API Gateway speaks HTTPS alone."""
+    if "://" in url:
+        return url
+    host = re.split(r"[/?]", url)[0]
+    return f"https://{url}" if host.endswith(".amazonaws.com") else f"http://{url}"
 
 
 def expect(what: str, actual: object, expected: object) -> None:
@@ -94,14 +166,7 @@ def shown(value: object) -> str:
     return text if len(text) <= SHOWN_CHARACTERS else text[:SHOWN_CHARACTERS] + "…"
 
 
-def _reason(error: Exception) -> str:
-    """An error of requests in words, without the objects it is wrapped in."""
-    match error:
-        case requests.Timeout():
-            return f"no answer within {TIMEOUT_SECONDS} s"
-        case requests.exceptions.SSLError():
-            return "its TLS or its certificate is not accepted"
-        case requests.ConnectionError():
-            return "nothing listens there, or the host is unknown"
-        case _:
-            return str(error)
+def _total_seconds(server_timing: str) -> float | None:
+    """Its entry `total`, which is in milliseconds."""
+    found = re.search(r"(?:^|,)\s*total\s*;[^,]*?\bdur=(\d+(?:\.\d+)?)", server_timing)
+    return float(found[1]) / 1000 if found else None

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from bench.cold_start import FIRST_CACHED, FIRST_UNCACHED, LEAST_OF_DRIVERS, Talk
 from bench.flows import HIT, INSERT_HEROES, INSERT_PRODUCTS, MISS, UNCACHED, Flow
+from bench.headers import WITH, WITHOUT
+from bench.http import ROWS, Crowd, OverHttp
+from bench.measure import Samples
 from bench.report import LIMIT, OURS, Cells
 from bench.round_trips import Counts
 from bench.text import table
@@ -21,6 +24,9 @@ NEAR: Sequence[tuple[Flow, int, float]] = (
 )
 """Flow, batch size, the most that ours may take, raw being 1."""
 FAR: Sequence[tuple[Flow, int, float]] = ((MISS, 100, 1.2),)
+HTTP_AT_MOST = 1 / 1.8
+"""Of a kept connection: a cached read is at least 1.8 times as fast as an uncached one."""
+HEADERS_AT_MOST = 1.02
 IMPORT_AT_MOST = 1.15
 INSERT_TRIPS = 2
 HINTS = 1
@@ -49,21 +55,53 @@ class Target:
         return [self.what, *shown, f"{low:.2f} to {high:.2f}", f"{undisturbed:.2f}"]
 
 
-def targets_table(
-    near: Cells,
-    far: Cells,
-    imports: Mapping[str, Sequence[float]],
-    counts: Counts,
-    talks: Sequence[Talk],
-) -> str:
+@dataclass(frozen=True)
+class Measured:
+    """What a run found. `headers` may be empty."""
+
+    near: Cells
+    far: Cells
+    over_http: Cells
+    crowds: Sequence[Crowd]
+    headers: Samples
+    imports: Mapping[str, Sequence[float]]
+    counts: Counts
+    talks: Sequence[Talk]
+
+
+def targets_table(found: Measured) -> str:
     head = ["target", "measured", "asked", "", "middle half of the rounds", "fastest tenths"]
-    found = [
-        *_ratios(near, NEAR, "ours / raw"),
-        *_ratios(far, FAR, "ours / raw, with the network"),
+    imports = found.imports
+    targets = [
+        *_ratios(found.near, NEAR, "ours / raw"),
+        *_ratios(found.far, FAR, "ours / raw, with the network"),
+        _over_http(found.over_http),
+        *_headers(found.headers),
         Target("import of app / its packages", imports["app"], imports["alone"], IMPORT_AT_MOST),
     ]
-    rows = [target.row() for target in found]
-    return table([head, *rows, *_flow_trips(counts), *_first_trips(talks)])
+    rows = [target.row() for target in targets]
+    counted = [*_broken(found.crowds), *_flow_trips(found.counts), *_first_trips(found.talks)]
+    return table([head, *rows, *counted])
+
+
+def _over_http(cells: Cells) -> Target:
+    cached, uncached = (cells[flow, ROWS][OverHttp.name] for flow in (HIT, UNCACHED))
+    what = f"HTTP, kept connection, N = {ROWS}, cached / uncached"
+    return Target(what, cached, uncached, HTTP_AT_MOST)
+
+
+def _headers(samples: Samples) -> list[Target]:
+    if not samples:
+        return []
+    what = f"full hit, N = {ROWS}, with Cache-Status and Server-Timing / without"
+    return [Target(what, samples[WITH], samples[WITHOUT], HEADERS_AT_MOST)]
+
+
+def _broken(crowds: Sequence[Crowd]) -> list[Row]:
+    return [
+        _count(f"HTTP, {met.threads} threads: connections that broke", met.failed.total(), 0)
+        for met in crowds
+    ]
 
 
 def _ratios(cells: Cells, asked: Sequence[tuple[Flow, int, float]], of_what: str) -> list[Target]:

@@ -1,0 +1,101 @@
+"""Whether the cache does what the course's graders judge: lazy loading and write-through.
+
+Both by one comparison: a cached read that must be answered by the cache against one that cannot be.
+`Cache-Status` says which was a hit and `Server-Timing` how long the service took. Where a service
+sends neither, the time of the whole request is all there is. Then nearly every hit must be faster
+than nearly every other read, because without a cache each of them is the faster one by chance.
+"""
+
+import statistics
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+from bench.grader import Check, Grader
+from bench.service import Answer, Way, Wrong
+from bench.text import milliseconds
+
+FASTER_SHARE = 0.8
+"""Of all pairs of a hit and another read, by time alone; ten of each without a cache reach it in
+one of 80 gradings (the test of Mann and Whitney)."""
+
+
+@dataclass
+class Reads:
+    """Cached reads of batches that nobody asked for before, one of each kind a round. `first`: of
+    rows written without the cache; `second`: of the same rows again; `written`: of rows written
+    with the cache."""
+
+    first: list[Answer] = field(default_factory=list)
+    second: list[Answer] = field(default_factory=list)
+    written: list[Answer] = field(default_factory=list)
+
+    def play(self, grader: Grader, way: Way, rounds: int) -> None:
+        """The first round opens connections and is not counted."""
+        for _ in range(rounds + 1):
+            for use_cache, kinds in {
+                False: (self.first, self.second),
+                True: (self.written,),
+            }.items():
+                rows = grader.write(grader.fresh_heroes(grader.batch), use_cache)
+                values = [row[way.by] for row in rows]
+                for answers in kinds:
+                    answers.append(grader.service.read(way, values, use_cache=True))
+                    answers[-1].expect_rows(rows)
+        for answers in (self.first, self.second, self.written):
+            del answers[0]
+
+
+def cache_checks(grader: Grader, rounds: int) -> Iterator[Check]:
+    for way in grader.ways:
+        reads = Reads()
+        name = f"lazy loading, {way}: the second read of the same rows is a hit, and faster"
+        yield name, partial(_check_lazy_loading, grader, way, rounds, reads)
+        name = f"write-through, {way}: the read right after a cached write is a hit"
+        yield name, partial(_check_write_through, reads)
+
+
+def _check_lazy_loading(grader: Grader, way: Way, rounds: int, reads: Reads) -> str:
+    reads.play(grader, way, rounds)
+    return hits_compared(reads.second, reads.first, "the first read")
+
+
+def _check_write_through(reads: Reads) -> str:
+    if not reads.written:
+        raise Wrong("see the check before: its rows were not written and read as they should be")
+    return hits_compared(reads.written, reads.first, "a read of rows written without the cache")
+
+
+def hits_compared(hits: Sequence[Answer], others: Sequence[Answer], what: str) -> str:
+    """What shows that `hits` were hits; `others` were none, in words `what`. Raises Wrong."""
+    statuses = [answer.cache_status for answer in hits]
+    missed = [a.cache_status for a in hits if a.cache_status is not None and not a.is_hit]
+    if missed:
+        raise Wrong(f"{len(missed)} of {len(hits)} were no hits. Cache-Status: {missed[-1]}")
+    clock, times, slow = _times(hits, others)
+    median, slow_median = statistics.median(times), statistics.median(slow)
+    compared = f"{milliseconds(median)} ms, {what} {milliseconds(slow_median)} ({clock})"
+    if not median < slow_median:
+        raise Wrong(f"expected it to be faster than {what}: {compared}")
+    if None not in statuses:
+        return compared
+    faster = statistics.mean(own < other for own in times for other in slow)
+    if faster < FASTER_SHARE:
+        raise Wrong(
+            f"not clearly faster than {what}: {compared}. There is no Cache-Status, so that only"
+            " time can tell: grade it again while little else runs"
+        )
+    return f"{compared}; judged by time alone: no Cache-Status"
+
+
+def _times(
+    hits: Sequence[Answer], others: Sequence[Answer]
+) -> tuple[str, Sequence[float], Sequence[float]]:
+    """Seconds of each, and what they are of."""
+    within = [
+        [answer.service_seconds for answer in answers if answer.service_seconds is not None]
+        for answers in (hits, others)
+    ]
+    if [len(times) for times in within] == [len(hits), len(others)]:
+        return "Server-Timing", within[0], within[1]
+    return "whole requests", [a.seconds for a in hits], [a.seconds for a in others]

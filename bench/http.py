@@ -1,0 +1,154 @@
+"""Over HTTP: `chalice local` as people run it, against the same calls without HTTP, and in a crowd.
+
+kept     one connection, with the client's TCP_NODELAY set, which http.client does
+crowd    threads that open a new connection for each cached read, as many at once as they can
+"""
+
+import contextlib
+import http.client
+import json
+import math
+import random
+import statistics
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.contenders import Call, Contender, Environment, Ours
+from bench.flows import HIT, UNCACHED, Flow, Row
+from bench.lineup import closing
+from bench.measure import BATCHES, Limits, Samples, Seeded, quick_collections, timed, warm_up
+from bench.text import milliseconds, table
+from local.app import App
+from local.process import LOOPBACK, Server
+
+ROWS = 100
+FLOWS = (HIT, UNCACHED)
+CROWDS = (16, 64)
+TIMEOUT_SECONDS = 30
+
+Cells = dict[tuple[Flow, int], Samples]
+
+
+class QuietApp(App):
+    """Its log goes to a file: a line a request does not belong among tables."""
+
+    _output = Server._output  # type: ignore[assignment]  # App's goes to ours
+
+
+class OverHttp(Contender):
+    """Ours over a kept connection, in the Redis database of ours in this process: two containers
+    of one deployment."""
+
+    name = "http"
+    redis_database = Ours.redis_database
+    flows = FLOWS
+
+    def __init__(self, environment: Environment, port: int) -> None:
+        super().__init__(environment)
+        self._connection = http.client.HTTPConnection(LOOPBACK, port, timeout=TIMEOUT_SECONDS)
+
+    def read(self, ids: Sequence[int], use_cache: bool) -> Call:
+        body = read_request(ids, use_cache)
+        return lambda: post(self._connection, body)
+
+    def insert(self, table: str, rows: Sequence[Row], use_cache: bool) -> Call:
+        raise NotImplementedError
+
+    def rows(self, answer: Any) -> list[Row]:
+        rows: list[Row] = json.loads(answer)["body"]
+        return rows
+
+    def close(self) -> None:
+        self._connection.close()
+        super().close()
+
+
+@dataclass(frozen=True)
+class Crowd:
+    """What `threads` met in `seconds`: how long each answer took, and errors by their name."""
+
+    threads: int
+    seconds: float
+    times: Sequence[float]
+    failed: Counter[str]
+
+
+def read_request(ids: Sequence[int], use_cache: bool) -> bytes:
+    request = {"REQUEST": "read", "SQLS": list(ids), "USE_CACHE": str(use_cache)}
+    return json.dumps(request).encode()
+
+
+def post(connection: http.client.HTTPConnection, body: bytes) -> bytes:
+    connection.request("POST", "/", body)
+    response = connection.getresponse()
+    answer = response.read()
+    assert response.status == 200, answer
+    return answer
+
+
+@contextlib.contextmanager
+def local_app(environment: Environment, home: Path) -> Iterator[int]:
+    """The port of a `chalice local` process."""
+    ours = Ours(environment)
+    ours.close()
+    with QuietApp(home / "app", settings=ours.environment) as app:
+        yield app.port
+
+
+def time_kept(environment: Environment, port: int, seeded: Seeded, limits: Limits) -> Cells:
+    """By flow and size, all four calls by turns: their ratios are of the same moments."""
+    contenders: list[Contender] = [OverHttp(environment, port), Ours(environment)]
+    cells: Cells = {(flow, ROWS): {c.name: [] for c in contenders} for flow in FLOWS}
+    batches = [seeded.batch(HIT, ROWS) for _ in range(BATCHES)]
+    turns = [(flow, contender) for flow in FLOWS for contender in contenders]
+    with closing(contenders):
+        for flow, contender in turns:
+            warm_up(flow, contender, batches, seeded)
+        with quick_collections():
+            for i in limits.rounds(HIT, ROWS):
+                for flow, contender in random.sample(turns, len(turns)):
+                    seconds = timed(flow, contender, batches[i % BATCHES])
+                    cells[flow, ROWS][contender.name].append(seconds)
+    return cells
+
+
+def crowd(port: int, seeded: Seeded, threads: int, seconds: float) -> Crowd:
+    body = read_request(seeded.batch(HIT, ROWS), use_cache=True)
+    start = threading.Barrier(threads)
+    times: list[float] = []
+    failed: Counter[str] = Counter()
+
+    def read_until_the_end() -> None:
+        start.wait()
+        end = time.perf_counter() + seconds
+        while (started := time.perf_counter()) < end:
+            connection = http.client.HTTPConnection(LOOPBACK, port, timeout=TIMEOUT_SECONDS)
+            try:
+                post(connection, body)
+                times.append(time.perf_counter() - started)
+            except (OSError, http.client.HTTPException) as error:
+                failed[type(error).__name__] += 1
+            finally:
+                connection.close()
+
+    with ThreadPoolExecutor(threads) as pool:
+        for done in [pool.submit(read_until_the_end) for _ in range(threads)]:
+            done.result()
+    return Crowd(threads, seconds, times, failed)
+
+
+def crowds_table(crowds: Sequence[Crowd]) -> str:
+    rows = [["threads", "requests/s", "median ms", "p99", "worst", "connections that broke"]]
+    for met in crowds:
+        times = sorted(met.times) or [math.nan]
+        shown = (statistics.median(times), times[len(times) * 99 // 100], times[-1])
+        broken = ", ".join(f"{count} {name}" for name, count in met.failed.items()) or "none"
+        speed = f"{len(met.times) / met.seconds:.0f}"
+        rows.append([str(met.threads), speed, *map(milliseconds, shown), broken])
+    return table(rows)
