@@ -1,7 +1,7 @@
 # `make run` and `make test` each work as the first command on a bare machine.
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo up down clean upload invoke invalidate test soak lint format bench grade \
+.PHONY: help run demo up down clean upload invoke invalidate test proof soak lint format bench grade \
 	infra configure deploy destroy install
 
 # `exec`, so that a signal to make reaches Python and no shell stands between them.
@@ -50,6 +50,10 @@ test: ## the tests, on servers of their own (10 minutes); ARGS go to pytest
 	$(INSTALL) dev $(SERVERS) openssl
 	@$(IN_VENV) pytest $(ARGS)
 
+proof: ## the tests that need more than make test installs: headless Chromium, Node
+	$(INSTALL) dev $(SERVERS) openssl chromium nodejs
+	@$(IN_VENV) pytest -m proof $(ARGS)
+
 MINUTES ?= 10
 soak: ## requests and faults for MINUTES (10), then what was stale, lost or doubled
 	$(INSTALL) dev $(SERVERS)
@@ -72,7 +76,7 @@ bench: ## measure against the raw drivers and the course's way; ARGS go to it
 	@$(IN_VENV) bench $(ARGS)
 	@$(IN_VENV) bench.load
 
-grade: ## play the course grader against URL
+grade: ## play the graders of the course against URL, with the API key in KEY where it wants one; ARGS go to it
 	$(INSTALL) local
 	@$(IN_VENV) bench.grade $(URL) $(ARGS)
 

@@ -28,6 +28,7 @@ is_installed() {
     case "$1" in
         mariadb-server) have_any mariadbd mysqld ;;
         redis-server) have_any redis-server valkey-server ;;
+        nodejs) have_any node ;;
         *) have_any "$1" ;;
     esac
 }

@@ -3,6 +3,7 @@
 import gzip
 import json
 import logging
+import os
 import re
 import zlib
 
@@ -13,6 +14,7 @@ from bench.events import rest_event
 from chalicelib.wire import MAX_BODY_BYTES
 from tests.client import Answer, InProcess, heroes
 from tests.conftest import Configure
+from tests.test_house import run_python
 from tests.witness import Witness
 
 READ = json.dumps({"REQUEST": "read", "SQLS": [1]}).encode()
@@ -97,12 +99,10 @@ def test_a_line_a_request_is_logged_where_somebody_reads_it(
     ]
 
 
-def test_no_line_a_request_is_logged_elsewhere(
-    service: InProcess, caplog: pytest.LogCaptureFixture
-) -> None:
-    service.read([1])
+def test_no_line_a_request_is_logged_where_each_costs_money() -> None:
+    asked = "import app, logging; print(app.handlers.requests_log.isEnabledFor(logging.INFO))"
 
-    assert not [r for r in caplog.records if r.name == "herocache.requests"]
+    assert run_python(asked, os.environ).strip() == "False"
 
 
 def test_head_asks_for_the_health_without_its_words(service: InProcess) -> None:
