@@ -14,10 +14,9 @@ from bench import report
 from bench.cluster import cluster
 from bench.cold_start import connection_talks, import_seconds, third_party_packages
 from bench.contenders import Contender, Environment
-from bench.flows import FLOWS, HIT, MISS, Flow
+from bench.flows import FLOWS, HIT, MISS
 from bench.lineup import clustered, contending
-from bench.measure import Limits, Samples, Seeded, measure
-from bench.progress import progress
+from bench.measure import Limits, Seeded, measure
 from bench.round_trips import BATCH, count_trips
 from bench.servers import copy, far_away, ping, seed, servers, setting
 from bench.targets import targets_table
@@ -75,22 +74,17 @@ def main() -> None:
         if isinstance(handler, logging.StreamHandler):
             handler.setStream(sys.stderr)
     started = time.perf_counter()
-    progress("starting servers")
     with servers() as (home, database, cache):
         environment = {**database.environment(), **cache.environment()}
-        progress(f"seeding {plan.seeded_rows:,} heroes")
         seeded = seed(database, plan.seeded_rows)
         show(setting(environment))
         near = measure_near(plan, environment, seeded)
         far = measure_far(plan, environment, seeded)
         measure_cluster(plan, environment, seeded, database, home)
-        progress("counting round trips")
         counts = count_trips(environment, seeded, plan.trip_rounds)
         show(report.trips_table(counts))
-        progress("counting what a new connection sends")
         talks = connection_talks(environment, plan.cold_rounds)
         show(report.talks_table(talks))
-        progress("timing imports")
         imports = import_seconds(plan.import_rounds)
         show(report.imports_table(imports, third_party_packages()))
         show(targets_table(near, far, imports, counts, talks))
@@ -99,7 +93,7 @@ def main() -> None:
 
 def measure_near(plan: Plan, environment: Environment, seeded: Seeded) -> report.Cells:
     with contending(environment, seeded) as contenders:
-        cells = _measured("near", contenders, plan.near_sizes, seeded, plan.near)
+        cells = _measured(contenders, plan.near_sizes, seeded, plan.near)
     show("Medians in ms, servers on this machine", report.flows_table(cells))
     return cells
 
@@ -107,7 +101,7 @@ def measure_near(plan: Plan, environment: Environment, seeded: Seeded) -> report
 def measure_far(plan: Plan, environment: Environment, seeded: Seeded) -> report.Cells:
     with far_away(environment, NETWORK_SECONDS) as far:
         with contending(far, seeded, plan.has_far_template) as contenders:
-            cells = _measured("far", contenders, plan.far_sizes, seeded, plan.far)
+            cells = _measured(contenders, plan.far_sizes, seeded, plan.far)
         pings = f"a PING takes {ping(far):.2f} ms, without it {ping(environment):.2f}"
     network = f"{NETWORK_SECONDS * 1000:g} ms of network added to both servers"
     show(f"Medians in ms, {network} ({pings})", report.flows_table(cells))
@@ -121,7 +115,7 @@ def measure_cluster(
         own = {**copy(database, "clustered"), **masters}
         with clustered(environment, own, seeded) as contenders:
             cells = {
-                (flow, BATCH): _timed("cluster", flow, BATCH, contenders, seeded, plan.near)
+                (flow, BATCH): measure(flow, BATCH, contenders, seeded, plan.near)
                 for flow in (HIT, MISS)
             }
     clients = (
@@ -132,29 +126,11 @@ def measure_cluster(
 
 
 def _measured(
-    where: str,
-    contenders: Sequence[Contender],
-    sizes: Sequence[int],
-    seeded: Seeded,
-    limits: Limits,
+    contenders: Sequence[Contender], sizes: Sequence[int], seeded: Seeded, limits: Limits
 ) -> report.Cells:
     return {
-        (flow, n): _timed(where, flow, n, contenders, seeded, limits)
-        for flow in FLOWS
-        for n in sizes
+        (flow, n): measure(flow, n, contenders, seeded, limits) for flow in FLOWS for n in sizes
     }
-
-
-def _timed(
-    where: str,
-    flow: Flow,
-    n: int,
-    contenders: Sequence[Contender],
-    seeded: Seeded,
-    limits: Limits,
-) -> Samples:
-    progress(f"{where}: {flow.name}, batches of {n}")
-    return measure(flow, n, contenders, seeded, limits)
 
 
 def show(*texts: str) -> None:

@@ -25,7 +25,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.progress import progress
 from bench.raw import COLUMNS, connect
 from bench.s3 import S3, Uploads
 from bench.servers import servers, setting
@@ -87,7 +86,6 @@ def measured(
     """Everything, as tables. Leaves other heroes in the table."""
     logging.getLogger("herocache").setLevel(logging.WARNING)
     file = home / "heroes.csv"
-    progress(f"loads: writing {rows:,} heroes")
     write_heroes(file, rows, seed=1)
     with S3(home / "s3") as s3, _environment({**environment, **s3.environment()}):
         handlers.forget_settings()
@@ -95,15 +93,12 @@ def measured(
         empty = race(database, uploads, file, rounds, is_empty=True)
         existing = race(database, uploads, file, rounds, is_empty=False)
         fewer = {"INSERTs": rows // 5, "row by row": min(rows, 2_000)}
-        progress("loads: by INSERT")
         others = {
             "INSERTs": insert_batches(environment, fewer["INSERTs"]),
             "row by row": insert_one_by_one(environment, fewer["row by row"]),
         }
-        progress("loads: small files")
         small = readable_after(uploads)
         ways = {count: both_ways(uploads, count) for count in WAYS_ROWS}
-        progress("loads: memory")
         growth = [memory_growth(home, uploads, count) for count in memory_rows]
     megabytes = file.stat().st_size / 1e6
     return "\n\n".join(
@@ -143,7 +138,6 @@ def race(
 
     contenders: list[Callable[[], None]] = [client, ours]
     for i in range(-1, rounds):  # the first one warms up
-        progress(f"loads: {'empty table' if is_empty else 'existing rows'}, round {i + 1}")
         for contender in contenders[:: -1 if i % 2 else 1]:
             if is_empty:
                 database.query("TRUNCATE heroes")

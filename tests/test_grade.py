@@ -182,8 +182,6 @@ def test_the_benchmark_measures_every_flow_on_servers_of_its_own(quick_bench: Do
     measured = quick_bench.stdout.decode()
 
     assert quick_bench.returncode == 0, measured + quick_bench.stderr.decode()
-    for flow in FLOWS:
-        assert f" s  near: {flow.name}, batches of 100\n" in quick_bench.stderr.decode()
     tables = dict(text.split("\n", 1) for text in measured.split("\n\n") if "\n" in text)
     for title, sizes in {"on this machine": 2, "1 ms of network": 1}.items():
         [timed] = [table for head, table in tables.items() if title in head and "x3" not in head]
