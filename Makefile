@@ -13,7 +13,7 @@ SERVERS = mariadb-server redis-server curl
 WITHOUT_VENV = exec $(shell [ -x .venv/bin/python ] && echo .venv/bin/python || echo python3) -m
 
 help: ## this list
-	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*##/\t/' | expand -t 10
+	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*##/\t/' | expand -t 12
 
 run: ## install what is missing, start the servers, serve on PORT (8000); Ctrl-C ends it all
 	$(INSTALL) local $(SERVERS)

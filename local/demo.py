@@ -58,7 +58,7 @@ def demo() -> int:
             if phase == KILLED:
                 redis.kill()
             if phase == BACK:
-                redis.start()
+                redis.start_again()
             for _ in range(seconds):
                 time.sleep(1)
                 second += 1

@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import itertools
 import re
 import shutil
 import signal
@@ -17,6 +18,7 @@ from pathlib import Path
 import pymysql
 import pytest
 
+from chalicelib.tables import TABLES
 from local.process import LOOPBACK, ROOT, ServerError, has_ended, port_is_free
 from local.servers import MariaDB, Redis
 from local.services import Services
@@ -71,7 +73,10 @@ def test_the_schema_applied_again_changes_nothing(database: MariaDB) -> None:
     database.query("UPDATE cache_generation SET generation = 7, enabled = 0")
     before = tables(database)
     ours = ("cache_generation", "idempotency", "ingest_log")
-    assert sorted(before) == sorted((*ours, "employees", "heroes", "products"))
+    assert sorted(before) == sorted((*ours, *TABLES)), (
+        "seed/schema.sql and TABLES in chalicelib/tables.py must name the same tables; one that the"
+        " service keeps for itself belongs into `ours` of this test"
+    )
     database.apply_schema()
     assert tables(database) == before
 
@@ -332,6 +337,13 @@ def test_clean_removes_what_make_made_and_nothing_else(folder: Path) -> None:
     assert [path.name for path in (folder / ".local").iterdir()] == ["notes.txt"]
 
 
+REQUIREMENTS = (
+    *("requirements.txt", "requirements-deploy.txt"),
+    *("requirements-local.txt", "requirements-dev.txt"),
+)
+FOR_TESTS = ("dev", "mariadb-server", "redis-server", "curl", "openssl")
+
+
 class BareMachine:
     """A folder to install into, on a PATH with no server, where `apt-get` takes notes."""
 
@@ -354,9 +366,10 @@ class BareMachine:
         (self.tools / name).write_text(f"#!/bin/sh\n{script}\n")
         (self.tools / name).chmod(0o755)
 
-    def install(self, **settings: str) -> subprocess.CompletedProcess[str]:
+    def install(self, *words: str, **settings: str) -> subprocess.CompletedProcess[str]:
+        """What `make test` has it install, or these words."""
         return subprocess.run(
-            [self.tools / "bash", "local/install.sh"],
+            [self.tools / "bash", "local/install.sh", *(words or FOR_TESTS)],
             cwd=self.folder,
             env={"PATH": str(self.tools), **settings},
             capture_output=True,
@@ -367,6 +380,11 @@ class BareMachine:
 
     def notes(self) -> str:
         return (self.folder / "notes").read_text()
+
+    def pip_installs(self) -> list[str]:
+        """The files of requirements that pip was given; the stand-in for .venv notes them."""
+        notes = (self.folder / "pip").read_text() if (self.folder / "pip").exists() else ""
+        return re.findall(r"-m pip install .*-r (\S+)", notes)
 
 
 @pytest.fixture
@@ -404,6 +422,55 @@ def test_install_does_nothing_when_nothing_is_missing(bare_machine: BareMachine)
     installed = bare_machine.install()
     assert (installed.returncode, installed.stdout, installed.stderr) == (0, "", "")
     assert not (bare_machine.folder / "notes").exists()
+
+
+def test_each_target_installs_what_it_needs_and_no_more() -> None:
+    recipes = dict(
+        re.findall(r"(?m)^([a-z]+):.*\n\t\$\(INSTALL\) (.*)$", (ROOT / "Makefile").read_text())
+    )
+    for goal in ("infra", "configure", "deploy", "destroy"):
+        assert recipes[goal] == "deploy"
+    for goal in ("run", "up", "demo"):
+        assert recipes[goal] == "local $(SERVERS)"
+    for goal in ("upload", "invoke", "invalidate", "grade"):
+        assert recipes[goal] == "local"
+    assert recipes["lint"] == recipes["format"] == "dev"
+    assert recipes["test"] == recipes["install"] == "dev $(SERVERS) openssl"
+
+
+def test_install_for_a_deployment_asks_for_no_server(bare_machine: BareMachine) -> None:
+    installed = bare_machine.install("deploy")
+    assert (installed.returncode, installed.stdout, installed.stderr) == (0, "", "")
+    assert not (bare_machine.folder / "notes").exists()
+
+
+def test_a_larger_set_of_packages_does_for_a_smaller_one(tmp_path: Path) -> None:
+    machine = BareMachine(tmp_path)
+    machine.add("python3", "exit 0")
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    python = tmp_path / ".venv" / "bin" / "python"
+    python.write_text(f'#!/bin/sh\necho "$*" >>"{tmp_path}/pip"\n')
+    python.chmod(0o755)
+    for words in ("deploy", "local", "deploy", "local", "dev", "deploy", "local", "dev"):
+        assert machine.install(words).returncode == 0
+    assert machine.pip_installs() == list(REQUIREMENTS[1:])
+    (tmp_path / "requirements-local.txt").write_text("# other pins\n")
+    assert machine.install("deploy").returncode == 0
+    assert len(machine.pip_installs()) == 3
+    assert machine.install("local").returncode == 0
+    assert machine.pip_installs()[3:] == ["requirements-local.txt"]
+
+
+@pytest.mark.parametrize("words", ["everything", ""])
+def test_install_of_an_unknown_set_is_refused(bare_machine: BareMachine, words: str) -> None:
+    refused = bare_machine.install(words)
+    assert refused.returncode == 1
+    assert f"expected deploy, local or dev, got '{words}'" in refused.stderr
+
+
+def test_each_file_of_requirements_has_all_of_the_smaller_one() -> None:
+    for smaller, larger in itertools.pairwise(REQUIREMENTS):
+        assert f"-r {smaller}\n" in (ROOT / larger).read_text()
 
 
 def test_install_without_apt_says_what_to_install_on_each_system(bare_machine: BareMachine) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import boto3
 import pytest
 
+from chalicelib.tables import TABLES
 from local import upload
 from local.function import read_settings
 from local.outcome import Outcome
@@ -240,7 +241,7 @@ def read_terminal(terminal: int) -> bytes:
         ({"FILE": "\udcff.csv"}, "FILE='\\udcff.csv': S3 takes only names in UTF-8, rename it"),
         (
             {"FILE": "heroes.csv", "TABLE": "villains"},
-            "TABLE=villains: no such table, there are heroes, products, employees",
+            f"TABLE=villains: no such table, there are {', '.join(TABLES)}",
         ),
         ({"FILE": "heroes.csv"}, "nothing is running here to upload to: `make run` or `make up`"),
     ],

@@ -7,10 +7,11 @@ from typing import Any
 
 import redis
 
+from chalicelib import tables
 from chalicelib.scripts import MARK
 from local.servers import MariaDB, Redis
 
-TABLES = ("heroes", "products", "employees", "idempotency")
+TABLES = (*tables.TABLES, "idempotency")
 CELLS = r"*}:[0-9]*:*:*"
 
 
