@@ -44,7 +44,7 @@ def test_every_route_that_works_asks_who_calls_and_shallow_health_does_not(
 ) -> None:
     routes = security(auth)
 
-    health = {("/health", "get"): [], ("/health", "head"): []}
+    health: dict[tuple[str, str], list[Any]] = {("/health", "get"): [], ("/health", "head"): []}
     assert routes == {**dict.fromkeys(GUARDED, asked), **health}
 
 
