@@ -2,7 +2,16 @@
 
 from botocore.exceptions import ClientError
 
-from infra import authority, chalice, configuration, database, functions, leftovers, usage_plan
+from infra import (
+    authority,
+    chalice,
+    configuration,
+    database,
+    functions,
+    gateway_responses,
+    leftovers,
+    usage_plan,
+)
 from infra.account import client, code_of, region
 from infra.stack import Stack
 from infra.stage import ROOT, Stage, event_functions
@@ -48,6 +57,12 @@ def deploy(stage: Stage) -> None:
         )
     else:
         usage_plan.remove(client("apigateway"), stage.full_name)
+    gateway_responses.apply(
+        client("apigateway"),
+        api["rest_api_id"],
+        stage.config["api_gateway_stage"],
+        stage.environment,
+    )
     say("serves", api["rest_api_url"])
 
 

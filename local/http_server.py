@@ -26,9 +26,12 @@ from chalicelib.tables import shown
 from local.http_body import PIECE_BYTES, HttpError, declared_length, read_body
 
 BACKLOG = 128
+IDLE_SECONDS = 300.0
+"""How long a connection is kept for the next request."""
 QUIET_SECONDS = 20.0
-"""A client may be silent for so long: between two requests, and in the middle of one."""
+"""A client may be silent for so long in the middle of a body."""
 BODY_SECONDS = 60.0
+"""A whole body may take so long."""
 DRAIN_SECONDS = 2.0
 DRAIN_BYTES = 64_000_000
 Headers = Mapping[str, str | list[str]]
@@ -52,7 +55,7 @@ class Handler(BaseHTTPRequestHandler):
     # Else the second packet of an answer waits for the client's delayed acknowledgement: 40 ms.
     disable_nagle_algorithm = True
     wbufsize = 65_536  # an answer up to this size is one packet for the client, or few
-    timeout = QUIET_SECONDS
+    timeout = IDLE_SECONDS
     default_request_version = "HTTP/1.0"  # a malformed line is answered with a status too
     server_version = "herocache"
     sys_version = ""
@@ -90,12 +93,15 @@ class Handler(BaseHTTPRequestHandler):
         raise AttributeError(name)
 
     def _body(self) -> bytes:
+        length = declared_length(self.headers)
+        self.connection.settimeout(QUIET_SECONDS)
         try:
-            stream = cast(BufferedReader, self.rfile)
-            return read_body(stream, declared_length(self.headers), BODY_SECONDS)
+            return read_body(cast(BufferedReader, self.rfile), length, BODY_SECONDS)
         except TimeoutError as error:
             message = "body: it did not come in time; send it without a pause"
             raise HttpError(408, "RequestTimeout", message) from error
+        finally:
+            self.connection.settimeout(self.timeout)
 
     def _is_a_path(self) -> bool:
         try:
@@ -163,7 +169,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
         """What Python's server says of a request that it cannot read, in our shape."""
-        kind, words = _MALFORMED[code]
+        kind, words = _MALFORMED.get(code, _MALFORMED[400])
         self._refuse_and_close(HttpError(code, kind, words))
 
     def log_request(self, code: object = "-", size: object = "-") -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 import boto3
 import pytest
-from moto.apigateway.models import APIGatewayBackend, apigateway_backends
+from moto.apigateway.models import APIGatewayBackend, RestAPI, apigateway_backends
 from moto.awslambda import urls as lambda_urls
 from moto.awslambda.models import lambda_backends
 from moto.awslambda.responses import LambdaResponse
@@ -78,6 +78,12 @@ class Emulated:
         documents: dict[str, Json] = getattr(apigateway_backends[self.id][REGION], "documents", {})
         return documents
 
+    def served_responses(self, api_id: str) -> dict[str, Json]:
+        """What the stage of an API answers where no function runs, by API Gateway's names."""
+        api = apigateway_backends[self.id][REGION].get_rest_api(api_id)
+        served: dict[str, Json] = getattr(api, "deployed_responses", {})
+        return served
+
     def package(self, function: str) -> bytes:
         """The zip that a function was given."""
         code: bytes = lambda_backends[self.id][REGION].get_function(function).code_bytes
@@ -112,6 +118,8 @@ def close_gaps(patch: pytest.MonkeyPatch) -> None:
     """Raises AssertionError where one is not there any more."""
     _know_prefixes(patch)
     _import_apis_of_chalice(patch)
+    _compress_answers(patch)
+    _deploy_gateway_responses(patch)
     _answer_account_settings(patch)
     _record_statements(patch)
     _delete_networks(patch)
@@ -183,6 +191,43 @@ def _import_apis_of_chalice(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(APIGatewayBackend, "put_rest_api", put_and_note)
     patch.setattr(APIGatewayBackend, "import_rest_api", import_api)
     assert backend.import_rest_api(document, False).name == "gap"
+
+
+def _compress_answers(patch: pytest.MonkeyPatch) -> None:
+    """UpdateRestApi of the size from which answers are compressed."""
+    api = APIGatewayBackend("us-east-1", "111111111111").create_rest_api("gap", "")
+    operation = {"op": "replace", "path": "/minimumCompressionSize", "value": "7"}
+    api.apply_patch_operations([operation])
+    assert api.minimum_compression_size is None, closed("minimumCompressionSize")
+    apply = RestAPI.apply_patch_operations
+
+    def apply_and_compress(self: Any, operations: list[Json]) -> None:
+        apply(self, operations)
+        for each in operations:
+            if each["path"] == operation["path"]:
+                self.minimum_compression_size = int(each["value"]) if each["value"] else None
+
+    patch.setattr(RestAPI, "apply_patch_operations", apply_and_compress)
+
+
+def _deploy_gateway_responses(patch: pytest.MonkeyPatch) -> None:
+    """An import removes gateway responses, and a stage serves those of its last deployment. moto
+    has only those that were put last."""
+    create, put = RestAPI.create_deployment, APIGatewayBackend.put_rest_api
+    assert not hasattr(RestAPI, "deployed_responses"), closed("gateway responses")
+
+    def create_and_keep(self: Any, *args: Any, **kwargs: Any) -> Any:
+        self.deployed_responses = {
+            kind: response.to_json() for kind, response in self.gateway_responses.items()
+        }
+        return create(self, *args, **kwargs)
+
+    def put_and_forget(self: Any, function_id: str, *args: Any, **kwargs: Any) -> Any:
+        self.get_rest_api(function_id).gateway_responses.clear()
+        return put(self, function_id, *args, **kwargs)
+
+    patch.setattr(RestAPI, "create_deployment", create_and_keep)
+    patch.setattr(APIGatewayBackend, "put_rest_api", put_and_forget)
 
 
 def _answer_account_settings(patch: pytest.MonkeyPatch) -> None:

@@ -79,6 +79,8 @@ def seen(account: Emulated) -> Json:
         },
         "apis": {api["id"]: gateway.get_stages(restApiId=api["id"])["item"] for api in apis},
         "documents": {api["id"]: account.api_documents[api["id"]] for api in apis},
+        "compression": {api["id"]: api.get("minimumCompressionSize") for api in apis},
+        "responses": {api["id"]: account.served_responses(api["id"]) for api in apis},
         "plans": gateway.get_usage_plans()["items"],
         "keys": gateway.get_api_keys()["items"],
         "logs": {

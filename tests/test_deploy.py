@@ -5,17 +5,22 @@ what is refused.
 import json
 import re
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
+import boto3
 import pytest
+from botocore.exceptions import ClientError
 
 from chalicelib.config import Settings
-from tests.client import ROOT
+from infra import gateway_responses
+from tests.client import ROOT, Answer
 from tests.deployment import NAME, STAGE, Project, trust_store
 from tests.emulated_aws import REGION, Emulated, emulated
 from tests.stage_life import Life, seen
 
 Json = dict[str, Any]
+JSON = "application/json"
 FUNCTIONS = {"api_handler": NAME, "storage": f"{NAME}-storage", "ingest": f"{NAME}-ingest"}
 
 
@@ -175,6 +180,35 @@ def test_callers_with_a_key_are_limited_by_a_usage_plan(life: Life) -> None:
     assert key.get("value", "no value") not in life.first["deploy"] + life.again["deploy"]
 
 
+def test_large_answers_are_compressed_for_clients_that_ask(life: Life) -> None:
+    [size] = life.account["compression"].values()
+    assert size == life.stage["minimum_compression_size"] == 1400
+
+
+def test_what_api_gateway_answers_by_itself_has_the_shape_of_our_errors(life: Life) -> None:
+    [served] = life.account["responses"].values()
+    types = boto3.client("apigateway", REGION).meta.service_model.shape_for("GatewayResponseType")
+
+    assert set(served) == set(types.enum), "each type that API Gateway knows"
+    for kind, response in served.items():
+        [(content_type, template)] = response["responseTemplates"].items()
+        assert content_type == JSON
+        assert "$" not in template, "API Gateway would look for a variable"
+        answer = Answer(int(response["statusCode"]), template.encode(), {})
+        assert answer.error
+        assert answer.message
+        retry_after = response["responseParameters"].get("gatewayresponse.header.Retry-After")
+        assert (retry_after is not None) == (answer.status in (429, 503)), kind
+        assert not any("Access-Control" in name for name in response["responseParameters"])
+    assert served["MISSING_AUTHENTICATION_TOKEN"]["statusCode"] == "404", "an unknown path"
+
+
+def test_each_deployment_serves_them_again(life: Life) -> None:
+    said = "errors       21 that API Gateway answers by itself: in the shape of ours"
+    assert said in life.first["deploy"]
+    assert said in life.again["deploy"]
+
+
 def test_deploying_again_makes_nothing_twice(life: Life) -> None:
     assert life.url in life.again["deploy"], "the URL stays"
     for kind in ("apis", "plans", "keys", "buckets", "queues", "networks", "databases"):
@@ -201,6 +235,78 @@ def test_destroying_again_finds_nothing_to_do(life: Life) -> None:
     assert "3 versions of files removed" in life.destroyed, life.destroyed
     assert f"{NAME} is not there" in life.destroyed_again
     assert "removed" not in life.destroyed_again
+
+
+# --- gateway responses that depend on settings ----------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def api_id(account: Emulated) -> str:
+    """Of an API with one path."""
+    integration = {"type": "aws_proxy", "uri": "arn:aws:lambda:a", "httpMethod": "POST"}
+    operation = {"x-amazon-apigateway-integration": integration, "responses": {}}
+    document = {"swagger": "2.0", "info": {"title": "a"}, "paths": {"/": {"get": operation}}}
+    body = json.dumps(document).encode()
+    return str(account.client("apigateway").import_rest_api(body=body)["id"])
+
+
+def served(account: Emulated, api_id: str, **environment: str) -> dict[str, Json]:
+    gateway_responses.apply(account.client("apigateway"), api_id, "dev", environment)
+    return account.served_responses(api_id)
+
+
+def test_where_callers_sign_a_missing_signature_is_not_called_an_unknown_path(
+    account: Emulated, api_id: str
+) -> None:
+    """API Gateway does not tell one from the other."""
+    response = served(account, api_id, API_AUTH="iam")["MISSING_AUTHENTICATION_TOKEN"]
+
+    answer = Answer(int(response["statusCode"]), response["responseTemplates"][JSON].encode(), {})
+    assert (answer.status, answer.error) == (403, "Forbidden")
+    assert "not signed, or there is no such path" in answer.message
+
+
+@pytest.mark.parametrize(
+    ("origins", "allowed"),
+    [
+        ("", None),
+        (" , ", None),
+        ("https://a.example", "'https://a.example'"),
+        ("https://a.example, ", "'https://a.example'"),
+        ("https://a.example,http://localhost:3000", "'*'"),
+        ("*", "'*'"),
+    ],
+)
+def test_a_page_of_an_allowed_origin_may_read_them(
+    account: Emulated, api_id: str, origins: str, allowed: str | None
+) -> None:
+    for response in served(account, api_id, CORS_ORIGINS=origins).values():
+        headers = response["responseParameters"]
+        assert headers.get("gatewayresponse.header.Access-Control-Allow-Origin") == allowed
+
+
+def test_a_deployment_that_comes_too_soon_is_made_again(
+    account: Emulated, api_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gateway, waits = account.client("apigateway"), list[float]()
+    create, too_soon = gateway.create_deployment, {"Error": {"Code": "TooManyRequestsException"}}
+
+    def create_at_the_third_attempt(**arguments: str) -> None:
+        if len(waits) < 2:
+            raise ClientError(too_soon, "CreateDeployment")
+        create(**arguments)
+
+    monkeypatch.setattr(gateway, "create_deployment", create_at_the_third_attempt)
+    clock = SimpleNamespace(sleep=waits.append, monotonic=lambda: sum(waits))
+    monkeypatch.setattr(gateway_responses, "time", clock)
+
+    gateway_responses.apply(gateway, api_id, "dev", {})
+    assert len(waits) == 2
+
+    monkeypatch.setattr(gateway_responses, "PATIENCE_SECONDS", -1.0)
+    waits.clear()
+    with pytest.raises(ClientError, match="TooManyRequests"):
+        gateway_responses.apply(gateway, api_id, "dev", {})
 
 
 # --- what is refused ------------------------------------------------------------------------------

@@ -108,6 +108,24 @@ def test_an_answer_does_not_wait_for_the_clients_acknowledgement(
     assert median(seconds() for _ in range(41)) < 0.03
 
 
+def test_requests_sent_at_once_are_answered_in_order_and_at_once(url: str) -> None:
+    """The second answer would wait for the acknowledgement of the first."""
+    requests_sent = post("Content-Length: 2", body=b"{}") + post(f"Content-Length: {len(READ)}")
+    with Connection(url) as connection, connection.socket.makefile("rb") as answers:
+
+        def seconds() -> float:
+            start = perf_counter()
+            connection.socket.sendall(requests_sent + READ)
+            for status in (b"400", b"200"):
+                lines = list(iter(answers.readline, b"\r\n"))
+                assert lines[0].split()[1] == status
+                [length] = [line for line in lines if line.startswith(b"Content-Length")]
+                answers.read(int(length.split()[1]))
+            return perf_counter() - start
+
+        assert median(seconds() for _ in range(41)) < 0.03
+
+
 @pytest.fixture
 def paused_app(tmp_path: Path, environment: Mapping[str, str]) -> Iterator[App]:
     """It takes no connection."""
@@ -235,6 +253,13 @@ def test_a_client_that_sends_too_much_sees_why_it_is_refused(
 ) -> None:
     """A connection closed with bytes unread would be reset."""
     large = b" " * (MAX_BODY_BYTES + 1_000_000)
+    for header, body in (
+        (f"Content-Length: {len(large)}", large),
+        ("Transfer-Encoding: chunked", chunked(large)),
+    ):
+        with Connection(url) as connection:
+            assert connection.ask(post(header, body=body)).status == 413
+            assert connection.is_closed()
     for data in (large, iter([large])):
         response = session.post(url, data=data, timeout=10)
         assert (response.status_code, response.json()["body"]["error"]) == (413, "TooLarge")
@@ -298,6 +323,11 @@ def test_head_has_the_headers_of_get_and_no_body(url: str) -> None:
 
     assert (head.status, head.content) == (200, b"")
     assert int(head.headers["content-length"]) == len(get.content) > 0
+    with Connection(url) as connection, connection.socket.makefile("rb") as answer:
+        connection.socket.sendall(b"HEAD /nowhere HTTP/1.1\r\nConnection: close\r\n\r\n")
+        whole = answer.read()
+        assert whole.startswith(b"HTTP/1.1 404 ")
+        assert whole.index(b"\r\n\r\n") == len(whole) - 4
     shown = curl(f"{url}/health", "--head").stdout
     assert shown.startswith(b"HTTP/1.1 200 OK\r\n")
     assert shown.endswith(b"\r\n\r\n")
@@ -448,7 +478,7 @@ def test_what_the_app_answered_is_not_logged_and_what_it_never_saw_is(
 def test_a_client_that_stops_in_the_middle_of_its_body_is_hung_up_on(
     echo_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(http_server.Handler, "timeout", 0.05)
+    monkeypatch.setattr(http_server, "QUIET_SECONDS", 0.05)
     for headers, body in (
         (["Content-Length: 10"], b"12345"),
         (["Transfer-Encoding: chunked"], b"5\r\n123"),

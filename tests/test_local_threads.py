@@ -26,7 +26,7 @@ ALL_DONE_SECONDS = 90
 
 
 class KeptConnection(OverHttp):
-    """`chalice local` has a thread for each; sixteen new ones at once are more than it queues."""
+    """`chalice local` has a thread for each."""
 
     def __init__(self, url: str) -> None:
         super().__init__(url)
