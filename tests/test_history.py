@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.beside import Done
+from tests.history.compare import picture
 from tests.history.nemesis import FAULTS
 from tests.history.round import Servers, play, servers
 
@@ -38,3 +39,13 @@ def test_the_checker_finds_what_is_stale_without_an_ingredient(ingredients: Done
 
     print(output)
     assert ingredients.returncode == 0, output + ingredients.stderr.decode()
+
+
+def test_the_picture_of_a_comparison_has_bars_as_long_as_its_shares() -> None:
+    drawn = picture({"herocache": (0, 50_473), "one": (3_129, 64_220), "other": (1, 18_302)})
+
+    head, none, many, few = drawn.splitlines()
+    assert head.endswith("one █ is 0.1 %")
+    assert none.split() == ["herocache", "0", "of", "50,473", "0.00", "%"]
+    assert many.split() == ["one", "3,129", "of", "64,220", "4.87", "%", "█" * 49]
+    assert few.split()[-1] == "█", "what is not nothing is seen"
