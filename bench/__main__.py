@@ -18,7 +18,7 @@ from bench.flows import FLOWS, HIT, MISS, Flow
 from bench.headers import time_headers
 from bench.http import CROWDS, Crowd, crowd, crowds_table, local_app, time_kept
 from bench.lineup import clustered, contending
-from bench.measure import Limits, Samples, Seeded, measure
+from bench.measure import Limits, Seeded, measure
 from bench.progress import progress
 from bench.round_trips import BATCH, count_trips
 from bench.servers import copy, far_away, ping, seed, servers, setting
@@ -94,7 +94,8 @@ def main() -> None:
         far = measure_far(plan, environment, seeded)
         measure_cluster(plan, environment, seeded, database, home)
         over_http, crowds = measure_http(plan, environment, seeded, home)
-        headers = measure_headers(plan, environment, seeded)
+        progress("headers of a cached read")
+        headers = time_headers(environment, seeded, plan.headers)
         progress("counting round trips")
         counts = count_trips(environment, seeded, plan.trip_rounds)
         show(report.trips_table(counts))
@@ -159,14 +160,6 @@ def measure_http(
     )
     show(title, crowds_table(crowds))
     return cells, crowds
-
-
-def measure_headers(plan: Plan, environment: Environment, seeded: Seeded) -> Samples:
-    progress("headers of a cached read")
-    samples = time_headers(environment, seeded, plan.headers)
-    if not samples:
-        progress("a read carries no Server-Timing: not measured")
-    return samples
 
 
 def _measured(
