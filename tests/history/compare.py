@@ -11,8 +11,9 @@ from tests.history.systems import COMMIT_THEN_SET, DOGPILE, HEROCACHE
 COMPARED = (HEROCACHE, COMMIT_THEN_SET, DOGPILE)
 NO_FAULT = "no fault"
 STALE = "stale read (cached)"
-BLOCK_PERCENT = 0.1
-"""What one block of a bar stands for."""
+TITLE = "reads that showed older data than a write which was acknowledged before them"
+LABELS = {COMMIT_THEN_SET: "commit, then SET in the cache"}
+LONGEST_BAR = 40
 
 
 def compare(seconds: float, seed: int) -> dict[str, Report]:
@@ -44,15 +45,16 @@ def stale_reads(report: Report) -> tuple[int, int]:
 
 
 def picture(found: Mapping[str, tuple[int, int]]) -> str:
-    """A line per system: its stale reads, of how many, the share and a bar as long as that."""
-    head = f"stale reads, of all that were checked; one █ is {BLOCK_PERCENT:g} %"
-    return "\n".join([head, *(_line(system, *counts) for system, counts in found.items())])
-
-
-def _line(system: str, stale: int, reads: int) -> str:
-    percent = 100 * stale / max(reads, 1)
-    bar = "█" * (max(1, round(percent / BLOCK_PERCENT)) if stale else 0)
-    return f"{system:16} {stale:>6,} of {reads:>7,} {percent:6.2f} %  {bar}".rstrip()
+    """As on README's first screen: a line per system, the largest share of stale reads first, with
+    a bar for that share."""
+    shares = {system: stale / max(reads, 1) for system, (stale, reads) in found.items()}
+    worst = max(shares.values()) or 1
+    lines = [TITLE, ""]
+    for system in sorted(found, key=lambda system: -shares[system]):
+        stale, reads = found[system]
+        bar = "█" * round(LONGEST_BAR * shares[system] / worst)
+        lines.append(f"{LABELS.get(system, system):29}  {stale:>5,} of {reads:>6,}  {bar}".rstrip())
+    return "\n".join(lines)
 
 
 def _found(report: Report) -> str:
