@@ -14,7 +14,7 @@
     cold_start.py      import times and connection round trips of a fresh process
     load.py            files loaded, against the database's own client (python -m bench.load)
     s3.py              the S3 they come from
-    report.py          tables
+    report.py          tables; progress.py: what a long run is at
     targets.py         what the figures should be
     servers.py         the servers of a run; cluster.py: a Redis Cluster
     events.py          the event of an HTTP request

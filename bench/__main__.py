@@ -18,11 +18,11 @@ from bench.flows import FLOWS, HIT, MISS, Flow
 from bench.headers import time_headers
 from bench.http import CROWDS, Crowd, crowd, crowds_table, local_app, time_kept
 from bench.lineup import clustered, contending
-from bench.measure import Limits, Samples, Seeded, measure
+from bench.measure import Limits, Seeded, measure
+from bench.progress import progress
 from bench.round_trips import BATCH, count_trips
 from bench.servers import copy, far_away, ping, seed, servers, setting
 from bench.targets import Measured, targets_table
-from bench.text import say
 from local.servers import MariaDB
 
 NETWORK_SECONDS = 0.001
@@ -68,7 +68,7 @@ QUICK = Plan(
     far=Limits(seconds=0.2, max_rounds=5, max_written_rows=500, min_rounds=3),
     has_far_template=False,
     headers=Limits(seconds=0.2, max_rounds=50, max_written_rows=0, min_rounds=5),
-    crowd_seconds=0.5,
+    crowd_seconds=0.2,
     trip_rounds=3,
     cold_rounds=1,
     import_rounds=2,
@@ -84,22 +84,25 @@ def main() -> None:
         if isinstance(handler, logging.StreamHandler):
             handler.setStream(sys.stderr)
     started = time.perf_counter()
-    say("starting servers")
+    progress("starting servers")
     with servers() as (home, database, cache):
         environment = {**database.environment(), **cache.environment()}
+        progress(f"seeding {plan.seeded_rows:,} heroes")
         seeded = seed(database, plan.seeded_rows)
         show(setting(environment))
         near = measure_near(plan, environment, seeded)
         far = measure_far(plan, environment, seeded)
         measure_cluster(plan, environment, seeded, database, home)
         over_http, crowds = measure_http(plan, environment, seeded, home)
-        headers = measure_headers(plan, environment, seeded)
-        say("counting round trips")
+        progress("headers of a cached read")
+        headers = time_headers(environment, seeded, plan.headers)
+        progress("counting round trips")
         counts = count_trips(environment, seeded, plan.trip_rounds)
         show(report.trips_table(counts))
-        say("processes that start cold")
+        progress("counting what a cold process sends")
         talks = connection_talks(environment, plan.cold_rounds)
         show(report.talks_table(talks))
+        progress("timing imports")
         imports = import_seconds(plan.import_rounds)
         show(report.imports_table(imports, third_party_packages()))
         measured = Measured(near, far, over_http, crowds, headers, imports, counts, talks)
@@ -127,7 +130,7 @@ def measure_far(plan: Plan, environment: Environment, seeded: Seeded) -> report.
 def measure_cluster(
     plan: Plan, environment: Environment, seeded: Seeded, database: MariaDB, home: Path
 ) -> None:
-    say("starting a cluster")
+    progress("starting a cluster")
     with cluster(home) as masters:
         own = {**copy(database, "clustered"), **masters}
         with clustered(environment, own, seeded) as contenders:
@@ -142,13 +145,13 @@ def measure_cluster(
 def measure_http(
     plan: Plan, environment: Environment, seeded: Seeded, home: Path
 ) -> tuple[report.Cells, Sequence[Crowd]]:
-    say("HTTP: starting chalice local")
+    progress("HTTP: starting chalice local")
     with local_app(environment, home) as port:
-        say("HTTP: one kept connection")
+        progress("HTTP: one kept connection")
         cells = time_kept(environment, port, seeded, plan.near)
         crowds = []
         for threads in CROWDS:
-            say(f"HTTP: {threads} threads")
+            progress(f"HTTP: {threads} threads")
             crowds.append(crowd(port, seeded, threads, plan.crowd_seconds))
     title = "Medians in ms over HTTP: chalice local and one kept connection; ours: without HTTP"
     show(title, report.flows_table(cells, report.AGAINST_HTTP))
@@ -157,14 +160,6 @@ def measure_http(
     )
     show(title, crowds_table(crowds))
     return cells, crowds
-
-
-def measure_headers(plan: Plan, environment: Environment, seeded: Seeded) -> Samples:
-    say("headers of a cached read")
-    samples = time_headers(environment, seeded, plan.headers)
-    if not samples:
-        say("a read carries no Server-Timing: not measured")
-    return samples
 
 
 def _measured(
@@ -178,7 +173,7 @@ def _measured(
     cells = {}
     for flow in flows:
         for n in sizes:
-            say(f"{where}: {flow.name}, N = {n}")
+            progress(f"{where}: {flow.name}, batches of {n}")
             cells[flow, n] = measure(flow, n, contenders, seeded, limits)
     return cells
 

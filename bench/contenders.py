@@ -98,15 +98,7 @@ class Ours(Contender):
         super().__init__(environment, name)
         settings = Settings.from_environment(self.environment)
         storage = Storage(Database(settings), Cache(settings))
-        self._made: dict[str, Callable[..., Any]] = {
-            "settings": lambda: settings,
-            "storage": lambda: storage,
-        }
-
-    def replace_in_handlers(self, name: str, function: Callable[..., Any]) -> None:
-        """From now on its calls find this function there, and so do calls of others that do not
-        replace it."""
-        self._made[name] = function
+        self._made = {"settings": lambda: settings, "storage": lambda: storage}
 
     def read(self, ids: Sequence[int], use_cache: bool) -> Call:
         return self._request("read", "heroes", ids, use_cache)

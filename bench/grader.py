@@ -84,14 +84,14 @@ class Grader:
         for i in range(0, len(ids), self.batch):
             answer = self.service.read(Way("id", True), ids[i : i + self.batch], use_cache=False)
             answer.expect_success()
-            own = [row["id"] for row in answer.fields["body"] if self._is_own(row)]
+            own = [row["id"] for row in answer.rows if self._is_own(row)]
             self.service.delete(own).expect_success()
             removed += len(own)
         self.inserted.clear()
         return removed
 
     def _is_own(self, row: Hero) -> bool:
-        return str(row.get("name")).startswith(self.marker)
+        return row.get("id") in self.inserted and str(row.get("name")).startswith(self.marker)
 
     def fresh_heroes(self, count: int) -> list[Hero]:
         """Rows with an xp that no other row has; every tenth of them as a string."""
@@ -112,9 +112,7 @@ class Grader:
     def _free_xps(self, count: int) -> list[int]:
         """Values that no row has, as far as the service lets us see it."""
         drawn = random.sample(XP_RANGE, 2 * count)
-        body = self.service.read(BY_XP, drawn, use_cache=False).fields.get("body")
-        rows = body if isinstance(body, list) else []
-        taken = {row.get("xp") for row in rows if isinstance(row, dict)}
+        taken = {row.get("xp") for row in self.service.read(BY_XP, drawn, use_cache=False).rows}
         return [xp for xp in drawn if xp not in taken][:count]
 
     def _expected(self, by: str, values: Sequence[int]) -> list[Hero]:

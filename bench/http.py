@@ -36,9 +36,11 @@ Cells = dict[tuple[Flow, int], Samples]
 
 
 class QuietApp(App):
-    """Its log goes to a file: a line a request does not belong among tables."""
+    """Its log goes to a file: a line a request does not belong among tables. It leaves the ports
+    from 8000 on to `make run`."""
 
     _output = Server._output  # type: ignore[assignment]  # App's goes to ours
+    _choose_port = Server._choose_port
 
 
 class OverHttp(Contender):

@@ -25,10 +25,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from bench.progress import progress
 from bench.raw import COLUMNS, connect
 from bench.s3 import S3, Uploads
 from bench.servers import servers, setting
-from bench.text import milliseconds, say, table
+from bench.text import milliseconds, table
 from chalicelib import handlers, ingest
 from chalicelib.generations import Generations
 from chalicelib.tables import HEROES
@@ -86,23 +87,23 @@ def measured(
     """Everything, as tables. Leaves other heroes in the table."""
     logging.getLogger("herocache").setLevel(logging.WARNING)
     file = home / "heroes.csv"
-    say(f"making a file of {rows:,} rows")
+    progress(f"making a file of {rows:,} rows")
     write_heroes(file, rows, seed=1)
     with S3(home / "s3") as s3, _environment({**environment, **s3.environment()}):
         handlers.forget_settings()
         uploads = Uploads("loads")
         empty = race(database, uploads, file, rounds, is_empty=True)
         existing = race(database, uploads, file, rounds, is_empty=False)
-        say("other ways to load rows")
+        progress("other ways to load rows")
         fewer = {"INSERTs": rows // 5, "row by row": min(rows, 2_000)}
         others = {
             "INSERTs": insert_batches(environment, fewer["INSERTs"]),
             "row by row": insert_one_by_one(environment, fewer["row by row"]),
         }
-        say("files of few rows")
+        progress("files of few rows")
         small = readable_after(uploads)
         ways = {count: both_ways(uploads, count) for count in WAYS_ROWS}
-        say("memory of large loads")
+        progress("memory of large loads")
         growth = [memory_growth(home, uploads, count) for count in memory_rows]
     megabytes = file.stat().st_size / 1e6
     return "\n\n".join(
@@ -142,7 +143,9 @@ def race(
 
     contenders: list[Callable[[], None]] = [client, ours]
     for i in range(-1, rounds):  # the first one warms up
-        say(f"load {rows:,} rows, {'empty table' if is_empty else 'existing rows'}: round {i + 1}")
+        progress(
+            f"load {rows:,} rows, {'empty table' if is_empty else 'existing rows'}: round {i + 1}"
+        )
         for contender in contenders[:: -1 if i % 2 else 1]:
             if is_empty:
                 database.query("TRUNCATE heroes")

@@ -56,6 +56,12 @@ class Answer:
         first, *_ = re.findall(r'(?:[^,"]|"[^"]*")+', self.cache_status or "") or [""]
         return "hit" in [parameter.strip() for parameter in first.split(";")[1:]]
 
+    @property
+    def rows(self) -> list[Hero]:
+        """Whatever looks like one, of an answer that may be wrong."""
+        body = self.fields.get("body")
+        return [row for row in body if isinstance(row, dict)] if isinstance(body, list) else []
+
     def expect_success(self) -> None:
         for status in (self.status, self.fields.get("statusCode")):
             if status != 200:

@@ -57,7 +57,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Measured:
-    """What a run found. `headers` may be empty."""
+    """What a run found."""
 
     near: Cells
     far: Cells
@@ -76,7 +76,7 @@ def targets_table(found: Measured) -> str:
         *_ratios(found.near, NEAR, "ours / raw"),
         *_ratios(found.far, FAR, "ours / raw, with the network"),
         _over_http(found.over_http),
-        *_headers(found.headers),
+        _headers(found.headers),
         Target("import of app / its packages", imports["app"], imports["alone"], IMPORT_AT_MOST),
     ]
     rows = [target.row() for target in targets]
@@ -90,11 +90,9 @@ def _over_http(cells: Cells) -> Target:
     return Target(what, cached, uncached, HTTP_AT_MOST)
 
 
-def _headers(samples: Samples) -> list[Target]:
-    if not samples:
-        return []
+def _headers(samples: Samples) -> Target:
     what = f"full hit, N = {ROWS}, with Cache-Status and Server-Timing / without"
-    return [Target(what, samples[WITH], samples[WITHOUT], HEADERS_AT_MOST)]
+    return Target(what, samples[WITH], samples[WITHOUT], HEADERS_AT_MOST)
 
 
 def _broken(crowds: Sequence[Crowd]) -> list[Row]:

@@ -1,15 +1,6 @@
-"""Times and tables as text, and what is going on."""
+"""Times and tables as text."""
 
-import sys
-import time
 from collections.abc import Sequence
-
-STARTED = time.perf_counter()
-
-
-def say(what: str) -> None:
-    """What is measured now, apart from the results."""
-    print(f"{time.perf_counter() - STARTED:5.0f} s  {what}", file=sys.stderr, flush=True)
 
 
 def milliseconds(seconds: float) -> str:

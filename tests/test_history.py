@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.beside import Done
+from tests.history.compare import picture
 from tests.history.nemesis import FAULTS
 from tests.history.round import Servers, play, servers
 
@@ -38,3 +39,14 @@ def test_the_checker_finds_what_is_stale_without_an_ingredient(ingredients: Done
 
     print(output)
     assert ingredients.returncode == 0, output + ingredients.stderr.decode()
+
+
+def test_the_picture_of_a_comparison_has_bars_as_long_as_its_shares() -> None:
+    found = {"herocache": (0, 50_473), "commit, then SET": (3_129, 64_220), "other": (115, 18_302)}
+
+    assert picture(found).splitlines()[2:] == [
+        "commit, then SET in the cache  3,129 of 64,220  " + "█" * 40,
+        "other                            115 of 18,302  █████",
+        "herocache                          0 of 50,473",
+    ]
+    assert "█" not in picture({"herocache": (0, 0)})
