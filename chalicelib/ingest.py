@@ -82,6 +82,7 @@ class Ingest:
         self._write_through = WriteThrough(database, cache, generations, recovery)
         self._max_refused_percent = max_refused_percent
         self._is_staged = engine == "aurora"
+        self._tables = TABLES
         self._default_table = default_table
         self._default_columns = default_columns
 
@@ -94,7 +95,7 @@ class Ingest:
         except _Known as known:
             outcome, is_news = known.outcome, False
             if outcome.status == LOADED:  # by one that may have died before every reader saw it
-                self._write_through.wait_until_seen(TABLES[outcome.table])
+                self._write_through.wait_until_seen(self._tables[outcome.table])
                 outcome = replace(outcome, first_rows=_told_first_rows(upload))
         seconds = round(time.monotonic() - started, 3)
         summary = _summary(upload, outcome, seconds)
@@ -114,12 +115,12 @@ class Ingest:
         try:
             _raise_if_known(upload, self._database.last_upload(upload))
             name = _folder(upload.key) or self._default_table
-            if name not in TABLES:
+            if name not in self._tables:
                 raise FileRefused(
-                    f"{upload.key}: there is no table {name}; there are {', '.join(TABLES)}:"
+                    f"{upload.key}: there is no table {name}; there are {', '.join(self._tables)}:"
                     f" upload to {INCOMING}<table>/, or to the bucket's root for DB_TABLE"
                 )
-            return self._load(upload, TABLES[name])
+            return self._load(upload, self._tables[name])
         except Gone:
             return Outcome(SKIPPED, name, reason="deleted or overwritten since")
         except FileRefused as error:
