@@ -309,7 +309,7 @@ def test_a_required_setting_that_is_missing_is_named() -> None:
 
 
 def test_the_defaults_in_the_settings_table_are_those_of_the_code() -> None:
-    in_words = {"": "empty", None: "the key", False: "`0`"}
+    in_words = {"": "empty", None: "the key", False: "`0`", (): "the table's order"}
     settings = Settings.from_environment(required())
     for name, (_, default) in settings_table().items():
         if name not in required():
