@@ -91,23 +91,13 @@ class CsvRows:
         pieces = self._metered(text_bytes(chunks))
         self._text = io.TextIOWrapper(_Chunks(pieces), "utf-8-sig", newline="")
         self._ahead: list[str] = []
-        order = order or table.columns
-        first = self._peek()
-        named = _SEPARATOR_LINE.fullmatch(first)
-        if named:
-            self._drop_line()
-            first = self._peek()
-        self.delimiter = _named_delimiter(named[1]) if named else _delimiter(first, order, table)
         self.ignored = 0
         self._wanted = ""
         self._fitting: Sequence[int] = ()
-        values = _values(first, self.delimiter)
-        if _is_header(values, _columns_of(len(values), order, table), table):
-            self.columns = self._of_header(values)
-            self.lines_before = self._line
-        else:
-            self.lines_before = self._line
-            self.columns = self._read_ahead(order)
+        order = order or table.columns
+        self.delimiter = self._read_delimiter(order)
+        self.columns = self._read_columns(order)
+        self.lines_before = self._line
         self._reader = _csv_reader(self._recorded(), delimiter=self.delimiter)
 
     def batches(self) -> Iterator[list[list[str]]]:
@@ -202,6 +192,21 @@ class CsvRows:
 
     # --- the header -------------------------------------------------------------------------------
 
+    def _read_delimiter(self, order: Sequence[Column]) -> str:
+        """The line that names it, should there be one, is left out."""
+        first = self._peek()
+        named = _SEPARATOR_LINE.fullmatch(first)
+        if not named:
+            return _delimiter(first, order, self._table)
+        self._drop_line()
+        return _named_delimiter(named[1])
+
+    def _read_columns(self, order: Sequence[Column]) -> tuple[Column, ...]:
+        values = _values(self._peek(), self.delimiter)
+        if _is_header(values, _columns_of(len(values), order, self._table), self._table):
+            return self._of_header(values)
+        return self._look_at_rows(order)
+
     def _of_header(self, names: list[str]) -> tuple[Column, ...]:
         self._drop_line()
         while names and not names[-1].strip():
@@ -214,7 +219,7 @@ class CsvRows:
         self._wanted = f"{len(columns)} values"
         return columns
 
-    def _read_ahead(self, order: Sequence[Column]) -> tuple[Column, ...]:
+    def _look_at_rows(self, order: Sequence[Column]) -> tuple[Column, ...]:
         """Of a file without a header: whether its rows have keys."""
         fitting = _counts(order, self._table)
         for line, values in self._rows_ahead():
