@@ -17,7 +17,7 @@ from typing import Any
 
 from chalicelib.bucket import Bucket, Gone, Writer
 from chalicelib.cache import Cache
-from chalicelib.config import ENGINES, INGEST_COLUMNS
+from chalicelib.config import INGEST_COLUMNS
 from chalicelib.csv_rows import CsvRows, Refused, WrongColumns, named_columns
 from chalicelib.db import Change, Database, Transaction
 from chalicelib.errors import BadRequest, ConfigurationError, FileRefused
@@ -69,13 +69,14 @@ class Ingest:
         database: Database,
         cache: Cache,
         max_refused_percent: int,
-        engine: str = ENGINES[0],
-        default_table: str = "heroes",
-        default_columns: Sequence[str] = (),
+        engine: str,
+        default_table: str,
+        default_columns: Sequence[str],
     ) -> None:
         """`database` is one for loads. More refused rows than `max_refused_percent` refuse the
-        whole file. `engine`: one of ENGINES, for large files. `default_table`: where files go that
-        are in no table's folder; `default_columns`: what those without a header have, in order."""
+        whole file. `engine`: one of config's ENGINES, for large files. `default_table`: where files
+        go that are in no table's folder; `default_columns`: what those without a header have, in
+        order."""
         generations = Generations(database, cache)
         recovery = Recovery(database, cache, generations)
         self._database = database
@@ -189,14 +190,15 @@ class Ingest:
         """Raises FileRefused where too many rows are, or none is left to load."""
         rows, refused, first_rows = loaded
         count = rows + refused
+        if not rows:
+            raise FileRefused(_nothing_loaded(refused, report.first), refused)
         if count >= MIN_ROWS_TO_JUDGE and refused * 100 > count * self._max_refused_percent:
             raise FileRefused(
                 f"{refused} of {count} rows are refused, more than"
-                f" {self._max_refused_percent} % (INGEST_MAX_REJECTED): nothing is loaded",
+                f" {self._max_refused_percent} % (INGEST_MAX_REJECTED), nothing is loaded;"
+                f" {_in_words(report.first)}",
                 refused,
             )
-        if not rows:
-            raise FileRefused(_nothing_loaded(refused, report.first), refused)
         return Outcome(LOADED, table.name, rows, refused, first_rows=first_rows)
 
     def _refuse(self, upload: Upload, outcome: Outcome) -> Outcome:
@@ -280,8 +282,13 @@ def _folder(key: str) -> str:
 def _nothing_loaded(refused: int, first: Refused | None) -> str:
     if first is None:
         return "no row: there is a header and nothing else"
-    where = f"line {first.line}{', ' * bool(first.column)}{first.column}"
-    return f"every row is refused ({refused}), nothing is loaded; {where}: {first.reason}"
+    return f"every row is refused ({refused}), nothing is loaded; {_in_words(first)}"
+
+
+def _in_words(refused: Refused | None) -> str:
+    assert refused, "it was counted"
+    where = f"line {refused.line}{', ' * bool(refused.column)}{refused.column}"
+    return f"{where}: {refused.reason}"
 
 
 def _told_first_rows(upload: Upload) -> Sequence[Mapping[str, Any]]:

@@ -425,6 +425,8 @@ def test_a_file_with_too_large_a_share_of_refused_rows_is_not_loaded(
     assert witness.count() == summary["rows"] == (good if status == "loaded" else 0)
     assert (bucket.rejected(KEY) or "").count("\n") == bad + 1
     assert bool(summary["reason"]) == (status == "refused")
+    assert ("got 1" in summary["reason"]) == (status == "refused")
+    assert ("INGEST_MAX_REJECTED" in summary["reason"]) == (status == "refused" and good > 0)
     assert bucket.summary(KEY) == summary
 
 
