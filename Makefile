@@ -78,7 +78,7 @@ bench: ## measure against the raw drivers and the course's way; ARGS go to it
 
 grade: ## play the graders of the course against URL, with the API key in KEY where it wants one; ARGS go to it
 	$(INSTALL) local
-	@$(IN_VENV) bench.grade $(URL) $(ARGS)
+	@$(IN_VENV) bench.grade $(ARGS)
 
 STAGE ?= dev
 infra: ## what STAGE (dev) stands on in the AWS account: infra/template.yaml, then the tables

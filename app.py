@@ -46,9 +46,7 @@ def storage(event: Any, context: object) -> dict[str, Any]:
     return handlers.invoke(event)
 
 
-@app.on_s3_event(
-    bucket=os.environ.get("UPLOAD_BUCKET", "uploads"), prefix="incoming/", name="ingest"
-)
+@app.on_s3_event(bucket=os.environ.get("UPLOAD_BUCKET", "uploads"), name="ingest")
 def ingest(event: S3Event) -> list[dict[str, Any]]:
     return handlers.ingest(event.to_dict())
 

@@ -1,6 +1,6 @@
 """The bucket: an uploaded object as a stream; reports and summaries back into it.
 
-`ingest` calls in. The only place that talks to S3; boto3 comes with Lambda and is imported when it
+The only place that talks to S3; boto3 comes with Lambda and is imported when it
 is first needed.
 """
 
@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any
 
 from chalicelib.errors import BucketUnavailable
-from chalicelib.uploads import Upload
+from chalicelib.uploads import OWN_FOLDERS, Upload
 
 CHUNK_BYTES = 1 << 18
 PART_BYTES = 8 << 20
@@ -52,10 +52,24 @@ class Bucket:
             return bool(found.get("VersionId") == upload.version)
         return bool(found["ETag"].strip('"') == upload.etag)
 
+    def find(self, key: str) -> bytes | None:
+        """A small object; None where there is none."""
+        try:
+            body: bytes = self._call("get_object", Key=key)["Body"].read()
+        except Gone:
+            return None
+        except _errors() as error:
+            raise self._unavailable(error) from error
+        return body
+
     def write(self, key: str, body: bytes, content_type: str) -> None:
+        """Raises ValueError outside of OWN_FOLDERS: S3 would take it for an upload."""
+        _check_is_own(key)
         self._call("put_object", Key=key, Body=body, ContentType=content_type)
 
     def writer(self, key: str, content_type: str) -> "Writer":
+        """As `write`."""
+        _check_is_own(key)
         return Writer(self, key, content_type)
 
     def _call(self, operation: str, **arguments: Any) -> Any:
@@ -133,6 +147,11 @@ class Writer:
         )
         self._parts.append({"PartNumber": number, "ETag": part["ETag"]})
         self._buffer = io.BytesIO()
+
+
+def _check_is_own(key: str) -> None:
+    if not key.startswith(OWN_FOLDERS):
+        raise ValueError(f"{key}: the service writes to {' and '.join(OWN_FOLDERS)} only")
 
 
 @lru_cache(maxsize=1)

@@ -31,6 +31,7 @@ READ_BY = "READ_BY"
 UPLOAD_BUCKET = "UPLOAD_BUCKET"
 INGEST_MAX_REJECTED = "INGEST_MAX_REJECTED"
 INGEST_ENGINE = "INGEST_ENGINE"
+INGEST_COLUMNS = "INGEST_COLUMNS"
 API_AUTH = "API_AUTH"
 CORS_ORIGINS = "CORS_ORIGINS"
 
@@ -71,6 +72,7 @@ class Settings:
     upload_bucket: str = ""
     max_refused_percent: int = 10
     ingest_engine: str = ENGINES[0]
+    ingest_columns: tuple[str, ...] = ()
     api_auth: str = CALLERS[0]
     cors_origins: frozenset[str] = frozenset()
 
@@ -101,6 +103,7 @@ class Settings:
                 environment, INGEST_MAX_REJECTED, cls.max_refused_percent, 0, 100
             ),
             ingest_engine=_choice(environment, INGEST_ENGINE, ENGINES),
+            ingest_columns=_names(environment, INGEST_COLUMNS),
             api_auth=api_auth(environment),
             cors_origins=_origins(environment),
         )
@@ -194,6 +197,17 @@ def _integer(
     if not (text.isascii() and text.isdigit() and minimum <= int(text[:12]) <= maximum):
         raise ConfigurationError(f"{name}: expected an integer from {minimum} to {maximum}")
     return int(text)
+
+
+def _names(environment: Mapping[str, str], name: str) -> tuple[str, ...]:
+    """None where nothing is said. Whether the table has them is for the ingest to say."""
+    text = environment.get(name, "")
+    names = tuple(part.strip() for part in text.split(",")) if text else ()
+    if "" in names or len({each.casefold() for each in names}) != len(names):
+        raise ConfigurationError(
+            f"{name}: expected column names with commas between them, each once, or nothing"
+        )
+    return names
 
 
 def _switch(environment: Mapping[str, str], name: str) -> bool:

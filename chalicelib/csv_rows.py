@@ -1,18 +1,19 @@
 """CSV as people write it: bytes in, checked rows out, refused rows told one by one.
 
-Decompressed, decoded, parsed and checked in pieces, in constant memory. The column types are the
-API's own. `ingest` calls in; no I/O here.
+Decoded, parsed and checked in pieces, in constant memory. The column types are the API's own. No
+I/O here.
 """
 
 import csv
+import functools
 import io
 import itertools
 import re
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from chalicelib.csv_bytes import text_bytes
 from chalicelib.errors import FileRefused
 from chalicelib.tables import Column, Integer, InvalidValue, Table, shown
 
@@ -21,14 +22,16 @@ BATCH_BYTES = 1 << 20
 PIECE_ROWS = 50
 MAX_HELD_BYTES = 2 << 20
 """Of a batch, and PIECE_ROWS rows more: those that a table takes are half a MB at most."""
-MAX_LINE_BYTES = 1 << 20
-MAX_EXPANSION = 500
-"""How much larger than the gzip file its content may be; deflate itself ends at 1,032."""
-EXPANSION_CHECKED_FROM_BYTES = 10_000_000
-CHUNK_BYTES = 1 << 18
-DELIMITERS = ",;\t"
-GZIP = b"\x1f\x8b"
+FIRST_ROWS = 3
+DELIMITERS = ",;\t|"
+READ_AHEAD_LINES = 50
+"""Without a header the first row with a fitting number of values, among these lines, decides
+whether rows have keys."""
 LINE_END = re.compile(rb"\r\n?|\n")
+_SEPARATOR_LINE = re.compile(r'"?sep=([^\r\n])"?\1*\s*', re.IGNORECASE)
+"""Excel's: its first line names the delimiter."""
+
+_csv_reader = functools.partial(csv.reader, strict=True)
 
 Texts = Sequence[str]
 """The values of one row as the file has them."""
@@ -54,37 +57,48 @@ class Judged(NamedTuple):
     reason: str
 
 
+class WrongColumns(ValueError):
+    """Names that are not the columns of a table. The text says which is wrong."""
+
+
 class CsvRows:
     """The rows of one file. Its header, or the lack of one, is read by the constructor. Raises
     FileRefused for what concerns the file as a whole, at any time.
 
     `columns`: those that rows have values for, in their order; `delimiter` stands between these,
-    `ignored` empty ones may follow. `lines_before`: those before the first row.
+    `ignored` empty ones may follow. `lines_before`: those before the first row. `first_rows`: at
+    most FIRST_ROWS of the checked ones, once these were given out.
     """
 
     def __init__(
-        self, chunks: Iterator[bytes], table: Table, refuse: Callable[[Refused], None]
+        self,
+        chunks: Iterator[bytes],
+        table: Table,
+        refuse: Callable[[Refused], None],
+        order: Sequence[Column] = (),
     ) -> None:
-        """`refuse` is told of each row that is not loaded, in the order of the file."""
+        """`refuse` is told of each row that is not loaded, in the order of the file. `order`: the
+        columns of a file without a header; else the table's."""
         self.rows = 0
         self.refused = 0
+        self.first_rows: list[list[str]] = []
         self._table = table
         self._refuse = refuse
         self._line = 0
         self._lines: list[str] = []
         self._held_bytes = 0
         self._had_cr_last = False
-        pieces = self._metered(_bounded(_decompressed(chunks)))
-        text = io.TextIOWrapper(_Chunks(pieces), "utf-8-sig", newline="")
-        self._text = self._recorded(text)
-        first = self._peek()
-        self.delimiter = _delimiter(first, table)
-        self._reader = self._csv(self._text)
-        self.columns = self._declared_order(first)
+        pieces = self._metered(text_bytes(chunks))
+        self._text = io.TextIOWrapper(_Chunks(pieces), "utf-8-sig", newline="")
+        self._ahead: list[str] = []
         self.ignored = 0
-        if _is_header(self._split(first), table):
-            self._read_header()
+        self._wanted = ""
+        self._fitting: Sequence[int] = ()
+        order = order or table.columns
+        self.delimiter = self._read_delimiter(order)
+        self.columns = self._read_columns(order)
         self.lines_before = self._line
+        self._reader = _csv_reader(self._recorded(), delimiter=self.delimiter)
 
     def batches(self) -> Iterator[list[list[str]]]:
         """Checked rows, each with a text for each of `columns`; about a thousand at a time."""
@@ -101,17 +115,18 @@ class CsvRows:
                 raise self._not_utf8(error) from error
             self.rows += len(checked)
             if checked:
+                self.first_rows += checked[: FIRST_ROWS - len(self.first_rows)]
                 yield checked
 
     def _next_rows(self) -> list[list[str]]:
         """As the reader parses them: BATCH_ROWS, or some MB, or what is left."""
         rows: list[list[str]] = []
-        while len(rows) < BATCH_ROWS and self._held_bytes < BATCH_BYTES:
+        while True:
             piece = list(itertools.islice(self._reader, PIECE_ROWS))
             rows += piece
-            if len(piece) < PIECE_ROWS:
-                break
-        return rows
+            is_enough = len(rows) >= BATCH_ROWS or self._held_bytes >= BATCH_BYTES
+            if is_enough or len(piece) < PIECE_ROWS:
+                return rows
 
     # --- lines ------------------------------------------------------------------------------------
 
@@ -124,10 +139,13 @@ class CsvRows:
             yield chunk
             self._had_cr_last = chunk.endswith(b"\r")
 
-    def _recorded(self, lines: Iterator[str]) -> Iterator[str]:
-        """Remembers the lines of a batch, should one of its rows be refused."""
+    def _recorded(self) -> Iterator[str]:
+        """The lines, each remembered should a row of its batch be refused."""
         record = self._lines.append
-        for line in lines:
+        while self._ahead:
+            record(self._ahead.pop(0))
+            yield self._lines[-1]
+        for line in self._text:
             record(line)
             yield line
 
@@ -140,17 +158,29 @@ class CsvRows:
         return lines, first_line
 
     def _peek(self) -> str:
+        """The first line ahead that is not blank; those before it are left out."""
+        while self._look_ahead(1):
+            if not _is_blank(self._ahead[0]):
+                return self._ahead[0]
+            self._drop_line()
+        raise FileRefused("no row: the file is empty, or all its lines are blank")
+
+    def _look_ahead(self, count: int) -> list[str]:
+        """So many lines ahead, or as many as there are in about BATCH_BYTES."""
         try:
-            first = next(self._text)
-            while _is_blank(first):
-                self._taken()
-                first = next(self._text)
-        except StopIteration:
-            raise FileRefused("no row: the file is empty") from None
+            while len(self._ahead) < count and self._held_bytes < BATCH_BYTES:
+                line = next(self._text, "")
+                if not line:
+                    break
+                self._ahead.append(line)
         except UnicodeDecodeError as error:
             raise self._not_utf8(error) from error
-        self._text = itertools.chain([first], self._text)
-        return first
+        return self._ahead
+
+    def _drop_line(self) -> None:
+        del self._ahead[0]
+        self._line += 1
+        self._held_bytes = 0
 
     def _not_utf8(self, error: UnicodeDecodeError) -> FileRefused:
         """It comes when a whole chunk is decoded, before the first line in it is read; so is a
@@ -158,41 +188,60 @@ class CsvRows:
         before = error.object[: error.start]
         unread = len(LINE_END.findall(before))
         unread += self._had_cr_last and not before.startswith(b"\n")
-        return not_utf8(self._line + len(self._lines) + unread + 1)
-
-    def _csv(self, lines: Iterator[str]) -> Iterator[list[str]]:
-        return csv.reader(lines, delimiter=self.delimiter, strict=True)
-
-    def _split(self, line: str) -> list[str]:
-        return _values(line, self.delimiter)
+        return not_utf8(self._line + len(self._lines) + len(self._ahead) + unread + 1)
 
     # --- the header -------------------------------------------------------------------------------
 
-    def _declared_order(self, first: str) -> tuple[Column, ...]:
-        columns = self._table.columns
-        has_key = len(self._split(first)) != len(columns) - 1
-        return columns if has_key or not self._table.auto_key else columns[1:]
+    def _read_delimiter(self, order: Sequence[Column]) -> str:
+        """The line that names it, should there be one, is left out."""
+        first = self._peek()
+        named = _SEPARATOR_LINE.fullmatch(first)
+        if not named:
+            return _delimiter(first, order, self._table)
+        self._drop_line()
+        return _named_delimiter(named[1])
 
-    def _read_header(self) -> None:
-        names = next(self._reader)
-        self._taken()
+    def _read_columns(self, order: Sequence[Column]) -> tuple[Column, ...]:
+        values = _values(self._peek(), self.delimiter)
+        if _is_header(values, _columns_of(len(values), order, self._table), self._table):
+            return self._of_header(values)
+        return self._look_at_rows(order)
+
+    def _of_header(self, names: list[str]) -> tuple[Column, ...]:
+        self._drop_line()
         while names and not names[-1].strip():
             names.pop()
             self.ignored += 1
-        known = {column.name.casefold(): column for column in self._table.columns}
-        unknown = [name for name in names if name.strip().casefold() not in known]
-        columns = tuple(known[n.strip().casefold()] for n in names if n not in unknown)
-        missing = [c.name for c in self._table.columns if c not in columns]
-        if self._table.auto_key and missing[:1] == [self._table.key.name]:
-            del missing[0]
-        has = f"{self._table.name} has {', '.join(c.name for c in self._table.columns)}"
-        if unknown:
-            raise FileRefused(f"header: no column is called {shown(unknown[0])}; {has}")
-        if missing:
-            raise FileRefused(f"header: the column {missing[0]} is missing; {has}")
-        if len(set(columns)) != len(columns):
-            raise FileRefused(f"header: a column is named twice; {has}")
-        self.columns = columns
+        try:
+            columns = named_columns(self._table, names)
+        except WrongColumns as error:
+            raise FileRefused(f"header: {error}") from error
+        self._wanted = f"{len(columns)} values"
+        return columns
+
+    def _look_at_rows(self, order: Sequence[Column]) -> tuple[Column, ...]:
+        """Of a file without a header: whether its rows have keys."""
+        fitting = _counts(order, self._table)
+        for line, values in self._rows_ahead():
+            if len(values) in fitting:
+                self._wanted = f"{len(values)} values as in line {line}"
+                return tuple(_columns_of(len(values), order, self._table))
+        self._wanted = f"{' or '.join(map(str, fitting))} values"
+        self._fitting = fitting
+        return tuple(order)
+
+    def _rows_ahead(self) -> Iterator[tuple[int, list[str]]]:
+        """The line that each one begins in, and its values."""
+        lines = self._look_ahead(READ_AHEAD_LINES)
+        reader = _csv_reader(lines, delimiter=self.delimiter)
+        while True:
+            line = self._line + reader.line_num + 1
+            try:
+                yield line, next(reader)
+            except csv.Error:
+                continue
+            except StopIteration:
+                return
 
     # --- rows -------------------------------------------------------------------------------------
 
@@ -220,7 +269,7 @@ class CsvRows:
 
     def judge(self, lines: Iterable[str]) -> Iterator["Judged"]:
         """Each row in `lines`, good or not."""
-        reader = csv.reader(lines, delimiter=self.delimiter, strict=True)
+        reader = _csv_reader(lines, delimiter=self.delimiter)
         end = 0
         while True:
             row: list[str] = []
@@ -242,7 +291,9 @@ class CsvRows:
         if _is_blank_row(row):
             return "", ""
         if len(row) > expected + self.ignored or len(row) < expected:
-            return "", f"expected {expected} values, got {len(row)}"
+            # Behind the lines looked at ahead only one count is taken, though two would do.
+            wanted = f"{expected} values" if len(row) in self._fitting else self._wanted
+            return "", f"expected {wanted}, got {len(row)}"
         for value in row[expected:]:
             if value.strip():
                 return "", f"a value without a column: {shown(value)}"
@@ -254,6 +305,25 @@ class CsvRows:
         return "", ""
 
 
+def named_columns(table: Table, names: Sequence[str]) -> tuple[Column, ...]:
+    """The columns that have these names, in any letters. Raises WrongColumns unless they are all
+    that a row needs."""
+    known = {column.name.casefold(): column for column in table.columns}
+    unknown = [name for name in names if name.strip().casefold() not in known]
+    columns = tuple(known[n.strip().casefold()] for n in names if n not in unknown)
+    missing = [c.name for c in table.columns if c not in columns]
+    if table.auto_key and missing[:1] == [table.key.name]:
+        del missing[0]
+    has = f"{table.name} has {', '.join(c.name for c in table.columns)}"
+    if unknown:
+        raise WrongColumns(f"no column is called {shown(unknown[0])}; {has}")
+    if missing:
+        raise WrongColumns(f"the column {missing[0]} is missing; {has}")
+    if len(set(columns)) != len(columns):
+        raise WrongColumns(f"a column is named twice; {has}")
+    return columns
+
+
 def not_utf8(line: int) -> FileRefused:
     return FileRefused(f"not UTF-8 in line {line}: save it as UTF-8")
 
@@ -262,14 +332,10 @@ def never_ending(line: int) -> FileRefused:
     return FileRefused(f"a row of some MB after line {line}: does a quoted value never end?")
 
 
-def too_long_a_line() -> FileRefused:
-    return FileRefused(f"a line of more than {MAX_LINE_BYTES} bytes: is this a CSV file?")
-
-
 def _values(line: str, delimiter: str) -> list[str]:
     """None where one goes on in the next line, or is too long for a value: no header has such."""
     try:
-        return next(csv.reader([line], delimiter=delimiter, strict=True))
+        return next(_csv_reader([line], delimiter=delimiter))
     except csv.Error:
         return []
 
@@ -282,26 +348,44 @@ def _is_blank_row(values: Texts) -> bool:
     return len(values) < 2 and not "".join(values).strip()
 
 
-def _delimiter(first: str, table: Table) -> str:
-    """The one that makes as many values of the first line as the table has columns."""
+def _counts(order: Sequence[Column], table: Table) -> Sequence[int]:
+    """How many values a row may have where `order` says which: the key may be left out where the
+    database gives it."""
+    most = len(order)
+    return [most - 1, most] if table.auto_key and table.key in order else [most]
+
+
+def _columns_of(count: int, order: Sequence[Column], table: Table) -> Sequence[Column]:
+    """Those that a row of `count` values has values for; all of them where nothing fits."""
+    if count == len(order) or count not in _counts(order, table):
+        return order
+    return [column for column in order if column != table.key]
+
+
+def _delimiter(first: str, order: Sequence[Column], table: Table) -> str:
+    """The one that makes as many values of the first line as a row has."""
     for delimiter in DELIMITERS:
-        count = len(_values(first, delimiter))
-        if count in (len(table.columns), len(table.columns) - table.auto_key):
+        if len(_values(first, delimiter)) in _counts(order, table):
             return delimiter
     return max(DELIMITERS, key=first.count)
 
 
-def _is_header(values: Sequence[str], table: Table) -> bool:
-    """Whether it names a column, and has no integer where a row would have one."""
+def _named_delimiter(text: str) -> str:
+    """Raises FileRefused where no CSV is read with it."""
+    if text not in DELIMITERS:
+        raise FileRefused(
+            f"sep={text}: expected comma, semicolon, tab or |: save it with one of these"
+        )
+    return text
+
+
+def _is_header(values: Sequence[str], columns: Sequence[Column], table: Table) -> bool:
+    """Whether it names a column, and has no integer where a row of `columns` would have one."""
     names = {column.name.casefold() for column in table.columns}
     if not any(value.strip().casefold() in names for value in values):
         return False
-    columns = table.columns[len(table.columns) - len(values) :]
     integers = [v for c, v in zip(columns, values) if isinstance(c.type, Integer)]
     return not integers or not all(re.fullmatch(r"-?[0-9]+", value) for value in integers)
-
-
-# --- bytes ----------------------------------------------------------------------------------------
 
 
 class _Chunks(io.BufferedIOBase):
@@ -320,60 +404,3 @@ class _Chunks(io.BufferedIOBase):
 
     def read(self, size: int | None = -1, /) -> bytes:
         return self.read1()
-
-
-def _bounded(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """The same, unless a line is too long to hold."""
-    length = 0
-    for chunk in chunks:
-        first, last = _line_ends(chunk)
-        if length + (len(chunk) if first < 0 else first) > MAX_LINE_BYTES:
-            raise too_long_a_line()
-        length = length + len(chunk) if first < 0 else len(chunk) - last - 1
-        yield chunk
-
-
-def _line_ends(chunk: bytes) -> tuple[int, int]:
-    """Where the first and the last one are, -1 for none."""
-    found = [at for at in (chunk.find(b"\n"), chunk.find(b"\r")) if at >= 0]
-    return min(found, default=-1), max(chunk.rfind(b"\n"), chunk.rfind(b"\r"))
-
-
-def _decompressed(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """As it comes, or unzipped where it begins as gzip does; in pieces of CHUNK_BYTES at most."""
-    first = next((chunk for chunk in chunks if chunk), b"")
-    if len(first) == 1:
-        first += next(chunks, b"")
-    whole = itertools.chain([first], chunks)
-    if first.startswith(GZIP):
-        yield from _unzipped(whole)
-        return
-    for chunk in whole:
-        for start in range(0, len(chunk), CHUNK_BYTES):
-            yield chunk[start : start + CHUNK_BYTES]
-
-
-def _unzipped(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    came = made = 0
-    unzip = zlib.decompressobj(wbits=31)
-    for chunk in chunks:
-        came += len(chunk)
-        while chunk:
-            if unzip.eof:
-                unzip = zlib.decompressobj(wbits=31)  # one gzip file after another is one file
-            try:
-                piece = unzip.decompress(chunk, CHUNK_BYTES)
-            except zlib.error as error:
-                raise FileRefused(f"gzip: damaged after {made} bytes of content") from error
-            made += len(piece)
-            if made > max(EXPANSION_CHECKED_FROM_BYTES, came * MAX_EXPANSION):
-                raise FileRefused(
-                    f"gzip: the content is more than {MAX_EXPANSION} times as large as the file"
-                )
-            if piece:  # an empty one would be taken for the end
-                yield piece
-            chunk = unzip.unconsumed_tail or unzip.unused_data
-    while not unzip.eof and (piece := unzip.decompress(b"", CHUNK_BYTES)):
-        yield piece
-    if not unzip.eof:
-        raise FileRefused(f"gzip: it ends after {made} bytes of content: uploaded only in part?")

@@ -71,7 +71,14 @@ def file_ingest() -> "Ingest":
     from chalicelib.ingest import Ingest  # what it needs is no reader's business
 
     loads = Database(settings(), for_loads=True)
-    return Ingest(loads, cache(), settings().max_refused_percent, settings().ingest_engine)
+    return Ingest(
+        loads,
+        cache(),
+        settings().max_refused_percent,
+        settings().ingest_engine,
+        settings().default_table,
+        settings().ingest_columns,
+    )
 
 
 def forget_settings() -> None:

@@ -1,7 +1,7 @@
 """The use case of the ingest: an uploaded CSV file becomes rows of a table, exactly once.
 
-S3 event -> `handlers` -> here: claim the upload, check its rows, load them, record the outcome and
-let no reader see older rows, all in one transaction; then tell in the bucket what became of it.
+Claim the upload, check its rows, load them, record the outcome and let no reader see older rows,
+all in one transaction; then tell in the bucket what became of it.
 """
 
 import csv
@@ -10,36 +10,44 @@ import io
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from typing import Any
 
 from chalicelib.bucket import Bucket, Gone, Writer
 from chalicelib.cache import Cache
-from chalicelib.config import ENGINES
-from chalicelib.csv_rows import CsvRows, Refused
+from chalicelib.config import INGEST_COLUMNS
+from chalicelib.csv_rows import CsvRows, Refused, WrongColumns, named_columns
 from chalicelib.db import Change, Database, Transaction
-from chalicelib.errors import BadRequest, FileRefused
+from chalicelib.errors import BadRequest, ConfigurationError, FileRefused
 from chalicelib.generations import Generations
-from chalicelib.load_text import Batch
+from chalicelib.loaded import Loaded, as_object, first_stored, rows_of
 from chalicelib.recovery import Recovery
 from chalicelib.staged_rows import NotStageable, load_staged
-from chalicelib.tables import NO_KEY, TABLES, Column, Integer, Key, Row, Table
-from chalicelib.uploads import LOADED, REFUSED, SKIPPED, Outcome, Upload
+from chalicelib.tables import NO_KEY, TABLES, Column, Key, Row, Table
+from chalicelib.uploads import (
+    INCOMING,
+    LOADED,
+    REFUSED,
+    REJECTED,
+    RESULTS,
+    SKIPPED,
+    Outcome,
+    Upload,
+)
 from chalicelib.write_through import WriteThrough
 
 log = logging.getLogger("herocache.ingest")
 
-INCOMING, REJECTED, RESULTS = "incoming/", "rejected/", "results/"
-DEFAULT_TABLE = "heroes"
 MAX_SMALL_BYTES = 256 * 1024
 MAX_SMALL_ROWS = 5_000
 """Up to here a file's cells are fenced and published row by row; a larger one empties the cache of
 its table, which takes half a second whatever the size."""
 MIN_ROWS_TO_JUDGE = 20
 """With fewer rows than this a share of refused ones says nothing."""
-Load = Callable[[Transaction, Upload, Table, Callable[[Refused], None]], tuple[int, int]]
-"""Brings rows into a table; how many, and how many it refused."""
+Load = Callable[[Transaction, Upload, Table, Sequence[Column], Callable[[Refused], None]], Loaded]
+"""Brings rows into a table; of a file without a header they have these columns."""
 _REPORT_HEADER = ("line", "column", "reason", "original")
 
 
@@ -61,16 +69,23 @@ class Ingest:
         database: Database,
         cache: Cache,
         max_refused_percent: int,
-        engine: str = ENGINES[0],
+        engine: str,
+        default_table: str,
+        default_columns: Sequence[str],
     ) -> None:
         """`database` is one for loads. More refused rows than `max_refused_percent` refuse the
-        whole file. `engine`: one of ENGINES, for large files."""
+        whole file. `engine`: one of config's ENGINES, for large files. `default_table`: where files
+        go that are in no table's folder; `default_columns`: what those without a header have, in
+        order."""
         generations = Generations(database, cache)
         recovery = Recovery(database, cache, generations)
         self._database = database
         self._write_through = WriteThrough(database, cache, generations, recovery)
         self._max_refused_percent = max_refused_percent
         self._is_staged = engine == "aurora"
+        self._tables = TABLES
+        self._default_table = default_table
+        self._default_columns = default_columns
 
     def load(self, upload: Upload) -> dict[str, Any]:
         """Deal with `upload`; its summary, as it is put beside it. Whatever may go better next time
@@ -81,31 +96,32 @@ class Ingest:
         except _Known as known:
             outcome, is_news = known.outcome, False
             if outcome.status == LOADED:  # by one that may have died before every reader saw it
-                self._write_through.wait_until_seen(TABLES[outcome.table])
+                self._write_through.wait_until_seen(self._tables[outcome.table])
+                outcome = replace(outcome, first_rows=_told_first_rows(upload))
         seconds = round(time.monotonic() - started, 3)
         summary = _summary(upload, outcome, seconds)
         log.info("%s", json.dumps(summary))
         if outcome.status != SKIPPED:  # told again where a first try may not have come so far
-            text = json.dumps(summary, indent=2).encode()
-            bucket = Bucket(upload.bucket)
-            bucket.write(f"{RESULTS}{upload.key}.json", text, "application/json")
+            text = json.dumps(summary, indent=2, ensure_ascii=False).encode()
+            Bucket(upload.bucket).write(_result_key(upload), text, "application/json")
         if is_news and outcome.status != SKIPPED:
             print(json.dumps(_metrics(outcome, seconds)), flush=True)
         return summary
 
     def _deal_with(self, upload: Upload) -> Outcome:
         """Raises _Known."""
-        if upload.key.endswith("/") or not upload.size:
-            return Outcome(SKIPPED, "", reason="nothing in it")
-        name = _table_name(upload.key)
+        if upload.key.endswith("/") and not upload.size:
+            return Outcome(SKIPPED, "", reason="a folder, not a file")
+        name = ""
         try:
             _raise_if_known(upload, self._database.last_upload(upload))
-            if name not in TABLES:
+            name = _folder(upload.key) or self._default_table
+            if name not in self._tables:
                 raise FileRefused(
-                    f"{upload.key}: there is no table {name}; there are {', '.join(TABLES)}:"
-                    f" upload to {INCOMING}<table>/"
+                    f"{upload.key}: there is no table {name}; there are {', '.join(self._tables)}:"
+                    f" upload to {INCOMING}<table>/, or to the bucket's root for DB_TABLE"
                 )
-            return self._load(upload, TABLES[name])
+            return self._load(upload, self._tables[name])
         except Gone:
             return Outcome(SKIPPED, name, reason="deleted or overwritten since")
         except FileRefused as error:
@@ -127,11 +143,13 @@ class Ingest:
         return self._load_large(upload, table, _load_streamed)
 
     def _load_large(self, upload: Upload, table: Table, load: Load) -> Outcome:
+        order = self._order(table)
+
         def apply(transaction: Transaction) -> Outcome:
             _claim(transaction, upload)
             with self._report(upload) as report:
-                counts = load(transaction, upload, table, report.add)
-            outcome = self._judged(table, *counts)
+                loaded = load(transaction, upload, table, order, report.add)
+            outcome = self._judged(table, loaded, report)
             transaction.record_upload(upload, outcome)
             return outcome
 
@@ -140,35 +158,48 @@ class Ingest:
     def _load_small(self, upload: Upload, table: Table) -> Outcome:
         found: dict[Key, Row] = {}
         with self._report(upload) as report, closing(Bucket(upload.bucket).read(upload)) as chunks:
-            rows = CsvRows(chunks, table, report.add)
+            rows = CsvRows(chunks, table, report.add, self._order(table))
             for batch in rows.batches():
                 if len(found) + len(batch) > MAX_SMALL_ROWS:
                     raise _NotSmall
-                for row in _rows(table, rows.columns, batch):
+                for row in rows_of(table, rows.columns, batch):
                     # Of two rows with one key the later one stays, as in a large file.
                     found[row[0] if row[0] != NO_KEY else -len(found) - 1] = row
-        outcome = self._judged(table, rows.rows, rows.refused)
+        outcome = self._judged(table, Loaded(rows.rows, rows.refused, ()), report)
 
         def apply(transaction: Transaction) -> Change:
             _claim(transaction, upload)
             transaction.record_upload(upload, outcome)
-            if not found:
-                return transaction.hold(table)
             return transaction.write_many(table, list(found.values()))
 
-        self._write_through.change(table, apply, store=True)
-        return outcome
+        after = self._write_through.change(table, apply, store=True).after
+        first_keys = {row[0] for row in rows_of(table, rows.columns, rows.first_rows)}
+        count = len(rows.first_rows) if first_keys == {NO_KEY} else len(first_keys)
+        return replace(outcome, first_rows=[as_object(table, row) for row in after[:count]])
 
-    def _judged(self, table: Table, rows: int, refused: int) -> Outcome:
-        """Raises FileRefused where too many rows are."""
+    def _order(self, table: Table) -> Sequence[Column]:
+        """Of a file without a header. Raises ConfigurationError."""
+        if table.name != self._default_table or not self._default_columns:
+            return table.columns
+        try:
+            return named_columns(table, self._default_columns)
+        except WrongColumns as error:
+            raise ConfigurationError(f"{INGEST_COLUMNS}: {error}") from error
+
+    def _judged(self, table: Table, loaded: Loaded, report: "_Report") -> Outcome:
+        """Raises FileRefused where too many rows are, or none is left to load."""
+        rows, refused, first_rows = loaded
         count = rows + refused
+        if not rows:
+            raise FileRefused(_nothing_loaded(refused, report.first), refused)
         if count >= MIN_ROWS_TO_JUDGE and refused * 100 > count * self._max_refused_percent:
             raise FileRefused(
                 f"{refused} of {count} rows are refused, more than"
-                f" {self._max_refused_percent} % (INGEST_MAX_REJECTED): nothing is loaded",
+                f" {self._max_refused_percent} % (INGEST_MAX_REJECTED), nothing is loaded;"
+                f" {_in_words(report.first)}",
                 refused,
             )
-        return Outcome(LOADED, table.name, rows, refused)
+        return Outcome(LOADED, table.name, rows, refused, first_rows=first_rows)
 
     def _refuse(self, upload: Upload, outcome: Outcome) -> Outcome:
         def record(transaction: Transaction) -> Outcome:
@@ -185,11 +216,11 @@ class Ingest:
 
 class _Report:
     """The refused rows as CSV in the bucket. None without refused rows; none where the block that
-    finds them fails."""
+    finds them fails. `first`: the first one."""
 
     def __init__(self, writer: Writer) -> None:
+        self.first: Refused | None = None
         self._writer = writer
-        self._is_empty = True
 
     def __enter__(self) -> "_Report":
         self._writer.__enter__()
@@ -201,23 +232,28 @@ class _Report:
     def add(self, refused: Refused) -> None:
         text = io.StringIO()
         lines = csv.writer(text)
-        if self._is_empty:
+        if self.first is None:
+            self.first = refused
             lines.writerow(_REPORT_HEADER)
-            self._is_empty = False
         original = refused.original.rstrip("\r\n")
         lines.writerow((refused.line, refused.column, refused.reason, original))
         self._writer.write(text.getvalue().encode())
 
 
 def _load_streamed(
-    transaction: Transaction, upload: Upload, table: Table, refuse: Callable[[Refused], None]
-) -> tuple[int, int]:
+    transaction: Transaction,
+    upload: Upload,
+    table: Table,
+    order: Sequence[Column],
+    refuse: Callable[[Refused], None],
+) -> Loaded:
     """As `load_staged`, by way of this process."""
     with closing(Bucket(upload.bucket).read(upload)) as chunks:
-        rows = CsvRows(chunks, table, refuse)
+        rows = CsvRows(chunks, table, refuse, order)
         with _without_collector():
             transaction.load(table, rows.columns, rows.batches())
-    return rows.rows, rows.refused
+    first_rows = first_stored(transaction, table, rows.columns, rows.first_rows)
+    return Loaded(rows.rows, rows.refused, first_rows)
 
 
 @contextmanager
@@ -232,9 +268,40 @@ def _without_collector() -> Iterator[None]:
             gc.enable()
 
 
-def _table_name(key: str) -> str:
+def _folder(key: str) -> str:
+    """The one that names the table; empty for a file that is in none. Raises FileRefused."""
     folder, slash, _ = key.removeprefix(INCOMING).partition("/")
-    return folder if slash else DEFAULT_TABLE
+    if slash and not key.startswith(INCOMING):
+        raise FileRefused(
+            f"{key}: nothing is loaded from the folder {folder}/: upload to {INCOMING}<table>/, or"
+            " to the bucket's root for DB_TABLE"
+        )
+    return folder if slash else ""
+
+
+def _nothing_loaded(refused: int, first: Refused | None) -> str:
+    if first is None:
+        return "no row: there is a header and nothing else"
+    return f"every row is refused ({refused}), nothing is loaded; {_in_words(first)}"
+
+
+def _in_words(refused: Refused | None) -> str:
+    assert refused, "it was counted"
+    where = f"line {refused.line}{', ' * bool(refused.column)}{refused.column}"
+    return f"{where}: {refused.reason}"
+
+
+def _told_first_rows(upload: Upload) -> Sequence[Mapping[str, Any]]:
+    """What the first delivery of this upload told of it, if it came so far."""
+    text = Bucket(upload.bucket).find(_result_key(upload))
+    told = json.loads(text) if text else {}
+    is_same = (told.get("version"), told.get("etag")) == (upload.version, upload.etag)
+    first_rows: Sequence[Mapping[str, Any]] = told.get("first_rows", ()) if is_same else ()
+    return first_rows
+
+
+def _result_key(upload: Upload) -> str:
+    return f"{RESULTS}{upload.key}.json"
 
 
 def _claim(transaction: Transaction, upload: Upload) -> None:
@@ -252,16 +319,6 @@ def _raise_if_known(upload: Upload, last: tuple[Upload, Outcome] | None) -> None
         raise _Known(Outcome(SKIPPED, outcome.table, reason="a later upload is there already"))
 
 
-def _rows(table: Table, columns: Sequence[Column], batch: Batch) -> Iterator[Row]:
-    """Checked texts as the row the API would make of them."""
-    makers = [int if isinstance(column.type, Integer) else str for column in columns]
-    order = [columns.index(column) for column in table.columns if column in columns]
-    no_key = (NO_KEY,) * (table.key not in columns)
-    for texts in batch:
-        values = [make(text) for make, text in zip(makers, texts)]
-        yield (*no_key, *[values[position] for position in order])
-
-
 def _summary(upload: Upload, outcome: Outcome, seconds: float) -> dict[str, Any]:
     return {
         "status": outcome.status,
@@ -271,6 +328,7 @@ def _summary(upload: Upload, outcome: Outcome, seconds: float) -> dict[str, Any]
         "seconds": seconds,
         "reason": outcome.reason,
         "rejected": f"{REJECTED}{upload.key}.csv" if outcome.refused else "",
+        "first_rows": list(outcome.first_rows),
     }
 
 
@@ -288,7 +346,7 @@ def _metrics(outcome: Outcome, seconds: float) -> dict[str, Any]:
                 }
             ],
         },
-        "Table": outcome.table,
+        "Table": outcome.table or "none",
         "Status": outcome.status,
         "IngestedRows": outcome.rows,
         "RefusedRows": outcome.refused,

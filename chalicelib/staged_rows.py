@@ -2,7 +2,7 @@
 
 Lines that are rows beyond doubt never leave the database. The others (anything wrong, blank, or
 quoted for a reason) come here, to the parser and the checks of the engine `mysql`: both make the
-same rows and the same report. `ingest` calls in.
+same rows and the same report.
 """
 
 import codecs
@@ -14,21 +14,21 @@ from typing import Any
 
 from chalicelib import staged_sql
 from chalicelib.bucket import Bucket
+from chalicelib.csv_bytes import GZIP, MAX_LINE_BYTES, UTF_16, too_long_a_line
 from chalicelib.csv_rows import (
-    GZIP,
+    FIRST_ROWS,
     LINE_END,
     MAX_HELD_BYTES,
-    MAX_LINE_BYTES,
     CsvRows,
     Refused,
     never_ending,
     not_utf8,
-    too_long_a_line,
 )
 from chalicelib.db import Transaction, giving_keys
+from chalicelib.loaded import Loaded, first_stored
 from chalicelib.sql import Statement
 from chalicelib.staged_sql import Layout, Settled
-from chalicelib.tables import Table
+from chalicelib.tables import Column, Table
 from chalicelib.uploads import Upload
 
 PATIENCE_SECONDS = 840
@@ -44,14 +44,18 @@ class NotStageable(Exception):
 
 
 def load_staged(
-    transaction: Transaction, upload: Upload, table: Table, refuse: Callable[[Refused], None]
-) -> tuple[int, int]:
-    """Load `upload` into `table`; how many rows it has, and how many were told to `refuse`. Raises
-    NotStageable, FileRefused, BucketUnavailable, Gone."""
-    staged = StagedRows(transaction, upload, table, refuse)
+    transaction: Transaction,
+    upload: Upload,
+    table: Table,
+    order: Sequence[Column],
+    refuse: Callable[[Refused], None],
+) -> Loaded:
+    """Load `upload` into `table`. `order`: the columns of a file without a header. Refused rows
+    are told to `refuse`. Raises NotStageable, FileRefused, BucketUnavailable, Gone."""
+    staged = StagedRows(transaction, upload, table, order, refuse)
     staged.read()
     staged.settle()
-    return staged.merge(), staged.refused
+    return staged.merge()
 
 
 class StagedRows:
@@ -62,9 +66,10 @@ class StagedRows:
         transaction: Transaction,
         upload: Upload,
         table: Table,
+        order: Sequence[Column],
         refuse: Callable[[Refused], None],
     ) -> None:
-        self.refused = 0
+        self._refused = 0
         self._transaction = transaction
         self._upload = upload
         self._table = table
@@ -75,7 +80,9 @@ class StagedRows:
             head = next(chunks, b"")
             if head.startswith(GZIP):
                 raise NotStageable("it is compressed")
-            self._rows = CsvRows(itertools.chain([head], chunks), table, refuse)
+            if head.startswith(UTF_16):
+                raise NotStageable("it is UTF-16")
+            self._rows = CsvRows(itertools.chain([head], chunks), table, refuse, order)
         self._layout = _layout(self._rows, head)
 
     def read(self) -> None:
@@ -113,21 +120,21 @@ class StagedRows:
                     last = settled[-1].last
             self._transaction.run(*staged_sql.settle(settled))
 
-    def merge(self) -> int:
-        """The number of rows."""
+    def merge(self) -> Loaded:
+        columns = self._rows.columns
         [(count,)] = self._fetch(staged_sql.COUNT_ROWS)
-        with giving_keys(self._table, self._table.key not in self._rows.columns):
-            self._transaction.run(
-                staged_sql.merge(self._table, self._rows.columns), staged_sql.DROP
-            )
-        return int(count)
+        first = self._fetch(staged_sql.first_rows(columns, FIRST_ROWS))
+        with giving_keys(self._table, self._table.key not in columns):
+            self._transaction.run(staged_sql.merge(self._table, columns), staged_sql.DROP)
+        stored = first_stored(self._transaction, self._table, columns, first)
+        return Loaded(int(count), self._refused, stored)
 
     def _settle(self, n: int, block: Mapping[int, bytes]) -> Settled:
         """The row that begins in line `n`."""
         lines: list[str] = []
         judged = next(self._rows.judge(self._texts(n, block, lines)))
         if judged.reason:
-            self.refused += 1
+            self._refused += 1
             line = self._layout.skipped + n
             self._refuse(Refused(line, judged.column, judged.reason, "".join(lines)))
         return Settled(n, n + len(lines) - 1, judged.row)

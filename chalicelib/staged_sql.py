@@ -17,7 +17,7 @@ NUL = "\0"
 # What stands in a value beyond doubt: no quote, no line end, no NUL, nothing that ends a value.
 _PLAIN = r'[^"\r\n\x00{delimiter}]'
 # Of a key also: ASCII that shows, and spaces within.
-_PLAIN_KEY = r"(?! )[ !#-+\-.-:<-~]{{1,{most}}}(?<! )"
+_PLAIN_KEY = r"(?! )(?:(?!{delimiter})[ !#-~]){{1,{most}}}(?<! )"
 
 CREATE: Sequence[Statement] = (
     ("DROP TEMPORARY TABLE IF EXISTS ingest_lines", ()),
@@ -113,15 +113,22 @@ def settle(rows: Sequence[Settled]) -> list[Statement]:
 def merge(table: Table, columns: Sequence[Column]) -> Statement:
     """The rows into `table`, in the order of the lines: one takes the place of what has its key."""
     names = ",".join(column.name for column in columns)
+    replaces = "REPLACE" if table.key in columns else "INSERT"
+    return f"{replaces} INTO {table.name} ({names}) {_rows(columns)}", ()
+
+
+def first_rows(columns: Sequence[Column], count: int) -> Statement:
+    """The values of those that are merged first."""
+    return f"{_rows(columns)} LIMIT {count:d}", ()
+
+
+def _rows(columns: Sequence[Column]) -> str:
     values = ",".join(
         f"CONVERT({_value(i, 'content', 'cut')} USING utf8mb4)" for i in range(len(columns))
     )
-    replaces = "REPLACE" if table.key in columns else "INSERT"
     return (
-        f"{replaces} INTO {table.name} ({names}) SELECT {values} FROM"
-        f" (SELECT n, cut, IF(cut = X'00', line, {_BARE}) AS content"
-        " FROM ingest_lines WHERE cut <> '') AS of_rows ORDER BY n",
-        (),
+        f"SELECT {values} FROM (SELECT n, cut, IF(cut = X'00', line, {_BARE}) AS content"
+        " FROM ingest_lines WHERE cut <> '') AS of_rows ORDER BY n"
     )
 
 
@@ -151,5 +158,5 @@ def _value_pattern(type_: Integer | String, delimiter: str) -> str:
     if isinstance(type_, Integer):
         return rf"(?:0|-?[1-9][0-9]{{0,{type_.width - 1:d}}}+)"
     if type_.is_key:
-        return _PLAIN_KEY.format(most=type_.max_characters)
+        return _PLAIN_KEY.format(delimiter=delimiter, most=type_.max_characters)
     return f"{_PLAIN.format(delimiter=delimiter)}{{0,{type_.max_characters:d}}}+"

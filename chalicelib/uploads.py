@@ -1,13 +1,15 @@
-"""An uploaded file and what became of it: what S3's event says, what `ingest_log` keeps.
+"""An uploaded file and what became of it: what S3's event says, what `ingest_log` keeps, and where
+in the bucket both lie."""
 
-`handlers` makes uploads of events, `ingest` loads them, `db` keeps the outcomes.
-"""
-
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote_plus
 
+INCOMING, REJECTED, RESULTS = "incoming/", "rejected/", "results/"
+OWN_FOLDERS = (REJECTED, RESULTS)
+"""The service alone writes here, and nowhere else. Their objects are never taken for uploads: each
+one would make another."""
 LOADED, REFUSED, SKIPPED = "loaded", "refused", "skipped"
 """A status: the rows are in the table; none is, and none ever will be; there was nothing to do."""
 
@@ -44,24 +46,30 @@ class Upload:
 @dataclass(frozen=True)
 class Outcome:
     """`rows` in the table now, `refused` rows told in the report, `reason` why all of the file was
-    refused or skipped."""
+    refused or skipped. `first_rows`: at most three of them, as a read answers with them; the
+    database keeps all of an outcome but these."""
 
     status: str
     table: str
     rows: int = 0
     refused: int = 0
     reason: str = ""
+    first_rows: Sequence[Mapping[str, Any]] = field(default=(), compare=False)
 
 
 def uploads_in(event: Mapping[str, Any]) -> Iterator[Upload]:
-    """Each object that an S3 event says was created. Keys come with + for spaces and %-escapes."""
+    """Each object that an S3 event says was created, but for those in OWN_FOLDERS. Keys come with +
+    for spaces and %-escapes."""
     for record in event.get("Records", ()):
         if not str(record.get("eventName", "")).removeprefix("s3:").startswith("ObjectCreated"):
             continue
         of_object = record["s3"]["object"]
+        key = unquote_plus(of_object["key"])
+        if key.startswith(OWN_FOLDERS):
+            continue
         yield Upload(
             bucket=record["s3"]["bucket"]["name"],
-            key=unquote_plus(of_object["key"]),
+            key=key,
             size=int(of_object.get("size", 0)),
             version=of_object.get("versionId") or "",
             etag=(of_object.get("eTag") or "").strip('"'),

@@ -1,7 +1,7 @@
 """The process that s3.py starts: moto's S3 with one bucket, and what S3 does that moto does not.
 
-What is put into the bucket under `incoming/` reaches the function as an event (function.py). The
-objects live as long as this process, small ones in its memory, larger ones in temporary files.
+What is put into the bucket reaches the function as an event (function.py). The objects live as long
+as this process, small ones in its memory, larger ones in temporary files.
 """
 
 import logging
@@ -80,12 +80,11 @@ def one_at_a_time(method: Callable[..., Any], lock: threading.RLock) -> Callable
 
 
 def make_bucket() -> None:
-    """Versioned, and the function is told of every object created under the prefix."""
+    """Versioned, and the function is told of every object that is created in it."""
     backend = s3_backends[DEFAULT_ACCOUNT_ID]["aws"]
     backend.create_bucket(BUCKET, REGION)
     backend.put_bucket_versioning(BUCKET, "Enabled")
-    rules = {"S3Key": {"FilterRule": [{"Name": "prefix", "Value": PREFIX}]}}
-    function = {"CloudFunction": FUNCTION_ARN, "Event": [CREATED.value], "Filter": rules}
+    function = {"CloudFunction": FUNCTION_ARN, "Event": [CREATED.value]}
     configuration = {"CloudFunctionConfiguration": [function]}
     backend.put_bucket_notification_configuration(BUCKET, configuration)
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 from urllib.parse import unquote_plus
 
+from chalicelib.uploads import OWN_FOLDERS
 from local.app import environment_with
 from local.outcome import Outcome
 from local.process import ROOT
@@ -56,13 +57,14 @@ class Function:
             self._container.kill()
 
     def invoke_later(self, event: Event) -> None:
-        """Returns at once. What becomes of it is written to the file `outcomes`."""
+        """Returns at once. What becomes of it is written to the file `outcomes`; of an object that
+        the function itself has written, nothing."""
         self._events.put(event)
 
     def _run(self) -> None:
         while not self._ended.is_set():
             outcome = self._outcome(self._events.get())
-            if not self._ended.is_set():
+            if not self._ended.is_set() and not outcome.key.startswith(OWN_FOLDERS):
                 print(f"ingest     {outcome.in_words()}", flush=True)
                 with (self._home / "outcomes").open("a", encoding="utf-8") as file:
                     file.write(outcome.line())

@@ -35,9 +35,9 @@ def steps() -> dict[str, Step]:
     from chalicelib.cache import Cache
     from chalicelib.db import Transaction
     from chalicelib.generations import Generations
-    from chalicelib.ingest import REJECTED, RESULTS
     from chalicelib.mysql import Connection
     from chalicelib.staged_rows import StagedRows
+    from chalicelib.uploads import REJECTED, RESULTS
 
     return {
         "upload claimed": Step(Transaction, "claim_upload", True),

@@ -1,10 +1,12 @@
 """CSV as people write it, without a server: which rows come out, and what is said of the others."""
 
+import bz2
 import codecs
 import csv
 import gzip
 import io
 import itertools
+import zipfile
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -13,9 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chalicelib import csv_rows
-from chalicelib.csv_rows import BATCH_ROWS, CsvRows, Refused
+from chalicelib.csv_rows import BATCH_ROWS, CsvRows, Refused, named_columns
 from chalicelib.errors import FileRefused
-from chalicelib.tables import EMPLOYEES, HEROES, Table
+from chalicelib.tables import EMPLOYEES, HEROES, Column, Table
 
 ADA = ["1", "Nova", "light", "Ada", "10", "red"]
 BO = ["2", "Onyx", "frost", "Bo", "-20", "blue"]
@@ -27,12 +29,12 @@ ADA_LINE, BO_LINE = ",".join(ADA), ",".join(BO)
 
 
 def parsed(
-    content: bytes, table: Table = HEROES, chunk_bytes: int = 7
+    content: bytes, table: Table = HEROES, chunk_bytes: int = 7, order: Sequence[Column] = ()
 ) -> tuple[list[list[str]], list[Refused], list[str]]:
     """Rows, refused rows, and the names of the columns that the rows have values for."""
     refused: list[Refused] = []
     chunks = (content[i : i + chunk_bytes] for i in range(0, len(content), chunk_bytes))
-    rows = CsvRows(chunks, table, refused.append)
+    rows = CsvRows(chunks, table, refused.append, order)
     good = list(itertools.chain.from_iterable(rows.batches()))
     assert (rows.rows, rows.refused) == (len(good), len(refused))
     return [list(row) for row in good], refused, [column.name for column in rows.columns]
@@ -93,6 +95,39 @@ FORMATS: dict[str, tuple[str | bytes, Sequence[Sequence[str]]]] = {
     ),
     "semicolons": (f"{NAMES};\n{ADA_LINE}\n".replace(",", ";"), [ADA]),
     "tabs": (f"{NAMES}\n{ADA_LINE}\n".replace(",", "\t"), [ADA]),
+    "pipes": (f"{NAMES}\n{ADA_LINE}\n{BO_LINE}\n".replace(",", "|"), BOTH),
+    "pipes, no header, commas in values": (
+        "1|No,va|li;ght|Ada|10|red\n2|Onyx|frost|Bo|-20|blue\n",
+        [["1", "No,va", "li;ght", "Ada", "10", "red"], BO],
+    ),
+    "the line sep= of Excel": (f"sep=;\r\n{NAMES}\r\n{ADA_LINE}\r\n".replace(",", ";"), [ADA]),
+    "the line sep= after a byte order mark, no header": (
+        codecs.BOM_UTF8 + f"sep=,\n{ADA_LINE}\n{BO_LINE}\n".encode(),
+        BOTH,
+    ),
+    "the line sep= names what the first row does not show": (
+        "\nSEP=|\n1|a,b,c,d,e,f|light|Ada|10|red\n",
+        [["1", "a,b,c,d,e,f", "light", "Ada", "10", "red"]],
+    ),
+    "the line sep= in quotes, with a tab": (
+        f'"sep=\t"\n{NAMES}\n{ADA_LINE}\n'.replace(",", "\t"),
+        [ADA],
+    ),
+    "UTF-16 as Excel writes Unicode text": (
+        f"{NAMES}\r\n1,Zoë,光,😀,10,red\r\n".replace(",", "\t")
+        .encode("utf-16-le")
+        .join([codecs.BOM_UTF16_LE, b""]),
+        [["1", "Zoë", "光", "😀", "10", "red"]],
+    ),
+    "UTF-16, the other byte order": (
+        codecs.BOM_UTF16_BE + f"{ADA_LINE}\n{BO_LINE}\n".encode("utf-16-be"),
+        BOTH,
+    ),
+    "gzip of UTF-16": (gzip.compress(f"{ADA_LINE}\n{BO_LINE}\n".encode("utf-16")), BOTH),
+    "values that begin as other files do": (
+        "[a],%PDF,<h,10,PK\n{b},PAR1,<p,-20,\\xd0\n",
+        [["[a]", "%PDF", "<h", "10", "PK"], ["{b}", "PAR1", "<p", "-20", "\\xd0"]],
+    ),
     "trailing commas": (f"{NAMES},,\n{ADA_LINE},,\n{BO_LINE},,\n", BOTH),
     "any Unicode": (
         "1,Zoë,光,😀,10,\u2028\x85\x0b\n",
@@ -138,11 +173,21 @@ def test_a_table_with_a_key_of_text_needs_it() -> None:
         parsed(b"EmpName\nAnn\n", EMPLOYEES)
 
 
+def workbook(name: str, content: str = "<xml/>") -> bytes:
+    """A zip archive with this file in it, behind another one."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        if name != "mimetype":
+            archive.writestr("[Content_Types].xml", "<Types/>" * 300)
+        archive.writestr(name, content, zipfile.ZIP_STORED)
+    return file.getvalue()
+
+
 ENDLESS_ROW = b'1,"' + b'a\n","' * (2 << 20)
 
 REFUSED_FILES = {
-    "nothing": (b"", "file is empty"),
-    "blank lines": (b"\n \r\n\n", "file is empty"),
+    "nothing": (b"", "no row: the file is empty"),
+    "blank lines": (b"\n \r\n\n", "no row: the file is empty"),
     "an unknown column": (b"id,hero,power,name,xp,colour\n", "no column is called 'colour'"),
     "a missing column": (b"id,hero,power,name,xp\n", "the column color is missing"),
     "a column twice": (b"id,hero,power,name,xp,color,color\n", "named twice"),
@@ -154,7 +199,27 @@ REFUSED_FILES = {
         f"{ADA_LINE}\n2,Zoë,light,Ada,10,red\n".encode("latin-1"),
         "not UTF-8 in line 2:",
     ),
-    "UTF-16": (f"{ADA_LINE}\n".encode("utf-16"), "not UTF-8 in line 1:"),
+    "UTF-16 cut short": (f"{ADA_LINE}\n{BO_LINE}".encode("utf-16")[:-1], "not UTF-16 after line 1"),
+    "UTF-16 without its mark": (f"1,Zoë,光{ADA_LINE}".encode("utf-16-le"), "not UTF-8 in line 1:"),
+    "an Excel workbook": (workbook("xl/workbook.xml"), r"an Excel workbook \(.xlsx\).*CSV UTF-8"),
+    "an Excel workbook in gzip": (gzip.compress(workbook("xl/styles.xml")), "an Excel workbook"),
+    "an OpenDocument file": (
+        workbook("mimetype", "application/vnd.oasis.opendocument.spreadsheet"),
+        r"an OpenDocument file \(.ods\)",
+    ),
+    "a zip archive": (workbook("heroes.csv", ADA_LINE), "a zip archive: upload the CSV file in it"),
+    "an old Excel workbook": (
+        b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(512),
+        r"an old Excel workbook \(.xls\): save it as",
+    ),
+    "another compression": (bz2.compress(ADA_LINE.encode()), "not with gzip"),
+    "a PDF": (b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n", "a PDF"),
+    "a Parquet file": (b"PAR1\x15\x04\x15\x10\x15\x14L\x15\x02\x15\x00", "a Parquet file"),
+    "an HTML page": (b"\r\n<!DOCTYPE html>\n<html></html>", "HTML or XML"),
+    "a JSON array": (codecs.BOM_UTF8 + b'[\n {"id": 1, "hero": "Nova"}]\n', "JSON, not a CSV"),
+    "lines of JSON": (b'{"id": 1, "hero": "Nova"}\n', "JSON, not a CSV"),
+    "a delimiter that nobody reads": (f"sep=:\n{ADA_LINE}\n".encode(), "sep=:: expected comma"),
+    "only the line sep=": (b"sep=;\n\n", "no row"),
     "half a surrogate pair": (b"1,\xed\xa0\x80,light,Ada,10,red\n", "not UTF-8"),
     "damaged gzip": (b"\x1f\x8b\x08\x00rubbish that is no gzip", "gzip: damaged"),
     "gzip cut short": (gzip.compress(ADA_LINE.encode() * 999)[:-20], "uploaded only in part"),
@@ -200,6 +265,73 @@ def test_a_refused_row_is_told_and_the_others_are_read(name: str, position: int)
     assert reason in refused.reason
     assert refused.original.rstrip("\n") == line
     assert [row[0] for row in rows] == [str(i) for i in range(10, 1010) if i != position + 9]
+
+
+@pytest.mark.parametrize(
+    ("lines", "wanted"),
+    [
+        (["a,b,c", "1,Nova,light,Ada,10,red"], "expected 6 values as in line 2, got 3"),
+        (["a,b,c", "Nova,light,Ada,10,red"], "expected 5 values as in line 2, got 3"),
+        (["1,Nova,light,Ada,10,red", "Nova,light,Ada,10,red"], "6 values as in line 1, got 5"),
+        (["Nova,light,Ada,10,red", "1,Nova,light,Ada,10,red"], "5 values as in line 1, got 6"),
+        (['1,"No', 'va",light,Ada,10,red', "x"], "expected 6 values as in line 1, got 1"),
+        (["a,b,c", "d"], "expected 5 or 6 values, got 3"),
+        (["a,b,c", *["x"] * 60, "Nova,light,Ada,10,red"], "expected 5 or 6 values, got 3"),
+        (["a,b,c", *["x"] * 60, "1,Nova,light,Ada,10,red"], "expected 5 or 6 values, got 3"),
+    ],
+)
+def test_how_many_values_a_row_should_have_is_told_as_it_is(lines: list[str], wanted: str) -> None:
+    _, refused, _ = parsed("\n".join(lines).encode(), chunk_bytes=1 << 16)
+
+    assert wanted in refused[0].reason
+    assert all("5 or 6 values, got 5" not in row.reason for row in refused)
+
+
+def test_a_table_whose_rows_need_their_key_has_one_count() -> None:
+    _, [refused], _ = parsed(b"E1,Ann\nBo\n", EMPLOYEES)
+
+    assert refused.reason == "expected 2 values as in line 1, got 1"
+
+
+def test_a_first_row_that_does_not_fit_takes_no_other_row_along() -> None:
+    rows, [refused], columns = parsed(
+        b"sep=,\nbad\nNova,light,Ada,10,red\nOnyx,frost,Bo,-20,blue\n"
+    )
+
+    assert (rows, refused.line, columns) == (KEYLESS, 2, NAMES.split(",")[1:])
+
+
+def test_long_lines_are_read_to_the_end_of_the_file() -> None:
+    count = 300
+    content = f"{ADA_LINE}{' ' * 20_000}\n" * count
+
+    rows, refused, _ = parsed(content.encode(), chunk_bytes=1 << 18)
+
+    assert (rows, [r.line for r in refused]) == ([], list(range(1, count + 1)))
+
+
+ORDER = ["id", "name", "hero", "power", "xp", "color"]
+
+
+@pytest.mark.parametrize(
+    ("order", "content", "columns"),
+    [
+        (ORDER, "1,Ada,Nova,light,10,red\n", ORDER),
+        (ORDER, "Ada,Nova,light,10,red\n", ORDER[1:]),
+        (ORDER[1:], "Ada|Nova|light|10|red\n", ORDER[1:]),
+        (ORDER, f"{NAMES}\n{ADA_LINE}\n", NAMES.split(",")),
+        (["color", "xp", "id", "hero", "power", "name"], "r;1;2;h;p;n\n", None),
+        (["color", "xp", "id", "hero", "power", "name"], "r;1;h;p;n\n", None),
+    ],
+)
+def test_a_file_without_a_header_has_the_columns_in_the_declared_order(
+    order: list[str], content: str, columns: list[str] | None
+) -> None:
+    rows, refused, found = parsed(content.encode(), order=named_columns(HEROES, order))
+
+    values = content.splitlines()[-1].replace(";", ",").replace("|", ",").split(",")
+    assert (rows, refused) == ([values], [])
+    assert found == (columns or [c for c in order if c != "id" or len(values) == 6])
 
 
 @pytest.mark.parametrize("first", ["x" * 200_000, '1,"No,va', '"', "1,2,3"])

@@ -122,13 +122,12 @@ def test_every_function_has_a_role_of_its_own_with_the_policy_of_its_file(life: 
         assert life.account["roles"][role] == [policy]
 
 
-def test_uploads_under_incoming_go_to_ingest_and_nothing_else_does(life: Life) -> None:
+def test_everything_put_into_the_bucket_goes_to_ingest(life: Life) -> None:
     [[configuration]] = life.account["buckets"].values()
 
     assert configuration["LambdaFunctionArn"].endswith(f":{FUNCTIONS['ingest']}")
     assert configuration["Events"] == ["s3:ObjectCreated:*"]
-    [rule] = configuration["Filter"]["Key"]["FilterRules"]
-    assert (rule["Name"].lower(), rule["Value"]) == ("prefix", "incoming/")
+    assert not configuration.get("Filter")
 
 
 def test_the_api_has_the_apps_routes_and_one_stage(life: Life) -> None:

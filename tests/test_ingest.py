@@ -11,6 +11,8 @@ from chalice.test import Client
 
 from app import app
 from chalicelib import handlers, ingest
+from chalicelib.bucket import Bucket
+from chalicelib.errors import ConfigurationError
 from chalicelib.tables import HEROES
 from tests.aurora import load_from_s3
 from tests.bucket import UploadBucket, lines, together, without
@@ -19,6 +21,7 @@ from tests.conftest import Configure
 from tests.witness import Witness
 
 KEY = "incoming/heroes/some.csv"
+BIG = ingest.MAX_SMALL_ROWS + 1
 
 
 def loaded(bucket: UploadBucket, content: str | bytes, key: str = KEY) -> dict[str, Any]:
@@ -59,6 +62,7 @@ def test_a_dropped_file_is_readable_and_told_of(
         "refused": 0,
         "reason": "",
         "rejected": "",
+        "first_rows": service.read([1, 7]).rows,
     }
     assert bucket.summary(KEY) == {**summary, "seconds": seconds}
     assert bucket.keys() == {KEY, f"results/{KEY}.json"}
@@ -83,6 +87,9 @@ def test_the_function_that_s3_calls_is_ingest(
         "incoming/heroes/2026/11/deep.csv",
         "incoming/heroes.csv",
         "incoming/no suffix",
+        "at the root.csv",
+        "incoming",
+        "results",
     ],
 )
 def test_any_key_is_found(
@@ -117,15 +124,185 @@ def test_a_folder_of_no_table_is_refused(
     assert bucket.summary("incoming/heros/some.csv") == summary
 
 
+def test_files_in_no_folder_of_a_table_go_to_db_table(
+    service: InProcess, configure: Configure, bucket: UploadBucket, witness: Witness
+) -> None:
+    configure(DB_TABLE="products")
+
+    for name, key in (("Lamp", "lamp.csv"), ("Pen", "incoming/pen.csv")):
+        summary = loaded(bucket, f"{name},,1,2\n", key)
+        assert (summary["status"], summary["table"]) == ("loaded", "products")
+        assert bucket.summary(key) == summary
+
+    assert [row[1] for row in stored(witness, "products")] == ["Lamp", "Pen"]
+
+
+@pytest.mark.parametrize("key", ["heroes/a.csv", "Incoming/a.csv", "x/incoming/a.csv", "/a.csv"])
+def test_a_file_elsewhere_in_the_bucket_is_told_where_it_belongs(
+    service: InProcess, bucket: UploadBucket, witness: Witness, key: str
+) -> None:
+    event = bucket.put(key, lines(1, 2))
+
+    [summary] = handlers.ingest(event)
+
+    assert (summary["status"], witness.count()) == ("refused", 0)
+    assert "upload to incoming/<table>/, or to the bucket's root" in summary["reason"]
+    assert bucket.summary(key) == summary
+    assert [again["reason"] for again in handlers.ingest(event)] == [summary["reason"]]
+
+
+@pytest.mark.parametrize("key", ["photo.png", "incoming/heroes/photo.png"])
+def test_a_file_that_is_no_text_is_told_of(
+    service: InProcess, bucket: UploadBucket, witness: Witness, key: str
+) -> None:
+    summary = loaded(bucket, b"\x89PNG\r\n\x1a\n\0\0", key)
+
+    assert (summary["status"], witness.count()) == ("refused", 0)
+    assert bucket.summary(key) == summary
+
+
+def test_what_the_service_writes_makes_no_upload_and_costs_nothing(
+    service: InProcess, bucket: UploadBucket, witness: Witness
+) -> None:
+    loaded(bucket, lines(1, 2) + "bad\n", "a.csv")
+    written = bucket.keys() - {"a.csv"}
+    events = together(*[bucket.put(key, lines(3, 2)) for key in written])
+    handlers.forget_settings()
+
+    with witness.spent() as spent:
+        summaries = handlers.ingest(events)
+
+    assert written == {"results/a.csv.json", "rejected/a.csv.csv"}
+    assert summaries == []
+    assert (spent.statements, spent.commands) == (0, {})
+    assert bucket.keys() == written | {"a.csv"}
+
+
+def test_the_service_cannot_write_what_would_be_taken_for_an_upload(bucket: UploadBucket) -> None:
+    own = Bucket(bucket.name)
+    for key in ("a.csv", "incoming/a.csv", "result/a.json", "results"):
+        with pytest.raises(ValueError, match="the service writes to"):
+            own.write(key, b"x", "text/csv")
+        with pytest.raises(ValueError, match="the service writes to"):
+            own.writer(key, "text/csv")
+    assert bucket.keys() == set()
+
+
+@pytest.mark.parametrize("engine", ["mysql", "aurora"])
+@pytest.mark.parametrize("count", [2, 3, BIG], ids=["two", "small", "big"])
+@pytest.mark.parametrize("has_ids", [True, False])
+def test_the_first_rows_are_told_as_a_read_answers_them(
+    service: InProcess,
+    configure: Configure,
+    bucket: UploadBucket,
+    engine: str,
+    count: int,
+    has_ids: bool,
+) -> None:
+    configure(INGEST_ENGINE=engine)
+    loaded(bucket, lines(1, 5), "incoming/before.csv")
+    of_file = lines(3, count, hero="Ñova").splitlines()
+    content = "\n".join(line if has_ids else line.partition(",")[2] for line in of_file)
+    event = bucket.put(KEY, content)
+
+    with load_from_s3():
+        [summary] = handlers.ingest(event)
+        [again] = handlers.ingest(event)
+
+    ids = [row["id"] for row in summary["first_rows"]]
+    first = 3 if has_ids else 6
+    assert ids == list(range(first, first + min(count, 3)))
+    assert summary["first_rows"] == service.read(ids).rows
+    assert again["first_rows"] == summary["first_rows"]
+    assert bucket.summary(KEY) == again
+
+
+@pytest.mark.parametrize("count", [3, BIG], ids=["small", "big"])
+def test_of_first_rows_with_one_id_the_one_that_stays_is_told(
+    service: InProcess, bucket: UploadBucket, count: int
+) -> None:
+    content = lines(2, 1) + lines(1, 1) + lines(2, 1, hero="Last") + lines(4, count)
+
+    summary = loaded(bucket, content)
+
+    assert summary["first_rows"] == service.read([2, 1]).rows
+    assert summary["first_rows"][0]["hero"] == "Last"
+
+
+def test_the_first_rows_are_not_known_any_more_where_the_first_delivery_did_not_tell_them(
+    service: InProcess, bucket: UploadBucket
+) -> None:
+    loaded(bucket, lines(1, 2))
+    event = bucket.put(KEY, lines(3, 2))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Bucket, "write", Bucket.find)
+        with pytest.raises(TypeError):
+            handlers.ingest(event)
+
+    [summary] = handlers.ingest(event)
+
+    assert (summary["status"], summary["rows"], summary["first_rows"]) == ("loaded", 2, [])
+
+
+@pytest.mark.parametrize("engine", ["mysql", "aurora"])
+@pytest.mark.parametrize("count", [2, BIG], ids=["small", "big"])
+def test_a_file_whose_columns_stand_in_another_order_can_be_declared_so(
+    service: InProcess, configure: Configure, bucket: UploadBucket, engine: str, count: int
+) -> None:
+    configure(INGEST_ENGINE=engine, INGEST_COLUMNS="id, name,HERO,power,xp,color")
+
+    with load_from_s3():
+        summary = loaded(bucket, lines(1, count, hero="Ada", power="Nova"), "heroes.csv")
+
+    assert summary["rows"] == count
+    assert summary["first_rows"][0] == service.read([1]).rows[0]
+    assert [summary["first_rows"][0][name] for name in ("name", "hero", "power")] == [
+        *("Ada", "Nova", "Ada 1"),
+    ]
+
+
+def test_the_declared_order_is_that_of_db_table_alone_and_a_header_goes_before_it(
+    service: InProcess, configure: Configure, bucket: UploadBucket
+) -> None:
+    configure(INGEST_COLUMNS="id,name,hero,power,xp,color")
+
+    product = loaded(bucket, "1,Lamp,A lamp,5,10\n", "incoming/products/a.csv")
+    hero = loaded(bucket, "id,hero,power,name,xp,color\n1,Nova,light,Ada,1,red\n")
+
+    assert product["first_rows"][0]["ProductName"] == "Lamp"
+    assert (hero["first_rows"][0]["hero"], hero["first_rows"][0]["name"]) == ("Nova", "Ada")
+
+
+@pytest.mark.parametrize(
+    ("columns", "words"),
+    [
+        (
+            "id,name,hero,power,xp,colour",
+            "INGEST_COLUMNS: no column is called 'colour'; heroes has",
+        ),
+        ("id,name,hero,power,xp", "INGEST_COLUMNS: the column color is missing; heroes has"),
+    ],
+)
+def test_a_declared_order_that_does_not_fit_the_table_is_named_and_nothing_is_refused_for_it(
+    service: InProcess, configure: Configure, bucket: UploadBucket, columns: str, words: str
+) -> None:
+    event = bucket.put(KEY, lines(1, 2))
+    configure(INGEST_COLUMNS=columns)
+
+    with pytest.raises(ConfigurationError, match=words):
+        handlers.ingest(event)
+
+    configure(INGEST_COLUMNS=None)
+    [summary] = handlers.ingest(event)
+    assert summary["status"] == "loaded"
+
+
 def test_rows_without_ids_get_rising_ones(
     service: InProcess, bucket: UploadBucket, witness: Witness
 ) -> None:
     loaded(bucket, "hero,power,name,xp,color\n" + "N,l,A,1,r\nN,l,B,2,r\nN,l,C,3,r\n")
 
     assert [(row[0], row[3]) for row in stored(witness)] == [(1, "A"), (2, "B"), (3, "C")]
-
-
-BIG = ingest.MAX_SMALL_ROWS + 1
 
 
 @pytest.mark.parametrize("engine", ["mysql", "aurora"])
@@ -220,9 +397,12 @@ def bad_rows(good: int, bad: int) -> str:
         (18, 2, None, "loaded"),
         (17, 3, None, "refused"),
         (16, 3, None, "loaded"),
-        (0, 19, None, "loaded"),
+        (0, 19, None, "refused"),
+        (1, 18, None, "loaded"),
         (1, 19, "95", "loaded"),
         (0, 20, "99", "refused"),
+        (0, 20, "100", "refused"),
+        (0, BIG, "100", "refused"),
         (199, 1, "0", "refused"),
         (BIG, BIG // 8, None, "refused"),
     ],
@@ -244,7 +424,9 @@ def test_a_file_with_too_large_a_share_of_refused_rows_is_not_loaded(
     assert (summary["status"], summary["refused"]) == (status, bad)
     assert witness.count() == summary["rows"] == (good if status == "loaded" else 0)
     assert (bucket.rejected(KEY) or "").count("\n") == bad + 1
-    assert ("INGEST_MAX_REJECTED" in summary["reason"]) == (status == "refused")
+    assert bool(summary["reason"]) == (status == "refused")
+    assert ("got 1" in summary["reason"]) == (status == "refused")
+    assert ("INGEST_MAX_REJECTED" in summary["reason"]) == (status == "refused" and good > 0)
     assert bucket.summary(KEY) == summary
 
 
@@ -278,29 +460,63 @@ def test_a_file_that_turns_out_bad_at_its_end_has_changed_nothing(
     assert witness.state() == before
 
 
-def test_folders_empty_objects_and_other_events_are_skipped(
+NOTHING_LOADED = {
+    "empty": ("", "no row: the file is empty"),
+    "blank lines": ("\n \n", "no row: the file is empty, or all its lines are blank"),
+    "only a header": ("id,hero,power,name,xp,color\n\n", "no row: there is a header and nothing"),
+    "only bad rows": (
+        "a,b,c\n1,2,3\n",
+        "every row is refused (2), nothing is loaded; line 1: expected 5 or 6 values, got 3",
+    ),
+    "a bad value": (
+        "\n1,a,b,c,ten,d\n",
+        "every row is refused (1), nothing is loaded; line 2, xp: expected an integer, got 'ten'",
+    ),
+}
+
+
+@pytest.mark.parametrize("max_small_bytes", [0, ingest.MAX_SMALL_BYTES], ids=["big", "small"])
+@pytest.mark.parametrize("name", NOTHING_LOADED)
+def test_a_file_of_which_nothing_is_loaded_is_refused_once_and_says_why(
+    service: InProcess,
+    bucket: UploadBucket,
+    witness: Witness,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    max_small_bytes: int,
+) -> None:
+    monkeypatch.setattr(ingest, "MAX_SMALL_BYTES", max_small_bytes)
+    content, reason = NOTHING_LOADED[name]
+    event, before = bucket.put(KEY, content), witness.state()
+
+    [summary] = handlers.ingest(event)
+    [again] = handlers.ingest(event)
+
+    assert (summary["status"], summary["rows"], summary["first_rows"]) == ("refused", 0, [])
+    assert reason in summary["reason"]
+    assert {**again, "seconds": 0} == {**summary, "seconds": 0}
+    assert (bucket.rejected(KEY) or "").count("\n") == (summary["refused"] or -1) + 1
+    assert witness.state() == before
+    assert bucket.summary(KEY) == again
+
+
+def test_folders_and_other_events_are_skipped(
     service: InProcess, bucket: UploadBucket, witness: Witness, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "herocache.ingest")
     removed = bucket.put(KEY, lines(1, 2))
     removed["Records"][0]["eventName"] = "ObjectRemoved:Delete"
-    event = together(
-        bucket.put("incoming/heroes/", ""), bucket.put("incoming/heroes/empty.csv", ""), removed
-    )
 
-    summaries = handlers.ingest(event)
+    summaries = handlers.ingest(together(bucket.put("incoming/heroes/", ""), removed))
 
-    assert [s["status"] for s in summaries] == ["skipped", "skipped"]
-    assert bucket.keys() == {"incoming/heroes/", "incoming/heroes/empty.csv", KEY}
+    assert [s["status"] for s in summaries] == ["skipped"]
+    assert bucket.keys() == {"incoming/heroes/", KEY}
     assert witness.count() == 0
     assert [
         json.loads(record.message)["key"]
         for record in caplog.records
         if record.name == "herocache.ingest"
-    ] == [
-        "incoming/heroes/",
-        "incoming/heroes/empty.csv",
-    ]
+    ] == ["incoming/heroes/"]
 
 
 def test_the_version_that_the_event_names_is_the_one_that_is_read(

@@ -5,6 +5,7 @@ test_upload.py has the real one.
 """
 
 import hashlib
+import itertools
 import json
 import os
 import signal
@@ -141,15 +142,15 @@ def test_a_large_file_that_is_sent_in_parts_makes_one_event(s3: ProbedS3, tmp_pa
 
 
 def test_a_copy_and_a_presigned_curl_reach_the_function_as_well(s3: ProbedS3) -> None:
-    s3.put("elsewhere/a.csv")
+    s3.put("a.csv")
     client = s3.client()
-    source = {"Bucket": BUCKET, "Key": "elsewhere/a.csv"}
+    source = {"Bucket": BUCKET, "Key": "a.csv"}
     client.copy_object(Bucket=BUCKET, Key="incoming/copied.csv", CopySource=source)
     where = {"Bucket": BUCKET, "Key": "incoming/sent by curl.csv"}
     url = client.generate_presigned_url("put_object", Params=where)
     curl = ["curl", "--noproxy", "*", "-sS", "--fail", "-T", "-", url]
     subprocess.run(curl, input=b"1\n", check=True, timeout=30)
-    notes = s3.notes(2)
+    _, *notes = s3.notes(3)
     assert [note["event"]["eventName"] for note in notes] == [
         "ObjectCreated:Copy",
         "ObjectCreated:Put",
@@ -160,13 +161,22 @@ def test_a_copy_and_a_presigned_curl_reach_the_function_as_well(s3: ProbedS3) ->
     ]
 
 
-def test_what_is_put_elsewhere_or_deleted_makes_no_event(s3: ProbedS3) -> None:
-    for key in ("rejected/a.csv", "incoming", "x/incoming/a.csv"):
+def test_what_is_put_anywhere_makes_an_event_and_what_is_deleted_none(s3: ProbedS3) -> None:
+    keys = ["root.csv", "rejected/a.csv", "x/incoming/a.csv", "incoming/last"]
+    for key in keys[:-1]:
         s3.put(key)
     s3.client().delete_object(Bucket=BUCKET, Key="rejected/a.csv")
-    s3.outcome_of_put("incoming/last")
-    [note] = s3.notes(1)
-    assert stored(note)["key"] == "incoming%2Flast"
+    s3.outcome_of_put(keys[-1])
+    assert [unquote_plus(stored(note)["key"]) for note in s3.notes(4)] == keys
+
+
+def test_no_outcome_is_told_of_what_the_function_itself_writes(s3: ProbedS3) -> None:
+    outcomes = s3.outcomes()
+    for key in ("results/a.json", "rejected/a.csv"):
+        s3.put(key)
+    assert s3.outcome_of_put("last.csv").attempts == 1
+    told = [outcome for outcome in itertools.takewhile(bool, outcomes) if outcome is not None]
+    assert [outcome.key for outcome in told] == ["last.csv"]
 
 
 def run_script(script: str) -> str:

@@ -250,7 +250,7 @@ def test_ingest_makes_every_call_that_its_policy_allows_and_no_other(
 ) -> None:
     enforced.asked.clear()
     for versioning in ("Suspended", "Enabled"):
-        summary = flow.load(f"incoming/heroes/{versioning}.csv", GOOD_AND_BAD, versioning)
+        summary = flow.load(f"{versioning}.csv", GOOD_AND_BAD, versioning)
         assert (summary["status"], summary["rows"], summary["refused"]) == ("loaded", 1, 1)
     summary = flow.load("incoming/heroes/c.csv", HOPELESS, "Enabled")
     assert summary["status"] == "refused"

@@ -318,7 +318,10 @@ def test_a_required_setting_that_is_missing_is_named() -> None:
 
 
 def test_the_defaults_in_the_settings_table_are_those_of_the_code() -> None:
-    in_words: dict[object, str] = {"": "empty", frozenset(): "empty", None: "the key", False: "`0`"}
+    in_words: dict[object, str] = {
+        **{"": "empty", frozenset(): "empty", (): "the table's order"},
+        **{None: "the key", False: "`0`"},
+    }
     settings = Settings.from_environment(required())
     for name, (_, default) in settings_table().items():
         if name not in required():
@@ -512,7 +515,7 @@ def test_the_picture_of_stale_reads_shows_the_run_in_the_docs() -> None:
     [picture] = [block for block in blocks(README, "text") if "commit, then SET" in block]
     shown = re.findall(r"^(\S.*\S)  +([\d,]+) of ([\d,]+) *(█*)$", picture, re.MULTILINE)
     docs = (ROOT / "docs" / "cache.md").read_text(encoding="utf-8")
-    header, *rows = [cells for cells in _tables(docs) if cells[0][0] == "fault"][0]
+    header, *rows = next(cells for cells in _tables(docs) if cells[0][0] == "fault")
     [whole] = [cells for cells in rows if cells[0] == "all"]
     run = {
         name: re.findall(r"(\d+) stale of (\d+)", cell)[0]

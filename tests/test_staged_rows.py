@@ -13,14 +13,15 @@ from hypothesis import strategies as st
 
 from chalicelib import handlers, ingest, staged_rows
 from chalicelib.bucket import CHUNK_BYTES
-from chalicelib.csv_rows import MAX_LINE_BYTES, Refused
+from chalicelib.csv_bytes import MAX_LINE_BYTES, UTF_16
+from chalicelib.csv_rows import DELIMITERS, FIRST_ROWS, Refused, named_columns
 from chalicelib.db import Database, Transaction
 from chalicelib.errors import ConfigurationError, FileRefused
 from chalicelib.staged_rows import NotStageable, StagedRows
-from chalicelib.tables import EMPLOYEES, HEROES, PRODUCTS, Table
+from chalicelib.tables import EMPLOYEES, HEROES, PRODUCTS, Column, Table
 from chalicelib.uploads import uploads_in
 from tests.aurora import load_from_s3
-from tests.bucket import Event, UploadBucket, lines
+from tests.bucket import UploadBucket, lines
 from tests.client import InProcess
 from tests.conftest import Configure
 from tests.test_csv_rows import ADA_LINE, BO_LINE, FORMATS, NAMES, REFUSED_FILES, REFUSED_ROWS
@@ -31,10 +32,12 @@ ON_SERVERS = settings(deadline=None, suppress_health_check=[HealthCheck.function
 
 
 class Made(NamedTuple):
-    """Of one file: the counts, the table, what is told of refused rows; or why nothing is."""
+    """Of one file: the counts, the first rows, the table, what is told of refused rows; or why
+    nothing is."""
 
     rows: int = 0
     refused: int = 0
+    first_rows: Sequence[tuple[Any, ...]] = ()
     stored: Sequence[tuple[Any, ...]] = ()
     told: Sequence[Refused] = ()
     reason: str = ""
@@ -51,24 +54,39 @@ class Loads:
         self._bucket = bucket
         self._database = Database(handlers.settings(), for_loads=True)
 
-    def staged(self, content: str | bytes, table: Table = HEROES) -> Made:
+    def staged(
+        self, content: str | bytes, table: Table = HEROES, order: Sequence[Column] = ()
+    ) -> Made:
         with load_from_s3():
-            return self.made(self._bucket.put(KEY, content), table, staged_rows.load_staged)
+            return self.made(content, table, order, staged_rows.load_staged)
 
-    def streamed(self, content: str | bytes, table: Table = HEROES) -> Made:
-        return self.made(self._bucket.put(KEY, content), table, ingest._load_streamed)
+    def streamed(
+        self, content: str | bytes, table: Table = HEROES, order: Sequence[Column] = ()
+    ) -> Made:
+        return self.made(content, table, order, ingest._load_streamed)
 
-    def made(self, event: Event, table: Table, load: ingest.Load) -> Made:
-        [upload] = uploads_in(event)
+    def made(
+        self, content: str | bytes, table: Table, order: Sequence[Column], load: ingest.Load
+    ) -> Made:
+        [upload] = uploads_in(self._bucket.put(KEY, content))
         made = Made()
 
         def work(transaction: Transaction) -> None:
             nonlocal made
             told: list[Refused] = []
-            counts = load(transaction, upload, table, told.append)
+            rows, refused, objects = load(transaction, upload, table, order, told.append)
             [answer] = transaction.run((f"SELECT * FROM {table.name} ORDER BY 1", ()))
             told = [replace(row, original=row.original.rstrip("\r\n")) for row in told]
-            made = Made(*counts, _from_first_key(answer.rows, table), told)
+            first_rows = [tuple(each.values()) for each in objects]
+            assert all(row in answer.rows for row in first_rows)
+            first_key = answer.rows[0][0] if answer.rows else 0
+            made = Made(
+                rows,
+                refused,
+                _from_first_key(first_rows, table, first_key),
+                _from_first_key(answer.rows, table, first_key),
+                told,
+            )
             raise Undo
 
         try:
@@ -80,11 +98,13 @@ class Loads:
         return made
 
 
-def _from_first_key(rows: Sequence[tuple[Any, ...]], table: Table) -> list[tuple[Any, ...]]:
+def _from_first_key(
+    rows: Sequence[tuple[Any, ...]], table: Table, first_key: Any
+) -> list[tuple[Any, ...]]:
     """Keys that the database gives go on where the engine before ended."""
-    if not table.auto_key or not rows or rows[0][0] == 1:
+    if not table.auto_key:
         return list(rows)
-    return [(row[0] - rows[0][0] + 1, *row[1:]) for row in rows]
+    return [(row[0] - first_key + 1, *row[1:]) for row in rows]
 
 
 @pytest.fixture
@@ -92,7 +112,7 @@ def loads(service: InProcess, bucket: UploadBucket) -> Loads:
     return Loads(bucket)
 
 
-NOT_STAGEABLE = ("gzip", "two gzip", "every line end")
+NOT_STAGEABLE = ("gzip", "two gzip", "every line end", "UTF-16")
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -107,6 +127,7 @@ def test_a_file_as_people_write_it_makes_the_same_rows(loads: Loads, name: str) 
 
     assert made == loads.streamed(content)
     assert (made.rows, made.refused) == (len(rows), 0)
+    assert len(made.first_rows) == min(len(rows), FIRST_ROWS)
     assert [[str(value) for value in row][-len(rows[0]) :] for row in made.stored] == rows or (
         not rows
     )
@@ -120,7 +141,7 @@ def test_a_file_that_can_never_be_loaded_is_refused_for_the_same_reason(
     loads: Loads, name: str
 ) -> None:
     content = SHORTER.get(name) or REFUSED_FILES[name][0]
-    if "gzip" in name:
+    if "gzip" in name or content.startswith(UTF_16):
         with pytest.raises(NotStageable):
             loads.staged(content)
         return
@@ -198,9 +219,17 @@ ODD_LINES = [
     "16;a;b;c;1;d",
     "17\ta\tb\tc\t1\td",
     "2,later,wins,c,1,d",
+    "18|a,b|c|d|1|e",
+    '19|"a|b"|c|d|"1"|e',
+    "a,b,c,1,d",
+    "sep=;",
+]
+ODD_HEADERS = [
+    *("", NAMES, NAMES + ",", "hero,power,name,xp,color", NAMES.replace(",", ";")),
+    *("sep=,", "sep=|", f"sep=;\n{NAMES}".replace(",", ";"), NAMES.replace(",", "|")),
 ]
 ODD_FILES = st.tuples(
-    st.sampled_from(["", NAMES, NAMES + ",", "hero,power,name,xp,color", NAMES.replace(",", ";")]),
+    st.sampled_from(ODD_HEADERS),
     st.lists(st.one_of(st.sampled_from(ODD_LINES), st.text(max_size=12)), min_size=1, max_size=12),
     st.sampled_from(["\n", "\r\n", "\r"]),
     st.booleans(),
@@ -236,7 +265,8 @@ def test_rows_of_every_table_make_the_same_rows(
     rows = data.draw(st.lists(st.lists(text, min_size=2, max_size=6), min_size=1, max_size=20))
     kind: Any = data.draw(st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]))
     file = io.StringIO()
-    csv.writer(file, quoting=kind, lineterminator="\n").writerows(rows)
+    delimiter = data.draw(st.sampled_from(DELIMITERS))
+    csv.writer(file, delimiter=delimiter, quoting=kind, lineterminator="\n").writerows(rows)
     content = file.getvalue().encode(errors="replace")
 
     try:
@@ -244,6 +274,25 @@ def test_rows_of_every_table_make_the_same_rows(
     except NotStageable:
         return
     assert made == loads.streamed(content, table)
+
+
+def test_the_declared_order_holds_for_a_file_without_a_header(loads: Loads) -> None:
+    order = named_columns(HEROES, ["id", "name", "hero", "power", "xp", "color"])
+    content = "1,Ada,Nova,light,10,red\n2,Bo,Onyx,frost,ten,blue\n"
+
+    made = loads.staged(content, order=order)
+
+    assert made.stored == made.first_rows == [(1, "Nova", "light", "Ada", 10, "red")]
+    assert made == loads.streamed(content, order=order)
+
+
+def test_a_key_of_text_holds_no_delimiter(loads: Loads) -> None:
+    content = "sep=|\na;b|Ann\na|b|c\nE,1|Bo\n"
+
+    made = loads.staged(content, EMPLOYEES)
+
+    assert made.stored == [("E,1", "Bo"), ("a;b", "Ann")]
+    assert made == loads.streamed(content, EMPLOYEES)
 
 
 # --- through the function -------------------------------------------------------------------------
@@ -276,7 +325,7 @@ def test_an_upload_becomes_rows_a_report_and_an_outcome(
     assert witness.generation() == (number + 1, True, server)
     assert service.read([32]).rows[0]["hero"] == "in\nquotes"
     assert (bucket.rejected(KEY) or "").splitlines()[1:] == [
-        '31,,"expected 6 values, got 3","31,too,few"'
+        '31,,"expected 6 values as in line 1, got 3","31,too,few"'
     ]
 
 

@@ -100,6 +100,18 @@ def test_a_file_of_any_s3_client_is_readable_through_the_cache_and_replaces_what
             assert service.read([501], use_cache, BY="xp").rows == [row]
 
 
+def test_a_file_at_the_root_is_loaded_and_its_result_is_no_upload(
+    run: MakeRun, s3_client: Any, service: OverHttp
+) -> None:
+    put(run, s3_client, "at the root.csv", as_csv([hero_row(503)]))
+    put(run, s3_client, "another.csv", as_csv([hero_row(504)]))  # behind the event of that result
+
+    versions = s3_client.list_object_versions(Bucket="herocache")["Versions"]
+    keys = [version["Key"] for version in versions if "at the root" in version["Key"]]
+    assert sorted(keys) == ["at the root.csv", "results/at the root.csv.json"]
+    assert service.read([503]).rows == [hero_row(503)]
+
+
 def test_make_run_says_where_uploads_go_and_what_became_of_them(
     run: MakeRun, s3_client: Any
 ) -> None:

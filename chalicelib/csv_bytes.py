@@ -1,0 +1,143 @@
+"""The bytes of an uploaded file, on their way to be text: unzipped, in UTF-8, in small pieces.
+
+What is no CSV at all is refused here, by the first bytes it has: FileRefused says what the file is
+and what to do. In constant memory; no I/O.
+"""
+
+import codecs
+import itertools
+import re
+import zlib
+from collections.abc import Iterator
+
+from chalicelib.errors import FileRefused
+
+MAX_LINE_BYTES = 1 << 20
+MAX_EXPANSION = 500
+"""How much larger than the gzip file its content may be; deflate itself ends at 1,032."""
+EXPANSION_CHECKED_FROM_BYTES = 10_000_000
+CHUNK_BYTES = 1 << 18
+HEAD_BYTES = 8192
+"""So much of a file tells what it is."""
+GZIP = b"\x1f\x8b"
+UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+
+_SAVE_AS_CSV = 'save it as "CSV UTF-8" and upload that'
+_KINDS = (
+    (rb"PK\x03\x04.*xl/", f"an Excel workbook (.xlsx), not a CSV file: {_SAVE_AS_CSV}"),
+    (rb"PK\x03\x04.*opendocument", f"an OpenDocument file (.ods), not a CSV file: {_SAVE_AS_CSV}"),
+    (rb"PK\x03\x04", "a zip archive: upload the CSV file in it, as it is or compressed with gzip"),
+    (rb"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", f"an old Excel workbook (.xls): {_SAVE_AS_CSV}"),
+    (rb"BZh[1-9]1AY&SY|\xfd7zXZ\0|\x28\xb5\x2f\xfd", "compressed, but not with gzip: use gzip"),
+    (rb"%PDF-", "a PDF, not a CSV file"),
+    (rb"PAR1\x15", "a Parquet file, not a CSV file"),
+    (rb"\s*<(?i:!doctype|html|\?xml)\b", f"HTML or XML, not a CSV file: {_SAVE_AS_CSV}"),
+    (rb'\s*(\[\s*[\[{]|\{\s*")', "JSON, not a CSV file: POST it to the API, or write it as CSV"),
+)
+"""How a file of another kind begins, and what its uploader is told."""
+
+
+def too_long_a_line() -> FileRefused:
+    return FileRefused(f"a line of more than {MAX_LINE_BYTES} bytes: is this a CSV file?")
+
+
+def text_bytes(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """The same file in UTF-8 and pieces of about CHUNK_BYTES, none of them empty. Raises
+    FileRefused."""
+    return _bounded(_in_utf8(_of_csv(_unzipped_if_gzip(chunks))))
+
+
+def _begun(chunks: Iterator[bytes], size: int) -> tuple[bytes, Iterator[bytes]]:
+    """The first `size` bytes or some more, and all of the chunks."""
+    head = b""
+    for chunk in chunks:
+        head += chunk
+        if len(head) >= size:
+            break
+    return head, itertools.chain([head] if head else [], chunks)
+
+
+def _of_csv(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """The same, unless the file is of another kind."""
+    head, chunks = _begun(chunks, HEAD_BYTES)
+    start = head[:HEAD_BYTES].removeprefix(codecs.BOM_UTF8)
+    for pattern, words in _KINDS:
+        if re.match(pattern, start, re.DOTALL):
+            raise FileRefused(f"the file is {words}")
+    return chunks
+
+
+def _in_utf8(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """The same; UTF-16 is known by its byte order mark."""
+    head, chunks = _begun(chunks, len(UTF_16[0]))
+    return _from_utf16(chunks) if head.startswith(UTF_16) else chunks
+
+
+def _from_utf16(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    decoder = codecs.getincrementaldecoder("utf-16")()
+    ends = 0
+    try:
+        for chunk in chunks:
+            text = decoder.decode(chunk)
+            ends += text.count("\n")
+            if text:
+                yield text.encode()
+        decoder.decode(b"", final=True)
+    except UnicodeDecodeError as error:
+        raise FileRefused(
+            f"not UTF-16 after line {ends}, though it begins as UTF-16: save it as UTF-8"
+        ) from error
+
+
+def _bounded(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """The same, unless a line is too long to hold."""
+    length = 0
+    for chunk in chunks:
+        first, last = _line_ends(chunk)
+        if length + (len(chunk) if first < 0 else first) > MAX_LINE_BYTES:
+            raise too_long_a_line()
+        length = length + len(chunk) if first < 0 else len(chunk) - last - 1
+        yield chunk
+
+
+def _line_ends(chunk: bytes) -> tuple[int, int]:
+    """Where the first and the last one are, -1 for none."""
+    found = [at for at in (chunk.find(b"\n"), chunk.find(b"\r")) if at >= 0]
+    return min(found, default=-1), max(chunk.rfind(b"\n"), chunk.rfind(b"\r"))
+
+
+def _unzipped_if_gzip(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """In pieces of CHUNK_BYTES at most."""
+    head, chunks = _begun(chunks, len(GZIP))
+    if head.startswith(GZIP):
+        yield from _unzipped(chunks)
+        return
+    for chunk in chunks:
+        for start in range(0, len(chunk), CHUNK_BYTES):
+            yield chunk[start : start + CHUNK_BYTES]
+
+
+def _unzipped(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    came = made = 0
+    unzip = zlib.decompressobj(wbits=31)
+    for chunk in chunks:
+        came += len(chunk)
+        while chunk:
+            if unzip.eof:
+                unzip = zlib.decompressobj(wbits=31)  # one gzip file after another is one file
+            try:
+                piece = unzip.decompress(chunk, CHUNK_BYTES)
+            except zlib.error as error:
+                raise FileRefused(f"gzip: damaged after {made} bytes of content") from error
+            made += len(piece)
+            if made > max(EXPANSION_CHECKED_FROM_BYTES, came * MAX_EXPANSION):
+                raise FileRefused(
+                    f"gzip: the content is more than {MAX_EXPANSION} times as large as the file"
+                )
+            if piece:  # an empty one would be taken for the end
+                yield piece
+            chunk = unzip.unconsumed_tail or unzip.unused_data
+    while not unzip.eof and (piece := unzip.decompress(b"", CHUNK_BYTES)):
+        yield piece
+    if not unzip.eof:
+        raise FileRefused(f"gzip: it ends after {made} bytes of content: uploaded only in part?")

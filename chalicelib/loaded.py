@@ -1,0 +1,62 @@
+"""What a load brought into a table: how many rows, and the first ones as they were stored.
+
+Texts of a file become rows here, and rows the objects that a read answers with.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from chalicelib import sql
+from chalicelib.db import Transaction
+from chalicelib.load_text import Batch
+from chalicelib.tables import NO_KEY, Column, Integer, Key, Row, Table
+
+RowObject = Mapping[str, Key]
+_FIRST_GIVEN_KEY: sql.Statement = ("SELECT LAST_INSERT_ID()", ())
+
+
+class Loaded(NamedTuple):
+    rows: int
+    refused: int
+    first_rows: Sequence[RowObject]
+
+
+def rows_of(table: Table, columns: Sequence[Column], batch: Batch) -> Iterator[Row]:
+    """Checked texts as the row the API would make of them; with NO_KEY where they have no key."""
+    makers = [int if isinstance(column.type, Integer) else str for column in columns]
+    order = [columns.index(column) for column in table.columns if column in columns]
+    no_key = (NO_KEY,) * (table.key not in columns)
+    for texts in batch:
+        values = [make(text) for make, text in zip(makers, texts)]
+        yield (*no_key, *[values[position] for position in order])
+
+
+def first_stored(
+    transaction: Transaction, table: Table, columns: Sequence[Column], first: Batch
+) -> Sequence[RowObject]:
+    """What the table holds where the `first` rows of a file were just loaded. Keys that the
+    database gave rise by one unless others insert at the same time: a row that is not at the key
+    it should have is left out."""
+    if not first:
+        return ()
+    rows = list(rows_of(table, columns, first))
+    is_keyed = table.key in columns
+    keys = [row[0] for row in rows] if is_keyed else _given_keys(transaction, len(rows))
+    [answer] = transaction.run(sql.select(table, table.key, keys, len(keys), False))
+    stored: Mapping[Key, Row] = {row[0]: row for row in answer.rows}
+    wanted = dict(zip(keys, rows))
+    return [
+        as_object(table, stored[key])
+        for key, row in wanted.items()
+        if key in stored and (is_keyed or stored[key][1:] == row[1:])
+    ]
+
+
+def as_object(table: Table, row: Row) -> RowObject:
+    return {column.name: value for column, value in zip(table.columns, row)}
+
+
+def _given_keys(transaction: Transaction, count: int) -> Sequence[Key]:
+    [answer] = transaction.run(_FIRST_GIVEN_KEY)
+    [(first,)] = answer.rows
+    return range(first, first + count)
