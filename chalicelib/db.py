@@ -95,7 +95,9 @@ class Database:
         order of their keys, only those after the key `after` where it is given. One SELECT. With
         `after_writers` it waits for every transaction that holds one of those rows. Raises
         DatabaseUnavailable."""
-        statement = sql.select(table, column, values, max_rows, after, after_writers)
+        statement = sql.select(
+            table, column, values, max_rows, after=after, after_writers=after_writers
+        )
         return self._run(lambda connection: connection.rows(statement))
 
     def generation(self, table: Table, timeout_seconds: float | None = None) -> Generation:

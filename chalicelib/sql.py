@@ -30,8 +30,9 @@ def select(
     column: Column,
     values: Sequence[Key],
     max_rows: int,
-    after: Key | None,
-    after_writers: bool,
+    *,
+    after: Key | None = None,
+    after_writers: bool = False,
 ) -> Statement:
     """By a lookup: in the order of the keys, `max_rows` at the most, from behind the key `after`
     on."""
