@@ -5,6 +5,7 @@ exist already. The rows of `cache_generation` are read and raised here too; `gen
 they mean.
 """
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -18,6 +19,8 @@ from chalicelib.errors import (
     Conflict,
     HerocacheError,
     OutcomeUnknown,
+    RowRejected,
+    SchemaMismatch,
 )
 from chalicelib.identity import STAGES, Login, database_identity
 from chalicelib.load_text import Batch, packed
@@ -32,18 +35,34 @@ from chalicelib.mysql import (
     committing,
     connect,
     is_key_space_exhausted,
+    is_misfit,
     is_refused,
     is_unfit,
+    is_value_refused,
     is_worth_another_try,
+    refusal,
     translated,
     translated_from_connecting,
 )
 from chalicelib.pool import Pool
+from chalicelib.schema import (
+    GENERATIONS,
+    OWN_TABLES,
+    Difference,
+    Found,
+    Stops,
+    differences,
+    missing_own_tables,
+    narrowed,
+)
 from chalicelib.sql import Statement
-from chalicelib.tables import NO_KEY, Column, Integer, Key, Row, Table
+from chalicelib.tables import NO_KEY, Column, Integer, InvalidValue, Key, Row, Table, tables_with
 from chalicelib.uploads import Outcome, Upload
 
 Result = TypeVar("Result")
+Item = TypeVar("Item")
+
+log = logging.getLogger("herocache.db")
 
 
 @dataclass(frozen=True)
@@ -80,6 +99,7 @@ class Database:
         self._greeting_patience = max(CONNECT_TIMEOUT_SECONDS, settings.db_resume_seconds)
         self._identity = database_identity(settings)
         self._pool: Pool[Connection] = Pool(self._connect, Connection.drop)
+        self._fitting: dict[str, Table] = {}
 
     def fetch_many(
         self,
@@ -92,17 +112,18 @@ class Database:
     ) -> Sequence[Row]:
         """The rows whose `column` is one of `values`; by a lookup `max_rows` at the most, in the
         order of their keys. One SELECT. With `after_writers` it waits for every transaction that
-        holds one of those rows. Raises DatabaseUnavailable."""
+        holds one of those rows. Raises DatabaseUnavailable, SchemaMismatch."""
         statement = sql.select(table, column, values, max_rows, after_writers)
-        return self._run(lambda connection: connection.rows(statement))
+        return self._run(lambda connection: self._rows(connection, table, statement))
 
     def generation(self, table: Table, timeout_seconds: float | None = None) -> Generation:
-        """The table's current generation. One SELECT. Raises DatabaseUnavailable, after about
-        `timeout_seconds` where they are given and the database is silent: it may be asleep."""
+        """The table's current generation. One SELECT. Raises SchemaMismatch; DatabaseUnavailable,
+        after about `timeout_seconds` where they are given and the database is silent: it may be
+        asleep."""
 
         def read(connection: Connection) -> Generation:
             connection.wait_at_most(timeout_seconds or ANSWER_TIMEOUT_SECONDS)
-            return _generation(table, connection.rows(sql.generation(table)))
+            return _generation(table, self._rows(connection, table, sql.generation(table)))
 
         return self._run(read, patience_seconds=timeout_seconds)
 
@@ -114,7 +135,7 @@ class Database:
     def transact(self, work: Callable[["Transaction"], Result]) -> Result:
         """What `work` returns, once what it did is committed. `work` runs again when the database
         certainly undid the first try, so it must be safe to run twice. A COMMIT never is.
-        Raises DatabaseUnavailable, OutcomeUnknown, and whatever `work` raises."""
+        Raises DatabaseUnavailable, OutcomeUnknown, SchemaMismatch, and whatever `work` raises."""
 
         def run(connection: Connection) -> Result:
             try:
@@ -136,9 +157,58 @@ class Database:
         """Forget idempotency keys of more than a day ago, some at a time."""
         self._run(lambda connection: connection.batch([sql.PRUNE_CLAIMS]))
 
-    def check(self) -> None:
-        """One statement on a kept connection or a new one. Raises DatabaseUnavailable."""
-        self._run(lambda connection: connection.rows(sql.PING))
+    def check(self) -> list[str]:
+        """Whether requests without TABLE can be answered. One statement. What differs elsewhere,
+        in words. Raises DatabaseUnavailable; SchemaMismatch where they cannot."""
+        tables = tables_with(self._settings.default_table)
+        default = tables[self._settings.default_table]
+        found = self._run(lambda connection: _describe(connection, [*tables, *OWN_TABLES]))
+        missing = missing_own_tables(found)
+        if GENERATIONS not in found:
+            raise SchemaMismatch(missing)
+        _refuse(differences(default, found.get(default.name, ())))
+        others = [d for t in tables.values() for d in differences(t, found.get(t.name, ()))]
+        return [*([missing] if missing else []), *[difference.text for difference in others]]
+
+    def as_stored(self, table: Table) -> Table:
+        """The table with columns that take no more than those of the database do. It may stand for
+        the declared one in all that is done with its rows. One SELECT. Raises SchemaMismatch,
+        DatabaseUnavailable."""
+        return narrowed(table, self._run(lambda connection: self._judge(connection, table)))
+
+    def _rows(self, connection: Connection, table: Table, statement: Statement) -> Sequence[Any]:
+        """The answer to the `statement`. Before the first one for a table, and until the table
+        fits its declaration, one SELECT more. Raises SchemaMismatch."""
+        if table.name not in self._fitting:
+            self._judge(connection, table)
+        return connection.rows(statement)
+
+    def _judge(self, connection: Connection, table: Table) -> Sequence[Found]:
+        """The table's columns. Raises SchemaMismatch where requests cannot be answered."""
+        found = _describe(connection, [table.name]).get(table.name, [])
+        all_differences = differences(table, found)
+        _refuse(all_differences)
+        if table.name not in self._fitting:
+            for difference in all_differences:
+                log.warning("%s", difference.text)
+        self._fitting[table.name] = table
+        return found
+
+    def _misfit(self, error: MySQLError) -> SchemaMismatch:
+        """The words for a statement that met other tables than those it was made for. They are
+        looked at again: somebody may have changed them since."""
+        tables, self._fitting = self._fitting, {}
+        found = self._run(lambda connection: _describe(connection, [*tables, *OWN_TABLES]))
+        texts = [
+            difference.text
+            for table in tables.values()
+            for difference in differences(table, found.get(table.name, ()))
+            if difference.stops != Stops.NOTHING
+        ]
+        texts += filter(None, [missing_own_tables(found)])
+        return SchemaMismatch(
+            "; ".join(texts) or f"the database's tables changed: {error.args[-1]}"
+        )
 
     def _connect(self, patience_seconds: float | None = None) -> Connection:
         """With another password where the first is refused: they are changed while we run."""
@@ -169,7 +239,7 @@ class Database:
                 self._put_back(connection, error)
                 if is_worth_another_try(error, attempt):
                     continue
-                raise translated(error) from error
+                raise (self._misfit(error) if is_misfit(error) else translated(error)) from error
             except _NoGeneration as new:
                 connection.batch([sql.add_generation(new.table)])
                 self._pool.release(connection)
@@ -231,12 +301,11 @@ class Transaction:
         existing = {row[0] for row in before}
         replaced = [row for row in keyed if row[0] in existing]
         added = [row for row in keyed if row[0] not in existing]
-        with giving_keys(table, bool(keyless)):
+        writes = ((sql.replace, replaced), (sql.insert, added), (sql.insert_keyless, keyless))
+        with giving_keys(table, bool(keyless)), self._telling_refused(table, rows, writes):
             answers = self.run(
                 *([] if generation else [sql.hold_generation(table)]),
-                *([sql.replace(table, replaced)] if replaced else []),
-                *([sql.insert(table, added)] if added else []),
-                *([sql.insert_keyless(table, keyless)] if keyless else []),
+                *[make(table, group) for make, group in writes if group],
             )
         # InnoDB numbers the rows of one plain multi-row INSERT without gaps, in every
         # innodb_autoinc_lock_mode: the first key tells them all.
@@ -250,7 +319,9 @@ class Transaction:
         """Delete the rows with these keys; `before` holds those that existed."""
         generation, before = self._lock(table, sorted(keys))
         if before:
-            self.run(sql.delete(table, [row[0] for row in before]))
+            existing = [row[0] for row in before]
+            with self._telling_refused(table, keys, ((sql.delete, existing),)):
+                self.run(sql.delete(table, existing))
         return Change(generation, before, ())
 
     def hold(self, table: Table) -> Change:
@@ -321,6 +392,63 @@ class Transaction:
         meanwhile, self._meanwhile = self._meanwhile, None
         return self._connection.batch([*opening, *statements], meanwhile)[len(opening) :]
 
+    @contextmanager
+    def _telling_refused(
+        self,
+        table: Table,
+        items: Sequence[Item],
+        writes: Iterable[tuple[Callable[[Table, Sequence[Item]], Statement], Sequence[Item]]],
+    ) -> Iterator[None]:
+        """For the `writes` of `items`, rows or keys, in groups. Where the database refuses one for
+        its values, they are done again by halves to find it: no server tells which statement it
+        stood in, and few which row. Raises RowRejected; the transaction is of no more use then."""
+        try:
+            yield
+        except MySQLError as error:
+            if not is_value_refused(error):
+                raise
+            self.run(sql.ROLLBACK, sql.START)
+            for make, group in writes:
+                if refused := self._first_refused(table, make, group):
+                    index = next(i for i, item in enumerate(items) if item is refused[0])
+                    raise self._rejected(table, items[index], index, refused[1]) from error
+            raise  # what was in its way has gone meanwhile
+
+    def _first_refused(
+        self,
+        table: Table,
+        make: Callable[[Table, Sequence[Item]], Statement],
+        items: Sequence[Item],
+    ) -> tuple[Item, MySQLError] | None:
+        """Those before it are written: it may be refused because of one of them."""
+        while items:
+            half = items[: (len(items) + 1) // 2]
+            try:
+                self.run(make(table, half))
+                items = items[len(half) :]
+            except MySQLError as error:
+                if not is_value_refused(error):
+                    raise
+                if len(half) == 1:
+                    return half[0], error
+                items = half
+        return None
+
+    def _rejected(self, table: Table, item: object, index: int, error: MySQLError) -> RowRejected:
+        """In the words of the column's own limits where it has passed them."""
+        name, reason = refusal(error)
+        by_name = {column.name.lower(): column.name for column in table.columns}
+        name = by_name.get(name.lower(), "")
+        if name and isinstance(item, tuple):
+            found = _describe(self._connection, [table.name])
+            real = narrowed(table, found.get(table.name, ()))
+            position = table.positions[name]
+            try:
+                real.columns[position].type.parse(item[position])
+            except InvalidValue as invalid:
+                reason = str(invalid)
+        return RowRejected(index, name, reason)
+
     def _lock(self, table: Table, keys: Sequence[Key]) -> tuple[Generation, Sequence[Row]]:
         """Hold the generation and the rows with `keys`, which are in key order so that two
         writers never wait for each other. A key that has no row cannot be held: its INSERT fails
@@ -345,6 +473,21 @@ def giving_keys(table: Table, is_giving: bool) -> Iterator[None]:
                 f" give each row its {key.name}"
             ) from error
         raise
+
+
+def _describe(connection: Connection, names: Sequence[str]) -> dict[str, list[Found]]:
+    """The columns of those of these tables that there are."""
+    tables: dict[str, list[Found]] = {}
+    for row in connection.rows(sql.describe(names)):
+        tables.setdefault(row[0], []).append(Found(*row))
+    return tables
+
+
+def _refuse(found: Iterable[Difference]) -> None:
+    """Raises SchemaMismatch with all that stops every request."""
+    texts = [difference.text for difference in found if difference.stops == Stops.EVERYTHING]
+    if texts:
+        raise SchemaMismatch("; ".join(texts))
 
 
 class _NoGeneration(Exception):

@@ -19,7 +19,13 @@ from chalicelib import __version__, wire
 from chalicelib.cache import Cache
 from chalicelib.config import CALLERS, Settings
 from chalicelib.db import Database
-from chalicelib.errors import BadRequest, CacheUnavailable, DatabaseUnavailable, HerocacheError
+from chalicelib.errors import (
+    BadRequest,
+    CacheUnavailable,
+    DatabaseUnavailable,
+    HerocacheError,
+    SchemaMismatch,
+)
 from chalicelib.storage import Storage
 from chalicelib.uploads import uploads_in
 
@@ -118,7 +124,7 @@ def deep_health() -> Response:
     """`GET /health/deep`: whether the app is up and reaches its servers."""
     report = _alive()
     try:
-        report["database"] = _checked(database().check)
+        report["database"] = _checked_database()
         report["cache"] = _checked(cache().link.probe) if settings().redis_url else {"ok": None}
     except HerocacheError as error:
         return _response(wire.reply_error(error))
@@ -180,10 +186,17 @@ def _response(reply: wire.Reply) -> Response:
     return Response(reply.text, headers=headers, status_code=reply.status)
 
 
+def _checked_database() -> dict[str, Any]:
+    """With `problems` where its tables differ from the declared ones in what can be lived with."""
+    problems = list[str]()
+    report = _checked(lambda: problems.extend(database().check()))
+    return {**report, "problems": problems} if problems else report
+
+
 def _checked(check: Callable[[], object]) -> dict[str, Any]:
     start = time.perf_counter()
     try:
         check()
-    except (DatabaseUnavailable, CacheUnavailable) as error:
+    except (DatabaseUnavailable, SchemaMismatch, CacheUnavailable) as error:
         return {"ok": False, "error": str(error)}
     return {"ok": True, "latency_ms": round((time.perf_counter() - start) * 1000, 3)}

@@ -118,7 +118,7 @@ def merge(table: Table, columns: Sequence[Column]) -> Statement:
     )
     replaces = "REPLACE" if table.key in columns else "INSERT"
     return (
-        f"{replaces} INTO {table.name} ({names}) SELECT {values} FROM"
+        f"{replaces} INTO {table.identifier} ({names}) SELECT {values} FROM"
         f" (SELECT n, cut, IF(cut = X'00', line, {_BARE}) AS content"
         " FROM ingest_lines WHERE cut <> '') AS of_rows ORDER BY n",
         (),

@@ -9,16 +9,23 @@ import json
 import logging
 import random
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from chalicelib.cache import Cache, Cell
 from chalicelib.db import Change, Database, Transaction
-from chalicelib.errors import DatabaseUnavailable, TooLarge
+from chalicelib.errors import (
+    BadRequest,
+    DatabaseUnavailable,
+    RowRejected,
+    SchemaMismatch,
+    TooLarge,
+)
 from chalicelib.generations import Generations
 from chalicelib.lazy_loading import LazyLoading
 from chalicelib.recovery import Recovery
-from chalicelib.tables import NO_KEY, Column, Key, Row, Table
+from chalicelib.tables import NO_KEY, Column, Key, NotAsDeclared, Row, Table
 from chalicelib.write_through import WriteThrough
 
 log = logging.getLogger("herocache.storage")
@@ -131,9 +138,14 @@ class Storage:
                 transaction.record(idempotency_key, json.dumps(answer))
             return change
 
-        self._write_through.change(
-            table, once, store=store, new_rows=() if idempotency_key else new_rows
-        )
+        try:
+            with self._telling_undeclared(table):
+                self._write_through.change(
+                    table, once, store=store, new_rows=() if idempotency_key else new_rows
+                )
+        except RowRejected as error:
+            place = f"SQLS[{error.index}]{'.' * bool(error.column)}{error.column}"
+            raise BadRequest(f"{place}: {error.reason}") from error
         if idempotency_key and random.random() < PRUNE_SHARE:
             self._prune_claims()
         return answer
@@ -176,20 +188,31 @@ class Storage:
                 f"SQLS: more than {max_rows - 1} rows have these {column.name} values; ask for"
                 " fewer values at a time"
             )
-        return _cells(table, column, rows)
+        with self._telling_undeclared(table):
+            return _cells(table, column, rows)
+
+    @contextmanager
+    def _telling_undeclared(self, table: Table) -> Iterator[None]:
+        """For what meets rows of the database. Raises SchemaMismatch: in the words of the table
+        where somebody changed that, else in those of the row."""
+        try:
+            yield
+        except NotAsDeclared as error:
+            self._database.as_stored(table)
+            raise SchemaMismatch(str(error)) from error
 
 
 def _fingerprint(table: Table, request: object) -> str:
     return hashlib.sha256(repr((table.name, request)).encode()).hexdigest()
 
 
-def _cells(table: Table, column: Column, rows: Iterable[Row]) -> dict[Key, Cell]:
+def _cells(table: Table, column: Column, rows: Sequence[Row]) -> dict[Key, Cell]:
     """Each value's rows as one cell, in the order of `rows`."""
     position = table.positions[column.name]
-    encode = table.encode
+    encoded_rows = zip([row[position] for row in rows], table.encode_many(rows))
     if column is table.key:
-        return {row[position]: encode(row) for row in rows}
+        return dict(encoded_rows)
     grouped: dict[Key, list[bytes]] = {}
-    for row in rows:
-        grouped.setdefault(row[position], []).append(encode(row))
+    for value, encoded in encoded_rows:
+        grouped.setdefault(value, []).append(encoded)
     return {value: b",".join(encoded) for value, encoded in grouped.items()}
