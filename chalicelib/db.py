@@ -319,7 +319,8 @@ class Transaction:
         """Delete the rows with these keys; `before` holds those that existed."""
         generation, before = self._lock(table, sorted(keys))
         if before:
-            existing = [row[0] for row in before]
+            present = {row[0] for row in before}
+            existing = [key for key in sorted(set(keys)) if key in present]
             with self._telling_refused(table, keys, ((sql.delete, existing),)):
                 self.run(sql.delete(table, existing))
         return Change(generation, before, ())

@@ -266,6 +266,7 @@ def test_a_database_elsewhere_is_spoken_to_over_tls_when_it_can(
     """127.1 is 127.0.0.1 too, but not by a name for which the app leaves TLS out."""
     pair = [f"--ssl-cert={certificate}", f"--ssl-key={tmp_path / 'key'}"]
     with running(MariaDB(tmp_path / "mariadb", arguments=pair)) as server:
+        server.apply_schema()
         configure(**{**server.environment(), "DB_HOST": "127.1"})
         server.query("SET GLOBAL require_secure_transport = ON")
 
