@@ -1,8 +1,9 @@
 """The database: rows in, rows out, changes in transactions. Storage's two ways call in.
 
 Round trips: a read 1; a change 2 (all its statements in one piece, then COMMIT), 3 where rows may
-exist already. The rows of `cache_generation` are read and raised here too; `generations` says what
-they mean.
+exist already. One more before the first read of a table: it is compared with its declaration
+(`schema`), again and again while it does not fit. The rows of `cache_generation` are read and
+raised here too; `generations` says what they mean.
 """
 
 import logging
@@ -47,6 +48,7 @@ from chalicelib.mysql import (
 from chalicelib.pool import Pool
 from chalicelib.schema import (
     GENERATIONS,
+    OTHER_VERSION,
     OWN_TABLES,
     Difference,
     Found,
@@ -99,7 +101,8 @@ class Database:
         self._greeting_patience = max(CONNECT_TIMEOUT_SECONDS, settings.db_resume_seconds)
         self._identity = database_identity(settings)
         self._pool: Pool[Connection] = Pool(self._connect, Connection.drop)
-        self._fitting: dict[str, Table] = {}
+        self._used: dict[str, Table] = {}
+        self._fitting: set[str] = set()
 
     def fetch_many(
         self,
@@ -157,7 +160,11 @@ class Database:
         """Forget idempotency keys of more than a day ago, some at a time."""
         self._run(lambda connection: connection.batch([sql.PRUNE_CLAIMS]))
 
-    def check(self) -> list[str]:
+    def check(self) -> None:
+        """One statement on a kept connection or a new one. Raises DatabaseUnavailable."""
+        self._run(lambda connection: connection.rows(sql.PING))
+
+    def check_tables(self) -> list[str]:
         """Whether requests without TABLE can be answered. One statement. What differs elsewhere,
         in words. Raises DatabaseUnavailable; SchemaMismatch where they cannot."""
         tables = tables_with(self._settings.default_table)
@@ -191,24 +198,26 @@ class Database:
         if table.name not in self._fitting:
             for difference in all_differences:
                 log.warning("%s", difference.text)
-        self._fitting[table.name] = table
+        self._used[table.name] = table
+        self._fitting.add(table.name)
         return found
 
     def _misfit(self, error: MySQLError) -> SchemaMismatch:
         """The words for a statement that met other tables than those it was made for. They are
         looked at again: somebody may have changed them since."""
-        tables, self._fitting = self._fitting, {}
-        found = self._run(lambda connection: _describe(connection, [*tables, *OWN_TABLES]))
+        log.warning("tables are compared again: %s", error.args[-1])
+        self._fitting.clear()
+        tables = list(self._used.values())
+        names = [*[table.name for table in tables], *OWN_TABLES]
+        found = self._run(lambda connection: _describe(connection, names))
         texts = [
             difference.text
-            for table in tables.values()
+            for table in tables
             for difference in differences(table, found.get(table.name, ()))
             if difference.stops != Stops.NOTHING
         ]
         texts += filter(None, [missing_own_tables(found)])
-        return SchemaMismatch(
-            "; ".join(texts) or f"the database's tables changed: {error.args[-1]}"
-        )
+        return SchemaMismatch("; ".join(texts) or OTHER_VERSION)
 
     def _connect(self, patience_seconds: float | None = None) -> Connection:
         """With another password where the first is refused: they are changed while we run."""

@@ -188,8 +188,13 @@ def _response(reply: wire.Reply) -> Response:
 
 def _checked_database() -> dict[str, Any]:
     """With `problems` where its tables differ from the declared ones in what can be lived with."""
-    problems = list[str]()
-    report = _checked(lambda: problems.extend(database().check()))
+    report = _checked(database().check)
+    if not report["ok"]:
+        return report
+    try:
+        problems = database().check_tables()
+    except (DatabaseUnavailable, SchemaMismatch) as error:
+        return {"ok": False, "error": str(error)}
     return {**report, "problems": problems} if problems else report
 
 
@@ -197,6 +202,6 @@ def _checked(check: Callable[[], object]) -> dict[str, Any]:
     start = time.perf_counter()
     try:
         check()
-    except (DatabaseUnavailable, SchemaMismatch, CacheUnavailable) as error:
+    except (DatabaseUnavailable, CacheUnavailable) as error:
         return {"ok": False, "error": str(error)}
     return {"ok": True, "latency_ms": round((time.perf_counter() - start) * 1000, 3)}

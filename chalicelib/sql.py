@@ -16,6 +16,7 @@ PRUNE_CLAIMS: Statement = (
     "DELETE FROM idempotency WHERE claimed_at < UTC_TIMESTAMP() - INTERVAL 1 DAY LIMIT 1000",
     (),
 )
+PING: Statement = ("SELECT 1", ())
 ROLLBACK: Statement = ("ROLLBACK", ())
 
 _WAIT_FOR_WRITERS = " LOCK IN SHARE MODE"

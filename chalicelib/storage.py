@@ -9,8 +9,7 @@ import json
 import logging
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from chalicelib.cache import Cache, Cell
@@ -139,10 +138,11 @@ class Storage:
             return change
 
         try:
-            with self._telling_undeclared(table):
-                self._write_through.change(
-                    table, once, store=store, new_rows=() if idempotency_key else new_rows
-                )
+            self._write_through.change(
+                table, once, store=store, new_rows=() if idempotency_key else new_rows
+            )
+        except NotAsDeclared as error:
+            raise self._mismatch(table, error) from error
         except RowRejected as error:
             place = f"SQLS[{error.index}]{'.' * bool(error.column)}{error.column}"
             raise BadRequest(f"{place}: {error.reason}") from error
@@ -188,18 +188,16 @@ class Storage:
                 f"SQLS: more than {max_rows - 1} rows have these {column.name} values; ask for"
                 " fewer values at a time"
             )
-        with self._telling_undeclared(table):
-            return _cells(table, column, rows)
-
-    @contextmanager
-    def _telling_undeclared(self, table: Table) -> Iterator[None]:
-        """For what meets rows of the database. Raises SchemaMismatch: in the words of the table
-        where somebody changed that, else in those of the row."""
         try:
-            yield
+            return _cells(table, column, rows)
         except NotAsDeclared as error:
-            self._database.as_stored(table)
-            raise SchemaMismatch(str(error)) from error
+            raise self._mismatch(table, error) from error
+
+    def _mismatch(self, table: Table, error: NotAsDeclared) -> SchemaMismatch:
+        """For a row that the database should not have. Where somebody changed the table meanwhile,
+        the words for that are raised instead."""
+        self._database.as_stored(table)
+        return SchemaMismatch(str(error))
 
 
 def _fingerprint(table: Table, request: object) -> str:

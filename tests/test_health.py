@@ -97,12 +97,12 @@ def test_deep_health_of_good_servers_tells_their_latency(
             assert 0 < answer.fields[part]["latency_ms"] < MAX_SECONDS * 1000
 
 
-def test_deep_health_asks_each_server_once(service: InProcess, witness: Witness) -> None:
+def test_deep_health_asks_each_server_little(service: InProcess, witness: Witness) -> None:
     deep(service)
     with witness.spent() as spent:
         deep(service)
 
-    assert spent.statements == 1
+    assert spent.statements == 2, "whether it answers, and what its tables are like"
     assert spent.commands == {"set": 1, "del": 1}
     assert spent.cache_round_trips == 1
 

@@ -6,6 +6,7 @@ Each test has a database of its own on the test's server, and changes the tables
 import json
 import logging
 import re
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -15,7 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chalicelib import handlers
-from chalicelib.tables import EMPLOYEES, HEROES, NotAsDeclared, Row, Table
+from chalicelib.cache import _probe
+from chalicelib.keys import BUCKETS
+from chalicelib.tables import EMPLOYEES, HEROES, NotAsDeclared, Row, Table, tables_with
 from local.servers import MariaDB
 from tests.client import ROOT, Answer, InProcess, as_stored, hero, heroes
 from tests.conftest import Configure
@@ -351,6 +354,40 @@ def test_a_column_that_no_request_can_fill_stops_new_rows_only(
 
     database.query(mend.removeprefix("no row can be inserted without it: "))
     assert service.write([hero()]).status == 200
+
+
+def test_own_tables_of_another_version_are_told(service: InProcess, database: Tables) -> None:
+    service.read([1], use_cache=False)
+    database.query("ALTER TABLE cache_generation DROP retired_at")
+
+    assert_mismatch(service.write([hero()]), "cache_generation", "seed/schema.sql")
+
+
+def test_the_cache_of_a_table_of_the_settings_comes_back_as_every_other(
+    service: InProcess, database: Tables, configure: Configure, witness: Witness
+) -> None:
+    """Though the declared tables beside it are not there."""
+    database.query("RENAME TABLE heroes TO superheroes")
+    database.query("DROP TABLE products, employees")
+    configure(DB_NAME=OTHER, DB_TABLE="superheroes")
+    [id] = service.write([hero()]).ids
+    database.query("UPDATE cache_generation SET enabled = 0, generation = generation + 1")
+    handlers.storage()._lazy_loading._generations.forget(handlers.cache().tables["superheroes"])
+
+    assert service.read([id]).rows == [as_stored(id, hero())]
+    for thread in threading.enumerate():
+        if thread.name == "recovery":
+            thread.join(timeout=10)
+
+    assert witness.generation("superheroes")[1], "it is in use again"
+
+
+def test_every_bucket_of_a_table_of_the_settings_is_probed() -> None:
+    """In a cluster each may be on another server."""
+    tags = {command.tag for command in _probe(tables_with("superheroes"), True)}
+
+    assert {f"superheroes.{bucket}" for bucket in range(BUCKETS)} <= tags
+    assert {f"heroes.{bucket}" for bucket in range(BUCKETS)} <= tags
 
 
 # --- NULL -----------------------------------------------------------------------------------------
