@@ -101,8 +101,7 @@ class Database:
         self._greeting_patience = max(CONNECT_TIMEOUT_SECONDS, settings.db_resume_seconds)
         self._identity = database_identity(settings)
         self._pool: Pool[Connection] = Pool(self._connect, Connection.drop)
-        self._used: dict[str, Table] = {}
-        self._fitting: set[str] = set()
+        self._fitting: dict[str, Table] = {}
 
     def fetch_many(
         self,
@@ -142,7 +141,7 @@ class Database:
 
         def run(connection: Connection) -> Result:
             try:
-                result = work(Transaction(connection))
+                result = work(Transaction(connection, self._ensure_fit))
             except BaseException:
                 connection.undo()
                 raise
@@ -184,30 +183,33 @@ class Database:
         return narrowed(table, self._run(lambda connection: self._judge(connection, table)))
 
     def _rows(self, connection: Connection, table: Table, statement: Statement) -> Sequence[Any]:
-        """The answer to the `statement`. Before the first one for a table, and until the table
-        fits its declaration, one SELECT more. Raises SchemaMismatch."""
-        if table.name not in self._fitting:
-            self._judge(connection, table)
+        self._ensure_fit(connection, table)
         return connection.rows(statement)
 
-    def _judge(self, connection: Connection, table: Table) -> Sequence[Found]:
-        """The table's columns. Raises SchemaMismatch where requests cannot be answered."""
-        found = _describe(connection, [table.name]).get(table.name, [])
-        all_differences = differences(table, found)
-        _refuse(all_differences)
+    def _ensure_fit(self, connection: Connection, table: Table) -> None:
+        """One SELECT when the table is first used, and as long as it does not fit its declaration.
+        Raises SchemaMismatch."""
         if table.name not in self._fitting:
-            for difference in all_differences:
+            for difference in differences(table, self._judge(connection, table)):
                 log.warning("%s", difference.text)
-        self._used[table.name] = table
-        self._fitting.add(table.name)
+            self._fitting[table.name] = table
+
+    def _judge(self, connection: Connection, table: Table) -> Sequence[Found]:
+        """The table's columns, as they are now. Raises SchemaMismatch where requests cannot be
+        answered, from here on."""
+        found = _describe(connection, [table.name]).get(table.name, [])
+        try:
+            _refuse(differences(table, found))
+        except SchemaMismatch:
+            self._fitting.pop(table.name, None)
+            raise
         return found
 
     def _misfit(self, error: MySQLError) -> SchemaMismatch:
-        """The words for a statement that met other tables than those it was made for. They are
-        looked at again: somebody may have changed them since."""
-        log.warning("tables are compared again: %s", error.args[-1])
-        self._fitting.clear()
-        tables = list(self._used.values())
+        """The words for a statement that met other tables than those it was made for: somebody
+        changed them since, or the service's own are missing."""
+        log.warning("the tables are compared again: %s", error.args[-1])
+        tables = list(self._fitting.values())
         names = [*[table.name for table in tables], *OWN_TABLES]
         found = self._run(lambda connection: _describe(connection, names))
         texts = [
@@ -287,8 +289,12 @@ class Transaction:
     """What may be done before COMMIT. New rows cost one round trip, BEGIN included; rows that may
     exist cost two: they are locked and read first."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(
+        self, connection: Connection, ensure_fit: Callable[[Connection, Table], None]
+    ) -> None:
+        """`ensure_fit` is called before the first change of a table."""
         self._connection = connection
+        self._ensure_fit = ensure_fit
         self._opening = [sql.START]
         self._meanwhile: Callable[[], None] | None = None
 
@@ -304,6 +310,7 @@ class Transaction:
         """Insert each row, or put it in the place of the row that has its key; rows with NO_KEY
         get the next keys, rising in the order of `rows`. Those with a key go first: no new row
         can then be given a key that another row brings along."""
+        self._ensure_fit(self._connection, table)
         keyed = sorted(row for row in rows if row[0] != NO_KEY)
         keyless = [row for row in rows if row[0] == NO_KEY]
         generation, before = self._lock(table, [row[0] for row in keyed]) if keyed else (None, ())
@@ -326,6 +333,7 @@ class Transaction:
 
     def delete_many(self, table: Table, keys: Sequence[Key]) -> Change:
         """Delete the rows with these keys; `before` holds those that existed."""
+        self._ensure_fit(self._connection, table)
         generation, before = self._lock(table, sorted(keys))
         if before:
             present = {row[0] for row in before}
@@ -343,6 +351,7 @@ class Transaction:
         """Load rows of texts, one for each of `columns`, that these take. A row with a key takes
         the place of the one that has it. One LOAD DATA. Raises BadRequest, and whatever `batches`
         raises."""
+        self._ensure_fit(self._connection, table)
         if self._opening:
             self.run()
         with giving_keys(table, table.key not in columns):

@@ -213,6 +213,7 @@ def test_a_table_that_changes_while_it_is_used_is_told_too(
             assert_mismatch(answer, *words)
     for use_cache in (False, True):
         assert_mismatch(service.read([2], use_cache), *words)
+    assert_mismatch(service.write([hero()]), *words)
     assert witness.cells() == {}
     mend = assert_mismatch(service.read([2]))
 
