@@ -354,7 +354,7 @@ class Transaction:
         self._ensure_fit(self._connection, table)
         if self._opening:
             self.run()
-        with giving_keys(table, table.key not in columns):
+        with giving_keys(table, table.key not in columns), refusing_rows(table):
             self._connection.load(sql.load(table, columns), packed(batches))
 
     def load_from_s3(self, statement: Statement) -> None:
@@ -492,6 +492,20 @@ def giving_keys(table: Table, is_giving: bool) -> Iterator[None]:
                 f" give each row its {key.name}"
             ) from error
         raise
+
+
+@contextmanager
+def refusing_rows(table: Table) -> Iterator[None]:
+    """For what loads many rows at once. Raises BadRequest where the database refuses one of them
+    for its values: trying again would not help."""
+    try:
+        yield
+    except MySQLError as error:
+        if not is_value_refused(error):
+            raise
+        column, reason = refusal(error)
+        place = f"{table.name}.{column}" if column in table.positions else table.name
+        raise BadRequest(f"{place}: a row of the file is refused: {reason}") from error
 
 
 def _describe(connection: Connection, names: Sequence[str]) -> dict[str, list[Found]]:

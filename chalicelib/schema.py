@@ -27,7 +27,7 @@ from typing import NamedTuple
 from chalicelib.tables import TABLES, Column, Integer, String, Table
 
 APPLY_SCHEMA = (
-    "mysql -h $DB_HOST -u $DB_USER -p $DB_NAME < seed/schema.sql (on AWS: make infra)"
+    "mysql -h $DB_HOST -P $DB_PORT -u $DB_USER -p $DB_NAME < seed/schema.sql (on AWS: make infra)"
     " makes what is missing"
 )
 GENERATIONS = "cache_generation"
@@ -216,7 +216,7 @@ def _nullable(table: Table, pairs: Sequence[tuple[Column, Found]]) -> Iterator[s
 
 def _narrow(table: Table, pairs: Sequence[tuple[Column, Found]]) -> Iterator[str]:
     narrow = [
-        f"{real.name} ({_as_it_is(real).partition(' ')[2]})"
+        f"{real.name} ({real.sql_type.upper()}{_character_set(real)})"
         for column, real in pairs
         if _is_of(column.type, real) and _narrowed(column.type, real) != column.type
     ]
@@ -254,6 +254,11 @@ def _range(real: Found) -> tuple[int, int]:
     if "unsigned" in real.sql_type.lower():
         return 0, 2**bits - 1
     return -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
+
+
+def _character_set(real: Found) -> str:
+    """Where it has less than all of Unicode."""
+    return f" CHARACTER SET {real.character_set}" if real.character_set in _OUTSIDE else ""
 
 
 def _modify(table: Table) -> str:

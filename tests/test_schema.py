@@ -17,6 +17,8 @@ from hypothesis import strategies as st
 
 from chalicelib import handlers
 from chalicelib.cache import _probe
+from chalicelib.db import Database
+from chalicelib.errors import BadRequest
 from chalicelib.keys import BUCKETS
 from chalicelib.tables import EMPLOYEES, HEROES, NotAsDeclared, Row, Table, tables_with
 from local.servers import MariaDB
@@ -255,7 +257,7 @@ def test_a_table_made_by_an_older_script_is_served_and_its_limits_are_told(
     assert (health.status, health.fields["status"]) == (200, "ok")
     nullable, narrow, unindexed, *others = _problems_of(health, "superheroes")
     assert nullable.startswith("superheroes allows NULL in hero, power, name, xp, color; a row")
-    assert "hero (VARCHAR(20)" in narrow
+    assert "hero (VARCHAR(20))" in narrow
     assert "xp (INT(10) UNSIGNED)" in narrow
     assert "CREATE INDEX" in unindexed
     assert len(others) == 3, "the declared tables are not there"
@@ -545,6 +547,26 @@ def test_a_trigger_says_what_it_refuses(service: InProcess, database: Tables) ->
 
     assert (answer.status, answer.error) == (400, "BadRequest")
     assert answer.message == "SQLS[1]: a trigger refuses this row: no blue heroes"
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_load_of_what_the_database_refuses_is_refused_at_once(
+    service: InProcess, database: Tables, name: str
+) -> None:
+    """Not tried again, and no row of it stays."""
+    change, wrong, column, _ = REFUSED[name]
+    service.write([{"EmpId": "red", "EmpName": "Red"}], TABLE="employees")
+    service.write([hero(power="taken", xp=1)])
+    database.query(f"ALTER TABLE heroes {change}")
+    columns = HEROES.columns[1:]
+    rows = [hero(power="p1", xp=1), {**hero(power="p2", xp=2), **wrong}]
+    texts = [[str(row[column.name]) for column in columns] for row in rows]
+    loads = Database(handlers.settings(), for_loads=True)
+
+    with pytest.raises(BadRequest, match=f"^heroes{re.escape(column)}: a row of the file is refus"):
+        loads.transact(lambda transaction: transaction.load(HEROES, columns, [texts]))
+
+    assert len(database.query("SELECT * FROM heroes")) == 1
 
 
 def test_a_key_with_a_rejected_row_may_be_sent_again(service: InProcess, database: Tables) -> None:
