@@ -21,7 +21,7 @@ from chalicelib.db import Generation
 from chalicelib.keys import MAX_KEYS_AN_MGET, Keys
 from chalicelib.line import Command, Words, packed_series
 from chalicelib.link import Link, Sent
-from chalicelib.tables import TABLES, Column, Key, Table
+from chalicelib.tables import Column, Key, Table, tables_with
 
 Cell = bytes
 Token = str
@@ -55,7 +55,8 @@ class Cache:
 
     def __init__(self, settings: Settings) -> None:
         self.is_configured = bool(settings.redis_url)
-        self.link = Link(settings, scripts.ALL, _probe(settings.redis_cluster))
+        self.tables = tables_with(settings.default_table)
+        self.link = Link(settings, scripts.ALL, _probe(self.tables, settings.redis_cluster))
         self._keys = Keys(settings.redis_cluster)
         ttl = settings.ttl_seconds * 1000
         self._ttl = (max(1, round(ttl * (1 - TTL_JITTER))), round(ttl * 2 * TTL_JITTER))
@@ -329,10 +330,10 @@ def new_token() -> Token:
     return secrets.token_hex(scripts.TOKEN_LENGTH // 2)
 
 
-def _probe(is_cluster: bool) -> list[Command]:
+def _probe(tables: Mapping[str, Table], is_cluster: bool) -> list[Command]:
     """Writes to each server that holds cells, and leaves nothing."""
     buckets = Keys(is_cluster).buckets
-    tags = [keys.tag(table, bucket) for table in TABLES.values() for bucket in buckets]
+    tags = [keys.tag(table, bucket) for table in tables.values() for bucket in buckets]
     return [
         Command(tag, words)
         for tag in (tags if is_cluster else tags[:1])

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from urllib.parse import parse_qs, urlsplit
 
 from chalicelib.errors import ConfigurationError
+from chalicelib.tables import TABLES
 
 DB_HOST = "DB_HOST"
 DB_PORT = "DB_PORT"
@@ -90,7 +91,7 @@ class Settings:
             db_resume_seconds=_integer(environment, DB_RESUME_SECONDS, 0, 0, MAX_RESUME_SECONDS),
             db_port=_integer(environment, DB_PORT, cls.db_port, 1, 65535),
             db_reader_host=environment.get(DB_READER_HOST, ""),
-            default_table=environment.get(DB_TABLE) or cls.default_table,
+            default_table=_table(environment) or cls.default_table,
             redis_url=_redis_url(environment),
             redis_cluster=_switch(environment, REDIS_CLUSTER),
             redis_auth=_redis_auth(environment),
@@ -161,6 +162,22 @@ def _password(environment: Mapping[str, str]) -> str:
     if len(ways) > 1:
         raise ConfigurationError(f"{ways[0]} and {ways[1]} are both set: choose one way to log in")
     return environment.get(DB_PASS, "")
+
+
+def _table(environment: Mapping[str, str]) -> str:
+    """It becomes part of SQL: nothing in it may end a name there."""
+    name = environment.get(DB_TABLE, "")
+    if name and not re.fullmatch(r"[0-9A-Za-z_$]{1,64}", name):
+        raise ConfigurationError(
+            f"{DB_TABLE}: expected the name of a table: up to 64 letters, digits, _ and $"
+        )
+    other_case = [table for table in TABLES if table.lower() == name.lower() != name]
+    if other_case and name not in TABLES:
+        raise ConfigurationError(
+            f"{DB_TABLE}: expected {other_case[0]}, got {name}: some servers take both names for"
+            " one table, and the cache does not"
+        )
+    return name
 
 
 def _secret_arn(environment: Mapping[str, str]) -> str:

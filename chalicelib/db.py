@@ -1,10 +1,12 @@
 """The database: rows in, rows out, changes in transactions. Storage's two ways call in.
 
 Round trips: a read 1; a change 2 (all its statements in one piece, then COMMIT), 3 where rows may
-exist already. The rows of `cache_generation` are read and raised here too; `generations` says what
-they mean.
+exist already. One more before the first read of a table: it is compared with its declaration
+(`schema`), again and again while it does not fit. The rows of `cache_generation` are read and
+raised here too; `generations` says what they mean.
 """
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -18,6 +20,8 @@ from chalicelib.errors import (
     Conflict,
     HerocacheError,
     OutcomeUnknown,
+    RowRejected,
+    SchemaMismatch,
 )
 from chalicelib.identity import STAGES, Login, database_identity
 from chalicelib.load_text import Batch, packed
@@ -32,18 +36,35 @@ from chalicelib.mysql import (
     committing,
     connect,
     is_key_space_exhausted,
+    is_misfit,
     is_refused,
     is_unfit,
+    is_value_refused,
     is_worth_another_try,
+    refusal,
     translated,
     translated_from_connecting,
 )
 from chalicelib.pool import Pool
+from chalicelib.schema import (
+    GENERATIONS,
+    OTHER_VERSION,
+    OWN_TABLES,
+    Difference,
+    Found,
+    Stops,
+    differences,
+    missing_own_tables,
+    narrowed,
+)
 from chalicelib.sql import Statement
-from chalicelib.tables import NO_KEY, Column, Integer, Key, Row, Table
+from chalicelib.tables import NO_KEY, Column, Integer, InvalidValue, Key, Row, Table, tables_with
 from chalicelib.uploads import Outcome, Upload
 
 Result = TypeVar("Result")
+Item = TypeVar("Item")
+
+log = logging.getLogger("herocache.db")
 
 
 @dataclass(frozen=True)
@@ -80,6 +101,7 @@ class Database:
         self._greeting_patience = max(CONNECT_TIMEOUT_SECONDS, settings.db_resume_seconds)
         self._identity = database_identity(settings)
         self._pool: Pool[Connection] = Pool(self._connect, Connection.drop)
+        self._fitting: dict[str, Table] = {}
 
     def fetch_many(
         self,
@@ -94,19 +116,20 @@ class Database:
         """The rows whose `column` is one of `values`; by a lookup `max_rows` at the most, in the
         order of their keys, only those after the key `after` where it is given. One SELECT. With
         `after_writers` it waits for every transaction that holds one of those rows. Raises
-        DatabaseUnavailable."""
+        DatabaseUnavailable, SchemaMismatch."""
         statement = sql.select(
             table, column, values, max_rows, after=after, after_writers=after_writers
         )
-        return self._run(lambda connection: connection.rows(statement))
+        return self._run(lambda connection: self._rows(connection, table, statement))
 
     def generation(self, table: Table, timeout_seconds: float | None = None) -> Generation:
-        """The table's current generation. One SELECT. Raises DatabaseUnavailable, after about
-        `timeout_seconds` where they are given and the database is silent: it may be asleep."""
+        """The table's current generation. One SELECT. Raises SchemaMismatch; DatabaseUnavailable,
+        after about `timeout_seconds` where they are given and the database is silent: it may be
+        asleep."""
 
         def read(connection: Connection) -> Generation:
             connection.wait_at_most(timeout_seconds or ANSWER_TIMEOUT_SECONDS)
-            return _generation(table, connection.rows(sql.generation(table)))
+            return _generation(table, self._rows(connection, table, sql.generation(table)))
 
         return self._run(read, patience_seconds=timeout_seconds)
 
@@ -118,11 +141,11 @@ class Database:
     def transact(self, work: Callable[["Transaction"], Result]) -> Result:
         """What `work` returns, once what it did is committed. `work` runs again when the database
         certainly undid the first try, so it must be safe to run twice. A COMMIT never is.
-        Raises DatabaseUnavailable, OutcomeUnknown, and whatever `work` raises."""
+        Raises DatabaseUnavailable, OutcomeUnknown, SchemaMismatch, and whatever `work` raises."""
 
         def run(connection: Connection) -> Result:
             try:
-                result = work(Transaction(connection))
+                result = work(Transaction(connection, self._ensure_fit))
             except BaseException:
                 connection.undo()
                 raise
@@ -143,6 +166,64 @@ class Database:
     def check(self) -> None:
         """One statement on a kept connection or a new one. Raises DatabaseUnavailable."""
         self._run(lambda connection: connection.rows(sql.PING))
+
+    def check_tables(self) -> list[str]:
+        """Whether requests without TABLE can be answered. One statement. What differs elsewhere,
+        in words. Raises DatabaseUnavailable; SchemaMismatch where they cannot."""
+        tables = tables_with(self._settings.default_table)
+        default = tables[self._settings.default_table]
+        found = self._run(lambda connection: _describe(connection, [*tables, *OWN_TABLES]))
+        missing = missing_own_tables(found)
+        if GENERATIONS not in found:
+            raise SchemaMismatch(missing)
+        _refuse(differences(default, found.get(default.name, ())))
+        others = [d for t in tables.values() for d in differences(t, found.get(t.name, ()))]
+        return [*([missing] if missing else []), *[difference.text for difference in others]]
+
+    def as_stored(self, table: Table) -> Table:
+        """The table with columns that take no more than those of the database do. It may stand for
+        the declared one in all that is done with its rows. One SELECT. Raises SchemaMismatch,
+        DatabaseUnavailable."""
+        return narrowed(table, self._run(lambda connection: self._judge(connection, table)))
+
+    def _rows(self, connection: Connection, table: Table, statement: Statement) -> Sequence[Any]:
+        self._ensure_fit(connection, table)
+        return connection.rows(statement)
+
+    def _ensure_fit(self, connection: Connection, table: Table) -> None:
+        """One SELECT when the table is first used, and as long as it does not fit its declaration.
+        Raises SchemaMismatch."""
+        if table.name not in self._fitting:
+            for difference in differences(table, self._judge(connection, table)):
+                log.warning("%s", difference.text)
+            self._fitting[table.name] = table
+
+    def _judge(self, connection: Connection, table: Table) -> Sequence[Found]:
+        """The table's columns, as they are now. Raises SchemaMismatch where requests cannot be
+        answered, from here on."""
+        found = _describe(connection, [table.name]).get(table.name, [])
+        try:
+            _refuse(differences(table, found))
+        except SchemaMismatch:
+            self._fitting.pop(table.name, None)
+            raise
+        return found
+
+    def _misfit(self, error: MySQLError) -> SchemaMismatch:
+        """The words for a statement that met other tables than those it was made for: somebody
+        changed them since, or the service's own are missing."""
+        log.warning("the tables are compared again: %s", error.args[-1])
+        tables = list(self._fitting.values())
+        names = [*[table.name for table in tables], *OWN_TABLES]
+        found = self._run(lambda connection: _describe(connection, names))
+        texts = [
+            difference.text
+            for table in tables
+            for difference in differences(table, found.get(table.name, ()))
+            if difference.stops != Stops.NOTHING
+        ]
+        texts += filter(None, [missing_own_tables(found)])
+        return SchemaMismatch("; ".join(texts) or OTHER_VERSION)
 
     def _connect(self, patience_seconds: float | None = None) -> Connection:
         """With another password where the first is refused: they are changed while we run."""
@@ -173,7 +254,7 @@ class Database:
                 self._put_back(connection, error)
                 if is_worth_another_try(error, attempt):
                     continue
-                raise translated(error) from error
+                raise (self._misfit(error) if is_misfit(error) else translated(error)) from error
             except _NoGeneration as new:
                 connection.batch([sql.add_generation(new.table)])
                 self._pool.release(connection)
@@ -212,8 +293,12 @@ class Transaction:
     """What may be done before COMMIT. New rows cost one round trip, BEGIN included; rows that may
     exist cost two: they are locked and read first."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(
+        self, connection: Connection, ensure_fit: Callable[[Connection, Table], None]
+    ) -> None:
+        """`ensure_fit` is called before the first change of a table."""
         self._connection = connection
+        self._ensure_fit = ensure_fit
         self._opening = [sql.START]
         self._meanwhile: Callable[[], None] | None = None
 
@@ -229,18 +314,18 @@ class Transaction:
         """Insert each row, or put it in the place of the row that has its key; rows with NO_KEY
         get the next keys, rising in the order of `rows`. Those with a key go first: no new row
         can then be given a key that another row brings along."""
+        self._ensure_fit(self._connection, table)
         keyed = sorted(row for row in rows if row[0] != NO_KEY)
         keyless = [row for row in rows if row[0] == NO_KEY]
         generation, before = self._lock(table, [row[0] for row in keyed]) if keyed else (None, ())
         existing = {row[0] for row in before}
         replaced = [row for row in keyed if row[0] in existing]
         added = [row for row in keyed if row[0] not in existing]
-        with giving_keys(table, bool(keyless)):
+        writes = ((sql.replace, replaced), (sql.insert, added), (sql.insert_keyless, keyless))
+        with giving_keys(table, bool(keyless)), self._telling_refused(table, rows, writes):
             answers = self.run(
                 *([] if generation else [sql.hold_generation(table)]),
-                *([sql.replace(table, replaced)] if replaced else []),
-                *([sql.insert(table, added)] if added else []),
-                *([sql.insert_keyless(table, keyless)] if keyless else []),
+                *[make(table, group) for make, group in writes if group],
             )
         # InnoDB numbers the rows of one plain multi-row INSERT without gaps, in every
         # innodb_autoinc_lock_mode: the first key tells them all.
@@ -252,9 +337,13 @@ class Transaction:
 
     def delete_many(self, table: Table, keys: Sequence[Key]) -> Change:
         """Delete the rows with these keys; `before` holds those that existed."""
+        self._ensure_fit(self._connection, table)
         generation, before = self._lock(table, sorted(keys))
         if before:
-            self.run(sql.delete(table, [row[0] for row in before]))
+            present = {row[0] for row in before}
+            existing = [key for key in sorted(set(keys)) if key in present]
+            with self._telling_refused(table, keys, ((sql.delete, existing),)):
+                self.run(sql.delete(table, existing))
         return Change(generation, before, ())
 
     def hold(self, table: Table) -> Change:
@@ -266,9 +355,10 @@ class Transaction:
         """Load rows of texts, one for each of `columns`, that these take. A row with a key takes
         the place of the one that has it. One LOAD DATA. Raises BadRequest, and whatever `batches`
         raises."""
+        self._ensure_fit(self._connection, table)
         if self._opening:
             self.run()
-        with giving_keys(table, table.key not in columns):
+        with giving_keys(table, table.key not in columns), refusing_rows(table):
             self._connection.load(sql.load(table, columns), packed(batches))
 
     def load_from_s3(self, statement: Statement) -> None:
@@ -325,6 +415,63 @@ class Transaction:
         meanwhile, self._meanwhile = self._meanwhile, None
         return self._connection.batch([*opening, *statements], meanwhile)[len(opening) :]
 
+    @contextmanager
+    def _telling_refused(
+        self,
+        table: Table,
+        items: Sequence[Item],
+        writes: Iterable[tuple[Callable[[Table, Sequence[Item]], Statement], Sequence[Item]]],
+    ) -> Iterator[None]:
+        """For the `writes` of `items`, rows or keys, in groups. Where the database refuses one for
+        its values, they are done again by halves to find it: no server tells which statement it
+        stood in, and few which row. Raises RowRejected; the transaction is of no more use then."""
+        try:
+            yield
+        except MySQLError as error:
+            if not is_value_refused(error):
+                raise
+            self.run(sql.ROLLBACK, sql.START)
+            for make, group in writes:
+                if refused := self._first_refused(table, make, group):
+                    index = next(i for i, item in enumerate(items) if item is refused[0])
+                    raise self._rejected(table, items[index], index, refused[1]) from error
+            raise  # what was in its way has gone meanwhile
+
+    def _first_refused(
+        self,
+        table: Table,
+        make: Callable[[Table, Sequence[Item]], Statement],
+        items: Sequence[Item],
+    ) -> tuple[Item, MySQLError] | None:
+        """Those before it are written: it may be refused because of one of them."""
+        while items:
+            half = items[: (len(items) + 1) // 2]
+            try:
+                self.run(make(table, half))
+                items = items[len(half) :]
+            except MySQLError as error:
+                if not is_value_refused(error):
+                    raise
+                if len(half) == 1:
+                    return half[0], error
+                items = half
+        return None
+
+    def _rejected(self, table: Table, item: object, index: int, error: MySQLError) -> RowRejected:
+        """In the words of the column's own limits where it has passed them."""
+        name, reason = refusal(error)
+        by_name = {column.name.lower(): column.name for column in table.columns}
+        name = by_name.get(name.lower(), "")
+        if name and isinstance(item, tuple):
+            found = _describe(self._connection, [table.name])
+            real = narrowed(table, found.get(table.name, ()))
+            position = table.positions[name]
+            try:
+                real.columns[position].type.parse(item[position])
+            except InvalidValue as invalid:
+                reason = str(invalid)
+        return RowRejected(index, name, reason)
+
     def _lock(self, table: Table, keys: Sequence[Key]) -> tuple[Generation, Sequence[Row]]:
         """Hold the generation and the rows with `keys`, which are in key order so that two
         writers never wait for each other. A key that has no row cannot be held: its INSERT fails
@@ -349,6 +496,35 @@ def giving_keys(table: Table, is_giving: bool) -> Iterator[None]:
                 f" give each row its {key.name}"
             ) from error
         raise
+
+
+@contextmanager
+def refusing_rows(table: Table) -> Iterator[None]:
+    """For what loads many rows at once. Raises BadRequest where the database refuses one of them
+    for its values: trying again would not help."""
+    try:
+        yield
+    except MySQLError as error:
+        if not is_value_refused(error):
+            raise
+        column, reason = refusal(error)
+        place = f"{table.name}.{column}" if column in table.positions else table.name
+        raise BadRequest(f"{place}: a row of the file is refused: {reason}") from error
+
+
+def _describe(connection: Connection, names: Sequence[str]) -> dict[str, list[Found]]:
+    """The columns of those of these tables that there are."""
+    tables: dict[str, list[Found]] = {}
+    for row in connection.rows(sql.describe(names)):
+        tables.setdefault(row[0], []).append(Found(*row))
+    return tables
+
+
+def _refuse(found: Iterable[Difference]) -> None:
+    """Raises SchemaMismatch with all that stops every request."""
+    texts = [difference.text for difference in found if difference.stops == Stops.EVERYTHING]
+    if texts:
+        raise SchemaMismatch("; ".join(texts))
 
 
 class _NoGeneration(Exception):

@@ -2,6 +2,7 @@
 
     HerocacheError
     ├── BadRequest            400  the request is wrong; the text says what, where and what to do
+    │   └── RowRejected            the database refuses a row; `storage` says which in the request
     ├── Forbidden             403  a web page that may not use the service sent the request
     ├── NotFound              404  there is no such path
     ├── MethodNotAllowed      405  the path does not take this HTTP method
@@ -11,6 +12,7 @@
     ├── DatabaseUnavailable   503  the database cannot be reached now; nothing was written
     │   └── OutcomeUnknown    503  the connection was lost during a write: it may have happened
     ├── ConfigurationError    500  a setting is missing or malformed; the text names it
+    ├── SchemaMismatch        500  a table differs from its declaration; the text says how
     ├── FileRefused                an uploaded file can never be loaded; recorded, not retried
     ├── BucketUnavailable          S3 cannot be reached or refuses; the event is delivered again
     └── CacheUnavailable           never reaches a caller: storage answers from the database
@@ -40,6 +42,17 @@ class HerocacheError(Exception):
 
 class BadRequest(HerocacheError):
     status = 400
+
+
+class RowRejected(BadRequest):
+    """The database refuses the row at `index` of those given, for what it has in `column`, which is
+    empty where the server does not say. Nothing was written."""
+
+    def __init__(self, index: int, column: str, reason: str) -> None:
+        super().__init__(f"row {index + 1}: {column}{': ' * bool(column)}{reason}")
+        self.index = index
+        self.column = column
+        self.reason = reason
 
 
 class Forbidden(HerocacheError):
@@ -77,6 +90,10 @@ class OutcomeUnknown(DatabaseUnavailable):
 
 class ConfigurationError(HerocacheError):
     pass
+
+
+class SchemaMismatch(HerocacheError):
+    """The text says what differs, and the statement that mends it."""
 
 
 class FileRefused(HerocacheError):

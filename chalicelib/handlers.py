@@ -19,7 +19,13 @@ from chalicelib import __version__, wire
 from chalicelib.cache import Cache
 from chalicelib.config import CALLERS, Settings
 from chalicelib.db import Database
-from chalicelib.errors import BadRequest, CacheUnavailable, DatabaseUnavailable, HerocacheError
+from chalicelib.errors import (
+    BadRequest,
+    CacheUnavailable,
+    DatabaseUnavailable,
+    HerocacheError,
+    SchemaMismatch,
+)
 from chalicelib.origins import Headers, headers_for, preflight_headers_for
 from chalicelib.storage import Storage
 from chalicelib.uploads import uploads_in
@@ -171,7 +177,7 @@ def _health(request: Request) -> Response:
 
 def _deep_health() -> Response:
     report = _alive()
-    report["database"] = _checked(database().check)
+    report["database"] = _checked_database()
     report["cache"] = _checked(cache().link.probe) if settings().redis_url else {"ok": None}
     if not report["database"]["ok"]:
         report["status"] = "down"
@@ -247,6 +253,18 @@ def _response(reply: wire.Reply, milliseconds: float = 0.0) -> Response:
     if reply.retry_after_seconds is not None:
         headers["Retry-After"] = str(reply.retry_after_seconds)
     return Response(reply.text, headers=headers, status_code=reply.status)
+
+
+def _checked_database() -> dict[str, Any]:
+    """With `problems` where its tables differ from the declared ones in what can be lived with."""
+    report = _checked(database().check)
+    if not report["ok"]:
+        return report
+    try:
+        problems = database().check_tables()
+    except (DatabaseUnavailable, SchemaMismatch) as error:
+        return {"ok": False, "error": str(error)}
+    return {**report, "problems": problems} if problems else report
 
 
 def _checked(check: Callable[[], object]) -> dict[str, Any]:

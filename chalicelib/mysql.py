@@ -72,6 +72,21 @@ _UNDONE = frozenset({ER.LOCK_DEADLOCK, ER.DUP_ENTRY})
 # The server refused the COMMIT, or never received it whole.
 _CERTAINLY_NOT_COMMITTED = _DEMOTED | {CR.CR_SERVER_GONE_ERROR, ER.LOCK_DEADLOCK}
 
+# A table or a column that a statement names is not there, one that it does not name needs a value.
+_MISFIT = frozenset({ER.NO_SUCH_TABLE, ER.BAD_FIELD_ERROR, ER.NO_DEFAULT_FOR_FIELD})
+_CHECK_VIOLATED = frozenset({3819, 4025})  # MySQL, MariaDB
+_CHILD_WITHOUT_PARENT, _PARENT_WITH_CHILD = 1452, 1451
+_SIGNAL = 1644
+_VALUE_REFUSED = _CHECK_VIOLATED | {
+    *(ER.DATA_TOO_LONG, ER.WARN_DATA_OUT_OF_RANGE, ER.TRUNCATED_WRONG_VALUE_FOR_FIELD),
+    *(ER.WARN_DATA_TRUNCATED, _CHILD_WITHOUT_PARENT, _PARENT_WITH_CHILD, _SIGNAL),
+}
+# "for column 'xp' at row 2", in places "for column `herocache`.`heroes`.`xp` at row 2".
+_COLUMN = re.compile(r"for column ['`](?:[^'`]*`\.`)*([^'`]+)['`] at row")
+_FOREIGN_KEY = re.compile(r"FOREIGN KEY \(`([^`]+)`\) REFERENCES `([^`]+)`")
+_INDEX = re.compile(r"for key '(?:[^']*\.)?([^'.]+)'")
+_CONSTRAINT = re.compile(r"onstraint ['`](?:[^'`]*\.)?([^'`.]+)['`]", re.IGNORECASE)
+
 _IN_WORDS = {
     ER.ACCESS_DENIED_ERROR: "it refuses the user or the password (DB_USER, DB_PASS)",
     CR.CR_SSL_CONNECTION_ERROR: "it speaks no TLS, and DB_SSL_CA asks for it",
@@ -307,6 +322,44 @@ def is_key_space_exhausted(error: MySQLError, highest_key: int) -> bool:
     if code_of(error) == ER.DUP_ENTRY:
         return f"'{highest_key}'" in str(error.args[-1])
     return code_of(error) in (_KEY_OUT_OF_RANGE, _NO_NEXT_KEY)
+
+
+def is_misfit(error: MySQLError) -> bool:
+    """Whether the database's tables are not those that the statement was made for."""
+    return code_of(error) in _MISFIT
+
+
+def is_value_refused(error: MySQLError) -> bool:
+    """Whether a row was refused for what is in it: it would be again."""
+    if code_of(error) == ER.DUP_ENTRY:
+        return _refusal_part(_INDEX, error) not in ("", "PRIMARY")
+    return code_of(error) in _VALUE_REFUSED
+
+
+def refusal(error: MySQLError) -> tuple[str, str]:
+    """The column that an error of `is_value_refused` names, empty where it names none; and the
+    reason."""
+    code = code_of(error)
+    column = _refusal_part(_COLUMN, error)
+    if code == ER.DUP_ENTRY:
+        index = _refusal_part(_INDEX, error)
+        return index, f"another row has this value already (unique index {index})"
+    if code in _CHECK_VIOLATED:
+        rule = _refusal_part(_CONSTRAINT, error)
+        return rule, f"the table does not take this row (CHECK constraint {rule})"
+    if code == _CHILD_WITHOUT_PARENT:
+        other = _refusal_part(_FOREIGN_KEY, error, 2)
+        return _refusal_part(_FOREIGN_KEY, error), f"no row of {other} has this value (foreign key)"
+    if code == _PARENT_WITH_CHILD:
+        return "", "rows of another table refer to this one (foreign key)"
+    if code == _SIGNAL:
+        return "", f"a trigger refuses this row: {error.args[-1]}"
+    return column, "the database does not take this value"
+
+
+def _refusal_part(pattern: re.Pattern[str], error: MySQLError, group: int = 1) -> str:
+    found = pattern.search(str(error.args[-1]))
+    return found[group] if found else ""
 
 
 def is_unfit(error: BaseException | None) -> bool:

@@ -10,9 +10,8 @@ import time
 
 from chalicelib.cache import Cache
 from chalicelib.db import Database
-from chalicelib.errors import CacheUnavailable, DatabaseUnavailable
+from chalicelib.errors import CacheUnavailable, DatabaseUnavailable, SchemaMismatch
 from chalicelib.generations import REFRESH_TIMEOUT_SECONDS, Generations
-from chalicelib.tables import TABLES
 
 log = logging.getLogger("herocache.recovery")
 
@@ -57,7 +56,7 @@ class Recovery:
         """Without the hint first: whoever cannot ask the database would go by a generation that
         was retired while Redis was away."""
         self._cache.link.resume()
-        for table in TABLES.values():
+        for table in self._cache.tables.values():
             try:
                 generation = self._database.generation(table, REFRESH_TIMEOUT_SECONDS)
                 if not generation.enabled:
@@ -65,6 +64,8 @@ class Recovery:
                     self._database.switch_on(table, generation.number, server)
                     self._generations.forget(table)
                     log.warning("the cache of %s is in use again", table.name)
+            except SchemaMismatch as error:
+                log.info("the cache of %s stays off: %s", table.name, error)
             except DatabaseUnavailable as error:
                 log.warning("the cache of %s stays off: %s", table.name, error)
                 known = self._generations.remembered(table)

@@ -17,12 +17,27 @@ PRUNE_CLAIMS: Statement = (
     (),
 )
 PING: Statement = ("SELECT 1", ())
+ROLLBACK: Statement = ("ROLLBACK", ())
 
 _WAIT_FOR_WRITERS = " LOCK IN SHARE MODE"
+# A name at a time, and the engine by itself: MariaDB then opens no other table.
+_DESCRIBE = (
+    "SELECT table_name, column_name, column_type, data_type, is_nullable,"
+    " column_default IS NOT NULL, extra, character_maximum_length, character_set_name,"
+    " collation_name, column_key, (SELECT engine FROM information_schema.tables"
+    " WHERE table_schema = DATABASE() AND table_name = %s)"
+    " FROM information_schema.columns WHERE table_schema = DATABASE() AND table_name = %s"
+)
 _GENERATION = (
     "SELECT generation, enabled, server, TIMESTAMPDIFF(SECOND, retired_at, UTC_TIMESTAMP(6))"
     " FROM cache_generation WHERE table_name = %s"
 )
+
+
+def describe(names: Sequence[str]) -> Statement:
+    """The columns of these tables, as `schema.Found`."""
+    parameters = [name for name in names for _ in range(2)]
+    return " UNION ALL ".join([_DESCRIBE] * len(names)), parameters
 
 
 def select(
@@ -67,7 +82,7 @@ def replace(table: Table, rows: Sequence[Row]) -> Statement:
 
 
 def delete(table: Table, keys: Sequence[Key]) -> Statement:
-    return f"DELETE FROM {table.name} WHERE {table.key.name} IN ({_marks(len(keys))})", keys
+    return f"DELETE FROM {table.identifier} WHERE {table.key.name} IN ({_marks(len(keys))})", keys
 
 
 def generation(table: Table) -> Statement:
@@ -120,8 +135,8 @@ def load(table: Table, columns: Sequence[Column]) -> Statement:
     the place of the one that has it."""
     replaces = "REPLACE " * (table.key in columns)
     return (
-        f"LOAD DATA LOCAL INFILE 'rows' {replaces}INTO TABLE {table.name} CHARACTER SET utf8mb4"
-        f" ({_names(columns)})",
+        f"LOAD DATA LOCAL INFILE 'rows' {replaces}INTO TABLE {table.identifier}"
+        f" CHARACTER SET utf8mb4 ({_names(columns)})",
         (),
     )
 
@@ -182,15 +197,14 @@ def record(idempotency_key: str, answer: str) -> Statement:
 
 
 def _rows_with(table: Table, column: Column, count: int) -> str:
-    return (
-        f"SELECT {_names(table.columns)} FROM {table.name} WHERE {column.name} IN ({_marks(count)})"
-    )
+    names = _names(table.columns)
+    return f"SELECT {names} FROM {table.identifier} WHERE {column.name} IN ({_marks(count)})"
 
 
 def _values(table: Table, columns: Sequence[Column], rows: Sequence[Row]) -> Statement:
     marks = ",".join([f"({_marks(len(columns))})"] * len(rows))
     parameters = [value for row in rows for value in row]
-    return f"INSERT INTO {table.name} ({_names(columns)}) VALUES {marks}", parameters
+    return f"INSERT INTO {table.identifier} ({_names(columns)}) VALUES {marks}", parameters
 
 
 def _names(columns: Sequence[Column]) -> str:

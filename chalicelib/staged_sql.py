@@ -114,7 +114,7 @@ def merge(table: Table, columns: Sequence[Column]) -> Statement:
     """The rows into `table`, in the order of the lines: one takes the place of what has its key."""
     names = ",".join(column.name for column in columns)
     replaces = "REPLACE" if table.key in columns else "INSERT"
-    return f"{replaces} INTO {table.name} ({names}) {_rows(columns)}", ()
+    return f"{replaces} INTO {table.identifier} ({names}) {_rows(columns)}", ()
 
 
 def first_rows(columns: Sequence[Column], count: int) -> Statement:

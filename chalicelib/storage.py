@@ -9,16 +9,22 @@ import json
 import logging
 import random
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from chalicelib.cache import Cache, Cell
 from chalicelib.db import Change, Database, Transaction
-from chalicelib.errors import DatabaseUnavailable, TooLarge
+from chalicelib.errors import (
+    BadRequest,
+    DatabaseUnavailable,
+    RowRejected,
+    SchemaMismatch,
+    TooLarge,
+)
 from chalicelib.generations import Generations
 from chalicelib.lazy_loading import LazyLoading
 from chalicelib.recovery import Recovery
-from chalicelib.tables import NO_KEY, Column, Key, Row, Table
+from chalicelib.tables import NO_KEY, Column, Key, NotAsDeclared, Row, Table
 from chalicelib.write_through import WriteThrough
 
 log = logging.getLogger("herocache.storage")
@@ -172,9 +178,15 @@ class Storage:
                 transaction.record(idempotency_key, json.dumps(answer))
             return change
 
-        self._write_through.change(
-            table, once, store=store, new_rows=() if idempotency_key else new_rows
-        )
+        try:
+            self._write_through.change(
+                table, once, store=store, new_rows=() if idempotency_key else new_rows
+            )
+        except NotAsDeclared as error:
+            raise self._mismatch(table, error) from error
+        except RowRejected as error:
+            place = f"SQLS[{error.index}]{'.' * bool(error.column)}{error.column}"
+            raise BadRequest(f"{place}: {error.reason}") from error
         if idempotency_key and random.random() < PRUNE_SHARE:
             self._prune_claims()
         return answer
@@ -223,20 +235,29 @@ class Storage:
                 f"SQLS: more than {too_many - 1} rows have these {column.name} values; ask for"
                 " fewer values at a time, or for one value with LIMIT and AFTER"
             )
-        return _cells(table, column, rows)
+        try:
+            return _cells(table, column, rows)
+        except NotAsDeclared as error:
+            raise self._mismatch(table, error) from error
+
+    def _mismatch(self, table: Table, error: NotAsDeclared) -> SchemaMismatch:
+        """For a row that the database should not have. Where somebody changed the table meanwhile,
+        the words for that are raised instead."""
+        self._database.as_stored(table)
+        return SchemaMismatch(str(error))
 
 
 def _fingerprint(table: Table, request: object) -> str:
     return hashlib.sha256(repr((table.name, request)).encode()).hexdigest()
 
 
-def _cells(table: Table, column: Column, rows: Iterable[Row]) -> dict[Key, Cell]:
+def _cells(table: Table, column: Column, rows: Sequence[Row]) -> dict[Key, Cell]:
     """Each value's rows as one cell, in the order of `rows`."""
     position = table.positions[column.name]
-    encode = table.encode
+    encoded_rows = zip([row[position] for row in rows], table.encode_many(rows))
     if column is table.key:
-        return {row[position]: encode(row) for row in rows}
+        return dict(encoded_rows)
     grouped: dict[Key, list[bytes]] = {}
-    for row in rows:
-        grouped.setdefault(row[position], []).append(encode(row))
+    for value, encoded in encoded_rows:
+        grouped.setdefault(value, []).append(encoded)
     return {value: b",".join(encoded) for value, encoded in grouped.items()}

@@ -2,6 +2,7 @@
 
 A new table is a `Table(...)` in `TABLES` and its SQL in `seed/schema.sql`, nothing else. Column
 types say which values they take: the API, the CSV ingest and the cache all ask the same ones.
+`schema` compares a declaration with the table that the database has.
 """
 
 import itertools
@@ -9,9 +10,9 @@ import json
 import json.encoder
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
+from dataclasses import dataclass, field, replace
+from functools import cached_property, lru_cache
+from typing import Any, ClassVar
 
 Key = int | str
 Row = tuple[Key, ...]
@@ -34,17 +35,25 @@ class InvalidValue(ValueError):
     """A value its column does not take. The text says what was expected and what came."""
 
 
+class NotAsDeclared(ValueError):
+    """A row holds what its column does not declare. The text names table, column and key, and says
+    what to do."""
+
+
 @dataclass(frozen=True)
 class Integer:
-    """A JSON integer, or a string of one, from `minimum` to `maximum`, both included."""
+    """A JSON integer, or a string of one, from `minimum` to `maximum`, both included. `digits`:
+    the width, where it is not to follow from these."""
 
     minimum: int
     maximum: int
+    digits: int = field(default=0, compare=False)
+    noun: ClassVar[str] = "an integer"
 
     @cached_property
     def width(self) -> int:
-        """The most characters a value takes."""
-        return max(len(str(self.minimum)), len(str(self.maximum)))
+        """The most characters a value takes. The cache's keys are made of it."""
+        return self.digits or max(len(str(self.minimum)), len(str(self.maximum)))
 
     def parse(self, value: object) -> int:
         number = value
@@ -64,6 +73,12 @@ class Integer:
             self.minimum <= min(values) and max(values) <= self.maximum  # type: ignore[type-var, operator]
         )
 
+    def encode_all(self, values: Sequence[Any]) -> Iterable[object]:
+        """What JSON shows of each. Raises TypeError where one is no integer; a boolean is none."""
+        if set(map(type, values)) != {int}:
+            raise TypeError
+        return values
+
     def takes_texts(self, texts: Sequence[str]) -> bool:
         """Whether `parse` would take every one of these; asked at C speed."""
         joined = "\n".join(texts) + "\n"
@@ -79,10 +94,14 @@ class String:
 
     NUL is refused (no client shows it), and so is half a surrogate pair (it has no UTF-8). A key
     is also not empty and has no white space around it: MySQL compares 'a' and 'a ' as equal.
+    `outside`: a regular expression of one character that the column's character set does not have;
+    empty where it has all of Unicode.
     """
 
     max_characters: int = 255
     is_key: bool = False
+    outside: str = ""
+    noun: ClassVar[str] = "a string"
 
     def parse(self, value: object) -> str:
         if type(value) is not str:
@@ -98,6 +117,8 @@ class String:
                 value.encode()
             except UnicodeEncodeError as error:
                 raise InvalidValue("a string cannot hold half of a surrogate pair") from error
+            if self.outside and (found := re.search(self.outside, value)):
+                raise InvalidValue(f"the column's character set does not have {found[0]!r}")
         if self.is_key and (not value or value != value.strip()):
             raise InvalidValue(
                 f"a key is not empty and has no white space around it, got {shown(value)}"
@@ -107,9 +128,15 @@ class String:
     def takes_all(self, values: Sequence[object]) -> bool:
         return False
 
+    def encode_all(self, values: Sequence[Any]) -> Iterable[object]:
+        """What JSON shows of each, made when it is asked for: TypeError where one is no string."""
+        return map(_quote, values)
+
     def takes_texts(self, texts: Sequence[str]) -> bool:
         """Whether `parse` would take every one of these, which came from UTF-8; at C speed."""
         if max(map(len, texts)) > self.max_characters or "\0" in "".join(texts):
+            return False
+        if self.outside and re.search(self.outside, "".join(texts)):
             return False
         return not self.is_key or ("" not in texts and list(map(str.strip, texts)) == list(texts))
 
@@ -138,6 +165,19 @@ class Table:
     columns: tuple[Column, ...]
     auto_key: bool = False
     lookups: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for lookup in self.lookups:
+            if lookup not in self.positions:
+                raise ValueError(
+                    f"{self.name}: the lookup {lookup} names no column; there are"
+                    f" {', '.join(self.positions)}"
+                )
+
+    @property
+    def identifier(self) -> str:
+        """The name as SQL takes it: one from the settings may be a reserved word."""
+        return self.name if self.name in TABLES else f"`{self.name}`"
 
     @property
     def key(self) -> Column:
@@ -183,13 +223,49 @@ class Table:
         return len(self._template) - len(self.columns)
 
     def encode(self, row: Row) -> bytes:
-        """The row as one JSON object in UTF-8, columns in declared order: the bytes that answers
-        and the cache hold."""
-        texts = [_quote(value) if type(value) is str else value for value in row]
-        return (self._template % tuple(texts)).encode()
+        """As `encode_many`, of one row."""
+        return self.encode_many((row,))[0]
 
-    def value(self, row: Row, column: Column) -> Key:
-        return row[self.positions[column.name]]
+    def encode_many(self, rows: Sequence[Row]) -> Sequence[bytes]:
+        """Each row as one JSON object in UTF-8, columns in declared order: the bytes that answers
+        and the cache hold. Column by column, because that runs at C speed. Raises NotAsDeclared."""
+        columns = zip(self.columns, zip(*rows))
+        try:
+            texts = [column.type.encode_all(values) for column, values in columns]
+            return list(map(str.encode, map(self._template.__mod__, zip(*texts))))
+        except TypeError as error:
+            raise self._explained(rows) from error
+
+    def values(self, rows: Iterable[Row], column: Column) -> list[Key]:
+        """What `column` holds in `rows`, without NULL. Raises NotAsDeclared."""
+        position = self.positions[column.name]
+        found = [row[position] for row in rows if row[position] is not None]
+        try:
+            list(column.type.encode_all(found) if found else ())
+        except TypeError as error:
+            raise self._explained([row for row in rows if row[position] is not None]) from error
+        return found
+
+    def _explained(self, rows: Iterable[Row]) -> NotAsDeclared:
+        """The words for the first value in `rows` that its column does not declare."""
+        for row in rows:
+            for column, value in zip(self.columns, row):
+                try:
+                    list(column.type.encode_all([value]))
+                except TypeError:
+                    return NotAsDeclared(self._told(row[0], column, value))
+        raise AssertionError("unreachable: one value was refused")
+
+    def _told(self, key: object, column: Column, value: object) -> str:
+        name = f"{self.name}.{column.name}"
+        row = f"the row whose {self.key.name} is {shown(key)}"
+        if value is not None:
+            return f"{name} holds {shown(value)} in {row}: it is declared as {column.type.noun}"
+        empty = "''" if isinstance(column.type, String) else "0"
+        return (
+            f"{name} is NULL in {row}: every value must be there. Give it one, for example"
+            f" UPDATE {self.identifier} SET {column.name} = {empty} WHERE {column.name} IS NULL"
+        )
 
 
 def shown(value: object) -> str:
@@ -254,3 +330,16 @@ PRODUCTS = Table(
 EMPLOYEES = Table("employees", (Column("EmpId", STRING_KEY), Column("EmpName", STRING)))
 
 TABLES: Mapping[str, Table] = {table.name: table for table in (HEROES, PRODUCTS, EMPLOYEES)}
+
+
+def tables_with(default_table: str) -> Mapping[str, Table]:
+    """The declared tables by name, and `default_table` (DB_TABLE): where it is not declared, it has
+    the columns of heroes."""
+    if default_table in TABLES:
+        return TABLES
+    return {**TABLES, default_table: _like_heroes(default_table)}
+
+
+@lru_cache(maxsize=4)
+def _like_heroes(name: str) -> Table:
+    return replace(HEROES, name=name)

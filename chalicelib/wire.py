@@ -30,6 +30,7 @@ from chalicelib.tables import (
     String,
     Table,
     shown,
+    tables_with,
 )
 
 REQUEST, SQLS, USE_CACHE, TABLE, BY = "REQUEST", "SQLS", "USE_CACHE", "TABLE", "BY"
@@ -242,11 +243,8 @@ def _choice(payload: Mapping[str, object], name: str, known: Sequence[str]) -> s
 
 
 def _table(payload: Mapping[str, object], default: str) -> Table:
-    if TABLE in payload:
-        return TABLES[_choice(payload, TABLE, tuple(TABLES))]
-    if default not in TABLES:
-        raise ConfigurationError(f"DB_TABLE: expected one of {_listed(tuple(TABLES))}")
-    return TABLES[default]
+    tables = tables_with(default)
+    return tables[_choice(payload, TABLE, tuple(tables)) if TABLE in payload else default]
 
 
 def _column(payload: Mapping[str, object], table: Table, read_by: str | None) -> Column:

@@ -185,11 +185,12 @@ def _affected(table: Table, change: Change, store: bool) -> Affected:
     """The rows' own cells, and every lookup cell that shows or showed one of them."""
     rows: dict[Key, Cell | None] = {row[0]: None for row in change.before}
     new: dict[Key, Cell] = {}
-    for row in change.after:
+    cells = table.encode_many(change.after) if store else [None] * len(change.after)
+    for row, cell in zip(change.after, cells):
         if row[0] not in change.new_keys:
-            rows[row[0]] = table.encode(row) if store else None
-        elif store:
-            new[row[0]] = table.encode(row)
+            rows[row[0]] = cell
+        elif cell is not None:
+            new[row[0]] = cell
     fenced = {table.key: rows} if rows else {}
     return Affected(fenced | _lookups(table, (*change.before, *change.after)), new)
 
@@ -198,7 +199,4 @@ def _lookups(table: Table, rows: Sequence[Row]) -> dict[Column, dict[Key, Cell |
     """The cells of lookups that show one of `rows`."""
     if not rows:
         return {}
-    return {
-        column: dict.fromkeys([row[table.positions[column.name]] for row in rows])
-        for column in table.lookup_columns
-    }
+    return {column: dict.fromkeys(table.values(rows, column)) for column in table.lookup_columns}

@@ -97,12 +97,12 @@ def test_deep_health_of_good_servers_tells_their_latency(
             assert 0 < answer.fields[part]["latency_ms"] < MAX_SECONDS * 1000
 
 
-def test_deep_health_asks_each_server_once(service: InProcess, witness: Witness) -> None:
+def test_deep_health_asks_each_server_little(service: InProcess, witness: Witness) -> None:
     deep(service)
     with witness.spent() as spent:
         deep(service)
 
-    assert spent.statements == 1
+    assert spent.statements == 2, "whether it answers, and what its tables are like"
     assert spent.commands == {"set": 1, "del": 1}
     assert spent.cache_round_trips == 1
 
@@ -266,6 +266,7 @@ def test_a_database_elsewhere_is_spoken_to_over_tls_when_it_can(
     """127.1 is 127.0.0.1 too, but not by a name for which the app leaves TLS out."""
     pair = [f"--ssl-cert={certificate}", f"--ssl-key={tmp_path / 'key'}"]
     with running(MariaDB(tmp_path / "mariadb", arguments=pair)) as server:
+        server.apply_schema()
         configure(**{**server.environment(), "DB_HOST": "127.1"})
         server.query("SET GLOBAL require_secure_transport = ON")
 

@@ -21,6 +21,7 @@ ONLY_IMPORTERS = {
     "hiredis": {"chalicelib.line"},
     "pymysql": {"chalicelib.mysql", "chalicelib.row_reader"},  # its second half
     "chalicelib.row_reader": {"chalicelib.mysql"},
+    "chalicelib.schema": {"chalicelib.db"},
     "chalicelib.mysql": {"chalicelib.db"},
     "chalicelib.sql": {  # the last two: its type
         "chalicelib.db",
@@ -65,7 +66,7 @@ ONE_WAY = (
         "chalicelib.staged_sql",
     },
     {"chalicelib.sql"},
-    {"chalicelib.bucket", "chalicelib.csv_rows", "chalicelib.signing"},
+    {"chalicelib.bucket", "chalicelib.csv_rows", "chalicelib.schema", "chalicelib.signing"},
     {"chalicelib.csv_bytes"},
     {"chalicelib.config", "chalicelib.tables", "chalicelib.uploads"},
     {"chalicelib.errors", "chalicelib"},
@@ -73,6 +74,7 @@ ONE_WAY = (
 BESIDE = {
     ("chalicelib.recovery", "chalicelib.generations"),
     ("chalicelib.cache", "chalicelib.db"),
+    ("chalicelib.config", "chalicelib.tables"),
 }
 """Who knows another one on the same floor."""
 
