@@ -12,7 +12,6 @@ from chalicelib.load_text import Batch
 from chalicelib.tables import NO_KEY, Column, Integer, Key, Row, Table
 
 RowObject = Mapping[str, Key]
-_FIRST_GIVEN_KEY: sql.Statement = ("SELECT LAST_INSERT_ID()", ())
 
 
 class Loaded(NamedTuple):
@@ -42,7 +41,7 @@ def first_stored(
     rows = list(rows_of(table, columns, first))
     is_keyed = table.key in columns
     keys = [row[0] for row in rows] if is_keyed else _given_keys(transaction, len(rows))
-    [answer] = transaction.run(sql.select(table, table.key, keys, len(keys), False))
+    [answer] = transaction.run(sql.rows_of_keys(table, keys))
     stored: Mapping[Key, Row] = {row[0]: row for row in answer.rows}
     wanted = dict(zip(keys, rows))
     return [
@@ -57,6 +56,6 @@ def as_object(table: Table, row: Row) -> RowObject:
 
 
 def _given_keys(transaction: Transaction, count: int) -> Sequence[Key]:
-    [answer] = transaction.run(_FIRST_GIVEN_KEY)
+    [answer] = transaction.run(sql.FIRST_GIVEN_KEY)
     [(first,)] = answer.rows
     return range(first, first + count)

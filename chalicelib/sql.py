@@ -17,6 +17,8 @@ PRUNE_CLAIMS: Statement = (
     (),
 )
 PING: Statement = ("SELECT 1", ())
+FIRST_GIVEN_KEY: Statement = ("SELECT LAST_INSERT_ID()", ())
+"""Of those that the database gave in the last statement of this connection that inserted rows."""
 
 _WAIT_FOR_WRITERS = " LOCK IN SHARE MODE"
 _GENERATION = (
@@ -38,6 +40,11 @@ def select(
 def lock(table: Table, keys: Sequence[Key]) -> Statement:
     sql = f"{_rows_with(table, table.key, len(keys))} ORDER BY {table.key.name} FOR UPDATE"
     return sql, keys
+
+
+def rows_of_keys(table: Table, keys: Sequence[Key]) -> Statement:
+    """In any order."""
+    return _rows_with(table, table.key, len(keys)), keys
 
 
 def insert(table: Table, rows: Sequence[Row]) -> Statement:
