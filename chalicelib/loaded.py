@@ -12,6 +12,7 @@ from chalicelib.load_text import Batch
 from chalicelib.tables import NO_KEY, Column, Integer, Key, Row, Table
 
 RowObject = Mapping[str, Key]
+_FIRST_GIVEN_KEY: sql.Statement = ("SELECT LAST_INSERT_ID()", ())
 
 
 class Loaded(NamedTuple):
@@ -56,6 +57,6 @@ def as_object(table: Table, row: Row) -> RowObject:
 
 
 def _given_keys(transaction: Transaction, count: int) -> Sequence[Key]:
-    [answer] = transaction.run(sql.FIRST_GIVEN_KEY)
+    [answer] = transaction.run(_FIRST_GIVEN_KEY)
     [(first,)] = answer.rows
     return range(first, first + count)

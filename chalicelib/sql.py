@@ -17,8 +17,6 @@ PRUNE_CLAIMS: Statement = (
     (),
 )
 PING: Statement = ("SELECT 1", ())
-FIRST_GIVEN_KEY: Statement = ("SELECT LAST_INSERT_ID()", ())
-"""Of those that the database gave in the last statement of this connection that inserted rows."""
 
 _WAIT_FOR_WRITERS = " LOCK IN SHARE MODE"
 _GENERATION = (
