@@ -42,7 +42,7 @@ def first_stored(
     rows = list(rows_of(table, columns, first))
     is_keyed = table.key in columns
     keys = [row[0] for row in rows] if is_keyed else _given_keys(transaction, len(rows))
-    [answer] = transaction.run(sql.select(table, table.key, keys, len(keys)))
+    [answer] = transaction.run(sql.rows_of_keys(table, keys))
     stored: Mapping[Key, Row] = {row[0]: row for row in answer.rows}
     wanted = dict(zip(keys, rows))
     return [

@@ -65,6 +65,11 @@ def lock(table: Table, keys: Sequence[Key]) -> Statement:
     return sql, keys
 
 
+def rows_of_keys(table: Table, keys: Sequence[Key]) -> Statement:
+    """In any order."""
+    return _rows_with(table, table.key, len(keys)), keys
+
+
 def insert(table: Table, rows: Sequence[Row]) -> Statement:
     return _values(table, table.columns, rows)
 
