@@ -9,6 +9,10 @@ IN_VENV := exec .venv/bin/python -m
 # Each target installs what it needs and no more: the packages of requirements-<word>.txt, programs.
 INSTALL = @bash local/install.sh
 SERVERS = mariadb-server redis-server curl
+# Names as they were typed: make would run $(shell ...) in one that is given on its command line.
+NAMES = PORT FILE TABLE KEYS FUNCTION EVENT
+$(foreach name,$(NAMES),$(eval override $(name) := $$(value $(name))))
+export $(NAMES)
 # Stopping things must work without .venv too.
 WITHOUT_VENV = exec $(shell [ -x .venv/bin/python ] && echo .venv/bin/python || echo python3) -m
 
@@ -37,7 +41,6 @@ upload: ## load the CSV file FILE into TABLE (heroes) through the S3 of make run
 	$(INSTALL) local
 	@$(IN_VENV) local upload
 
-FUNCTION ?= storage
 invoke: ## run FUNCTION (storage, api_handler, ingest) on the event in the file EVENT, on the servers of make run or make up
 	$(INSTALL) local
 	@$(IN_VENV) local invoke

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -148,6 +149,9 @@ def test_make_invoke_takes_names_as_names(folder: Path) -> None:
     name = "$(touch made) `touch made`; touch made '\".json"
     (folder / name).write_text('{"REQUEST": "read", "SQLS": [2]}', encoding="utf-8")
     done = make(folder, "-s", "invoke", EVENT=name)
+    assert json.loads(done.stdout)["body"] == [TWO]
+    shutil.copy(folder / name, folder / "$(shell touch made).json")
+    done = make(folder, "-s", "invoke", "EVENT=$(shell touch made).json")
     assert json.loads(done.stdout)["body"] == [TWO]
     refused = make(folder, "invoke", FUNCTION="$(touch made); touch made", EVENT=name)
     assert "no such function, there are storage, api_handler, ingest" in refused.stdout
