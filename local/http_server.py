@@ -57,8 +57,6 @@ class Handler(BaseHTTPRequestHandler):
     wbufsize = 65_536  # an answer up to this size is one packet for the client, or few
     timeout = IDLE_SECONDS
     default_request_version = "HTTP/1.0"  # a malformed line is answered with a status too
-    server_version = "herocache"
-    sys_version = ""
 
     def __init__(
         self,
@@ -171,6 +169,10 @@ class Handler(BaseHTTPRequestHandler):
         """What Python's server says of a request that it cannot read, in our shape."""
         kind, words = _MALFORMED.get(code, _MALFORMED[400])
         self._refuse_and_close(HttpError(code, kind, words))
+
+    def version_string(self) -> str:
+        """The header Server."""
+        return "herocache"
 
     def log_request(self, code: object = "-", size: object = "-") -> None:
         """Each request has a line already: the app's, or that of `_refuse`."""

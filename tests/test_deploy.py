@@ -239,14 +239,17 @@ def test_destroying_again_finds_nothing_to_do(life: Life) -> None:
 # --- gateway responses that depend on settings ----------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def api_id(account: Emulated) -> str:
+@pytest.fixture
+def api_id(account: Emulated) -> Iterator[str]:
     """Of an API with one path."""
     integration = {"type": "aws_proxy", "uri": "arn:aws:lambda:a", "httpMethod": "POST"}
     operation = {"x-amazon-apigateway-integration": integration, "responses": {}}
     document = {"swagger": "2.0", "info": {"title": "a"}, "paths": {"/": {"get": operation}}}
     body = json.dumps(document).encode()
-    return str(account.client("apigateway").import_rest_api(body=body)["id"])
+    gateway = account.client("apigateway")
+    api_id = str(gateway.import_rest_api(body=body)["id"])
+    yield api_id
+    gateway.delete_rest_api(restApiId=api_id)
 
 
 def served(account: Emulated, api_id: str, **environment: str) -> dict[str, Json]:
