@@ -106,7 +106,7 @@ class Settings:
             ingest_engine=_choice(environment, INGEST_ENGINE, ENGINES),
             ingest_columns=_names(environment, INGEST_COLUMNS),
             api_auth=api_auth(environment),
-            cors_origins=_origins(environment),
+            cors_origins=cors_origins(environment),
         )
 
 
@@ -115,15 +115,7 @@ def api_auth(environment: Mapping[str, str]) -> str:
     return _choice(environment, API_AUTH, CALLERS)
 
 
-def _choice(environment: Mapping[str, str], name: str, choices: Sequence[str]) -> str:
-    """The first one where nothing is said."""
-    text = environment.get(name) or choices[0]
-    if text not in choices:
-        raise ConfigurationError(f"{name}: expected {', '.join(choices[:-1])} or {choices[-1]}")
-    return text
-
-
-def _origins(environment: Mapping[str, str]) -> frozenset[str]:
+def cors_origins(environment: Mapping[str, str]) -> frozenset[str]:
     """The origins of web pages as browsers send them, or `*` for every page."""
     origins = [part.strip() for part in environment.get(CORS_ORIGINS, "").split(",")]
     named = frozenset(origin for origin in origins if origin)
@@ -135,6 +127,14 @@ def _origins(environment: Mapping[str, str]) -> frozenset[str]:
                 " or * for every page"
             )
     return named
+
+
+def _choice(environment: Mapping[str, str], name: str, choices: Sequence[str]) -> str:
+    """The first one where nothing is said."""
+    text = environment.get(name) or choices[0]
+    if text not in choices:
+        raise ConfigurationError(f"{name}: expected {', '.join(choices[:-1])} or {choices[-1]}")
+    return text
 
 
 def _required(environment: Mapping[str, str], name: str) -> str:

@@ -25,7 +25,7 @@ from chalicelib.generations import Generations
 from chalicelib.loaded import Loaded, as_object, first_stored, rows_of
 from chalicelib.recovery import Recovery
 from chalicelib.staged_rows import NotStageable, load_staged
-from chalicelib.tables import NO_KEY, TABLES, Column, Key, Row, Table
+from chalicelib.tables import NO_KEY, Column, Key, Row, Table, tables_with
 from chalicelib.uploads import (
     INCOMING,
     LOADED,
@@ -83,7 +83,7 @@ class Ingest:
         self._write_through = WriteThrough(database, cache, generations, recovery)
         self._max_refused_percent = max_refused_percent
         self._is_staged = engine == "aurora"
-        self._tables = TABLES
+        self._tables = tables_with(default_table)
         self._default_table = default_table
         self._default_columns = default_columns
 
@@ -96,7 +96,7 @@ class Ingest:
         except _Known as known:
             outcome, is_news = known.outcome, False
             if outcome.status == LOADED:  # by one that may have died before every reader saw it
-                self._write_through.wait_until_seen(self._tables[outcome.table])
+                self._write_through.wait_until_seen(tables_with(outcome.table)[outcome.table])
                 outcome = replace(outcome, first_rows=_told_first_rows(upload))
         seconds = round(time.monotonic() - started, 3)
         summary = _summary(upload, outcome, seconds)
@@ -121,7 +121,7 @@ class Ingest:
                     f"{upload.key}: there is no table {name}; there are {', '.join(self._tables)}:"
                     f" upload to {INCOMING}<table>/, or to the bucket's root for DB_TABLE"
                 )
-            return self._load(upload, self._tables[name])
+            return self._load(upload, self._database.as_stored(self._tables[name]))
         except Gone:
             return Outcome(SKIPPED, name, reason="deleted or overwritten since")
         except FileRefused as error:

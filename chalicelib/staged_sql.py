@@ -157,6 +157,6 @@ def _value_pattern(type_: Integer | String, delimiter: str) -> str:
     """Some of what `parse` of the type takes; the bounds of integers remain to be checked."""
     if isinstance(type_, Integer):
         return rf"(?:0|-?[1-9][0-9]{{0,{type_.width - 1:d}}}+)"
-    if type_.is_key:
+    if type_.is_key or type_.outside:
         return _PLAIN_KEY.format(delimiter=delimiter, most=type_.max_characters)
     return f"{_PLAIN.format(delimiter=delimiter)}{{0,{type_.max_characters:d}}}+"

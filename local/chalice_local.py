@@ -4,6 +4,7 @@
 take for granted of Chalice's server is listed here, checked against Chalice 1.34.0.
 """
 
+import logging
 from importlib.metadata import version
 from inspect import signature
 
@@ -32,8 +33,20 @@ def install() -> None:
         )
     from local.http_server import DevServer
 
+    show_requests()
+
     # The name by which Chalice's `create_local_server` makes the server.
     chalice.local.LocalDevServer = DevServer  # type: ignore[assignment,misc]
+
+
+def show_requests() -> None:
+    """A line for each request on standard error, in the way of `make run`."""
+    log = logging.getLogger("herocache.requests")
+    lines = logging.StreamHandler()
+    lines.setFormatter(logging.Formatter("request    %(message)s"))
+    log.addHandler(lines)
+    log.setLevel(logging.INFO)
+    log.propagate = False
 
 
 def _parameters(name: str) -> tuple[str, ...] | None:

@@ -8,6 +8,7 @@ import base64
 import contextlib
 import json
 import logging
+import os
 import socket
 import sys
 import time
@@ -21,7 +22,9 @@ from chalice.app import Chalice
 from chalice.config import Config
 
 from chalicelib import wire
-from chalicelib.errors import HerocacheError
+from chalicelib.config import cors_origins
+from chalicelib.errors import HerocacheError, NotFound
+from chalicelib.origins import headers_for
 from chalicelib.tables import shown
 from local.http_body import PIECE_BYTES, HttpError, declared_length, read_body
 
@@ -81,7 +84,7 @@ class Handler(BaseHTTPRequestHandler):
             else:
                 known = ", ".join(self._routes.route_urls)
                 message = f"{shown(self.path)}: there is no such path; there are {known}"
-                self._refuse(HttpError(404, "NotFound", message))
+                self._refuse(NotFound(message))
 
     def __getattr__(self, name: str) -> Any:
         """Python's server looks for `do_GET`, `do_POST` and so on. Every method is answered in the
@@ -122,7 +125,15 @@ class Handler(BaseHTTPRequestHandler):
         reply = wire.reply_error(error)
         # The app logs a line for each request that it sees; this one it does not see.
         log.info("%s %s: %s", reply.status, json.dumps(self.requestline[:200]), error)
-        self._send(reply.status, headers, reply.text)
+        self._send(reply.status, {**self._headers_for_page(), **headers}, reply.text)
+
+    def _headers_for_page(self) -> Headers:
+        """Those that a browser needs to show the answer to a page of an allowed origin."""
+        sent = {name.lower(): value for name, value in getattr(self, "headers", {}).items()}
+        try:
+            return headers_for(sent, cors_origins(os.environ))
+        except HerocacheError:
+            return {}
 
     def _refuse_and_close(self, error: HerocacheError) -> None:
         """For a request of which something is left unread. To close with bytes unread would reset
@@ -197,6 +208,5 @@ class DevServer(chalice.local.LocalDevServer):
     """Chalice's, with the parts above."""
 
     def __init__(self, app_object: Chalice, config: Config, host: str, port: int) -> None:
-        log.setLevel(logging.INFO)
         handler: Any = Handler  # declared to be Chalice's own
         super().__init__(app_object, config, host, port, handler_cls=handler, server_cls=Listener)

@@ -533,6 +533,17 @@ def test_only_a_bug_leaves_a_traceback(
         assert capfd.readouterr().err.count("Traceback") == traces
 
 
+def test_a_page_of_an_allowed_origin_may_read_the_servers_own_errors(
+    echo_url: str, session: requests.Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CORS_ORIGINS", "https://shop.example.com")
+    for origin, shown in (("https://shop.example.com", True), ("https://evil.example.com", False)):
+        answer = session.get(f"{echo_url}/nowhere", headers={"Origin": origin}, timeout=10)
+
+        assert answer.status_code == 404
+        assert ("Access-Control-Allow-Origin" in answer.headers) is shown
+
+
 # --- how it comes into `chalice local` ------------------------------------------------------------
 
 
