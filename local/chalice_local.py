@@ -29,7 +29,7 @@ def install() -> None:
         raise SystemExit(
             f"herocache: Chalice {version('chalice')} has another {', '.join(others)} in"
             f" chalice.local than {CHECKED}, for which local/http_server.py was written: install"
-            " the version that requirements-dev.txt names, or adapt local/http_server.py"
+            " the version that requirements-deploy.txt names, or adapt local/http_server.py"
         )
     from local.http_server import DevServer
 
