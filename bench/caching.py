@@ -1,8 +1,9 @@
 """Whether the cache does what the course's graders judge: lazy loading and write-through.
 
 Both by one comparison: a cached read that must be answered by the cache against one that cannot be.
-`Cache-Status` says which was a hit and `Server-Timing` how long the service took. Where a service
-sends neither, the time of the whole request is all there is. Then nearly every hit must be faster
+`Cache-Status` says which was a hit; time then only has to show no hit that is clearly slower.
+`Server-Timing` tells how long the service took. Where a service does not send the first, time is
+all there is. Then nearly every hit must be faster
 than nearly every other read, because without a cache each of them is the faster one by chance.
 """
 
@@ -49,7 +50,7 @@ class Reads:
 def cache_checks(grader: Grader, rounds: int) -> Iterator[Check]:
     for way in grader.ways:
         reads = Reads()
-        name = f"lazy loading, {way}: the second read of the same rows is a hit, and faster"
+        name = f"lazy loading, {way}: the second read of the same rows is a hit"
         yield name, partial(_check_lazy_loading, grader, way, rounds, reads)
         name = f"write-through, {way}: the read right after a cached write is a hit"
         yield name, partial(_check_write_through, reads)
@@ -75,11 +76,11 @@ def hits_compared(hits: Sequence[Answer], others: Sequence[Answer], what: str) -
     clock, times, slow = _times(hits, others)
     median, slow_median = statistics.median(times), statistics.median(slow)
     compared = f"{milliseconds(median)} ms, {what} {milliseconds(slow_median)} ({clock})"
-    if not median < slow_median:
+    faster = statistics.mean(own < other for own in times for other in slow)
+    if faster <= 1 - FASTER_SHARE:
         raise Wrong(f"expected it to be faster than {what}: {compared}")
     if None not in statuses:
         return compared
-    faster = statistics.mean(own < other for own in times for other in slow)
     if faster < FASTER_SHARE:
         raise Wrong(
             f"not clearly faster than {what}: {compared}. There is no Cache-Status, so that only"

@@ -93,7 +93,7 @@ def _length(text: str) -> int:
 
 def _refuse_too_large(size: int) -> None:
     if size > MAX_BODY_BYTES:
-        raise TooLarge(f"body: {size} bytes, at most {MAX_BODY_BYTES}; send fewer items at a time")
+        raise TooLarge(f"body: more than {MAX_BODY_BYTES} bytes; send fewer items at a time")
 
 
 def _chunk_size(stream: BufferedReader) -> int:
