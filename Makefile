@@ -49,11 +49,12 @@ invalidate: ## drop the cached rows of TABLE (heroes) with the KEYS 1,2,3, or al
 	$(INSTALL) local
 	@$(IN_VENV) local invalidate
 
-test: ## the tests, on servers of their own (10 minutes); ARGS go to pytest
+# Workers wait for servers most of the time: three of them keep two cores busy.
+test: ## the tests, on servers of their own (5 minutes); ARGS go to pytest
 	$(INSTALL) dev $(SERVERS) openssl
-	@$(IN_VENV) pytest $(ARGS)
+	@$(IN_VENV) pytest -n 3 --dist loadfile $(ARGS)
 
-proof: ## the tests that need more than make test installs: headless Chromium, Node
+proof: ## what takes long (model, histories, a stage's life, a benchmark), and headless Chromium and Node
 	$(INSTALL) dev $(SERVERS) openssl chromium nodejs
 	@$(IN_VENV) pytest -m proof $(ARGS)
 

@@ -52,6 +52,14 @@ def pytest_configure() -> None:
     signal.signal(signal.SIGTERM, interrupt)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What waits for something long is left to `make proof`."""
+    for item in items:
+        if {"life", *COMMANDS} & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.proof)
+
+
 def pytest_collection_finish(session: pytest.Session) -> None:
     asked = {name for item in session.items for name in getattr(item, "fixturenames", ())}
     session.config.stash[BESIDE] = Beside([name for name in COMMANDS if name in asked])

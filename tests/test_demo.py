@@ -19,6 +19,8 @@ from tests.project_copy import clean_environment
 CALM = Glance(reads=1000, writes=20, stale=0, failed=0, hits=0.5, median_ms=1.25)
 STALE = Glance(reads=900, writes=20, stale=31, failed=0, hits=None, median_ms=0.5)
 
+pytestmark = pytest.mark.proof
+
 
 def test_herocache_gives_no_stale_read_where_commit_then_set_does(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -23,6 +23,7 @@ def own_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
         yield own
 
 
+@pytest.mark.proof
 def test_no_fault_makes_an_answer_stale_or_loses_a_write(
     own_servers: Servers, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
