@@ -181,13 +181,13 @@ class CsvRows:
             self.ignored += 1
         known = {column.name.casefold(): column for column in self._table.columns}
         unknown = [name for name in names if name.strip().casefold() not in known]
-        columns = tuple(known[n.strip().casefold()] for n in names if n not in unknown)
-        missing = [c.name for c in self._table.columns if c not in columns]
-        if self._table.auto_key and missing[:1] == [self._table.key.name]:
-            del missing[0]
         has = f"{self._table.name} has {', '.join(c.name for c in self._table.columns)}"
         if unknown:
             raise FileRefused(f"header: no column is called {shown(unknown[0])}; {has}")
+        columns = tuple(known[name.strip().casefold()] for name in names)
+        missing = [c.name for c in self._table.columns if c not in columns]
+        if self._table.auto_key and missing[:1] == [self._table.key.name]:
+            del missing[0]
         if missing:
             raise FileRefused(f"header: the column {missing[0]} is missing; {has}")
         if len(set(columns)) != len(columns):
