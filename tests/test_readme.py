@@ -275,11 +275,13 @@ ANOTHER = {
     "REDIS_SERVERLESS": "1",
     "INGEST_ENGINE": "aurora",
     "API_AUTH": "key",
+    "UNCACHED_READS": "replica",
 }
 BESIDES = {
     "DB_SECRET_ARN": {"DB_PASS": ""},
     "DB_AUTH": {"DB_PASS": "", "DB_SSL_CA": "system"},
     "REDIS_AUTH": {"REDIS_URL": "rediss://user@there", "REDIS_CACHE_NAME": "cache"},
+    "UNCACHED_READS": {"DB_READER_HOST": "there"},
 }
 """What must change too for the setting to be one that is taken."""
 

@@ -29,6 +29,7 @@ MALFORMED = [
     ("REDIS_URL", f"redis://:{SECRET}@localhost?ssl_ca_certs=/a/file"),
     ("REDIS_URL", f"rediss://:{SECRET}@localhost?password={SECRET}"),
     ("REDIS_URL", f"rediss://:{SECRET}@localhost?ssl_cert_reqs=none"),
+    *(("UNCACHED_READS", value) for value in ("x", "Replica", "replica")),  # no replica is named
     *(("REDIS_CLUSTER", value) for value in ("x", "2", "true", "yes", " 1")),
 ]
 
