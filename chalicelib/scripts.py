@@ -141,4 +141,16 @@ if redis.call('GET', KEYS[1]) == ARGV[1] then
 end
 """
 
-ALL = (LEASE_MANY, FILL_MANY, SETTLE_MANY, FENCE_MANY, PUBLISH_MANY, STORE_NEW_MANY)
+# The key is a table's hint. ARGV: a generation's number, its server ('': not to be used), how long
+# the hint lives (ms). A container that is late does not bring back an earlier generation.
+LEAVE_HINT = """
+local number = tonumber(string.match(redis.call('GET', KEYS[1]) or '', '^%d+') or 0)
+if number <= tonumber(ARGV[1]) then
+  redis.call('SET', KEYS[1], ARGV[1] .. ' ' .. ARGV[2], 'PX', ARGV[3])
+end
+"""
+
+ALL = (
+    *(LEASE_MANY, FILL_MANY, SETTLE_MANY, FENCE_MANY, PUBLISH_MANY, STORE_NEW_MANY),
+    LEAVE_HINT,
+)
