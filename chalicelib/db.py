@@ -219,7 +219,7 @@ class Transaction:
 
     def switch_off(self, table: Table) -> None:
         """Take the cache of `table` out of use, together with the first change."""
-        self._opening.append(sql.switch_off(table))
+        self._opening += [sql.lock_generation(table), sql.switch_off(table)]
 
     def write_many(self, table: Table, rows: Sequence[Row]) -> Change:
         """Insert each row, or put it in the place of the row that has its key; rows with NO_KEY
@@ -282,7 +282,9 @@ class Transaction:
     def raise_generation(self, table: Table) -> Generation:
         """Let no reader believe a cell of the table once this is committed. Waits for every writer
         that holds the generation, so it comes last."""
-        *_, generation = self.run(sql.raise_generation(table), sql.hold_generation(table))
+        *_, generation = self.run(
+            sql.lock_generation(table), sql.raise_generation(table), sql.hold_generation(table)
+        )
         return _generation(table, generation.rows)
 
     def claim_upload(self, upload: Upload) -> tuple[Upload, Outcome] | None:

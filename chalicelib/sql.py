@@ -76,6 +76,15 @@ def hold_generation(table: Table) -> Statement:
     return _GENERATION + _WAIT_FOR_WRITERS, (table.name,)
 
 
+def lock_generation(table: Table) -> Statement:
+    """Wait for every transaction that holds it. `UTC_TIMESTAMP` is when a statement began: a
+    change of it that waited for its lock itself would take a time before that wait."""
+    return (
+        "SELECT generation FROM cache_generation WHERE table_name = %s FOR UPDATE",
+        (table.name,),
+    )
+
+
 def switch_off(table: Table) -> Statement:
     """Raise the generation and take the cache out of use."""
     return (

@@ -116,7 +116,7 @@ class WriteThrough:
         try:
             return self._database.transact(work)
         except DatabaseUnavailable:
-            self._generations.doubt(table)
+            self._generations.doubt()
             raise
 
     def _introduce(self, table: Table) -> None:
