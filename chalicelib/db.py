@@ -45,6 +45,10 @@ from chalicelib.uploads import Outcome, Upload
 
 Result = TypeVar("Result")
 
+MAX_KEY_GAP = 1_000_000_000
+"""How far above the highest key a client may put a new row: a quarter of all keys. One slip would
+use up those that the database gives."""
+
 
 @dataclass(frozen=True)
 class Generation:
@@ -240,11 +244,27 @@ class Transaction:
             )
         # InnoDB numbers the rows of one plain multi-row INSERT without gaps, in every
         # innodb_autoinc_lock_mode: the first key tells them all.
-        first_key = answers[-1].first_key
-        new_keys = range(first_key, first_key + len(keyless))
+        first_key, step = answers[-1].first_key, self._connection.key_step
+        new_keys = range(first_key, first_key + len(keyless) * step, step)
         next_key = iter(new_keys)
         after = [row if row[0] != NO_KEY else (next(next_key), *row[1:]) for row in rows]
         return Change(generation or _generation(table, answers[0].rows), before, after, new_keys)
+
+    def refuse_far_keys(self, table: Table, keys: Sequence[Key]) -> None:
+        """Raises BadRequest where one of `keys`, given to a new row, would use up those that the
+        database gives: it goes on from the highest one there ever was. One SELECT where one is
+        that high, else none."""
+        key = max(keys)
+        if not table.auto_key or not isinstance(key, int) or key <= MAX_KEY_GAP:
+            return
+        [answer] = self.run(sql.highest_key(table))
+        highest = answer.rows[0][0] or 0
+        if key > highest + MAX_KEY_GAP:
+            raise BadRequest(
+                f"TABLE {table.name}: the {table.key.name} {key} is more than {MAX_KEY_GAP} above"
+                f" {highest}, the highest one: too few would be left for rows without"
+                f" {table.key.name}; give a lower one, or none"
+            )
 
     def delete_many(self, table: Table, keys: Sequence[Key]) -> Change:
         """Delete the rows with these keys; `before` holds those that existed."""
@@ -344,7 +364,9 @@ def giving_keys(table: Table, is_giving: bool) -> Iterator[None]:
         if is_key_space_exhausted(error, key.type.maximum):
             raise BadRequest(
                 f"TABLE {table.name}: no free {key.name} above the highest one is left;"
-                f" give each row its {key.name}"
+                f" give each row its {key.name}; or, where the highest row was deleted, have an"
+                f" operator run: ALTER TABLE {table.name} AUTO_INCREMENT = 1 (the database goes on"
+                f" after the highest {key.name} that is there)"
             ) from error
         raise
 

@@ -112,12 +112,17 @@ class Connection(pymysql.connections.Connection):
     what the server gets that asks for a file to load, in pieces of 16 MB at most."""
 
     feed: Iterable[bytes] = ()
+    key_step: int = 1
+    """How far apart the keys are that the server gives: servers that take writes side by side are
+    set to give each its own."""
     _meanwhile: Callable[[], None] | None = None
 
     def set_character_set(self, charset: str, collation: str | None = None) -> None:
         is_mariadb = "MariaDB" in self.get_server_info()  # type: ignore[no-untyped-call]
         isolation = "tx_isolation" if is_mariadb else "transaction_isolation"
-        self.query(f"{_SESSION} {isolation}='READ-COMMITTED'")
+        session = (f"{_SESSION} {isolation}='READ-COMMITTED'", ())
+        *_, found = self.batch([session, ("SELECT @@auto_increment_increment", ())])
+        [(self.key_step,)] = found.rows
         self.encoding = "utf8"
 
     def _read_query_result(self, unbuffered: bool = False) -> int | None:

@@ -60,6 +60,10 @@ def delete(table: Table, keys: Sequence[Key]) -> Statement:
     return f"DELETE FROM {table.name} WHERE {table.key.name} IN ({_marks(len(keys))})", keys
 
 
+def highest_key(table: Table) -> Statement:
+    return f"SELECT MAX({table.key.name}) FROM {table.name}", ()
+
+
 def generation(table: Table) -> Statement:
     return _GENERATION, (table.name,)
 

@@ -86,6 +86,7 @@ class Storage:
             return ()
 
         def apply(transaction: Transaction) -> tuple[Change, Sequence[Key]]:
+            transaction.refuse_far_keys(table, [row[0] for row in rows])
             change = transaction.write_many(table, rows)
             return change, [row[0] for row in change.after]
 

@@ -147,7 +147,8 @@ def test_a_refused_write_leaves_no_claim(service: InProcess, witness: Witness) -
     refused = with_header(service, {**INSERT, "SQLS": [hero(xp="many")]}, "order-1")
     assert (refused.status, refused.error) == (400, "BadRequest")
     assert claimed(witness) == []
-    service.write([{"id": 2**32 - 1, **hero()}])
+    highest = (2**32 - 1, "Nova", "light", "Ada", 1, "red")
+    witness.query("INSERT INTO heroes VALUES %s", [highest])
     refused = with_header(service, INSERT, "order-1")
     assert (refused.status, refused.error) == (400, "BadRequest")
     assert claimed(witness) == []

@@ -19,6 +19,7 @@ import pytest
 from chalicelib import (
     cache,
     config,
+    db,
     errors,
     generations,
     mysql,
@@ -413,6 +414,7 @@ def test_the_limits_are_those_of_the_code() -> None:
         ["characters in a string", f"{tables.STRING.max_characters:,}"],
         ["integer columns", f"{integer.minimum:,} to {integer.maximum:,}"],
         ["`id` and `ProductId`", f"{key.minimum:,} to {key.maximum:,}"],
+        ["how far above the highest one a new row's may be", f"{db.MAX_KEY_GAP:,}"],
     ]
 
 
