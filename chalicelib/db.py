@@ -35,6 +35,7 @@ from chalicelib.mysql import (
     is_refused,
     is_unfit,
     is_worth_another_try,
+    refuse_replica,
     translated,
     translated_from_connecting,
 )
@@ -76,9 +77,13 @@ class Change:
 class Database:
     """The writer endpoint. Safe for threads: each call has a connection of its own."""
 
-    def __init__(self, settings: Settings, *, for_loads: bool = False) -> None:
-        """One for loads waits much longer for each answer, and can load files."""
+    def __init__(
+        self, settings: Settings, *, for_loads: bool = False, is_replica: bool = False
+    ) -> None:
+        """One for loads waits much longer for each answer, and can load files. Unless it
+        `is_replica` a server that is read-only is taken for the wrong one."""
         self._settings = settings
+        self._is_replica = is_replica
         self._for_loads = for_loads
         self._patience = LOAD_TIMEOUT_SECONDS if for_loads else ANSWER_TIMEOUT_SECONDS
         self._greeting_patience = max(CONNECT_TIMEOUT_SECONDS, settings.db_resume_seconds)
@@ -98,7 +103,9 @@ class Database:
         order of their keys. One SELECT. With `after_writers` it waits for every transaction that
         holds one of those rows. Raises DatabaseUnavailable."""
         statement = sql.select(table, column, values, max_rows, after_writers)
-        return self._run(lambda connection: connection.rows(statement))
+        if self._is_replica:
+            return self._run(lambda connection: connection.rows(statement))
+        return self._run(lambda connection: _rows_of_writer(connection, statement))
 
     def generation(self, table: Table, timeout_seconds: float | None = None) -> Generation:
         """The table's current generation. One SELECT. Raises DatabaseUnavailable, after about
@@ -371,6 +378,13 @@ def giving_keys(table: Table, is_giving: bool) -> Iterator[None]:
         raise
 
 
+def _rows_of_writer(connection: Connection, statement: Statement) -> Sequence[Row]:
+    """A kept connection may lead to a server that was made a replica since."""
+    found, is_read_only = connection.batch([statement, sql.IS_READ_ONLY])
+    refuse_replica(is_read_only.rows[0][0])
+    return found.rows
+
+
 class _NoGeneration(Exception):
     """The table is new: cache_generation has no row for it yet."""
 
@@ -390,5 +404,6 @@ def _recorded(upload: Upload, row: Sequence[Any]) -> tuple[Upload, Outcome] | No
 def _generation(table: Table, rows: Sequence[Any]) -> Generation:
     if not rows:
         raise _NoGeneration(table)
-    [(number, enabled, server, seconds)] = rows
+    [(number, enabled, server, seconds, is_read_only)] = rows
+    refuse_replica(is_read_only)
     return Generation(number, bool(enabled), server, seconds)

@@ -57,7 +57,7 @@ class Generations:
         need it. While the database cannot be asked the last one known holds, here or by the hint
         that others left in Redis: nobody can commit a raise to a database that is away, and one
         committed just before is not acknowledged. Raises DatabaseUnavailable where none is
-        known."""
+        known, or where only a replica answers: the writer may be reached by others."""
         memory = self._memory.get(table.name)
         if memory is None:
             return self._ask(table, None)
@@ -77,6 +77,8 @@ class Generations:
         except DatabaseUnavailable as error:
             log.warning("the generation of %s was not to be had at once: %s", table.name, error)
             self.doubt()
+            if error.has_other_writer:
+                raise
             last_known = self._last_known(table, memory)
             if last_known is not None:
                 until = time.monotonic() + MEMORY_SECONDS

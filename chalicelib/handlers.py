@@ -48,7 +48,8 @@ def replica() -> Database | None:
     if settings().uncached_reads == READERS[0]:
         return None
     host = settings().db_reader_host
-    return Database(dataclasses.replace(settings(), db_host=host, db_resume_seconds=0))
+    there = dataclasses.replace(settings(), db_host=host, db_resume_seconds=0)
+    return Database(there, is_replica=True)
 
 
 @lru_cache(maxsize=1)

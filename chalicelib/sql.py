@@ -18,9 +18,13 @@ PRUNE_CLAIMS: Statement = (
 )
 PING: Statement = ("SELECT 1", ())
 
+IS_READ_ONLY: Statement = ("SELECT @@read_only + @@innodb_read_only", ())
+"""Not 0 on a replica: Aurora has the second one there, others the first."""
+
 _WAIT_FOR_WRITERS = " LOCK IN SHARE MODE"
 _GENERATION = (
-    "SELECT generation, enabled, server, TIMESTAMPDIFF(SECOND, retired_at, UTC_TIMESTAMP(6))"
+    "SELECT generation, enabled, server, TIMESTAMPDIFF(SECOND, retired_at, UTC_TIMESTAMP(6)),"
+    " @@read_only + @@innodb_read_only"
     " FROM cache_generation WHERE table_name = %s"
 )
 

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 import redis
 
+from chalicelib import generations, handlers
 from chalicelib.cache import Cache
 from chalicelib.config import Settings
-from chalicelib.db import Database
+from chalicelib.db import Database, Generation
 from chalicelib.generations import MEMORY_SECONDS
 from chalicelib.storage import Storage
 from chalicelib.tables import HEROES
@@ -367,6 +368,82 @@ def test_a_write_that_meets_a_demoted_writer_goes_to_the_new_one_once(
 
     assert through.read([id]).rows == [as_stored(id, hero(name="moved"))]
     assert count_of(witness, "moved", 1) == 1
+
+
+@pytest.fixture
+def demoted(
+    through: InProcess,
+    endpoint: Relay,
+    witness: Witness,
+    read_only: Callable[[bool], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> InProcess:
+    """Its kept connections lead to what is a replica now. New ones lead to the new writer, where
+    hero 1 was changed and the table left the cache; generations are asked for each time."""
+
+    def promote() -> None:
+        read_only(False)
+        witness.query("UPDATE heroes SET name = 'after' WHERE id = %s", [CHANGED])
+        witness.query("UPDATE cache_generation SET generation = generation + 1")
+
+    read_only(True)
+    endpoint.welcome = promote
+    monkeypatch.setattr(generations, "MEMORY_SECONDS", 0)
+    for memory in handlers.storage()._lazy_loading._generations._memory.values():
+        memory.valid_until = 0
+    return through
+
+
+@pytest.mark.parametrize("by", ["id", "xp"])
+@pytest.mark.parametrize("use_cache", [True, False], ids=["cached", "uncached"])
+def test_a_read_that_meets_a_demoted_writer_goes_to_the_new_one(
+    demoted: InProcess, use_cache: bool, by: str
+) -> None:
+    [row] = demoted.read([CHANGED], use_cache, BY=by).rows
+
+    assert row["name"] == "after"
+
+
+def test_a_read_that_misses_asks_the_writer_although_the_generation_is_known(
+    demoted: InProcess, witness: Witness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it fills the cache with is everybody's."""
+    monkeypatch.setattr(generations, "MEMORY_SECONDS", 60)
+    known = handlers.storage()._lazy_loading._generations
+    asked = time.monotonic()
+    number, enabled, server = witness.generation()
+    known.saw(HEROES, Generation(number, enabled, server, 0), asked)
+    witness.forget_cached()
+
+    assert demoted.read([CHANGED]).rows[0]["name"] == "after"
+    assert all(b"before" not in cell for cell in witness.cells().values())
+
+
+def test_a_delete_of_rows_that_are_not_there_asks_the_writer(
+    demoted: InProcess, witness: Witness, endpoint: Relay
+) -> None:
+    """It reads and changes nothing: a replica would not refuse it."""
+    promote = endpoint.welcome
+
+    def promote_and_insert() -> None:
+        promote()
+        witness.query("INSERT INTO heroes VALUES (9, 'Nova', 'light', 'Ada', 9, 'red')")
+
+    endpoint.welcome = promote_and_insert
+
+    assert demoted.delete([9]).deleted == [9]
+
+
+def test_where_only_a_replica_answers_a_generation_that_is_due_is_not_believed(
+    demoted: InProcess, endpoint: Relay
+) -> None:
+    """The writer is elsewhere, and may be raising it."""
+    endpoint.welcome = lambda: None
+
+    answer = demoted.read([CHANGED])
+
+    assert (answer.status, answer.error) == (503, "DatabaseUnavailable")
+    assert "it is read-only now: a failover is going on" in answer.message
 
 
 def test_killed_connections_fail_no_request(
