@@ -7,7 +7,7 @@ they mean.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from chalicelib import sql
@@ -66,12 +66,14 @@ class Generation:
 class Change:
     """What a transaction did to a table: the rows it met as they were, the rows it left, in the
     order they were given, and the generation that held meanwhile. `new_keys` are those that the
-    database gave: nobody else knows of these rows before the COMMIT."""
+    database gave: nobody else knows of these rows before the COMMIT. `repeated`: the values, by
+    column, of the entries that an earlier transaction changed, which this one found done."""
 
     generation: Generation
     before: Sequence[Row]
     after: Sequence[Row]
     new_keys: range = range(0)
+    repeated: Mapping[str, Sequence[Key]] = field(default_factory=dict)
 
 
 class Database:
@@ -280,10 +282,10 @@ class Transaction:
             self.run(sql.delete(table, [row[0] for row in before]))
         return Change(generation, before, ())
 
-    def hold(self, table: Table) -> Change:
-        """Change nothing."""
+    def hold(self, table: Table, repeated: Mapping[str, Sequence[Key]] | None = None) -> Change:
+        """Change nothing: all is done, as far as it is `repeated`."""
         [generation] = self.run(sql.hold_generation(table))
-        return Change(_generation(table, generation.rows), (), ())
+        return Change(_generation(table, generation.rows), (), (), repeated=repeated or {})
 
     def load(self, table: Table, columns: Sequence[Column], batches: Iterable[Batch]) -> None:
         """Load rows of texts, one for each of `columns`, that these take. A row with a key takes

@@ -19,6 +19,8 @@ LOOKUP = World(writes=(("replace", 0), ("replace", 1)), rows=(1, 1), readers=1)
 FILE = World(writes=(("load", 0), ("replace", 0)), readers=1)
 NEW_IN_LOOKUP = World(writes=(("insert", 0), ("replace", 1)), rows=(0, 1), readers=1)
 
+RETRY = replace(REPLACES, faults=Faults(flushes=1, crashes=1, retries=1), converges=False)
+
 WORLDS = {
     "a flush": replace(REPLACES, faults=Faults(flushes=1)),
     "a crash": replace(REPLACES, faults=Faults(crashes=1)),
@@ -27,6 +29,16 @@ WORLDS = {
     "a failover": FAILOVER,
     "a crash, a flush and an outage": replace(
         REPLACES, faults=Faults(crashes=1, flushes=1, outages=1), converges=False
+    ),
+    "a flush, a crash and a retry": RETRY,
+    "an outage, a crash and a retry": replace(
+        RETRY, faults=Faults(outages=1, crashes=1, retries=1), max_generations=4
+    ),
+    "a failover, a crash and a retry": replace(
+        RETRY, faults=Faults(failovers=1, crashes=1, retries=1)
+    ),
+    "two rows of one lookup, a flush, a crash and a retry": replace(
+        LOOKUP, faults=RETRY.faults, converges=False
     ),
     "a new row that is deleted, a flush": replace(NEW_ROW, faults=Faults(flushes=1)),
     "two rows of one lookup, a crash": replace(LOOKUP, faults=Faults(crashes=1)),
@@ -50,6 +62,7 @@ WITHOUT = {
     "raise_unpublished": replace(OUTAGE, faults=Faults(outages=1, flushes=1), converges=False),
     "hold_generation": replace(OUTAGE, converges=False),
     "raise_generation": FILE,
+    "publish_repeated": RETRY,
     "witness": NEW_ROW,
     "only_absent": NEW_ROW,
     "grave": NEW_ROW,

@@ -91,8 +91,12 @@ class Witness:
 
     def state(self) -> object:
         """Compares equal as long as no row, no cached value and no generation changed."""
+        return self.database_state(), self.cells()
+
+    def database_state(self) -> object:
+        """The same without the cache."""
         rows = [self.query(f"SELECT * FROM {table} ORDER BY 1") for table in TABLES]
-        return rows, self.query("SELECT * FROM cache_generation ORDER BY 1"), self.cells()
+        return rows, self.query("SELECT * FROM cache_generation ORDER BY 1")
 
     @contextmanager
     def spent(self) -> Iterator[Spent]:

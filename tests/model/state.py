@@ -164,6 +164,7 @@ class Protocol:
     grave: bool = True
     locking_load: bool = False
     raise_generation: bool = True
+    publish_repeated: bool = True
 
 
 @dataclass(frozen=True)
