@@ -63,6 +63,7 @@ WITHOUT = {
     "hold_generation": replace(OUTAGE, converges=False),
     "raise_generation": FILE,
     "publish_repeated": RETRY,
+    "fresh_mark": replace(LOOKUP, faults=Faults(crashes=1)),
     "witness": NEW_ROW,
     "only_absent": NEW_ROW,
     "grave": NEW_ROW,
@@ -71,7 +72,7 @@ WITHOUT = {
 
 @pytest.mark.parametrize("world", WORLDS.values(), ids=WORLDS)
 def test_no_order_of_steps_makes_a_read_stale(world: World) -> None:
-    result = search(world, max_states=150_000)
+    result = search(world, max_states=200_000)
 
     print(f"{result.states} states, all of them: {result.is_complete}")
     assert not result.violation, "\n".join(result.trace)

@@ -103,13 +103,13 @@ def test_a_read_of_what_a_dead_writer_left_fenced_is_the_writers(
     """By a locking read, where the fence is old, by a plain one where it is new."""
     service.read(range(1, 10), BY=by)
     for key in witness.cells():
-        witness.redis.set(key, b"\xffF0000000001" + b"t" * 16)
+        witness.redis.set(key, a_fence(since=1))
     assert names(service.read(range(1, 10), BY=by).rows) == {"Writer"}
     assert names(service.read(range(1, 10), BY=by).rows) == {"Writer"}
 
     [(now,)] = witness.query("SELECT UNIX_TIMESTAMP()")
     for key in witness.cells():
-        witness.redis.set(key, b"\xffF%010d" % now + b"t" * 16)
+        witness.redis.set(key, a_fence(since=now))
     assert names(service.read(range(1, 10), BY=by).rows) == {"Writer"}
 
 
@@ -206,6 +206,10 @@ def test_unless_a_stage_asks_for_the_replica_by_name_the_writer_answers_all(
         configure(**settings, UNCACHED_READS=reader)
         for use_cache in (True, False):
             assert names(service.read(range(1, 10), use_cache).rows) == {"Writer"}
+
+
+def a_fence(since: int) -> bytes:
+    return b"\xffF%010d%06d%010d" % (since, 0, since) + b"t" * 16
 
 
 def statements(server: MariaDB) -> int:

@@ -38,8 +38,8 @@ def time(world: World, state: State) -> Iterator[Step]:
     for index, server in enumerate(state.servers[: state.primary + 1]):
 
         def may_expire(cell: Cell, server: Server = server) -> bool:
-            if isinstance(cell, Fence) and cell.tokens:
-                return cell.stamp < state.clock and not working & set(cell.tokens)
+            if isinstance(cell, Fence) and cell.holders:
+                return cell.since < state.clock and not working & cell.tokens
             return isinstance(cell, Lease) or not server.witnesses
 
         yield from _losses(state, index, may_expire, "expires")
@@ -49,7 +49,9 @@ def time(world: World, state: State) -> Iterator[Step]:
     fences = [cell for server in state.servers for cell in server.cells if isinstance(cell, Fence)]
     # An INSERT whose fences overtook it holds its row by then, or was given up.
     is_overtaken = any(w.at == "write_many" and w.early >= 0 for w in state.writers)
-    if not is_overtaken and any(f.tokens and f.stamp == state.clock for f in fences):
+    if not is_overtaken and any(
+        stamp == state.clock for fence in fences for stamp, _ in fence.holders
+    ):
         servers = tuple(server._replace(witnesses=frozenset()) for server in state.servers)
         yield "ten seconds go by", state._replace(clock=state.clock + 1, servers=servers)
 

@@ -20,10 +20,20 @@ class Lease(NamedTuple):
 
 
 class Fence(NamedTuple):
-    """Without tokens it is a grave."""
+    """Of each writer that holds it the time it came and its token; without any it is a grave.
+    `mark` tells it from every other fence, also from itself before a change."""
 
-    stamp: int
-    tokens: tuple[int, ...]
+    holders: tuple[tuple[int, int], ...]
+    mark: int = 0
+
+    @property
+    def since(self) -> int:
+        """When the last of them came."""
+        return self.holders[-1][0]
+
+    @property
+    def tokens(self) -> set[int]:
+        return {token for _, token in self.holders}
 
 
 Cell = Value | Lease | Fence | None
@@ -165,6 +175,7 @@ class Protocol:
     locking_load: bool = False
     raise_generation: bool = True
     publish_repeated: bool = True
+    fresh_mark: bool = True
 
 
 @dataclass(frozen=True)
