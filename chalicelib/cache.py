@@ -88,19 +88,17 @@ class Cache:
     def begin_get_many(
         self, generation: Generation, table: Table, column: Column, values: Sequence[Key]
     ) -> "Early":
-        """`get_many`, sent before it is waited for. It begins with what only a master does: the
-        server of a kept line may have been made a replica since, and have another's cells."""
-        is_master: Words = ("PEXPIRE", keys.hint(table), HINT_MILLISECONDS)
-        commands = [Command(keys.tag(table, 0), is_master)]
-        commands += self._mget(generation, table, column, values)
+        """`get_many`, sent before it is waited for."""
+        commands = self._mget(generation, table, column, values)
         sent = self.link.begin(commands, generation.server)
-        return Early(generation, sent, lambda replies: self._got(values, replies[1:]))
+        return Early(generation, sent, lambda replies: self._got(values, replies))
 
     def _mget(
         self, generation: Generation, table: Table, column: Column, values: Sequence[Key]
     ) -> list[Command]:
         if series := self._keys.series(generation.number, table, column):
-            return [Command("", packed_series("MGET", *series, values))]  # type: ignore[arg-type]
+            packed = packed_series("MGET", *series, values)  # type: ignore[arg-type]
+            return [Command(keys.tag(table, 0), packed)]
         names = self._keys.cells(generation.number, table, column, values)
         return [
             Command(keys.tag(table, bucket), ("MGET", *[names[i] for i in positions]))

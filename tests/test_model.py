@@ -14,6 +14,8 @@ from tests.model.state import Faults, Protocol, World
 REPLACES = World(readers=1)
 OUTAGE = replace(REPLACES, faults=Faults(outages=1))
 FAILOVER = replace(REPLACES, faults=Faults(failovers=1))
+ONE = replace(REPLACES, writes=(("replace", 0),), converges=False)
+FAILBACK = replace(ONE, faults=Faults(failovers=1, failbacks=1))
 NEW_ROW = World(writes=(("insert", 0), ("delete", 0)), rows=(0,), readers=1)
 LOOKUP = World(writes=(("replace", 0), ("replace", 1)), rows=(1, 1), readers=1)
 FILE = World(writes=(("load", 0), ("replace", 0)), readers=1)
@@ -27,6 +29,7 @@ WORLDS = {
     "a flush and a crash, two readers": World(faults=Faults(flushes=1, crashes=1), converges=False),
     "an outage": OUTAGE,
     "a failover": FAILOVER,
+    "a failover and a failback": FAILBACK,
     "a crash, a flush and an outage": replace(
         REPLACES, faults=Faults(crashes=1, flushes=1, outages=1), converges=False
     ),
@@ -35,7 +38,7 @@ WORLDS = {
         RETRY, faults=Faults(outages=1, crashes=1, retries=1), max_generations=4
     ),
     "a failover, a crash and a retry": replace(
-        RETRY, faults=Faults(failovers=1, crashes=1, retries=1)
+        ONE, faults=Faults(failovers=1, crashes=1, retries=1)
     ),
     "two rows of one lookup, a flush, a crash and a retry": replace(
         LOOKUP, faults=RETRY.faults, converges=False
@@ -63,6 +66,8 @@ WITHOUT = {
     "hold_generation": replace(OUTAGE, converges=False),
     "raise_generation": FILE,
     "publish_repeated": RETRY,
+    "only_masters": FAILBACK,
+    "name_history": FAILBACK,
     "fresh_mark": replace(LOOKUP, faults=Faults(crashes=1)),
     "witness": NEW_ROW,
     "only_absent": NEW_ROW,

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 
 from tests.model.redis import execute
-from tests.model.state import ENDED, Cell, Fence, Lease, Server, State, World
+from tests.model.state import ENDED, Cell, Fence, Lease, Message, Server, State, World
 
 Step = tuple[str, State]
 
@@ -28,7 +28,41 @@ def steps(world: World, state: State) -> Iterator[Step]:
             yield "the replica catches up", state.server(1, state.servers[0])
         after = state._replace(primary=1, faults=faults._replace(failovers=faults.failovers - 1))
         yield "the replica takes over", after
+    if faults.failbacks and state.primary == 1:
+        yield from failback(state)
     yield from switch_on(world, state)
+
+
+def failback(state: State) -> Iterator[Step]:
+    """The old master is made a replica: it takes what the new one has, and lines to it stand. Then
+    it takes over again, with all that it is owed."""
+    if state.servers[0] != state.servers[1] or not state.has_replica:
+        copied = state._replace(has_replica=True).server(0, state.servers[1])
+        yield "the old master becomes a replica and takes over its entries", copied
+    if state.has_replica:
+        faults = state.faults._replace(failbacks=0)
+        after = state.server(2, state.servers[0])._replace(primary=2, faults=faults)
+        yield "the old master takes over again", _with_lines(after, 0, 2)
+
+
+def _with_lines(state: State, old: int, new: int) -> State:
+    """Lines and messages that led to server `old` lead to `new`."""
+
+    def message_(message: Message | None) -> Message | None:
+        is_there = message is not None and message.server == old
+        return message._replace(server=new) if message and is_there else message
+
+    readers = [
+        reader._replace(
+            server=new if reader.server == old else reader.server,
+            ready=message_(reader.ready),
+            sent=message_(reader.sent),
+        )
+        for reader in state.readers
+    ]
+    writers = [w._replace(server=new if w.server == old else w.server) for w in state.writers]
+    late = frozenset(m._replace(server=new) if m.server == old else m for m in state.late)
+    return state._replace(readers=tuple(readers), writers=tuple(writers), late=late)
 
 
 def time(world: World, state: State) -> Iterator[Step]:
@@ -61,7 +95,8 @@ def switch_on(world: World, state: State) -> Iterator[Step]:
     is_free = not state.is_locked() or not world.protocol.hold_generation
     if state.generations[-1].enabled or not is_free or state.newest + 1 >= world.max_generations:
         return
-    for server in range(state.primary + 1):
+    servers = [n for n in range(state.primary + 1) if not state.has_replica or n == state.primary]
+    for server in servers:
         yield f"recovery: switch_on generation {state.newest + 1}", state.raised(True, server)
 
 

@@ -20,19 +20,30 @@ class Moment(NamedTuple):
 
 def call(world: World, state: State, message: Message) -> tuple[State, Reply, int]:
     """`Link.call`: what it did, its reply and the server that was reached. A kept line that leads
-    to a server the generation does not speak of is replaced by a new one, and that one is asked."""
-    state, reply = execute(world, state, message)
+    to a server the generation does not speak of, or to a replica, is replaced by a new one, and
+    that one is asked."""
     believed = state.generations[message.generation].server
-    if message.server == believed or not world.protocol.server_check:
+    if world.protocol.only_masters and state.is_replica(message.server):
+        message = message._replace(server=state.primary)
+    state, reply = execute(world, state, message)
+    if _is_same(world, message.server, believed) or not world.protocol.server_check:
         return state, reply, message.server
     if message.server != state.primary:
         state, reply = execute(world, state, message._replace(server=state.primary))
-    return state, reply if state.primary == believed else ANOTHER_SERVER, state.primary
+    is_same = _is_same(world, state.primary, believed)
+    return state, reply if is_same else ANOTHER_SERVER, state.primary
+
+
+def _is_same(world: World, server: int, believed: int) -> bool:
+    """By its name: the third server is the process that the first one was."""
+    return server == believed or (not world.protocol.name_history and {server, believed} == {0, 2})
 
 
 def execute(world: World, state: State, message: Message) -> tuple[State, Reply]:
     server = state.servers[message.server]
     before = server.cells[message.generation]
+    if state.is_replica(message.server) and message.verb != "get_many":
+        return state, None  # it takes no writes
     if message.verb == "set_witness":
         return _stored(state, message, before, server.witnesses | {message.token}), None
     if message.verb == "store_new_many":

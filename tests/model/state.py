@@ -45,7 +45,8 @@ class Generation(NamedTuple):
 
 
 class Server(NamedTuple):
-    """A Redis: the cell under each generation, and the witnesses that stand."""
+    """A Redis, or what became of it when it took over again: the cell under each generation, and
+    the witnesses that stand."""
 
     cells: tuple[Cell, ...]
     witnesses: frozenset[int] = frozenset()
@@ -100,6 +101,7 @@ class Faults(NamedTuple):
     flushes: int = 0
     outages: int = 0
     failovers: int = 0
+    failbacks: int = 0
     evictions: int = 0
     retries: int = 0
 
@@ -114,7 +116,12 @@ class State(NamedTuple):
     faults: Faults
     late: frozenset[Message] = frozenset()
     primary: int = 0
+    has_replica: bool = False
     clock: int = 0
+
+    def is_replica(self, server: int) -> bool:
+        """Whether it was made one since: the first server, of the one that took over."""
+        return self.has_replica and server != self.primary
 
     @property
     def newest(self) -> int:
@@ -176,6 +183,8 @@ class Protocol:
     raise_generation: bool = True
     publish_repeated: bool = True
     fresh_mark: bool = True
+    only_masters: bool = True
+    name_history: bool = True
 
 
 @dataclass(frozen=True)
@@ -200,7 +209,7 @@ class World:
             table=self.rows,
             acknowledged=self.rows,
             generations=(Generation(True, 0),),
-            servers=(server,) * (1 + self.faults.failovers),
+            servers=(server,) * (1 + self.faults.failovers + self.faults.failbacks),
             readers=(Reader(),) * self.readers,
             writers=(Writer(),) * len(self.writes),
             faults=self.faults,
