@@ -65,13 +65,13 @@ class Cache:
 
     def leave_hint(self, table: Table, generation: Generation) -> None:
         """Tell containers that cannot ask the database which generation held last."""
-        hint = f"{generation.number} {generation.server}"
-        words = ("SET", keys.hint(table), hint, "PX", HINT_MILLISECONDS)
-        self.link.call([Command(keys.tag(table, 0), words)], generation.server, wait=False)
+        command = _hint_command(table, generation.number, generation.server)
+        self.link.call([command], generation.server, wait=False)
 
-    def take_hint_away(self, table: Table) -> None:
-        """From the server that answers now: what it names was retired without it."""
-        self.link.ask(Command(keys.tag(table, 0), ("DEL", keys.hint(table))))
+    def retire_hint(self, table: Table, number: int) -> None:
+        """On the server that answers now: generation `number` and all before it were retired
+        without it."""
+        self.link.ask(_hint_command(table, number, ""))
 
     def hint(self, table: Table) -> Generation | None:
         """The generation that `leave_hint` named last on the server that answers now."""
@@ -89,19 +89,17 @@ class Cache:
     def begin_get_many(
         self, generation: Generation, table: Table, column: Column, values: Sequence[Key]
     ) -> "Early":
-        """`get_many`, sent before it is waited for. It begins with what only a master does: the
-        server of a kept line may have been made a replica since, and have another's cells."""
-        is_master: Words = ("PEXPIRE", keys.hint(table), HINT_MILLISECONDS)
-        commands = [Command(keys.tag(table, 0), is_master)]
-        commands += self._mget(generation, table, column, values)
+        """`get_many`, sent before it is waited for."""
+        commands = self._mget(generation, table, column, values)
         sent = self.link.begin(commands, generation.server)
-        return Early(generation, sent, lambda replies: self._got(values, replies[1:]))
+        return Early(generation, sent, lambda replies: self._got(values, replies))
 
     def _mget(
         self, generation: Generation, table: Table, column: Column, values: Sequence[Key]
     ) -> list[Command]:
         if series := self._keys.series(generation.number, table, column):
-            return [Command("", packed_series("MGET", *series, values))]  # type: ignore[arg-type]
+            packed = packed_series("MGET", *series, values)  # type: ignore[arg-type]
+            return [Command(keys.tag(table, 0), packed)]
         names = self._keys.cells(generation.number, table, column, values)
         return [
             Command(keys.tag(table, bucket), ("MGET", *[names[i] for i in positions]))
@@ -339,6 +337,11 @@ def _probe(tables: Mapping[str, Table], is_cluster: bool) -> list[Command]:
         for tag in (tags if is_cluster else tags[:1])
         for words in (("SET", keys.probe(tag), "", "PX", 1000), ("DEL", keys.probe(tag)))
     ]
+
+
+def _hint_command(table: Table, number: int, server: str) -> Command:
+    words = ("EVALSHA", _sha1(scripts.LEAVE_HINT), 1, keys.hint(table))
+    return Command(keys.tag(table, 0), (*words, number, server, HINT_MILLISECONDS))
 
 
 def _kind(table: Table, column: Column) -> str:

@@ -21,6 +21,7 @@ DB_SSL_CA = "DB_SSL_CA"
 DB_RESUME_SECONDS = "DB_RESUME_SECONDS"
 DB_NAME = "DB_NAME"
 DB_READER_HOST = "DB_READER_HOST"
+UNCACHED_READS = "UNCACHED_READS"
 DB_TABLE = "DB_TABLE"
 REDIS_URL = "REDIS_URL"
 REDIS_CLUSTER = "REDIS_CLUSTER"
@@ -46,6 +47,8 @@ MAX_RESUME_SECONDS = 24
 CALLERS = ("none", "iam", "key")
 ENGINES = ("mysql", "aurora")
 """Who reads a large uploaded file: the function, or the database itself."""
+READERS = ("writer", "replica")
+"""Who answers a read without the cache. A replica lags behind: it may not have the last writes."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,7 @@ class Settings:
     db_resume_seconds: int = 0
     db_port: int = 3306
     db_reader_host: str = ""
+    uncached_reads: str = READERS[0]
     default_table: str = "heroes"
     redis_url: str = field(default="", repr=False)
     redis_cluster: bool = False
@@ -91,6 +95,7 @@ class Settings:
             db_resume_seconds=_integer(environment, DB_RESUME_SECONDS, 0, 0, MAX_RESUME_SECONDS),
             db_port=_integer(environment, DB_PORT, cls.db_port, 1, 65535),
             db_reader_host=environment.get(DB_READER_HOST, ""),
+            uncached_reads=_uncached_reads(environment),
             default_table=_table(environment) or cls.default_table,
             redis_url=_redis_url(environment),
             redis_cluster=_switch(environment, REDIS_CLUSTER),
@@ -127,6 +132,13 @@ def cors_origins(environment: Mapping[str, str]) -> frozenset[str]:
                 " or * for every page"
             )
     return named
+
+
+def _uncached_reads(environment: Mapping[str, str]) -> str:
+    reader = _choice(environment, UNCACHED_READS, READERS)
+    if reader == "replica" and not environment.get(DB_READER_HOST):
+        raise ConfigurationError(f"{UNCACHED_READS}=replica needs {DB_READER_HOST}")
+    return reader
 
 
 def _choice(environment: Mapping[str, str], name: str, choices: Sequence[str]) -> str:

@@ -9,7 +9,7 @@ raised here too; `generations` says what they mean.
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from chalicelib import sql
@@ -42,6 +42,7 @@ from chalicelib.mysql import (
     is_value_refused,
     is_worth_another_try,
     refusal,
+    refuse_replica,
     translated,
     translated_from_connecting,
 )
@@ -66,6 +67,10 @@ Item = TypeVar("Item")
 
 log = logging.getLogger("herocache.db")
 
+MAX_KEY_GAP = 1_000_000_000
+"""How far above the highest key a client may put a new row: a quarter of all keys. One slip would
+use up those that the database gives."""
+
 
 @dataclass(frozen=True)
 class Generation:
@@ -82,20 +87,26 @@ class Generation:
 class Change:
     """What a transaction did to a table: the rows it met as they were, the rows it left, in the
     order they were given, and the generation that held meanwhile. `new_keys` are those that the
-    database gave: nobody else knows of these rows before the COMMIT."""
+    database gave: nobody else knows of these rows before the COMMIT. `repeated`: the values, by
+    column, of the entries that an earlier transaction changed, which this one found done."""
 
     generation: Generation
     before: Sequence[Row]
     after: Sequence[Row]
     new_keys: range = range(0)
+    repeated: Mapping[str, Sequence[Key]] = field(default_factory=dict)
 
 
 class Database:
     """The writer endpoint. Safe for threads: each call has a connection of its own."""
 
-    def __init__(self, settings: Settings, *, for_loads: bool = False) -> None:
-        """One for loads waits much longer for each answer, and can load files."""
+    def __init__(
+        self, settings: Settings, *, for_loads: bool = False, is_replica: bool = False
+    ) -> None:
+        """One for loads waits much longer for each answer, and can load files. Unless it
+        `is_replica` a server that is read-only is taken for the wrong one."""
         self._settings = settings
+        self._is_replica = is_replica
         self._for_loads = for_loads
         self._patience = LOAD_TIMEOUT_SECONDS if for_loads else ANSWER_TIMEOUT_SECONDS
         self._greeting_patience = max(CONNECT_TIMEOUT_SECONDS, settings.db_resume_seconds)
@@ -120,7 +131,14 @@ class Database:
         statement = sql.select(
             table, column, values, max_rows, after=after, after_writers=after_writers
         )
-        return self._run(lambda connection: self._rows(connection, table, statement))
+
+        def read(connection: Connection) -> Sequence[Row]:
+            self._ensure_fit(connection, table)
+            if self._is_replica:
+                return connection.rows(statement)
+            return _rows_of_writer(connection, statement)
+
+        return self._run(read)
 
     def generation(self, table: Table, timeout_seconds: float | None = None) -> Generation:
         """The table's current generation. One SELECT. Raises SchemaMismatch; DatabaseUnavailable,
@@ -129,7 +147,8 @@ class Database:
 
         def read(connection: Connection) -> Generation:
             connection.wait_at_most(timeout_seconds or ANSWER_TIMEOUT_SECONDS)
-            return _generation(table, self._rows(connection, table, sql.generation(table)))
+            self._ensure_fit(connection, table)
+            return _generation(table, connection.rows(sql.generation(table)))
 
         return self._run(read, patience_seconds=timeout_seconds)
 
@@ -185,10 +204,6 @@ class Database:
         the declared one in all that is done with its rows. One SELECT. Raises SchemaMismatch,
         DatabaseUnavailable."""
         return narrowed(table, self._run(lambda connection: self._judge(connection, table)))
-
-    def _rows(self, connection: Connection, table: Table, statement: Statement) -> Sequence[Any]:
-        self._ensure_fit(connection, table)
-        return connection.rows(statement)
 
     def _ensure_fit(self, connection: Connection, table: Table) -> None:
         """One SELECT when the table is first used, and as long as it does not fit its declaration.
@@ -308,7 +323,7 @@ class Transaction:
 
     def switch_off(self, table: Table) -> None:
         """Take the cache of `table` out of use, together with the first change."""
-        self._opening.append(sql.switch_off(table))
+        self._opening += [sql.lock_generation(table), sql.switch_off(table)]
 
     def write_many(self, table: Table, rows: Sequence[Row]) -> Change:
         """Insert each row, or put it in the place of the row that has its key; rows with NO_KEY
@@ -329,11 +344,27 @@ class Transaction:
             )
         # InnoDB numbers the rows of one plain multi-row INSERT without gaps, in every
         # innodb_autoinc_lock_mode: the first key tells them all.
-        first_key = answers[-1].first_key
-        new_keys = range(first_key, first_key + len(keyless))
+        first_key, step = answers[-1].first_key, self._connection.key_step
+        new_keys = range(first_key, first_key + len(keyless) * step, step)
         next_key = iter(new_keys)
         after = [row if row[0] != NO_KEY else (next(next_key), *row[1:]) for row in rows]
         return Change(generation or _generation(table, answers[0].rows), before, after, new_keys)
+
+    def refuse_far_keys(self, table: Table, keys: Sequence[Key]) -> None:
+        """Raises BadRequest where one of `keys`, given to a new row, would use up those that the
+        database gives: it goes on from the highest one there ever was. One SELECT where one is
+        that high, else none."""
+        key = max(keys)
+        if not table.auto_key or not isinstance(key, int) or key <= MAX_KEY_GAP:
+            return
+        [answer] = self.run(sql.highest_key(table))
+        highest = answer.rows[0][0] or 0
+        if key > highest + MAX_KEY_GAP:
+            raise BadRequest(
+                f"TABLE {table.name}: the {table.key.name} {key} is more than {MAX_KEY_GAP} above"
+                f" {highest}, the highest one: too few would be left for rows without"
+                f" {table.key.name}; give a lower one, or none"
+            )
 
     def delete_many(self, table: Table, keys: Sequence[Key]) -> Change:
         """Delete the rows with these keys; `before` holds those that existed."""
@@ -346,10 +377,10 @@ class Transaction:
                 self.run(sql.delete(table, existing))
         return Change(generation, before, ())
 
-    def hold(self, table: Table) -> Change:
-        """Change nothing."""
+    def hold(self, table: Table, repeated: Mapping[str, Sequence[Key]] | None = None) -> Change:
+        """Change nothing: all is done, as far as it is `repeated`."""
         [generation] = self.run(sql.hold_generation(table))
-        return Change(_generation(table, generation.rows), (), ())
+        return Change(_generation(table, generation.rows), (), (), repeated=repeated or {})
 
     def load(self, table: Table, columns: Sequence[Column], batches: Iterable[Batch]) -> None:
         """Load rows of texts, one for each of `columns`, that these take. A row with a key takes
@@ -376,7 +407,9 @@ class Transaction:
     def raise_generation(self, table: Table) -> Generation:
         """Let no reader believe a cell of the table once this is committed. Waits for every writer
         that holds the generation, so it comes last."""
-        *_, generation = self.run(sql.raise_generation(table), sql.hold_generation(table))
+        *_, generation = self.run(
+            sql.lock_generation(table), sql.raise_generation(table), sql.hold_generation(table)
+        )
         return _generation(table, generation.rows)
 
     def claim_upload(self, upload: Upload) -> tuple[Upload, Outcome] | None:
@@ -493,7 +526,9 @@ def giving_keys(table: Table, is_giving: bool) -> Iterator[None]:
         if is_key_space_exhausted(error, key.type.maximum):
             raise BadRequest(
                 f"TABLE {table.name}: no free {key.name} above the highest one is left;"
-                f" give each row its {key.name}"
+                f" give each row its {key.name}; or, where the highest row was deleted, have an"
+                f" operator run: ALTER TABLE {table.name} AUTO_INCREMENT = 1 (the database goes on"
+                f" after the highest {key.name} that is there)"
             ) from error
         raise
 
@@ -527,6 +562,13 @@ def _refuse(found: Iterable[Difference]) -> None:
         raise SchemaMismatch("; ".join(texts))
 
 
+def _rows_of_writer(connection: Connection, statement: Statement) -> Sequence[Row]:
+    """A kept connection may lead to a server that was made a replica since."""
+    found, is_read_only = connection.batch([statement, sql.IS_READ_ONLY])
+    refuse_replica(is_read_only.rows[0][0])
+    return found.rows
+
+
 class _NoGeneration(Exception):
     """The table is new: cache_generation has no row for it yet."""
 
@@ -546,5 +588,6 @@ def _recorded(upload: Upload, row: Sequence[Any]) -> tuple[Upload, Outcome] | No
 def _generation(table: Table, rows: Sequence[Any]) -> Generation:
     if not rows:
         raise _NoGeneration(table)
-    [(number, enabled, server, seconds)] = rows
+    [(number, enabled, server, seconds, is_read_only)] = rows
+    refuse_replica(is_read_only)
     return Generation(number, bool(enabled), server, seconds)

@@ -80,8 +80,11 @@ class UnsupportedEncoding(HerocacheError):
 
 
 class DatabaseUnavailable(HerocacheError):
+    """`has_other_writer`: the server answers, but is a replica now. Others may reach the writer."""
+
     status = 503
     retry_after_seconds = 2
+    has_other_writer = False
 
 
 class OutcomeUnknown(DatabaseUnavailable):

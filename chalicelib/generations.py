@@ -27,14 +27,14 @@ CHECK_SECONDS = 0.1
 """How often a write that waits makes sure that the database answers. With the time it gives that,
 what is left of a refresh, it notices every silence that made a reader go on."""
 PATIENCE_SECONDS = 2.0
-SURELY_KNOWN_SECONDS = 60
-"""A generation retired so long ago is in nobody's memory, however slow its COMMIT was."""
+SURELY_KNOWN_SECONDS = 600
+"""A generation retired so long ago is in nobody's memory, unless the database was away since: the
+COMMIT that retired it has ended, however slow it was."""
 
 
 @dataclass
 class _Memory:
-    """`known_since`: from when on the database has told everyone who asked; inf while it cannot be
-    asked."""
+    """`known_since`: from when on the database has told everyone who asked, if it answered."""
 
     generation: Generation
     valid_until: float
@@ -49,6 +49,7 @@ class Generations:
         self._cache = cache
         self._memory: dict[str, _Memory] = {}
         self._refreshing = threading.Lock()
+        self._answers_since = -math.inf  # inf while the database cannot be asked
         self._untold: set[str] = set()
 
     def current(self, table: Table) -> Generation:
@@ -56,7 +57,7 @@ class Generations:
         need it. While the database cannot be asked the last one known holds, here or by the hint
         that others left in Redis: nobody can commit a raise to a database that is away, and one
         committed just before is not acknowledged. Raises DatabaseUnavailable where none is
-        known."""
+        known, or where only a replica answers: the writer may be reached by others."""
         memory = self._memory.get(table.name)
         if memory is None:
             return self._ask(table, None)
@@ -75,7 +76,9 @@ class Generations:
             self._untold.add(table.name)  # told before or not: Redis may have lost it
         except DatabaseUnavailable as error:
             log.warning("the generation of %s was not to be had at once: %s", table.name, error)
-            self.doubt(table)
+            self.doubt()
+            if error.has_other_writer:
+                raise
             last_known = self._last_known(table, memory)
             if last_known is not None:
                 until = time.monotonic() + MEMORY_SECONDS
@@ -93,11 +96,14 @@ class Generations:
         return memory.generation
 
     def saw(self, table: Table, generation: Generation, asked: float) -> float:
-        """Remember what the database said to a question put at `asked`; since when it is known
-        here. Both in monotonic seconds."""
+        """Remember what the database said to a question put at `asked`; since when everyone who
+        asked was told, without a gap. Both in monotonic seconds."""
         now = time.monotonic()
-        new = _Memory(generation, asked + MEMORY_SECONDS, now)
-        return min(self._remember(table, new).known_since, now)
+        self._answers_since = min(self._answers_since, now)
+        is_old = generation.age_seconds >= SURELY_KNOWN_SECONDS
+        new = _Memory(generation, asked + MEMORY_SECONDS, -math.inf if is_old else now)
+        known_since = min(self._remember(table, new).known_since, now)
+        return max(known_since, self._answers_since)
 
     def _remember(self, table: Table, new: _Memory) -> _Memory:
         """Never an earlier generation than before; what is remembered then."""
@@ -111,11 +117,9 @@ class Generations:
         self._memory[table.name] = new
         return new
 
-    def doubt(self, table: Table) -> None:
+    def doubt(self) -> None:
         """The database did not answer: others, too, may go on with what they knew before."""
-        memory = self._memory.get(table.name)
-        if memory is not None:
-            memory.known_since = math.inf
+        self._answers_since = math.inf
 
     def remembered(self, table: Table) -> Generation | None:
         """The last one known, however long ago: not to be believed before it was asked for."""
@@ -137,15 +141,13 @@ class Generations:
         was away. Raises OutcomeUnknown where it goes away meanwhile, and stays so."""
         known_since = self.saw(table, generation, asked)
         self.leave_hint(table)
-        if generation.age_seconds >= SURELY_KNOWN_SECONDS:
-            return
         give_up = time.monotonic() + PATIENCE_SECONDS
         while (left := known_since + MEMORY_SECONDS - time.monotonic()) > 0:
             time.sleep(min(left, CHECK_SECONDS))
             try:
                 self._database.generation(table, REFRESH_TIMEOUT_SECONDS - CHECK_SECONDS)
             except DatabaseUnavailable as error:
-                self.doubt(table)
+                self.doubt()
                 known_since = time.monotonic()
                 if known_since > give_up:
                     raise OutcomeUnknown(

@@ -17,7 +17,7 @@ from chalice.app import Request, Response
 
 from chalicelib import __version__, wire
 from chalicelib.cache import Cache
-from chalicelib.config import CALLERS, Settings
+from chalicelib.config import CALLERS, READERS, Settings
 from chalicelib.db import Database
 from chalicelib.errors import (
     BadRequest,
@@ -54,11 +54,13 @@ def database() -> Database:
 
 @lru_cache(maxsize=1)
 def replica() -> Database | None:
-    """Nobody waits for it to wake up: the writer answers for it."""
-    host = settings().db_reader_host
-    if not host:
+    """Only where the stage asks for it by name: a replica may not have the last writes. Nobody
+    waits for it to wake up: the writer answers for it."""
+    if settings().uncached_reads == READERS[0]:
         return None
-    return Database(dataclasses.replace(settings(), db_host=host, db_resume_seconds=0))
+    host = settings().db_reader_host
+    there = dataclasses.replace(settings(), db_host=host, db_resume_seconds=0)
+    return Database(there, is_replica=True)
 
 
 @lru_cache(maxsize=1)

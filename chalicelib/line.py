@@ -7,6 +7,7 @@ import hashlib
 import logging
 import socket
 import ssl
+import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -23,9 +24,13 @@ from chalicelib.errors import ConfigurationError
 log = logging.getLogger("herocache.line")
 
 TIMEOUT_SECONDS = 0.1
+NAMED_FOR_SECONDS = 0.5
+"""Then a server is asked again who it is, with the next commands: one that was a replica meanwhile
+has another's entries, though it is the same process and the same connection."""
 READ_ONLY = "it is a replica, which takes no writes (REDIS_URL)"
 
 Words = tuple[str | int | bytes, ...]
+_REPLICATION: Words = ("INFO", "replication")
 
 
 class Command(NamedTuple):
@@ -57,7 +62,7 @@ class Line:
         self._options.setdefault("port", 6379)
         self._preparation = [
             ("INFO", "server"),
-            ("INFO", "replication"),
+            _REPLICATION,
             *(("SCRIPT", "LOAD", text) for text in scripts),
         ]
         self._is_cluster = is_cluster
@@ -70,7 +75,7 @@ class Line:
         return bool(self._nodes)
 
     def exchange(self, commands: Sequence[Command], wait: bool) -> Sequence[Any]:
-        self.send(commands)
+        self.send(commands, wait=wait)
         if wait:
             return self.receive()
         for node, _ in self._sent:
@@ -79,27 +84,27 @@ class Line:
         self.owe()
         return ()
 
-    def send(self, commands: Sequence[Command]) -> None:
+    def send(self, commands: Sequence[Command], *, wait: bool = True) -> None:
         if not self._nodes:
             self._open()
         if not self._is_cluster:
             self._sent = [(self._nodes[0], range(len(commands)))]
-            self._nodes[0].send([command.words for command in commands])
+            self._nodes[0].send(commands, wait=wait)
             return
         positions: dict[Node, list[int]] = {}
         for position, command in enumerate(commands):
             positions.setdefault(self._node_of_slot[_slot(command.tag)], []).append(position)
         self._sent = list(positions.items())
         for node, mine in self._sent:
-            node.send([commands[position].words for position in mine])
+            node.send([commands[position] for position in mine], wait=wait)
 
     def owe(self) -> None:
         """The replies are read with the next ones. A server that was not greeted yet is left."""
-        if not all(node.run_id for node, _ in self._sent):
+        if not all(node.name for node, _ in self._sent):
             self.close()
             return
         for node, positions in self._sent:
-            node.owed += len(positions)
+            node.owe(len(positions))
 
     def receive(self) -> Sequence[Any]:
         """The reply to each command that `send` sent, in order."""
@@ -107,11 +112,12 @@ class Line:
             [(node, positions)] = self._sent
             node.greet()
             self._name_server()
-            return node.receive(len(positions))
+            return node.replies(len(positions))
         replies: dict[int, Any] = {}
         for node, positions in self._sent:
             node.greet()
-            replies.update(zip(positions, node.receive(len(positions))))
+            replies.update(zip(positions, node.replies(len(positions))))
+        self._name_server()
         return [replies[position] for position in range(len(replies))]
 
     def close(self) -> None:
@@ -120,8 +126,10 @@ class Line:
         self._nodes = []
 
     def _name_server(self) -> None:
-        if not self._is_cluster:
-            self.server = self._nodes[0].run_id
+        names = sorted(node.name for node in self._nodes)
+        self.server = names[0]
+        if self._is_cluster:
+            self.server = hashlib.sha1("".join(names).encode(), usedforsecurity=False).hexdigest()
 
     def _open(self) -> None:
         entry = Node(self._options, self._preparation, self._is_cluster)
@@ -129,9 +137,7 @@ class Line:
             self._nodes = [entry]
             return
         try:
-            entry.send([("CLUSTER", "SLOTS")])
-            entry.greet()
-            [ranges] = entry.receive(1)
+            ranges = entry.ask(("CLUSTER", "SLOTS"))
         finally:
             entry.connection.disconnect()
         masters: dict[tuple[str, int], Node] = {}
@@ -151,43 +157,83 @@ class Line:
             node.send([])
         for node in self._nodes:
             node.greet()
-        run_ids = sorted(node.run_id for node in self._nodes)
-        self.server = hashlib.sha1("".join(run_ids).encode(), usedforsecurity=False).hexdigest()
+        self._name_server()
 
 
 class Node:
-    """A connection to one server, and the replies it still owes."""
+    """A connection to one server, and the replies it still owes. `name`: which data it has."""
 
     def __init__(
         self, options: Mapping[str, Any], preparation: Sequence[Words], in_cluster: bool
     ) -> None:
-        self.run_id = ""
-        self.owed = 0
+        self.name = ""
         self.connection = _connection(options)
+        self._process = ""
+        self._named_at = 0.0
+        self._owed = 0
+        self._asked = 0
         self._preparation = preparation
         self._in_cluster = in_cluster
 
-    def send(self, commands: Sequence[Words | bytes]) -> None:
-        """In one piece; on a new connection after what prepares it."""
-        if not self.run_id:
-            commands = [*self._preparation, *commands]
+    def send(self, commands: Sequence[Command], *, wait: bool = True) -> None:
+        """In one piece: behind what asks who the server is, where that is to be known, and before
+        what only a master does. A kept connection may lead to one that was made a replica since."""
+        packed = [_pack(command.words) for command in commands]
         if commands:
-            self.connection.send_packed_command([b"".join(map(_pack, commands))])
+            packed.append(_only_of_masters(commands[0].tag))
+        self._write(packed, wait)
+
+    def ask(self, words: Words) -> Any:
+        """The reply to a command that any server may answer."""
+        self._write([_pack(words)], wait=True)
+        self.greet()
+        return self._receive(1)[0]
 
     def greet(self) -> None:
-        """Read who the server is, where the connection is new."""
-        if not self.run_id:
-            server, replication, *_ = self.receive(len(self._preparation))
-            mode = _field(server, b"redis_mode") or _field(server, b"server_mode")  # as in Valkey
-            if mode == "cluster" and not self._in_cluster:
-                raise Unfit("it is part of a cluster: set REDIS_CLUSTER=1")
-            if _field(replication, b"role") == "slave":
-                raise Unfit(READ_ONLY)
-            self.run_id = _field(server, b"run_id") or "unnamed"
+        """Read who the server is, where it was asked."""
+        asked, self._asked = self._asked, 0
+        if not asked:
+            return
+        *first, replication = self._receive(asked)[:2]
+        if first:
+            self._meet(first[0], replication)
+        elif _field(replication, b"role") == "slave":
+            raise redis.exceptions.ReadOnlyError(READ_ONLY)
+        self.name = server_name(self._process, _field(replication, b"master_replid"))
 
-    def receive(self, count: int) -> list[Any]:
-        while self.owed:
-            self.owed -= 1
+    def replies(self, count: int) -> list[Any]:
+        """To the `count` commands that were sent last."""
+        return self._receive(count + 1)[:-1] if count else []
+
+    def owe(self, count: int) -> None:
+        """What `count` commands are answered is read with the next replies."""
+        self._owed += self._asked + (count + 1 if count else 0)
+        self._asked = 0
+
+    def _write(self, packed: list[bytes], wait: bool) -> None:
+        now = time.monotonic()
+        questions: Sequence[Words] = []
+        if not self.name:
+            questions = self._preparation
+        elif wait and now - self._named_at >= NAMED_FOR_SECONDS:
+            questions = [_REPLICATION]
+        if questions:
+            self._named_at = now
+            self._asked = len(questions)
+        if questions or packed:
+            self.connection.send_packed_command([b"".join([*map(_pack, questions), *packed])])
+
+    def _meet(self, server: bytes, replication: bytes) -> None:
+        mode = _field(server, b"redis_mode") or _field(server, b"server_mode")  # as in Valkey
+        if mode == "cluster" and not self._in_cluster:
+            raise Unfit("it is part of a cluster: set REDIS_CLUSTER=1")
+        if _field(replication, b"role") == "slave":
+            raise Unfit(READ_ONLY)
+        self._process = _field(server, b"run_id")
+
+    def _receive(self, count: int) -> list[Any]:
+        while self._owed:
+            self._owed -= 1
             try:
                 self.connection.read_response()
             except redis.exceptions.ReadOnlyError:
@@ -253,6 +299,13 @@ def _connection(options: Mapping[str, Any]) -> AbstractConnection:
     return connection
 
 
+def server_name(process: str, history: str) -> str:
+    """Of the data that a server has: by its `run_id`, which a restart changes, and by its
+    `master_replid`, which changes when a replica takes over: also back to the same process. Where a
+    service hides its servers there is one name for all."""
+    return f"{process[:20]}-{history[:20]}" if process else "unnamed"
+
+
 def packed_series(verb: str, prefix: str, width: int, numbers: Sequence[int]) -> bytes:
     """A command whose arguments differ in a number of at most `width` characters only. One
     formatting at C speed: word by word it takes as long as an MGET of these keys."""
@@ -264,6 +317,12 @@ def packed_series(verb: str, prefix: str, width: int, numbers: Sequence[int]) ->
 def _pack(words: Words | bytes) -> bytes:
     packed: bytes = words if isinstance(words, bytes) else hiredis.pack_command(words)  # type: ignore[arg-type]
     return packed
+
+
+@lru_cache(maxsize=1024)
+def _only_of_masters(tag: str) -> bytes:
+    """A command that changes nothing, and that a replica refuses."""
+    return _pack(("PERSIST", f"{{{tag}}}:probe"))
 
 
 @lru_cache(maxsize=1024)

@@ -3,8 +3,8 @@
 Commands come packed and go out in one piece a server: one round trip a call. Every command sent
 here may run twice, so what meets a connection that was closed meanwhile is sent once more.
 
-A line knows which server it reached (its `run_id`; of a cluster: of all masters). Cells are
-believed only on the server they were written to: a promoted replica or a restored server is
+A line knows which server it reached (see `line.server_name`; of a cluster: all its masters). Cells
+are believed only on the server they were written to: a promoted replica or a restored server is
 another one.
 """
 
@@ -29,7 +29,11 @@ MAX_LINES_IN_USE = 8
 MAX_EARLY_LINES = 4
 """Besides these: lines whose user waits for the database first. More wait for neither."""
 
-_CLOSED = (redis.ConnectionError, redis.exceptions.MovedError, redis.exceptions.NoScriptError)
+_STALE = (
+    *(redis.ConnectionError, redis.exceptions.ReadOnlyError),
+    *(redis.exceptions.MovedError, redis.exceptions.NoScriptError),
+)
+"""What a kept connection may meet and a new one not."""
 
 
 class Sent:
@@ -166,7 +170,7 @@ class Link:
         try:
             try:
                 replies = line.exchange(commands, wait)
-            except _CLOSED:
+            except _STALE:
                 if not was_kept:
                     raise
                 line.close()

@@ -62,7 +62,8 @@ _CLEAR_TEXT = (b"mysql_clear_password", b"dialog")
 _KEY_OUT_OF_RANGE = 167
 _NO_NEXT_KEY = 1467
 # A server that was demoted to a replica refuses writes with these. It is the wrong server now.
-_DEMOTED = frozenset({1290, 1792, 1836})
+_READ_ONLY = 1290
+_DEMOTED = frozenset({_READ_ONLY, 1792, 1836})
 _LOST = frozenset(
     {CR.CR_SERVER_GONE_ERROR, CR.CR_SERVER_LOST, ER.SERVER_SHUTDOWN, _CONNECTION_KILLED}
 )
@@ -127,12 +128,17 @@ class Connection(pymysql.connections.Connection):
     what the server gets that asks for a file to load, in pieces of 16 MB at most."""
 
     feed: Iterable[bytes] = ()
+    key_step: int = 1
+    """How far apart the keys are that the server gives: servers that take writes side by side are
+    set to give each its own."""
     _meanwhile: Callable[[], None] | None = None
 
     def set_character_set(self, charset: str, collation: str | None = None) -> None:
         is_mariadb = "MariaDB" in self.get_server_info()  # type: ignore[no-untyped-call]
         isolation = "tx_isolation" if is_mariadb else "transaction_isolation"
-        self.query(f"{_SESSION} {isolation}='READ-COMMITTED'")
+        session = (f"{_SESSION} {isolation}='READ-COMMITTED'", ())
+        *_, found = self.batch([session, ("SELECT @@auto_increment_increment", ())])
+        [(self.key_step,)] = found.rows
         self.encoding = "utf8"
 
     def _read_query_result(self, unbuffered: bool = False) -> int | None:
@@ -268,6 +274,12 @@ def connect(
         raise pymysql.OperationalError(_LOGIN_NEEDS_TLS, str(error)) from error
 
 
+def refuse_replica(is_read_only: int) -> None:
+    """A replica answers reads, with what it has so far: raises what it says to a write."""
+    if is_read_only:
+        raise pymysql.OperationalError(_READ_ONLY, "the server is read-only")
+
+
 def committing(commit: Callable[[], Result]) -> Result:
     """Run what commits. Where its answer is lost nobody knows whether it happened."""
     try:
@@ -301,7 +313,9 @@ def translated(error: MySQLError) -> Exception:
     """The error for storage's callers; what is not about reaching the database is a bug."""
     code = code_of(error)
     if code in _IN_WORDS:
-        return DatabaseUnavailable(f"the database cannot be used now: {_IN_WORDS[code]}")
+        found = DatabaseUnavailable(f"the database cannot be used now: {_IN_WORDS[code]}")
+        found.has_other_writer = code in _DEMOTED
+        return found
     if code in _LOST or code == CR.CR_CONN_HOST_ERROR or isinstance(error, pymysql.InterfaceError):
         origin = _origin(error)
         is_stranger = isinstance(origin, ssl.SSLCertVerificationError)

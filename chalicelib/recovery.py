@@ -53,14 +53,14 @@ class Recovery:
                 good = 0
 
     def _take_into_use(self, server: str) -> None:
-        """Without the hint first: whoever cannot ask the database would go by a generation that
+        """The hint is retired first: whoever cannot ask the database would go by a generation that
         was retired while Redis was away."""
         self._cache.link.resume()
         for table in self._cache.tables.values():
             try:
                 generation = self._database.generation(table, REFRESH_TIMEOUT_SECONDS)
                 if not generation.enabled:
-                    self._cache.take_hint_away(table)
+                    self._cache.retire_hint(table, generation.number)
                     self._database.switch_on(table, generation.number, server)
                     self._generations.forget(table)
                     log.warning("the cache of %s is in use again", table.name)
@@ -70,4 +70,4 @@ class Recovery:
                 log.warning("the cache of %s stays off: %s", table.name, error)
                 known = self._generations.remembered(table)
                 if known is not None and not known.enabled:
-                    self._cache.take_hint_away(table)
+                    self._cache.retire_hint(table, known.number)

@@ -1,8 +1,10 @@
 """What Redis runs by itself: the steps of the cache protocol that look before they write.
 
-A cell is a value (JSON text), a lease (`\\xffL`, token) or a fence (`\\xffF`, ten digits of Unix
-time, tokens). No JSON begins with the byte 0xFF. Every script may run twice: the second run finds
-nothing of its own left and changes nothing that anyone may rely on.
+An entry is a value (JSON text), a lease (`\\xffL`, token) or a fence (`\\xffF`, the microsecond of
+its last change in 16 digits, then for each writer that holds it ten digits of Unix time and its
+token, the earliest first). No JSON begins with the byte 0xFF. Every change makes another fence of
+it: whoever compares it later with what he saw must not take one for the other. Every script may run
+twice: the second run finds nothing of its own left and changes nothing that anyone may rely on.
 
 Each takes the cells as KEYS (of one table and bucket where Redis is a cluster).
 """
@@ -15,8 +17,9 @@ TOKEN_LENGTH = 16
 GRANTED, WAIT, FENCED = 1, 2, 3
 """What `LEASE_MANY` says of a cell that has no value."""
 
-# ARGV: token, milliseconds a lease lives, seconds after which a fence's writer counts as dead.
-# A reply for each key: its value; its fence, if old; or one of the numbers above.
+# ARGV: token, milliseconds a lease lives, seconds after which a fence's writers count as dead.
+# A reply for each key: its value; its fence, if the last of its writers came so long ago; or one of
+# the numbers above.
 LEASE_MANY = """
 local now = tonumber(redis.call('TIME')[1])
 local replies = {}
@@ -27,9 +30,9 @@ for i, key in ipairs(KEYS) do
     replies[i] = 1
   elseif string.sub(cell, 1, 2) == '\\255L' then
     replies[i] = 2
-  elseif string.sub(cell, 1, 2) == '\\255F'
-      and now - tonumber(string.sub(cell, 3, 12)) < tonumber(ARGV[3]) then
-    replies[i] = 3
+  elseif string.sub(cell, 1, 2) == '\\255F' then
+    local since = string.len(cell) > 18 and tonumber(string.sub(cell, -26, -17)) or now
+    replies[i] = now - since >= tonumber(ARGV[3]) and cell or 3
   else
     replies[i] = cell
   end
@@ -54,9 +57,10 @@ end
 
 # ARGV: lowest TTL and what may be added to it (ms), how long a fence lives (ms), then for each key
 # the fence that was seen and the value that a read found which waited for that fence's writer; or
-# '\xff' where the read could not wait so long: then the fence counts as new.
+# '\xff' where the read could not wait so long: then all its writers count as new.
 SETTLE_MANY = """
 local time = redis.call('TIME')
+local now, changed = string.format('%010d', time[1]), string.format('%010d%06d', time[1], time[2])
 math.randomseed(tonumber(time[2]))
 for i, key in ipairs(KEYS) do
   local fence, value = ARGV[2 * i + 2], ARGV[2 * i + 3]
@@ -64,7 +68,10 @@ for i, key in ipairs(KEYS) do
     if value == '' then
       redis.call('DEL', key)
     elseif value == '\\255' then
-      local renewed = '\\255F' .. string.format('%010d', time[1]) .. string.sub(fence, 13)
+      local renewed = '\\255F' .. changed
+      for at = 29, string.len(fence), 26 do
+        renewed = renewed .. now .. string.sub(fence, at, at + 15)
+      end
       redis.call('SET', key, renewed, 'PX', ARGV[3])
     else
       redis.call('SET', key, value, 'PX', ARGV[1] + math.random(0, ARGV[2]))
@@ -75,22 +82,24 @@ end
 
 # ARGV: token, milliseconds a fence lives, then 'row' or 'lookup' for each key. A row's fence
 # takes the place of an older one, whose writer has released the row. Writers of different rows may
-# fence one lookup cell together: it holds all their tokens, and the time of the first one: a dead
-# writer's must grow old however many others come and go.
+# fence one lookup entry together: it holds all their tokens, each with the time it came. One that
+# came a moment ago may have no row lock yet that a reader could wait for.
 FENCE_MANY = """
-local now = string.format('%010d', redis.call('TIME')[1])
+local time = redis.call('TIME')
+local changed = string.format('%010d%06d', time[1], time[2])
+local own = string.format('%010d', time[1]) .. ARGV[1]
 for i, key in ipairs(KEYS) do
-  local since, tokens = now, ARGV[1]
+  local holders = own
   if ARGV[i + 2] == 'lookup' then
     local cell = redis.call('GET', key)
     if cell and string.sub(cell, 1, 2) == '\\255F' then
-      since, tokens = string.sub(cell, 3, 12), string.sub(cell, 13)
-      if not string.find(tokens, ARGV[1], 1, true) then
-        tokens = tokens .. ARGV[1]
+      holders = string.sub(cell, 19)
+      if not string.find(holders, ARGV[1], 1, true) then
+        holders = holders .. own
       end
     end
   end
-  redis.call('SET', key, '\\255F' .. since .. tokens, 'PX', ARGV[2])
+  redis.call('SET', key, '\\255F' .. changed .. holders, 'PX', ARGV[2])
 end
 """
 
@@ -101,19 +110,19 @@ end
 # STORE_NEW_MANY finds the place taken.
 PUBLISH_MANY = """
 local time = redis.call('TIME')
-local now = string.format('%010d', time[1])
+local changed = string.format('%010d%06d', time[1], time[2])
 math.randomseed(tonumber(time[2]))
 for i, key in ipairs(KEYS) do
   local cell = redis.call('GET', key)
   local kind, value = ARGV[2 * i + 4], ARGV[2 * i + 5]
   local goes = true
   if cell and string.sub(cell, 1, 2) == '\\255F' then
-    local at = string.find(cell, ARGV[1], 13, true)
-    local others = at and string.sub(cell, 1, at - 1) .. string.sub(cell, at + 16)
+    local at = string.find(cell, ARGV[1], 29, true)
+    local others = at and string.sub(cell, 19, at - 11) .. string.sub(cell, at + 16)
     if not at then
       goes = false
-    elseif string.len(others) > 12 then
-      redis.call('SET', key, others, 'PX', ARGV[2])
+    elseif others ~= '' then
+      redis.call('SET', key, '\\255F' .. changed .. others, 'PX', ARGV[2])
       goes = false
     elseif value ~= '' then
       redis.call('SET', key, value, 'PX', ARGV[3] + math.random(0, ARGV[4]))
@@ -121,7 +130,7 @@ for i, key in ipairs(KEYS) do
     end
   end
   if goes and kind == 'row' then
-    redis.call('SET', key, '\\255F' .. now, 'PX', ARGV[5])
+    redis.call('SET', key, '\\255F' .. changed, 'PX', ARGV[5])
   elseif goes then
     redis.call('DEL', key)
   end
@@ -141,4 +150,16 @@ if redis.call('GET', KEYS[1]) == ARGV[1] then
 end
 """
 
-ALL = (LEASE_MANY, FILL_MANY, SETTLE_MANY, FENCE_MANY, PUBLISH_MANY, STORE_NEW_MANY)
+# The key is a table's hint. ARGV: a generation's number, its server ('': not to be used), how long
+# the hint lives (ms). A container that is late does not bring back an earlier generation.
+LEAVE_HINT = """
+local number = tonumber(string.match(redis.call('GET', KEYS[1]) or '', '^%d+') or 0)
+if number <= tonumber(ARGV[1]) then
+  redis.call('SET', KEYS[1], ARGV[1] .. ' ' .. ARGV[2], 'PX', ARGV[3])
+end
+"""
+
+ALL = (
+    *(LEASE_MANY, FILL_MANY, SETTLE_MANY, FENCE_MANY, PUBLISH_MANY, STORE_NEW_MANY),
+    LEAVE_HINT,
+)

@@ -19,6 +19,9 @@ PRUNE_CLAIMS: Statement = (
 PING: Statement = ("SELECT 1", ())
 ROLLBACK: Statement = ("ROLLBACK", ())
 
+IS_READ_ONLY: Statement = ("SELECT @@read_only + @@innodb_read_only", ())
+"""Not 0 on a replica: Aurora has the second one there, others the first."""
+
 _WAIT_FOR_WRITERS = " LOCK IN SHARE MODE"
 # A name at a time, and the engine by itself: MariaDB then opens no other table.
 _DESCRIBE = (
@@ -29,7 +32,8 @@ _DESCRIBE = (
     " FROM information_schema.columns WHERE table_schema = DATABASE() AND table_name = %s"
 )
 _GENERATION = (
-    "SELECT generation, enabled, server, TIMESTAMPDIFF(SECOND, retired_at, UTC_TIMESTAMP(6))"
+    "SELECT generation, enabled, server, TIMESTAMPDIFF(SECOND, retired_at, UTC_TIMESTAMP(6)),"
+    " @@read_only + @@innodb_read_only"
     " FROM cache_generation WHERE table_name = %s"
 )
 
@@ -90,6 +94,10 @@ def delete(table: Table, keys: Sequence[Key]) -> Statement:
     return f"DELETE FROM {table.identifier} WHERE {table.key.name} IN ({_marks(len(keys))})", keys
 
 
+def highest_key(table: Table) -> Statement:
+    return f"SELECT MAX({table.key.name}) FROM {table.name}", ()
+
+
 def generation(table: Table) -> Statement:
     return _GENERATION, (table.name,)
 
@@ -104,6 +112,15 @@ def add_generation(table: Table) -> Statement:
 def hold_generation(table: Table) -> Statement:
     """Nobody changes it before this transaction ends."""
     return _GENERATION + _WAIT_FOR_WRITERS, (table.name,)
+
+
+def lock_generation(table: Table) -> Statement:
+    """Wait for every transaction that holds it. `UTC_TIMESTAMP` is when a statement began: a
+    change of it that waited for its lock itself would take a time before that wait."""
+    return (
+        "SELECT generation FROM cache_generation WHERE table_name = %s FOR UPDATE",
+        (table.name,),
+    )
 
 
 def switch_off(table: Table) -> Statement:

@@ -25,7 +25,7 @@ from chalicelib.generations import Generations
 from chalicelib.lazy_loading import LazyLoading
 from chalicelib.recovery import Recovery
 from chalicelib.tables import NO_KEY, Column, Key, NotAsDeclared, Row, Table
-from chalicelib.write_through import WriteThrough
+from chalicelib.write_through import WriteThrough, entries_of
 
 log = logging.getLogger("herocache.storage")
 
@@ -124,6 +124,7 @@ class Storage:
             return ()
 
         def apply(transaction: Transaction) -> tuple[Change, Sequence[Key]]:
+            transaction.refuse_far_keys(table, [row[0] for row in rows])
             change = transaction.write_many(table, rows)
             return change, [row[0] for row in change.after]
 
@@ -162,7 +163,8 @@ class Storage:
         new_rows: Sequence[Row] = (),
     ) -> Sequence[Key]:
         """The keys `apply` answers with; or, where `idempotency_key` was seen before, those that
-        it answered with then. Key and answer commit with the rows."""
+        it answered with then. Key and answer commit with the rows, and with the entries that show
+        them: nobody knows whether the first one came so far that every reader sees its rows."""
         answer: Sequence[Key] = ()
         fingerprint = _fingerprint(table, request) if idempotency_key else ""
 
@@ -171,11 +173,12 @@ class Storage:
             if idempotency_key:
                 recorded = transaction.claim(idempotency_key, fingerprint)
                 if recorded is not None:
-                    answer = json.loads(recorded)
-                    return transaction.hold(table)
+                    answer, entries = json.loads(recorded)
+                    return transaction.hold(table, entries)
             change, answer = apply(transaction)
             if idempotency_key:
-                transaction.record(idempotency_key, json.dumps(answer))
+                recorded = json.dumps([answer, entries_of(table, change)])
+                transaction.record(idempotency_key, recorded)
             return change
 
         try:

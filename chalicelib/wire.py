@@ -6,6 +6,7 @@ what came out of them (or what Lambda handed over as a payload); replies go the 
 
 import json
 import zlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -369,8 +370,8 @@ def _unique_fields(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 
 def _refuse_duplicate(pairs: Sequence[tuple[str, object]]) -> NoReturn:
-    names = [name for name, _ in pairs]
-    twice = next(name for name in names if names.count(name) > 1)
+    counts = Counter(name for name, _ in pairs)
+    twice = next(name for name, count in counts.items() if count > 1)
     raise BadRequest(f"body: an object has the field {shown(twice)} twice; give it once")
 
 

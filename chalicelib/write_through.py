@@ -66,7 +66,8 @@ class WriteThrough:
                 change = apply(transaction)
                 held = change.generation
                 affected = _affected(table, change, store) if self._is_cached(held) else Affected()
-                if affected != Affected() and early.wait(held) is None:
+                must_fence = affected != Affected() and not change.repeated
+                if must_fence and early.wait(held) is None:
                     self._cache.fence_many(held, table, affected, token)
             finally:
                 early.close()
@@ -106,17 +107,11 @@ class WriteThrough:
         self._generations.wait_until_known(table, generation, asked)
         return result
 
-    def wait_until_seen(self, table: Table) -> None:
-        """Return when every read that starts then sees what is committed now. Raises
-        DatabaseUnavailable."""
-        asked = time.monotonic()
-        self._generations.wait_until_known(table, self._database.generation(table), asked)
-
     def _transact(self, table: Table, work: Callable[[Transaction], Result]) -> Result:
         try:
             return self._database.transact(work)
         except DatabaseUnavailable:
-            self._generations.doubt(table)
+            self._generations.doubt()
             raise
 
     def _introduce(self, table: Table) -> None:
@@ -181,8 +176,18 @@ class WriteThrough:
             ) from error
 
 
+def entries_of(table: Table, change: Change) -> dict[str, list[Key]]:
+    """The values, by column, of all entries that show or showed one of the rows."""
+    affected = _affected(table, change, store=False)
+    return {column.name: list(values) for column, values in affected.fenced.items()}
+
+
 def _affected(table: Table, change: Change, store: bool) -> Affected:
-    """The rows' own cells, and every lookup cell that shows or showed one of them."""
+    """The rows' own cells, and every lookup cell that shows or showed one of them. What was done
+    before just goes: to publish without a fence leaves alone what a writer fences."""
+    if change.repeated:
+        columns = change.repeated.items()
+        return Affected({table.readable[name]: dict.fromkeys(keys) for name, keys in columns})
     rows: dict[Key, Cell | None] = {row[0]: None for row in change.before}
     new: dict[Key, Cell] = {}
     cells = table.encode_many(change.after) if store else [None] * len(change.after)

@@ -13,6 +13,7 @@ import pytest
 
 from app import storage
 from chalicelib import generations, handlers
+from chalicelib.db import Transaction
 from chalicelib.errors import DatabaseUnavailable
 from chalicelib.storage import Storage
 from chalicelib.tables import HEROES
@@ -28,6 +29,7 @@ COMMIT_SECONDS = 0.1
 MEMORY_SECONDS = 1.5
 """Longer than in use, for a busy machine."""
 WITHIN_SECONDS = 10
+LOCKED_SECONDS = 1.2
 
 
 @pytest.fixture(scope="module")
@@ -139,12 +141,55 @@ def test_a_write_under_an_earlier_generation_than_is_known_does_not_wait_for_eve
     held = known.current(HEROES)
     raised = dataclasses.replace(held, number=held.number + 1, age_seconds=0)
     known.saw(HEROES, raised, time.monotonic())
-    known.doubt(HEROES)
+    known.doubt()
     begun = time.monotonic()
 
     known.wait_until_known(HEROES, dataclasses.replace(held, age_seconds=0), begun)
 
     assert generations.MEMORY_SECONDS <= time.monotonic() - begun < WITHIN_SECONDS
+
+
+@pytest.mark.usefixtures("service")
+@pytest.mark.parametrize("knows", [False, True], ids=["a new container", "one that knew it"])
+def test_after_an_outage_no_generation_is_old_enough_to_acknowledge_at_once(knows: bool) -> None:
+    """It was retired long ago, just before the outage: readers who could not ask went on with the
+    one before it."""
+    known = generations.Generations(handlers.database(), handlers.cache())
+    old = known.current(HEROES)
+    assert old.age_seconds >= generations.SURELY_KNOWN_SECONDS
+    if not knows:
+        known = generations.Generations(handlers.database(), handlers.cache())
+    known.doubt()
+    begun = time.monotonic()
+
+    known.wait_until_known(HEROES, old, begun)
+
+    assert time.monotonic() - begun >= generations.MEMORY_SECONDS
+    begun = time.monotonic()
+    known.wait_until_known(HEROES, old, begun)
+    assert time.monotonic() - begun < generations.MEMORY_SECONDS / 2, "once is enough"
+
+
+@pytest.mark.usefixtures("service")
+@pytest.mark.parametrize("how", ["raise_generation", "switch_off"])
+def test_a_generation_that_waited_for_its_lock_is_not_older_than_that(
+    witness: Witness, how: str
+) -> None:
+    """A load waits for its lock for up to two minutes. Counted from before that wait, everybody
+    would know a generation that nobody has heard of."""
+
+    def work(transaction: Transaction) -> None:
+        getattr(transaction, how)(HEROES)
+        transaction.hold(HEROES)
+
+    witness.query("START TRANSACTION")
+    witness.query("SELECT * FROM cache_generation LOCK IN SHARE MODE")
+    with ThreadPoolExecutor(1) as thread:
+        raising = thread.submit(handlers.database().transact, work)
+        time.sleep(LOCKED_SECONDS)
+        witness.query("COMMIT")
+        raising.result()
+    assert handlers.database().generation(HEROES).age_seconds < int(LOCKED_SECONDS)
 
 
 @pytest.mark.parametrize("fails", ["before it is used again", "once it is used again"])
@@ -156,12 +201,13 @@ def test_a_container_that_starts_later_does_not_go_by_what_was_retired(
     configure: Configure,
     fails: str,
 ) -> None:
+    hint = witness.redis.get("{heroes.0}:generation")
     assert storage(AFTER, None)["statusCode"] == 200
     if fails == "before it is used again":
         mariadb.kill()
     way.end_silence()
     deadline = time.monotonic() + WITHIN_SECONDS
-    while witness.redis.exists("{heroes.0}:generation"):
+    while witness.redis.get("{heroes.0}:generation") == hint:
         assert time.monotonic() < deadline, "the hint still names what was retired"
         time.sleep(0.05)
     mariadb.kill()

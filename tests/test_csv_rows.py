@@ -445,3 +445,12 @@ def test_what_python_writes_in_any_dialect_is_read_as_it_was(
 
     assert refused == []
     assert found == [[str(value) for value in row] for row in rows]
+
+
+@pytest.mark.timeout(30)
+def test_a_header_of_a_hundred_thousand_unknown_names_is_read_in_one_pass() -> None:
+    """Compared in pairs they take minutes, which the time limit of a test ends."""
+    names = ",".join(["id", *(f"n{number}" for number in range(140_000))])
+
+    with pytest.raises(FileRefused, match="no column is called 'n0'"):
+        parsed(f"{names}\n".encode(), chunk_bytes=1 << 18)

@@ -167,21 +167,19 @@ def test_a_connection_that_the_server_closed_is_replaced(
     assert_everything_works(service, request_name)
 
 
-def test_a_database_that_became_read_only_is_a_503_for_writes_alone(
-    service: InProcess, witness: Witness
-) -> None:
-    """As the old writer is after a failover."""
+def test_a_database_that_became_read_only_is_a_503(service: InProcess, witness: Witness) -> None:
+    """As the old writer is after a failover: what it has may be older than what was acknowledged.
+    What is cached goes on while the generation is known."""
     before = witness.state()
     witness.query("SET GLOBAL read_only = ON")
     try:
-        for name in ("insert", "replace", "mixed write", "write once", "delete"):
+        for name in REQUESTS:
             answer = service.post(REQUESTS[name])
 
             assert_unavailable(answer)
             assert "read-only" in answer.message
             assert answer.error == "DatabaseUnavailable", "it certainly did not happen"
         assert witness.state() == before
-        assert len(service.read([CACHED, STORED], use_cache=False).rows) == 2
     finally:
         witness.query("SET GLOBAL read_only = OFF")
 

@@ -3,6 +3,7 @@
 What an old or another Redis still holds is never believed; a COMMIT is never sent twice.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from operator import itemgetter
@@ -11,16 +12,19 @@ from typing import Any
 import pytest
 import redis
 
+from chalicelib import generations, handlers, line
 from chalicelib.cache import Cache
 from chalicelib.config import Settings
-from chalicelib.db import Database
+from chalicelib.db import Database, Generation
 from chalicelib.generations import MEMORY_SECONDS
+from chalicelib.line import NAMED_FOR_SECONDS
 from chalicelib.storage import Storage
 from chalicelib.tables import HEROES
 from local.servers import MariaDB, Redis
 from tests.client import InProcess, Row, as_stored, hero
 from tests.conftest import Configure, running
 from tests.relay import CUT_AFTER, CUT_BEFORE, PASS, Relay, relaying
+from tests.topologies import wait_until
 from tests.witness import Witness, connect_to_redis
 
 CHANGED, DELETED, LEFT, MOVED = 1, 2, 3, 4
@@ -220,24 +224,66 @@ def test_a_container_that_comes_later_does_not_believe_a_promoted_replica_either
         assert rows_of(InProcess()) == AFTER
 
 
-def test_a_master_made_a_replica_under_kept_connections_is_soon_found_out(
-    witness: Witness, configure: Configure, redis_server: Redis, replica: tuple[Redis, Relay]
+def test_a_master_made_a_replica_under_kept_connections_is_found_out_at_once(
+    witness: Witness,
+    configure: Configure,
+    redis_server: Redis,
+    replica: tuple[Redis, Relay],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The endpoint leads elsewhere, but kept connections lead to a server that takes over what the
-    promoted one has. Each time a generation is read again that shows."""
+    promoted one has. Neither the generation nor the server's name is asked for again."""
+    service = failed_over(configure, redis_server, replica)
+    monkeypatch.setattr(line, "NAMED_FOR_SECONDS", math.inf)
+    for memory in handlers.storage()._lazy_loading._generations._memory.values():
+        memory.valid_until = math.inf
+
+    assert "before" in values_in(witness.redis), "it has what the promoted one had"
+    for _ in range(3):
+        assert rows_of(service) == AFTER
+
+
+@pytest.mark.parametrize("is_warm", [True, False], ids=["kept connections", "a new container"])
+def test_a_master_that_was_a_replica_meanwhile_is_not_believed(
+    witness: Witness,
+    configure: Configure,
+    redis_server: Redis,
+    replica: tuple[Redis, Relay],
+    is_warm: bool,
+) -> None:
+    """The same process, the same connections, and what the other one had. Nobody asked for the
+    table while that was the master."""
+    service = failed_over(configure, redis_server, replica)
+    if not is_warm:
+        configure()
+    time.sleep(NAMED_FOR_SECONDS)
+
+    promote(redis_server)
+
+    for _ in range(3):
+        assert rows_of(service) == AFTER
+    number, *_ = witness.generation()
+    time.sleep(FORGOTTEN_SECONDS)
+    assert rows_of(service) == AFTER
+    assert witness.generation()[0] == number, "it is in use again"
+
+
+def failed_over(
+    configure: Configure, redis_server: Redis, replica: tuple[Redis, Relay]
+) -> InProcess:
+    """Warm, on a server that is a replica now of one that missed the last writes."""
     server, between = replica
+    follow(server, between.port)
     configure()
     service = prepared(InProcess())
-    follow(server, between.port)
+    for _ in range(2):
+        assert rows_of(service) == BEFORE
+    wait_until(lambda: "before" in values_in(connect_to_redis(server)))
     between.silence()
     change(service)
     promote(server)
     follow(redis_server, server.port)
-
-    assert "before" in values_in(witness.redis), "it has what the promoted one had"
-    time.sleep(FORGOTTEN_SECONDS)
-    for _ in range(3):
-        assert rows_of(service) == AFTER
+    return service
 
 
 # --- the database ---------------------------------------------------------------------------------
@@ -367,6 +413,82 @@ def test_a_write_that_meets_a_demoted_writer_goes_to_the_new_one_once(
 
     assert through.read([id]).rows == [as_stored(id, hero(name="moved"))]
     assert count_of(witness, "moved", 1) == 1
+
+
+@pytest.fixture
+def demoted(
+    through: InProcess,
+    endpoint: Relay,
+    witness: Witness,
+    read_only: Callable[[bool], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> InProcess:
+    """Its kept connections lead to what is a replica now. New ones lead to the new writer, where
+    hero 1 was changed and the table left the cache; generations are asked for each time."""
+
+    def promote() -> None:
+        read_only(False)
+        witness.query("UPDATE heroes SET name = 'after' WHERE id = %s", [CHANGED])
+        witness.query("UPDATE cache_generation SET generation = generation + 1")
+
+    read_only(True)
+    endpoint.welcome = promote
+    monkeypatch.setattr(generations, "MEMORY_SECONDS", 0)
+    for memory in handlers.storage()._lazy_loading._generations._memory.values():
+        memory.valid_until = 0
+    return through
+
+
+@pytest.mark.parametrize("by", ["id", "xp"])
+@pytest.mark.parametrize("use_cache", [True, False], ids=["cached", "uncached"])
+def test_a_read_that_meets_a_demoted_writer_goes_to_the_new_one(
+    demoted: InProcess, use_cache: bool, by: str
+) -> None:
+    [row] = demoted.read([CHANGED], use_cache, BY=by).rows
+
+    assert row["name"] == "after"
+
+
+def test_a_read_that_misses_asks_the_writer_although_the_generation_is_known(
+    demoted: InProcess, witness: Witness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it fills the cache with is everybody's."""
+    monkeypatch.setattr(generations, "MEMORY_SECONDS", 60)
+    known = handlers.storage()._lazy_loading._generations
+    asked = time.monotonic()
+    number, enabled, server = witness.generation()
+    known.saw(HEROES, Generation(number, enabled, server, 0), asked)
+    witness.forget_cached()
+
+    assert demoted.read([CHANGED]).rows[0]["name"] == "after"
+    assert all(b"before" not in cell for cell in witness.cells().values())
+
+
+def test_a_delete_of_rows_that_are_not_there_asks_the_writer(
+    demoted: InProcess, witness: Witness, endpoint: Relay
+) -> None:
+    """It reads and changes nothing: a replica would not refuse it."""
+    promote = endpoint.welcome
+
+    def promote_and_insert() -> None:
+        promote()
+        witness.query("INSERT INTO heroes VALUES (9, 'Nova', 'light', 'Ada', 9, 'red')")
+
+    endpoint.welcome = promote_and_insert
+
+    assert demoted.delete([9]).deleted == [9]
+
+
+def test_where_only_a_replica_answers_a_generation_that_is_due_is_not_believed(
+    demoted: InProcess, endpoint: Relay
+) -> None:
+    """The writer is elsewhere, and may be raising it."""
+    endpoint.welcome = lambda: None
+
+    answer = demoted.read([CHANGED])
+
+    assert (answer.status, answer.error) == (503, "DatabaseUnavailable")
+    assert "it is read-only now: a failover is going on" in answer.message
 
 
 def test_killed_connections_fail_no_request(

@@ -86,6 +86,42 @@ def test_a_container_that_slept_takes_the_later_generation_of_the_hint(
         mariadb.start()
 
 
+@pytest.mark.parametrize("retired_by", ["a reader", "a recovery"])
+def test_a_slow_container_does_not_bring_back_the_hint_of_a_retired_generation(
+    configure: Configure,
+    service: InProcess,
+    mariadb: MariaDB,
+    witness: Witness,
+    ids: list[int],
+    retired_by: str,
+) -> None:
+    """It learnt of the generation before it was retired, and tells Redis after everybody else."""
+    cache = handlers.cache()
+    slow = generations.Generations(handlers.database(), cache)
+    slow.current(HEROES)
+    witness.query("UPDATE cache_generation SET generation = generation + 1")
+    witness.query("UPDATE heroes SET name = 'after'")
+    if retired_by == "a reader":
+        configure()
+        for _ in range(2):
+            service.read(ids)
+    else:
+        number, *_ = witness.generation()
+        cache.retire_hint(HEROES, number)
+    slow.leave_hint(HEROES)
+    cache.link.probe()  # whatever was sent before it has arrived
+    mariadb.kill()
+    try:
+        configure()
+        answer = service.post({"REQUEST": "read", "SQLS": ids})
+        if retired_by == "a reader":
+            assert {row["name"] for row in answer.rows} == {"after"}
+        else:
+            assert answer.status == 503
+    finally:
+        mariadb.start()
+
+
 def test_a_generation_that_another_thread_forgot_leaves_no_hint(
     service: InProcess, witness: Witness, ids: list[int]
 ) -> None:

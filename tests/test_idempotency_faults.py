@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from chalicelib import handlers, storage
+from chalicelib.tables import HEROES
 from local.servers import MariaDB
 from tests.client import InProcess, Row, hero
 from tests.conftest import Configure
@@ -100,14 +101,56 @@ def test_a_retry_after_a_lost_answer_gets_it(
 
         answer = with_header(service, REQUESTS[request_name], "order-1")
         assert answer.status == 200
-        after = witness.state()
+        after = witness.database_state()
         assert with_header(service, REQUESTS[request_name], "order-1").content == answer.content
 
-        assert witness.state() == after
+        assert witness.database_state() == after
         assert witness.count() == {"insert": 4, "replace": 2, "delete": 0}[request_name]
         for use_cache in (True, True, False):
             names = [row["name"] for row in service.read([1], use_cache).rows]
             assert names == {"insert": ["Ada"], "replace": ["replaced"], "delete": []}[request_name]
+
+
+@each_request
+def test_what_a_retry_acknowledges_every_reader_sees(
+    service: InProcess,
+    witness: Witness,
+    mariadb: MariaDB,
+    configure: Configure,
+    request_name: str,
+) -> None:
+    """Redis is emptied while the first try commits; a reader, who finds no fence, stores the rows
+    as they were; and the answer to the COMMIT is lost."""
+    configure()
+    reader = handlers.storage()
+    asked = [("id", [1, 2]), ("xp", [10, 11])]
+
+    def read(use_cache: bool = True) -> list[bytes]:
+        return [
+            reader.read(HEROES, HEROES.readable[by], values, use_cache).json for by, values in asked
+        ]
+
+    def lose_all(piece: bytes) -> int:
+        if b"COMMIT" not in piece:
+            return PASS
+        witness.forget_cached()
+        before.extend(read())
+        return CUT_AFTER
+
+    before: list[bytes] = []
+    read()
+    with relaying(mariadb.port) as relay:
+        configure(DB_PORT=str(relay.port))
+        service.read([1], use_cache=False)
+        relay.judge = lose_all
+        assert with_header(service, REQUESTS[request_name], "order-1").error == "OutcomeUnknown"
+        wait_until(lambda: claimed(witness) == ["order-1"])
+        relay.judge = lambda piece: PASS
+        assert read() == before, "nobody has acknowledged anything"
+
+        assert with_header(service, REQUESTS[request_name], "order-1").status == 200
+
+    assert read() == read(use_cache=False) != before
 
 
 @each_request

@@ -10,6 +10,7 @@ import pytest
 from chalicelib import handlers, ingest
 from chalicelib.errors import OutcomeUnknown
 from chalicelib.generations import Generations
+from chalicelib.tables import HEROES
 from chalicelib.uploads import Upload
 from chalicelib.write_through import WriteThrough
 from local.servers import MariaDB
@@ -266,6 +267,45 @@ def test_a_lost_answer_to_the_commit_is_an_error_and_the_next_delivery_finds_out
 
     assert (summary["status"], summary["rows"]) == ("loaded", count)
     assert_loaded_once(witness, count)
+
+
+@pytest.mark.parametrize("count", [FEW, MANY])
+def test_what_a_second_delivery_acknowledges_every_reader_sees(
+    relayed: Any,
+    bucket: UploadBucket,
+    witness: Witness,
+    service: InProcess,
+    configure: Configure,
+    mariadb: MariaDB,
+    count: int,
+) -> None:
+    """Redis is emptied while the first one commits; a reader, who finds no fence, stores the row as
+    it was; and the answer to the COMMIT is lost."""
+    configure()
+    reader = handlers.storage()
+    reader.write(HEROES, [(1, "Old", "light", "Ada 1", 1, "red")], True)
+    configure(DB_PORT=str(relayed.port))
+    event = bucket.put(KEY, lines(1, count, hero="New"))
+
+    def read() -> bytes:
+        return reader.read(HEROES, HEROES.key, [1], True).json
+
+    def lose_all(piece: bytes) -> int:
+        if b"\x03COMMIT" not in piece:
+            return PASS
+        witness.forget_cached()
+        assert b"Old" in read()
+        return CUT_AFTER
+
+    relayed.judge = lose_all
+    with pytest.raises(OutcomeUnknown):
+        handlers.ingest(event)
+    relayed.judge = lambda piece: PASS
+
+    [summary] = handlers.ingest(event)
+
+    assert summary["status"] == "loaded"
+    assert b"New" in read()
 
 
 @pytest.mark.parametrize("count", [FEW, MANY])

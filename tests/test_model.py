@@ -14,10 +14,14 @@ from tests.model.state import Faults, Protocol, World
 REPLACES = World(readers=1)
 OUTAGE = replace(REPLACES, faults=Faults(outages=1))
 FAILOVER = replace(REPLACES, faults=Faults(failovers=1))
+ONE = replace(REPLACES, writes=(("replace", 0),), converges=False)
+FAILBACK = replace(ONE, faults=Faults(failovers=1, failbacks=1))
 NEW_ROW = World(writes=(("insert", 0), ("delete", 0)), rows=(0,), readers=1)
 LOOKUP = World(writes=(("replace", 0), ("replace", 1)), rows=(1, 1), readers=1)
 FILE = World(writes=(("load", 0), ("replace", 0)), readers=1)
 NEW_IN_LOOKUP = World(writes=(("insert", 0), ("replace", 1)), rows=(0, 1), readers=1)
+
+RETRY = replace(REPLACES, faults=Faults(flushes=1, crashes=1, retries=1), converges=False)
 
 WORLDS = {
     "a flush": replace(REPLACES, faults=Faults(flushes=1)),
@@ -25,8 +29,19 @@ WORLDS = {
     "a flush and a crash, two readers": World(faults=Faults(flushes=1, crashes=1), converges=False),
     "an outage": OUTAGE,
     "a failover": FAILOVER,
+    "a failover and a failback": FAILBACK,
     "a crash, a flush and an outage": replace(
         REPLACES, faults=Faults(crashes=1, flushes=1, outages=1), converges=False
+    ),
+    "a flush, a crash and a retry": RETRY,
+    "an outage, a crash and a retry": replace(
+        RETRY, faults=Faults(outages=1, crashes=1, retries=1), max_generations=4
+    ),
+    "a failover, a crash and a retry": replace(
+        ONE, faults=Faults(failovers=1, crashes=1, retries=1)
+    ),
+    "two rows of one lookup, a flush, a crash and a retry": replace(
+        LOOKUP, faults=RETRY.faults, converges=False
     ),
     "a new row that is deleted, a flush": replace(NEW_ROW, faults=Faults(flushes=1)),
     "two rows of one lookup, a crash": replace(LOOKUP, faults=Faults(crashes=1)),
@@ -50,6 +65,10 @@ WITHOUT = {
     "raise_unpublished": replace(OUTAGE, faults=Faults(outages=1, flushes=1), converges=False),
     "hold_generation": replace(OUTAGE, converges=False),
     "raise_generation": FILE,
+    "publish_repeated": RETRY,
+    "only_masters": FAILBACK,
+    "name_history": FAILBACK,
+    "fresh_mark": replace(LOOKUP, faults=Faults(crashes=1)),
     "witness": NEW_ROW,
     "only_absent": NEW_ROW,
     "grave": NEW_ROW,
@@ -58,7 +77,7 @@ WITHOUT = {
 
 @pytest.mark.parametrize("world", WORLDS.values(), ids=WORLDS)
 def test_no_order_of_steps_makes_a_read_stale(world: World) -> None:
-    result = search(world, max_states=150_000)
+    result = search(world, max_states=200_000)
 
     print(f"{result.states} states, all of them: {result.is_complete}")
     assert not result.violation, "\n".join(result.trace)

@@ -3,6 +3,7 @@
 import pytest
 
 from tests.client import InProcess, Row, as_stored, hero, heroes
+from tests.witness import Witness
 
 cold_warm_and_uncached = pytest.mark.parametrize(
     ("use_cache", "times"), [(False, 1), (True, 1), (True, 2)], ids=["uncached", "cold", "warm"]
@@ -117,8 +118,11 @@ def test_no_values_are_no_rows(service: InProcess) -> None:
         assert answer.text == '{"statusCode":200,"body":[]}'
 
 
-def test_the_ends_of_the_ranges_can_be_stored_and_read(service: InProcess) -> None:
+def test_the_ends_of_the_ranges_can_be_stored_and_read(
+    service: InProcess, witness: Witness
+) -> None:
     lowest, highest = {"id": 1, **hero(xp=-(2**31))}, {"id": 2**32 - 1, **hero(xp=2**31 - 1)}
+    witness.query("INSERT INTO heroes VALUES %s", [(2**32 - 1, "", "", "", 0, "")])
     service.write([lowest, highest])
 
     for use_cache in (True, False):

@@ -19,6 +19,7 @@ import pytest
 from chalicelib import (
     cache,
     config,
+    db,
     errors,
     generations,
     mysql,
@@ -285,11 +286,13 @@ ANOTHER = {
     "INGEST_ENGINE": "aurora",
     "API_AUTH": "key",
     "CORS_ORIGINS": "https://example.com",
+    "UNCACHED_READS": "replica",
 }
 BESIDES = {
     "DB_SECRET_ARN": {"DB_PASS": ""},
     "DB_AUTH": {"DB_PASS": "", "DB_SSL_CA": "system"},
     "REDIS_AUTH": {"REDIS_URL": "rediss://user@there", "REDIS_CACHE_NAME": "cache"},
+    "UNCACHED_READS": {"DB_READER_HOST": "there"},
 }
 """What must change too for the setting to be one that is taken."""
 
@@ -433,6 +436,7 @@ def test_the_limits_are_those_of_the_code() -> None:
         ["characters in a string", f"{tables.STRING.max_characters:,}"],
         ["integer columns", f"{integer.minimum:,} to {integer.maximum:,}"],
         ["`id` and `ProductId`", f"{key.minimum:,} to {key.maximum:,}"],
+        ["how far above the highest one a new row's may be", f"{db.MAX_KEY_GAP:,}"],
     ]
 
 

@@ -92,18 +92,18 @@ def is_cached(service: InProcess, witness: Witness) -> bool:
 def sent(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Sequence[Any]]]:
     """What goes to servers and comes from them, in order: "send" or "receive", and the commands."""
     log: list[tuple[str, Sequence[Any]]] = []
-    send, receive = line.Node.send, line.Node.receive
+    send, replies = line.Node.send, line.Node.replies
 
-    def logged_send(node: line.Node, commands: Sequence[line.Words]) -> None:
+    def logged_send(node: line.Node, commands: Sequence[line.Command], **options: bool) -> None:
         log.append(("send", commands))
-        send(node, commands)
+        send(node, commands, **options)
 
-    def logged_receive(node: line.Node, count: int) -> list[Any]:
+    def logged_replies(node: line.Node, count: int) -> list[Any]:
         log.append(("receive", ()))
-        return receive(node, count)
+        return replies(node, count)
 
     monkeypatch.setattr(line.Node, "send", logged_send)
-    monkeypatch.setattr(line.Node, "receive", logged_receive)
+    monkeypatch.setattr(line.Node, "replies", logged_replies)
     return log
 
 
@@ -128,7 +128,7 @@ def test_no_command_is_too_long_or_names_keys_of_two_slots(
     service.write([{**row, "xp": -row["xp"]} for row in rows], use_cache=False)
     service.write([hero(xp=i) for i in range(1000)])
     service.delete(same_bucket[:1000])
-    commands = [command for kind, commands in sent if kind == "send" for command in commands]
+    commands = [command.words for kind, commands in sent if kind == "send" for command in commands]
     assert len(commands) > 100
     assert max(map(len, commands)) <= MAX_WORDS
     for command in commands:

@@ -1,4 +1,4 @@
-"""DB_READER_HOST: a replica serves what is read without the cache, and nothing else.
+"""UNCACHED_READS=replica: it serves what is read without the cache, and nothing else.
 
 The replica here is a server of its own with rows of its own, so that it shows who answered.
 """
@@ -18,6 +18,7 @@ from tests.topologies import wait_until
 from tests.witness import Witness
 
 READER = "127.0.0.2"
+OPTED_IN = {"DB_READER_HOST": READER, "UNCACHED_READS": "replica"}
 
 
 class Replica(MariaDB):
@@ -49,7 +50,7 @@ def replica(own_replica: MariaDB) -> Iterator[MariaDB]:
 @pytest.fixture
 def service(witness: Witness, configure: Configure, replica: MariaDB) -> InProcess:
     """The writer has the same heroes, all called Writer; nothing is cached."""
-    configure(DB_READER_HOST=READER)
+    configure(**OPTED_IN)
     service = InProcess()
     service.write(rows("Writer"))
     witness.forget_cached()
@@ -102,24 +103,24 @@ def test_a_read_of_what_a_dead_writer_left_fenced_is_the_writers(
     """By a locking read, where the fence is old, by a plain one where it is new."""
     service.read(range(1, 10), BY=by)
     for key in witness.cells():
-        witness.redis.set(key, b"\xffF0000000001" + b"t" * 16)
+        witness.redis.set(key, a_fence(since=1))
     assert names(service.read(range(1, 10), BY=by).rows) == {"Writer"}
     assert names(service.read(range(1, 10), BY=by).rows) == {"Writer"}
 
     [(now,)] = witness.query("SELECT UNIX_TIMESTAMP()")
     for key in witness.cells():
-        witness.redis.set(key, b"\xffF%010d" % now + b"t" * 16)
+        witness.redis.set(key, a_fence(since=now))
     assert names(service.read(range(1, 10), BY=by).rows) == {"Writer"}
 
 
 def test_a_read_that_redis_cannot_serve_is_the_writers(
     service: InProcess, configure: Configure
 ) -> None:
-    configure(DB_READER_HOST=READER, REDIS_URL="redis://127.0.0.1:1")
+    configure(**OPTED_IN, REDIS_URL="redis://127.0.0.1:1")
     for _ in range(2):
         assert names(service.read(range(1, 10)).rows) == {"Writer"}
 
-    configure(DB_READER_HOST=READER, REDIS_URL=None)
+    configure(**OPTED_IN, REDIS_URL=None)
     assert names(service.read(range(1, 10)).rows) == {"Writer"}
 
 
@@ -181,7 +182,7 @@ def test_the_writer_answers_for_a_replica_that_cannot_be_used(
     service: InProcess, configure: Configure, replica: MariaDB, fault: str
 ) -> None:
     hosts = {"unknown host": "no-such-host.invalid", "no listener": "127.0.0.3"}
-    configure(DB_READER_HOST=hosts.get(fault, READER))
+    configure(**{**OPTED_IN, "DB_READER_HOST": hosts.get(fault, READER)})
     ours = f"'{replica.user}'@'127.0.0.1'"
     if fault == "another password":
         replica.query(f"ALTER USER {ours} IDENTIFIED BY 'another'")
@@ -192,13 +193,23 @@ def test_the_writer_answers_for_a_replica_that_cannot_be_used(
         replica.query(f"ALTER USER {ours} IDENTIFIED BY '{replica.password}'")
 
 
-def test_without_a_reader_host_the_writer_answers_all(
-    service: InProcess, configure: Configure
+@pytest.mark.parametrize(
+    "settings",
+    [{"DB_READER_HOST": None}, {"DB_READER_HOST": ""}, {"DB_READER_HOST": READER}],
+    ids=["no replica", "an empty name", "a replica"],
+)
+def test_unless_a_stage_asks_for_the_replica_by_name_the_writer_answers_all(
+    service: InProcess, configure: Configure, settings: dict[str, str | None]
 ) -> None:
-    for host in (None, ""):
-        configure(DB_READER_HOST=host)
+    """A write and the read after it must agree, with the cache and without it."""
+    for reader in (None, "writer"):
+        configure(**settings, UNCACHED_READS=reader)
         for use_cache in (True, False):
             assert names(service.read(range(1, 10), use_cache).rows) == {"Writer"}
+
+
+def a_fence(since: int) -> bytes:
+    return b"\xffF%010d%06d%010d" % (since, 0, since) + b"t" * 16
 
 
 def statements(server: MariaDB) -> int:

@@ -5,6 +5,8 @@ import json
 import pytest
 
 from bench.events import rest_event
+from chalicelib import wire
+from chalicelib.errors import BadRequest
 from tests.client import InProcess, Row, as_stored, hero, in_base64
 from tests.conftest import Configure
 from tests.witness import Witness
@@ -184,3 +186,27 @@ def test_db_table_is_the_table_of_requests_that_name_none(
     assert service.write([row]).ids == ["e-1"]
     assert service.read(["e-1"]).rows == [row]
     assert service.read([1], TABLE="heroes").rows == [HERO_1]
+
+
+class Counted(str):
+    """A name that counts how often it is compared."""
+
+    comparisons = 0
+    __hash__ = str.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        Counted.comparisons += 1
+        return str.__eq__(self, other)
+
+
+def test_a_field_given_twice_is_found_in_one_pass_over_the_fields() -> None:
+    """A body may hold hundreds of thousands of fields: compared in pairs they take minutes."""
+    count = 2_000
+    names = [f"field {number}" for number in range(count)]
+    fields = [(Counted(name), None) for name in [*names, names[-1]]]
+    Counted.comparisons = 0
+
+    with pytest.raises(BadRequest, match=f"the field 'field {count - 1}' twice"):
+        wire._unique_fields(fields)  # type: ignore[arg-type]
+
+    assert Counted.comparisons <= 10 * count

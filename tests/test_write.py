@@ -1,7 +1,10 @@
 """The contract of a write: what is there afterwards, in the table and in every cached answer."""
 
+import re
+
 import pytest
 
+from chalicelib import db
 from chalicelib.cache import GRAVE_MILLISECONDS, WITNESS_MILLISECONDS
 from tests.client import InProcess, as_stored, hero, heroes
 from tests.conftest import Configure
@@ -184,19 +187,66 @@ def test_an_id_is_never_given_twice_even_after_the_highest_row_is_gone(
 def test_a_write_without_a_free_id_is_refused_and_undone(
     service: InProcess, witness: Witness
 ) -> None:
-    highest = {"id": 2**32 - 1, **hero()}
-    refused = service.write([highest, hero()])
-    assert (refused.status, refused.error) == (400, "BadRequest")
-    assert witness.count() == 0
-
-    service.write([highest])
+    use_up_ids(witness)
     before = witness.state()
     for rows in ([hero()], [hero(), {"id": 3, **hero()}]):
         refused = service.write(rows)
 
         assert (refused.status, refused.error) == (400, "BadRequest")
-        assert "id" in refused.message
+        assert "no free id above the highest one is left" in refused.message
         assert witness.state() == before
+
+
+def use_up_ids(witness: Witness) -> None:
+    highest = (2**32 - 1, "Nova", "light", "Ada", 1, "red")
+    witness.query("INSERT INTO heroes VALUES %s", [highest])
+
+
+def test_what_an_operator_is_told_to_do_gives_ids_again(
+    service: InProcess, witness: Witness
+) -> None:
+    """The highest row was deleted: its id is used up all the same."""
+    ids = service.write(heroes(3)).ids
+    use_up_ids(witness)
+    service.delete([2**32 - 1])
+    refused = service.write([hero()])
+    [statement] = re.findall(r"ALTER TABLE heroes AUTO_INCREMENT = \d+", refused.message)
+
+    witness.query(statement)
+
+    assert service.write([hero()]).ids == [ids[-1] + 1]
+
+
+def test_an_id_far_above_all_others_is_refused(service: InProcess, witness: Witness) -> None:
+    """It would use up the ids of all rows that bring none."""
+    ids = service.write(heroes(3)).ids
+    farthest = ids[-1] + db.MAX_KEY_GAP
+    for rows in ([{"id": farthest + 1, **hero()}], [hero(), {"id": 2**32 - 1, **hero()}]):
+        refused = service.write(rows)
+
+        assert (refused.status, refused.error) == (400, "BadRequest")
+        assert f"is more than 1000000000 above {ids[-1]}, the highest one" in refused.message
+        assert witness.count() == 3
+
+    assert service.write([{"id": farthest, **hero()}, hero()]).ids == [farthest, farthest + 1]
+    assert service.write([{"id": farthest, **hero(name="replaced")}]).ids == [farthest]
+
+
+def test_ids_are_those_of_a_server_that_gives_every_third_one(
+    service: InProcess, witness: Witness, configure: Configure
+) -> None:
+    """As servers that take writes side by side do."""
+    witness.query("SET GLOBAL auto_increment_increment = 3")
+    try:
+        configure()
+        ids = service.write(heroes(4)).ids
+    finally:
+        witness.query("SET GLOBAL auto_increment_increment = 1")
+
+    assert [id for (id,) in witness.query("SELECT id FROM heroes ORDER BY id")] == ids
+    for use_cache in (True, False):
+        names = [row["name"] for row in service.read(ids, use_cache).rows]
+        assert names == [row["name"] for row in heroes(4)]
 
 
 def test_a_cached_row_expires_after_about_ttl_seconds(

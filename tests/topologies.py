@@ -26,7 +26,7 @@ ADMIN_PASSWORD = "admin"
 
 MINIMAL_RIGHTS = (
     *("+info", "+script|load"),
-    *("+mget", "+evalsha", "+get", "+set", "+del", "+time", "+pexpire"),
+    *("+mget", "+evalsha", "+get", "+set", "+del", "+time", "+persist"),
     *(f"~{{{table}.*}}:*" for table in TABLES),
 )
 CLUSTER_RIGHTS = ("+cluster|slots",)

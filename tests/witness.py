@@ -8,11 +8,14 @@ from typing import Any
 import redis
 
 from chalicelib import tables
+from chalicelib.line import server_name
 from chalicelib.scripts import MARK
 from local.servers import MariaDB, Redis
 
 TABLES = (*tables.TABLES, "idempotency")
 CELLS = r"*}:[0-9]*:*:*"
+ASIDE = ("cmdstat_info", "cmdstat_persist")
+"""Not counted: they come with others, to ask who the server is and whether it is a master."""
 
 
 @dataclass
@@ -57,16 +60,20 @@ class Witness:
             if (table,) in used or self.query(f"SELECT 1 FROM {table} LIMIT 1"):
                 self.query(f"TRUNCATE {table}")
         self.redis.flushall()
-        self.give_cache_to(str(self.redis.info("server")["run_id"]))
+        self.give_cache_to(server_name(self._info("run_id"), self._info("master_replid")))
 
     def give_cache_to(self, server: str) -> None:
-        """The cells of all tables are in use on the Redis with this `run_id`; '': on none so far.
+        """The cells of all tables are in use on the Redis of this name; '': on none so far.
         As if it had been so for long: nobody remembers anything else."""
         self.query(
             "UPDATE cache_generation SET generation = generation + 1, enabled = 1, server = %s,"
             " retired_at = '2000-01-01'",
             [server],
         )
+
+    def _info(self, field: str) -> str:
+        found: Any = self.redis.info("everything")
+        return str(found[field])
 
     def forget_cached(self) -> None:
         self.redis.flushall()
@@ -92,8 +99,12 @@ class Witness:
 
     def state(self) -> object:
         """Compares equal as long as no row, no cached value and no generation changed."""
+        return self.database_state(), self.cells()
+
+    def database_state(self) -> object:
+        """The same without the cache."""
         rows = [self.query(f"SELECT * FROM {table} ORDER BY 1") for table in TABLES]
-        return rows, self.query("SELECT * FROM cache_generation ORDER BY 1"), self.cells()
+        return rows, self.query("SELECT * FROM cache_generation ORDER BY 1")
 
     @contextmanager
     def spent(self) -> Iterator[Spent]:
@@ -140,7 +151,7 @@ class Witness:
         counts = {
             name.removeprefix("cmdstat_"): int(stats["calls"])
             for name, stats in info.items()
-            if name.startswith("cmdstat_") and name != "cmdstat_info"
+            if name.startswith("cmdstat_") and name not in ASIDE
         }
         counts["connections"] = int(info["total_connections_received"])
         counts["reads"] = int(info["total_reads_processed"])

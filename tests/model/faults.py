@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 
 from tests.model.redis import execute
-from tests.model.state import ENDED, Cell, Fence, Lease, Server, State, World
+from tests.model.state import ENDED, Cell, Fence, Lease, Message, Server, State, World
 
 Step = tuple[str, State]
 
@@ -28,7 +28,41 @@ def steps(world: World, state: State) -> Iterator[Step]:
             yield "the replica catches up", state.server(1, state.servers[0])
         after = state._replace(primary=1, faults=faults._replace(failovers=faults.failovers - 1))
         yield "the replica takes over", after
+    if faults.failbacks and state.primary == 1:
+        yield from failback(state)
     yield from switch_on(world, state)
+
+
+def failback(state: State) -> Iterator[Step]:
+    """The old master is made a replica: it takes what the new one has, and lines to it stand. Then
+    it takes over again, with all that it is owed."""
+    if state.servers[0] != state.servers[1] or not state.has_replica:
+        copied = state._replace(has_replica=True).server(0, state.servers[1])
+        yield "the old master becomes a replica and takes over its entries", copied
+    if state.has_replica:
+        faults = state.faults._replace(failbacks=0)
+        after = state.server(2, state.servers[0])._replace(primary=2, faults=faults)
+        yield "the old master takes over again", _with_lines(after, 0, 2)
+
+
+def _with_lines(state: State, old: int, new: int) -> State:
+    """Lines and messages that led to server `old` lead to `new`."""
+
+    def message_(message: Message | None) -> Message | None:
+        is_there = message is not None and message.server == old
+        return message._replace(server=new) if message and is_there else message
+
+    readers = [
+        reader._replace(
+            server=new if reader.server == old else reader.server,
+            ready=message_(reader.ready),
+            sent=message_(reader.sent),
+        )
+        for reader in state.readers
+    ]
+    writers = [w._replace(server=new if w.server == old else w.server) for w in state.writers]
+    late = frozenset(m._replace(server=new) if m.server == old else m for m in state.late)
+    return state._replace(readers=tuple(readers), writers=tuple(writers), late=late)
 
 
 def time(world: World, state: State) -> Iterator[Step]:
@@ -38,8 +72,8 @@ def time(world: World, state: State) -> Iterator[Step]:
     for index, server in enumerate(state.servers[: state.primary + 1]):
 
         def may_expire(cell: Cell, server: Server = server) -> bool:
-            if isinstance(cell, Fence) and cell.tokens:
-                return cell.stamp < state.clock and not working & set(cell.tokens)
+            if isinstance(cell, Fence) and cell.holders:
+                return cell.since < state.clock and not working & cell.tokens
             return isinstance(cell, Lease) or not server.witnesses
 
         yield from _losses(state, index, may_expire, "expires")
@@ -49,7 +83,9 @@ def time(world: World, state: State) -> Iterator[Step]:
     fences = [cell for server in state.servers for cell in server.cells if isinstance(cell, Fence)]
     # An INSERT whose fences overtook it holds its row by then, or was given up.
     is_overtaken = any(w.at == "write_many" and w.early >= 0 for w in state.writers)
-    if not is_overtaken and any(f.tokens and f.stamp == state.clock for f in fences):
+    if not is_overtaken and any(
+        stamp == state.clock for fence in fences for stamp, _ in fence.holders
+    ):
         servers = tuple(server._replace(witnesses=frozenset()) for server in state.servers)
         yield "ten seconds go by", state._replace(clock=state.clock + 1, servers=servers)
 
@@ -59,7 +95,8 @@ def switch_on(world: World, state: State) -> Iterator[Step]:
     is_free = not state.is_locked() or not world.protocol.hold_generation
     if state.generations[-1].enabled or not is_free or state.newest + 1 >= world.max_generations:
         return
-    for server in range(state.primary + 1):
+    servers = [n for n in range(state.primary + 1) if not state.has_replica or n == state.primary]
+    for server in servers:
         yield f"recovery: switch_on generation {state.newest + 1}", state.raised(True, server)
 
 

@@ -1,30 +1,49 @@
 """Redis in the model: each command of `chalicelib.cache` on the one cell, as one atomic step."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 from tests.model.state import Cell, Fence, Lease, Message, Server, State, Value, World
 
 Reply = Cell | str
 GRANTED, WAIT, FENCED, ANOTHER_SERVER = "granted", "wait", "fenced", "AnotherServer"
 Witnesses = frozenset[int]
-Script = Callable[[World, int, Cell, Message], Cell]
+Script = Callable[[World, "Moment", Cell, Message], Cell]
+
+
+class Moment(NamedTuple):
+    """`mark`: one that no fence has that anybody still knows of: the code takes the microsecond."""
+
+    clock: int
+    mark: int
 
 
 def call(world: World, state: State, message: Message) -> tuple[State, Reply, int]:
     """`Link.call`: what it did, its reply and the server that was reached. A kept line that leads
-    to a server the generation does not speak of is replaced by a new one, and that one is asked."""
-    state, reply = execute(world, state, message)
+    to a server the generation does not speak of, or to a replica, is replaced by a new one, and
+    that one is asked."""
     believed = state.generations[message.generation].server
-    if message.server == believed or not world.protocol.server_check:
+    if world.protocol.only_masters and state.is_replica(message.server):
+        message = message._replace(server=state.primary)
+    state, reply = execute(world, state, message)
+    if _is_same(world, message.server, believed) or not world.protocol.server_check:
         return state, reply, message.server
     if message.server != state.primary:
         state, reply = execute(world, state, message._replace(server=state.primary))
-    return state, reply if state.primary == believed else ANOTHER_SERVER, state.primary
+    is_same = _is_same(world, state.primary, believed)
+    return state, reply if is_same else ANOTHER_SERVER, state.primary
+
+
+def _is_same(world: World, server: int, believed: int) -> bool:
+    """By its name: the third server is the process that the first one was."""
+    return server == believed or (not world.protocol.name_history and {server, believed} == {0, 2})
 
 
 def execute(world: World, state: State, message: Message) -> tuple[State, Reply]:
     server = state.servers[message.server]
     before = server.cells[message.generation]
+    if state.is_replica(message.server) and message.verb != "get_many":
+        return state, None  # it takes no writes
     if message.verb == "set_witness":
         return _stored(state, message, before, server.witnesses | {message.token}), None
     if message.verb == "store_new_many":
@@ -32,55 +51,60 @@ def execute(world: World, state: State, message: Message) -> tuple[State, Reply]
         is_free = before is None or not world.protocol.only_absent
         after = Value(message.rows or ()) if is_witnessed and is_free else before
         return _stored(state, message, after, server.witnesses - {message.token}), None
-    after = SCRIPTS[message.verb](world, state.clock, before, message)
+    moment = Moment(state.clock, _new_mark(state) if world.protocol.fresh_mark else 0)
+    after = SCRIPTS[message.verb](world, moment, before, message)
     reply = _leased(state, before) if message.verb == "lease_many" else before
     return _stored(state, message, after, server.witnesses), reply
 
 
-def lease_many(world: World, clock: int, cell: Cell, message: Message) -> Cell:
+def lease_many(world: World, moment: Moment, cell: Cell, message: Message) -> Cell:
     return Lease(message.token) if cell is None else cell
 
 
-def fill_many(world: World, clock: int, cell: Cell, message: Message) -> Cell:
+def fill_many(world: World, moment: Moment, cell: Cell, message: Message) -> Cell:
     is_ours = cell == Lease(message.token) or not world.protocol.lease_check
     return _value(message.rows) if is_ours else cell
 
 
-def settle_many(world: World, clock: int, cell: Cell, message: Message) -> Cell:
+def settle_many(world: World, moment: Moment, cell: Cell, message: Message) -> Cell:
     return (
         _value(message.rows) if cell == message.fence or not world.protocol.settle_check else cell
     )
 
 
-def renew_many(world: World, clock: int, cell: Cell, message: Message) -> Cell:
+def renew_many(world: World, moment: Moment, cell: Cell, message: Message) -> Cell:
     """`settle_many` where the read could not wait for the writers."""
     if isinstance(cell, Fence) and cell == message.fence:
-        return cell._replace(stamp=clock)
+        holders = sorted((moment.clock, token) for token in cell.tokens)
+        return Fence(tuple(holders), moment.mark)
     return cell
 
 
-def fence_many(world: World, clock: int, cell: Cell, message: Message) -> Cell:
-    tokens: tuple[int, ...] = (message.token,)
+def fence_many(world: World, moment: Moment, cell: Cell, message: Message) -> Cell:
+    """Whoever holds it already does not come again."""
+    others: tuple[tuple[int, int], ...] = ()
     if world.is_lookup and world.protocol.append and isinstance(cell, Fence):
-        tokens = tuple(sorted({*cell.tokens, message.token}))
-    return Fence(clock, tokens)
+        others = cell.holders
+        if message.token in cell.tokens:
+            return Fence(others, moment.mark)
+    return Fence(tuple(sorted((*others, (moment.clock, message.token)))), moment.mark)
 
 
-def publish_many(world: World, clock: int, cell: Cell, message: Message) -> Cell:
+def publish_many(world: World, moment: Moment, cell: Cell, message: Message) -> Cell:
     if isinstance(cell, Fence) and world.protocol.own_fence_check:
         if message.token not in cell.tokens:
             return cell
-        others = tuple(token for token in cell.tokens if token != message.token)
+        others = tuple(holder for holder in cell.holders if holder[1] != message.token)
         if others:
-            return Fence(cell.stamp, others)
+            return Fence(others, moment.mark)
     is_ours = isinstance(cell, Fence) or not world.protocol.own_fence_check
     if message.rows is not None and is_ours:
         return Value(message.rows)
-    return None if world.is_lookup or not world.protocol.grave else Fence(clock, ())
+    return None if world.is_lookup or not world.protocol.grave else Fence((), moment.mark)
 
 
 SCRIPTS: dict[str, Script] = {
-    "get_many": lambda world, clock, cell, message: cell,
+    "get_many": lambda world, moment, cell, message: cell,
     "lease_many": lease_many,
     "fill_many": fill_many,
     "settle_many": settle_many,
@@ -93,8 +117,17 @@ SCRIPTS: dict[str, Script] = {
 def _leased(state: State, cell: Cell) -> Reply:
     """A fence that ten seconds went by over is told as it is: its writer counts as dead."""
     if isinstance(cell, Fence):
-        return cell if cell.tokens and cell.stamp < state.clock else FENCED
+        return cell if cell.holders and cell.since < state.clock else FENCED
     return GRANTED if cell is None else WAIT if isinstance(cell, Lease) else cell
+
+
+def _new_mark(state: State) -> int:
+    used = {cell.mark for server in state.servers for cell in server.cells if type(cell) is Fence}
+    for reader in state.readers:
+        for message in (reader.ready, reader.sent):
+            if message is not None and message.fence is not None:
+                used.add(message.fence.mark)
+    return next(mark for mark in range(len(used) + 1) if mark not in used)
 
 
 def _value(rows: tuple[int, ...] | None) -> Cell:

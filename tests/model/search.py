@@ -64,8 +64,8 @@ def violation(world: World, state: State) -> str:
 
 def tidy(world: World, state: State) -> State:
     """The same state without what can have no effect any more: cells that nobody can read, stores
-    whose lease or fence is gone (neither is ever set again: tokens are new each time, and a fence
-    that counts as old has an older stamp than any that will be set)."""
+    whose lease or fence is gone. Neither is ever set again: a lease has a new token each time, and
+    each change of a fence a new mark."""
     if state.newest:
         state = _without_unreadable(state)
     for index, reader in enumerate(state.readers):
@@ -80,7 +80,8 @@ def _is_dead(world: World, state: State, message: Message) -> bool:
     cell = state.servers[message.server].cells[message.generation]
     if message.verb == "fill_many":
         return world.protocol.lease_check and cell != Lease(message.token)
-    return world.protocol.settle_check and cell != message.fence
+    is_gone_for_good = world.protocol.settle_check and world.protocol.fresh_mark
+    return is_gone_for_good and cell != message.fence
 
 
 def _without_unreadable(state: State) -> State:
@@ -110,22 +111,25 @@ def _reclocked(state: State) -> State:
     for server in state.servers:
         for cell in server.cells:
             if type(cell) is Fence:
-                stamps.add(cell.stamp)
+                stamps.update(stamp for stamp, _ in cell.holders)
     for reader in state.readers:
         for message in (reader.ready, reader.sent):
             if message is not None and message.fence is not None:
-                stamps.add(message.fence.stamp)
+                stamps.update(stamp for stamp, _ in message.fence.holders)
     if len(stamps) > state.clock:
         return state
     new = {stamp: position for position, stamp in enumerate(sorted(stamps))}
 
+    def fence_(fence: Fence) -> Fence:
+        return Fence(tuple((new[stamp], token) for stamp, token in fence.holders), fence.mark)
+
     def cell_(cell: Cell) -> Cell:
-        return Fence(new[cell.stamp], cell.tokens) if isinstance(cell, Fence) else cell
+        return fence_(cell) if isinstance(cell, Fence) else cell
 
     def message_(message: Message | None) -> Message | None:
         if message is None or message.fence is None:
             return message
-        return message._replace(fence=Fence(new[message.fence.stamp], message.fence.tokens))
+        return message._replace(fence=fence_(message.fence))
 
     return state._replace(
         clock=new[state.clock],

@@ -20,10 +20,20 @@ class Lease(NamedTuple):
 
 
 class Fence(NamedTuple):
-    """Without tokens it is a grave."""
+    """Of each writer that holds it the time it came and its token; without any it is a grave.
+    `mark` tells it from every other fence, also from itself before a change."""
 
-    stamp: int
-    tokens: tuple[int, ...]
+    holders: tuple[tuple[int, int], ...]
+    mark: int = 0
+
+    @property
+    def since(self) -> int:
+        """When the last of them came."""
+        return self.holders[-1][0]
+
+    @property
+    def tokens(self) -> set[int]:
+        return {token for _, token in self.holders}
 
 
 Cell = Value | Lease | Fence | None
@@ -35,7 +45,8 @@ class Generation(NamedTuple):
 
 
 class Server(NamedTuple):
-    """A Redis: the cell under each generation, and the witnesses that stand."""
+    """A Redis, or what became of it when it took over again: the cell under each generation, and
+    the witnesses that stand."""
 
     cells: tuple[Cell, ...]
     witnesses: frozenset[int] = frozenset()
@@ -90,6 +101,7 @@ class Faults(NamedTuple):
     flushes: int = 0
     outages: int = 0
     failovers: int = 0
+    failbacks: int = 0
     evictions: int = 0
     retries: int = 0
 
@@ -104,7 +116,12 @@ class State(NamedTuple):
     faults: Faults
     late: frozenset[Message] = frozenset()
     primary: int = 0
+    has_replica: bool = False
     clock: int = 0
+
+    def is_replica(self, server: int) -> bool:
+        """Whether it was made one since: the first server, of the one that took over."""
+        return self.has_replica and server != self.primary
 
     @property
     def newest(self) -> int:
@@ -164,6 +181,10 @@ class Protocol:
     grave: bool = True
     locking_load: bool = False
     raise_generation: bool = True
+    publish_repeated: bool = True
+    fresh_mark: bool = True
+    only_masters: bool = True
+    name_history: bool = True
 
 
 @dataclass(frozen=True)
@@ -188,7 +209,7 @@ class World:
             table=self.rows,
             acknowledged=self.rows,
             generations=(Generation(True, 0),),
-            servers=(server,) * (1 + self.faults.failovers),
+            servers=(server,) * (1 + self.faults.failovers + self.faults.failbacks),
             readers=(Reader(),) * self.readers,
             writers=(Writer(),) * len(self.writes),
             faults=self.faults,

@@ -9,13 +9,15 @@ from tests.model.redis import ANOTHER_SERVER, call
 from tests.model.state import ENDED, Message, State, World, Writer
 
 Step = tuple[str, State]
+REPEATED = 50
+"""The first of the tokens that later tries have."""
 
 
 def steps(world: World, state: State, index: int) -> Iterator[Step]:
     writer = state.writers[index]
     if writer.at in ENDED:
         if writer.at == "crashed" and writer.committed and state.faults.retries:
-            yield "claim finds the answer of a first try", _retried(state, index)
+            yield "claim finds the answer of a first try", _retried(world, state, index)
         return
     yield from STEPS[writer.at](world, state, index)
     if state.faults.crashes and writer.at != "write_many":
@@ -94,6 +96,16 @@ def publish_many(world: World, state: State, index: int) -> Iterator[Step]:
     yield from _cut_off(state, index, message, failed)
 
 
+def publish_repeated(world: World, state: State, index: int) -> Iterator[Step]:
+    """`publish_many` of what an earlier try changed, with a token that no fence has."""
+    failed = "raise_unpublished" if world.protocol.raise_unpublished else "wait_until_known"
+    (message,) = _commands(world, state, index)
+    after, reply, _ = call(world, state, message)
+    at = failed if reply == ANOTHER_SERVER else "wait_until_known"
+    yield f"{message.verb} of an earlier try: {reply}", after.writer(index, at=at)
+    yield from _cut_off(state, index, message, failed)
+
+
 def use_server(world: World, state: State, index: int) -> Iterator[Step]:
     """The generation is raised for the server that was reached; then once more from the start."""
     writer = state.writers[index]
@@ -162,6 +174,7 @@ STEPS = {
     "fence_many": fence_many,
     "commit": commit,
     "publish_many": publish_many,
+    "publish_repeated": publish_repeated,
     "use_server": use_server,
     "switch_off": switch_off,
     "commit_off": commit_off,
@@ -178,6 +191,9 @@ def _commands(world: World, state: State, index: int) -> list[Message]:
     announce = _announce(world, index)
     if writer.at == "fence_many" and world.protocol.fence:
         return [Message(announce, writer.server, writer.generation, index)]
+    if writer.at == "publish_repeated":
+        token = REPEATED + state.faults.retries * len(world.writes) + index
+        return [Message("publish_many", writer.server, writer.generation, token)]
     if writer.at != "publish_many":
         return []
     name = "store_new_many" if announce == "set_witness" else "publish_many"
@@ -203,10 +219,13 @@ def _sent(state: State, message: Message) -> State:
     return state._replace(late=state.late | {message})
 
 
-def _retried(state: State, index: int) -> State:
+def _retried(world: World, state: State, index: int) -> State:
+    """What the first try changed leaves the cache, unless somebody fences it."""
     faults = state.faults._replace(retries=state.faults.retries - 1)
-    state = state._replace(faults=faults)
-    return state.writer(index, at="wait_until_known", generation=state.newest)
+    number = state.newest
+    is_cached = state.generations[number].enabled and world.protocol.publish_repeated
+    at = "publish_repeated" if is_cached else "wait_until_known"
+    return state._replace(faults=faults).writer(index, at=at, generation=number)
 
 
 def _changed(world: World, state: State, index: int) -> int:

@@ -1,0 +1,103 @@
+"""Orders of steps that a busy hour brings about, each played on purpose.
+
+Two containers in one process; where one of them stops, the other goes on.
+"""
+
+import pytest
+
+from chalicelib import cache, handlers
+from chalicelib.cache import Affected, Leases, new_token
+from chalicelib.db import Generation
+from chalicelib.storage import Storage
+from chalicelib.tables import HEROES, Row
+from tests.client import InProcess
+from tests.conftest import Configure
+from tests.witness import Witness
+
+XP = HEROES.readable["xp"]
+ID = HEROES.key
+
+
+def hero(id: int, name: str, xp: int = 5) -> Row:
+    return (id, "Nova", "light", name, xp, "red")
+
+
+@pytest.fixture
+def one(service: InProcess) -> Storage:
+    """A container that knows the generation. Heroes 1 and 2 have xp 5."""
+    storage = handlers.storage()
+    storage.write(HEROES, [hero(1, "before"), hero(2, "before")], False)
+    return storage
+
+
+@pytest.fixture
+def other(one: Storage, configure: Configure) -> Storage:
+    configure()
+    storage = handlers.storage()
+    storage.read(HEROES, ID, [1000], True)
+    return storage
+
+
+@pytest.fixture
+def generation(one: Storage, witness: Witness) -> Generation:
+    number, enabled, server = witness.generation()
+    return Generation(number, enabled, server, 0)
+
+
+@pytest.fixture
+def fences_are_old(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after ten seconds: whoever meets a fence takes its writer for dead."""
+    monkeypatch.setattr(cache, "DEAD_WRITER_SECONDS", 0)
+
+
+def names(storage: Storage, xp: int = 5) -> list[bytes]:
+    """Of the heroes with this xp, as a cached read gives them."""
+    rows = storage.read(HEROES, XP, [xp], True).json
+    return [name for name in (b"before", b"after") for _ in range(rows.count(b'"%b"' % name))]
+
+
+@pytest.mark.usefixtures("fences_are_old")
+def test_a_reader_that_settles_a_fence_sees_that_another_writer_came_and_went(
+    one: Storage, other: Storage, generation: Generation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The fence of a dead writer holds the same writers then as when the reader met it."""
+    fenced = Affected({XP: {5: None}})
+    handlers.cache().fence_many(generation, HEROES, fenced, new_token())
+    load = one._lazy_loading._load
+
+    def load_and_sleep(*arguments: object, **options: object) -> object:
+        loaded = load(*arguments, **options)  # type: ignore[arg-type]
+        monkeypatch.undo()
+        other.write(HEROES, [hero(2, "after")], True)
+        return loaded
+
+    monkeypatch.setattr(one._lazy_loading, "_load", load_and_sleep)
+    assert names(one) == [b"before", b"before"]
+
+    for storage in (one, other):
+        assert names(storage) == [b"before", b"after"]
+
+
+def test_an_entry_is_not_settled_while_a_writer_that_just_came_holds_it(
+    one: Storage, witness: Witness, generation: Generation
+) -> None:
+    """Another one is dead. The reader's SELECT would not wait for who has no row lock yet; nor must
+    readers take locks for as long as quick writers overlap."""
+    dead, alive = new_token(), new_token()
+    used = handlers.cache()
+    fenced = Affected({XP: {5: None}})
+    used.fence_many(generation, HEROES, fenced, dead)
+    [key] = witness.redis.keys("*:xp:*")
+    fence: bytes = witness.redis.get(key)  # type: ignore[assignment]
+    witness.redis.set(key, fence[:18] + b"%010d" % 1 + fence[28:])
+
+    def leases() -> Leases:
+        return used.lease_many(generation, HEROES, XP, [5], new_token())
+
+    assert list(leases().abandoned) == [5]
+    used.fence_many(generation, HEROES, fenced, alive)
+    assert leases().fenced == [5]
+    used.publish_many(generation, HEROES, fenced, alive)
+    assert list(leases().abandoned) == [5]
+    used.publish_many(generation, HEROES, fenced, dead)
+    assert leases().granted == [5]
