@@ -310,13 +310,13 @@ def named_columns(table: Table, names: Sequence[str]) -> tuple[Column, ...]:
     that a row needs."""
     known = {column.name.casefold(): column for column in table.columns}
     unknown = [name for name in names if name.strip().casefold() not in known]
-    columns = tuple(known[n.strip().casefold()] for n in names if n not in unknown)
-    missing = [c.name for c in table.columns if c not in columns]
-    if table.auto_key and missing[:1] == [table.key.name]:
-        del missing[0]
     has = f"{table.name} has {', '.join(c.name for c in table.columns)}"
     if unknown:
         raise WrongColumns(f"no column is called {shown(unknown[0])}; {has}")
+    columns = tuple(known[name.strip().casefold()] for name in names)
+    missing = [c.name for c in table.columns if c not in columns]
+    if table.auto_key and missing[:1] == [table.key.name]:
+        del missing[0]
     if missing:
         raise WrongColumns(f"the column {missing[0]} is missing; {has}")
     if len(set(columns)) != len(columns):

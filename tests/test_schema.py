@@ -52,7 +52,7 @@ class Tables:
 
     def give_cache(self) -> None:
         """As an earlier start of the service would have done."""
-        self._witness.give_cache_to(str(self._witness.redis.info("server")["run_id"]))
+        self._witness.give_cache_to(self._witness.server)
 
 
 @pytest.fixture

@@ -60,7 +60,7 @@ class Witness:
             if (table,) in used or self.query(f"SELECT 1 FROM {table} LIMIT 1"):
                 self.query(f"TRUNCATE {table}")
         self.redis.flushall()
-        self.give_cache_to(server_name(self._info("run_id"), self._info("master_replid")))
+        self.give_cache_to(self.server)
 
     def give_cache_to(self, server: str) -> None:
         """The cells of all tables are in use on the Redis of this name; '': on none so far.
@@ -70,6 +70,11 @@ class Witness:
             " retired_at = '2000-01-01'",
             [server],
         )
+
+    @property
+    def server(self) -> str:
+        """What the service calls this Redis."""
+        return server_name(self._info("run_id"), self._info("master_replid"))
 
     def _info(self, field: str) -> str:
         found: Any = self.redis.info("everything")
