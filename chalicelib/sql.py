@@ -103,8 +103,11 @@ def generation(table: Table) -> Statement:
 
 
 def add_generation(table: Table) -> Statement:
+    """The first one is the time: a row that was lost and is made again must not bring back a number
+    that cached rows may still be stored under."""
     return (
-        "INSERT IGNORE INTO cache_generation (table_name, generation, enabled) VALUES (%s, 1, 1)",
+        "INSERT IGNORE INTO cache_generation (table_name, generation, enabled)"
+        " VALUES (%s, ROUND(UNIX_TIMESTAMP(NOW(3)) * 1000), 1)",
         (table.name,),
     )
 

@@ -38,8 +38,11 @@ CREATE TABLE IF NOT EXISTS cache_generation (
     PRIMARY KEY (table_name)
 ) ENGINE = InnoDB DEFAULT CHARSET = utf8mb4 COLLATE = utf8mb4_bin;
 
+-- The first one is the time in milliseconds: where this table is dropped and made again, no number comes back
+-- that cached rows may still be stored under.
 INSERT IGNORE INTO cache_generation (table_name, generation, enabled)
-VALUES ('heroes', 1, 1), ('products', 1, 1), ('employees', 1, 1);
+VALUES ('heroes', ROUND(UNIX_TIMESTAMP(NOW(3)) * 1000), 1), ('products', ROUND(UNIX_TIMESTAMP(NOW(3)) * 1000), 1),
+    ('employees', ROUND(UNIX_TIMESTAMP(NOW(3)) * 1000), 1);
 
 -- What became of each uploaded file, written in the same transaction as its rows: by bucket and key the last upload.
 CREATE TABLE IF NOT EXISTS ingest_log (

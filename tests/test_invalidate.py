@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 
+from local.servers import MariaDB
 from tests.client import InProcess, OverHttp, hero
 from tests.conftest import Configure
 from tests.witness import Witness
@@ -60,6 +61,40 @@ def test_another_process_sees_it_too_once_it_is_answered(
 
         assert other.read([1]).rows[0]["name"] == "Elsewhere"
         cached.write([{"id": 1, **hero(xp=1)}])
+
+
+def test_no_generation_comes_back_when_its_table_is_made_again(
+    service: InProcess, witness: Witness, mariadb: MariaDB, configure: Configure
+) -> None:
+    """As by the command that an error about a missing table names."""
+
+    def make_again() -> None:
+        witness.query("DROP TABLE cache_generation")
+        mariadb.apply_schema()
+        configure()
+
+    make_again()
+    for name in ("Old", "New"):
+        service.write([{"id": 1, **hero(name=name)}])
+        service.read([1])
+        service.invalidate()
+    make_again()
+
+    for _ in range(3):
+        assert service.read([1]).rows[0]["name"] == "New"
+
+
+def test_a_generation_that_the_service_adds_by_itself_is_new_too(
+    cached: InProcess, witness: Witness, configure: Configure
+) -> None:
+    before, *_ = witness.generation()
+    witness.query("DELETE FROM cache_generation WHERE table_name = 'heroes'")
+    configure()
+
+    assert cached.read([1]).status == 200
+
+    after, *_ = witness.generation()
+    assert after > before + 1
 
 
 def test_no_keys_invalidate_nothing(cached: InProcess, witness: Witness) -> None:
