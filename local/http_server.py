@@ -223,4 +223,17 @@ class DevServer(chalice.local.LocalDevServer):
 
     def __init__(self, app_object: Chalice, config: Config, host: str, port: int) -> None:
         handler: Any = Handler  # declared to be Chalice's own
-        super().__init__(app_object, config, host, port, handler_cls=handler, server_cls=Listener)
+        try:
+            super().__init__(
+                app_object, config, host, port, handler_cls=handler, server_cls=Listener
+            )
+        except OSError as error:
+            print(
+                f"herocache: cannot listen on port {port} of {host}: {error.strerror}. Give another"
+                " one with --port, or end the program that has it",
+                file=sys.stderr,
+                flush=True,
+            )
+            # Chalice's reloader makes the server in a thread, which is all that SystemExit would
+            # end there.
+            os._exit(1)

@@ -26,7 +26,7 @@ from chalice.config import Config
 from chalicelib.wire import MAX_BODY_BYTES
 from local import chalice_local, http_server
 from local.app import App
-from local.process import LOOPBACK, PORTS, port_is_free
+from local.process import LOOPBACK, PORTS, ROOT, port_is_free
 from tests.client import Answer, OverHttp, heroes
 from tests.conftest import running
 from tests.test_house import run_python
@@ -650,6 +650,21 @@ def test_another_chalice_is_refused_and_what_differs_is_named(
     monkeypatch.delattr(f"chalice.local.{name}")
     with pytest.raises(SystemExit, match=rf"has another {name}.* than 1\.34\.0"):
         chalice_local.install()
+
+
+def test_a_port_that_is_taken_is_told_with_words() -> None:
+    """Chalice's reloader makes the server in a thread of another process."""
+    with socket.create_server((LOOPBACK, 0)) as taken:
+        port = str(taken.getsockname()[1])
+        command = [str(ROOT / ".venv/bin/chalice"), "--project-dir", str(ROOT), "local"]
+        started = [
+            subprocess.Popen([*command, "--port", port, *option], stderr=subprocess.PIPE, text=True)
+            for option in ([], ["--no-autoreload"])
+        ]
+        for process in started:
+            _, said = process.communicate(timeout=60)
+            assert said.startswith(f"herocache: cannot listen on port {port} of {LOOPBACK}: Addres")
+            assert said.count("\n") == 1
 
 
 def test_the_deployed_app_never_asks_for_it() -> None:
