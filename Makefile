@@ -37,7 +37,7 @@ down: ## stop everything of this folder; the data stays
 clean: ## down, then remove the servers' data and the tools' caches
 	@$(WITHOUT_VENV) local clean
 
-upload: ## load the CSV file FILE into TABLE (heroes) through the S3 of make run or make up
+upload: ## load the CSV file FILE into TABLE (DB_TABLE, or heroes) through the S3 of make run or make up
 	$(INSTALL) local
 	@$(IN_VENV) local upload
 
@@ -45,7 +45,7 @@ invoke: ## run FUNCTION (storage, api_handler, ingest) on the event in the file 
 	$(INSTALL) local
 	@$(IN_VENV) local invoke
 
-invalidate: ## drop the cached rows of TABLE (heroes) with the KEYS 1,2,3, or all of them
+invalidate: ## drop the cached rows of TABLE (DB_TABLE, or heroes) with the KEYS 1,2,3, or all of them
 	$(INSTALL) local
 	@$(IN_VENV) local invalidate
 

@@ -73,6 +73,12 @@ def hits_compared(hits: Sequence[Answer], others: Sequence[Answer], what: str) -
     missed = [a.cache_status for a in hits if a.cache_status is not None and not a.is_hit]
     if missed:
         raise Wrong(f"{len(missed)} of {len(hits)} were no hits. Cache-Status: {missed[-1]}")
+    untrue = [a.cache_status for a in others if a.is_hit]
+    if untrue:
+        raise Wrong(
+            f"Cache-Status cannot be believed: {len(untrue)} of {len(others)} times it called"
+            f" {what} a hit too, which no cache can answer: {untrue[-1]}"
+        )
     clock, times, slow = _times(hits, others)
     median, slow_median = statistics.median(times), statistics.median(slow)
     compared = f"{milliseconds(median)} ms, {what} {milliseconds(slow_median)} ({clock})"

@@ -9,17 +9,21 @@ it wrote, or removes it. Exit code: 0 all passed, 1 a check failed, 2 there is n
 import argparse
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 from bench.caching import cache_checks
-from bench.grader import Check, Grader
+from bench.grader import Check, Grader, remove_marked
 from bench.service import NoService, Service, Wrong
 from bench.timings import explained, time_flows, timings_table
 
 REMOVE = "--remove"
+REMOVE_NOTED = "--remove-noted"
+MARKER = "grade-[0-9a-f]{8}"
 
 
 def run_checks(checks: Iterable[Check]) -> bool:
@@ -75,8 +79,39 @@ def leave_note(grader: Grader) -> None:
     print(
         f"\nInserted {len(ids)} heroes, ids {ids[0]} to {ids[-1]}, "
         f"names that begin with {grader.marker}. Noted in {path}\n"
+        f'To remove them: make grade ARGS="{REMOVE_NOTED} {path}"\n'
         f"The next time `make grade URL={url} ARGS={REMOVE}` removes its own in the end."
     )
+
+
+def remove_noted(options: argparse.Namespace) -> int:
+    """Deletes the heroes that a note tells of, and then the note; the exit code."""
+    note = options.remove_noted
+    service = Service(note["url"], options.key)
+    try:
+        ids = range(note["first_id"], note["last_id"] + 1)
+        removed = remove_marked(service, ids, note["marker"], options.batch)
+    except (NoService, Wrong) as error:
+        print(f"The heroes could not all be removed: {error}", file=sys.stderr)
+        return 1
+    note["path"].unlink()
+    print(f"Removed {removed} heroes, names that begin with {note['marker']}, and {note['path']}.")
+    return 0
+
+
+def _note(text: str) -> dict[str, Any]:
+    """What is in the file `text`, and its path."""
+    path = Path(text)
+    try:
+        note = json.loads(path.read_text(encoding="utf-8"))
+        right = re.fullmatch(MARKER, note["marker"]) and isinstance(note["url"], str)
+        if not (right and 1 <= note["first_id"] <= note["last_id"]):
+            raise ValueError
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"{text} cannot be read: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise argparse.ArgumentTypeError(f"{text} is no note of make grade") from error
+    return {**note, "path": path}
 
 
 def _arguments() -> argparse.Namespace:
@@ -87,8 +122,11 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=100, help="rows in a request (default 100)")
     parser.add_argument("--rounds", type=int, default=10, help="timed per flow (default 10)")
     parser.add_argument(REMOVE, action="store_true", help="delete in the end what was written")
+    parser.add_argument(
+        REMOVE_NOTED, type=_note, metavar="FILE", help="only delete what this note tells of"
+    )
     options = parser.parse_args()
-    if not options.url:
+    if not options.url and not options.remove_noted:
         parser.error("URL: say which service, for example make grade URL=localhost:8000")
     if not 2 <= options.batch <= 1000:
         parser.error("--batch: from 2 to 1000, the most rows that a write takes")
@@ -102,6 +140,8 @@ def _arguments() -> argparse.Namespace:
 
 def main() -> int:
     options = _arguments()
+    if options.remove_noted:
+        return remove_noted(options)
     service = Service(options.url, options.key)
     kept = Service(options.url, options.key, keeps_connection=True)
     grader = Grader(service, options.batch)

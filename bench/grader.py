@@ -80,18 +80,9 @@ class Grader:
     def remove(self) -> int:
         """Deletes the rows it wrote; how many. Only rows that bear its marker: a wrong service may
         have told ids of others."""
-        ids, removed = sorted(self.inserted), 0
-        for i in range(0, len(ids), self.batch):
-            answer = self.service.read(Way("id", True), ids[i : i + self.batch], use_cache=False)
-            answer.expect_success()
-            own = [row["id"] for row in answer.rows if self._is_own(row)]
-            self.service.delete(own).expect_success()
-            removed += len(own)
+        removed = remove_marked(self.service, sorted(self.inserted), self.marker, self.batch)
         self.inserted.clear()
         return removed
-
-    def _is_own(self, row: Hero) -> bool:
-        return row.get("id") in self.inserted and str(row.get("name")).startswith(self.marker)
 
     def fresh_heroes(self, count: int) -> list[Hero]:
         """Rows with an xp that no other row has; every tenth of them as a string."""
@@ -178,6 +169,21 @@ class Grader:
         self.service.read(way, [xp], use_cache=True).expect_rows(self._expected("xp", [xp]))
         self.write([self._hero(xp)], use_cache)
         self.service.read(way, [xp], use_cache=True).expect_rows(self._expected("xp", [xp]))
+
+
+def remove_marked(service: Service, ids: Sequence[int], marker: str, batch: int) -> int:
+    """Deletes those of the rows `ids` whose name begins with `marker`; how many."""
+    removed = 0
+    for i in range(0, len(ids), batch):
+        asked = ids[i : i + batch]
+        answer = service.read(Way("id", True), asked, use_cache=False)
+        answer.expect_success()
+        rows = [row for row in answer.rows if str(row.get("name")).startswith(marker)]
+        own = [row["id"] for row in rows if row.get("id") in asked]
+        if own:
+            service.delete(own).expect_success()
+        removed += len(own)
+    return removed
 
 
 def _cache(use_cache: bool) -> str:

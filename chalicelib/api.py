@@ -1,12 +1,28 @@
 """The Chalice app, with words for the events that Chalice has none for."""
 
+import os
+from collections.abc import Mapping
 from typing import Any
 
 from chalice.app import Chalice
 
 from chalicelib import handlers
-from chalicelib.errors import BadRequest, MethodNotAllowed, NotFound
+from chalicelib.errors import BadRequest, HerocacheError, MethodNotAllowed, NotFound
+from chalicelib.origins import headers_for_error
 from chalicelib.tables import shown
+
+_Kind = type | tuple[type, ...]
+_FIELDS: Mapping[str, tuple[_Kind, str]] = {
+    "headers": (dict, "an object of strings"),
+    "multiValueQueryStringParameters": (dict, "an object of lists"),
+    "pathParameters": (dict, "an object"),
+    "stageVariables": (dict, "an object"),
+    "body": ((str, bytes), "a string, as API Gateway sends it (put the JSON into quotes)"),
+    "isBase64Encoded": (bool, "true or false"),
+}
+"""What Chalice reads of an event beside `requestContext`, where there is no null in its place. Its
+test client hands over bytes."""
+_VALUES: Mapping[str, type] = {"headers": str, "multiValueQueryStringParameters": list}
 
 
 class Api(Chalice):
@@ -22,14 +38,42 @@ class Api(Chalice):
                     " integration); send this payload to the function `storage`"
                 )
             )
+        try:
+            whole = _whole(event)
+        except BadRequest as malformed:
+            return handlers.failed_request(malformed).to_dict(self.api.binary_types)
         path, method = context_of_request["resourcePath"], context_of_request.get("httpMethod")
-        if path not in self.routes:
-            return self._refused(NotFound(f"{shown(path)}: there is no such path; try POST /"))
-        if method not in self.routes[path]:
+        if not isinstance(path, str) or path not in self.routes:
+            return self._refused(
+                whole, NotFound(f"{shown(path)}: there is no such path; try POST /")
+            )
+        if not isinstance(method, str) or method not in self.routes[path]:
             known = ", ".join(self.routes[path])
             error = MethodNotAllowed(f"{shown(method)}: {path} takes {known}")
-            return self._refused(error, Allow=known)
-        return super().__call__(event, context)
+            return self._refused(whole, error, Allow=known)
+        return super().__call__(whole, context)
 
-    def _refused(self, error: NotFound | MethodNotAllowed, **headers: str) -> dict[str, Any]:
-        return handlers.failed_request(error, **headers).to_dict(self.api.binary_types)
+    def _refused(
+        self, event: Mapping[str, Any], error: HerocacheError, **headers: str
+    ) -> dict[str, Any]:
+        response = handlers.failed_request(error, **headers)
+        response.headers.update(headers_for_error(event["headers"] or {}, os.environ))
+        return response.to_dict(self.api.binary_types)
+
+
+def _whole(event: Mapping[str, Any]) -> dict[str, Any]:
+    """The event with null for each field that is not there: a test event written by hand has few.
+    Raises BadRequest where Chalice would fail on one."""
+    whole: dict[str, Any] = {**dict.fromkeys(_FIELDS), **event}
+    for name, (kind, words) in _FIELDS.items():
+        value = whole[name]
+        if value is not None and not _is_of(value, kind, _VALUES.get(name, object)):
+            raise BadRequest(f"event: {name}: expected {words}")
+    return whole
+
+
+def _is_of(value: Any, kind: _Kind, each: type) -> bool:
+    """Whether it is of this kind, and so is each value in it where it is an object."""
+    if not isinstance(value, kind):
+        return False
+    return not isinstance(value, dict) or all(isinstance(v, each) for v in value.values())

@@ -44,6 +44,8 @@ REDIS_OPTIONS = {
 """Schemes of REDIS_URL, and what may stand behind its question mark."""
 MAX_RESUME_SECONDS = 24
 """With the login after it this stays below the 29 s that API Gateway waits."""
+_ORIGIN = re.compile(r"\*|https?://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
+_DEFAULT_PORT = re.compile("http://.*:80|https://.*:443")
 CALLERS = ("none", "iam", "key")
 ENGINES = ("mysql", "aurora")
 """Who reads a large uploaded file: the function, or the database itself."""
@@ -125,11 +127,16 @@ def cors_origins(environment: Mapping[str, str]) -> frozenset[str]:
     origins = [part.strip() for part in environment.get(CORS_ORIGINS, "").split(",")]
     named = frozenset(origin for origin in origins if origin)
     for origin in named:
-        if not re.fullmatch(r"\*|https?://[a-z0-9.\-\[\]:]+", origin):
+        if not _ORIGIN.fullmatch(origin):
             raise ConfigurationError(
                 f"{CORS_ORIGINS}: expected origins such as https://example.com or"
                 " http://localhost:3000, in lower case, without a path, with commas between;"
                 " or * for every page"
+            )
+        if _DEFAULT_PORT.fullmatch(origin):
+            raise ConfigurationError(
+                f"{CORS_ORIGINS}: browsers leave out the port that a scheme has by default: write"
+                f" {origin.rpartition(':')[0]}"
             )
     return named
 

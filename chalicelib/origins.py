@@ -7,8 +7,8 @@ host. Other clients send none and are not concerned. https://fetch.spec.whatwg.o
 from collections.abc import Collection, Mapping
 from urllib.parse import urlsplit
 
-from chalicelib.config import CORS_ORIGINS
-from chalicelib.errors import Forbidden
+from chalicelib.config import CORS_ORIGINS, cors_origins
+from chalicelib.errors import Forbidden, HerocacheError
 from chalicelib.tables import shown
 
 Headers = dict[str, str | list[str]]
@@ -16,9 +16,11 @@ Headers = dict[str, str | list[str]]
 _ANY_ORIGIN = "*"
 _READABLE = "Cache-Status, Retry-After, Server-Timing"
 _SENDABLE = (
-    "Authorization, Content-Type, Idempotency-Key, X-Amz-Date, X-Amz-Security-Token, X-Api-Key"
+    "Authorization, Content-Encoding, Content-Type, Idempotency-Key, X-Amz-Date,"
+    " X-Amz-Security-Token, X-Api-Key"
 )
 _PREFLIGHT_SECONDS = 600
+_SCHEME_HEADER = "x-forwarded-proto"
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 
 
@@ -26,7 +28,7 @@ def headers_for(request: Mapping[str, str], allowed: Collection[str]) -> Headers
     """What an answer needs so that the page which sent `request` may read it; nothing where no
     other host's page did. Raises Forbidden where the page's origin is not `allowed`."""
     origin = request.get("origin")
-    if origin is None or _is_own(origin, request.get("host", "")):
+    if origin is None or _is_own(origin, request):
         return {}
     if origin not in allowed and _ANY_ORIGIN not in allowed:
         raise Forbidden(
@@ -50,11 +52,24 @@ def preflight_headers_for(request: Mapping[str, str], allowed: Collection[str]) 
     }
 
 
-def _is_own(origin: str, host: str) -> bool:
-    """Whether the page came from the host that the request was sent to."""
+def headers_for_error(request: Mapping[str, str], environment: Mapping[str, str]) -> Headers:
+    """As `headers_for`, for an error that no route sees: nothing for a page that is not allowed,
+    because there is an error to tell already. `request`: its headers, the names in any case."""
+    sent = {name.lower(): value for name, value in request.items()}
+    try:
+        return headers_for(sent, cors_origins(environment))
+    except HerocacheError:
+        return {}
+
+
+def _is_own(origin: str, request: Mapping[str, str]) -> bool:
+    """Whether the page came from where the request was sent to: the same scheme, host and port. API
+    Gateway tells the scheme; `chalice local` speaks http only."""
     try:
         page = urlsplit(origin)
     except ValueError:
         return False
-    default_port = _DEFAULT_PORTS.get(page.scheme, "")
-    return bool(page.netloc) and page.netloc.lower() == host.lower().removesuffix(default_port)
+    if page.scheme not in _DEFAULT_PORTS or page.scheme != request.get(_SCHEME_HEADER, "http"):
+        return False
+    host = request.get("host", "").lower().removesuffix(_DEFAULT_PORTS[page.scheme])
+    return bool(page.netloc) and page.netloc.lower() == host

@@ -4,6 +4,8 @@ The only place that knows field names and error shapes. `decode` takes bytes apa
 what came out of them (or what Lambda handed over as a payload); replies go the other way.
 """
 
+import gzip
+import io
 import json
 import zlib
 from collections import Counter
@@ -143,14 +145,12 @@ def unpacked(body: bytes, encoding: str) -> bytes:
         )
     if not body.startswith(b"\x1f"):
         return body
-    unzip = zlib.decompressobj(wbits=31)
     try:
-        text = unzip.decompress(body, MAX_BODY_BYTES + 1)
-    except zlib.error as error:
+        return gzip.GzipFile(fileobj=io.BytesIO(body)).read(MAX_BODY_BYTES + 1)
+    except EOFError as error:
+        raise BadRequest("body: Content-Encoding says gzip, but it ends too early") from error
+    except (gzip.BadGzipFile, zlib.error) as error:
         raise BadRequest("body: Content-Encoding says gzip, but it is damaged") from error
-    if len(text) <= MAX_BODY_BYTES and not unzip.eof:
-        raise BadRequest("body: Content-Encoding says gzip, but it ends too early")
-    return text
 
 
 def parse(payload: object, default_table: str, read_by: str | None) -> Request:

@@ -76,7 +76,7 @@ def environment_with(settings: Mapping[str, str]) -> dict[str, str]:
     """The environment of a process that runs the app with these settings."""
     # Those of another database, cache or bucket in the caller's shell must not mix with ours.
     names = ("DB_", "REDIS_", "AWS_", "UPLOAD_BUCKET")
-    others = {name for name in os.environ if name.startswith(names)} - {"DB_TABLE"}
+    others = {name for name in os.environ if name.startswith(names)}
     kept = {name: value for name, value in os.environ.items() if name not in others}
     direct = os.environ.get("no_proxy") or os.environ.get("NO_PROXY")
     no_proxy = f"{direct},{LOOPBACK}" if direct else LOOPBACK

@@ -66,13 +66,13 @@ def read_body(stream: BufferedReader, length: int, seconds: float) -> bytes:
     if length != CHUNKED:
         return _exactly(stream, length, deadline)
     body = bytearray()
-    while size := _chunk_size(stream):
+    while size := _chunk_size(stream, deadline):
         _refuse_too_large(len(body) + size)
         body += _exactly(stream, size, deadline)
-        if _line(stream) != b"":
+        if _line(stream, deadline) != b"":
             raise BadRequest("body: a chunk is longer than its size says")
     for _ in range(MAX_TRAILERS):
-        if _line(stream) == b"":
+        if _line(stream, deadline) == b"":
             return bytes(body)
     raise BadRequest(f"body: more than {MAX_TRAILERS} trailers")
 
@@ -96,20 +96,26 @@ def _refuse_too_large(size: int) -> None:
         raise TooLarge(f"body: more than {MAX_BODY_BYTES} bytes; send fewer items at a time")
 
 
-def _chunk_size(stream: BufferedReader) -> int:
-    line = _line(stream)
+def _chunk_size(stream: BufferedReader, deadline: float) -> int:
+    line = _line(stream, deadline)
     digits = line.partition(b";")[0].strip(b" \t")
     if not re.fullmatch(rb"[0-9a-fA-F]{1,15}", digits):
         raise BadRequest("body: expected the size of a chunk as a hexadecimal number")
     return int(digits, 16)
 
 
-def _line(stream: BufferedReader) -> bytes:
+def _line(stream: BufferedReader, deadline: float) -> bytes:
     """Without its end."""
-    line = stream.readline(MAX_LINE_BYTES)
+    line = bytearray()
+    while not line.endswith(b"\n") and len(line) < MAX_LINE_BYTES:
+        piece = stream.peek()[: MAX_LINE_BYTES - len(line)]
+        _refuse_late(deadline)
+        if not piece:
+            break
+        line += stream.read(piece.find(b"\n") + 1 or len(piece))
     if not line.endswith(b"\r\n"):
         raise BadRequest("body: expected a line of a chunked body, which ends with CR LF")
-    return line[:-2]
+    return bytes(line[:-2])
 
 
 def _exactly(stream: BufferedReader, size: int, deadline: float) -> bytes:
@@ -118,7 +124,11 @@ def _exactly(stream: BufferedReader, size: int, deadline: float) -> bytes:
         piece = stream.read1(min(size - len(read), PIECE_BYTES))
         if not piece:
             raise BadRequest(f"body: it ended after {len(read)} of {size} bytes; send all of it")
-        if time.monotonic() > deadline:
-            raise TimeoutError
+        _refuse_late(deadline)
         read += piece
     return bytes(read)
+
+
+def _refuse_late(deadline: float) -> None:
+    if time.monotonic() > deadline:
+        raise TimeoutError

@@ -22,11 +22,11 @@ from chalice.app import Chalice
 from chalice.config import Config
 
 from chalicelib import wire
-from chalicelib.config import cors_origins
 from chalicelib.errors import HerocacheError, NotFound
-from chalicelib.origins import headers_for
+from chalicelib.origins import headers_for_error
 from chalicelib.tables import shown
 from local.http_body import PIECE_BYTES, HttpError, declared_length, read_body
+from local.http_host import refuse_other_hosts
 
 BACKLOG = 128
 IDLE_SECONDS = 300.0
@@ -71,6 +71,7 @@ class Handler(BaseHTTPRequestHandler):
     ) -> None:
         self._gateway = chalice.local.LocalGateway(app_object, config)
         self._routes = chalice.local.RouteMatcher(list(app_object.routes))
+        self._skipped_a_line = False
         super().__init__(request, client_address, server)
 
     def _answer(self) -> None:
@@ -86,6 +87,21 @@ class Handler(BaseHTTPRequestHandler):
                 message = f"{shown(self.path)}: there is no such path; there are {known}"
                 self._refuse(NotFound(message))
 
+    def parse_request(self) -> bool:
+        """Whether the request line and headers can be read; else they are answered. One empty line
+        ahead is passed over (RFC 9112 section 2.2): some clients end a body with one."""
+        if self.raw_requestline in (b"\r\n", b"\n") and not self._skipped_a_line:
+            self._skipped_a_line, self.close_connection = True, False
+            return False
+        self._skipped_a_line = False
+        if not super().parse_request():
+            return False
+        if self.request_version.startswith("HTTP/0"):
+            self.request_version = self.protocol_version  # else the answer would have no headers
+            self.send_error(505)
+            return False
+        return True
+
     def __getattr__(self, name: str) -> Any:
         """Python's server looks for `do_GET`, `do_POST` and so on. Every method is answered in the
         same way: the app knows which ones a path takes."""
@@ -94,7 +110,7 @@ class Handler(BaseHTTPRequestHandler):
         raise AttributeError(name)
 
     def _body(self) -> bytes:
-        length = declared_length(self.headers)
+        length = self._checked_length()
         self.connection.settimeout(QUIET_SECONDS)
         try:
             return read_body(cast(BufferedReader, self.rfile), length, BODY_SECONDS)
@@ -103,6 +119,11 @@ class Handler(BaseHTTPRequestHandler):
             raise HttpError(408, "RequestTimeout", message) from error
         finally:
             self.connection.settimeout(self.timeout)
+
+    def _checked_length(self) -> int:
+        """Of the body, where the headers are those of a request that may go on."""
+        refuse_other_hosts(self.headers, self.request_version)
+        return declared_length(self.headers)
 
     def _is_a_path(self) -> bool:
         try:
@@ -125,15 +146,8 @@ class Handler(BaseHTTPRequestHandler):
         reply = wire.reply_error(error)
         # The app logs a line for each request that it sees; this one it does not see.
         log.info("%s %s: %s", reply.status, json.dumps(self.requestline[:200]), error)
-        self._send(reply.status, {**self._headers_for_page(), **headers}, reply.text)
-
-    def _headers_for_page(self) -> Headers:
-        """Those that a browser needs to show the answer to a page of an allowed origin."""
-        sent = {name.lower(): value for name, value in getattr(self, "headers", {}).items()}
-        try:
-            return headers_for(sent, cors_origins(os.environ))
-        except HerocacheError:
-            return {}
+        sent = dict(getattr(self, "headers", {}))  # none where the request line is malformed
+        self._send(reply.status, {**headers_for_error(sent, os.environ), **headers}, reply.text)
 
     def _refuse_and_close(self, error: HerocacheError) -> None:
         """For a request of which something is left unread. To close with bytes unread would reset
@@ -168,7 +182,7 @@ class Handler(BaseHTTPRequestHandler):
     def handle_expect_100(self) -> bool:
         """Before a client sends a large body: tell it to, or why not."""
         try:
-            declared_length(self.headers)
+            self._checked_length()
         except HerocacheError as error:
             self._refuse_and_close(error)
             return False
@@ -209,4 +223,17 @@ class DevServer(chalice.local.LocalDevServer):
 
     def __init__(self, app_object: Chalice, config: Config, host: str, port: int) -> None:
         handler: Any = Handler  # declared to be Chalice's own
-        super().__init__(app_object, config, host, port, handler_cls=handler, server_cls=Listener)
+        try:
+            super().__init__(
+                app_object, config, host, port, handler_cls=handler, server_cls=Listener
+            )
+        except OSError as error:
+            print(
+                f"herocache: cannot listen on port {port} of {host}: {error.strerror}. Give another"
+                " one with --port, or end the program that has it",
+                file=sys.stderr,
+                flush=True,
+            )
+            # Chalice's reloader makes the server in a thread, which is all that SystemExit would
+            # end there.
+            os._exit(1)

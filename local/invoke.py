@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from chalicelib.tables import HEROES, TABLES, Integer, Table
+from chalicelib.tables import HEROES, Integer, Table, tables_with
 from local.function import Container, InvocationFailed, read_settings
 from local.process import ServerError
 from local.services import Services, home_folder, say
@@ -24,8 +24,9 @@ def invoke() -> int:
 
 def invalidate() -> int:
     """The exit code: 1 when the service refuses. Raises ServerError as `invoke` does."""
-    table = os.environ.get("TABLE") or HEROES.name
-    keys = asked_keys(TABLES.get(table, HEROES))
+    default = Services(home_folder()).default_table
+    table = os.environ.get("TABLE") or default
+    keys = asked_keys(tables_with(default).get(table, HEROES))
     request = {"REQUEST": "invalidate", "TABLE": table, "SQLS": keys}
     answer = answer_of("storage", request)
     if answer["statusCode"] == 200:
@@ -39,7 +40,14 @@ def answer_of(function: str, event: object) -> Any:
     """What `function` returns. Raises ServerError, which names the log of the call."""
     services = Services(home_folder())
     if services.mariadb.pid is None:
-        raise ServerError("no server is running here to run it on: `make run` or `make up` first")
+        alive = [server.title for server in (*services.servers, services.app) if server.pid]
+        if not alive:
+            raise ServerError(
+                "no server is running here to run it on: `make run` or `make up` first"
+            )
+        raise ServerError(
+            f"MariaDB is not running here ({', '.join(alive)}: running): `make up` starts it again"
+        )
     with services.invoke_log.open("wb") as log:
         container = Container(read_settings(services.env), log)
     try:

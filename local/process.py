@@ -105,7 +105,10 @@ class Server(ABC):
         log = self.home / "log"
         if not log.exists():
             return "Its messages are above."
-        return "\n".join([f"{log} ends:", *log.read_text(errors="replace").splitlines()[-15:]])
+        lines = log.read_text(errors="replace").splitlines()[-15:]
+        if not lines:
+            return f"{log} is empty: it was killed, or ended without a word."
+        return "\n".join([f"{log} ends:", *lines])
 
     def stop(self, timeout_seconds: float = 30.0) -> None:
         """End it in order, by force after the timeout; return when it is gone."""

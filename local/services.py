@@ -13,7 +13,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from chalicelib.config import DB_TABLE
+from chalicelib.tables import HEROES
 from local.app import App
+from local.function import read_settings
 from local.process import ROOT, Server, ServerError, write_private
 from local.s3 import S3
 from local.servers import MariaDB, Redis
@@ -85,9 +88,16 @@ class Services:
         app.begin()
 
     def settings(self) -> dict[str, str]:
-        """What leads the app to the servers."""
+        """What leads the app to the servers, and the DB_TABLE that whoever starts it has set."""
         each = (server.environment().items() for server in self.servers)
-        return dict(itertools.chain.from_iterable(each))
+        settings = dict(itertools.chain.from_iterable(each))
+        table = os.environ.get(DB_TABLE)
+        return {**settings, DB_TABLE: table} if table else settings
+
+    @property
+    def default_table(self) -> str:
+        """The one that the service here was started with."""
+        return read_settings(self.env).get(DB_TABLE) or HEROES.name
 
     def write_settings(self) -> None:
         """For the function, for `make upload`, and for any program."""
@@ -207,7 +217,10 @@ def clean() -> None:
     services = Services(home_folder())
     services.down()
     services.remove()
-    say("removed", f"{services.home} (data, settings, logs)")
+    say("removed", f"data, settings and logs in {services.home}")
+    if services.home.exists():
+        left = ", ".join(sorted(path.name for path in services.home.iterdir()))
+        say("kept", f"{left} in {services.home}")
     for path in [ROOT / name for name in CACHES if (ROOT / name).exists()]:
         shutil.rmtree(path, ignore_errors=True)
         say("removed", str(path))

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-from chalicelib.tables import TABLES
+from chalicelib.tables import tables_with
 from local.outcome import Outcome
 from local.process import ServerError
 from local.s3 import BUCKET, S3, key_for
@@ -62,8 +62,9 @@ def is_unicode(name: str) -> bool:
 def asked_table() -> str:
     """TABLE of the environment; empty: none asked for. Raises ServerError when there is no such."""
     table = os.environ.get("TABLE", "")
-    if table and table not in TABLES:
-        raise ServerError(f"TABLE={table}: no such table, there are {', '.join(TABLES)}")
+    tables = tables_with(Services(home_folder()).default_table)
+    if table and table not in tables:
+        raise ServerError(f"TABLE={table}: no such table, there are {', '.join(tables)}")
     return table
 
 

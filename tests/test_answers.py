@@ -173,11 +173,68 @@ def test_a_path_that_the_api_does_not_have_is_not_found(service: InProcess) -> N
     assert (answer.status, answer.error) == (404, "NotFound")
 
 
+@pytest.mark.parametrize(
+    ("event", "status", "words"),
+    [
+        ({"resourcePath": []}, 404, "[]: there is no such path; try POST /"),
+        ({"resourcePath": {}}, 404, "{}: there is no such path; try POST /"),
+        ({"resourcePath": None}, 404, "null: there is no such path; try POST /"),
+        ({"resourcePath": "/"}, 405, "null: / takes "),
+        ({"resourcePath": "/", "httpMethod": ["POST"]}, 405, "['POST']: / takes "),
+        ({"resourcePath": "/", "httpMethod": "POST"}, 400, "body: "),
+    ],
+)
+def test_an_event_with_nothing_but_a_context_is_answered_with_words(
+    service: InProcess, event: object, status: int, words: str
+) -> None:
+    answer = service.dispatch({"requestContext": event})
+
+    assert (answer.status, answer.message[: len(words)]) == (status, words)
+
+
+def test_a_test_event_needs_a_path_a_method_and_a_body(service: InProcess) -> None:
+    def context(path: str, method: str) -> dict[str, object]:
+        return {"requestContext": {"resourcePath": path, "httpMethod": method}}
+
+    assert service.dispatch({**context("/", "POST"), "body": READ.decode()}).missing == [1]
+    assert service.dispatch(context("/health", "GET")).fields["status"] == "ok"
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "words"),
+    [
+        ("body", {"REQUEST": "read", "SQLS": [1]}, "a string, as API Gateway sends it"),
+        ("body", 5, "a string"),
+        ("headers", [], "an object of strings"),
+        ("headers", {"Origin": 5}, "an object of strings"),
+        ("multiValueQueryStringParameters", "deep=1", "an object of lists"),
+        ("multiValueQueryStringParameters", {"deep": 1}, "an object of lists"),
+        ("pathParameters", "/", "an object"),
+        ("stageVariables", 1, "an object"),
+        ("isBase64Encoded", "no", "true or false"),
+    ],
+)
+def test_an_event_with_a_field_of_another_kind_is_refused_by_its_name(
+    service: InProcess, field: str, value: object, words: str
+) -> None:
+    answer = service.dispatch({**rest_event(READ.decode()), field: value})
+
+    assert (answer.status, answer.error) == (400, "BadRequest")
+    assert answer.message.startswith(f"event: {field}: expected {words}")
+
+
 def test_a_gzipped_body_is_read(service: InProcess) -> None:
     service.write(heroes(1))
     for encoding in ("gzip", "GZIP", "x-gzip"):
         answer = service.ask("POST", "/", {"Content-Encoding": encoding}, gzip.compress(READ))
         assert len(answer.rows) == 1
+
+
+def test_a_gzipped_body_of_several_members_is_read_whole(service: InProcess) -> None:
+    """RFC 1952 section 2.2; `cat a.gz b.gz` makes one."""
+    body = b"".join(gzip.compress(READ[i : i + 5]) for i in range(0, len(READ), 5))
+
+    assert service.ask("POST", "/", {"Content-Encoding": "gzip"}, body).missing == [1]
 
 
 def test_a_body_that_the_gateway_has_unpacked_is_read(service: InProcess) -> None:
@@ -194,9 +251,11 @@ def test_a_body_that_the_gateway_has_unpacked_is_read(service: InProcess) -> Non
         (gzip.compress(READ)[:-9], "gzip", 400, "body: Content-Encoding says gzip, but it ends"),
         (b"\x1f\x8b" + b"x" * 50, "gzip", 400, "body: Content-Encoding says gzip, but it is dama"),
         (zlib.compress(READ), "gzip", 400, "body: not "),
+        (gzip.compress(READ) + b"more", "gzip", 400, "body: Content-Encoding says gzip, but it is"),
         (gzip.compress(b" " * 200_000_000), "gzip", 413, "body: more than 6000000 bytes"),
+        (gzip.compress(b" " * 4_000_000) * 2, "gzip", 413, "body: more than 6000000 bytes"),
     ],
-    ids=["brotli", "twice", "cut", "damaged", "zlib", "bomb"],
+    ids=["brotli", "twice", "cut", "damaged", "zlib", "garbage behind", "bomb", "two large ones"],
 )
 def test_another_encoding_or_a_damaged_body_is_refused_by_name(
     service: InProcess, witness: Witness, body: bytes, encoding: str, status: int, message: str

@@ -13,7 +13,7 @@ from app import app, ingest, storage
 from local import invoke
 from local.process import ROOT, ServerError
 from local.s3 import BUCKET
-from local.servers import MariaDB
+from local.servers import MariaDB, Redis
 from tests.bucket import UploadBucket
 from tests.client import InProcess
 from tests.project_copy import MakeRun, copy_project, make
@@ -198,6 +198,8 @@ def test_make_invoke_says_what_is_wrong_before_it_runs_anything(
 @pytest.mark.parametrize(
     ("table", "keys", "sent"),
     [
+        ("superheroes", "", ["*"]),
+        ("superheroes", "1,2", [1, 2]),
         ("heroes", "", ["*"]),
         ("heroes", "1, 2,3", [1, 2, 3]),
         ("heroes", "*", ["*"]),
@@ -209,11 +211,14 @@ def test_make_invoke_says_what_is_wrong_before_it_runs_anything(
 def test_make_invalidate_sends_the_keys_as_the_table_declares_them(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
     table: str,
     keys: str,
     sent: list[object],
 ) -> None:
-    """Until the service knows `invalidate` this is all that can be tried with an answer."""
+    """Those of the table that the service was started with too."""
+    (tmp_path / "env").write_text("DB_TABLE=superheroes\n")
+    monkeypatch.setenv("HEROCACHE_HOME", str(tmp_path))
     calls: list[tuple[str, object]] = []
 
     def answer(function: str, event: object) -> Any:
@@ -226,6 +231,33 @@ def test_make_invalidate_sends_the_keys_as_the_table_declares_them(
     assert invoke.invalidate() == 0
     assert calls == [("storage", {"REQUEST": "invalidate", "TABLE": table, "SQLS": sent})]
     assert "invalidated: the next read asks the database" in capsys.readouterr().out
+
+
+def test_make_invalidate_without_a_table_means_the_one_of_the_service(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "env").write_text("DB_HOST=a\nDB_TABLE=employees\n")
+    monkeypatch.setenv("HEROCACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("KEYS", "E001")
+    monkeypatch.delenv("TABLE", raising=False)
+    calls: list[object] = []
+
+    def answer(_: str, event: object) -> Any:
+        calls.append(event)
+        return {"statusCode": 200, "body": "invalidate success"}
+
+    monkeypatch.setattr(invoke, "answer_of", answer)
+    assert invoke.invalidate() == 0
+    assert calls == [{"REQUEST": "invalidate", "TABLE": "employees", "SQLS": ["E001"]}]
+
+
+def test_make_invoke_names_the_server_that_is_missing(
+    monkeypatch: pytest.MonkeyPatch, redis_server: Redis, tmp_path: Path
+) -> None:
+    (tmp_path / "redis").symlink_to(redis_server.home)
+    monkeypatch.setenv("HEROCACHE_HOME", str(tmp_path))
+    with pytest.raises(ServerError, match=r"^MariaDB is not running here \(Redis: running\)"):
+        invoke.answer_of("storage", {})
 
 
 def test_make_invalidate_refuses_a_key_that_is_no_integer(monkeypatch: pytest.MonkeyPatch) -> None:

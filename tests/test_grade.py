@@ -144,6 +144,8 @@ class HeroesInMemory:
         if use_cache and self._fault != "no lazy loading":
             self._cached |= cells
         took = "1.5" if how != "hit" or self._fault == "a slow cache" else "0.25"
+        if self._fault == "always says hit":
+            how = "hit"
         return {
             "Cache-Status": f'herocache; {how}; detail="{hits} of {len(cells)}"',
             "Server-Timing": f"db;dur=9.9, total;dur={took}",
@@ -274,6 +276,7 @@ def test_a_service_that_refuses_everything_fails_and_leaves_no_note(tmp_path: Pa
         ("no write-through", WRITE_THROUGH),
         ("no write-through by xp", {name for name in WRITE_THROUGH if "xp" in name}),
         ("a slow cache", LAZY | WRITE_THROUGH),
+        ("always says hit", LAZY | WRITE_THROUGH),
     ],
 )
 def test_a_cache_that_is_none_fails_and_is_timed_all_the_same(
@@ -326,6 +329,12 @@ def test_one_read_that_was_no_hit_fails_whatever_the_times() -> None:
         hits_compared(hits, reads(9, 9, 9), "a miss")
 
 
+def test_a_read_that_nothing_can_have_cached_must_not_be_called_a_hit() -> None:
+    """Times show nothing here: a cache that works may be no faster than a near database."""
+    with pytest.raises(Wrong, match=r"1 of 2 times it called a miss a hit too.*: herocache; hit"):
+        hits_compared(reads(1, status=HIT), [*reads(9), *reads(9, status=HIT)], "a miss")
+
+
 def test_time_alone_must_be_clear() -> None:
     found = hits_compared(reads(1, 2, 8, 1), reads(5, 6, 7, 9), "a miss")
 
@@ -376,6 +385,40 @@ def test_a_note_says_what_was_inserted(tmp_path: Path) -> None:
     assert note["marker"] in graded.stdout
     assert all(row["name"].startswith(note["marker"]) for row in service.rows.values())
     assert f"make grade URL={url} ARGS=--remove" in graded.stdout
+    assert f'make grade ARGS="--remove-noted {path.relative_to(tmp_path)}"' in graded.stdout
+
+
+def test_the_rows_of_a_note_are_removed_later_and_no_others(tmp_path: Path) -> None:
+    service = HeroesInMemory()
+    with serving(service.answer) as url:
+        grade(url, tmp_path)
+        [path] = tmp_path.iterdir()
+        service.rows[2] = {**service.rows[2], "name": "no row of the grader"}
+        removed = grade("", tmp_path, "--remove-noted", path.name)
+
+    assert removed.returncode == 0, removed.stdout + removed.stderr
+    assert removed.stdout.startswith("Removed ")
+    assert list(service.rows) == [2]
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("note", "words"),
+    [
+        (None, "cannot be read: No such file or directory"),
+        ("[]", "is no note of make grade"),
+        ("{}", "is no note of make grade"),
+        ('{"url": "http://a", "marker": "", "first_id": 1, "last_id": 9}', "is no note of"),
+    ],
+)
+def test_what_is_no_note_removes_nothing(tmp_path: Path, note: str | None, words: str) -> None:
+    if note is not None:
+        (tmp_path / "note").write_text(note)
+    graded = grade("", tmp_path, "--remove-noted", "note")
+
+    assert graded.returncode == 2
+    assert f"note {words}" in graded.stderr
+    assert "Traceback" not in graded.stderr
 
 
 def test_rows_are_removed_when_asked(tmp_path: Path) -> None:

@@ -335,6 +335,7 @@ def test_clean_removes_what_make_made_and_nothing_else(folder: Path) -> None:
     cleaned = make(folder, "clean")
     assert cleaned.returncode == 0, cleaned.stdout
     assert [path.name for path in (folder / ".local").iterdir()] == ["notes.txt"]
+    assert f"kept       notes.txt in {folder / '.local'}" in cleaned.stdout
 
 
 REQUIREMENTS = (
@@ -500,3 +501,14 @@ def test_install_asks_for_a_python_that_is_new_enough(tmp_path: Path) -> None:
     refused = machine.install()
     assert refused.returncode == 1
     assert "Python 3.10 or newer is needed, found Python 3.9.2." in refused.stderr
+
+
+def test_a_server_that_ended_without_a_word_is_told_so(tmp_path: Path) -> None:
+    """Nothing would follow `ends:`."""
+    log = tmp_path / "log"
+    log.write_text("")
+    assert (
+        Redis(tmp_path).last_words() == f"{log} is empty: it was killed, or ended without a word."
+    )
+    log.write_text("a\nb\n")
+    assert Redis(tmp_path).last_words() == f"{log} ends:\na\nb"

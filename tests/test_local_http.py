@@ -26,7 +26,7 @@ from chalice.config import Config
 from chalicelib.wire import MAX_BODY_BYTES
 from local import chalice_local, http_server
 from local.app import App
-from local.process import LOOPBACK, PORTS, port_is_free
+from local.process import LOOPBACK, PORTS, ROOT, port_is_free
 from tests.client import Answer, OverHttp, heroes
 from tests.conftest import running
 from tests.test_house import run_python
@@ -318,13 +318,13 @@ def test_curl_sends_chunks_and_asks_first_and_offers_to_decompress(
 
 def test_head_has_the_headers_of_get_and_no_body(url: str) -> None:
     with Connection(url) as connection:
-        head = connection.ask(b"HEAD /health HTTP/1.1\r\nHost: a\r\n\r\n", method="HEAD")
-        get = connection.ask(b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n")
+        head = connection.ask(b"HEAD /health HTTP/1.1\r\nHost: 127.1.2.3\r\n\r\n", method="HEAD")
+        get = connection.ask(b"GET /health HTTP/1.1\r\nHost: [::1]:80\r\n\r\n")
 
     assert (head.status, head.content) == (200, b"")
     assert int(head.headers["content-length"]) == len(get.content) > 0
     with Connection(url) as connection, connection.socket.makefile("rb") as answer:
-        connection.socket.sendall(b"HEAD /nowhere HTTP/1.1\r\nConnection: close\r\n\r\n")
+        connection.socket.sendall(b"HEAD /nowhere HTTP/1.0\r\n\r\n")
         whole = answer.read()
         assert whole.startswith(b"HTTP/1.1 404 ")
         assert whole.index(b"\r\n\r\n") == len(whole) - 4
@@ -372,6 +372,8 @@ def test_a_method_that_nobody_knows_is_not_allowed(url: str, method: str) -> Non
         (b"GET / HTTP/one\r\n\r\n", 400, "BadRequest"),
         (b"GET / FTP/1.1\r\n\r\n", 400, "BadRequest"),
         (b"\x16\x03\x01\x02\x00\x01\n", 400, "BadRequest"),
+        (b"\r\nGET / HTTP/one\r\n\r\n", 400, "BadRequest"),
+        (b"GET /health HTTP/0.9\r\nHost: localhost\r\n\r\n", 505, "HttpVersionNotSupported"),
         (b"GET / HTTP/2.0\r\n\r\n", 505, "HttpVersionNotSupported"),
         (b"GET /?" + b"a" * 100_000 + b" HTTP/1.1\r\n\r\n", 414, "UriTooLong"),
         (post(*[f"A{i}: 1" for i in range(150)]), 431, "HeadersTooLarge"),
@@ -394,6 +396,79 @@ def test_a_malformed_request_gets_the_one_error_shape(
         assert answer.headers["connection"] == "close"
         assert answer.headers["server"] == "herocache"
         assert connection.is_closed()
+
+
+def test_an_empty_line_ahead_of_a_request_is_passed_over(url: str) -> None:
+    with Connection(url) as connection:
+        for empty in (b"\r\n", b"", b"\n", b"\r\n"):
+            request = post(f"Content-Length: {len(READ)}", body=READ)
+            assert connection.ask(empty + request).fields == EMPTY
+
+
+def test_of_two_empty_lines_the_second_one_ends_the_connection(url: str) -> None:
+    with Connection(url) as connection:
+        connection.socket.sendall(b"\r\n\r\n")
+        assert connection.is_closed()
+
+
+# --- whom a request was sent to -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["localhost", "LocalHost:8000", "localhost:", "127.0.0.1", "10.1.2.3:80", "[::1]", "[::1]:80"],
+)
+def test_a_request_to_localhost_or_an_address_is_answered(url: str, host: str) -> None:
+    request = post(f"Content-Length: {len(READ)}", body=READ)
+    with Connection(url) as connection:
+        answer = connection.ask(request.replace(b"localhost", host.encode(), 1))
+        assert answer.fields == EMPTY
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "evil.example",
+        "evil.example:8000",
+        "localhost.evil.example",
+        "127.0.0.1.evil.example",
+        "127.0.0.1@evil.example",
+        "evil.example#127.0.0.1",
+        "[evil.example]",
+        "::1",
+        "[::1",
+        "a,localhost",
+        "",
+    ],
+)
+def test_a_name_that_a_page_can_have_lead_here_is_refused_and_deletes_nothing(
+    url: str, witness: Witness, host: str
+) -> None:
+    """Its own origin, then, is the one that the request is sent to: no other check stops it."""
+    OverHttp(f"{url}/").write([{"id": 1, **heroes(1)[0]}])
+    delete = b'{"REQUEST":"delete","SQLS":[1]}'
+    for extra in ([], ["Expect: 100-continue"]):
+        headers = [f"Origin: http://{host}", f"Content-Length: {len(delete)}", *extra]
+        request = post(*headers, body=delete).replace(b"localhost", host.encode(), 1)
+        with Connection(url) as connection:
+            answer = connection.ask(request)
+
+            assert (answer.status, answer.error) == (421, "MisdirectedRequest")
+            assert answer.message.startswith(f"Host: {host!r} is not answered here")
+            assert connection.is_closed()
+    assert witness.count() == 1
+
+
+def test_a_host_is_sent_once_and_only_http_1_0_may_leave_it_out(url: str) -> None:
+    without = b"GET /health HTTP/1.1\r\n\r\n"
+    twice = b"GET /health HTTP/1.1\r\nHost: localhost\r\nHost: localhost\r\n\r\n"
+    for request, count in ((without, 0), (twice, 2), (twice.replace(b"1.1", b"1.0"), 2)):
+        with Connection(url) as connection:
+            answer = connection.ask(request)
+            assert (answer.status, answer.error) == (400, "BadRequest")
+            assert answer.message == f"Host: expected one such header, got {count}"
+    with Connection(url) as connection:
+        assert connection.ask(without.replace(b"1.1", b"1.0")).status == 200
 
 
 # --- in this process: what an app gets, what is logged, how long a client may take ----------------
@@ -497,16 +572,32 @@ def test_a_client_that_sends_its_body_drop_by_drop_is_hung_up_on(
     monkeypatch.setattr(http_server, "BODY_SECONDS", 0.1)
     with Connection(echo_url) as connection:
         connection.socket.sendall(post("Content-Length: 1000000", path="/echo"))
-        connection.socket.settimeout(0.01)
-        answered = False
-        start = perf_counter()
-        while not answered and perf_counter() - start < 5:
-            connection.socket.sendall(b" ")
-            try:
-                answered = connection.socket.recv(12, socket.MSG_PEEK) == b"HTTP/1.1 408"
-            except TimeoutError:
-                continue
-        assert answered
+        assert first_bytes_while_dripping(connection, b" ") == b"HTTP/1.1 408"
+
+
+@pytest.mark.parametrize(
+    ("before", "byte"), [(b"", b"0"), (b"0\r\n", b"A"), (b"1\r\na\r\n0\r\n", b"A")]
+)
+def test_a_chunked_body_has_the_same_deadline_in_its_lines(
+    echo_url: str, monkeypatch: pytest.MonkeyPatch, before: bytes, byte: bytes
+) -> None:
+    """Of sizes and of trailers."""
+    monkeypatch.setattr(http_server, "BODY_SECONDS", 0.1)
+    with Connection(echo_url) as connection:
+        connection.socket.sendall(post("Transfer-Encoding: chunked", path="/echo", body=before))
+        assert first_bytes_while_dripping(connection, byte) == b"HTTP/1.1 408"
+
+
+def first_bytes_while_dripping(connection: Connection, byte: bytes) -> bytes:
+    connection.socket.settimeout(0.01)
+    start = perf_counter()
+    while perf_counter() - start < 5:
+        connection.socket.sendall(byte)
+        try:
+            return connection.socket.recv(12, socket.MSG_PEEK)
+        except TimeoutError:
+            continue
+    raise AssertionError("the server waits for a client that never ends its body")
 
 
 def test_an_idle_connection_is_closed_without_a_word(
@@ -559,6 +650,21 @@ def test_another_chalice_is_refused_and_what_differs_is_named(
     monkeypatch.delattr(f"chalice.local.{name}")
     with pytest.raises(SystemExit, match=rf"has another {name}.* than 1\.34\.0"):
         chalice_local.install()
+
+
+def test_a_port_that_is_taken_is_told_with_words() -> None:
+    """Chalice's reloader makes the server in a thread of another process."""
+    with socket.create_server((LOOPBACK, 0)) as taken:
+        port = str(taken.getsockname()[1])
+        command = [str(ROOT / ".venv/bin/chalice"), "--project-dir", str(ROOT), "local"]
+        started = [
+            subprocess.Popen([*command, "--port", port, *option], stderr=subprocess.PIPE, text=True)
+            for option in ([], ["--no-autoreload"])
+        ]
+        for process in started:
+            _, said = process.communicate(timeout=60)
+            assert said.startswith(f"herocache: cannot listen on port {port} of {LOOPBACK}: Addres")
+            assert said.count("\n") == 1
 
 
 def test_the_deployed_app_never_asks_for_it() -> None:

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from bench.events import rest_event
 from tests.client import Answer, InProcess, hero
 from tests.conftest import Configure
 from tests.witness import Witness
@@ -83,6 +84,7 @@ def test_a_preflight_of_an_allowed_page_gets_what_browsers_need(service: InProce
     assert "POST" in answer.headers["access-control-allow-methods"]
     allowed = answer.headers["access-control-allow-headers"].lower().split(", ")
     assert {"content-type", "idempotency-key", "x-api-key", "authorization"} <= set(allowed)
+    assert "content-encoding" in allowed
 
 
 @pytest.mark.parametrize("path", ["/", "/health", "/health/deep"])
@@ -119,10 +121,44 @@ def test_any_page_may_where_the_setting_says_so(service: InProcess, configure: C
 def test_a_page_of_the_services_own_host_needs_no_setting(
     service: InProcess, origin: str, host: str
 ) -> None:
-    answer = service.ask("POST", "/", {"Origin": origin, "Host": host}, READ)
+    """`chalice local` speaks http only; API Gateway says which scheme it was asked by."""
+    scheme, _, _ = origin.partition(":")
+    forwarded = {} if scheme == "http" else {"X-Forwarded-Proto": scheme}
+    answer = service.ask("POST", "/", {"Origin": origin, "Host": host, **forwarded}, READ)
 
     assert answer.status == 200
     assert seen_by_browser(answer) is None
+
+
+@pytest.mark.parametrize(
+    ("origin", "scheme"),
+    [
+        ("https://api.example.org", {}),
+        ("https://api.example.org", {"X-Forwarded-Proto": "http"}),
+        ("http://api.example.org", {"X-Forwarded-Proto": "https"}),
+        ("ftp://api.example.org", {}),
+        ("ftp://api.example.org", {"X-Forwarded-Proto": "ftp"}),
+        ("//api.example.org", {"X-Forwarded-Proto": ""}),
+    ],
+)
+def test_another_scheme_on_the_same_host_is_another_origin(
+    service: InProcess, origin: str, scheme: dict[str, str]
+) -> None:
+    """Whoever sits between a reader and an http page writes that page."""
+    answer = service.ask("POST", "/", {"Origin": origin, "Host": "api.example.org", **scheme}, READ)
+
+    assert (answer.status, answer.error) == (403, "Forbidden")
+
+
+def test_an_allowed_page_may_read_that_a_path_or_a_method_is_not_there(service: InProcess) -> None:
+    for path, method, status in (("/rows", "POST", 404), ("/", "GET", 405)):
+        for origin, seen in ((PAGE, PAGE), ("https://evil.example.com", None)):
+            event = rest_event("{}")
+            event["headers"]["origin"] = origin
+            event["requestContext"] |= {"resourcePath": path, "httpMethod": method}
+            answer = service.dispatch(event)
+
+            assert (answer.status, seen_by_browser(answer)) == (status, seen)
 
 
 def test_another_port_of_the_same_host_is_another_origin(service: InProcess) -> None:
@@ -141,7 +177,17 @@ def test_requests_without_an_origin_stay_as_they_are(service: InProcess) -> None
 
 
 @pytest.mark.parametrize(
-    "text", ["shop.example.com", "https://shop.example.com/", "HTTPS://shop.example.com", "a b"]
+    "text",
+    [
+        "shop.example.com",
+        "https://shop.example.com/",
+        "HTTPS://shop.example.com",
+        "a b",
+        "https://",
+        "https://shop.example.com:",
+        "https://shop.example.com:a",
+        "https://a:b:1",
+    ],
 )
 def test_a_malformed_setting_is_an_error_that_names_it(
     service: InProcess, configure: Configure, text: str
@@ -152,3 +198,26 @@ def test_a_malformed_setting_is_an_error_that_names_it(
 
     assert (answer.status, answer.error) == (500, "ConfigurationError")
     assert answer.message.startswith("CORS_ORIGINS: expected origins such as")
+
+
+@pytest.mark.parametrize("origin", ["https://shop.example.com:443", "http://shop.example.com:80"])
+def test_a_default_port_in_the_setting_is_refused_because_no_browser_sends_it(
+    service: InProcess, configure: Configure, origin: str
+) -> None:
+    configure(CORS_ORIGINS=origin)
+
+    answer = service.ask("POST", "/", body=READ)
+
+    assert (answer.status, answer.error) == (500, "ConfigurationError")
+    assert answer.message.endswith(f": write {origin.rpartition(':')[0]}")
+
+
+@pytest.mark.parametrize(
+    "origin", ["http://my_app:3000", "http://[::1]:3000", "https://a:80", "http://a:443"]
+)
+def test_a_setting_may_name_any_host_that_a_browser_sends(
+    service: InProcess, configure: Configure, origin: str
+) -> None:
+    configure(CORS_ORIGINS=origin)
+
+    assert seen_by_browser(service.ask("POST", "/", {"Origin": origin}, READ)) == origin

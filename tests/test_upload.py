@@ -112,6 +112,23 @@ def test_a_file_at_the_root_is_loaded_and_its_result_is_no_upload(
     assert service.read([503]).rows == [hero_row(503)]
 
 
+def test_upload_and_invalidate_know_the_table_of_the_service(tmp_path: Path) -> None:
+    """Though the terminal that they run in does not."""
+    folder = copy_project(tmp_path / "project")
+    file = write_csv(tmp_path / "more.csv", [hero_row(7)])
+    with MakeRun(folder, DB_TABLE="superheroes") as run:
+        run.services.mariadb.query("CREATE TABLE superheroes LIKE heroes")
+        service = OverHttp(f"{run.services.app.url}/")
+        for table in ("superheroes", ""):
+            uploaded = make(folder, "upload", FILE=str(file), TABLE=table)
+            assert "loaded     into superheroes" in uploaded.stdout
+        assert service.read([7]).rows == [hero_row(7)]
+        run.services.mariadb.query("UPDATE superheroes SET color = 'blue'")
+        done = make(folder, "invalidate")
+        assert "superheroes every row invalidated" in done.stdout
+        assert service.read([7]).rows == [hero_row(7, color="blue")]
+
+
 def test_make_run_says_where_uploads_go_and_what_became_of_them(
     run: MakeRun, s3_client: Any
 ) -> None:

@@ -4,16 +4,18 @@ Both are installed by `make proof`, which runs these tests.
 """
 
 import functools
+import http.client
 import http.server
 import json
 import os
 import random
 import subprocess
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -74,12 +76,37 @@ async function post(payload) {
 """
 
 
+class QuietHandler(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        """Nothing."""
+
+
+class ReboundHandler(QuietHandler):
+    """A host whose name leads here for the page and to the service after that."""
+
+    def __init__(self, service: str, *arguments: Any, **options: Any) -> None:
+        self._service = urlsplit(service).netloc
+        super().__init__(*arguments, **options)
+
+    def do_POST(self) -> None:
+        """The same bytes go to the service, `Host` and `Origin` among them."""
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        with closing(http.client.HTTPConnection(self._service, timeout=10)) as connection:
+            connection.request("POST", self.path, body, dict(self.headers))
+            answer = connection.getresponse()
+            content = answer.read()
+        self.send_response(answer.status)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+
 @contextmanager
-def site(folder: Path) -> Iterator[str]:
+def site(folder: Path, handler: Callable[..., QuietHandler] = QuietHandler) -> Iterator[str]:
     """The origin of another server on this machine, which has the page."""
     (folder / "page.html").write_text(PAGE, encoding="utf-8")
-    handler = functools.partial(QuietHandler, directory=str(folder))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+    in_folder = functools.partial(handler, directory=str(folder))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), in_folder) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:
@@ -89,11 +116,6 @@ def site(folder: Path) -> Iterator[str]:
             thread.join()
 
 
-class QuietHandler(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *_: object) -> None:
-        """Nothing."""
-
-
 @contextmanager
 def serving(home: Path, settings: Mapping[str, str]) -> Iterator[str]:
     port = next(port for port in random.sample(PORTS, len(PORTS)) if port_is_free(port))
@@ -101,10 +123,11 @@ def serving(home: Path, settings: Mapping[str, str]) -> Iterator[str]:
         yield f"{app.url}/"
 
 
-def said_by_page(origin: str, service: str, profile: Path) -> Any:
+def said_by_page(origin: str, service: str, profile: Path, *options: str) -> Any:
     command = [
         *("chromium", "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run"),
         *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+        *options,
         *(f"--user-data-dir={profile}", "--virtual-time-budget=20000", "--dump-dom"),
         f"{origin}/page.html?service={service}",
     ]
@@ -134,6 +157,21 @@ def test_a_page_of_another_origin_changes_and_reads_nothing(
         "wrong": "refused by the browser",
     }
     assert witness.count() == len(rows)
+
+
+def test_a_page_whose_host_name_is_rebound_to_the_service_deletes_nothing(
+    rows: list[object], witness: Witness, server_url: str, tmp_path: Path
+) -> None:
+    """Page and service then have one origin, so that the browser stops nothing."""
+    with site(tmp_path, functools.partial(ReboundHandler, server_url)) as origin:
+        rebound = origin.replace("127.0.0.1", "evil.example")
+        rule = "--host-resolver-rules=MAP evil.example 127.0.0.1"
+        said = said_by_page(rebound, f"{rebound}/", tmp_path / "profile", rule)
+
+    assert witness.count() == len(rows)
+    for way in ("blind", "plain", "preflighted", "wrong"):
+        assert said[way]["status"] == 421
+        assert said[way]["body"]["error"] == "MisdirectedRequest"
 
 
 def test_a_page_that_is_allowed_reads_answers_errors_and_headers(
