@@ -13,8 +13,9 @@ it here. Three kinds of differences:
   read), a column with less room than declared (a longer value is a bad request), a lookup without
   an index.
 
-Harmless and not told: the collation of integers and of text that is no key, an order of columns, a
-default, further columns that may be left out, more room than declared, further indexes.
+Harmless and not told: the collation of integers and of text that is no key (a read by a lookup of
+text gives only rows with exactly that text, whatever the collation takes for the same), an order of
+columns, a default, further columns that may be left out, more room than declared, further indexes.
 CHAR is another type than a string: it loses the spaces at the end of what is written.
 """
 

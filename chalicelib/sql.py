@@ -5,7 +5,7 @@ Identifiers come from `tables` only; a value is always a parameter.
 
 from collections.abc import Sequence
 
-from chalicelib.tables import Column, Key, Row, Table
+from chalicelib.tables import Column, Key, Row, String, Table
 from chalicelib.uploads import Outcome, Upload
 
 Statement = tuple[str, Sequence[Key]]
@@ -22,6 +22,9 @@ ROLLBACK: Statement = ("ROLLBACK", ())
 IS_READ_ONLY: Statement = ("SELECT @@read_only + @@innodb_read_only", ())
 """Not 0 on a replica: Aurora has the second one there, others the first."""
 
+# The column may have another character set than the connection: both become UTF-8, then bytes.
+_EXACT = "CAST(CONVERT({} USING utf8mb4) AS BINARY)"
+_BYTES = "CAST(%s AS BINARY)"
 _WAIT_FOR_WRITERS = " LOCK IN SHARE MODE"
 # A name at a time, and the engine by itself: MariaDB then opens no other table.
 _DESCRIBE = (
@@ -54,8 +57,12 @@ def select(
     after_writers: bool = False,
 ) -> Statement:
     """By a lookup: in the order of the keys, `max_rows` at the most, from behind the key `after`
-    on."""
+    on. By a lookup of text only rows with exactly one of the texts: a collation may take others for
+    the same, such as 'Rome ' for 'Rome'."""
     sql = _rows_with(table, column, len(values))
+    if column is not table.key and isinstance(column.type, String):
+        sql += f" AND {_EXACT.format(column.name)} IN ({_marks(len(values), _BYTES)})"
+        values = [*values, *values]
     if after is not None:
         sql += f" AND {table.key.name} > %s"
         values = [*values, after]
@@ -233,5 +240,5 @@ def _names(columns: Sequence[Column]) -> str:
     return ",".join(column.name for column in columns)
 
 
-def _marks(count: int) -> str:
-    return ",".join(["%s"] * count)
+def _marks(count: int, mark: str = "%s") -> str:
+    return ",".join([mark] * count)
