@@ -56,6 +56,7 @@ from chalicelib.schema import (
     Stops,
     differences,
     missing_own_tables,
+    missing_rights,
     narrowed,
 )
 from chalicelib.sql import Statement
@@ -197,7 +198,8 @@ class Database:
             raise SchemaMismatch(missing)
         _refuse(differences(default, found.get(default.name, ())))
         others = [d for t in tables.values() for d in differences(t, found.get(t.name, ()))]
-        return [*([missing] if missing else []), *[difference.text for difference in others]]
+        rights = [text for name in OWN_TABLES for text in missing_rights(found.get(name, ()))]
+        return [*filter(None, [missing]), *rights, *[difference.text for difference in others]]
 
     def as_stored(self, table: Table) -> Table:
         """The table with columns that take no more than those of the database do. It may stand for

@@ -59,7 +59,8 @@ _OUTSIDE = {
 
 class Found(NamedTuple):
     """A column as information_schema tells it: `sql.describe`. `key` is PRI, UNI or MUL where an
-    index begins with it; `engine` is None for a view."""
+    index begins with it; `engine` is None for a view. `rights`: what the user may do with
+    the column."""
 
     table: str
     name: str
@@ -73,6 +74,7 @@ class Found(NamedTuple):
     collation: str | None
     key: str
     engine: str | None
+    rights: str
 
 
 class Stops(Enum):
@@ -105,6 +107,7 @@ def differences(table: Table, found: Sequence[Found]) -> list[Difference]:
     return [
         *map(Difference, errors),
         *[Difference(text, Stops.NEW_ROWS) for text in _required(table, found)],
+        *[Difference(text, Stops.NOTHING) for text in missing_rights([r for _, r in present])],
         *[Difference(text, Stops.NOTHING) for text in _nullable(table, present)],
         *[Difference(text, Stops.NOTHING) for text in _narrow(table, present)],
         *[Difference(text, Stops.NOTHING) for text in _unindexed(table, present)],
@@ -117,7 +120,25 @@ def missing_own_tables(names: Iterable[str]) -> str:
     if not missing:
         return ""
     needed = ", ".join(f"{name} ({OWN_TABLES[name]} need it)" for name in missing)
-    return f"the database lacks the service's own {needed}: {APPLY_SCHEMA}"
+    return (
+        f"the database lacks the service's own {needed}, or DB_USER has no rights there:"
+        f" {APPLY_SCHEMA}"
+    )
+
+
+def missing_rights(found: Sequence[Found]) -> Iterator[str]:
+    """The words where the user may not write all of these columns of a table."""
+    names = [
+        right
+        for right in ("INSERT", "UPDATE")
+        if any(right.lower() not in real.rights.lower() for real in found)
+    ]
+    if names:
+        table = found[0].table
+        yield (
+            f"{table}: DB_USER has no right to {' and '.join(names)}, so writes fail:"
+            f" GRANT SELECT, INSERT, UPDATE, DELETE ON `{table}` TO the user in DB_USER"
+        )
 
 
 def narrowed(table: Table, found: Sequence[Found]) -> Table:
@@ -154,8 +175,8 @@ def _engine(table: Table, found: Found) -> Iterator[str]:
 
 def _no_column(table: Table, column: Column) -> str:
     return (
-        f"{table.name} has no column {column.name}: ALTER TABLE {table.identifier}"
-        f" ADD {column.name} {_declared_type(table, column)}"
+        f"{table.name} has no column {column.name}, or DB_USER has no rights on it:"
+        f" ALTER TABLE {table.identifier} ADD {column.name} {_declared_type(table, column)}"
     )
 
 

@@ -31,7 +31,7 @@ _DESCRIBE = (
     "SELECT table_name, column_name, column_type, data_type, is_nullable,"
     " column_default IS NOT NULL, extra, character_maximum_length, character_set_name,"
     " collation_name, column_key, (SELECT engine FROM information_schema.tables"
-    " WHERE table_schema = DATABASE() AND table_name = %s)"
+    " WHERE table_schema = DATABASE() AND table_name = %s), privileges"
     " FROM information_schema.columns WHERE table_schema = DATABASE() AND table_name = %s"
 )
 _GENERATION = (
