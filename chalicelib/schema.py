@@ -59,8 +59,9 @@ _OUTSIDE = {
 
 class Found(NamedTuple):
     """A column as information_schema tells it: `sql.describe`. `key` is PRI, UNI or MUL where an
-    index begins with it; `engine` is None for a view. `rights`: what the user may do with
-    the column."""
+    index begins with it; `engine` is None for a view. `rights`: what the user may do with the
+    column. `triggers`: those of the table that may change a row before it is written;
+    `sees_triggers` is 0 where the user lacks the right that shows them."""
 
     table: str
     name: str
@@ -75,6 +76,8 @@ class Found(NamedTuple):
     key: str
     engine: str | None
     rights: str
+    triggers: int
+    sees_triggers: int
 
 
 class Stops(Enum):
@@ -112,6 +115,11 @@ def differences(table: Table, found: Sequence[Found]) -> list[Difference]:
         *[Difference(text, Stops.NOTHING) for text in _narrow(table, present)],
         *[Difference(text, Stops.NOTHING) for text in _unindexed(table, present)],
     ]
+
+
+def may_rewrite(found: Sequence[Found]) -> bool:
+    """Whether the table may store other values than those it is given."""
+    return any(column.triggers or not column.sees_triggers for column in found)
 
 
 def missing_own_tables(names: Iterable[str]) -> str:

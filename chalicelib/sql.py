@@ -31,8 +31,20 @@ _DESCRIBE = (
     "SELECT table_name, column_name, column_type, data_type, is_nullable,"
     " column_default IS NOT NULL, extra, character_maximum_length, character_set_name,"
     " collation_name, column_key, (SELECT engine FROM information_schema.tables"
-    " WHERE table_schema = DATABASE() AND table_name = %s), privileges"
+    " WHERE table_schema = DATABASE() AND table_name = %s), privileges,"
+    " (SELECT COUNT(*) FROM information_schema.triggers WHERE event_object_schema = DATABASE()"
+    " AND event_object_table = %s AND action_timing = 'BEFORE'"
+    " AND event_manipulation IN ('INSERT', 'UPDATE')),"
+    " EXISTS (SELECT 1 FROM information_schema.user_privileges WHERE {of_user})"
+    " OR EXISTS (SELECT 1 FROM information_schema.schema_privileges WHERE {of_user}"
+    " AND DATABASE() LIKE table_schema)"
+    " OR EXISTS (SELECT 1 FROM information_schema.table_privileges WHERE {of_user}"
+    " AND table_schema = DATABASE() AND table_name = %s)"
     " FROM information_schema.columns WHERE table_schema = DATABASE() AND table_name = %s"
+).format(
+    of_user="privilege_type = 'TRIGGER' AND grantee ="
+    " CONCAT(QUOTE(SUBSTRING_INDEX(CURRENT_USER(), '@', 1)), '@',"
+    " QUOTE(SUBSTRING_INDEX(CURRENT_USER(), '@', -1)))"
 )
 _GENERATION = (
     "SELECT generation, enabled, server, TIMESTAMPDIFF(SECOND, retired_at, UTC_TIMESTAMP(6)),"
@@ -43,7 +55,7 @@ _GENERATION = (
 
 def describe(names: Sequence[str]) -> Statement:
     """The columns of these tables, as `schema.Found`."""
-    parameters = [name for name in names for _ in range(2)]
+    parameters = [name for name in names for _ in range(_DESCRIBE.count("%s"))]
     return " UNION ALL ".join([_DESCRIBE] * len(names)), parameters
 
 
