@@ -373,7 +373,7 @@ class Transaction:
         next_key = iter(new_keys)
         after = [row if row[0] != NO_KEY else (next(next_key), *row[1:]) for row in rows]
         if is_rewritten:
-            after = self._read_back(table, [row[0] for row in after])
+            after = self._as_stored(table, after)
         return Change(generation or _generation(table, answers[0].rows), before, after, new_keys)
 
     def refuse_far_keys(self, table: Table, keys: Sequence[Key]) -> None:
@@ -531,8 +531,9 @@ class Transaction:
                 reason = str(invalid)
         return RowRejected(index, name, reason)
 
-    def _read_back(self, table: Table, keys: Sequence[Key]) -> Sequence[Row]:
-        """The rows that were written under `keys`, as they are stored. One SELECT."""
+    def _as_stored(self, table: Table, rows: Sequence[Row]) -> list[Row]:
+        """The rows that were just written, as they are in the table. One SELECT."""
+        keys = [row[0] for row in rows]
         [found] = self.run(sql.rows_of_keys(table, keys))
         stored = {row[0]: row for row in found.rows}
         lost = [key for key in keys if key not in stored]
