@@ -31,7 +31,10 @@ _DESCRIBE = (
     "SELECT table_name, column_name, column_type, data_type, is_nullable,"
     " column_default IS NOT NULL, extra, character_maximum_length, character_set_name,"
     " collation_name, column_key, (SELECT engine FROM information_schema.tables"
-    " WHERE table_schema = DATABASE() AND table_name = %s), privileges,"
+    " WHERE table_schema = DATABASE() AND table_name = %s),"
+    # MariaDB shows a default as SQL has it, MySQL only one that is an expression.
+    " IF(LOCATE('MariaDB', VERSION()), column_default, IF(LOCATE('DEFAULT_GENERATED', extra),"
+    " CONCAT('(', column_default, ')'), QUOTE(column_default))), QUOTE(column_comment), privileges,"
     " (SELECT COUNT(*) FROM information_schema.triggers WHERE event_object_schema = DATABASE()"
     " AND event_object_table = %s AND action_timing = 'BEFORE'"
     " AND event_manipulation IN ('INSERT', 'UPDATE')),"
