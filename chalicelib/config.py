@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from urllib.parse import parse_qs, urlsplit
 
 from chalicelib.errors import ConfigurationError
-from chalicelib.tables import TABLES
+from chalicelib.tables import OWN_NAMES, TABLES
 
 DB_HOST = "DB_HOST"
 DB_PORT = "DB_PORT"
@@ -189,6 +189,10 @@ def _table(environment: Mapping[str, str]) -> str:
     if name and not re.fullmatch(r"[0-9A-Za-z_$]{1,64}", name):
         raise ConfigurationError(
             f"{DB_TABLE}: expected the name of a table: up to 64 letters, digits, _ and $"
+        )
+    if name.lower() in OWN_NAMES:
+        raise ConfigurationError(
+            f"{DB_TABLE}: {name} is a table of the service's own; name one that holds your rows"
         )
     other_case = [table for table in TABLES if table.lower() == name.lower() != name]
     if other_case and name not in TABLES:

@@ -55,11 +55,23 @@ from chalicelib.schema import (
     Found,
     Stops,
     differences,
+    may_rewrite,
     missing_own_tables,
+    missing_rights,
     narrowed,
 )
 from chalicelib.sql import Statement
-from chalicelib.tables import NO_KEY, Column, Integer, InvalidValue, Key, Row, Table, tables_with
+from chalicelib.tables import (
+    NO_KEY,
+    Column,
+    Integer,
+    InvalidValue,
+    Key,
+    Row,
+    Table,
+    shown,
+    tables_with,
+)
 from chalicelib.uploads import Outcome, Upload
 
 Result = TypeVar("Result")
@@ -113,6 +125,7 @@ class Database:
         self._identity = database_identity(settings)
         self._pool: Pool[Connection] = Pool(self._connect, Connection.drop)
         self._fitting: dict[str, Table] = {}
+        self._rewriting: set[str] = set()
 
     def fetch_many(
         self,
@@ -197,7 +210,8 @@ class Database:
             raise SchemaMismatch(missing)
         _refuse(differences(default, found.get(default.name, ())))
         others = [d for t in tables.values() for d in differences(t, found.get(t.name, ()))]
-        return [*([missing] if missing else []), *[difference.text for difference in others]]
+        rights = [text for name in OWN_TABLES for text in missing_rights(found.get(name, ()))]
+        return [*filter(None, [missing]), *rights, *[difference.text for difference in others]]
 
     def as_stored(self, table: Table) -> Table:
         """The table with columns that take no more than those of the database do. It may stand for
@@ -205,13 +219,17 @@ class Database:
         DatabaseUnavailable."""
         return narrowed(table, self._run(lambda connection: self._judge(connection, table)))
 
-    def _ensure_fit(self, connection: Connection, table: Table) -> None:
-        """One SELECT when the table is first used, and as long as it does not fit its declaration.
-        Raises SchemaMismatch."""
+    def _ensure_fit(self, connection: Connection, table: Table) -> bool:
+        """Whether triggers may change rows before they are written. One SELECT when the table is
+        first used, and as long as it does not fit its declaration. Raises SchemaMismatch."""
         if table.name not in self._fitting:
-            for difference in differences(table, self._judge(connection, table)):
+            found = self._judge(connection, table)
+            for difference in differences(table, found):
                 log.warning("%s", difference.text)
+            if may_rewrite(found):
+                self._rewriting.add(table.name)
             self._fitting[table.name] = table
+        return table.name in self._rewriting
 
     def _judge(self, connection: Connection, table: Table) -> Sequence[Found]:
         """The table's columns, as they are now. Raises SchemaMismatch where requests cannot be
@@ -221,6 +239,7 @@ class Database:
             _refuse(differences(table, found))
         except SchemaMismatch:
             self._fitting.pop(table.name, None)
+            self._rewriting.discard(table.name)
             raise
         return found
 
@@ -309,9 +328,10 @@ class Transaction:
     exist cost two: they are locked and read first."""
 
     def __init__(
-        self, connection: Connection, ensure_fit: Callable[[Connection, Table], None]
+        self, connection: Connection, ensure_fit: Callable[[Connection, Table], bool]
     ) -> None:
-        """`ensure_fit` is called before the first change of a table."""
+        """`ensure_fit` is called before a change of a table, and says whether triggers may change
+        rows before they are written."""
         self._connection = connection
         self._ensure_fit = ensure_fit
         self._opening = [sql.START]
@@ -328,8 +348,12 @@ class Transaction:
     def write_many(self, table: Table, rows: Sequence[Row]) -> Change:
         """Insert each row, or put it in the place of the row that has its key; rows with NO_KEY
         get the next keys, rising in the order of `rows`. Those with a key go first: no new row
-        can then be given a key that another row brings along."""
-        self._ensure_fit(self._connection, table)
+        can then be given a key that another row brings along. Where triggers may change rows,
+        `after` is read back from the table, and what was to be done `meanwhile` is not done: it
+        knows the rows only as they were given."""
+        is_rewritten = self._ensure_fit(self._connection, table)
+        if is_rewritten:
+            self._meanwhile = None
         keyed = sorted(row for row in rows if row[0] != NO_KEY)
         keyless = [row for row in rows if row[0] == NO_KEY]
         generation, before = self._lock(table, [row[0] for row in keyed]) if keyed else (None, ())
@@ -348,6 +372,8 @@ class Transaction:
         new_keys = range(first_key, first_key + len(keyless) * step, step)
         next_key = iter(new_keys)
         after = [row if row[0] != NO_KEY else (next(next_key), *row[1:]) for row in rows]
+        if is_rewritten:
+            after = self._as_stored(table, after)
         return Change(generation or _generation(table, answers[0].rows), before, after, new_keys)
 
     def refuse_far_keys(self, table: Table, keys: Sequence[Key]) -> None:
@@ -504,6 +530,20 @@ class Transaction:
             except InvalidValue as invalid:
                 reason = str(invalid)
         return RowRejected(index, name, reason)
+
+    def _as_stored(self, table: Table, rows: Sequence[Row]) -> list[Row]:
+        """The rows that were just written, as they are in the table. One SELECT."""
+        keys = [row[0] for row in rows]
+        [found] = self.run(sql.rows_of_keys(table, keys))
+        stored = {row[0]: row for row in found.rows}
+        lost = [key for key in keys if key not in stored]
+        if lost:
+            raise SchemaMismatch(
+                f"{table.name} has a trigger that changes {table.key.name}: after the write no row"
+                f" has the {table.key.name} {shown(lost[0])}, so nothing was written. No BEFORE"
+                f" trigger may set NEW.{table.key.name}"
+            )
+        return [stored[key] for key in keys]
 
     def _lock(self, table: Table, keys: Sequence[Key]) -> tuple[Generation, Sequence[Row]]:
         """Hold the generation and the rows with `keys`, which are in key order so that two

@@ -11,7 +11,7 @@
     ├── UnsupportedEncoding   415  the body is compressed in a way that is not read here
     ├── DatabaseUnavailable   503  the database cannot be reached now; nothing was written
     │   └── OutcomeUnknown    503  the connection was lost during a write: it may have happened
-    ├── ConfigurationError    500  a setting is missing or malformed; the text names it
+    ├── ConfigurationError    500  a setting is missing or wrong, or DB_USER lacks a right; named
     ├── SchemaMismatch        500  a table differs from its declaration; the text says how
     ├── FileRefused                an uploaded file can never be loaded; recorded, not retried
     ├── BucketUnavailable          S3 cannot be reached or refuses; the event is delivered again

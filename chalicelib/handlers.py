@@ -21,10 +21,7 @@ from chalicelib.config import CALLERS, READERS, Settings
 from chalicelib.db import Database
 from chalicelib.errors import (
     BadRequest,
-    CacheUnavailable,
-    DatabaseUnavailable,
     HerocacheError,
-    SchemaMismatch,
 )
 from chalicelib.origins import Headers, headers_for, preflight_headers_for
 from chalicelib.storage import Storage
@@ -165,6 +162,9 @@ def _http(request: Request, answer: Callable[[], Response]) -> Response:
         response = answer()
     except HerocacheError as error:
         response = failed_request(error)
+    except Exception:
+        log.exception("a request failed on a bug")
+        response = _response(wire.reply_bug())
     response.headers.update(headers)
     return response
 
@@ -264,7 +264,7 @@ def _checked_database() -> dict[str, Any]:
         return report
     try:
         problems = database().check_tables()
-    except (DatabaseUnavailable, SchemaMismatch) as error:
+    except HerocacheError as error:
         return {"ok": False, "error": str(error)}
     return {**report, "problems": problems} if problems else report
 
@@ -273,6 +273,6 @@ def _checked(check: Callable[[], object]) -> dict[str, Any]:
     start = time.perf_counter()
     try:
         check()
-    except (DatabaseUnavailable, CacheUnavailable) as error:
+    except HerocacheError as error:
         return {"ok": False, "error": str(error)}
     return {"ok": True, "latency_ms": round((time.perf_counter() - start) * 1000, 3)}

@@ -55,6 +55,11 @@ _SESSION = (
 )
 
 _CONNECTION_KILLED = 1927
+_HOST_BLOCKED, _HOST_REFUSED = 1129, 1130
+_CONNECTIONS_USED_UP = frozenset({1203, 1226})
+_LOCKED = frozenset({3118, 4151})  # MySQL, MariaDB
+_EXPIRED = frozenset({1820, 1862})
+_NO_PASSWORD_TAKEN = 1698
 _TLS_REQUIRED = 3159
 _LOGIN_NEEDS_TLS = ER.NOT_SUPPORTED_AUTH_MODE
 _CLEAR_TEXT_REFUSED = CR.CR_AUTH_PLUGIN_ERR
@@ -82,6 +87,11 @@ _VALUE_REFUSED = _CHECK_VIOLATED | {
     *(ER.DATA_TOO_LONG, ER.WARN_DATA_OUT_OF_RANGE, ER.TRUNCATED_WRONG_VALUE_FOR_FIELD),
     *(ER.WARN_DATA_TRUNCATED, _CHILD_WITHOUT_PARENT, _PARENT_WITH_CHILD, _SIGNAL),
 }
+# "INSERT command denied to user 'u'@'h' for table `herocache`.`heroes`", or "for column 'xp' in
+# table 'heroes'".
+_DENIED = frozenset({1142, 1143})
+_RIGHT = re.compile(r"^([A-Z, ]+) command denied ")
+_DENIED_TABLE = re.compile(r"table ['`](?:[^'`]*`\.`)?([^'`]+)['`]$")
 # "for column 'xp' at row 2", in places "for column `herocache`.`heroes`.`xp` at row 2".
 _COLUMN = re.compile(r"for column ['`](?:[^'`]*`\.`)*([^'`]+)['`] at row")
 _FOREIGN_KEY = re.compile(r"FOREIGN KEY \(`([^`]+)`\) REFERENCES `([^`]+)`")
@@ -95,6 +105,16 @@ _IN_WORDS = {
     ER.DBACCESS_DENIED_ERROR: "the user has no rights on this database (DB_NAME)",
     ER.BAD_DB_ERROR: "it has no database of this name (DB_NAME)",
     ER.CON_COUNT_ERROR: "it has no connection left",
+    **dict.fromkeys(
+        _CONNECTIONS_USED_UP,
+        "the user has reached a limit of its account, such as max_user_connections: raise it for"
+        " DB_USER, or have fewer containers",
+    ),
+    **dict.fromkeys(_LOCKED, "the account of the user is locked (DB_USER): ALTER USER unlocks it"),
+    **dict.fromkeys(_EXPIRED, "the user's password has expired (DB_USER, DB_PASS): set a new one"),
+    _HOST_REFUSED: "the user may not log in from this host: create DB_USER for it, or for '%'",
+    _HOST_BLOCKED: "it blocks this host after too many failed logins: FLUSH HOSTS ends that",
+    _NO_PASSWORD_TAKEN: "the user has no password to log in with (DB_USER): give it one",
     ER.LOCK_WAIT_TIMEOUT: "another transaction holds the rows",
     ER.LOCK_DEADLOCK: "it broke a deadlock with another transaction",
     ER.DUP_ENTRY: "other writers insert the same keys at the same time",
@@ -302,6 +322,10 @@ def translated_from_connecting(error: MySQLError, settings: Settings) -> Excepti
     """As `translated`. A database that may sleep, and takes a connection without a word, may be
     waking up because of it."""
     found = translated(error)
+    if found is error:
+        found = DatabaseUnavailable(
+            f"the database refuses the connection (DB_HOST, DB_USER): its error {code_of(error)}"
+        )
     is_silent = isinstance(_origin(error), TimeoutError)
     if settings.db_resume_seconds and is_silent and isinstance(found, DatabaseUnavailable):
         found = DatabaseUnavailable(f"{found} Or it is waking up: try again in a moment")
@@ -316,6 +340,12 @@ def translated(error: MySQLError) -> Exception:
         found = DatabaseUnavailable(f"the database cannot be used now: {_IN_WORDS[code]}")
         found.has_other_writer = code in _DEMOTED
         return found
+    if code in _DENIED:
+        right, table = _refusal_part(_RIGHT, error), _refusal_part(_DENIED_TABLE, error)
+        return ConfigurationError(
+            f"DB_USER: the user lacks a right ({right}) on the table {table} or on a column of it:"
+            f" have an operator run GRANT SELECT, INSERT, UPDATE, DELETE ON `{table}` TO that user"
+        )
     if code in _LOST or code == CR.CR_CONN_HOST_ERROR or isinstance(error, pymysql.InterfaceError):
         origin = _origin(error)
         is_stranger = isinstance(origin, ssl.SSLCertVerificationError)

@@ -13,8 +13,9 @@ it here. Three kinds of differences:
   read), a column with less room than declared (a longer value is a bad request), a lookup without
   an index.
 
-Harmless and not told: the collation of integers and of text that is no key, an order of columns, a
-default, further columns that may be left out, more room than declared, further indexes.
+Harmless and not told: the collation of integers and of text that is no key (a read by a lookup of
+text gives only rows with exactly that text, whatever the collation takes for the same), an order of
+columns, a default, further columns that may be left out, more room than declared, further indexes.
 CHAR is another type than a string: it loses the spaces at the end of what is written.
 """
 
@@ -58,7 +59,10 @@ _OUTSIDE = {
 
 class Found(NamedTuple):
     """A column as information_schema tells it: `sql.describe`. `key` is PRI, UNI or MUL where an
-    index begins with it; `engine` is None for a view."""
+    index begins with it; `engine` is None for a view. `default` and `comment` are SQL.
+    `rights`: what the user may do with the
+    column. `triggers`: those of the table that may change a row before it is written;
+    `sees_triggers` is 0 where the user lacks the right that shows them."""
 
     table: str
     name: str
@@ -72,6 +76,11 @@ class Found(NamedTuple):
     collation: str | None
     key: str
     engine: str | None
+    default: str | None
+    comment: str
+    rights: str
+    triggers: int
+    sees_triggers: int
 
 
 class Stops(Enum):
@@ -97,17 +106,23 @@ def differences(table: Table, found: Sequence[Found]) -> list[Difference]:
     present = [(column, real) for column, real in pairs if real is not None]
     errors = [
         *_engine(table, found[0]),
-        *[_no_column(table, column) for column, real in pairs if real is None],
-        *[text for column, real in present for text in _type(table, column, real)],
+        *[_no_column(table, column, found) for column, real in pairs if real is None],
+        *[text for column, real in present for text in _type(table, column, real, found)],
         *_key(table, found),
     ]
     return [
         *map(Difference, errors),
         *[Difference(text, Stops.NEW_ROWS) for text in _required(table, found)],
+        *[Difference(text, Stops.NOTHING) for text in missing_rights([r for _, r in present])],
         *[Difference(text, Stops.NOTHING) for text in _nullable(table, present)],
         *[Difference(text, Stops.NOTHING) for text in _narrow(table, present)],
         *[Difference(text, Stops.NOTHING) for text in _unindexed(table, present)],
     ]
+
+
+def may_rewrite(found: Sequence[Found]) -> bool:
+    """Whether the table may store other values than those it is given."""
+    return any(column.triggers or not column.sees_triggers for column in found)
 
 
 def missing_own_tables(names: Iterable[str]) -> str:
@@ -116,7 +131,25 @@ def missing_own_tables(names: Iterable[str]) -> str:
     if not missing:
         return ""
     needed = ", ".join(f"{name} ({OWN_TABLES[name]} need it)" for name in missing)
-    return f"the database lacks the service's own {needed}: {APPLY_SCHEMA}"
+    return (
+        f"the database lacks the service's own {needed}, or DB_USER has no rights there:"
+        f" {APPLY_SCHEMA}"
+    )
+
+
+def missing_rights(found: Sequence[Found]) -> Iterator[str]:
+    """The words where the user may not write all of these columns of a table."""
+    names = [
+        right
+        for right in ("INSERT", "UPDATE")
+        if any(right.lower() not in real.rights.lower() for real in found)
+    ]
+    if names:
+        table = found[0].table
+        yield (
+            f"{table}: DB_USER has no right to {' and '.join(names)}, so writes fail:"
+            f" GRANT SELECT, INSERT, UPDATE, DELETE ON `{table}` TO the user in DB_USER"
+        )
 
 
 def narrowed(table: Table, found: Sequence[Found]) -> Table:
@@ -151,16 +184,25 @@ def _engine(table: Table, found: Found) -> Iterator[str]:
         )
 
 
-def _no_column(table: Table, column: Column) -> str:
-    return (
-        f"{table.name} has no column {column.name}: ALTER TABLE {table.identifier}"
-        f" ADD {column.name} {_declared_type(table, column)}"
-    )
+def _no_column(table: Table, column: Column, found: Sequence[Found]) -> str:
+    counted = [real for real in found if "auto_increment" in real.extra]
+    alter = f"ALTER TABLE {table.identifier}"
+    declared = f"{column.name} {_declared_type(table, column)}"
+    if column is table.key and table.auto_key and counted:  # a table can have one only
+        mend = f"{alter} CHANGE {_quoted(counted[0].name)} {declared}"
+    else:
+        mend = f"{alter} ADD {declared}"
+    if column is table.key:
+        mend += _as_primary_key(table, found)
+    return f"{table.name} has no column {column.name}, or DB_USER has no rights on it: {mend}"
 
 
-def _type(table: Table, column: Column, real: Found) -> Iterator[str]:
+def _type(table: Table, column: Column, real: Found, found: Sequence[Found]) -> Iterator[str]:
     name = f"{table.name}.{column.name}"
-    mend = f"{_modify(table)} {column.name} {_declared_type(table, column)}"
+    declared = f"{column.name} {_declared_type(table, column)}"
+    mend = f"{_modify(table)} {declared}{_kept(table, column, real)}"
+    if column is table.key:
+        mend += _as_primary_key(table, found)
     if not _is_of(column.type, real):
         yield f"{name} is {real.sql_type.upper()}, declared as {column.type.noun}: {mend}"
     elif _COMPUTED.search(real.extra):
@@ -182,13 +224,27 @@ def _is_exact(real: Found) -> bool:
 
 
 def _key(table: Table, found: Sequence[Found]) -> Iterator[str]:
-    primary = [column.name for column in found if column.key == "PRI"]
-    if [name.lower() for name in primary] != [table.key.name.lower()]:
-        drop = "DROP PRIMARY KEY, " if primary else ""
+    """Where that is all that is wrong with it: what mends the column makes it the key too."""
+    by_name = {real.name.lower(): real for real in found}
+    real = by_name.get(table.key.name.lower())
+    clause = _as_primary_key(table, found)
+    if real and clause and not any(_type(table, table.key, real, found)):
         yield (
             f"{table.name}.{table.key.name} is not the primary key:"
-            f" ALTER TABLE {table.identifier} {drop}ADD PRIMARY KEY ({table.key.name})"
+            f" ALTER TABLE {table.identifier}{clause.removeprefix(',')}"
         )
+
+
+def _as_primary_key(table: Table, found: Sequence[Found]) -> str:
+    """For the end of an ALTER TABLE, which must make an AUTO_INCREMENT and its index at once."""
+    primary = [column.name.lower() for column in found if column.key == "PRI"]
+    if primary == [table.key.name.lower()]:
+        return ""
+    counted = [real.name.lower() for real in found if "auto_increment" in real.extra]
+    if table.auto_key and primary and primary == counted:
+        return ""  # it is the one that takes the key's name
+    drop = ", DROP PRIMARY KEY" if primary else ""
+    return f"{drop}, ADD PRIMARY KEY ({table.key.name})"
 
 
 def _required(table: Table, found: Sequence[Found]) -> Iterator[str]:
@@ -200,17 +256,22 @@ def _required(table: Table, found: Sequence[Found]) -> Iterator[str]:
             yield (
                 f"{table.name}.{real.name} is not declared, and has no default: no row can be"
                 f" inserted without it: {_modify(table)} {_as_it_is(real)} NULL"
+                f"{_comment(real)}"
             )
 
 
 def _nullable(table: Table, pairs: Sequence[tuple[Column, Found]]) -> Iterator[str]:
-    nullable = [real for _, real in pairs if real.is_nullable == "YES"]
+    nullable = [(column, real) for column, real in pairs if real.is_nullable == "YES"]
     if nullable:
-        names = ", ".join(real.name for real in nullable)
-        mend = ", MODIFY ".join(f"{_as_it_is(real)} NOT NULL" for real in nullable)
+        names = ", ".join(real.name for _, real in nullable)
+        given = ", ".join(f"{c.name} = COALESCE({c.name}, {c.type.empty})" for c, _ in nullable)
+        modify = ", MODIFY ".join(
+            f"{_as_it_is(real)} NOT NULL{_kept(table, column, real)}" for column, real in nullable
+        )
         yield (
             f"{table.name} allows NULL in {names}; a row that holds one cannot be read:"
-            f" {_modify(table)} {mend}"
+            f" UPDATE {table.identifier} SET {given}; {_modify(table)} {modify};"
+            f" {table.told_to_cache}"
         )
 
 
@@ -268,7 +329,24 @@ def _modify(table: Table) -> str:
 def _as_it_is(real: Found) -> str:
     """For MODIFY, which would put the table's own collation in the place of this one."""
     collation = f" COLLATE {real.collation}" if real.collation else ""
-    return f"{real.name} {real.sql_type.upper()}{collation}"
+    return f"{_quoted(real.name)} {real.sql_type}{collation}"
+
+
+def _kept(table: Table, column: Column, real: Found) -> str:
+    """What else MODIFY would take from a column; a default of another type cannot stay."""
+    is_given = column is table.key and table.auto_key
+    has_default = real.default not in (None, "NULL") and not is_given
+    keeps_default = has_default and _is_of(column.type, real)
+    return f"{f' DEFAULT {real.default}' if keeps_default else ''}{_comment(real)}"
+
+
+def _comment(real: Found) -> str:
+    return f" COMMENT {real.comment}" if real.comment != "''" else ""
+
+
+def _quoted(name: str) -> str:
+    """Any column that is not declared may have a name that SQL takes for something else."""
+    return "`" + name.replace("`", "``") + "`"
 
 
 def _declared_type(table: Table, column: Column) -> str:

@@ -5,7 +5,7 @@ Identifiers come from `tables` only; a value is always a parameter.
 
 from collections.abc import Sequence
 
-from chalicelib.tables import Column, Key, Row, Table
+from chalicelib.tables import Column, Key, Row, String, Table
 from chalicelib.uploads import Outcome, Upload
 
 Statement = tuple[str, Sequence[Key]]
@@ -22,14 +22,32 @@ ROLLBACK: Statement = ("ROLLBACK", ())
 IS_READ_ONLY: Statement = ("SELECT @@read_only + @@innodb_read_only", ())
 """Not 0 on a replica: Aurora has the second one there, others the first."""
 
+# The column may have another character set than the connection: both become UTF-8, then bytes.
+_EXACT = "CAST(CONVERT({} USING utf8mb4) AS BINARY)"
+_BYTES = "CAST(%s AS BINARY)"
 _WAIT_FOR_WRITERS = " LOCK IN SHARE MODE"
 # A name at a time, and the engine by itself: MariaDB then opens no other table.
 _DESCRIBE = (
     "SELECT table_name, column_name, column_type, data_type, is_nullable,"
     " column_default IS NOT NULL, extra, character_maximum_length, character_set_name,"
     " collation_name, column_key, (SELECT engine FROM information_schema.tables"
-    " WHERE table_schema = DATABASE() AND table_name = %s)"
+    " WHERE table_schema = DATABASE() AND table_name = %s),"
+    # MariaDB shows a default as SQL has it, MySQL only one that is an expression.
+    " IF(LOCATE('MariaDB', VERSION()), column_default, IF(LOCATE('DEFAULT_GENERATED', extra),"
+    " CONCAT('(', column_default, ')'), QUOTE(column_default))), QUOTE(column_comment), privileges,"
+    " (SELECT COUNT(*) FROM information_schema.triggers WHERE event_object_schema = DATABASE()"
+    " AND event_object_table = %s AND action_timing = 'BEFORE'"
+    " AND event_manipulation IN ('INSERT', 'UPDATE')),"
+    " EXISTS (SELECT 1 FROM information_schema.user_privileges WHERE {of_user})"
+    " OR EXISTS (SELECT 1 FROM information_schema.schema_privileges WHERE {of_user}"
+    " AND DATABASE() LIKE table_schema)"
+    " OR EXISTS (SELECT 1 FROM information_schema.table_privileges WHERE {of_user}"
+    " AND table_schema = DATABASE() AND table_name = %s)"
     " FROM information_schema.columns WHERE table_schema = DATABASE() AND table_name = %s"
+).format(
+    of_user="privilege_type = 'TRIGGER' AND grantee ="
+    " CONCAT(QUOTE(SUBSTRING_INDEX(CURRENT_USER(), '@', 1)), '@',"
+    " QUOTE(SUBSTRING_INDEX(CURRENT_USER(), '@', -1)))"
 )
 _GENERATION = (
     "SELECT generation, enabled, server, TIMESTAMPDIFF(SECOND, retired_at, UTC_TIMESTAMP(6)),"
@@ -40,7 +58,7 @@ _GENERATION = (
 
 def describe(names: Sequence[str]) -> Statement:
     """The columns of these tables, as `schema.Found`."""
-    parameters = [name for name in names for _ in range(2)]
+    parameters = [name for name in names for _ in range(_DESCRIBE.count("%s"))]
     return " UNION ALL ".join([_DESCRIBE] * len(names)), parameters
 
 
@@ -54,8 +72,12 @@ def select(
     after_writers: bool = False,
 ) -> Statement:
     """By a lookup: in the order of the keys, `max_rows` at the most, from behind the key `after`
-    on."""
+    on. By a lookup of text only rows with exactly one of the texts: a collation may take others for
+    the same, such as 'Rome ' for 'Rome'."""
     sql = _rows_with(table, column, len(values))
+    if column is not table.key and isinstance(column.type, String):
+        sql += f" AND {_EXACT.format(column.name)} IN ({_marks(len(values), _BYTES)})"
+        values = [*values, *values]
     if after is not None:
         sql += f" AND {table.key.name} > %s"
         values = [*values, after]
@@ -236,5 +258,5 @@ def _names(columns: Sequence[Column]) -> str:
     return ",".join(column.name for column in columns)
 
 
-def _marks(count: int) -> str:
-    return ",".join(["%s"] * count)
+def _marks(count: int, mark: str = "%s") -> str:
+    return ",".join([mark] * count)

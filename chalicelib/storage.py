@@ -97,7 +97,7 @@ class Storage:
                 return Rows(joined, (), len(unique), hits)
             found = {value: cell for value, cell in zip(unique, cells) if cell}
         else:
-            found = self._load_from_replica(table, column, unique)
+            found = self._cells(table, column, self._rows_of_replica(table, column, unique))
         return Rows(
             b",".join([found[value] for value in values if value in found]),
             [value for value in unique if value not in found],
@@ -148,10 +148,13 @@ class Storage:
         self, table: Table, column: Column, values: Sequence[Key], page: Page, use_cache: bool
     ) -> Rows:
         """Never from the cache, which has the rows of a value as a whole."""
-        load = self._load if use_cache else self._load_from_replica
-        found = load(table, column, values, page=page)
-        is_missing = not found and page.after is None
-        return Rows(b"".join(found.values()), values if is_missing else (), len(values))
+        if use_cache:
+            rows = self._rows(table, column, values, page=page)
+        else:
+            rows = self._rows_of_replica(table, column, values, page)
+        is_missing = not rows and page.after is None
+        encoded = b",".join(self._encoded(table, rows))
+        return Rows(encoded, values if is_missing else (), len(values))
 
     def _change(
         self,
@@ -201,18 +204,25 @@ class Storage:
         except DatabaseUnavailable as error:
             log.warning("old idempotency keys stay for now: %s", error)
 
-    def _load_from_replica(
-        self, table: Table, column: Column, values: Sequence[Key], page: Page | None = None
+    def _load(
+        self, table: Table, column: Column, values: Sequence[Key], *, after_writers: bool = False
     ) -> dict[Key, Cell]:
+        """The cells of those values that have rows. Raises as `_rows`."""
+        rows = self._rows(table, column, values, after_writers=after_writers)
+        return self._cells(table, column, rows)
+
+    def _rows_of_replica(
+        self, table: Table, column: Column, values: Sequence[Key], page: Page | None = None
+    ) -> Sequence[Row]:
         if self._replica is not None and time.monotonic() >= self._replica_rests_until:
             try:
-                return self._load(table, column, values, page=page, database=self._replica)
+                return self._rows(table, column, values, page=page, database=self._replica)
             except DatabaseUnavailable as error:
                 self._replica_rests_until = time.monotonic() + REPLICA_RESTS_SECONDS
                 log.warning("the writer answers for the replica (DB_READER_HOST): %s", error)
-        return self._load(table, column, values, page=page)
+        return self._rows(table, column, values, page=page)
 
-    def _load(
+    def _rows(
         self,
         table: Table,
         column: Column,
@@ -221,9 +231,9 @@ class Storage:
         after_writers: bool = False,
         page: Page | None = None,
         database: Database | None = None,
-    ) -> dict[Key, Cell]:
-        """The cells of those values that have rows. One SELECT, by default of the writer. Raises
-        TooLarge where the rows could never fit into an answer, DatabaseUnavailable."""
+    ) -> Sequence[Row]:
+        """The rows of these values. One SELECT, by default of the writer. Raises TooLarge where
+        they could never fit into an answer, DatabaseUnavailable."""
         too_many = MAX_RESULT_BYTES // table.min_row_bytes + 1
         rows = (database or self._database).fetch_many(
             table,
@@ -238,8 +248,22 @@ class Storage:
                 f"SQLS: more than {too_many - 1} rows have these {column.name} values; ask for"
                 " fewer values at a time, or for one value with LIMIT and AFTER"
             )
+        return rows
+
+    def _cells(self, table: Table, column: Column, rows: Sequence[Row]) -> dict[Key, Cell]:
+        """Each value's rows as one cell, in the order of `rows`. Raises SchemaMismatch."""
+        position = table.positions[column.name]
+        encoded_rows = zip([row[position] for row in rows], self._encoded(table, rows))
+        if column is table.key:
+            return dict(encoded_rows)
+        grouped: dict[Key, list[bytes]] = {}
+        for value, encoded in encoded_rows:
+            grouped.setdefault(value, []).append(encoded)
+        return {value: b",".join(encoded) for value, encoded in grouped.items()}
+
+    def _encoded(self, table: Table, rows: Sequence[Row]) -> Sequence[bytes]:
         try:
-            return _cells(table, column, rows)
+            return table.encode_many(rows)
         except NotAsDeclared as error:
             raise self._mismatch(table, error) from error
 
@@ -252,15 +276,3 @@ class Storage:
 
 def _fingerprint(table: Table, request: object) -> str:
     return hashlib.sha256(repr((table.name, request)).encode()).hexdigest()
-
-
-def _cells(table: Table, column: Column, rows: Sequence[Row]) -> dict[Key, Cell]:
-    """Each value's rows as one cell, in the order of `rows`."""
-    position = table.positions[column.name]
-    encoded_rows = zip([row[position] for row in rows], table.encode_many(rows))
-    if column is table.key:
-        return dict(encoded_rows)
-    grouped: dict[Key, list[bytes]] = {}
-    for value, encoded in encoded_rows:
-        grouped.setdefault(value, []).append(encoded)
-    return {value: b",".join(encoded) for value, encoded in grouped.items()}

@@ -49,6 +49,8 @@ class Integer:
     maximum: int
     digits: int = field(default=0, compare=False)
     noun: ClassVar[str] = "an integer"
+    empty: ClassVar[str] = "0"
+    """In SQL, what may stand where nothing was given."""
 
     @cached_property
     def width(self) -> int:
@@ -102,6 +104,7 @@ class String:
     is_key: bool = False
     outside: str = ""
     noun: ClassVar[str] = "a string"
+    empty: ClassVar[str] = "''"
 
     def parse(self, value: object) -> str:
         if type(value) is not str:
@@ -178,6 +181,12 @@ class Table:
     def identifier(self) -> str:
         """The name as SQL takes it: one from the settings may be a reserved word."""
         return self.name if self.name in TABLES else f"`{self.name}`"
+
+    @property
+    def told_to_cache(self) -> str:
+        """What to do after a statement that changes rows behind the service's back."""
+        request = json.dumps({"REQUEST": "invalidate", "TABLE": self.name, "SQLS": ["*"]})
+        return f"then send {request}, or cached reads show the old rows"
 
     @property
     def key(self) -> Column:
@@ -261,10 +270,10 @@ class Table:
         row = f"the row whose {self.key.name} is {shown(key)}"
         if value is not None:
             return f"{name} holds {shown(value)} in {row}: it is declared as {column.type.noun}"
-        empty = "''" if isinstance(column.type, String) else "0"
         return (
             f"{name} is NULL in {row}: every value must be there. Give it one, for example"
-            f" UPDATE {self.identifier} SET {column.name} = {empty} WHERE {column.name} IS NULL"
+            f" UPDATE {self.identifier} SET {column.name} = {column.type.empty} WHERE {column.name}"
+            f" IS NULL; {self.told_to_cache}"
         )
 
 
@@ -330,6 +339,9 @@ PRODUCTS = Table(
 EMPLOYEES = Table("employees", (Column("EmpId", STRING_KEY), Column("EmpName", STRING)))
 
 TABLES: Mapping[str, Table] = {table.name: table for table in (HEROES, PRODUCTS, EMPLOYEES)}
+
+OWN_NAMES = ("cache_generation", "idempotency", "ingest_log", "ingest_lines")
+"""The service's own tables: no request names one. The last one is temporary."""
 
 
 def tables_with(default_table: str) -> Mapping[str, Table]:

@@ -114,7 +114,7 @@ def test_the_login_may_do_what_the_app_does_and_nothing_else(
         of_user, of_tables = [str(r[0]) for r in mariadb.query(f"SHOW GRANTS FOR '{user}'@'%'")]
         assert of_user.startswith("GRANT USAGE ON *.*")
         assert of_tables == (
-            "GRANT SELECT, INSERT, UPDATE, DELETE, CREATE TEMPORARY TABLES"
+            "GRANT SELECT, INSERT, UPDATE, DELETE, CREATE TEMPORARY TABLES, TRIGGER"
             f" ON `herocache`.* TO `{user}`@`%`"
         )
     finally:

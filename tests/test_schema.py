@@ -15,12 +15,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chalicelib import handlers
+from chalicelib import handlers, schema, staged_sql
 from chalicelib.cache import _probe
 from chalicelib.db import Database
 from chalicelib.errors import BadRequest
 from chalicelib.keys import BUCKETS
-from chalicelib.tables import EMPLOYEES, HEROES, NotAsDeclared, Row, Table, tables_with
+from chalicelib.tables import EMPLOYEES, HEROES, OWN_NAMES, NotAsDeclared, Row, Table, tables_with
 from local.servers import MariaDB
 from tests.client import ROOT, Answer, InProcess, as_stored, hero, heroes
 from tests.conftest import Configure
@@ -43,6 +43,11 @@ class Tables:
 
     def query(self, sql: str) -> list[tuple[Any, ...]]:
         return self._witness.query(sql)
+
+    def mend(self, text: str) -> None:
+        """Run the statements that a text recommends, up to what the service is to be sent."""
+        for statement in text.partition("; then send ")[0].split("; "):
+            self.query(statement)
 
     def apply_schema(self) -> None:
         script = (ROOT / "seed" / "schema.sql").read_text(encoding="utf-8")
@@ -124,6 +129,26 @@ ERRORS = {
         "ALTER TABLE heroes MODIFY id INT UNSIGNED NOT NULL DEFAULT 0",
         ["heroes.id is not AUTO_INCREMENT"],
     ),
+    "no id": (
+        "ALTER TABLE heroes DROP PRIMARY KEY, DROP id",
+        ["heroes has no column id"],
+    ),
+    "no id but a text for a key": (
+        "ALTER TABLE heroes DROP id, DROP PRIMARY KEY, ADD PRIMARY KEY (name)",
+        ["heroes has no column id"],
+    ),
+    "an id of another name": (
+        "ALTER TABLE heroes CHANGE id nr INT UNSIGNED NOT NULL AUTO_INCREMENT",
+        ["heroes has no column id"],
+    ),
+    "an id that is no key": (
+        "ALTER TABLE heroes MODIFY id INT UNSIGNED NOT NULL, DROP PRIMARY KEY",
+        ["heroes.id is not AUTO_INCREMENT"],
+    ),
+    "an id of another type that is no key": (
+        "ALTER TABLE heroes MODIFY id VARCHAR(9) NOT NULL, DROP PRIMARY KEY",
+        ["heroes.id is VARCHAR(9)"],
+    ),
     "another key": (
         "ALTER TABLE heroes DROP PRIMARY KEY, ADD PRIMARY KEY (id, xp)",
         ["heroes.id is not the primary key"],
@@ -162,7 +187,7 @@ def test_the_statement_in_the_words_mends_the_table_and_the_service_goes_on(
 
     database.apply_schema() if "schema.sql" in mend else database.query(mend)
     for problem in service.health("?deep=1").fields["database"].get("problems", ()):
-        database.query(problem.partition(": ")[2])  # a new column has no index
+        database.mend(problem.partition(": ")[2])  # a new column has no index
 
     [id] = service.write([hero(xp=7)]).ids
     for use_cache in (True, True, False):
@@ -261,8 +286,10 @@ def test_a_table_made_by_an_older_script_is_served_and_its_limits_are_told(
     assert "xp (INT(10) UNSIGNED)" in narrow
     assert "CREATE INDEX" in unindexed
     assert len(others) == 3, "the declared tables are not there"
+    database.query("INSERT INTO superheroes VALUES (50, NULL, 'light', 'Ada', NULL, NULL)")
     for mend in (nullable.partition(": ")[2], unindexed.partition(": ")[2]):
-        database.query(mend)
+        database.mend(mend)
+    assert service.read([50]).rows == [as_stored(50, hero(hero="", xp=0, color=""))]
     assert len(_problems_of(service.health("?deep=1"), "superheroes")) == 4
     for problem in (nullable, narrow, unindexed):
         assert caplog.text.count(problem) == 1
@@ -393,6 +420,49 @@ def test_every_bucket_of_a_table_of_the_settings_is_probed() -> None:
     assert {f"heroes.{bucket}" for bucket in range(BUCKETS)} <= tags
 
 
+def test_a_mend_keeps_what_else_was_said_of_a_column(service: InProcess, database: Tables) -> None:
+    database.query(
+        "ALTER TABLE heroes ADD `order` ENUM('Up', 'down') NOT NULL COMMENT 'it''s %s',"
+        " MODIFY color VARCHAR(20) NULL DEFAULT 'it''s red' COMMENT 'of the cape',"
+        " MODIFY xp INT NULL DEFAULT 5"
+    )
+    database.query("UPDATE heroes SET color = NULL, xp = NULL")
+
+    for problem in service.health("?deep=1").fields["database"]["problems"]:
+        if "room" not in problem:
+            database.mend(problem.partition("without it: ")[2] or problem.partition(": ")[2])
+
+    [problem] = service.health("?deep=1").fields["database"]["problems"]
+    assert "room" in problem
+    columns = database.query(
+        "SELECT column_name, column_type, is_nullable, column_default, column_comment"
+        f" FROM information_schema.columns WHERE table_schema = '{OTHER}'"
+        " AND table_name = 'heroes' AND column_name IN ('order', 'color', 'xp')"
+    )
+    assert sorted(columns) == [
+        ("color", "varchar(20)", "NO", "'it''s red'", "of the cape"),
+        ("order", "enum('Up','down')", "YES", "NULL", "it's %s"),
+        ("xp", "int(11)", "NO", "5", ""),
+    ]
+
+
+@pytest.mark.parametrize("name", [*OWN_NAMES, "Cache_Generation"])
+def test_a_table_of_the_services_own_holds_no_rows_of_others(
+    service: InProcess, configure: Configure, name: str
+) -> None:
+    configure(DB_TABLE=name)
+
+    answer = service.read([1])
+
+    assert (answer.status, answer.error) == (500, "ConfigurationError")
+    assert answer.message.startswith(f"DB_TABLE: {name} is a table of the service's own")
+
+
+def test_every_table_of_the_services_own_is_known_as_such() -> None:
+    temporary = staged_sql.DROP[0].rpartition(" ")[2]
+    assert {*OWN_TABLES, temporary} == {*schema.OWN_TABLES, temporary} == set(OWN_NAMES)
+
+
 # --- NULL -----------------------------------------------------------------------------------------
 
 
@@ -409,9 +479,13 @@ def test_a_row_with_null_is_named_and_never_answered(
         answer = service.read([5, 6], use_cache)
         mend = assert_mismatch(answer, f"heroes.{column} is NULL", "id is 6")
         assert service.read([5], use_cache).rows == [as_stored(5, hero())]
-    assert mend.endswith(f"UPDATE heroes SET {column} = {value} WHERE {column} IS NULL")
+    statement, _, request = mend.partition("for example ")[2].partition("; then send ")
+    assert statement == f"UPDATE heroes SET {column} = {value} WHERE {column} IS NULL"
+    assert service.read([0], BY="xp").missing == [0]
 
-    database.query(mend.partition("for example ")[2])
+    database.query(statement)
+    assert service.post(json.loads(request.partition(", or cached")[0])).status == 200
+    assert len(service.read([0], BY="xp").rows) == (value == "0")
     for use_cache in (True, False):
         [row] = service.read([6], use_cache).rows
         assert json.dumps(row[column]) == value.replace("'", '"')

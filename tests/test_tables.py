@@ -120,6 +120,43 @@ def test_one_more_lookup_costs_one_declaration(
         assert [row["id"] for row in service.read(["Ana"], BY="name").rows] == [1, 3]
 
 
+@pytest.mark.parametrize("kind", ["utf8mb4_general_ci", "utf8mb4_bin", "latin1_swedish_ci"])
+def test_a_text_lookup_gives_exactly_the_text_asked_for_whatever_the_collation_says(
+    service: InProcess, witness: Witness, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """Whole or in pages, cached or not. All of these collations take 'bob' and 'bob ' for one."""
+    charset = kind.partition("_")[0]
+    witness.query(
+        "CREATE TABLE towns (nr INT UNSIGNED AUTO_INCREMENT PRIMARY KEY, mayor VARCHAR(255)"
+        f" CHARACTER SET {charset} COLLATE {kind} NOT NULL, doom INT NOT NULL, INDEX (mayor))"
+    )
+    columns = (Column("nr", UNSIGNED_KEY), Column("mayor", STRING), Column("doom", INTEGER))
+    declare(monkeypatch, Table("towns", columns, auto_key=True, lookups=("mayor",)))
+    try:
+        mayors = ["bób", "Bób", "bób ", "bob", "bób", "BÓB", "bób"]
+        rows = [{"nr": nr, "mayor": mayor, "doom": 0} for nr, mayor in enumerate(mayors, 1)]
+        service.write(rows, TABLE="towns")
+        by = {"TABLE": "towns", "BY": "mayor"}
+        for use_cache in (True, True, False):
+            for mayor in dict.fromkeys(mayors):
+                exact = [row for row in rows if row["mayor"] == mayor]
+                assert service.read([mayor], use_cache, **by).rows == exact
+                assert service.read([mayor], use_cache, LIMIT=9, **by).rows == exact
+            page = service.read(["bób"], use_cache, LIMIT=2, AFTER=1, **by)
+            assert [row["nr"] for row in page.rows] == [5, 7]
+            for paged in ({}, {"LIMIT": 9}):
+                assert service.read(["BOB"], use_cache, **by, **paged).missing == ["BOB"]
+
+        service.write([{**rows[0], "mayor": "BÓB"}], TABLE="towns")
+        for use_cache in (True, False):
+            for mayor, found in (("bób", [5, 7]), ("BÓB", [1, 6])):
+                answer = service.read([mayor], use_cache, **by)
+                assert [row["nr"] for row in answer.rows] == found
+    finally:
+        witness.query("DROP TABLE towns")
+        witness.query("DELETE FROM cache_generation WHERE table_name = 'towns'")
+
+
 @pytest.fixture
 def villains(witness: Witness, monkeypatch: pytest.MonkeyPatch) -> Iterator[Table]:
     columns = (Column("nr", UNSIGNED_KEY), Column("lair", STRING), Column("doom", INTEGER))
