@@ -74,6 +74,17 @@ class Found(NamedTuple):
     engine: str | None
 
 
+class Surroundings(NamedTuple):
+    """What a table has that REPLACE, which deletes and inserts, may harm: `sql.surroundings`.
+    How many columns, unique indexes besides the primary key, foreign keys that refer to it, and
+    triggers that the login may see."""
+
+    columns: int
+    unique_indexes: int
+    references: int
+    triggers: int
+
+
 class Stops(Enum):
     """What a difference stops."""
 
@@ -108,6 +119,13 @@ def differences(table: Table, found: Sequence[Found]) -> list[Difference]:
         *[Difference(text, Stops.NOTHING) for text in _narrow(table, present)],
         *[Difference(text, Stops.NOTHING) for text in _unindexed(table, present)],
     ]
+
+
+def may_replace(table: Table, found: Surroundings) -> bool:
+    """Whether REPLACE does nothing but give rows their new values: no column that is not declared
+    loses its value, no row goes because of another key, no child goes with its parent, and no
+    trigger takes it for a DELETE."""
+    return found == Surroundings(len(table.columns), 0, 0, 0)
 
 
 def missing_own_tables(names: Iterable[str]) -> str:

@@ -24,7 +24,7 @@ from chalicelib.csv_rows import (
     never_ending,
     not_utf8,
 )
-from chalicelib.db import Transaction, giving_keys, refusing_rows
+from chalicelib.db import Transaction
 from chalicelib.loaded import Loaded, first_stored
 from chalicelib.sql import Statement
 from chalicelib.staged_sql import Layout, Settled
@@ -124,9 +124,12 @@ class StagedRows:
         columns = self._rows.columns
         [(count,)] = self._fetch(staged_sql.COUNT_ROWS)
         first = self._fetch(staged_sql.first_rows(columns, FIRST_ROWS))
-        is_giving = self._table.key not in columns
-        with giving_keys(self._table, is_giving), refusing_rows(self._table):
-            self._transaction.run(staged_sql.merge(self._table, columns), staged_sql.DROP)
+
+        def bring(target: str, replaces: bool) -> None:
+            statement = staged_sql.merge(target, columns, replaces=replaces)
+            self._transaction.run(statement, staged_sql.DROP)
+
+        self._transaction.fill(self._table, columns, bring)
         stored = first_stored(self._transaction, self._table, columns, first)
         return Loaded(int(count), self._refused, stored)
 

@@ -3,7 +3,7 @@
 
 CREATE USER IF NOT EXISTS 'herocache'@'%' IDENTIFIED WITH AWSAuthenticationPlugin AS 'RDS' REQUIRE SSL;
 
--- Temporary tables: INGEST_ENGINE=aurora checks a file in one.
+-- Temporary tables: INGEST_ENGINE=aurora checks a file in one; both engines merge from one.
 GRANT SELECT, INSERT, UPDATE, DELETE, CREATE TEMPORARY TABLES ON herocache.* TO 'herocache'@'%';
 
 -- LOAD DATA FROM S3, with the role of the cluster; from the login on.
