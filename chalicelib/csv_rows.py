@@ -28,6 +28,7 @@ READ_AHEAD_LINES = 50
 """Without a header the first row with a fitting number of values, among these lines, decides
 whether rows have keys."""
 LINE_END = re.compile(rb"\r\n?|\n")
+_TEXT_LINE_END = re.compile(r"\r\n?|\n")
 _SEPARATOR_LINE = re.compile(r'"?sep=([^\r\n])"?\1*\s*', re.IGNORECASE)
 """Excel's: its first line names the delimiter."""
 
@@ -67,7 +68,8 @@ class CsvRows:
 
     `columns`: those that rows have values for, in their order; `delimiter` stands between these,
     `ignored` empty ones may follow. `lines_before`: those before the first row. `first_rows`: at
-    most FIRST_ROWS of the checked ones, once these were given out.
+    most FIRST_ROWS of the checked ones, once these were given out. `refused` rows stand in
+    `refused_lines`: a quote too many makes one row of many.
     """
 
     def __init__(
@@ -81,6 +83,7 @@ class CsvRows:
         columns of a file without a header; else the table's."""
         self.rows = 0
         self.refused = 0
+        self.refused_lines = 0
         self.first_rows: list[list[str]] = []
         self._table = table
         self._refuse = refuse
@@ -257,19 +260,22 @@ class CsvRows:
         """The slow way, which finds the words for what is wrong."""
         good = []
         start = 0
-        for judged in self.judge(lines):
+        for judged in self.judge(lines, first_line):
             original = "".join(lines[start : judged.end])
             if judged.reason:
                 self.refused += 1
+                self.refused_lines += judged.end - start
                 self._refuse(Refused(first_line + start, judged.column, judged.reason, original))
             elif judged.row:
                 good.append(judged.row)
             start = judged.end
         return good
 
-    def judge(self, lines: Iterable[str]) -> Iterator["Judged"]:
-        """Each row in `lines`, good or not."""
-        reader = _csv_reader(lines, delimiter=self.delimiter)
+    def judge(self, lines: Iterable[str], first_line: int) -> Iterator["Judged"]:
+        """Each row in `lines`, good or not; the number of the first one is `first_line`. Raises
+        FileRefused where a quoted value never ends: the rows behind it cannot be told from it."""
+        read: list[str] = []
+        reader = _csv_reader(_remembered(lines, read), delimiter=self.delimiter)
         end = 0
         while True:
             row: list[str] = []
@@ -279,6 +285,9 @@ class CsvRows:
             except StopIteration:
                 return
             except csv.Error as error:
+                if _is_unclosed(error, reader.line_num - end):
+                    began = _last_value_begins(read[end:], self.delimiter)
+                    raise unclosed(first_line + end + began) from error
                 column, reason = "", f"not CSV: {error}"
             end = max(reader.line_num, end + 1)
             is_good = not reason and not _is_blank_row(row)
@@ -330,6 +339,38 @@ def not_utf8(line: int) -> FileRefused:
 
 def never_ending(line: int) -> FileRefused:
     return FileRefused(f"a row of some MB after line {line}: does a quoted value never end?")
+
+
+def unclosed(line: int) -> FileRefused:
+    return FileRefused(
+        f"line {line}: a quoted value begins here and never ends: close the quote; where it belongs"
+        ' to the value, write the value in quotes and each quote within twice ("")'
+    )
+
+
+def _remembered(lines: Iterable[str], read: list[str]) -> Iterator[str]:
+    """The same; those that were asked for are in `read`."""
+    for line in lines:
+        read.append(line)
+        yield line
+
+
+def _is_unclosed(error: csv.Error, line_count: int) -> bool:
+    """Whether a row of so many lines is none because of a quote that is open. In one line a value
+    may be too long by itself."""
+    text = str(error)
+    return text.startswith("unexpected end of data") or (
+        line_count > 1 and text.startswith("field larger than field limit")
+    )
+
+
+def _last_value_begins(lines: list[str], delimiter: str) -> int:
+    """In which of the `lines` of a row, from 0, its last value begins, which does not end. The last
+    line may make it larger than `csv` takes."""
+    lines = lines[:-1] or lines
+    *_, value = next(csv.reader(lines, delimiter=delimiter))
+    ends = len(_TEXT_LINE_END.findall(value))
+    return len(lines) - ends - (not lines[-1].endswith(("\r", "\n")))
 
 
 def _values(line: str, delimiter: str) -> list[str]:

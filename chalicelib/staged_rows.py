@@ -69,7 +69,7 @@ class StagedRows:
         order: Sequence[Column],
         refuse: Callable[[Refused], None],
     ) -> None:
-        self._refused = 0
+        self._refused = self._refused_lines = 0
         self._transaction = transaction
         self._upload = upload
         self._table = table
@@ -131,15 +131,16 @@ class StagedRows:
 
         self._transaction.fill(self._table, columns, bring)
         stored = first_stored(self._transaction, self._table, columns, first)
-        return Loaded(int(count), self._refused, stored)
+        return Loaded(int(count), self._refused, self._refused_lines, stored)
 
     def _settle(self, n: int, block: Mapping[int, bytes]) -> Settled:
         """The row that begins in line `n`."""
         lines: list[str] = []
-        judged = next(self._rows.judge(self._texts(n, block, lines)))
+        line = self._layout.skipped + n
+        judged = next(self._rows.judge(self._texts(n, block, lines), line))
         if judged.reason:
             self._refused += 1
-            line = self._layout.skipped + n
+            self._refused_lines += len(lines)
             self._refuse(Refused(line, judged.column, judged.reason, "".join(lines)))
         return Settled(n, n + len(lines) - 1, judged.row)
 
