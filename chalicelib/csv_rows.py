@@ -24,9 +24,10 @@ MAX_HELD_BYTES = 2 << 20
 """Of a batch, and PIECE_ROWS rows more: those that a table takes are half a MB at most."""
 FIRST_ROWS = 3
 DELIMITERS = ",;\t|"
+_DELIMITER_NAMES = {",": "comma", ";": "semicolon", "\t": "tab", "|": "|"}
 READ_AHEAD_LINES = 50
 """Without a header the first row with a fitting number of values, among these lines, decides
-whether rows have keys."""
+whether rows have keys. They decide between delimiters too, and no header may stand in them."""
 LINE_END = re.compile(rb"\r\n?|\n")
 _TEXT_LINE_END = re.compile(r"\r\n?|\n")
 _SEPARATOR_LINE = re.compile(r'"?sep=([^\r\n])"?\1*\s*', re.IGNORECASE)
@@ -200,15 +201,40 @@ class CsvRows:
         first = self._peek()
         named = _SEPARATOR_LINE.fullmatch(first)
         if not named:
-            return _delimiter(first, order, self._table)
+            return self._delimiter_of(first, order)
         self._drop_line()
         return _named_delimiter(named[1])
+
+    def _delimiter_of(self, first: str, order: Sequence[Column]) -> str:
+        """The one that makes as many values of the first line as a row has. Of several the one
+        that the fewest lines ahead do without. Raises FileRefused where that decides nothing."""
+        counts = _counts(order, self._table)
+        fitting = [d for d in DELIMITERS if len(_values(first, d)) in counts]
+        if not fitting:
+            return max(DELIMITERS, key=first.count)
+        lacking = {d: sum(len(row) < 2 for _, row in self._rows_ahead(d)) for d in fitting}
+        best = [d for d in fitting if lacking[d] == min(lacking.values())]
+        if len(best) > 1:
+            raise _undecided(self._line + 1, best)
+        return best[0]
 
     def _read_columns(self, order: Sequence[Column]) -> tuple[Column, ...]:
         values = _values(self._peek(), self.delimiter)
         if _is_header(values, _columns_of(len(values), order, self._table), self._table):
             return self._of_header(values)
+        self._refuse_late_header(order)
         return self._look_at_rows(order)
+
+    def _refuse_late_header(self, order: Sequence[Column]) -> None:
+        """Whatever stands before it, the rows behind it have its columns."""
+        for delimiter in DELIMITERS:
+            for line, values in self._rows_ahead(delimiter):
+                columns = _columns_of(len(values), order, self._table)
+                if _is_late_header(values, columns, self._table):
+                    raise FileRefused(
+                        f"line {line}: the header stands here, and other lines before it: delete"
+                        " these, or move the header to the first line"
+                    )
 
     def _of_header(self, names: list[str]) -> tuple[Column, ...]:
         self._drop_line()
@@ -225,7 +251,7 @@ class CsvRows:
     def _look_at_rows(self, order: Sequence[Column]) -> tuple[Column, ...]:
         """Of a file without a header: whether its rows have keys."""
         fitting = _counts(order, self._table)
-        for line, values in self._rows_ahead():
+        for line, values in self._rows_ahead(self.delimiter):
             if len(values) in fitting:
                 self._wanted = f"{len(values)} values as in line {line}"
                 return tuple(_columns_of(len(values), order, self._table))
@@ -233,10 +259,10 @@ class CsvRows:
         self._fitting = fitting
         return tuple(order)
 
-    def _rows_ahead(self) -> Iterator[tuple[int, list[str]]]:
-        """The line that each one begins in, and its values."""
+    def _rows_ahead(self, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+        """The line that each one begins in, and its values; blank lines have none."""
         lines = self._look_ahead(READ_AHEAD_LINES)
-        reader = _csv_reader(lines, delimiter=self.delimiter)
+        reader = _csv_reader(lines, delimiter=delimiter)
         while True:
             line = self._line + reader.line_num + 1
             try:
@@ -403,12 +429,12 @@ def _columns_of(count: int, order: Sequence[Column], table: Table) -> Sequence[C
     return [column for column in order if column != table.key]
 
 
-def _delimiter(first: str, order: Sequence[Column], table: Table) -> str:
-    """The one that makes as many values of the first line as a row has."""
-    for delimiter in DELIMITERS:
-        if len(_values(first, delimiter)) in _counts(order, table):
-            return delimiter
-    return max(DELIMITERS, key=first.count)
+def _undecided(line: int, delimiters: Sequence[str]) -> FileRefused:
+    names = " and ".join(_DELIMITER_NAMES[delimiter] for delimiter in delimiters)
+    return FileRefused(
+        f"line {line}: {names} both make a row of it: name the one that stands between values in a"
+        f" first line of its own, for example sep={delimiters[0]}"
+    )
 
 
 def _named_delimiter(text: str) -> str:
@@ -425,8 +451,24 @@ def _is_header(values: Sequence[str], columns: Sequence[Column], table: Table) -
     names = {column.name.casefold() for column in table.columns}
     if not any(value.strip().casefold() in names for value in values):
         return False
-    integers = [v for c, v in zip(columns, values) if isinstance(c.type, Integer)]
+    integers = _where_integers(values, columns)
     return not integers or not all(re.fullmatch(r"-?[0-9]+", value) for value in integers)
+
+
+def _is_late_header(values: Sequence[str], columns: Sequence[Column], table: Table) -> bool:
+    """Whether it can be nothing else, behind the first line: all its values are names of columns,
+    or most of them are and a row would have integers."""
+    names = {column.name.casefold() for column in table.columns}
+    filled = [value.strip().casefold() for value in values if value.strip()]
+    known = sum(value in names for value in filled)
+    if known < 2 or known * 2 <= len(filled):
+        return False
+    has_integers = bool(_where_integers(values, columns))
+    return known == len(filled) or (has_integers and _is_header(values, columns, table))
+
+
+def _where_integers(values: Sequence[str], columns: Sequence[Column]) -> list[str]:
+    return [v for c, v in zip(columns, values) if isinstance(c.type, Integer)]
 
 
 class _Chunks(io.BufferedIOBase):

@@ -224,6 +224,26 @@ REFUSED_FILES = {
     "damaged gzip": (b"\x1f\x8b\x08\x00rubbish that is no gzip", "gzip: damaged"),
     "gzip cut short": (gzip.compress(ADA_LINE.encode() * 999)[:-20], "uploaded only in part"),
     "a line of 2 MB": (b"1," + b"x" * (2 << 20), "a line of more than"),
+    "a title before the header": (
+        b"My heroes\n\nid,hero,power,color,xp,name\n1,Nova,light,red,10,Ada\n",
+        "line 3: the header stands here",
+    ),
+    "a title of two values before the header": (
+        f"Heroes, 2026\n{NAMES}\n{ADA_LINE}\n".replace(",", ";").encode(),
+        "line 2: the header stands here",
+    ),
+    "a comment before a header in other letters": (
+        f"# ours\n{NAMES.upper()},\n{ADA_LINE},\n".encode(),
+        "line 2: the header stands here",
+    ),
+    "a title before a header with a column too many": (
+        f"Heroes\n{NAMES},notes\n{ADA_LINE},x\n".encode(),
+        "line 2: the header stands here",
+    ),
+    "a header behind a row": (
+        f"{ADA_LINE}\n\n{NAMES}\n{BO_LINE}\n".encode(),
+        "line 3: the header stands here",
+    ),
     "a quote that never ends": (
         f'{NAMES}\n{ADA_LINE}\n3,"No,light,Ada,1,red\n{BO_LINE}\n'.encode(),
         "line 3: a quoted value begins here and never ends",
@@ -358,6 +378,42 @@ def test_a_first_line_of_any_kind_is_refused_as_a_row(first: str) -> None:
     rows, refused, _ = parsed(f"{first}\n".encode(), chunk_bytes=1 << 16)
 
     assert (rows, [r.line for r in refused]) == ([], [1])
+
+
+def test_a_row_with_the_names_of_columns_in_it_is_no_header() -> None:
+    rows, _, _ = parsed(f"{ADA_LINE}\n2,hero,power,name,7,color\n".encode())
+
+    assert rows == [ADA, ["2", "hero", "power", "name", "7", "color"]]
+
+
+@pytest.mark.parametrize(
+    ("content", "rows"),
+    [
+        ("E1;Doe, John\nE2;Cher\n", [["E1", "Doe, John"], ["E2", "Cher"]]),
+        ("E1,Doe; John\nE2,Cher\n", [["E1", "Doe; John"], ["E2", "Cher"]]),
+        ("E1;Doe, John\n\nE2;Roe, A;x\nE3;Cher\n", [["E1", "Doe, John"], ["E3", "Cher"]]),
+        ("sep=;\nE1;Doe, John\n", [["E1", "Doe, John"]]),
+        ("EmpId;EmpName\nE1;Doe, John\n", [["E1", "Doe, John"]]),
+    ],
+)
+def test_of_two_delimiters_the_one_that_every_line_has_is_taken(
+    content: str, rows: list[list[str]]
+) -> None:
+    assert parsed(content.encode(), EMPLOYEES)[0] == rows
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("E1;Doe, John\nE2;Roe, Jane\n", "line 1: comma and semicolon both"),
+        ("\nE1;Doe, John\n", "line 2: comma and semicolon both make a row.*sep=,"),
+        ("E1|Smith\tBob\nE2|x\ty|z\n", "tab and | both"),
+        ("Staff of, 2026\nEmpId;EmpName\nE1;Ann\n", "line 2: the header stands here"),
+    ],
+)
+def test_a_file_that_can_be_read_in_two_ways_is_refused(content: str, words: str) -> None:
+    with pytest.raises(FileRefused, match=words.replace("|", r"\|")):
+        parsed(content.encode(), EMPLOYEES)
 
 
 def test_line_numbers_count_the_lines_within_values() -> None:
