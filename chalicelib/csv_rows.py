@@ -24,10 +24,12 @@ MAX_HELD_BYTES = 2 << 20
 """Of a batch, and PIECE_ROWS rows more: those that a table takes are half a MB at most."""
 FIRST_ROWS = 3
 DELIMITERS = ",;\t|"
+_DELIMITER_NAMES = {",": "comma", ";": "semicolon", "\t": "tab", "|": "|"}
 READ_AHEAD_LINES = 50
 """Without a header the first row with a fitting number of values, among these lines, decides
-whether rows have keys."""
+whether rows have keys. They decide between delimiters too, and no header may stand in them."""
 LINE_END = re.compile(rb"\r\n?|\n")
+_TEXT_LINE_END = re.compile(r"\r\n?|\n")
 _SEPARATOR_LINE = re.compile(r'"?sep=([^\r\n])"?\1*\s*', re.IGNORECASE)
 """Excel's: its first line names the delimiter."""
 
@@ -67,7 +69,8 @@ class CsvRows:
 
     `columns`: those that rows have values for, in their order; `delimiter` stands between these,
     `ignored` empty ones may follow. `lines_before`: those before the first row. `first_rows`: at
-    most FIRST_ROWS of the checked ones, once these were given out.
+    most FIRST_ROWS of the checked ones, once these were given out. `refused` rows stand in
+    `refused_lines`: a quote too many makes one row of many.
     """
 
     def __init__(
@@ -81,6 +84,7 @@ class CsvRows:
         columns of a file without a header; else the table's."""
         self.rows = 0
         self.refused = 0
+        self.refused_lines = 0
         self.first_rows: list[list[str]] = []
         self._table = table
         self._refuse = refuse
@@ -197,15 +201,40 @@ class CsvRows:
         first = self._peek()
         named = _SEPARATOR_LINE.fullmatch(first)
         if not named:
-            return _delimiter(first, order, self._table)
+            return self._delimiter_of(first, order)
         self._drop_line()
         return _named_delimiter(named[1])
+
+    def _delimiter_of(self, first: str, order: Sequence[Column]) -> str:
+        """The one that makes as many values of the first line as a row has. Of several the one
+        that the fewest lines ahead do without. Raises FileRefused where that decides nothing."""
+        counts = _counts(order, self._table)
+        fitting = [d for d in DELIMITERS if len(_values(first, d)) in counts]
+        if not fitting:
+            return max(DELIMITERS, key=first.count)
+        lacking = {d: sum(len(row) < 2 for _, row in self._rows_ahead(d)) for d in fitting}
+        best = [d for d in fitting if lacking[d] == min(lacking.values())]
+        if len(best) > 1:
+            raise _undecided(self._line + 1, best)
+        return best[0]
 
     def _read_columns(self, order: Sequence[Column]) -> tuple[Column, ...]:
         values = _values(self._peek(), self.delimiter)
         if _is_header(values, _columns_of(len(values), order, self._table), self._table):
             return self._of_header(values)
+        self._refuse_late_header(order)
         return self._look_at_rows(order)
+
+    def _refuse_late_header(self, order: Sequence[Column]) -> None:
+        """Whatever stands before it, the rows behind it have its columns."""
+        for delimiter in DELIMITERS:
+            for line, values in self._rows_ahead(delimiter):
+                columns = _columns_of(len(values), order, self._table)
+                if _is_late_header(values, columns, self._table):
+                    raise FileRefused(
+                        f"line {line}: the header stands here, and other lines before it: delete"
+                        " these, or move the header to the first line"
+                    )
 
     def _of_header(self, names: list[str]) -> tuple[Column, ...]:
         self._drop_line()
@@ -222,7 +251,7 @@ class CsvRows:
     def _look_at_rows(self, order: Sequence[Column]) -> tuple[Column, ...]:
         """Of a file without a header: whether its rows have keys."""
         fitting = _counts(order, self._table)
-        for line, values in self._rows_ahead():
+        for line, values in self._rows_ahead(self.delimiter):
             if len(values) in fitting:
                 self._wanted = f"{len(values)} values as in line {line}"
                 return tuple(_columns_of(len(values), order, self._table))
@@ -230,10 +259,10 @@ class CsvRows:
         self._fitting = fitting
         return tuple(order)
 
-    def _rows_ahead(self) -> Iterator[tuple[int, list[str]]]:
-        """The line that each one begins in, and its values."""
+    def _rows_ahead(self, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+        """The line that each one begins in, and its values; blank lines have none."""
         lines = self._look_ahead(READ_AHEAD_LINES)
-        reader = _csv_reader(lines, delimiter=self.delimiter)
+        reader = _csv_reader(lines, delimiter=delimiter)
         while True:
             line = self._line + reader.line_num + 1
             try:
@@ -257,19 +286,22 @@ class CsvRows:
         """The slow way, which finds the words for what is wrong."""
         good = []
         start = 0
-        for judged in self.judge(lines):
+        for judged in self.judge(lines, first_line):
             original = "".join(lines[start : judged.end])
             if judged.reason:
                 self.refused += 1
+                self.refused_lines += judged.end - start
                 self._refuse(Refused(first_line + start, judged.column, judged.reason, original))
             elif judged.row:
                 good.append(judged.row)
             start = judged.end
         return good
 
-    def judge(self, lines: Iterable[str]) -> Iterator["Judged"]:
-        """Each row in `lines`, good or not."""
-        reader = _csv_reader(lines, delimiter=self.delimiter)
+    def judge(self, lines: Iterable[str], first_line: int) -> Iterator["Judged"]:
+        """Each row in `lines`, good or not; the number of the first one is `first_line`. Raises
+        FileRefused where a quoted value never ends: the rows behind it cannot be told from it."""
+        read: list[str] = []
+        reader = _csv_reader(_remembered(lines, read), delimiter=self.delimiter)
         end = 0
         while True:
             row: list[str] = []
@@ -279,6 +311,9 @@ class CsvRows:
             except StopIteration:
                 return
             except csv.Error as error:
+                if _is_unclosed(error, reader.line_num - end):
+                    began = _last_value_begins(read[end:], self.delimiter)
+                    raise unclosed(first_line + end + began) from error
                 column, reason = "", f"not CSV: {error}"
             end = max(reader.line_num, end + 1)
             is_good = not reason and not _is_blank_row(row)
@@ -332,6 +367,38 @@ def never_ending(line: int) -> FileRefused:
     return FileRefused(f"a row of some MB after line {line}: does a quoted value never end?")
 
 
+def unclosed(line: int) -> FileRefused:
+    return FileRefused(
+        f"line {line}: a quoted value begins here and never ends: close the quote; where it belongs"
+        ' to the value, write the value in quotes and each quote within twice ("")'
+    )
+
+
+def _remembered(lines: Iterable[str], read: list[str]) -> Iterator[str]:
+    """The same; those that were asked for are in `read`."""
+    for line in lines:
+        read.append(line)
+        yield line
+
+
+def _is_unclosed(error: csv.Error, line_count: int) -> bool:
+    """Whether a row of so many lines is none because of a quote that is open. In one line a value
+    may be too long by itself."""
+    text = str(error)
+    return text.startswith("unexpected end of data") or (
+        line_count > 1 and text.startswith("field larger than field limit")
+    )
+
+
+def _last_value_begins(lines: list[str], delimiter: str) -> int:
+    """In which of the `lines` of a row, from 0, its last value begins, which does not end. The last
+    line may make it larger than `csv` takes."""
+    lines = lines[:-1] or lines
+    *_, value = next(csv.reader(lines, delimiter=delimiter))
+    ends = len(_TEXT_LINE_END.findall(value))
+    return len(lines) - ends - (not lines[-1].endswith(("\r", "\n")))
+
+
 def _values(line: str, delimiter: str) -> list[str]:
     """None where one goes on in the next line, or is too long for a value: no header has such."""
     try:
@@ -362,12 +429,12 @@ def _columns_of(count: int, order: Sequence[Column], table: Table) -> Sequence[C
     return [column for column in order if column != table.key]
 
 
-def _delimiter(first: str, order: Sequence[Column], table: Table) -> str:
-    """The one that makes as many values of the first line as a row has."""
-    for delimiter in DELIMITERS:
-        if len(_values(first, delimiter)) in _counts(order, table):
-            return delimiter
-    return max(DELIMITERS, key=first.count)
+def _undecided(line: int, delimiters: Sequence[str]) -> FileRefused:
+    names = " and ".join(_DELIMITER_NAMES[delimiter] for delimiter in delimiters)
+    return FileRefused(
+        f"line {line}: {names} both make a row of it: name the one that stands between values in a"
+        f" first line of its own, for example sep={delimiters[0]}"
+    )
 
 
 def _named_delimiter(text: str) -> str:
@@ -384,8 +451,24 @@ def _is_header(values: Sequence[str], columns: Sequence[Column], table: Table) -
     names = {column.name.casefold() for column in table.columns}
     if not any(value.strip().casefold() in names for value in values):
         return False
-    integers = [v for c, v in zip(columns, values) if isinstance(c.type, Integer)]
+    integers = _where_integers(values, columns)
     return not integers or not all(re.fullmatch(r"-?[0-9]+", value) for value in integers)
+
+
+def _is_late_header(values: Sequence[str], columns: Sequence[Column], table: Table) -> bool:
+    """Whether it can be nothing else, behind the first line: all its values are names of columns,
+    or most of them are and a row would have integers."""
+    names = {column.name.casefold() for column in table.columns}
+    filled = [value.strip().casefold() for value in values if value.strip()]
+    known = sum(value in names for value in filled)
+    if known < 2 or known * 2 <= len(filled):
+        return False
+    has_integers = bool(_where_integers(values, columns))
+    return known == len(filled) or (has_integers and _is_header(values, columns, table))
+
+
+def _where_integers(values: Sequence[str], columns: Sequence[Column]) -> list[str]:
+    return [v for c, v in zip(columns, values) if isinstance(c.type, Integer)]
 
 
 class _Chunks(io.BufferedIOBase):

@@ -54,7 +54,9 @@ from chalicelib.schema import (
     Difference,
     Found,
     Stops,
+    Surroundings,
     differences,
+    may_replace,
     may_rewrite,
     missing_own_tables,
     missing_rights,
@@ -409,14 +411,37 @@ class Transaction:
         return Change(_generation(table, generation.rows), (), (), repeated=repeated or {})
 
     def load(self, table: Table, columns: Sequence[Column], batches: Iterable[Batch]) -> None:
-        """Load rows of texts, one for each of `columns`, that these take. A row with a key takes
-        the place of the one that has it. One LOAD DATA. Raises BadRequest, and whatever `batches`
-        raises."""
+        """Load rows of texts, one for each of `columns`, that these take. One LOAD DATA, as `fill`
+        does it. Raises BadRequest, and whatever `batches` raises."""
         self._ensure_fit(self._connection, table)
+
+        def load(target: str, replaces: bool) -> None:
+            statement = sql.load(target, columns, replaces=replaces)
+            self._connection.load(statement, packed(batches))
+
         if self._opening:
             self.run()
-        with giving_keys(table, table.key not in columns), refusing_rows(table):
-            self._connection.load(sql.load(table, columns), packed(batches))
+        self.fill(table, columns, load)
+
+    def fill(
+        self, table: Table, columns: Sequence[Column], bring: Callable[[str, bool], None]
+    ) -> None:
+        """Let `bring` put rows of `columns` into `table`: a row with a key takes the place of the
+        one that has it, and of two in one file the later one stays. `bring` is told where to put
+        them, and whether to REPLACE: into a temporary table where REPLACE would harm `table`; they
+        are merged from there. Raises BadRequest."""
+        is_keyed = table.key in columns
+        with giving_keys(table, not is_keyed), refusing_rows(table):
+            if not is_keyed or self._may_replace(table):
+                bring(table.identifier, is_keyed)
+                return
+            self.run(*sql.stage(table, columns))
+            bring(sql.STAGED, True)
+            self.run(*sql.merge(table, columns))
+
+    def _may_replace(self, table: Table) -> bool:
+        [answer] = self.run(sql.surroundings(table))
+        return may_replace(table, Surroundings(*answer.rows[0]))
 
     def load_from_s3(self, statement: Statement) -> None:
         """Run a LOAD DATA FROM S3. Raises ConfigurationError where the database does not do so."""

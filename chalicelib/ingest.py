@@ -166,7 +166,9 @@ class Ingest:
                 for row in rows_of(table, rows.columns, batch):
                     # Of two rows with one key the later one stays, as in a large file.
                     found[row[0] if row[0] != NO_KEY else -len(found) - 1] = row
-        outcome = self._judged(table, Loaded(rows.rows, rows.refused, ()), report)
+        outcome = self._judged(
+            table, Loaded(rows.rows, rows.refused, rows.refused_lines, ()), report
+        )
 
         def apply(transaction: Transaction) -> Change:
             _claim(transaction, upload)
@@ -188,14 +190,17 @@ class Ingest:
             raise ConfigurationError(f"{INGEST_COLUMNS}: {error}") from error
 
     def _judged(self, table: Table, loaded: Loaded, report: "_Report") -> Outcome:
-        """Raises FileRefused where too many rows are, or none is left to load."""
-        rows, refused, first_rows = loaded
-        count = rows + refused
+        """Raises FileRefused where too many rows are, or none is left to load. One that takes
+        many lines counts as so many: a stray quote makes one of them."""
+        rows, refused, refused_lines, first_rows = loaded
+        count = rows + refused_lines
         if not rows:
             raise FileRefused(_nothing_loaded(refused, report.first), refused)
-        if count >= MIN_ROWS_TO_JUDGE and refused * 100 > count * self._max_refused_percent:
+        if count >= MIN_ROWS_TO_JUDGE and refused_lines * 100 > count * self._max_refused_percent:
+            in_lines = f" (one of many lines counts as so many: {refused} stand in these)"
             raise FileRefused(
-                f"{refused} of {count} rows are refused, more than"
+                f"{refused_lines} of {count} rows are refused"
+                f"{in_lines * (refused_lines > refused)}, more than"
                 f" {self._max_refused_percent} % (INGEST_MAX_REJECTED), nothing is loaded;"
                 f" {_in_words(report.first)}",
                 refused,
@@ -254,7 +259,7 @@ def _load_streamed(
         with _without_collector():
             transaction.load(table, rows.columns, rows.batches())
     first_rows = first_stored(transaction, table, rows.columns, rows.first_rows)
-    return Loaded(rows.rows, rows.refused, first_rows)
+    return Loaded(rows.rows, rows.refused, rows.refused_lines, first_rows)
 
 
 @contextmanager

@@ -16,8 +16,11 @@ _FIRST_GIVEN_KEY: sql.Statement = ("SELECT LAST_INSERT_ID()", ())
 
 
 class Loaded(NamedTuple):
+    """`refused` rows stand in `refused_lines`."""
+
     rows: int
     refused: int
+    refused_lines: int
     first_rows: Sequence[RowObject]
 
 

@@ -83,6 +83,17 @@ class Found(NamedTuple):
     sees_triggers: int
 
 
+class Surroundings(NamedTuple):
+    """What a table has that REPLACE, which deletes and inserts, may harm: `sql.surroundings`.
+    How many columns, unique indexes besides the primary key, foreign keys that refer to it, and
+    triggers that the login may see."""
+
+    columns: int
+    unique_indexes: int
+    references: int
+    triggers: int
+
+
 class Stops(Enum):
     """What a difference stops."""
 
@@ -123,6 +134,13 @@ def differences(table: Table, found: Sequence[Found]) -> list[Difference]:
 def may_rewrite(found: Sequence[Found]) -> bool:
     """Whether the table may store other values than those it is given."""
     return any(column.triggers or not column.sees_triggers for column in found)
+
+
+def may_replace(table: Table, found: Surroundings) -> bool:
+    """Whether REPLACE does nothing but give rows their new values: no column that is not declared
+    loses its value, no row goes because of another key, no child goes with its parent, and no
+    trigger takes it for a DELETE."""
+    return found == Surroundings(len(table.columns), 0, 0, 0)
 
 
 def missing_own_tables(names: Iterable[str]) -> str:

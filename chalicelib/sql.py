@@ -49,6 +49,19 @@ _DESCRIBE = (
     " CONCAT(QUOTE(SUBSTRING_INDEX(CURRENT_USER(), '@', 1)), '@',"
     " QUOTE(SUBSTRING_INDEX(CURRENT_USER(), '@', -1)))"
 )
+STAGED = "ingest_rows"
+"""A temporary table: a file's rows on their way into a table that REPLACE would harm."""
+_SURROUNDINGS = (
+    "SELECT (SELECT COUNT(*) FROM information_schema.columns"
+    " WHERE table_schema = DATABASE() AND table_name = %s),"
+    " (SELECT COUNT(*) FROM information_schema.statistics"
+    " WHERE table_schema = DATABASE() AND table_name = %s"
+    " AND non_unique = 0 AND index_name <> 'PRIMARY'),"
+    " (SELECT COUNT(*) FROM information_schema.referential_constraints"
+    " WHERE unique_constraint_schema = DATABASE() AND referenced_table_name = %s),"
+    " (SELECT COUNT(*) FROM information_schema.triggers"
+    " WHERE event_object_schema = DATABASE() AND event_object_table = %s)"
+)
 _GENERATION = (
     "SELECT generation, enabled, server, TIMESTAMPDIFF(SECOND, retired_at, UTC_TIMESTAMP(6)),"
     " @@read_only + @@innodb_read_only"
@@ -60,6 +73,11 @@ def describe(names: Sequence[str]) -> Statement:
     """The columns of these tables, as `schema.Found`."""
     parameters = [name for name in names for _ in range(_DESCRIBE.count("%s"))]
     return " UNION ALL ".join([_DESCRIBE] * len(names)), parameters
+
+
+def surroundings(table: Table) -> Statement:
+    """As `schema.Surroundings`."""
+    return _SURROUNDINGS, [table.name] * 4
 
 
 def select(
@@ -177,15 +195,49 @@ def raise_generation(table: Table) -> Statement:
     )
 
 
-def load(table: Table, columns: Sequence[Column]) -> Statement:
-    """Rows as lines, values between tabs, both escaped with backslashes. A row with a key takes
-    the place of the one that has it."""
-    replaces = "REPLACE " * (table.key in columns)
+def load(target: str, columns: Sequence[Column], *, replaces: bool) -> Statement:
+    """Rows as lines, values between tabs, both escaped with backslashes, into the table `target`.
+    A row takes the place of the one that has its key where it `replaces`."""
     return (
-        f"LOAD DATA LOCAL INFILE 'rows' {replaces}INTO TABLE {table.identifier}"
+        f"LOAD DATA LOCAL INFILE 'rows' {'REPLACE ' * replaces}INTO TABLE {target}"
         f" CHARACTER SET utf8mb4 ({_names(columns)})",
         (),
     )
+
+
+def stage(table: Table, columns: Sequence[Column]) -> list[Statement]:
+    """Make STAGED, with the `columns` as `table` has them, and of its indexes the primary key."""
+    return [
+        (f"DROP TEMPORARY TABLE IF EXISTS {STAGED}", ()),
+        (
+            f"CREATE TEMPORARY TABLE {STAGED} (ingest_exists TINYINT NOT NULL DEFAULT 0,"
+            f" PRIMARY KEY ({table.key.name})) ENGINE = InnoDB"
+            f" SELECT {_names(columns)} FROM {table.identifier} LIMIT 0",
+            (),
+        ),
+    ]
+
+
+def merge(table: Table, columns: Sequence[Column]) -> list[Statement]:
+    """The rows of STAGED into `table`. The UPDATE locks and marks those that exist. Where another
+    transaction adds one of the others meanwhile, the INSERT fails: it can be done again."""
+    key, names = table.key.name, _names(columns)
+    updates = "".join(
+        f"old.{column.name} = new.{column.name}, " for column in columns if column != table.key
+    )
+    return [
+        (
+            f"UPDATE {table.identifier} AS old JOIN {STAGED} AS new ON old.{key} = new.{key}"
+            f" SET {updates}new.ingest_exists = 1",
+            (),
+        ),
+        (
+            f"INSERT INTO {table.identifier} ({names})"
+            f" SELECT {names} FROM {STAGED} WHERE NOT ingest_exists ORDER BY {key}",
+            (),
+        ),
+        (f"DROP TEMPORARY TABLE {STAGED}", ()),
+    ]
 
 
 def claim_upload(upload: Upload) -> Statement:

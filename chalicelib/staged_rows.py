@@ -24,7 +24,7 @@ from chalicelib.csv_rows import (
     never_ending,
     not_utf8,
 )
-from chalicelib.db import Transaction, giving_keys, refusing_rows
+from chalicelib.db import Transaction
 from chalicelib.loaded import Loaded, first_stored
 from chalicelib.sql import Statement
 from chalicelib.staged_sql import Layout, Settled
@@ -69,7 +69,7 @@ class StagedRows:
         order: Sequence[Column],
         refuse: Callable[[Refused], None],
     ) -> None:
-        self._refused = 0
+        self._refused = self._refused_lines = 0
         self._transaction = transaction
         self._upload = upload
         self._table = table
@@ -124,19 +124,23 @@ class StagedRows:
         columns = self._rows.columns
         [(count,)] = self._fetch(staged_sql.COUNT_ROWS)
         first = self._fetch(staged_sql.first_rows(columns, FIRST_ROWS))
-        is_giving = self._table.key not in columns
-        with giving_keys(self._table, is_giving), refusing_rows(self._table):
-            self._transaction.run(staged_sql.merge(self._table, columns), staged_sql.DROP)
+
+        def bring(target: str, replaces: bool) -> None:
+            statement = staged_sql.merge(target, columns, replaces=replaces)
+            self._transaction.run(statement, staged_sql.DROP)
+
+        self._transaction.fill(self._table, columns, bring)
         stored = first_stored(self._transaction, self._table, columns, first)
-        return Loaded(int(count), self._refused, stored)
+        return Loaded(int(count), self._refused, self._refused_lines, stored)
 
     def _settle(self, n: int, block: Mapping[int, bytes]) -> Settled:
         """The row that begins in line `n`."""
         lines: list[str] = []
-        judged = next(self._rows.judge(self._texts(n, block, lines)))
+        line = self._layout.skipped + n
+        judged = next(self._rows.judge(self._texts(n, block, lines), line))
         if judged.reason:
             self._refused += 1
-            line = self._layout.skipped + n
+            self._refused_lines += len(lines)
             self._refuse(Refused(line, judged.column, judged.reason, "".join(lines)))
         return Settled(n, n + len(lines) - 1, judged.row)
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from chalicelib.sql import Statement
-from chalicelib.tables import Column, Integer, String, Table
+from chalicelib.tables import Column, Integer, String
 
 NUL = "\0"
 """Between the values of a row that was read elsewhere: no column takes it in a value."""
@@ -110,11 +110,12 @@ def settle(rows: Sequence[Settled]) -> list[Statement]:
     ]
 
 
-def merge(table: Table, columns: Sequence[Column]) -> Statement:
-    """The rows into `table`, in the order of the lines: one takes the place of what has its key."""
+def merge(target: str, columns: Sequence[Column], *, replaces: bool) -> Statement:
+    """The rows into the table `target`, in the order of the lines: one takes the place of what has
+    its key where it `replaces`."""
     names = ",".join(column.name for column in columns)
-    replaces = "REPLACE" if table.key in columns else "INSERT"
-    return f"{replaces} INTO {table.identifier} ({names}) {_rows(columns)}", ()
+    verb = "REPLACE" if replaces else "INSERT"
+    return f"{verb} INTO {target} ({names}) {_rows(columns)}", ()
 
 
 def first_rows(columns: Sequence[Column], count: int) -> Statement:

@@ -3,8 +3,8 @@
 
 CREATE USER IF NOT EXISTS 'herocache'@'%' IDENTIFIED WITH AWSAuthenticationPlugin AS 'RDS' REQUIRE SSL;
 
--- Temporary tables: INGEST_ENGINE=aurora checks a file in one. TRIGGER shows whether a table has
--- triggers; without it the service reads back each row that it writes.
+-- Temporary tables: INGEST_ENGINE=aurora checks a file in one; both engines merge from one. TRIGGER
+-- shows whether a table has triggers; without it the service reads back each row that it writes.
 GRANT SELECT, INSERT, UPDATE, DELETE, CREATE TEMPORARY TABLES, TRIGGER ON herocache.* TO 'herocache'@'%';
 
 -- LOAD DATA FROM S3, with the role of the cluster; from the login on.

@@ -430,6 +430,32 @@ def test_a_file_with_too_large_a_share_of_refused_rows_is_not_loaded(
     assert bucket.summary(KEY) == summary
 
 
+@pytest.mark.parametrize("engine", ["small", "mysql", "aurora"])
+@pytest.mark.parametrize(("swallowed", "status"), [(99, "loaded"), (100, "refused")])
+def test_a_refused_row_of_many_lines_counts_as_so_many_rows(
+    service: InProcess,
+    configure: Configure,
+    bucket: UploadBucket,
+    monkeypatch: pytest.MonkeyPatch,
+    engine: str,
+    swallowed: int,
+    status: str,
+) -> None:
+    if engine != "small":
+        configure(INGEST_ENGINE=engine)
+        monkeypatch.setattr(ingest, "MAX_SMALL_BYTES", 0)
+    last = f'{swallowed},Nova",light,Ada,1\n'
+    stray = '1,"' + lines(2, swallowed - 1) + last
+    assert stray.count("\n") == swallowed
+
+    with load_from_s3():
+        summary = loaded(bucket, lines(1000, 899) + stray)
+
+    assert (summary["status"], summary["refused"]) == (status, 1)
+    words = f"{swallowed} of {899 + swallowed} rows are refused (one of many lines"
+    assert (words in summary["reason"]) == (status == "refused")
+
+
 def test_a_file_that_can_never_be_loaded_is_recorded_and_not_tried_again(
     service: InProcess, bucket: UploadBucket, witness: Witness
 ) -> None:

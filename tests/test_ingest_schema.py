@@ -1,9 +1,13 @@
 """Files for tables that take less than they are declared for: a row is refused, not the file."""
 
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
 import pytest
 
-from chalicelib import handlers, ingest
+from chalicelib import handlers, ingest, sql
 from chalicelib.errors import SchemaMismatch
+from chalicelib.tables import Column, Table
 from tests import test_schema
 from tests.aurora import load_from_s3
 from tests.bucket import UploadBucket
@@ -13,6 +17,7 @@ from tests.test_schema import OTHER, SUPERHEROES, Tables
 
 database = test_schema.database  # the fixture
 
+Load = Callable[[str], Mapping[str, Any]]
 NARROW_ROWS = (
     "1,Nova,light,Ada,10,red\n"
     f"2,{'x' * 21},light,Bo,20,blue\n"
@@ -108,3 +113,132 @@ def test_a_row_that_only_a_constraint_refuses_refuses_the_file_in_words(
     assert (summary["status"], summary["rows"]) == ("refused", 0)
     assert "CHECK constraint low" in summary["reason"]
     assert database.query("SELECT * FROM heroes") == []
+
+
+OLD_ROW = "INSERT INTO heroes (id, hero, power, name, xp, color) VALUES (5,'five','a','b',1,'c')"
+both_engines = pytest.mark.parametrize("engine", ["mysql", "aurora"])
+of_any_size = pytest.mark.parametrize(
+    "max_small_bytes", [0, ingest.MAX_SMALL_BYTES], ids=["big", "small"]
+)
+
+
+@pytest.fixture
+def load(
+    database: Tables,
+    configure: Configure,
+    bucket: UploadBucket,
+    monkeypatch: pytest.MonkeyPatch,
+    max_small_bytes: int,
+    engine: str,
+) -> Load:
+    """The summary of a file of that size, loaded by that engine."""
+    monkeypatch.setattr(ingest, "MAX_SMALL_BYTES", max_small_bytes)
+    configure(DB_NAME=OTHER, INGEST_ENGINE=engine)
+
+    def load(content: str) -> Mapping[str, Any]:
+        with load_from_s3():
+            [summary] = handlers.ingest(bucket.put("a.csv", content))
+        return summary
+
+    return load
+
+
+@both_engines
+@of_any_size
+@pytest.mark.parametrize("ids", ["7,8", "5,8", ","], ids=["new", "existing", "given"])
+def test_a_unique_index_refuses_the_file_and_removes_no_other_row(
+    database: Tables, load: Load, ids: str
+) -> None:
+    database.query("ALTER TABLE heroes ADD UNIQUE KEY only (hero)")
+    database.query(OLD_ROW)
+    database.query(OLD_ROW.replace("5,'five'", "6,'taken'"))
+    first, second = (f"{number}," * bool(number) for number in ids.split(","))
+
+    summary = load(f"{first}taken,a,b,1,c\n{second}free,a,b,1,c\n")
+
+    assert (summary["status"], summary["rows"]) == ("refused", 0)
+    assert "unique index only" in summary["reason"]
+    assert database.query("SELECT id, hero FROM heroes") == [(5, "five"), (6, "taken")]
+
+
+@both_engines
+@of_any_size
+def test_rows_that_exist_keep_the_values_of_columns_that_are_not_declared(
+    database: Tables, load: Load
+) -> None:
+    database.query("ALTER TABLE heroes ADD notes VARCHAR(20) NOT NULL DEFAULT 'none'")
+    database.query(OLD_ROW)
+    database.query("UPDATE heroes SET notes = 'precious'")
+
+    summary = load("9,nine,a,b,2,c\n5,first,a,b,2,c\n5,again,a,b,2,c\n")
+
+    assert (summary["status"], summary["rows"]) == ("loaded", 3)
+    assert [row["hero"] for row in summary["first_rows"]] == ["nine", "again"]
+    assert database.query("SELECT id, hero, xp, notes FROM heroes") == [
+        (5, "again", 2, "precious"),
+        (9, "nine", 2, "none"),
+    ]
+
+
+@both_engines
+@of_any_size
+def test_rows_that_refer_to_one_that_exists_stay(database: Tables, load: Load) -> None:
+    database.query(OLD_ROW)
+    database.query(
+        "CREATE TABLE deeds (id INT PRIMARY KEY, hero INT UNSIGNED,"
+        " FOREIGN KEY (hero) REFERENCES heroes (id) ON DELETE CASCADE)"
+    )
+    database.query("INSERT INTO deeds VALUES (1, 5)")
+
+    assert load("5,other,a,b,2,c\n6,six,a,b,2,c\n")["status"] == "loaded"
+
+    assert database.query("SELECT hero FROM heroes") == [("other",), ("six",)]
+    assert database.query("SELECT * FROM deeds") == [(1, 5)]
+
+
+@both_engines
+@of_any_size
+def test_a_row_that_exists_is_deleted_for_no_trigger(database: Tables, load: Load) -> None:
+    database.query(OLD_ROW)
+    database.query("CREATE TABLE deleted (id INT PRIMARY KEY)")
+    database.query(
+        "CREATE TRIGGER bury AFTER DELETE ON heroes FOR EACH ROW"
+        " INSERT INTO deleted VALUES (OLD.id)"
+    )
+
+    assert load("5,other,a,b,2,c\n")["status"] == "loaded"
+
+    assert database.query("SELECT hero FROM heroes") == [("other",)]
+    assert database.query("SELECT * FROM deleted") == []
+
+
+@both_engines
+@pytest.mark.parametrize("max_small_bytes", [0])
+def test_rows_go_straight_into_a_table_as_it_is_declared(
+    database: Tables, load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sql, "STAGED", "no such table")
+    database.query(OLD_ROW)
+
+    assert load("5,other,a,b,2,c\n6,six,a,b,2,c\n")["status"] == "loaded"
+
+
+@both_engines
+@pytest.mark.parametrize("max_small_bytes", [0])
+def test_a_load_runs_again_where_a_key_that_it_found_missing_is_there_after_all(
+    database: Tables, load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database.query("ALTER TABLE heroes ADD notes INT")
+    merge = sql.merge
+    late = [OLD_ROW]
+
+    def merge_late(table: Table, columns: Sequence[Column]) -> list[sql.Statement]:
+        update, *others = merge(table, columns)
+        insert_of_another = [(late.pop(), ())] if late else []
+        return [update, *insert_of_another, *others]
+
+    monkeypatch.setattr(sql, "merge", merge_late)
+
+    assert load("5,other,a,b,2,c\n6,six,a,b,2,c\n")["status"] == "loaded"
+
+    assert database.query("SELECT id, hero FROM heroes") == [(5, "other"), (6, "six")]

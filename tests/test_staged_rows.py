@@ -74,7 +74,7 @@ class Loads:
         def work(transaction: Transaction) -> None:
             nonlocal made
             told: list[Refused] = []
-            rows, refused, objects = load(transaction, upload, table, order, told.append)
+            rows, refused, _, objects = load(transaction, upload, table, order, told.append)
             [answer] = transaction.run((f"SELECT * FROM {table.name} ORDER BY 1", ()))
             told = [replace(row, original=row.original.rstrip("\r\n")) for row in told]
             first_rows = [tuple(each.values()) for each in objects]
@@ -171,6 +171,19 @@ def test_a_line_that_is_not_utf8_far_behind_the_first_ones_is_named(
     made = loads.staged(before.encode() + b"10001," + bad + b",light,Ada,1,red\n")
 
     assert made.reason == "not UTF-8 in line 10001: save it as UTF-8"
+
+
+@pytest.mark.parametrize("stray", ['3,"Nova', '3,a,"b', '3,"a\nb","c'])
+def test_a_quote_that_never_ends_is_named_far_behind_the_first_lines(
+    loads: Loads, stray: str
+) -> None:
+    line = 3000 + stray.count("\n") + 1
+    content = f"{lines(1, 3000)}{stray},light,Ada,1,red\n{lines(3002, 5000)}"
+
+    made = loads.staged(content)
+
+    assert made.reason.startswith(f"line {line}: a quoted value begins here and never ends")
+    assert made == loads.streamed(content)
 
 
 def test_a_line_too_long_far_behind_the_first_ones_is_refused(loads: Loads) -> None:
