@@ -21,6 +21,7 @@ from moto.s3.models import S3Backend, s3_backends
 from werkzeug.serving import make_server
 
 from local.function import Event, Function
+from local.http_host import is_own_host
 from local.process import LOOPBACK
 from local.s3 import BUCKET, PREFIX, REGION
 
@@ -110,6 +111,21 @@ def deliver_to(deliver: Callable[[Event], None]) -> None:
     ours.deliver = deliver
 
 
+def for_no_page(application: Any) -> Callable[..., Any]:
+    """The same WSGI application, but not for web pages: moto lets those of every origin in, and an
+    upload writes rows. A browser sends `Origin` with each upload; a page whose host name was
+    rebound to this machine needs none to read, but has that name in `Host`."""
+
+    def answer(environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
+        host = environ.get("HTTP_HOST", LOOPBACK).removeprefix(f"{BUCKET}.")
+        if "HTTP_ORIGIN" not in environ and is_own_host(host):
+            return application(environ, start_response)
+        start_response("403 Forbidden", [("Content-Type", "text/plain")])
+        return [b"web pages may not use this S3; other clients use localhost or 127.0.0.1\n"]
+
+    return answer
+
+
 def end(*_: object) -> None:
     """A SIGTERM ends the process in order."""
     raise SystemExit(0)
@@ -121,7 +137,7 @@ def main(home: Path, port: int, settings: Path) -> None:
     signal.signal(signal.SIGTERM, end)
     with Function(home, settings) as function:
         deliver_to(function.invoke_later)
-        application = create_backend_app("s3")
+        application = for_no_page(create_backend_app("s3"))
         make_server(
             LOOPBACK, port, application, threaded=True, request_handler=MotoRequestHandler
         ).serve_forever()

@@ -24,7 +24,7 @@ def refuse_other_hosts(headers: Message, version: str) -> None:
         return
     if len(hosts) != 1:
         raise BadRequest(f"Host: expected one such header, got {len(hosts)}")
-    if not _is_own(hosts[0].strip()):
+    if not is_own_host(hosts[0].strip()):
         raise HttpError(
             421,
             "MisdirectedRequest",
@@ -33,7 +33,7 @@ def refuse_other_hosts(headers: Message, version: str) -> None:
         )
 
 
-def _is_own(host: str) -> bool:
+def is_own_host(host: str) -> bool:
     """Whether it is localhost or an IP address, with a port or without."""
     parts = _HOST.fullmatch(host.lower())
     name = parts and (parts[1] or parts[2])

@@ -18,6 +18,7 @@ from typing import Any
 from urllib.parse import unquote_plus
 
 import pytest
+import requests
 
 from local.outcome import Outcome
 from local.process import ROOT, ServerError, has_ended
@@ -159,6 +160,28 @@ def test_a_copy_and_a_presigned_curl_reach_the_function_as_well(s3: ProbedS3) ->
         "incoming/copied.csv",
         "incoming/sent by curl.csv",
     ]
+
+
+@pytest.mark.parametrize(
+    ("method", "headers", "status"),
+    [
+        ("PUT", {}, 200),
+        ("PUT", {"Origin": "https://evil.example"}, 403),
+        ("POST", {"Origin": "null"}, 403),
+        ("OPTIONS", {"Origin": "https://evil.example"}, 403),
+        ("PUT", {"Host": "evil.example"}, 403),
+        ("GET", {"Host": "evil.example:80"}, 403),
+    ],
+)
+def test_a_web_page_uploads_nothing(
+    s3: ProbedS3, method: str, headers: dict[str, str], status: int
+) -> None:
+    """It would write rows: moto lets pages of every origin in."""
+    url = f"{s3.url}/{BUCKET}/incoming/page.csv"
+    answer = requests.request(method, url, headers=headers, data=b"1\n", timeout=10)
+
+    assert answer.status_code == status, answer.text
+    assert "access-control-allow-origin" not in answer.headers or status == 200
 
 
 def test_what_is_put_anywhere_makes_an_event_and_what_is_deleted_none(s3: ProbedS3) -> None:
