@@ -117,7 +117,7 @@ def delete(table: Table, keys: Sequence[Key]) -> Statement:
 
 
 def highest_key(table: Table) -> Statement:
-    return f"SELECT MAX({table.key.name}) FROM {table.name}", ()
+    return f"SELECT MAX({table.key.name}) FROM {table.identifier}", ()
 
 
 def generation(table: Table) -> Statement:

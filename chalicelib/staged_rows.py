@@ -127,6 +127,8 @@ class StagedRows:
         is_giving = self._table.key not in columns
         with giving_keys(self._table, is_giving), refusing_rows(self._table):
             self._transaction.run(staged_sql.merge(self._table, columns), staged_sql.DROP)
+        if is_giving:
+            self._transaction.refuse_unreadable_keys(self._table)
         stored = first_stored(self._transaction, self._table, columns, first)
         return Loaded(int(count), self._refused, stored)
 

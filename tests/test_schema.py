@@ -463,6 +463,76 @@ def test_every_table_of_the_services_own_is_known_as_such() -> None:
     assert {*OWN_TABLES, temporary} == {*schema.OWN_TABLES, temporary} == set(OWN_NAMES)
 
 
+@pytest.mark.parametrize("request_", ["delete", "write", "keyed write"])
+def test_a_text_key_that_no_longer_tells_cases_apart_is_told_at_the_next_change(
+    service: InProcess, database: Tables, request_: str
+) -> None:
+    """The table was compared before somebody changed it."""
+    of: dict[str, Any] = {"TABLE": "employees"}
+    rows = [{"EmpId": "Zed", "EmpName": "Z"}, {"EmpId": "Ann", "EmpName": "A"}]
+    service.write(rows, **of)
+    database.query("ALTER TABLE employees MODIFY EmpId VARCHAR(99) COLLATE utf8mb4_general_ci")
+
+    if request_ == "delete":
+        answer = service.delete(["ZED"], **of)
+    else:
+        key: dict[str, Any] = {"IDEMPOTENCY_KEY": "k"} if request_ == "keyed write" else {}
+        answer = service.write([{"EmpId": "ZED", "EmpName": "new"}], **of, **key)
+
+    mend = assert_mismatch(answer, "EmpId takes 'a' and 'A' for one key")
+    assert database.query("SELECT * FROM employees ORDER BY 1") == [("Ann", "A"), ("Zed", "Z")]
+    database.query(mend)
+    assert service.delete(["ZED"], **of).deleted == []
+
+
+def test_a_stored_key_with_a_space_at_its_end_is_told_to_who_would_change_it(
+    service: InProcess, database: Tables
+) -> None:
+    database.query("INSERT INTO employees VALUES ('Zed ', 'Z')")
+
+    for use_cache in (True, False):
+        assert service.read(["Zed"], use_cache, TABLE="employees").missing == ["Zed"]
+    assert_mismatch(service.delete(["Zed"], TABLE="employees"), "EmpId holds 'Zed '")
+    assert database.query("SELECT * FROM employees") == [("Zed ", "Z")]
+
+
+@pytest.mark.parametrize("use_cache", [True, False])
+def test_an_id_that_no_request_can_name_is_not_given(
+    service: InProcess, database: Tables, use_cache: bool
+) -> None:
+    [id] = service.write([hero()]).ids
+    database.query("ALTER TABLE heroes MODIFY id BIGINT UNSIGNED NOT NULL AUTO_INCREMENT")
+    database.query("ALTER TABLE heroes AUTO_INCREMENT = 4294967295")
+
+    for _ in range(2):
+        answer = service.write([hero(xp=7), hero(xp=7)], use_cache)
+        assert (answer.status, answer.error) == (400, "BadRequest"), answer.text
+        assert (
+            "no free id above the highest one is left; give each row its id, up to 4294967295"
+            in answer.message
+        )
+    assert service.read([7], use_cache, BY="xp").missing == [7]
+    loads = Database(handlers.settings(), for_loads=True)
+    columns = HEROES.columns[1:]
+    texts = [["h", "p", "n", "1", "c"]]
+    with pytest.raises(BadRequest, match="no free id"):
+        loads.transact(lambda transaction: transaction.load(HEROES, columns, [texts]))
+    assert database.query("SELECT id FROM heroes") == [(id,)]
+    [problem] = service.health("?deep=1").fields["database"]["problems"]
+    assert problem.startswith("heroes.id is BIGINT(20) UNSIGNED, and requests take no id above")
+
+
+def test_a_far_id_is_refused_in_a_table_of_any_name(
+    service: InProcess, database: Tables, configure: Configure
+) -> None:
+    database.query("CREATE TABLE `order` LIKE heroes")
+    configure(DB_NAME=OTHER, DB_TABLE="order")
+
+    answer = service.write([{"id": 4_000_000_000, **hero()}])
+
+    assert (answer.status, "too few would be left" in answer.message) == (400, True), answer.text
+
+
 # --- NULL -----------------------------------------------------------------------------------------
 
 
