@@ -35,12 +35,14 @@ from chalicelib.mysql import (
     MySQLError,
     committing,
     connect,
+    duplicate_index,
     is_key_space_exhausted,
     is_misfit,
     is_refused,
     is_unfit,
     is_value_refused,
     is_worth_another_try,
+    missing_table,
     refusal,
     refuse_replica,
     translated,
@@ -258,6 +260,13 @@ class Database:
             if difference.stops != Stops.NOTHING
         ]
         texts += filter(None, [missing_own_tables(found)])
+        missing = missing_table(error)
+        if missing and missing not in names:
+            texts.append(
+                f"the database has no table {missing}, which a trigger of"
+                f" {', '.join(table.name for table in tables)} needs: create it, or drop the"
+                " trigger"
+            )
         return SchemaMismatch("; ".join(texts) or OTHER_VERSION)
 
     def _connect(self, patience_seconds: float | None = None) -> Connection:
@@ -531,6 +540,9 @@ class Transaction:
     def _rejected(self, table: Table, item: object, index: int, error: MySQLError) -> RowRejected:
         """In the words of the column's own limits where it has passed them."""
         name, reason = refusal(error)
+        if unique := duplicate_index(error):
+            columns = self._connection.rows(sql.index_columns(table, unique))
+            name = columns[0][0] if len(columns) == 1 else ""
         by_name = {column.name.lower(): column.name for column in table.columns}
         name = by_name.get(name.lower(), "")
         if name and isinstance(item, tuple):

@@ -40,8 +40,8 @@ OWN_TABLES = {
 }
 """The service's own tables, and what needs them."""
 OTHER_VERSION = (
-    "one of the service's own tables lacks a column: compare"
-    f" {', '.join(OWN_TABLES)} with seed/schema.sql; the log names the column"
+    "one of the service's own tables lacks a column, or a trigger names one that is not there:"
+    f" compare {', '.join(OWN_TABLES)} with seed/schema.sql; the log names the column"
 )
 
 _INTEGER_BITS = {"tinyint": 8, "smallint": 16, "mediumint": 24, "int": 32, "bigint": 64}

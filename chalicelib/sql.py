@@ -62,6 +62,14 @@ def describe(names: Sequence[str]) -> Statement:
     return " UNION ALL ".join([_DESCRIBE] * len(names)), parameters
 
 
+def index_columns(table: Table, index: str) -> Statement:
+    return (
+        "SELECT column_name FROM information_schema.statistics"
+        " WHERE table_schema = DATABASE() AND table_name = %s AND index_name = %s",
+        (table.name, index),
+    )
+
+
 def select(
     table: Table,
     column: Column,
