@@ -35,12 +35,14 @@ from chalicelib.mysql import (
     MySQLError,
     committing,
     connect,
+    duplicate_index,
     is_key_space_exhausted,
     is_misfit,
     is_refused,
     is_unfit,
     is_value_refused,
     is_worth_another_try,
+    missing_table,
     refusal,
     refuse_replica,
     translated,
@@ -69,6 +71,7 @@ from chalicelib.tables import (
     Integer,
     InvalidValue,
     Key,
+    NotAsDeclared,
     Row,
     Table,
     shown,
@@ -259,6 +262,13 @@ class Database:
             if difference.stops != Stops.NOTHING
         ]
         texts += filter(None, [missing_own_tables(found)])
+        missing = missing_table(error)
+        if missing and missing not in names:
+            texts.append(
+                f"the database has no table {missing}, which a trigger of"
+                f" {', '.join(table.name for table in tables)} needs: create it, or drop the"
+                " trigger"
+            )
         return SchemaMismatch("; ".join(texts) or OTHER_VERSION)
 
     def _connect(self, patience_seconds: float | None = None) -> Connection:
@@ -372,6 +382,8 @@ class Transaction:
         # innodb_autoinc_lock_mode: the first key tells them all.
         first_key, step = answers[-1].first_key, self._connection.key_step
         new_keys = range(first_key, first_key + len(keyless) * step, step)
+        if keyless and new_keys[-1] > _highest(table.key):
+            raise _no_free_key(table)
         next_key = iter(new_keys)
         after = [row if row[0] != NO_KEY else (next(next_key), *row[1:]) for row in rows]
         if is_rewritten:
@@ -434,14 +446,23 @@ class Transaction:
         with giving_keys(table, not is_keyed), refusing_rows(table):
             if not is_keyed or self._may_replace(table):
                 bring(table.identifier, is_keyed)
-                return
-            self.run(*sql.stage(table, columns))
-            bring(sql.STAGED, True)
-            self.run(*sql.merge(table, columns))
+            else:
+                self.run(*sql.stage(table, columns))
+                bring(sql.STAGED, True)
+                self.run(*sql.merge(table, columns))
+        if table.auto_key and not is_keyed:
+            self._refuse_unreadable_keys(table)
 
     def _may_replace(self, table: Table) -> bool:
         [answer] = self.run(sql.surroundings(table))
         return may_replace(table, Surroundings(*answer.rows[0]))
+
+    def _refuse_unreadable_keys(self, table: Table) -> None:
+        """For what has given keys, where the real column takes higher ones than requests do.
+        Raises BadRequest. One SELECT."""
+        [answer] = self.run(sql.highest_key(table))
+        if (answer.rows[0][0] or 0) > _highest(table.key):
+            raise _no_free_key(table)
 
     def load_from_s3(self, statement: Statement) -> None:
         """Run a LOAD DATA FROM S3. Raises ConfigurationError where the database does not do so."""
@@ -544,6 +565,9 @@ class Transaction:
     def _rejected(self, table: Table, item: object, index: int, error: MySQLError) -> RowRejected:
         """In the words of the column's own limits where it has passed them."""
         name, reason = refusal(error)
+        if unique := duplicate_index(error):
+            columns = self._connection.rows(sql.index_columns(table, unique))
+            name = columns[0][0] if len(columns) == 1 else ""
         by_name = {column.name.lower(): column.name for column in table.columns}
         name = by_name.get(name.lower(), "")
         if name and isinstance(item, tuple):
@@ -575,6 +599,13 @@ class Transaction:
         writers never wait for each other. A key that has no row cannot be held: its INSERT fails
         where another writer was faster, and the transaction runs again."""
         *_, generation, rows = self.run(sql.hold_generation(table), sql.lock(table, keys))
+        asked = set(keys)
+        for key in [row[0] for row in rows.rows if row[0] not in asked]:
+            raise NotAsDeclared(
+                f"{table.name}.{table.key.name} holds {shown(key)}, which the database takes for"
+                f" another {table.key.name} that the request names; nothing was written. Two keys"
+                " must differ in more than upper and lower case and spaces at the end"
+            )
         return _generation(table, generation.rows), rows.rows
 
 
@@ -589,13 +620,23 @@ def giving_keys(table: Table, is_giving: bool) -> Iterator[None]:
         if not (is_giving and isinstance(key.type, Integer)):
             raise
         if is_key_space_exhausted(error, key.type.maximum):
-            raise BadRequest(
-                f"TABLE {table.name}: no free {key.name} above the highest one is left;"
-                f" give each row its {key.name}; or, where the highest row was deleted, have an"
-                f" operator run: ALTER TABLE {table.name} AUTO_INCREMENT = 1 (the database goes on"
-                f" after the highest {key.name} that is there)"
-            ) from error
+            raise _no_free_key(table) from error
         raise
+
+
+def _no_free_key(table: Table) -> BadRequest:
+    key = table.key.name
+    return BadRequest(
+        f"TABLE {table.name}: no free {key} above the highest one is left; give each row its {key},"
+        f" up to {_highest(table.key)}; or, where the highest row was deleted, have an operator"
+        f" run: ALTER TABLE {table.identifier} AUTO_INCREMENT = 1 (the database goes on after the"
+        f" highest {key} that is there)"
+    )
+
+
+def _highest(column: Column) -> int:
+    assert isinstance(column.type, Integer), "the database gives no other keys"
+    return column.type.maximum
 
 
 @contextmanager

@@ -64,6 +64,7 @@ _TLS_REQUIRED = 3159
 _LOGIN_NEEDS_TLS = ER.NOT_SUPPORTED_AUTH_MODE
 _CLEAR_TEXT_REFUSED = CR.CR_AUTH_PLUGIN_ERR
 _CLEAR_TEXT = (b"mysql_clear_password", b"dialog")
+_PRIMARY = "PRIMARY"
 _KEY_OUT_OF_RANGE = 167
 _NO_NEXT_KEY = 1467
 # A server that was demoted to a replica refuses writes with these. It is the wrong server now.
@@ -82,10 +83,13 @@ _CERTAINLY_NOT_COMMITTED = _DEMOTED | {CR.CR_SERVER_GONE_ERROR, ER.LOCK_DEADLOCK
 _MISFIT = frozenset({ER.NO_SUCH_TABLE, ER.BAD_FIELD_ERROR, ER.NO_DEFAULT_FOR_FIELD})
 _CHECK_VIOLATED = frozenset({3819, 4025})  # MySQL, MariaDB
 _CHILD_WITHOUT_PARENT, _PARENT_WITH_CHILD = 1452, 1451
-_SIGNAL = 1644
+_SIGNAL, _SIGNAL_STATE = 1644, "45000"
+_NO_PARTITION = frozenset({1526, 1591})
+_NO_DEFINER = 1449
 _VALUE_REFUSED = _CHECK_VIOLATED | {
     *(ER.DATA_TOO_LONG, ER.WARN_DATA_OUT_OF_RANGE, ER.TRUNCATED_WRONG_VALUE_FOR_FIELD),
     *(ER.WARN_DATA_TRUNCATED, _CHILD_WITHOUT_PARENT, _PARENT_WITH_CHILD, _SIGNAL),
+    *(ER.BAD_NULL_ERROR, *_NO_PARTITION),
 }
 # "INSERT command denied to user 'u'@'h' for table `herocache`.`heroes`", or "for column 'xp' in
 # table 'heroes'".
@@ -93,9 +97,12 @@ _DENIED = frozenset({1142, 1143})
 _RIGHT = re.compile(r"^([A-Z, ]+) command denied ")
 _DENIED_TABLE = re.compile(r"table ['`](?:[^'`]*`\.`)?([^'`]+)['`]$")
 # "for column 'xp' at row 2", in places "for column `herocache`.`heroes`.`xp` at row 2".
-_COLUMN = re.compile(r"for column ['`](?:[^'`]*`\.`)*([^'`]+)['`] at row")
+# A value that is quoted ahead of it may look the same: the end is what counts.
+_COLUMN = re.compile(r"for column ['`](?:[^'`]*`\.`)*([^'`]+)['`] at row \d+$")
+_NULL_COLUMN = re.compile(r"^Column '([^']+)' cannot be null")
+_MISSING_TABLE = re.compile(r"^Table '(?:[^']*\.)?([^'.]+)' doesn't exist$")
 _FOREIGN_KEY = re.compile(r"FOREIGN KEY \(`([^`]+)`\) REFERENCES `([^`]+)`")
-_INDEX = re.compile(r"for key '(?:[^']*\.)?([^'.]+)'")
+_INDEX = re.compile(r"for key '(?:[^']*\.)?([^'.]+)'$")
 _CONSTRAINT = re.compile(r"onstraint ['`](?:[^'`]*\.)?([^'`.]+)['`]", re.IGNORECASE)
 
 _IN_WORDS = {
@@ -117,7 +124,8 @@ _IN_WORDS = {
     _NO_PASSWORD_TAKEN: "the user has no password to log in with (DB_USER): give it one",
     ER.LOCK_WAIT_TIMEOUT: "another transaction holds the rows",
     ER.LOCK_DEADLOCK: "it broke a deadlock with another transaction",
-    ER.DUP_ENTRY: "other writers insert the same keys at the same time",
+    ER.DUP_ENTRY: "other writers insert the same keys at the same time; where that does not end, a"
+    " trigger inserts a key that its table has already",
     ER.SERVER_SHUTDOWN: "it is shutting down",
     _CONNECTION_KILLED: "it closed the connection",
     _TLS_REQUIRED: "it takes connections over TLS only",
@@ -232,7 +240,7 @@ class Connection(pymysql.connections.Connection):
         loaded = Loaded(*map(int, re.findall(rb": (\d+)", self._result.message)))
         if loaded.skipped or loaded.warnings:
             [(_, code, message), *_] = self.rows(("SHOW WARNINGS LIMIT 1", ()))
-            raise pymysql.DataError(code, f"{message}: {loaded}")
+            raise pymysql.DataError(code, str(loaded), message)
 
     def wait_at_most(self, seconds: float) -> None:
         """For each answer from here on."""
@@ -340,6 +348,11 @@ def translated(error: MySQLError) -> Exception:
         found = DatabaseUnavailable(f"the database cannot be used now: {_IN_WORDS[code]}")
         found.has_other_writer = code in _DEMOTED
         return found
+    if code == _NO_DEFINER:
+        return ConfigurationError(
+            "a trigger of the table belongs to a user (its DEFINER) that is not there any more:"
+            " create the trigger again"
+        )
     if code in _DENIED:
         right, table = _refusal_part(_RIGHT, error), _refusal_part(_DENIED_TABLE, error)
         return ConfigurationError(
@@ -364,7 +377,8 @@ def is_key_space_exhausted(error: MySQLError, highest_key: int) -> bool:
     """Whether an INSERT failed because AUTO_INCREMENT has no key left. MySQL gives the highest one
     again then, and calls that a duplicate."""
     if code_of(error) == ER.DUP_ENTRY:
-        return f"'{highest_key}'" in str(error.args[-1])
+        is_key = duplicate_index(error) == _PRIMARY
+        return is_key and str(error.args[-1]).startswith(f"Duplicate entry '{highest_key}' ")
     return code_of(error) in (_KEY_OUT_OF_RANGE, _NO_NEXT_KEY)
 
 
@@ -376,18 +390,33 @@ def is_misfit(error: MySQLError) -> bool:
 def is_value_refused(error: MySQLError) -> bool:
     """Whether a row was refused for what is in it: it would be again."""
     if code_of(error) == ER.DUP_ENTRY:
-        return _refusal_part(_INDEX, error) not in ("", "PRIMARY")
-    return code_of(error) in _VALUE_REFUSED
+        return duplicate_index(error) not in ("", _PRIMARY)
+    return code_of(error) in _VALUE_REFUSED or _is_signal(error)
+
+
+def duplicate_index(error: MySQLError) -> str:
+    """The unique index that has the value of the row already; empty for other errors."""
+    return _refusal_part(_INDEX, error) if code_of(error) == ER.DUP_ENTRY else ""
+
+
+def missing_table(error: MySQLError) -> str:
+    """The table that a statement, or a trigger that it set off, did not find; or empty."""
+    return _refusal_part(_MISSING_TABLE, error)
+
+
+def _is_signal(error: MySQLError) -> bool:
+    """Whether a trigger raised it, which may choose the number."""
+    return code_of(error) == _SIGNAL or getattr(error, "sqlstate", "") == _SIGNAL_STATE
 
 
 def refusal(error: MySQLError) -> tuple[str, str]:
     """The column that an error of `is_value_refused` names, empty where it names none; and the
-    reason."""
+    reason. A duplicate names an index, which may be called like any column."""
     code = code_of(error)
     column = _refusal_part(_COLUMN, error)
     if code == ER.DUP_ENTRY:
-        index = _refusal_part(_INDEX, error)
-        return index, f"another row has this value already (unique index {index})"
+        reason = f"another row has this value already (unique index {duplicate_index(error)})"
+        return "", reason
     if code in _CHECK_VIOLATED:
         rule = _refusal_part(_CONSTRAINT, error)
         return rule, f"the table does not take this row (CHECK constraint {rule})"
@@ -396,7 +425,11 @@ def refusal(error: MySQLError) -> tuple[str, str]:
         return _refusal_part(_FOREIGN_KEY, error), f"no row of {other} has this value (foreign key)"
     if code == _PARENT_WITH_CHILD:
         return "", "rows of another table refer to this one (foreign key)"
-    if code == _SIGNAL:
+    if code == ER.BAD_NULL_ERROR:
+        return _refusal_part(_NULL_COLUMN, error), "a trigger gives it NULL, which it does not take"
+    if code in _NO_PARTITION:
+        return "", "the table has no partition for this row"
+    if _is_signal(error):
         return "", f"a trigger refuses this row: {error.args[-1]}"
     return column, "the database does not take this value"
 

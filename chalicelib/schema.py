@@ -10,12 +10,13 @@ it here. Three kinds of differences:
   'a' and 'A' for one key (a delete of the one would delete the other).
 - A required column that is not declared: reads work, new rows are refused.
 - A warning: everything works but what the text names. NULL allowed (a row that holds NULL cannot be
-  read), a column with less room than declared (a longer value is a bad request), a lookup without
-  an index.
+  read), a column with less room than declared (a longer value is a bad request), a key with more
+  room (no request can name those), a right to write that the user lacks, a lookup without an index.
 
 Harmless and not told: the collation of integers and of text that is no key (a read by a lookup of
 text gives only rows with exactly that text, whatever the collation takes for the same), an order of
-columns, a default, further columns that may be left out, more room than declared, further indexes.
+columns, a default, further columns that may be left out, more room than declared where it is not
+the key, further indexes.
 CHAR is another type than a string: it loses the spaces at the end of what is written.
 """
 
@@ -39,8 +40,8 @@ OWN_TABLES = {
 }
 """The service's own tables, and what needs them."""
 OTHER_VERSION = (
-    "one of the service's own tables lacks a column: compare"
-    f" {', '.join(OWN_TABLES)} with seed/schema.sql; the log names the column"
+    "one of the service's own tables lacks a column, or a trigger names one that is not there:"
+    f" compare {', '.join(OWN_TABLES)} with seed/schema.sql; the log names the column"
 )
 
 _INTEGER_BITS = {"tinyint": 8, "smallint": 16, "mediumint": 24, "int": 32, "bigint": 64}
@@ -127,6 +128,7 @@ def differences(table: Table, found: Sequence[Found]) -> list[Difference]:
         *[Difference(text, Stops.NOTHING) for text in missing_rights([r for _, r in present])],
         *[Difference(text, Stops.NOTHING) for text in _nullable(table, present)],
         *[Difference(text, Stops.NOTHING) for text in _narrow(table, present)],
+        *[Difference(text, Stops.NOTHING) for text in _wide_key(table, present)],
         *[Difference(text, Stops.NOTHING) for text in _unindexed(table, present)],
     ]
 
@@ -301,6 +303,18 @@ def _narrow(table: Table, pairs: Sequence[tuple[Column, Found]]) -> Iterator[str
     ]
     if narrow:
         yield f"{table.name} has less room than declared: {', '.join(narrow)}"
+
+
+def _wide_key(table: Table, pairs: Sequence[tuple[Column, Found]]) -> Iterator[str]:
+    for column, real in pairs:
+        if column is not table.key or not isinstance(column.type, Integer):
+            continue
+        if _is_of(column.type, real) and _range(real)[1] > column.type.maximum:
+            yield (
+                f"{table.name}.{real.name} is {real.sql_type.upper()}, and requests take no"
+                f" {real.name} above {column.type.maximum}: no read finds such a row, and a new"
+                " one is refused when the ids below are used up"
+            )
 
 
 def _unindexed(table: Table, pairs: Sequence[tuple[Column, Found]]) -> Iterator[str]:

@@ -80,6 +80,14 @@ def surroundings(table: Table) -> Statement:
     return _SURROUNDINGS, [table.name] * 4
 
 
+def index_columns(table: Table, index: str) -> Statement:
+    return (
+        "SELECT column_name FROM information_schema.statistics"
+        " WHERE table_schema = DATABASE() AND table_name = %s AND index_name = %s",
+        (table.name, index),
+    )
+
+
 def select(
     table: Table,
     column: Column,
@@ -135,7 +143,7 @@ def delete(table: Table, keys: Sequence[Key]) -> Statement:
 
 
 def highest_key(table: Table) -> Statement:
-    return f"SELECT MAX({table.key.name}) FROM {table.name}", ()
+    return f"SELECT MAX({table.key.name}) FROM {table.identifier}", ()
 
 
 def generation(table: Table) -> Statement:

@@ -463,6 +463,76 @@ def test_every_table_of_the_services_own_is_known_as_such() -> None:
     assert {*OWN_TABLES, temporary} == {*schema.OWN_TABLES, temporary} == set(OWN_NAMES)
 
 
+@pytest.mark.parametrize("request_", ["delete", "write", "keyed write"])
+def test_a_text_key_that_no_longer_tells_cases_apart_is_told_at_the_next_change(
+    service: InProcess, database: Tables, request_: str
+) -> None:
+    """The table was compared before somebody changed it."""
+    of: dict[str, Any] = {"TABLE": "employees"}
+    rows = [{"EmpId": "Zed", "EmpName": "Z"}, {"EmpId": "Ann", "EmpName": "A"}]
+    service.write(rows, **of)
+    database.query("ALTER TABLE employees MODIFY EmpId VARCHAR(99) COLLATE utf8mb4_general_ci")
+
+    if request_ == "delete":
+        answer = service.delete(["ZED"], **of)
+    else:
+        key: dict[str, Any] = {"IDEMPOTENCY_KEY": "k"} if request_ == "keyed write" else {}
+        answer = service.write([{"EmpId": "ZED", "EmpName": "new"}], **of, **key)
+
+    mend = assert_mismatch(answer, "EmpId takes 'a' and 'A' for one key")
+    assert database.query("SELECT * FROM employees ORDER BY 1") == [("Ann", "A"), ("Zed", "Z")]
+    database.query(mend)
+    assert service.delete(["ZED"], **of).deleted == []
+
+
+def test_a_stored_key_with_a_space_at_its_end_is_told_to_who_would_change_it(
+    service: InProcess, database: Tables
+) -> None:
+    database.query("INSERT INTO employees VALUES ('Zed ', 'Z')")
+
+    for use_cache in (True, False):
+        assert service.read(["Zed"], use_cache, TABLE="employees").missing == ["Zed"]
+    assert_mismatch(service.delete(["Zed"], TABLE="employees"), "EmpId holds 'Zed '")
+    assert database.query("SELECT * FROM employees") == [("Zed ", "Z")]
+
+
+@pytest.mark.parametrize("use_cache", [True, False])
+def test_an_id_that_no_request_can_name_is_not_given(
+    service: InProcess, database: Tables, use_cache: bool
+) -> None:
+    [id] = service.write([hero()]).ids
+    database.query("ALTER TABLE heroes MODIFY id BIGINT UNSIGNED NOT NULL AUTO_INCREMENT")
+    database.query("ALTER TABLE heroes AUTO_INCREMENT = 4294967295")
+
+    for _ in range(2):
+        answer = service.write([hero(xp=7), hero(xp=7)], use_cache)
+        assert (answer.status, answer.error) == (400, "BadRequest"), answer.text
+        assert (
+            "no free id above the highest one is left; give each row its id, up to 4294967295"
+            in answer.message
+        )
+    assert service.read([7], use_cache, BY="xp").missing == [7]
+    loads = Database(handlers.settings(), for_loads=True)
+    columns = HEROES.columns[1:]
+    texts = [["h", "p", "n", "1", "c"]]
+    with pytest.raises(BadRequest, match="no free id"):
+        loads.transact(lambda transaction: transaction.load(HEROES, columns, [texts]))
+    assert database.query("SELECT id FROM heroes") == [(id,)]
+    [problem] = service.health("?deep=1").fields["database"]["problems"]
+    assert problem.startswith("heroes.id is BIGINT(20) UNSIGNED, and requests take no id above")
+
+
+def test_a_far_id_is_refused_in_a_table_of_any_name(
+    service: InProcess, database: Tables, configure: Configure
+) -> None:
+    database.query("CREATE TABLE `order` LIKE heroes")
+    configure(DB_NAME=OTHER, DB_TABLE="order")
+
+    answer = service.write([{"id": 4_000_000_000, **hero()}])
+
+    assert (answer.status, "too few would be left" in answer.message) == (400, True), answer.text
+
+
 # --- NULL -----------------------------------------------------------------------------------------
 
 
@@ -549,6 +619,24 @@ REFUSED: dict[str, tuple[str, dict[str, object], str, str]] = {
         "no row of employees has this value (foreign key)",
     ),
     "taken": ("ADD UNIQUE (power)", {"power": "taken"}, ".power", "another row has this value"),
+    "taken, by an index that is called like another column": (
+        "ADD UNIQUE name (power)",
+        {"power": "taken"},
+        ".power",
+        "another row has this value already (unique index name)",
+    ),
+    "taken, with a value that looks like words of the server": (
+        "ADD UNIQUE one (power)",
+        {"power": "old' for key 'PRIMARY'"},
+        ".power",
+        "another row has this value already (unique index one)",
+    ),
+    "no partition": (
+        "DROP INDEX heroes_xp PARTITION BY RANGE (id) (PARTITION low VALUES LESS THAN (1000))",
+        {"id": 5000},
+        "",
+        "the table has no partition for this row",
+    ),
     "taken together": (
         "ADD UNIQUE one_each (power, xp)",
         {"power": "taken", "xp": 1},
@@ -567,6 +655,7 @@ def test_a_value_that_only_the_database_refuses_is_named_in_the_request(
     change, wrong, column, reason = REFUSED[name]
     service.write([{"EmpId": "red", "EmpName": "Red"}], TABLE="employees")
     service.write([{"id": 9, **hero(power="taken", xp=1)}, {"id": 8, **hero(power="old", xp=2)}])
+    service.write([{"id": 7, **hero(power="old' for key 'PRIMARY'", xp=2)}])
     database.query(f"ALTER TABLE heroes {change}")
     rows = [hero(power=f"p{i}", xp=i) for i in range(40)]
     rows[3]["id"], rows[7]["id"], rows[20]["id"] = 30, 8, 12
@@ -623,6 +712,49 @@ def test_a_trigger_says_what_it_refuses(service: InProcess, database: Tables) ->
     assert answer.message == "SQLS[1]: a trigger refuses this row: no blue heroes"
 
 
+TRIGGERS = {
+    "its own number": (
+        "SIGNAL SQLSTATE '45000' SET MYSQL_ERRNO = 30001, MESSAGE_TEXT = 'no heroes today'",
+        (400, "BadRequest", "SQLS[0]: a trigger refuses this row: no heroes today"),
+    ),
+    "a number of the server": (
+        "SIGNAL SQLSTATE '45000' SET MYSQL_ERRNO = 1213, MESSAGE_TEXT = 'no heroes today'",
+        (400, "BadRequest", "SQLS[0]: a trigger refuses this row: no heroes today"),
+    ),
+    "NULL": ("SET NEW.hero = NULL", (400, "BadRequest", "SQLS[0].hero: a trigger gives it NULL")),
+    "a missing table": (
+        "INSERT INTO audit VALUES (1)",
+        (
+            500,
+            "SchemaMismatch",
+            "the database has no table audit, which a trigger of employees, heroes needs",
+        ),
+    ),
+    "a missing column": (
+        "INSERT INTO employees (Nobody) VALUES (1)",
+        (500, "SchemaMismatch", "or a trigger names one that is not there"),
+    ),
+    "a key that is taken": (
+        "INSERT INTO employees VALUES ('ada', '')",
+        (503, "DatabaseUnavailable", "a trigger inserts a key that its table has already"),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TRIGGERS)
+def test_what_a_trigger_does_wrong_is_told(service: InProcess, database: Tables, name: str) -> None:
+    body, (status, error, words) = TRIGGERS[name]
+    service.write([{"EmpId": "ada", "EmpName": "Ada"}], TABLE="employees")
+    database.query(f"CREATE TRIGGER wrong BEFORE INSERT ON heroes FOR EACH ROW {body}")
+
+    answer = service.write([hero()])
+
+    assert (answer.status, answer.error) == (status, error), answer.text
+    assert words in answer.message
+    assert_tells_nothing_internal(answer)
+    assert database.query("SELECT * FROM heroes") == []
+
+
 @pytest.mark.parametrize("name", REFUSED)
 def test_a_load_of_what_the_database_refuses_is_refused_at_once(
     service: InProcess, database: Tables, name: str
@@ -630,17 +762,18 @@ def test_a_load_of_what_the_database_refuses_is_refused_at_once(
     """Not tried again, and no row of it stays."""
     change, wrong, column, _ = REFUSED[name]
     service.write([{"EmpId": "red", "EmpName": "Red"}], TABLE="employees")
-    service.write([hero(power="taken", xp=1)])
+    service.write([hero(power="taken", xp=1), hero(power="old' for key 'PRIMARY'")])
     database.query(f"ALTER TABLE heroes {change}")
-    columns = HEROES.columns[1:]
-    rows = [hero(power="p1", xp=1), {**hero(power="p2", xp=2), **wrong}]
+    columns = HEROES.columns[1:] if "id" not in wrong else HEROES.columns
+    rows = [{"id": 3, **hero(power="p1", xp=1)}, {"id": 4, **hero(power="p2", xp=2), **wrong}]
+    column = "" if name.startswith("taken") else column  # the server names an index
     texts = [[str(row[column.name]) for column in columns] for row in rows]
     loads = Database(handlers.settings(), for_loads=True)
 
     with pytest.raises(BadRequest, match=f"^heroes{re.escape(column)}: a row of the file is refus"):
         loads.transact(lambda transaction: transaction.load(HEROES, columns, [texts]))
 
-    assert len(database.query("SELECT * FROM heroes")) == 1
+    assert len(database.query("SELECT * FROM heroes")) == 2
 
 
 def test_a_key_with_a_rejected_row_may_be_sent_again(service: InProcess, database: Tables) -> None:
