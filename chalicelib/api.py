@@ -1,5 +1,7 @@
 """The Chalice app, with words for the events that Chalice has none for."""
 
+from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 from chalice.app import Chalice
@@ -7,6 +9,7 @@ from chalice.app import Chalice
 from chalicelib import handlers
 from chalicelib.errors import BadRequest, MethodNotAllowed, NotFound
 from chalicelib.tables import shown
+from chalicelib.uploads import has_uploads
 
 
 class Api(Chalice):
@@ -30,6 +33,26 @@ class Api(Chalice):
             error = MethodNotAllowed(f"{shown(method)}: {path} takes {known}")
             return self._refused(error, Allow=known)
         return super().__call__(event, context)
+
+    def on_s3_event(self, *args: Any, **options: Any) -> Callable[..., Any]:
+        """As Chalice's, which would raise a KeyError for what is no event of S3: that is answered
+        with words."""
+        register = super().on_s3_event(*args, **options)
+
+        def registered(function: Callable[..., Any]) -> Callable[..., Any]:
+            handle = register(function)
+
+            @wraps(function)
+            def answer(event: Any, context: Any) -> Any:
+                try:
+                    is_worth_a_look = has_uploads(event)
+                except BadRequest as error:
+                    return handlers.failed_invocation(error)
+                return handle(event, context) if is_worth_a_look else []
+
+            return answer
+
+        return registered
 
     def _refused(self, error: NotFound | MethodNotAllowed, **headers: str) -> dict[str, Any]:
         return handlers.failed_request(error, **headers).to_dict(self.api.binary_types)
