@@ -213,6 +213,24 @@ def test_a_row_that_exists_is_deleted_for_no_trigger(database: Tables, load: Loa
 
 
 @both_engines
+@of_any_size
+def test_the_first_rows_are_what_a_trigger_made_of_them(database: Tables, load: Load) -> None:
+    database.query(OLD_ROW)
+    for event in ("INSERT", "UPDATE"):
+        database.query(
+            f"CREATE TRIGGER {event}_low BEFORE {event} ON heroes FOR EACH ROW"
+            " SET NEW.xp = LEAST(NEW.xp, 100)"
+        )
+
+    first_rows = load("5,other,a,b,500,c\n6,six,a,b,7,c\n")["first_rows"]
+
+    assert [(row["id"], row["hero"], row["xp"]) for row in first_rows] == [
+        (5, "other", 100),
+        (6, "six", 7),
+    ]
+
+
+@both_engines
 @pytest.mark.parametrize("max_small_bytes", [0])
 def test_rows_go_straight_into_a_table_as_it_is_declared(
     database: Tables, load: Load, monkeypatch: pytest.MonkeyPatch
