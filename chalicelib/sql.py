@@ -204,8 +204,8 @@ def merge(table: Table, columns: Sequence[Column]) -> list[Statement]:
     )
     return [
         (
-            f"UPDATE {table.identifier} AS present JOIN {STAGED} AS staged ON present.{key} = staged.{key}"
-            f" SET {updates}staged.ingest_exists = 1",
+            f"UPDATE {table.identifier} AS present JOIN {STAGED} AS staged"
+            f" ON present.{key} = staged.{key} SET {updates}staged.ingest_exists = 1",
             (),
         ),
         (
