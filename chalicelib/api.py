@@ -1,7 +1,8 @@
 """The Chalice app, with words for the events that Chalice has none for."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import wraps
 from typing import Any
 
 from chalice.app import Chalice
@@ -10,6 +11,7 @@ from chalicelib import handlers
 from chalicelib.errors import BadRequest, HerocacheError, MethodNotAllowed, NotFound
 from chalicelib.origins import headers_for_error
 from chalicelib.tables import shown
+from chalicelib.uploads import has_uploads
 
 _Kind = type | tuple[type, ...]
 _FIELDS: Mapping[str, tuple[_Kind, str]] = {
@@ -39,7 +41,7 @@ class Api(Chalice):
                 )
             )
         try:
-            whole = _whole(event)
+            whole = event if _is_usual(event) else _whole(event)
         except BadRequest as malformed:
             return handlers.failed_request(malformed).to_dict(self.api.binary_types)
         path, method = context_of_request["resourcePath"], context_of_request.get("httpMethod")
@@ -53,12 +55,41 @@ class Api(Chalice):
             return self._refused(whole, error, Allow=known)
         return super().__call__(whole, context)
 
+    def on_s3_event(self, *args: Any, **options: Any) -> Callable[..., Any]:
+        """As Chalice's, which would raise a KeyError for what is no event of S3: that is answered
+        with words."""
+        register = super().on_s3_event(*args, **options)
+
+        def registered(function: Callable[..., Any]) -> Callable[..., Any]:
+            handle = register(function)
+
+            @wraps(function)
+            def answer(event: Any, context: Any) -> Any:
+                try:
+                    is_worth_a_look = has_uploads(event)
+                except BadRequest as error:
+                    return handlers.failed_invocation(error)
+                return handle(event, context) if is_worth_a_look else []
+
+            return answer
+
+        return registered
+
     def _refused(
         self, event: Mapping[str, Any], error: HerocacheError, **headers: str
     ) -> dict[str, Any]:
         response = handlers.failed_request(error, **headers)
         response.headers.update(headers_for_error(event["headers"] or {}, os.environ))
         return response.to_dict(self.api.binary_types)
+
+
+def _is_usual(event: Mapping[str, Any]) -> bool:
+    """Whether it is as API Gateway sends it: then nobody needs to look at each field."""
+    return (
+        _FIELDS.keys() <= event.keys()
+        and type(event["body"]) is str
+        and type(event["headers"]) is dict
+    )
 
 
 def _whole(event: Mapping[str, Any]) -> dict[str, Any]:

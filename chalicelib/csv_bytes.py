@@ -8,7 +8,7 @@ import codecs
 import itertools
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from chalicelib.errors import FileRefused
 
@@ -21,6 +21,17 @@ HEAD_BYTES = 8192
 """So much of a file tells what it is."""
 GZIP = b"\x1f\x8b"
 UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+
+_UTF_32 = (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)
+_UTF_16_WORDS = "UTF-16 without a byte order mark"
+_NULLS: Mapping[tuple[bool, ...], str] = {
+    (False, True, False, True): _UTF_16_WORDS,
+    (True, False, True, False): _UTF_16_WORDS,
+    (False, True, True, True): "UTF-32",
+    (True, True, True, False): "UTF-32",
+}
+"""Which of four bytes are mostly NUL in a text of which most is ASCII."""
+_CONTROLS = bytes({*range(32), 127} - set(b"\t\n\v\f\r"))
 
 _SAVE_AS_CSV = 'save it as "CSV UTF-8" and upload that'
 _KINDS = (
@@ -64,7 +75,34 @@ def _of_csv(chunks: Iterator[bytes]) -> Iterator[bytes]:
     for pattern, words in _KINDS:
         if re.match(pattern, start, re.DOTALL):
             raise FileRefused(f"the file is {words}")
+    if encoding := _other_encoding(start):
+        raise FileRefused(f"the file is {encoding}: save it as UTF-8")
+    if _is_binary(start):
+        raise FileRefused(f"the file is no text file: {_SAVE_AS_CSV}")
     return chunks
+
+
+def _other_encoding(start: bytes) -> str:
+    """The one that puts NULs where it does, or its mark at the front; empty for UTF-8, and for
+    UTF-16 with its mark."""
+    if start.startswith(_UTF_32):
+        return "UTF-32"
+    if start.startswith(UTF_16):
+        return ""
+    are_nulls = tuple(start[i::4].count(0) * 8 > len(start) for i in range(4))
+    return _NULLS.get(are_nulls, "")
+
+
+def _is_binary(start: bytes) -> bool:
+    """Whether it is neither UTF-8 nor UTF-16, and has more control characters than a text in
+    another encoding."""
+    if start.startswith(UTF_16):
+        return False
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(start)
+    except UnicodeDecodeError:
+        return len(start.translate(None, _CONTROLS)) * 20 < len(start) * 19
+    return False
 
 
 def _in_utf8(chunks: Iterator[bytes]) -> Iterator[bytes]:

@@ -36,6 +36,7 @@ from chalicelib.mysql import (
     committing,
     connect,
     duplicate_index,
+    is_forbidden,
     is_key_space_exhausted,
     is_misfit,
     is_refused,
@@ -447,7 +448,7 @@ class Transaction:
             if not is_keyed or self._may_replace(table):
                 bring(table.identifier, is_keyed)
             else:
-                self.run(*sql.stage(table, columns))
+                self.make_temporary_table(sql.stage(table, columns))
                 bring(sql.STAGED, True)
                 self.run(*sql.merge(table, columns))
         if table.auto_key and not is_keyed:
@@ -463,6 +464,18 @@ class Transaction:
         [answer] = self.run(sql.highest_key(table))
         if (answer.rows[0][0] or 0) > _highest(table.key):
             raise _no_free_key(table)
+
+    def make_temporary_table(self, statements: Sequence[Statement]) -> None:
+        """Raises ConfigurationError where the user has no right to make one."""
+        try:
+            self.run(*statements)
+        except MySQLError as error:
+            if not is_forbidden(error):
+                raise
+            raise ConfigurationError(
+                "DB_USER: this load needs a temporary table (docs/ingest.md), and the user may not"
+                " make one: GRANT CREATE TEMPORARY TABLES ON the database TO the user"
+            ) from error
 
     def load_from_s3(self, statement: Statement) -> None:
         """Run a LOAD DATA FROM S3. Raises ConfigurationError where the database does not do so."""

@@ -45,14 +45,20 @@ def first_stored(
     rows = list(rows_of(table, columns, first))
     is_keyed = table.key in columns
     keys = [row[0] for row in rows] if is_keyed else _given_keys(transaction, len(rows))
-    [answer] = transaction.run(sql.rows_of_keys(table, keys))
-    stored: Mapping[Key, Row] = {row[0]: row for row in answer.rows}
     wanted = dict(zip(keys, rows))
     return [
-        as_object(table, stored[key])
-        for key, row in wanted.items()
-        if key in stored and (is_keyed or stored[key][1:] == row[1:])
+        as_object(table, row)
+        for row in stored(transaction, table, list(wanted))
+        if is_keyed or row[1:] == wanted[row[0]][1:]
     ]
+
+
+def stored(transaction: Transaction, table: Table, keys: Sequence[Key]) -> Sequence[Row]:
+    """The rows of `keys` as the table holds them, whatever a trigger made of them, in this order.
+    One SELECT."""
+    [answer] = transaction.run(sql.rows_of_keys(table, keys))
+    rows: Mapping[Key, Row] = {row[0]: row for row in answer.rows}
+    return [rows[key] for key in keys if key in rows]
 
 
 def as_object(table: Table, row: Row) -> RowObject:

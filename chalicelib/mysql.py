@@ -387,6 +387,11 @@ def is_misfit(error: MySQLError) -> bool:
     return code_of(error) in _MISFIT
 
 
+def is_forbidden(error: MySQLError) -> bool:
+    """Whether the user lacks the right for a statement in this database."""
+    return code_of(error) == ER.DBACCESS_DENIED_ERROR
+
+
 def is_value_refused(error: MySQLError) -> bool:
     """Whether a row was refused for what is in it: it would be again."""
     if code_of(error) == ER.DUP_ENTRY:

@@ -231,12 +231,14 @@ def merge(table: Table, columns: Sequence[Column]) -> list[Statement]:
     transaction adds one of the others meanwhile, the INSERT fails: it can be done again."""
     key, names = table.key.name, _names(columns)
     updates = "".join(
-        f"old.{column.name} = new.{column.name}, " for column in columns if column != table.key
+        f"present.{column.name} = staged.{column.name}, "
+        for column in columns
+        if column != table.key
     )
     return [
         (
-            f"UPDATE {table.identifier} AS old JOIN {STAGED} AS new ON old.{key} = new.{key}"
-            f" SET {updates}new.ingest_exists = 1",
+            f"UPDATE {table.identifier} AS present JOIN {STAGED} AS staged"
+            f" ON present.{key} = staged.{key} SET {updates}staged.ingest_exists = 1",
             (),
         ),
         (

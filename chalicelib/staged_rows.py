@@ -89,7 +89,7 @@ class StagedRows:
         """Have the database read the object, which it always does in its latest version."""
         self._transaction.wait_at_most(PATIENCE_SECONDS)
         self._check_is_latest()
-        self._transaction.run(*staged_sql.CREATE)
+        self._transaction.make_temporary_table(staged_sql.CREATE)
         self._load_from_s3()
         self._check_is_latest()
         [(count, last, longest_bytes)] = self._fetch(staged_sql.MEASURE)

@@ -62,7 +62,7 @@ class Integer:
         if type(value) is str and _INTEGER_TEXT.fullmatch(value):
             number = int(value)
         if type(number) is not int:
-            raise InvalidValue(f"expected an integer, got {shown(value)}")
+            raise InvalidValue(f"expected an integer, got {shown(value)}{_of_spaces(value)}")
         if not self.minimum <= number <= self.maximum:
             raise InvalidValue(
                 f"expected an integer from {self.minimum} to {self.maximum}, got {shown(number)}"
@@ -275,6 +275,12 @@ class Table:
             f" UPDATE {self.identifier} SET {column.name} = {column.type.empty} WHERE {column.name}"
             f" IS NULL; {self.told_to_cache}"
         )
+
+
+def _of_spaces(value: object) -> str:
+    """What is easily overlooked in a value that is no integer for it alone."""
+    is_spaced = type(value) is str and value != value.strip()
+    return ": there is white space around it" if is_spaced else ""
 
 
 def shown(value: object) -> str:

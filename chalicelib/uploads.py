@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote_plus
 
+from chalicelib.errors import BadRequest
+
 INCOMING, REJECTED, RESULTS = "incoming/", "rejected/", "results/"
 OWN_FOLDERS = (REJECTED, RESULTS)
 """The service alone writes here, and nowhere else. Their objects are never taken for uploads: each
@@ -55,6 +57,28 @@ class Outcome:
     refused: int = 0
     reason: str = ""
     first_rows: Sequence[Mapping[str, Any]] = field(default=(), compare=False)
+
+
+def has_uploads(event: object) -> bool:
+    """Whether `uploads_in` may find some; none in the event by which S3 tests where it sends its
+    events. Raises BadRequest where it is no event of S3."""
+    if isinstance(event, dict) and event.get("Event") == "s3:TestEvent":
+        return False
+    records = event.get("Records") if isinstance(event, dict) else None
+    if not isinstance(records, list) or not all(map(_is_of_object, records)):
+        raise BadRequest(
+            "event: this function takes the events that S3 sends when an object was put into"
+            " UPLOAD_BUCKET (Records with s3.bucket.name and s3.object.key): upload a file there,"
+            " or send a request for rows to the function `storage`"
+        )
+    return bool(records)
+
+
+def _is_of_object(record: object) -> bool:
+    match record:
+        case {"s3": {"bucket": {"name": str()}, "object": {"key": str()}}}:
+            return True
+    return False
 
 
 def uploads_in(event: Mapping[str, Any]) -> Iterator[Upload]:

@@ -7,6 +7,7 @@ import gzip
 import io
 import itertools
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -200,7 +201,21 @@ REFUSED_FILES = {
         "not UTF-8 in line 2:",
     ),
     "UTF-16 cut short": (f"{ADA_LINE}\n{BO_LINE}".encode("utf-16")[:-1], "not UTF-16 after line 1"),
-    "UTF-16 without its mark": (f"1,Zoë,光{ADA_LINE}".encode("utf-16-le"), "not UTF-8 in line 1:"),
+    "UTF-16 without its mark": (
+        f"1,Zoë,光{ADA_LINE}".encode("utf-16-le"),
+        "UTF-16 without a byte order mark: save it as UTF-8",
+    ),
+    "UTF-16 without its mark, of the other order": (
+        gzip.compress(f"{NAMES}\n{ADA_LINE}\n".encode("utf-16-be")),
+        "UTF-16 without a byte order mark: save it as UTF-8",
+    ),
+    "UTF-32": (f"{NAMES}\n{ADA_LINE}\n".encode("utf-32"), "UTF-32: save it as UTF-8"),
+    "UTF-32 without its mark": (ADA_LINE.encode("utf-32-be"), "UTF-32: save it as UTF-8"),
+    "a PNG": (
+        b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\x10\0\0\0\x10\x08\x06\0\0\0\x1f\xf3\xffa",
+        "no text file",
+    ),
+    "a compressed image": (b"\xff\xd8\xff\xe0" + zlib.compress(bytes(99)) * 99, "no text file"),
     "an Excel workbook": (workbook("xl/workbook.xml"), r"an Excel workbook \(.xlsx\).*CSV UTF-8"),
     "an Excel workbook in gzip": (gzip.compress(workbook("xl/styles.xml")), "an Excel workbook"),
     "an OpenDocument file": (
@@ -278,7 +293,11 @@ REFUSED_ROWS = {
     "text for an integer": ("1,Nova,light,Ada,ten,red", "xp", "expected an integer, got 'ten'"),
     "an integer too large": ("1,Nova,light,Ada,2147483648,red", "xp", "from -2147483648 to"),
     "no integer": ("1,Nova,light,Ada,,red", "xp", "expected an integer, got ''"),
-    "spaces around an integer": ("1,Nova,light,Ada, 10,red", "xp", "expected an integer"),
+    "spaces around an integer": (
+        "1,Nova,light,Ada, 10,red",
+        "xp",
+        "expected an integer, got ' 10': there is white space around it",
+    ),
     "zeros before an integer": ("1,Nova,light,Ada,010,red", "xp", "expected an integer"),
     "digits of another script": ("1,Nova,light,Ada,١,red", "xp", "expected an integer"),
     "an id that no row has": ("0,Nova,light,Ada,10,red", "id", "from 1 to 4294967295"),

@@ -115,6 +115,32 @@ def test_the_event_of_an_upload_is_that_of_the_seed_heroes(
     assert service.read([1, 2]).rows == [ONE, TWO]
 
 
+@pytest.mark.parametrize(
+    "event",
+    [
+        {},
+        [],
+        None,
+        {"Records": None},
+        {"Records": [{"eventName": "ObjectCreated:Put"}]},
+        {"Records": [{"eventSource": "aws:sqs", "body": "{}"}]},
+        {"REQUEST": "read", "SQLS": [1]},
+        event_in("api_handler/read.json"),
+    ],
+    ids=str,
+)
+def test_a_payload_that_is_no_event_of_s3_is_answered_with_words(event: object) -> None:
+    answer = ingest(event, None)
+    assert answer["statusCode"] == 400
+    assert answer["body"]["error"] == "BadRequest"
+    assert "this function takes the events that S3 sends" in answer["body"]["message"]
+
+
+def test_the_event_by_which_s3_tests_its_way_here_is_nothing_to_do() -> None:
+    event = {"Service": "Amazon S3", "Event": "s3:TestEvent", "Bucket": "uploads"}
+    assert ingest(event, None) == ingest({"Records": []}, None) == []
+
+
 # --- make invoke, make invalidate -----------------------------------------------------------------
 
 
@@ -159,12 +185,15 @@ def test_make_invoke_takes_names_as_names(folder: Path) -> None:
 
 
 def test_make_invoke_says_why_a_function_fails(folder: Path) -> None:
-    (folder / "broken.json").write_text('{"Records": [{"eventName": "ObjectCreated:Put"}]}')
+    stored = {"bucket": {"name": BUCKET}, "object": {"key": "a.csv", "size": "many"}}
+    event = {"Records": [{"eventName": "ObjectCreated:Put", "s3": stored}]}
+    (folder / "broken.json").write_text(json.dumps(event))
     failed = make(folder, "-s", "invoke", FUNCTION="ingest", EVENT="broken.json")
     assert failed.returncode != 0
     [words] = [line for line in failed.stdout.splitlines() if not line.startswith("make")]
     log = folder / ".local" / "invoke.log"
-    assert words == f"herocache: ingest failed: KeyError: 's3' (log: {log})"
+    reason = "ValueError: invalid literal for int() with base 10: 'many'"
+    assert words == f"herocache: ingest failed: {reason} (log: {log})"
     assert "Traceback" in log.read_text()
 
 

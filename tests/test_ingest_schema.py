@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from chalicelib import handlers, ingest, sql
-from chalicelib.errors import SchemaMismatch
+from chalicelib.errors import ConfigurationError, SchemaMismatch
 from chalicelib.tables import Column, Table
+from local.servers import MariaDB
 from tests import test_schema
 from tests.aurora import load_from_s3
 from tests.bucket import UploadBucket
@@ -210,6 +211,36 @@ def test_a_row_that_exists_is_deleted_for_no_trigger(database: Tables, load: Loa
 
     assert database.query("SELECT hero FROM heroes") == [("other",)]
     assert database.query("SELECT * FROM deleted") == []
+
+
+@both_engines
+@pytest.mark.parametrize("max_small_bytes", [0])
+def test_a_user_without_the_right_to_make_a_temporary_table_is_told_so(
+    database: Tables, load: Load, mariadb: MariaDB
+) -> None:
+    database.query("ALTER TABLE heroes ADD notes INT")
+    database.query(f"REVOKE CREATE TEMPORARY TABLES ON {OTHER}.* FROM '{mariadb.user}'@'127.0.0.1'")
+
+    with pytest.raises(ConfigurationError, match="GRANT CREATE TEMPORARY TABLES"):
+        load("5,other,a,b,2,c\n")
+
+
+@both_engines
+@of_any_size
+def test_the_first_rows_are_what_a_trigger_made_of_them(database: Tables, load: Load) -> None:
+    database.query(OLD_ROW)
+    for event in ("INSERT", "UPDATE"):
+        database.query(
+            f"CREATE TRIGGER {event}_low BEFORE {event} ON heroes FOR EACH ROW"
+            " SET NEW.xp = LEAST(NEW.xp, 100)"
+        )
+
+    first_rows = load("5,other,a,b,500,c\n6,six,a,b,7,c\n")["first_rows"]
+
+    assert [(row["id"], row["hero"], row["xp"]) for row in first_rows] == [
+        (5, "other", 100),
+        (6, "six", 7),
+    ]
 
 
 @both_engines
