@@ -205,7 +205,7 @@ REFUSED_FILES = {
         f"1,Zoë,光{ADA_LINE}".encode("utf-16-le"),
         "UTF-16 without a byte order mark: save it as UTF-8",
     ),
-    "UTF-16 without its mark, of the other order": (
+    "UTF-16 of the other order without its mark, in gzip": (
         gzip.compress(f"{NAMES}\n{ADA_LINE}\n".encode("utf-16-be")),
         "UTF-16 without a byte order mark: save it as UTF-8",
     ),
