@@ -29,6 +29,7 @@ READ_AHEAD_LINES = 50
 """Without a header the first row with a fitting number of values, among these lines, decides
 whether rows have keys. They decide between delimiters too, and no header may stand in them."""
 LINE_END = re.compile(rb"\r\n?|\n")
+_INTEGER = re.compile(r"-?[0-9]+")
 _TEXT_LINE_END = re.compile(r"\r\n?|\n")
 _SEPARATOR_LINE = re.compile(r'"?sep=([^\r\n])"?\1*\s*', re.IGNORECASE)
 """Excel's: its first line names the delimiter."""
@@ -207,16 +208,28 @@ class CsvRows:
 
     def _delimiter_of(self, first: str, order: Sequence[Column]) -> str:
         """The one that makes as many values of the first line as a row has. Of several the one
-        that the fewest lines ahead do without. Raises FileRefused where that decides nothing."""
+        that the lines ahead speak least against. Raises FileRefused where that decides nothing."""
         counts = _counts(order, self._table)
         fitting = [d for d in DELIMITERS if len(_values(first, d)) in counts]
         if not fitting:
             return max(DELIMITERS, key=first.count)
-        lacking = {d: sum(len(row) < 2 for _, row in self._rows_ahead(d)) for d in fitting}
-        best = [d for d in fitting if lacking[d] == min(lacking.values())]
+        doubts = {delimiter: self._doubts(delimiter, order) for delimiter in fitting}
+        best = [d for d in fitting if doubts[d] == min(doubts.values())]
         if len(best) > 1:
             raise _undecided(self._line + 1, best)
         return best[0]
+
+    def _doubts(self, delimiter: str, order: Sequence[Column]) -> tuple[int, int]:
+        """How many lines ahead do without it, and how many of its rows have something else where
+        an integer should stand."""
+        rows = [values for _, values in self._rows_ahead(delimiter)]
+        lacking = sum(len(values) < 2 for values in rows)
+        misfits = sum(
+            not all(map(_INTEGER.fullmatch, _where_integers(values, columns)))
+            for values in rows
+            for columns in [_columns_of(len(values), order, self._table)]
+        )
+        return lacking, misfits
 
     def _read_columns(self, order: Sequence[Column]) -> tuple[Column, ...]:
         values = _values(self._peek(), self.delimiter)
@@ -452,7 +465,7 @@ def _is_header(values: Sequence[str], columns: Sequence[Column], table: Table) -
     if not any(value.strip().casefold() in names for value in values):
         return False
     integers = _where_integers(values, columns)
-    return not integers or not all(re.fullmatch(r"-?[0-9]+", value) for value in integers)
+    return not integers or not all(map(_INTEGER.fullmatch, integers))
 
 
 def _is_late_header(values: Sequence[str], columns: Sequence[Column], table: Table) -> bool:

@@ -421,6 +421,11 @@ def test_of_two_delimiters_the_one_that_every_line_has_is_taken(
     assert parsed(content.encode(), EMPLOYEES)[0] == rows
 
 
+def test_of_two_delimiters_the_one_that_leaves_integers_in_their_place_is_taken() -> None:
+    assert parsed(b"1,|,|,|,0,|\n")[0] == [["1", "|", "|", "|", "0", "|"]]
+    assert parsed(b"1|,|,|,|0|,\n")[0] == [["1", ",", ",", ",", "0", ","]]
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [
