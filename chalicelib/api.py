@@ -24,6 +24,8 @@ _FIELDS: Mapping[str, tuple[_Kind, str]] = {
 }
 """What Chalice reads of an event beside `requestContext`, where there is no null in its place. Its
 test client hands over bytes."""
+_NULLS = ("multiValueQueryStringParameters", "pathParameters", "stageVariables")
+"""Fields that are null in a request for `/`."""
 _VALUES: Mapping[str, type] = {"headers": str, "multiValueQueryStringParameters": list}
 
 
@@ -84,11 +86,14 @@ class Api(Chalice):
 
 
 def _is_usual(event: Mapping[str, Any]) -> bool:
-    """Whether it is as API Gateway sends it: then nobody needs to look at each field."""
+    """Whether it is as API Gateway sends a request for `/`: nobody needs to look at each field."""
+    headers = event.get("headers")
     return (
-        _FIELDS.keys() <= event.keys()
-        and type(event["body"]) is str
-        and type(event["headers"]) is dict
+        type(headers) is dict
+        and set(map(type, headers.values())) == {str}
+        and type(event.get("body")) is str
+        and event.get("isBase64Encoded") is False
+        and all(event.get(name, event) is None for name in _NULLS)
     )
 
 
