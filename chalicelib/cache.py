@@ -20,7 +20,7 @@ from chalicelib.config import Settings
 from chalicelib.db import Generation
 from chalicelib.keys import MAX_KEYS_AN_MGET, Keys
 from chalicelib.line import Command, Words, packed_series
-from chalicelib.link import Link, Sent
+from chalicelib.link import Link
 from chalicelib.tables import TABLES, Column, Key, Table
 
 Cell = bytes
@@ -87,11 +87,10 @@ class Cache:
 
     def begin_get_many(
         self, generation: Generation, table: Table, column: Column, values: Sequence[Key]
-    ) -> "Early":
+    ) -> "Sent":
         """`get_many`, sent before it is waited for."""
         commands = self._mget(generation, table, column, values)
-        sent = self.link.begin(commands, generation.server)
-        return Early(generation, sent, lambda replies: self._got(values, replies))
+        return Sent(self.link, generation, commands, lambda replies: self._got(values, replies))
 
     def _mget(
         self, generation: Generation, table: Table, column: Column, values: Sequence[Key]
@@ -184,13 +183,10 @@ class Cache:
 
     def begin_fence_many(
         self, generation: Generation, table: Table, fenced: "Fenced", has_new: bool, token: Token
-    ) -> "Early":
+    ) -> "Sent":
         """The same before it is known which keys the new rows get."""
         buckets = self._keys.buckets if has_new else ()
-        commands = self._fences(generation, table, fenced, buckets, token)
-        return (
-            Early(generation, self.link.begin(commands, generation.server)) if commands else Early()
-        )
+        return Sent(self.link, generation, self._fences(generation, table, fenced, buckets, token))
 
     def _fences(
         self,
@@ -284,34 +280,39 @@ class Cache:
 Fenced = Mapping[Column, Mapping[Key, Cell | None]]
 
 
-class Early:
-    """What a verb sent under a generation before it was known whether that one still holds."""
+class Sent:
+    """Commands of a verb on their way, sent under a generation before it is known whether that one
+    still holds. Whoever has them either waits or closes."""
 
     def __init__(
         self,
-        generation: Generation | None = None,
-        sent: Sent | None = None,
+        link: Link,
+        generation: Generation,
+        commands: Sequence[Command],
         result: Callable[[Sequence[Any]], Sequence[Any]] = tuple,
     ) -> None:
+        self._link = link
         self._generation = generation
-        self._sent = sent
+        self._commands = commands
         self._result = result
+        self._line = link.begin(commands)
 
     def wait(self, held: Generation) -> Sequence[Any] | None:
-        """What the verb gives; None where nothing was sent under the generation that is `held`.
-        Raises as the verb."""
-        known = self._generation
-        if self._sent is None or known is None:
-            return None
-        if (known.number, known.server) != (held.number, held.server):
+        """What the verb gives, sent once more where the commands did not get through; None where
+        another generation is `held`. Raises as the verb."""
+        ours, server = self._generation, self._generation.server
+        if (ours.number, server) != (held.number, held.server):
             self.close()
             return None
-        return self._result(self._sent.wait())
+        line, self._line = self._line, None
+        replies = self._link.finish(line, server) if line is not None else None
+        return self._result(replies or self._link.call(self._commands, server))
 
     def close(self) -> None:
         """Where nobody is interested any more."""
-        if self._sent is not None:
-            self._sent.close()
+        line, self._line = self._line, None
+        if line is not None:
+            self._link.abandon(line)
 
 
 @dataclass(frozen=True)

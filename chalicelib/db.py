@@ -1,8 +1,8 @@
 """The database: rows in, rows out, changes in transactions. Storage's two ways call in.
 
-Round trips: a read 1; a change 2 (all its statements in one piece, then COMMIT), 3 where rows may
-exist already. The rows of `cache_generation` are read and raised here too; `generations` says what
-they mean.
+Round trips: a read 1; a change 2: new rows are inserted, other rows locked and read, and then all
+that is left goes in one piece with the COMMIT. The rows of `cache_generation` are read and raised
+here too; `generations` says what they mean.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -29,7 +29,6 @@ from chalicelib.mysql import (
     Answer,
     Connection,
     MySQLError,
-    committing,
     connect,
     is_key_space_exhausted,
     is_refused,
@@ -125,17 +124,19 @@ class Database:
         self._run(lambda connection: connection.batch([sql.switch_on(table, number, server)]))
 
     def transact(self, work: Callable[["Transaction"], Result]) -> Result:
-        """What `work` returns, once what it did is committed. `work` runs again when the database
-        certainly undid the first try, so it must be safe to run twice. A COMMIT never is.
-        Raises DatabaseUnavailable, OutcomeUnknown, and whatever `work` raises."""
+        """What `work` returns, once what it did is committed, by itself or here. `work` runs again
+        when the database certainly undid the first try, so it must be safe to run twice. Raises
+        DatabaseUnavailable, OutcomeUnknown, and whatever `work` raises."""
 
         def run(connection: Connection) -> Result:
+            transaction = Transaction(connection)
             try:
-                result = work(Transaction(connection))
+                result = work(transaction)
+                if not transaction.is_over:
+                    transaction.commit()
             except BaseException:
                 connection.undo()
                 raise
-            committing(connection.commit)
             return result
 
         return self._run(run)
@@ -218,52 +219,63 @@ class Database:
 
 
 class Transaction:
-    """What may be done before COMMIT. New rows cost one round trip, BEGIN included; rows that may
-    exist cost two: they are locked and read first."""
+    """What may be done before COMMIT. What nobody waits for goes with the next statements that
+    somebody does, in one round trip; BEGIN goes with the first."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._opening = [sql.START]
-        self._meanwhile: Callable[[], None] | None = None
-
-    def meanwhile(self, work: Callable[[], None]) -> None:
-        """Do this while the database works on the first statements. It must not raise."""
-        self._meanwhile = work
+        self._queue = [sql.START]
+        self._queued = 0
+        self.is_over = False
 
     def switch_off(self, table: Table) -> None:
-        """Take the cache of `table` out of use, together with the first change."""
-        self._opening += [sql.lock_generation(table), sql.switch_off(table)]
+        """Take the cache of `table` out of use, together with the next change."""
+        self._queue += [sql.lock_generation(table), sql.switch_off(table)]
+
+    def send_insert(self, table: Table, rows: Sequence[Row]) -> None:
+        """Have the database begin to insert rows with NO_KEY; it gives them the next keys, rising
+        in the order of `rows`."""
+        self._send(sql.hold_generation(table), sql.insert_keyless(table, rows))
+
+    def receive_insert(self, table: Table, rows: Sequence[Row]) -> Change:
+        """What came of it."""
+        with giving_keys(table, is_giving=True):
+            held, inserted = self._receive()
+        new_keys = self._new_keys(inserted, len(rows))
+        after = _with_keys(rows, new_keys)
+        return Change(_generation(table, held.rows), (), after, new_keys)
 
     def write_many(self, table: Table, rows: Sequence[Row]) -> Change:
         """Insert each row, or put it in the place of the row that has its key; rows with NO_KEY
-        get the next keys, rising in the order of `rows`. Those with a key go first: no new row
-        can then be given a key that another row brings along."""
+        get the next keys, rising in the order of `rows`. Those with a key, of which there is one,
+        go first: no new row can then be given a key that another row brings along. Where there is
+        none without one the change itself is left to the next statements."""
         keyed = sorted(row for row in rows if row[0] != NO_KEY)
         keyless = [row for row in rows if row[0] == NO_KEY]
-        generation, before = self._lock(table, [row[0] for row in keyed]) if keyed else (None, ())
+        generation, before = self._lock(table, [row[0] for row in keyed])
         existing = {row[0] for row in before}
         replaced = [row for row in keyed if row[0] in existing]
         added = [row for row in keyed if row[0] not in existing]
-        with giving_keys(table, bool(keyless)):
-            answers = self.run(
-                *([] if generation else [sql.hold_generation(table)]),
-                *([sql.replace(table, replaced)] if replaced else []),
-                *([sql.insert(table, added)] if added else []),
-                *([sql.insert_keyless(table, keyless)] if keyless else []),
-            )
-        # InnoDB numbers the rows of one plain multi-row INSERT without gaps, in every
-        # innodb_autoinc_lock_mode: the first key tells them all.
-        first_key, step = answers[-1].first_key, self._connection.key_step
-        new_keys = range(first_key, first_key + len(keyless) * step, step)
-        next_key = iter(new_keys)
-        after = [row if row[0] != NO_KEY else (next(next_key), *row[1:]) for row in rows]
-        return Change(generation or _generation(table, answers[0].rows), before, after, new_keys)
+        self._queue += [sql.replace(table, replaced)] if replaced else []
+        self._queue += [sql.insert(table, added)] if added else []
+        if not keyless:
+            return Change(generation, before, rows)
+        with giving_keys(table, is_giving=True):
+            [inserted] = self.run(sql.insert_keyless(table, keyless))
+        new_keys = self._new_keys(inserted, len(keyless))
+        return Change(generation, before, _with_keys(rows, new_keys), new_keys)
+
+    def _new_keys(self, inserted: Answer, count: int) -> range:
+        """InnoDB numbers the rows of one plain multi-row INSERT without gaps, in every
+        innodb_autoinc_lock_mode: the first key tells them all."""
+        first_key, step = inserted.first_key, self._connection.key_step
+        return range(first_key, first_key + count * step, step)
 
     def refuse_far_keys(self, table: Table, keys: Sequence[Key]) -> None:
         """Raises BadRequest where one of `keys`, given to a new row, would use up those that the
         database gives: it goes on from the highest one there ever was. One SELECT where one is
         that high, else none."""
-        key = max(keys)
+        key = max(keys, default=NO_KEY)
         if not table.auto_key or not isinstance(key, int) or key <= MAX_KEY_GAP:
             return
         [answer] = self.run(sql.highest_key(table))
@@ -276,22 +288,23 @@ class Transaction:
             )
 
     def delete_many(self, table: Table, keys: Sequence[Key]) -> Change:
-        """Delete the rows with these keys; `before` holds those that existed."""
+        """Delete the rows with these keys, with the next statements; `before` holds those that
+        existed."""
         generation, before = self._lock(table, sorted(keys))
-        if before:
-            self.run(sql.delete(table, [row[0] for row in before]))
+        self._queue += [sql.delete(table, [row[0] for row in before])] if before else []
         return Change(generation, before, ())
 
-    def hold(self, table: Table, repeated: Mapping[str, Sequence[Key]] | None = None) -> Change:
-        """Change nothing: all is done, as far as it is `repeated`."""
-        [generation] = self.run(sql.hold_generation(table))
+    def end(self, table: Table, repeated: Mapping[str, Sequence[Key]] | None = None) -> Change:
+        """COMMIT, with no change but what is left to do: all was done before, as far as it is
+        `repeated`."""
+        [generation] = self._commit(sql.hold_generation(table))
         return Change(_generation(table, generation.rows), (), (), repeated=repeated or {})
 
     def load(self, table: Table, columns: Sequence[Column], batches: Iterable[Batch]) -> None:
         """Load rows of texts, one for each of `columns`, that these take. A row with a key takes
         the place of the one that has it. One LOAD DATA. Raises BadRequest, and whatever `batches`
         raises."""
-        if self._opening:
+        if self._queue:
             self.run()
         with giving_keys(table, table.key not in columns):
             self._connection.load(sql.load(table, columns), packed(batches))
@@ -323,7 +336,8 @@ class Transaction:
         return _recorded(upload, found.rows[0])
 
     def record_upload(self, upload: Upload, outcome: Outcome) -> None:
-        self.run(sql.record_upload(upload, outcome))
+        """With the next statements."""
+        self._queue.append(sql.record_upload(upload, outcome))
 
     def claim(self, idempotency_key: str, fingerprint: str) -> str | None:
         """None where this is the first transaction with this key; else the answer that the first
@@ -339,18 +353,50 @@ class Transaction:
         return str(answer) if answer else None
 
     def record(self, idempotency_key: str, answer: str) -> None:
-        """What a retry with this key is told."""
-        self.run(sql.record(idempotency_key, answer))
+        """What a retry with this key is told; with the next statements."""
+        self._queue.append(sql.record(idempotency_key, answer))
 
     def wait_at_most(self, seconds: float) -> None:
         """For each answer from here on."""
         self._connection.wait_at_most(seconds)
 
     def run(self, *statements: Statement) -> list[Answer]:
-        """The answers to `statements`, which the transaction's opening precedes once."""
-        opening, self._opening = self._opening, []
-        meanwhile, self._meanwhile = self._meanwhile, None
-        return self._connection.batch([*opening, *statements], meanwhile)[len(opening) :]
+        """The answers to `statements`: one round trip."""
+        self._send(*statements)
+        return self._receive()
+
+    def commit(self) -> None:
+        """COMMIT, and what is left to do before it."""
+        self._commit()
+
+    def commit_and_show(
+        self,
+        table: Table,
+        values: Mapping[Column, Sequence[Key]],
+        keys: Sequence[Key],
+        max_rows: int,
+    ) -> list[Sequence[Row]]:
+        """`commit`, and for each column of `values` the rows with one of them as they are just
+        before: `max_rows` at the most, and none of those with `keys`."""
+        wanted = values.items()
+        answers = self._commit(
+            *[sql.others(table, column, own, keys, max_rows) for column, own in wanted]
+        )
+        return [answer.rows for answer in answers]
+
+    def _commit(self, *statements: Statement) -> list[Answer]:
+        queue, self._queue = self._queue, []
+        answers = self._connection.batch_and_commit([*queue, *statements])
+        self.is_over = True
+        return answers[len(queue) :]
+
+    def _send(self, *statements: Statement) -> None:
+        queue, self._queue = self._queue, []
+        self._queued = len(queue)
+        self._connection.send([*queue, *statements])
+
+    def _receive(self) -> list[Answer]:
+        return self._connection.receive()[self._queued :]
 
     def _lock(self, table: Table, keys: Sequence[Key]) -> tuple[Generation, Sequence[Row]]:
         """Hold the generation and the rows with `keys`, which are in key order so that two
@@ -385,6 +431,11 @@ def _rows_of_writer(connection: Connection, statement: Statement) -> Sequence[Ro
     found, is_read_only = connection.batch([statement, sql.IS_READ_ONLY])
     refuse_replica(is_read_only.rows[0][0])
     return found.rows
+
+
+def _with_keys(rows: Sequence[Row], new_keys: range) -> list[Row]:
+    next_key = iter(new_keys)
+    return [row if row[0] != NO_KEY else (next(next_key), *row[1:]) for row in rows]
 
 
 class _NoGeneration(Exception):

@@ -26,7 +26,7 @@ from chalicelib.recovery import Recovery
 from chalicelib.staged_rows import NotStageable, load_staged
 from chalicelib.tables import NO_KEY, TABLES, Column, Integer, Key, Row, Table
 from chalicelib.uploads import LOADED, REFUSED, SKIPPED, Outcome, Upload
-from chalicelib.write_through import WriteThrough
+from chalicelib.write_through import Work, WriteThrough
 
 log = logging.getLogger("herocache.ingest")
 
@@ -149,14 +149,13 @@ class Ingest:
                     found[row[0] if row[0] != NO_KEY else -len(found) - 1] = row
         outcome = self._judged(table, rows.rows, rows.refused)
 
-        def apply(transaction: Transaction) -> Change:
+        def claim(transaction: Transaction) -> Change | None:
             _claim(transaction, upload)
             transaction.record_upload(upload, outcome)
-            if not found:
-                return transaction.hold(table)
-            return transaction.write_many(table, list(found.values()))
+            return None if found else transaction.end(table)
 
-        self._write_through.change(table, apply, store=True)
+        work = Work(list(found.values()), claim=claim)
+        self._write_through.change(table, work, store=True)
         return outcome
 
     def _judged(self, table: Table, rows: int, refused: int) -> Outcome:

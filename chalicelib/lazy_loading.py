@@ -8,10 +8,10 @@ nothing. `storage` calls in.
 import logging
 import time
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from typing import NamedTuple, Protocol
 
-from chalicelib.cache import Cache, Cell, Early, new_token
+from chalicelib.cache import Cache, Cell, Sent, new_token
 from chalicelib.db import Generation
 from chalicelib.errors import AnotherServer, CacheUnavailable, DatabaseUnavailable
 from chalicelib.generations import Generations
@@ -54,12 +54,13 @@ class LazyLoading:
     def get_many(self, table: Table, column: Column, values: Sequence[Key]) -> Found:
         """The cells of the (distinct) `values`. One MGET when all hit. Raises
         DatabaseUnavailable, TooLarge; never for the cache's sake."""
-        with closing(self._ask_early(table, column, values)) as early:
+        sent = self._send_early(table, column, values)
+        with closing(sent) if sent else nullcontext():
             generation = self._generation(table)
             if generation is None:
                 return _found(values, self._load(table, column, values))
             try:
-                stored = early.wait(generation)
+                stored = sent.wait(generation) if sent else None
                 if stored is None:
                     stored = self._cache.get_many(generation, table, column, values)
                 if None not in stored:
@@ -74,12 +75,12 @@ class LazyLoading:
                 cells = self._load(table, column, values)
             return _found(values, cells)
 
-    def _ask_early(self, table: Table, column: Column, values: Sequence[Key]) -> Early:
+    def _send_early(self, table: Table, column: Column, values: Sequence[Key]) -> Sent | None:
         """Where the database is to be asked for the generation, the MGET need not wait for the
-        answer: that it still holds then means that it held all the while."""
+        answer. If the database confirms the same generation, the early reply is valid."""
         last_known = self._generations.remembered(table)
         if last_known is None or not last_known.enabled or not self._generations.is_due(table):
-            return Early()
+            return None
         return self._cache.begin_get_many(last_known, table, column, values)
 
     def _generation(self, table: Table) -> Generation | None:

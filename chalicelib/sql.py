@@ -12,6 +12,7 @@ Statement = tuple[str, Sequence[Key]]
 """SQL with %s for each of its parameters, and those."""
 
 START: Statement = ("START TRANSACTION", ())
+COMMIT: Statement = ("COMMIT", ())
 PRUNE_CLAIMS: Statement = (
     "DELETE FROM idempotency WHERE claimed_at < UTC_TIMESTAMP() - INTERVAL 1 DAY LIMIT 1000",
     (),
@@ -42,6 +43,15 @@ def select(
 def lock(table: Table, keys: Sequence[Key]) -> Statement:
     sql = f"{_rows_with(table, table.key, len(keys))} ORDER BY {table.key.name} FOR UPDATE"
     return sql, keys
+
+
+def others(
+    table: Table, column: Column, values: Sequence[Key], keys: Sequence[Key], max_rows: int
+) -> Statement:
+    """The rows with one of `values`, but for those with `keys`; `max_rows` at the most."""
+    sql = _rows_with(table, column, len(values))
+    sql += f" AND {table.key.name} NOT IN ({_marks(len(keys))}) LIMIT {max_rows:d}"
+    return sql, [*values, *keys]
 
 
 def insert(table: Table, rows: Sequence[Row]) -> Statement:

@@ -273,7 +273,7 @@ def test_an_upload_becomes_rows_a_report_and_an_outcome(
     assert (summary["status"], summary["rows"], summary["refused"]) == ("loaded", 31, 1)
     assert {**again, "seconds": 0} == {**summary, "seconds": 0}
     assert witness.count() == 31
-    assert witness.generation() == (number + 1, True, server)
+    assert witness.generation() == (number + 2, True, server), "at the second delivery too"
     assert service.read([32]).rows[0]["hero"] == "in\nquotes"
     assert (bucket.rejected(KEY) or "").splitlines()[1:] == [
         '31,,"expected 6 values, got 3","31,too,few"'
