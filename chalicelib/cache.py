@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from operator import itemgetter
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from chalicelib import keys, scripts
 from chalicelib.config import Settings
@@ -23,6 +23,7 @@ from chalicelib.line import Command, Words, packed_series
 from chalicelib.link import Link
 from chalicelib.tables import TABLES, Column, Key, Table
 
+Result = TypeVar("Result")
 Cell = bytes
 Token = str
 
@@ -87,7 +88,7 @@ class Cache:
 
     def begin_get_many(
         self, generation: Generation, table: Table, column: Column, values: Sequence[Key]
-    ) -> "Sent":
+    ) -> "Sent[Sequence[Cell | None]]":
         """`get_many`, sent before it is waited for."""
         commands = self._mget(generation, table, column, values)
         return Sent(self.link, generation, commands, lambda replies: self._got(values, replies))
@@ -122,20 +123,42 @@ class Cache:
         token: Token,
     ) -> Leases:
         """Take the right to fill each absent cell."""
-        states = self._run(
-            scripts.LEASE_MANY,
-            generation,
-            table,
-            column,
-            dict.fromkeys(values, ()),
-            (token, LEASE_MILLISECONDS, DEAD_WRITER_SECONDS),
-        )
+        commands = self._leases(generation, table, column, values, token)
+        return self._leased(values, self.link.call(commands, generation.server))
+
+    def begin_lease_many(
+        self,
+        generation: Generation,
+        table: Table,
+        column: Column,
+        values: Sequence[Key],
+        token: Token,
+    ) -> "Sent[Leases]":
+        """`lease_many`, sent before it is waited for."""
+        commands = self._leases(generation, table, column, values, token)
+        return Sent(self.link, generation, commands, lambda replies: self._leased(values, replies))
+
+    def _leases(
+        self,
+        generation: Generation,
+        table: Table,
+        column: Column,
+        values: Sequence[Key],
+        token: Token,
+    ) -> list[Command]:
+        head = (token, LEASE_MILLISECONDS, DEAD_WRITER_SECONDS)
+        arguments: dict[Key, tuple[str | bytes, ...]] = dict.fromkeys(values, ())
+        return self._commands(scripts.LEASE_MANY, generation, table, {column: arguments}, head)
+
+    def _leased(self, values: Sequence[Key], replies: Sequence[Any]) -> Leases:
         leases = Leases()
         listed = {
             scripts.GRANTED: leases.granted,
             scripts.WAIT: leases.waiting,
             scripts.FENCED: leases.fenced,
         }
+        chunks = self._keys.chunks(list(values))
+        states = _in_order([positions for _, positions in chunks], replies)
         for value, state in zip(values, states):
             if isinstance(state, int):
                 listed[state].append(value)
@@ -156,9 +179,7 @@ class Cache:
         """Store each value where our lease still stands; None, or what is too large to be worth
         it, gives the lease back. Nobody waits for it to happen."""
         cells = {value: (_storable(cell),) for value, cell in values.items()}
-        self._run(
-            scripts.FILL_MANY, generation, table, column, cells, (token, *self._ttl), wait=False
-        )
+        self._run(scripts.FILL_MANY, generation, table, column, cells, (token, *self._ttl))
 
     def settle_many(
         self,
@@ -171,7 +192,7 @@ class Cache:
         stands: for each value the fence and the cell; the cell MARK lets the fence stand as new."""
         cells = {value: (fence, _storable(cell)) for value, (fence, cell) in values.items()}
         head = (*self._ttl, FENCE_MILLISECONDS)
-        self._run(scripts.SETTLE_MANY, generation, table, column, cells, head, wait=False)
+        self._run(scripts.SETTLE_MANY, generation, table, column, cells, head)
 
     def fence_many(
         self, generation: Generation, table: Table, cells: "Affected", token: Token
@@ -183,10 +204,11 @@ class Cache:
 
     def begin_fence_many(
         self, generation: Generation, table: Table, fenced: "Fenced", has_new: bool, token: Token
-    ) -> "Sent":
+    ) -> "Sent[bool]":
         """The same before it is known which keys the new rows get."""
         buckets = self._keys.buckets if has_new else ()
-        return Sent(self.link, generation, self._fences(generation, table, fenced, buckets, token))
+        commands = self._fences(generation, table, fenced, buckets, token)
+        return Sent(self.link, generation, commands, lambda replies: True)
 
     def _fences(
         self,
@@ -238,14 +260,10 @@ class Cache:
         column: Column,
         arguments: Mapping[Key, tuple[str | bytes, ...]],
         head: tuple[str | int, ...],
-        *,
-        wait: bool = True,
-    ) -> Sequence[Any]:
-        """Run `script` on cells of one column; one reply a cell where it replies."""
+    ) -> None:
+        """Run `script` on cells of one column. Nobody waits for it to happen."""
         commands = self._commands(script, generation, table, {column: arguments}, head)
-        replies = self.link.call(commands, generation.server, wait=wait)
-        chunks = self._keys.chunks(list(arguments))
-        return _in_order([positions for _, positions in chunks], replies)
+        self.link.call(commands, generation.server, wait=False)
 
     def _commands(
         self,
@@ -280,7 +298,7 @@ class Cache:
 Fenced = Mapping[Column, Mapping[Key, Cell | None]]
 
 
-class Sent:
+class Sent(Generic[Result]):
     """Commands of a verb on their way, sent under a generation before it is known whether that one
     still holds. Whoever has them either waits or closes."""
 
@@ -289,7 +307,7 @@ class Sent:
         link: Link,
         generation: Generation,
         commands: Sequence[Command],
-        result: Callable[[Sequence[Any]], Sequence[Any]] = tuple,
+        result: Callable[[Sequence[Any]], Result],
     ) -> None:
         self._link = link
         self._generation = generation
@@ -297,7 +315,7 @@ class Sent:
         self._result = result
         self._line = link.begin(commands)
 
-    def wait(self, held: Generation) -> Sequence[Any] | None:
+    def wait(self, held: Generation) -> Result | None:
         """What the verb gives, sent once more where the commands did not get through; None where
         another generation is `held`. Raises as the verb."""
         ours, server = self._generation, self._generation.server

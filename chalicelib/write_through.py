@@ -139,7 +139,7 @@ class WriteThrough:
 
     def _send_fences(
         self, table: Table, new_rows: Sequence[Row], store: bool, token: Token
-    ) -> Sent | None:
+    ) -> Sent[bool] | None:
         """Send what new rows need, under the generation that will probably be held. Their INSERT is
         on its way: a fence that grows old before its transaction has its locks would be settled
         too soon."""
@@ -150,7 +150,12 @@ class WriteThrough:
         return self._cache.begin_fence_many(generation, table, lookups, store, token)
 
     def _fence(
-        self, table: Table, held: Generation, affected: Affected, token: Token, sent: Sent | None
+        self,
+        table: Table,
+        held: Generation,
+        affected: Affected,
+        token: Token,
+        sent: Sent[bool] | None,
     ) -> None:
         """Return when the fences stand, which were `sent` or are now."""
         if affected == Affected():

@@ -215,6 +215,26 @@ def test_a_batch_that_misses_costs_one_round_trip_to_the_database(
     assert (second.statements, second.commands) == (0, {"mget": 1})
 
 
+def test_after_some_misses_in_a_row_one_costs_a_redis_round_trip_less(
+    service: InProcess, witness: Witness, sent: RoundTrips, values: list[int]
+) -> None:
+    """The next one leases at once. A hit is by MGET again after one that was not."""
+    for id in values[:4]:
+        service.read([id])
+
+    with witness.spent() as miss:
+        service.read(values[4:])
+    with witness.spent() as first_hit:
+        service.read(values)
+    with witness.spent() as hit:
+        service.read(values)
+
+    assert (miss.commands["evalsha"], miss.cache_round_trips) == (2, 2), "lease and fill"
+    assert "mget" not in miss.commands
+    assert (first_hit.commands["evalsha"], first_hit.cache_round_trips) == (1, 1)
+    assert hit.commands == {"mget": 1}
+
+
 def test_only_missed_values_are_asked_of_the_database(
     service: InProcess, witness: Witness, values: list[int]
 ) -> None:
