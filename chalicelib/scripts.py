@@ -26,7 +26,7 @@ local now = tonumber(redis.call('TIME')[1])
 local replies = {}
 for i, key in ipairs(KEYS) do
   local cell = redis.call('GET', key)
-  if not cell then
+  if not cell or cell == '\\255L' .. ARGV[1] then
     redis.call('SET', key, '\\255L' .. ARGV[1], 'PX', ARGV[2])
     replies[i] = 1
   elseif string.sub(cell, 1, 2) == '\\255L' then

@@ -66,6 +66,15 @@ def test_a_lease_ends_by_itself(used: Cache, held: Generation, witness: Witness)
     assert 0 < witness.redis.pttl(key) <= cache.LEASE_MILLISECONDS
 
 
+def test_a_lease_that_is_asked_for_again_is_granted_again(
+    used: Cache, held: Generation, witness: Witness
+) -> None:
+    """The first reply was lost: nobody else would fill the entry."""
+    for _ in range(2):
+        assert used.lease_many(held, HEROES, ID, [1], TOKEN).granted == [1]
+    assert used.lease_many(held, HEROES, ID, [1], new_token()).waiting == [1]
+
+
 def test_an_entry_is_filled_under_its_own_lease_only(
     used: Cache, held: Generation, witness: Witness
 ) -> None:
