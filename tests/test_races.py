@@ -5,8 +5,8 @@ Two containers in one process; where one of them stops, the other goes on.
 
 import pytest
 
-from chalicelib import cache, handlers
-from chalicelib.cache import Affected, Leases, new_token
+from chalicelib import cache, handlers, write_through
+from chalicelib.cache import Affected, Cache, Leases, new_token
 from chalicelib.db import Generation
 from chalicelib.storage import Storage
 from chalicelib.tables import HEROES, Row
@@ -89,7 +89,7 @@ def test_an_entry_is_not_settled_while_a_writer_that_just_came_holds_it(
     used.fence_many(generation, HEROES, fenced, dead)
     [key] = witness.redis.keys("*:xp:*")
     fence: bytes = witness.redis.get(key)  # type: ignore[assignment]
-    witness.redis.set(key, fence[:18] + b"%010d" % 1 + fence[28:])
+    witness.redis.set(key, fence[:19] + b"%010d" % 1 + fence[29:])
 
     def leases() -> Leases:
         return used.lease_many(generation, HEROES, XP, [5], new_token())
@@ -101,3 +101,69 @@ def test_an_entry_is_not_settled_while_a_writer_that_just_came_holds_it(
     assert list(leases().abandoned) == [5]
     used.publish_many(generation, HEROES, fenced, dead)
     assert leases().granted == [5]
+
+
+def test_of_two_writers_that_overlap_on_a_lookup_neither_shows_it(
+    one: Storage, other: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first one read what it shows before the second one committed, and publishes last."""
+    publish_many = Cache.publish_many
+
+    def publish_late(self: Cache, *arguments: object) -> None:
+        monkeypatch.undo()
+        other.write(HEROES, [hero(4, "after")], True)
+        publish_many(self, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Cache, "publish_many", publish_late)
+    one.write(HEROES, [hero(3, "before")], True)
+
+    for storage in (one, other):
+        assert names(storage) == [b"before"] * 3 + [b"after"]
+
+
+def test_a_writer_whose_fence_was_lost_lets_no_other_one_show_a_lookup(
+    one: Storage, witness: Witness, generation: Generation
+) -> None:
+    """Redis was emptied between the two fences; the second writer read the lookup before the first
+    one committed."""
+    first, second = new_token(), new_token()
+    used = handlers.cache()
+    used.fence_many(generation, HEROES, Affected({XP: {5: None}}), first)
+    witness.forget_cached()
+    used.fence_many(generation, HEROES, Affected({XP: {5: None}}), second)
+    used.publish_many(generation, HEROES, Affected({XP: {5: b"with the first"}}), first)
+    used.publish_many(generation, HEROES, Affected({XP: {5: b"without the first"}}), second)
+
+    assert witness.cells() == {}
+
+
+def test_a_writer_alone_on_a_lookup_shows_it_with_the_rows_of_others(
+    one: Storage, other: Storage, witness: Witness
+) -> None:
+    one.write(HEROES, [hero(9, "after", xp=6), hero(3, "after")], True)
+
+    shown = {key: cell for key, cell in witness.cells().items() if b":xp:" in key}
+    assert sorted(cell.count(b'"id"') for cell in shown.values()) == [1, 3]
+    assert names(other) == [b"before", b"before", b"after"]
+
+
+def test_a_lookup_with_too_many_other_rows_is_not_read_for_a_write(
+    one: Storage, witness: Witness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(write_through, "MAX_SHOWN_ROWS", 2)
+    one.write(HEROES, [hero(3, "after")], True)
+
+    assert not [key for key in witness.cells() if b":xp:" in key]
+    assert names(one) == [b"before", b"before", b"after"]
+
+
+def test_a_writer_that_slept_before_its_commit_does_not_rely_on_its_fences(
+    one: Storage, other: Storage, witness: Witness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They may have been settled. It goes on as if it could not fence."""
+    number, *_ = witness.generation()
+    monkeypatch.setattr(write_through, "MAX_SECONDS_TO_COMMIT", -1)
+    one.write(HEROES, [hero(3, "after")], True)
+
+    assert witness.generation()[:2] == (number + 1, False)
+    assert names(other) == [b"before", b"before", b"after"]

@@ -76,7 +76,7 @@ def renew_many(world: World, moment: Moment, cell: Cell, message: Message) -> Ce
     """`settle_many` where the read could not wait for the writers."""
     if isinstance(cell, Fence) and cell == message.fence:
         holders = sorted((moment.clock, token) for token in cell.tokens)
-        return Fence(tuple(holders), moment.mark)
+        return Fence(tuple(holders), moment.mark, cell.is_shared)
     return cell
 
 
@@ -86,17 +86,21 @@ def fence_many(world: World, moment: Moment, cell: Cell, message: Message) -> Ce
     if world.is_lookup and world.protocol.append and isinstance(cell, Fence):
         others = cell.holders
         if message.token in cell.tokens:
-            return Fence(others, moment.mark)
-    return Fence(tuple(sorted((*others, (moment.clock, message.token)))), moment.mark)
+            return Fence(others, moment.mark, cell.is_shared)
+    holders = tuple(sorted((*others, (moment.clock, message.token))))
+    return Fence(holders, moment.mark, bool(others))
 
 
 def publish_many(world: World, moment: Moment, cell: Cell, message: Message) -> Cell:
     if isinstance(cell, Fence) and world.protocol.own_fence_check:
         if message.token not in cell.tokens:
-            return cell
+            # Our fence was lost: who came later does not know of our row.
+            return cell._replace(mark=moment.mark, is_shared=True) if world.is_lookup else cell
         others = tuple(holder for holder in cell.holders if holder[1] != message.token)
         if others:
-            return Fence(others, moment.mark)
+            return Fence(others, moment.mark, cell.is_shared)
+        if cell.is_shared and world.protocol.shared_goes:
+            return None
     is_ours = isinstance(cell, Fence) or not world.protocol.own_fence_check
     if message.rows is not None and is_ours:
         return Value(message.rows)

@@ -42,10 +42,13 @@ def write_many(world: World, state: State, index: int) -> Iterator[Step]:
         return
     number = state.newest
     stand = state.writers[index].early == number
-    at = "fence_many" if state.generations[number].enabled and not stand else "commit"
     row = _changed(world, state, index)
-    after = state.writer(index, at=at, generation=number, row=row, early=-1)
-    yield f"{verb}: locks generation {number} and the row", after
+    after = state.writer(index, generation=number, row=row, early=-1)
+    if not world.protocol.read_after_fence:
+        after = _shown(world, after, index)
+    is_cached = state.generations[number].enabled
+    at = _fenced(world, after, index) if stand else "fence_many" if is_cached else "commit"
+    yield f"{verb}: locks generation {number} and the row", after.writer(index, at=at)
 
 
 def fence_early(world: World, state: State, index: int) -> Iterator[Step]:
@@ -68,11 +71,17 @@ def fence_many(world: World, state: State, index: int) -> Iterator[Step]:
         return
     (message,) = _commands(world, state, index)
     after, reply, server = call(world, state, message)
-    at = "commit"
+    at = _fenced(world, state, index)
     if reply == ANOTHER_SERVER:
         at = "switch_off" if state.writers[index].was_moved else "use_server"
     yield f"{message.verb}: {reply}", after.writer(index, at=at, server=server)
     yield from _cut_off(state, index, message, "switch_off")
+
+
+def read_lookups(world: World, state: State, index: int) -> Iterator[Step]:
+    """The rows of a lookup as they will be once this is committed, read while its fence stands."""
+    after = _shown(world, state, index).writer(index, at="commit")
+    yield f"reads what its lookup shows: {after.writers[index].shown}", after
 
 
 def commit(world: World, state: State, index: int) -> Iterator[Step]:
@@ -172,6 +181,7 @@ def wait_until_known(world: World, state: State, index: int) -> Iterator[Step]:
 STEPS = {
     "write_many": write_many,
     "fence_many": fence_many,
+    "read_lookups": read_lookups,
     "commit": commit,
     "publish_many": publish_many,
     "publish_repeated": publish_repeated,
@@ -197,7 +207,7 @@ def _commands(world: World, state: State, index: int) -> list[Message]:
     if writer.at != "publish_many":
         return []
     name = "store_new_many" if announce == "set_witness" else "publish_many"
-    rows = None if world.is_lookup or verb == "delete" else (writer.row,)
+    rows = writer.shown if world.is_lookup else None if verb == "delete" else (writer.row,)
     return [Message(name, writer.server, writer.generation, index, rows)]
 
 
@@ -228,6 +238,17 @@ def _retried(world: World, state: State, index: int) -> State:
     return state._replace(faults=faults).writer(index, at=at, generation=number)
 
 
+def _fenced(world: World, state: State, index: int) -> str:
+    """What comes when the fence stands."""
+    return "read_lookups" if world.is_lookup and world.protocol.read_after_fence else "commit"
+
+
+def _shown(world: World, state: State, index: int) -> State:
+    table = list(state.table)
+    table[world.writes[index][1]] = state.writers[index].row
+    return state.writer(index, shown=tuple(table))
+
+
 def _changed(world: World, state: State, index: int) -> int:
     verb, row = world.writes[index]
     return (state.table[row] >> 1) * 2 + 2 + (verb != "delete")
@@ -242,7 +263,7 @@ def _committed(world: World, state: State, index: int) -> State:
 def _can_lock(world: World, state: State, index: int) -> bool:
     """Nobody holds the row, nobody the generation exclusively."""
     return not any(
-        other.at in ("fence_many", "commit", "commit_off", "commit_load")
+        other.at in ("fence_many", "read_lookups", "commit", "commit_off", "commit_load")
         and (
             world.writes[number][1] == world.writes[index][1]
             or (other.at == "commit_off" and world.protocol.switch_off)
