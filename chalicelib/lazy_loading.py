@@ -8,7 +8,7 @@ nothing. `storage` calls in.
 import logging
 import time
 from collections.abc import Callable, Sequence
-from contextlib import closing, nullcontext
+from contextlib import closing, nullcontext, suppress
 from typing import NamedTuple, Protocol, TypeVar
 
 from chalicelib.cache import Cache, Cell, Leases, Sent, new_token
@@ -168,7 +168,7 @@ class LazyLoading:
         hits = len(cells)
         self._misses_in_a_row = 0 if hits == len(values) else self._misses_in_a_row + 1
         if leases.granted or leases.fenced:
-            loaded = self._load(table, column, [*leases.granted, *leases.fenced])
+            loaded = self._load_leased(generation, table, column, leases, token)
             filled = {value: loaded.get(value) for value in leases.granted}
             self._cache.fill_many(generation, table, column, filled, token)
             cells |= loaded
@@ -177,6 +177,18 @@ class LazyLoading:
         if leases.waiting:
             cells |= self._wait(generation, table, column, leases.waiting)
         return _found(values, cells, hits)
+
+    def _load_leased(
+        self, generation: Generation, table: Table, column: Column, leases: Leases, token: str
+    ) -> Cells:
+        """From the database. Where that fails the leases go back: other readers would wait."""
+        try:
+            return self._load(table, column, [*leases.granted, *leases.fenced])
+        except Exception:
+            with suppress(CacheUnavailable):
+                unfilled = dict.fromkeys(leases.granted)
+                self._cache.fill_many(generation, table, column, unfilled, token)
+            raise
 
     def _settle(self, generation: Generation, table: Table, column: Column, fences: Cells) -> Cells:
         """Lift fences whose writers are dead. If one lives after all its rows are still locked:

@@ -15,16 +15,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chalicelib import handlers, schema, staged_sql
+from chalicelib import cache, handlers, schema, staged_sql
 from chalicelib.cache import _probe
 from chalicelib.db import Database
 from chalicelib.errors import BadRequest
 from chalicelib.keys import BUCKETS
+from chalicelib.lazy_loading import MISSES_TO_EXPECT_ONE
 from chalicelib.tables import EMPLOYEES, HEROES, OWN_NAMES, NotAsDeclared, Row, Table, tables_with
 from local.servers import MariaDB
 from tests.client import ROOT, Answer, InProcess, as_stored, hero, heroes
 from tests.conftest import Configure
 from tests.leaks import assert_tells_nothing_internal
+from tests.topologies import wait_until
 from tests.witness import Witness
 
 OTHER = "differing"
@@ -505,6 +507,26 @@ def test_a_row_with_null_can_be_replaced_and_deleted(
     for read_cached in (True, False):
         assert service.read([5, 6], read_cached).rows == [as_stored(5, hero(xp=3))]
         assert service.read([3], read_cached, BY="xp").rows == [as_stored(5, hero(xp=3))]
+
+
+@pytest.mark.parametrize("misses", [0, MISSES_TO_EXPECT_ONE])
+def test_a_read_that_fails_lets_nobody_wait_for_its_rows(
+    service: InProcess,
+    database: Tables,
+    witness: Witness,
+    monkeypatch: pytest.MonkeyPatch,
+    misses: int,
+) -> None:
+    monkeypatch.setattr(cache, "LEASE_MILLISECONDS", 60_000)
+    database.query("ALTER TABLE heroes MODIFY power VARCHAR(9)")
+    service.write([{"id": 5, **hero()}, {"id": 6, **hero()}])
+    database.query("UPDATE heroes SET power = NULL WHERE id = 6")
+    witness.forget_cached()
+    handlers.storage()._lazy_loading._misses_in_a_row = misses
+
+    assert_mismatch(service.read([5, 6]))
+
+    wait_until(lambda: not witness.redis.keys("*:id:*"))
 
 
 # --- values that only the database refuses --------------------------------------------------------
