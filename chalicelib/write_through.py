@@ -9,8 +9,7 @@ transaction.
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from chalicelib.cache import Affected, Cache, Cell, Sent, Token, new_token
@@ -65,10 +64,11 @@ class Work:
 
 @dataclass(frozen=True)
 class Done:
-    """A change that is committed, and the entries that are still fenced."""
+    """A change that is committed, and the entries that are still fenced, with `token`."""
 
     change: Change
     affected: Affected
+    token: Token = ""
 
 
 class WriteThrough:
@@ -86,11 +86,11 @@ class WriteThrough:
         not stale there. Raises DatabaseUnavailable, OutcomeUnknown, and whatever `work` raises."""
         if not self._generations.remembered(table):
             self._introduce(table)
-        token = new_token()
         asked = time.monotonic()
 
         def write(transaction: Transaction) -> Done:
-            return self._write(transaction, table, work, store, token)
+            # Another token at each try: what lifts the fences of one that failed may come late.
+            return self._write(transaction, table, work, store, new_token())
 
         try:
             try:
@@ -102,68 +102,81 @@ class WriteThrough:
             log.warning("the cache of %s is switched off: %s", table.name, error)
             self._recovery.start()
             done = self._transact(lambda transaction: _write_uncached(transaction, table, work))
-        generation = self._published(table, done, token)
+        generation = self._published(table, done)
         self._generations.wait_until_known(table, generation, asked)
         return done.change
 
     def _write(
         self, transaction: Transaction, table: Table, work: Work, store: bool, token: Token
     ) -> Done:
-        """From BEGIN to COMMIT. Raises CacheUnavailable where the fences cannot be set."""
+        """From BEGIN to COMMIT. Raises CacheUnavailable where the fences cannot be set. Where
+        nothing is committed for certain they are lifted."""
         repeated = work.claim(transaction)
         if repeated is not None:
-            return Done(repeated, self._affected(table, repeated, store))
-        sent, begun = None, time.time()
+            return Done(repeated, self._affected(table, repeated, store), token)
+        fences, begun = _Fences(), time.time()
         if work.inserts_only and transaction.send_insert(table, work.rows):
-            sent = self._send_fences(table, work.rows, store, token)
-        with closing(sent) if sent else nullcontext():
+            fences = self._send_fences(table, work.rows, store, token)
+        try:
             change = _receive(transaction, table, work)
             affected = self._affected(table, change, store)
-            begun = begun if sent else time.time()
-            self._fence(table, change.generation, affected, token, sent)
-        if time.time() - begun > MAX_SECONDS_TO_COMMIT and affected != Affected():
-            raise CacheUnavailable("this process slept since the fences were set")
-        work.record(transaction, change)
-        lookups = {c: list(own) for c, own in affected.fenced.items() if c is not table.key}
-        if not store or not lookups:
-            transaction.commit()
-            return Done(change, affected)
-        keys = [row[0] for row in change.after]
-        others = transaction.commit_and_show(table, lookups, keys, MAX_SHOWN_ROWS)
-        shown = {
-            column: _shown(table, column, affected, change.after, rows)
-            for column, rows in zip(lookups, others)
-        }
-        return Done(change, replace(affected, fenced={**affected.fenced, **shown}))
+            begun = begun if fences.sent else time.time()
+            self._fence(table, change, affected, token, fences)
+            if time.time() - begun > MAX_SECONDS_TO_COMMIT and affected != Affected():
+                raise CacheUnavailable("this process slept since the fences were set")
+            work.record(transaction, change)
+            shown = _committed(transaction, table, change, affected, store)
+            return Done(change, shown, token)
+        except (CacheUnavailable, OutcomeUnknown):
+            raise
+        except Exception:
+            self._lift(table, fences, token)
+            raise
+        finally:
+            if fences.sent:
+                fences.sent.close()
 
     def _send_fences(
         self, table: Table, new_rows: Sequence[Row], store: bool, token: Token
-    ) -> Sent[bool] | None:
+    ) -> "_Fences":
         """Send what new rows need, under the generation that will probably be held. Their INSERT is
         on its way: a fence that grows old before its transaction has its locks would be settled
         too soon."""
         generation = self._generations.remembered(table)
         lookups = _lookups(table, new_rows)
         if generation is None or not self._is_cached(generation) or not (lookups or store):
-            return None
-        return self._cache.begin_fence_many(generation, table, lookups, store, token)
+            return _Fences()
+        sent = self._cache.begin_fence_many(generation, table, lookups, store, token)
+        return _Fences(generation, Affected(lookups), sent=sent)
 
     def _fence(
-        self,
-        table: Table,
-        held: Generation,
-        affected: Affected,
-        token: Token,
-        sent: Sent[bool] | None,
+        self, table: Table, change: Change, affected: Affected, token: Token, fences: "_Fences"
     ) -> None:
-        """Return when the fences stand, which were `sent` or are now."""
+        """Return when the fences stand, which were sent or are now."""
         if affected == Affected():
             return
+        held = change.generation
+        sent, fences.sent = fences.sent, None
+        fences.generation, fences.affected, fences.before = held, affected, change.before
         try:
             if sent is None or sent.wait(held) is None:
                 self._cache.fence_many(held, table, affected, token)
         except AnotherServer as error:
             raise _Moved(held, error.server) from error
+
+    def _lift(self, table: Table, fences: "_Fences", token: Token) -> None:
+        """Of a change that is undone: a row is shown as it was, a lookup goes. Where Redis does not
+        hear of it they count as those of a dead writer."""
+        if fences.generation is None:
+            return
+        try:
+            if fences.sent:
+                sent, fences.sent = fences.sent, None
+                sent.wait(fences.generation)
+            undone = _undone(table, fences.affected, fences.before)
+            self._cache.publish_many(fences.generation, table, undone, token)
+        except CacheUnavailable as error:
+            log.info("fences of %s left standing: %s", table.name, error)
 
     def _affected(self, table: Table, change: Change, store: bool) -> Affected:
         """The entries that readers may believe or fill."""
@@ -205,14 +218,14 @@ class WriteThrough:
         no Redis but others have, it must not write behind their backs: the fence fails."""
         return generation.enabled and (self._cache.is_configured or bool(generation.server))
 
-    def _published(self, table: Table, done: Done, token: Token) -> Generation:
+    def _published(self, table: Table, done: Done) -> Generation:
         """Lift the fences; the generation that holds then. Where Redis went away after the COMMIT
         nobody knows whether the fences stand: the cache is switched off after all."""
         generation, affected = done.change.generation, done.affected
         if affected == Affected():
             return generation
         try:
-            self._cache.publish_many(generation, table, affected, token)
+            self._cache.publish_many(generation, table, affected, done.token)
         except CacheUnavailable as error:
             if not affected.fenced:
                 log.info("new rows of %s are not in the cache: %s", table.name, error)
@@ -235,6 +248,17 @@ class WriteThrough:
                 "the rows are written, but neither the cache nor the database can be told so that"
                 " every reader sees them; read them before you write them again"
             ) from error
+
+
+@dataclass
+class _Fences:
+    """Of one try of a write: the entries that are fenced under `generation`, and the rows as they
+    were `before`. `sent`: they are on their way, and nobody has waited for them."""
+
+    generation: Generation | None = None
+    affected: Affected = field(default_factory=Affected)
+    before: Sequence[Row] = ()
+    sent: Sent[bool] | None = None
 
 
 class _Moved(AnotherServer):
@@ -265,6 +289,37 @@ def _receive(transaction: Transaction, table: Table, work: Work) -> Change:
     if work.rows:
         return transaction.write_many(table, work.rows)
     return transaction.delete_many(table, work.keys)
+
+
+def _committed(
+    transaction: Transaction, table: Table, change: Change, affected: Affected, store: bool
+) -> Affected:
+    """The same once the change is committed, with what its lookups show then."""
+    lookups = {c: list(own) for c, own in affected.fenced.items() if c is not table.key}
+    if not store or not lookups:
+        transaction.commit()
+        return affected
+    keys = [row[0] for row in change.after]
+    others = transaction.commit_and_show(table, lookups, keys, MAX_SHOWN_ROWS)
+    shown = {
+        column: _shown(table, column, affected, change.after, rows)
+        for column, rows in zip(lookups, others)
+    }
+    return replace(affected, fenced={**affected.fenced, **shown})
+
+
+def _undone(table: Table, affected: Affected, before: Sequence[Row]) -> Affected:
+    """The same entries, with the rows as they were."""
+    try:
+        rows = dict(zip([row[0] for row in before], table.encode_many(before)))
+    except NotAsDeclared:
+        rows = {}
+    return Affected(
+        {
+            column: {value: rows.get(value) if column is table.key else None for value in own}
+            for column, own in affected.fenced.items()
+        }
+    )
 
 
 def _shown(

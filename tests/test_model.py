@@ -22,6 +22,7 @@ FILE = World(writes=(("load", 0), ("replace", 0)), readers=1)
 NEW_IN_LOOKUP = World(writes=(("insert", 0), ("replace", 1)), rows=(0, 1), readers=1)
 TWO_NEW = World(writes=(("insert", 0), ("insert", 1)), rows=(0, 0), readers=1)
 RETRY = replace(REPLACES, faults=Faults(flushes=1, crashes=1, retries=1), converges=False)
+REFUSED = replace(REPLACES, faults=Faults(refusals=1, outages=1))
 
 WORLDS = {
     "a flush": replace(REPLACES, faults=Faults(flushes=1)),
@@ -53,6 +54,12 @@ WORLDS = {
     "an eviction": replace(REPLACES, faults=Faults(evictions=1)),
     "two rows of one lookup, an eviction": replace(LOOKUP, faults=Faults(evictions=1)),
     "two new rows of one lookup, an eviction": replace(TWO_NEW, faults=Faults(evictions=1)),
+    "a refused change": replace(REPLACES, faults=Faults(refusals=1)),
+    "a refused change and an outage": REFUSED,
+    "a refused change and a flush": replace(REPLACES, faults=Faults(refusals=1, flushes=1)),
+    "a refused change in a lookup": replace(LOOKUP, faults=Faults(refusals=1)),
+    "a refused new row in a lookup": replace(NEW_IN_LOOKUP, faults=Faults(refusals=1)),
+    "a refused row of a key that is new": replace(NEW_ROW, faults=Faults(refusals=1)),
     "a file and a row, a crash": replace(FILE, faults=Faults(crashes=1)),
     "a file and a row, an outage": replace(FILE, faults=Faults(outages=1)),
     "a new row in a lookup, a crash": replace(NEW_IN_LOOKUP, faults=Faults(crashes=1)),
@@ -76,6 +83,7 @@ WITHOUT = {
     "publish_repeated": RETRY,
     "shared_goes": LOOKUP,
     "read_after_fence": LOOKUP,
+    "fresh_token": REFUSED,
     "only_masters": FAILBACK,
     "name_history": FAILBACK,
     "fresh_mark": replace(

@@ -620,6 +620,53 @@ def test_rows_of_one_request_that_exclude_each_other_are_named(
     assert database.query("SELECT * FROM heroes") == []
 
 
+@pytest.mark.parametrize("use_cache", [True, False])
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [hero(xp=50), hero(xp=1)],
+        [{"id": 9, **hero(xp=50)}, {"id": 10, **hero(xp=1)}],
+        [{"id": 8, **hero(xp=50)}, {"id": 9, **hero(xp=3)}],
+        [hero(xp=50), {"id": 9, **hero(xp=1)}],
+    ],
+    ids=["new", "replaced", "given a key", "both"],
+)
+def test_what_a_rejected_write_fenced_can_be_cached_again_at_once(
+    service: InProcess,
+    database: Tables,
+    witness: Witness,
+    rows: list[dict[str, object]],
+    use_cache: bool,
+) -> None:
+    service.write([{"id": 9, **hero(xp=1)}, {"id": 10, **hero(xp=1)}])
+    database.query("ALTER TABLE heroes ADD CONSTRAINT grown_up CHECK (xp < 50)")
+    service.write([hero(xp=2)])
+    assert len(service.read([1], BY="xp").rows) == 2
+
+    assert service.write(rows, use_cache).status == 400
+
+    for request in ({"SQLS": [9, 10]}, {"SQLS": [1], "BY": "xp"}):
+        for is_hit in (False, True):
+            with witness.spent() as spent:
+                answer = service.post({"REQUEST": "read", "USE_CACHE": True, **request})
+            assert [row["id"] for row in answer.rows] == [9, 10]
+            assert not (is_hit and spent.statements)
+
+
+def test_a_null_that_a_lookup_would_show_keeps_no_other_row_from_being_written(
+    service: InProcess, database: Tables, caplog: pytest.LogCaptureFixture
+) -> None:
+    database.query("ALTER TABLE heroes MODIFY power VARCHAR(9)")
+    service.write([{"id": 5, **hero(xp=7)}])
+    database.query("UPDATE heroes SET power = NULL WHERE id = 5")
+
+    [id] = service.write([hero(xp=7)]).ids
+
+    assert service.read([id]).rows == [as_stored(id, hero(xp=7))]
+    assert_mismatch(service.read([7], BY="xp"), "heroes.power is NULL", "id is 5")
+    assert "a lookup of heroes is left to its next reader" in caplog.text
+
+
 def test_a_row_that_others_refer_to_cannot_be_deleted(service: InProcess, database: Tables) -> None:
     rows = [{"EmpId": name, "EmpName": ""} for name in ("red", "blue", "green")]
     service.write(rows, TABLE="employees")

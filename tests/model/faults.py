@@ -68,7 +68,7 @@ def _with_lines(state: State, old: int, new: int) -> State:
 def time(world: World, state: State) -> Iterator[Step]:
     """A witness (5 s) is gone before a grave (6 s), before a fence counts as old (10 s), and, where
     TTL is long enough, before a value. A fence lives longer (60 s) than its writer."""
-    working = {number for number, writer in enumerate(state.writers) if writer.at not in ENDED}
+    working = {state.token(number) for number, w in enumerate(state.writers) if w.at not in ENDED}
     for index, server in enumerate(state.servers[: state.primary + 1]):
 
         def may_expire(cell: Cell, server: Server = server) -> bool:

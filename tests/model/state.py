@@ -86,7 +86,7 @@ class Reader(NamedTuple):
 class Writer(NamedTuple):
     """`at` is what it calls next; `row` what its transaction makes of its row; `early` the
     generation under which it has sent its fences before its transaction held the row; `shown` what
-    its transaction sees of a lookup's rows."""
+    its transaction sees of a lookup's rows; `tries` those that were undone."""
 
     at: str = "write_many"
     early: int = -1
@@ -96,6 +96,7 @@ class Writer(NamedTuple):
     shown: Rows = ()
     was_moved: bool = False
     committed: bool = False
+    tries: int = 0
 
 
 class Faults(NamedTuple):
@@ -108,6 +109,7 @@ class Faults(NamedTuple):
     failbacks: int = 0
     evictions: int = 0
     retries: int = 0
+    refusals: int = 0
 
 
 class State(NamedTuple):
@@ -142,6 +144,10 @@ class State(NamedTuple):
         changed = self.writers[index]._replace(**changes)  # type: ignore[arg-type]
         return self._replace(writers=_put(self.writers, index, changed))
 
+    def token(self, index: int) -> int:
+        """Of the writer's fences: another one at each try."""
+        return index + TOKENS * self.writers[index].tries
+
     def ended(self, index: int, at: str) -> "State":
         """What a writer no longer needs is forgotten, so that equal states look equal."""
         writer = self.writers[index]
@@ -161,6 +167,8 @@ class State(NamedTuple):
         return any(writer.at in HOLDING for writer in self.writers)
 
 
+TOKENS = 10
+"""More than there are writers."""
 HOLDING = frozenset({"fence_many", "read_lookups", "commit", "commit_off"})
 ENDED = frozenset({"acknowledged", "crashed"})
 
@@ -191,6 +199,7 @@ class Protocol:
     name_history: bool = True
     shared_goes: bool = True
     read_after_fence: bool = True
+    fresh_token: bool = True
 
 
 @dataclass(frozen=True)
