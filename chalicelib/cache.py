@@ -199,7 +199,8 @@ class Cache:
         self, generation: Generation, table: Table, cells: "Affected", token: Token
     ) -> None:
         """From here to `publish_many` no reader believes or fills these cells."""
-        buckets = [bucket for bucket, _ in self._keys.groups(list(cells.new))]
+        stored = [value for value, cell in cells.new.items() if cell is not None]
+        buckets = [bucket for bucket, _ in self._keys.groups(stored)]
         commands = self._fences(generation, table, cells.fenced, buckets, token)
         self.link.call(commands, generation.server)
 
@@ -235,18 +236,17 @@ class Cache:
     def publish_many(
         self, generation: Generation, table: Table, cells: "Affected", token: Token
     ) -> None:
-        """Lift our fences: a cell with a value shows it, one with None goes. Store new rows; where
-        there is nothing else to do nobody waits for that."""
+        """Lift our fences: a cell with a value shows it, one with None goes. Store new rows, in
+        place of what their keys showed; where there is nothing else to do nobody waits for that."""
         published = {
             column: {value: (_kind(table, column), _storable(cell)) for value, cell in own.items()}
             for column, own in cells.fenced.items()
         }
         head = (token, FENCE_MILLISECONDS, *self._ttl, GRAVE_MILLISECONDS)
         commands = self._commands(scripts.PUBLISH_MANY, generation, table, published, head)
-        new = {value: cell for value, cell in cells.new.items() if len(cell) <= MAX_CELL_BYTES}
-        names = self._keys.cells(generation.number, table, table.key, new)
-        stored = list(new.values())
-        for bucket, positions in self._keys.chunks(list(new)):
+        names = self._keys.cells(generation.number, table, table.key, cells.new)
+        stored = [_storable(cell) for cell in cells.new.values()]
+        for bucket, positions in self._keys.chunks(list(cells.new)):
             named = [keys.witness(table, bucket, token), *[names[i] for i in positions]]
             words: Words = ("EVALSHA", _sha1(scripts.STORE_NEW_MANY), len(named), *named)
             words += (token, *self._ttl, *[stored[i] for i in positions])
@@ -337,10 +337,11 @@ class Sent(Generic[Result]):
 @dataclass(frozen=True)
 class Affected:
     """The cells a write changes. `fenced`, by column: those somebody may read or fill meanwhile,
-    each with the row's new JSON, or None for what just goes. `new`: rows nobody else knows of."""
+    each with the row's new JSON, or None for what just goes. `new`: rows nobody else knows of,
+    with their JSON, or None where it is not to be stored."""
 
     fenced: Fenced = field(default_factory=dict)
-    new: Mapping[Key, Cell] = field(default_factory=dict)
+    new: Mapping[Key, Cell | None] = field(default_factory=dict)
 
 
 def new_token() -> Token:

@@ -145,16 +145,22 @@ end
 """
 
 # The first key is a witness, set before the COMMIT: while it stands nothing was lost and little
-# time has passed. ARGV: token, lowest TTL and what may be added to it (ms), a value for each row.
-# Stores rows whose keys are new, where nobody was faster to change them.
+# time has passed. ARGV: token, lowest TTL and what may be added to it (ms), then a value for each
+# row; '' where it is not to be stored. Stores rows whose keys are new, where nobody was faster to
+# change them. A value that stands there already is of a later writer, or of a row that had this key
+# until somebody emptied the table: it goes, as a miss is right in both cases.
 STORE_NEW_MANY = """
-if redis.call('GET', KEYS[1]) == ARGV[1] then
-  math.randomseed(tonumber(redis.call('TIME')[2]))
-  for i = 2, #KEYS do
-    redis.call('SET', KEYS[i], ARGV[i + 2], 'PX', ARGV[2] + math.random(0, ARGV[3]), 'NX')
+local is_witnessed = redis.call('GET', KEYS[1]) == ARGV[1]
+math.randomseed(tonumber(redis.call('TIME')[2]))
+for i = 2, #KEYS do
+  local cell, value = redis.call('GET', KEYS[i]), ARGV[i + 2]
+  if cell and string.sub(cell, 1, 1) ~= '\\255' then
+    redis.call('DEL', KEYS[i])
+  elseif not cell and is_witnessed and value ~= '' then
+    redis.call('SET', KEYS[i], value, 'PX', ARGV[2] + math.random(0, ARGV[3]))
   end
-  redis.call('DEL', KEYS[1])
 end
+redis.call('DEL', KEYS[1])
 """
 
 # The key is a table's hint. ARGV: a generation's number, its server ('': not to be used), how long

@@ -171,7 +171,7 @@ class Storage:
                 recorded = transaction.claim(idempotency_key, _fingerprint(table, work))
                 if recorded is not None:
                     answer, entries = json.loads(recorded)
-                    return transaction.end(table, entries)
+                    return transaction.end(table, entries | {table.key.name: answer})
             transaction.refuse_far_keys(table, [row[0] for row in work.rows])
             return None
 

@@ -353,17 +353,17 @@ def _affected(table: Table, change: Change, store: bool) -> Affected:
     before just goes: to publish without a fence leaves alone what a writer fences."""
     if change.repeated:
         columns = change.repeated.items()
-        return Affected({table.readable[name]: dict.fromkeys(keys) for name, keys in columns})
+        return Affected(
+            {table.readable[name]: dict.fromkeys(keys) for name, keys in columns if keys}
+        )
     rows: dict[Key, Cell | None] = {row[0]: None for row in change.before}
-    new: dict[Key, Cell] = {}
+    new: dict[Key, Cell | None] = {}
     cells = table.encode_many(change.after) if store else [None] * len(change.after)
     for row, cell in zip(change.after, cells):
-        if row[0] not in change.new_keys:
-            rows[row[0]] = cell
-        elif cell is not None:
-            new[row[0]] = cell
+        (new if row[0] in change.new_keys else rows)[row[0]] = cell
     fenced = {table.key: rows} if rows else {}
-    return Affected(fenced | _lookups(table, (*change.before, *change.after)), new)
+    fenced |= _lookups(table, (*change.before, *change.after))
+    return Affected(fenced, new if fenced or store else {})
 
 
 def _lookups(table: Table, rows: Sequence[Row]) -> dict[Column, dict[Key, Cell | None]]:

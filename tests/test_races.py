@@ -3,13 +3,17 @@
 Two containers in one process; where one of them stops, the other goes on.
 """
 
+from typing import Any
+
 import pytest
+from pymysql.constants import ER
 
 from chalicelib import cache, handlers, write_through
-from chalicelib.cache import Affected, Cache, Leases, new_token
+from chalicelib.cache import Affected, Cache, Leases, Token, new_token
 from chalicelib.db import Generation
+from chalicelib.mysql import Answer, Connection, MySQLError
 from chalicelib.storage import Storage
-from chalicelib.tables import HEROES, Row
+from chalicelib.tables import HEROES, NO_KEY, Row
 from tests.client import InProcess
 from tests.conftest import Configure
 from tests.witness import Witness
@@ -167,3 +171,64 @@ def test_a_writer_that_slept_before_its_commit_does_not_rely_on_its_fences(
 
     assert witness.generation()[:2] == (number + 1, False)
     assert names(other) == [b"before", b"before", b"after"]
+
+
+@pytest.mark.parametrize("use_cache", [True, False])
+def test_a_row_with_the_key_of_a_cached_one_that_is_gone_is_seen(
+    one: Storage, other: Storage, witness: Witness, use_cache: bool
+) -> None:
+    """TRUNCATE lets the database give its keys from 1 again, and tells nobody."""
+    [key] = one.write(HEROES, [(NO_KEY, *hero(0, "before")[1:])], True)
+    assert other.read(HEROES, HEROES.key, [key], True).hits == 1
+    witness.query("TRUNCATE heroes")
+    rows: list[Row] = [(NO_KEY, *hero(0, "after")[1:])] * int(key)
+
+    assert key in one.write(HEROES, rows, use_cache)
+
+    for storage in (one, other):
+        assert b"after" in storage.read(HEROES, HEROES.key, [key], True).json
+
+
+def test_a_repeated_write_lets_such_a_row_be_seen_too(
+    one: Storage, other: Storage, witness: Witness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first try died when its rows were committed."""
+    [key] = one.write(HEROES, [(NO_KEY, *hero(0, "before")[1:])], True)
+    witness.query("TRUNCATE heroes")
+    rows: list[Row] = [(NO_KEY, *hero(0, "after")[1:])] * int(key)
+    monkeypatch.setattr(Cache, "publish_many", die)
+    with pytest.raises(ZeroDivisionError):
+        one.write(HEROES, rows, True, "key")
+    monkeypatch.undo()
+
+    assert key in other.write(HEROES, rows, True, "key")
+
+    for storage in (one, other):
+        assert b"after" in storage.read(HEROES, HEROES.key, [key], True).json
+
+
+def test_each_try_of_a_write_has_fences_of_its_own(
+    one: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What lifts those of a try that failed may come while the next one's stand."""
+    commit, fence_many = Connection.batch_and_commit, Cache.fence_many
+    tokens: list[Token] = []
+
+    def be_a_victim(self: Connection, *arguments: Any) -> list[Answer]:
+        if len(tokens) == 1:
+            raise MySQLError(ER.LOCK_DEADLOCK, "for this test")
+        return commit(self, *arguments)
+
+    def note_token(self: Cache, *arguments: Any) -> None:
+        tokens.append(arguments[-1])
+        fence_many(self, *arguments)
+
+    monkeypatch.setattr(Connection, "batch_and_commit", be_a_victim)
+    monkeypatch.setattr(Cache, "fence_many", note_token)
+    one.write(HEROES, [hero(3, "after")], True)
+
+    assert len(set(tokens)) == 2
+
+
+def die(*_: object) -> None:
+    raise ZeroDivisionError

@@ -47,14 +47,20 @@ def execute(world: World, state: State, message: Message) -> tuple[State, Reply]
     if message.verb == "set_witness":
         return _stored(state, message, before, server.witnesses | {message.token}), None
     if message.verb == "store_new_many":
-        is_witnessed = message.token in server.witnesses or not world.protocol.witness
-        is_free = before is None or not world.protocol.only_absent
-        after = Value(message.rows or ()) if is_witnessed and is_free else before
+        after = store_new_many(world, server, before, message)
         return _stored(state, message, after, server.witnesses - {message.token}), None
     moment = Moment(state.clock, _new_mark(state) if world.protocol.fresh_mark else 0)
     after = SCRIPTS[message.verb](world, moment, before, message)
     reply = _leased(state, before) if message.verb == "lease_many" else before
     return _stored(state, message, after, server.witnesses), reply
+
+
+def store_new_many(world: World, server: Server, cell: Cell, message: Message) -> Cell:
+    if isinstance(cell, Value) and world.protocol.only_absent:
+        return None
+    is_witnessed = message.token in server.witnesses or not world.protocol.witness
+    is_free = cell is None or not world.protocol.only_absent
+    return Value(message.rows or ()) if is_witnessed and is_free else cell
 
 
 def lease_many(world: World, moment: Moment, cell: Cell, message: Message) -> Cell:
