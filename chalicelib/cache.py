@@ -13,16 +13,17 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from operator import itemgetter
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from chalicelib import keys, scripts
 from chalicelib.config import Settings
 from chalicelib.db import Generation
 from chalicelib.keys import MAX_KEYS_AN_MGET, Keys
 from chalicelib.line import Command, Words, packed_series
-from chalicelib.link import Link, Sent
+from chalicelib.link import Link
 from chalicelib.tables import Column, Key, Table, tables_with
 
+Result = TypeVar("Result")
 Cell = bytes
 Token = str
 
@@ -88,11 +89,10 @@ class Cache:
 
     def begin_get_many(
         self, generation: Generation, table: Table, column: Column, values: Sequence[Key]
-    ) -> "Early":
+    ) -> "Sent[Sequence[Cell | None]]":
         """`get_many`, sent before it is waited for."""
         commands = self._mget(generation, table, column, values)
-        sent = self.link.begin(commands, generation.server)
-        return Early(generation, sent, lambda replies: self._got(values, replies))
+        return Sent(self.link, generation, commands, lambda replies: self._got(values, replies))
 
     def _mget(
         self, generation: Generation, table: Table, column: Column, values: Sequence[Key]
@@ -124,20 +124,42 @@ class Cache:
         token: Token,
     ) -> Leases:
         """Take the right to fill each absent cell."""
-        states = self._run(
-            scripts.LEASE_MANY,
-            generation,
-            table,
-            column,
-            dict.fromkeys(values, ()),
-            (token, LEASE_MILLISECONDS, DEAD_WRITER_SECONDS),
-        )
+        commands = self._leases(generation, table, column, values, token)
+        return self._leased(values, self.link.call(commands, generation.server))
+
+    def begin_lease_many(
+        self,
+        generation: Generation,
+        table: Table,
+        column: Column,
+        values: Sequence[Key],
+        token: Token,
+    ) -> "Sent[Leases]":
+        """`lease_many`, sent before it is waited for."""
+        commands = self._leases(generation, table, column, values, token)
+        return Sent(self.link, generation, commands, lambda replies: self._leased(values, replies))
+
+    def _leases(
+        self,
+        generation: Generation,
+        table: Table,
+        column: Column,
+        values: Sequence[Key],
+        token: Token,
+    ) -> list[Command]:
+        head = (token, LEASE_MILLISECONDS, DEAD_WRITER_SECONDS)
+        arguments: dict[Key, tuple[str | bytes, ...]] = dict.fromkeys(values, ())
+        return self._commands(scripts.LEASE_MANY, generation, table, {column: arguments}, head)
+
+    def _leased(self, values: Sequence[Key], replies: Sequence[Any]) -> Leases:
         leases = Leases()
         listed = {
             scripts.GRANTED: leases.granted,
             scripts.WAIT: leases.waiting,
             scripts.FENCED: leases.fenced,
         }
+        chunks = self._keys.chunks(list(values))
+        states = _in_order([positions for _, positions in chunks], replies)
         for value, state in zip(values, states):
             if isinstance(state, int):
                 listed[state].append(value)
@@ -158,9 +180,7 @@ class Cache:
         """Store each value where our lease still stands; None, or what is too large to be worth
         it, gives the lease back. Nobody waits for it to happen."""
         cells = {value: (_storable(cell),) for value, cell in values.items()}
-        self._run(
-            scripts.FILL_MANY, generation, table, column, cells, (token, *self._ttl), wait=False
-        )
+        self._run(scripts.FILL_MANY, generation, table, column, cells, (token, *self._ttl))
 
     def settle_many(
         self,
@@ -173,25 +193,24 @@ class Cache:
         stands: for each value the fence and the cell; the cell MARK lets the fence stand as new."""
         cells = {value: (fence, _storable(cell)) for value, (fence, cell) in values.items()}
         head = (*self._ttl, FENCE_MILLISECONDS)
-        self._run(scripts.SETTLE_MANY, generation, table, column, cells, head, wait=False)
+        self._run(scripts.SETTLE_MANY, generation, table, column, cells, head)
 
     def fence_many(
         self, generation: Generation, table: Table, cells: "Affected", token: Token
     ) -> None:
         """From here to `publish_many` no reader believes or fills these cells."""
-        buckets = [bucket for bucket, _ in self._keys.groups(list(cells.new))]
+        stored = [value for value, cell in cells.new.items() if cell is not None]
+        buckets = [bucket for bucket, _ in self._keys.groups(stored)]
         commands = self._fences(generation, table, cells.fenced, buckets, token)
         self.link.call(commands, generation.server)
 
     def begin_fence_many(
         self, generation: Generation, table: Table, fenced: "Fenced", has_new: bool, token: Token
-    ) -> "Early":
+    ) -> "Sent[bool]":
         """The same before it is known which keys the new rows get."""
         buckets = self._keys.buckets if has_new else ()
         commands = self._fences(generation, table, fenced, buckets, token)
-        return (
-            Early(generation, self.link.begin(commands, generation.server)) if commands else Early()
-        )
+        return Sent(self.link, generation, commands, lambda replies: True)
 
     def _fences(
         self,
@@ -217,18 +236,17 @@ class Cache:
     def publish_many(
         self, generation: Generation, table: Table, cells: "Affected", token: Token
     ) -> None:
-        """Lift our fences: a cell with a value shows it, one with None goes. Store new rows; where
-        there is nothing else to do nobody waits for that."""
+        """Lift our fences: a cell with a value shows it, one with None goes. Store new rows, in
+        place of what their keys showed; where there is nothing else to do nobody waits for that."""
         published = {
             column: {value: (_kind(table, column), _storable(cell)) for value, cell in own.items()}
             for column, own in cells.fenced.items()
         }
         head = (token, FENCE_MILLISECONDS, *self._ttl, GRAVE_MILLISECONDS)
         commands = self._commands(scripts.PUBLISH_MANY, generation, table, published, head)
-        new = {value: cell for value, cell in cells.new.items() if len(cell) <= MAX_CELL_BYTES}
-        names = self._keys.cells(generation.number, table, table.key, new)
-        stored = list(new.values())
-        for bucket, positions in self._keys.chunks(list(new)):
+        names = self._keys.cells(generation.number, table, table.key, cells.new)
+        stored = [_storable(cell) for cell in cells.new.values()]
+        for bucket, positions in self._keys.chunks(list(cells.new)):
             named = [keys.witness(table, bucket, token), *[names[i] for i in positions]]
             words: Words = ("EVALSHA", _sha1(scripts.STORE_NEW_MANY), len(named), *named)
             words += (token, *self._ttl, *[stored[i] for i in positions])
@@ -243,14 +261,10 @@ class Cache:
         column: Column,
         arguments: Mapping[Key, tuple[str | bytes, ...]],
         head: tuple[str | int, ...],
-        *,
-        wait: bool = True,
-    ) -> Sequence[Any]:
-        """Run `script` on cells of one column; one reply a cell where it replies."""
+    ) -> None:
+        """Run `script` on cells of one column. Nobody waits for it to happen."""
         commands = self._commands(script, generation, table, {column: arguments}, head)
-        replies = self.link.call(commands, generation.server, wait=wait)
-        chunks = self._keys.chunks(list(arguments))
-        return _in_order([positions for _, positions in chunks], replies)
+        self.link.call(commands, generation.server, wait=False)
 
     def _commands(
         self,
@@ -285,43 +299,49 @@ class Cache:
 Fenced = Mapping[Column, Mapping[Key, Cell | None]]
 
 
-class Early:
-    """What a verb sent under a generation before it was known whether that one still holds."""
+class Sent(Generic[Result]):
+    """Commands of a verb on their way, sent under a generation before it is known whether that one
+    still holds. Whoever has them either waits or closes."""
 
     def __init__(
         self,
-        generation: Generation | None = None,
-        sent: Sent | None = None,
-        result: Callable[[Sequence[Any]], Sequence[Any]] = tuple,
+        link: Link,
+        generation: Generation,
+        commands: Sequence[Command],
+        result: Callable[[Sequence[Any]], Result],
     ) -> None:
+        self._link = link
         self._generation = generation
-        self._sent = sent
+        self._commands = commands
         self._result = result
+        self._line = link.begin(commands)
 
-    def wait(self, held: Generation) -> Sequence[Any] | None:
-        """What the verb gives; None where nothing was sent under the generation that is `held`.
-        Raises as the verb."""
-        known = self._generation
-        if self._sent is None or known is None:
-            return None
-        if (known.number, known.server) != (held.number, held.server):
+    def wait(self, held: Generation) -> Result | None:
+        """What the verb gives, sent once more where the commands did not get through; None where
+        another generation is `held`. Raises as the verb."""
+        ours, server = self._generation, self._generation.server
+        if (ours.number, server) != (held.number, held.server):
             self.close()
             return None
-        return self._result(self._sent.wait())
+        line, self._line = self._line, None
+        replies = self._link.finish(line, server) if line is not None else None
+        return self._result(replies or self._link.call(self._commands, server))
 
     def close(self) -> None:
         """Where nobody is interested any more."""
-        if self._sent is not None:
-            self._sent.close()
+        line, self._line = self._line, None
+        if line is not None:
+            self._link.abandon(line)
 
 
 @dataclass(frozen=True)
 class Affected:
     """The cells a write changes. `fenced`, by column: those somebody may read or fill meanwhile,
-    each with the row's new JSON, or None for what just goes. `new`: rows nobody else knows of."""
+    each with the row's new JSON, or None for what just goes. `new`: rows nobody else knows of,
+    with their JSON, or None where it is not to be stored."""
 
     fenced: Fenced = field(default_factory=dict)
-    new: Mapping[Key, Cell] = field(default_factory=dict)
+    new: Mapping[Key, Cell | None] = field(default_factory=dict)
 
 
 def new_token() -> Token:

@@ -1,9 +1,10 @@
 """The database: rows in, rows out, changes in transactions. Storage's two ways call in.
 
-Round trips: a read 1; a change 2 (all its statements in one piece, then COMMIT), 3 where rows may
-exist already. One more before the first read of a table: it is compared with its declaration
-(`schema`), again and again while it does not fit. The rows of `cache_generation` are read and
-raised here too; `generations` says what they mean.
+Round trips: a read 1; a change 2: new rows are inserted, other rows locked and read, and then all
+that is left goes in one piece with the COMMIT. Where triggers may change rows, one or two more. One
+more before the first read of a table: it is compared with its declaration (`schema`), again and
+again while it does not fit. The rows of `cache_generation` are read and raised here too;
+`generations` says what they mean.
 """
 
 import logging
@@ -33,7 +34,6 @@ from chalicelib.mysql import (
     Answer,
     Connection,
     MySQLError,
-    committing,
     connect,
     duplicate_index,
     is_forbidden,
@@ -177,17 +177,19 @@ class Database:
         self._run(lambda connection: connection.batch([sql.switch_on(table, number, server)]))
 
     def transact(self, work: Callable[["Transaction"], Result]) -> Result:
-        """What `work` returns, once what it did is committed. `work` runs again when the database
-        certainly undid the first try, so it must be safe to run twice. A COMMIT never is.
-        Raises DatabaseUnavailable, OutcomeUnknown, SchemaMismatch, and whatever `work` raises."""
+        """What `work` returns, once what it did is committed, by itself or here. `work` runs again
+        when the database certainly undid the first try, so it must be safe to run twice. Raises
+        DatabaseUnavailable, OutcomeUnknown, SchemaMismatch, and whatever `work` raises."""
 
         def run(connection: Connection) -> Result:
+            transaction = Transaction(connection, self._ensure_fit)
             try:
-                result = work(Transaction(connection, self._ensure_fit))
+                result = work(transaction)
+                if not transaction.is_over:
+                    transaction.commit()
             except BaseException:
                 connection.undo()
                 raise
-            committing(connection.commit)
             return result
 
         return self._run(run)
@@ -336,9 +338,18 @@ class Database:
             self._pool.discard(connection)
 
 
+@dataclass(frozen=True)
+class _Writes:
+    """Of `items`, rows or keys: those of each group, and what makes a statement of them."""
+
+    table: Table
+    items: Sequence[Any]
+    groups: Iterable[tuple[Callable[[Table, Sequence[Any]], Statement], Sequence[Any]]]
+
+
 class Transaction:
-    """What may be done before COMMIT. New rows cost one round trip, BEGIN included; rows that may
-    exist cost two: they are locked and read first."""
+    """What may be done before COMMIT. What nobody waits for goes with the next statements that
+    somebody does, in one round trip; BEGIN goes with the first."""
 
     def __init__(
         self, connection: Connection, ensure_fit: Callable[[Connection, Table], bool]
@@ -347,55 +358,69 @@ class Transaction:
         rows before they are written."""
         self._connection = connection
         self._ensure_fit = ensure_fit
-        self._opening = [sql.START]
-        self._meanwhile: Callable[[], None] | None = None
-
-    def meanwhile(self, work: Callable[[], None]) -> None:
-        """Do this while the database works on the first statements. It must not raise."""
-        self._meanwhile = work
+        self._queue = [sql.START]
+        self._queued = 0
+        self._writes: _Writes | None = None
+        self.is_over = False
 
     def switch_off(self, table: Table) -> None:
-        """Take the cache of `table` out of use, together with the first change."""
-        self._opening += [sql.lock_generation(table), sql.switch_off(table)]
+        """Take the cache of `table` out of use, together with the next change."""
+        self._queue += [sql.lock_generation(table), sql.switch_off(table)]
+
+    def send_insert(self, table: Table, rows: Sequence[Row]) -> bool:
+        """Have the database begin to insert rows with NO_KEY; it gives them the next keys, rising
+        in the order of `rows`. Whether they will be in the table as they are given."""
+        is_rewritten = self._ensure_fit(self._connection, table)
+        self._writes = _Writes(table, rows, ((sql.insert_keyless, rows),))
+        self._send(sql.hold_generation(table), sql.insert_keyless(table, rows))
+        return not is_rewritten
+
+    def receive_insert(self, table: Table, rows: Sequence[Row]) -> Change:
+        """What came of it."""
+        with giving_keys(table, is_giving=True), self._telling_refused():
+            held, inserted = self._receive()
+        new_keys = self._new_keys(table, inserted, len(rows))
+        after = self._stored(table, rows, new_keys)
+        return Change(_generation(table, held.rows), (), after, new_keys)
 
     def write_many(self, table: Table, rows: Sequence[Row]) -> Change:
         """Insert each row, or put it in the place of the row that has its key; rows with NO_KEY
-        get the next keys, rising in the order of `rows`. Those with a key go first: no new row
-        can then be given a key that another row brings along. Where triggers may change rows,
-        `after` is read back from the table, and what was to be done `meanwhile` is not done: it
-        knows the rows only as they were given."""
+        get the next keys, rising in the order of `rows`. Those with a key, of which there is one,
+        go first: no new row can then be given a key that another row brings along. Where there is
+        none without one the change itself is left to the next statements. Where triggers may change
+        rows it is not: `after` is read back from the table."""
         is_rewritten = self._ensure_fit(self._connection, table)
-        if is_rewritten:
-            self._meanwhile = None
         keyed = sorted(row for row in rows if row[0] != NO_KEY)
         keyless = [row for row in rows if row[0] == NO_KEY]
-        generation, before = self._lock(table, [row[0] for row in keyed]) if keyed else (None, ())
+        generation, before = self._lock(table, [row[0] for row in keyed])
         existing = {row[0] for row in before}
         replaced = [row for row in keyed if row[0] in existing]
         added = [row for row in keyed if row[0] not in existing]
-        writes = ((sql.replace, replaced), (sql.insert, added), (sql.insert_keyless, keyless))
-        with giving_keys(table, bool(keyless)), self._telling_refused(table, rows, writes):
-            answers = self.run(
-                *([] if generation else [sql.hold_generation(table)]),
-                *[make(table, group) for make, group in writes if group],
-            )
-        # InnoDB numbers the rows of one plain multi-row INSERT without gaps, in every
-        # innodb_autoinc_lock_mode: the first key tells them all.
-        first_key, step = answers[-1].first_key, self._connection.key_step
-        new_keys = range(first_key, first_key + len(keyless) * step, step)
-        if keyless and new_keys[-1] > _highest(table.key):
+        groups = ((sql.replace, replaced), (sql.insert, added), (sql.insert_keyless, keyless))
+        self._writes = _Writes(table, rows, groups)
+        self._queue += [make(table, group) for make, group in groups[:2] if group]
+        if not keyless and not is_rewritten:
+            return Change(generation, before, rows)
+        with giving_keys(table, bool(keyless)), self._telling_refused():
+            answers = self.run(*[sql.insert_keyless(table, keyless)] if keyless else ())
+        new_keys = self._new_keys(table, answers[-1], len(keyless)) if keyless else range(0)
+        return Change(generation, before, self._stored(table, rows, new_keys), new_keys)
+
+    def _new_keys(self, table: Table, inserted: Answer, count: int) -> range:
+        """InnoDB numbers the rows of one plain multi-row INSERT without gaps, in every
+        innodb_autoinc_lock_mode: the first key tells them all. Raises BadRequest where requests do
+        not take one of them."""
+        first_key, step = inserted.first_key, self._connection.key_step
+        new_keys = range(first_key, first_key + count * step, step)
+        if new_keys[-1] > _highest(table.key):
             raise _no_free_key(table)
-        next_key = iter(new_keys)
-        after = [row if row[0] != NO_KEY else (next(next_key), *row[1:]) for row in rows]
-        if is_rewritten:
-            after = self._as_stored(table, after)
-        return Change(generation or _generation(table, answers[0].rows), before, after, new_keys)
+        return new_keys
 
     def refuse_far_keys(self, table: Table, keys: Sequence[Key]) -> None:
         """Raises BadRequest where one of `keys`, given to a new row, would use up those that the
         database gives: it goes on from the highest one there ever was. One SELECT where one is
         that high, else none."""
-        key = max(keys)
+        key = max(keys, default=NO_KEY)
         if not table.auto_key or not isinstance(key, int) or key <= MAX_KEY_GAP:
             return
         [answer] = self.run(sql.highest_key(table))
@@ -408,19 +433,21 @@ class Transaction:
             )
 
     def delete_many(self, table: Table, keys: Sequence[Key]) -> Change:
-        """Delete the rows with these keys; `before` holds those that existed."""
+        """Delete the rows with these keys, with the next statements; `before` holds those that
+        existed."""
         self._ensure_fit(self._connection, table)
         generation, before = self._lock(table, sorted(keys))
         if before:
             present = {row[0] for row in before}
             existing = [key for key in sorted(set(keys)) if key in present]
-            with self._telling_refused(table, keys, ((sql.delete, existing),)):
-                self.run(sql.delete(table, existing))
+            self._writes = _Writes(table, keys, ((sql.delete, existing),))
+            self._queue.append(sql.delete(table, existing))
         return Change(generation, before, ())
 
-    def hold(self, table: Table, repeated: Mapping[str, Sequence[Key]] | None = None) -> Change:
-        """Change nothing: all is done, as far as it is `repeated`."""
-        [generation] = self.run(sql.hold_generation(table))
+    def end(self, table: Table, repeated: Mapping[str, Sequence[Key]] | None = None) -> Change:
+        """COMMIT, with no change but what is left to do: all was done before, as far as it is
+        `repeated`."""
+        [generation] = self._commit(sql.hold_generation(table))
         return Change(_generation(table, generation.rows), (), (), repeated=repeated or {})
 
     def load(self, table: Table, columns: Sequence[Column], batches: Iterable[Batch]) -> None:
@@ -432,7 +459,7 @@ class Transaction:
             statement = sql.load(target, columns, replaces=replaces)
             self._connection.load(statement, packed(batches))
 
-        if self._opening:
+        if self._queue:
             self.run()
         self.fill(table, columns, load)
 
@@ -504,7 +531,8 @@ class Transaction:
         return _recorded(upload, found.rows[0])
 
     def record_upload(self, upload: Upload, outcome: Outcome) -> None:
-        self.run(sql.record_upload(upload, outcome))
+        """With the next statements."""
+        self._queue.append(sql.record_upload(upload, outcome))
 
     def claim(self, idempotency_key: str, fingerprint: str) -> str | None:
         """None where this is the first transaction with this key; else the answer that the first
@@ -520,39 +548,69 @@ class Transaction:
         return str(answer) if answer else None
 
     def record(self, idempotency_key: str, answer: str) -> None:
-        """What a retry with this key is told."""
-        self.run(sql.record(idempotency_key, answer))
+        """What a retry with this key is told; with the next statements."""
+        self._queue.append(sql.record(idempotency_key, answer))
 
     def wait_at_most(self, seconds: float) -> None:
         """For each answer from here on."""
         self._connection.wait_at_most(seconds)
 
     def run(self, *statements: Statement) -> list[Answer]:
-        """The answers to `statements`, which the transaction's opening precedes once."""
-        opening, self._opening = self._opening, []
-        meanwhile, self._meanwhile = self._meanwhile, None
-        return self._connection.batch([*opening, *statements], meanwhile)[len(opening) :]
+        """The answers to `statements`: one round trip."""
+        self._send(*statements)
+        return self._receive()
 
-    @contextmanager
-    def _telling_refused(
+    def commit(self) -> None:
+        """COMMIT, and what is left to do before it."""
+        self._commit()
+
+    def commit_and_show(
         self,
         table: Table,
-        items: Sequence[Item],
-        writes: Iterable[tuple[Callable[[Table, Sequence[Item]], Statement], Sequence[Item]]],
-    ) -> Iterator[None]:
-        """For the `writes` of `items`, rows or keys, in groups. Where the database refuses one for
-        its values, they are done again by halves to find it: no server tells which statement it
-        stood in, and few which row. Raises RowRejected; the transaction is of no more use then."""
+        values: Mapping[Column, Sequence[Key]],
+        keys: Sequence[Key],
+        max_rows: int,
+    ) -> list[Sequence[Row]]:
+        """`commit`, and for each column of `values` the rows with one of them as they are just
+        before: `max_rows` at the most, and none of those with `keys`."""
+        wanted = values.items()
+        answers = self._commit(
+            *[sql.others(table, column, own, keys, max_rows) for column, own in wanted]
+        )
+        return [answer.rows for answer in answers]
+
+    def _commit(self, *statements: Statement) -> list[Answer]:
+        queue, self._queue = self._queue, []
+        with self._telling_refused():
+            answers = self._connection.batch_and_commit([*queue, *statements])
+        self.is_over = True
+        return answers[len(queue) :]
+
+    def _send(self, *statements: Statement) -> None:
+        queue, self._queue = self._queue, []
+        self._queued = len(queue)
+        self._connection.send([*queue, *statements])
+
+    def _receive(self) -> list[Answer]:
+        return self._connection.receive()[self._queued :]
+
+    @contextmanager
+    def _telling_refused(self) -> Iterator[None]:
+        """For the statements with the writes that are left to do. Where the database refuses a row
+        for its values, these are done again by halves to find it: no server tells which statement
+        it stood in, and few which row. Raises RowRejected; the transaction is of no more use
+        then."""
+        writes, self._writes = self._writes, None
         try:
             yield
         except MySQLError as error:
-            if not is_value_refused(error):
+            if writes is None or not is_value_refused(error):
                 raise
             self.run(sql.ROLLBACK, sql.START)
-            for make, group in writes:
-                if refused := self._first_refused(table, make, group):
-                    index = next(i for i, item in enumerate(items) if item is refused[0])
-                    raise self._rejected(table, items[index], index, refused[1]) from error
+            for make, group in writes.groups:
+                if refused := self._first_refused(writes.table, make, group):
+                    index = next(i for i, item in enumerate(writes.items) if item is refused[0])
+                    raise self._rejected(writes.table, refused[0], index, refused[1]) from error
             raise  # what was in its way has gone meanwhile
 
     def _first_refused(
@@ -593,8 +651,12 @@ class Transaction:
                 reason = str(invalid)
         return RowRejected(index, name, reason)
 
-    def _as_stored(self, table: Table, rows: Sequence[Row]) -> list[Row]:
-        """The rows that were just written, as they are in the table. One SELECT."""
+    def _stored(self, table: Table, rows: Sequence[Row], new_keys: range) -> Sequence[Row]:
+        """The rows that were just written, as they are in the table. One SELECT where triggers may
+        change rows, else none."""
+        rows = _with_keys(rows, new_keys)
+        if not self._ensure_fit(self._connection, table):
+            return rows
         keys = [row[0] for row in rows]
         [found] = self.run(sql.rows_of_keys(table, keys))
         stored = {row[0]: row for row in found.rows}
@@ -686,6 +748,11 @@ def _rows_of_writer(connection: Connection, statement: Statement) -> Sequence[Ro
     found, is_read_only = connection.batch([statement, sql.IS_READ_ONLY])
     refuse_replica(is_read_only.rows[0][0])
     return found.rows
+
+
+def _with_keys(rows: Sequence[Row], new_keys: range) -> list[Row]:
+    next_key = iter(new_keys)
+    return [row if row[0] != NO_KEY else (next(next_key), *row[1:]) for row in rows]
 
 
 class _NoGeneration(Exception):

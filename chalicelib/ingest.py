@@ -19,10 +19,10 @@ from chalicelib.bucket import Bucket, Gone, Writer
 from chalicelib.cache import Cache
 from chalicelib.config import INGEST_COLUMNS
 from chalicelib.csv_rows import CsvRows, Refused, WrongColumns, named_columns
-from chalicelib.db import Change, Database, Transaction
+from chalicelib.db import Database, Transaction
 from chalicelib.errors import BadRequest, ConfigurationError, FileRefused
 from chalicelib.generations import Generations
-from chalicelib.loaded import Loaded, RowObject, as_object, first_stored, rows_of, stored
+from chalicelib.loaded import Loaded, as_object, first_stored, rows_of
 from chalicelib.recovery import Recovery
 from chalicelib.staged_rows import NotStageable, load_staged
 from chalicelib.tables import NO_KEY, Column, Key, Row, Table, tables_with
@@ -36,7 +36,7 @@ from chalicelib.uploads import (
     Outcome,
     Upload,
 )
-from chalicelib.write_through import WriteThrough
+from chalicelib.write_through import Work, WriteThrough
 
 log = logging.getLogger("herocache.ingest")
 
@@ -170,21 +170,15 @@ class Ingest:
             table, Loaded(rows.rows, rows.refused, rows.refused_lines, ()), report
         )
 
-        first_keys = {row[0] for row in rows_of(table, rows.columns, rows.first_rows)}
-        count = len(rows.first_rows) if first_keys == {NO_KEY} else len(first_keys)
-        first_rows: Sequence[RowObject] = ()
-
-        def apply(transaction: Transaction) -> Change:
-            nonlocal first_rows
+        def claim(transaction: Transaction) -> None:
             _claim(transaction, upload)
             transaction.record_upload(upload, outcome)
-            change = transaction.write_many(table, list(found.values()))
-            keys = [row[0] for row in change.after[:count]]
-            first_rows = [as_object(table, row) for row in stored(transaction, table, keys)]
-            return change
 
-        self._write_through.change(table, apply, store=True)
-        return replace(outcome, first_rows=first_rows)
+        work = Work(list(found.values()), claim=claim)
+        after = self._write_through.change(table, work, store=True).after
+        first_keys = {row[0] for row in rows_of(table, rows.columns, rows.first_rows)}
+        count = len(rows.first_rows) if first_keys == {NO_KEY} else len(first_keys)
+        return replace(outcome, first_rows=[as_object(table, row) for row in after[:count]])
 
     def _order(self, table: Table) -> Sequence[Column]:
         """Of a file without a header. Raises ConfigurationError."""

@@ -7,11 +7,11 @@ nothing. `storage` calls in.
 
 import logging
 import time
-from collections.abc import Sequence
-from contextlib import closing
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Sequence
+from contextlib import closing, nullcontext, suppress
+from typing import NamedTuple, Protocol, TypeVar
 
-from chalicelib.cache import Cache, Cell, Early, new_token
+from chalicelib.cache import Cache, Cell, Leases, Sent, new_token
 from chalicelib.db import Generation
 from chalicelib.errors import AnotherServer, CacheUnavailable, DatabaseUnavailable
 from chalicelib.generations import Generations
@@ -24,6 +24,12 @@ log = logging.getLogger("herocache.lazy_loading")
 POLL_SECONDS = (0.001, 0.002, 0.004, 0.008, 0.016, 0.019)
 """How long a reader waits, in steps, for another one that fills a cell: 50 ms in all."""
 
+MAX_VALUES_TO_LEASE = 1_000
+MISSES_TO_EXPECT_ONE = 4
+"""After so many reads in a row that missed the next one will too: to lease at once saves a round
+trip. A read that hits is slower that way."""
+
+Result = TypeVar("Result")
 Cells = dict[Key, Cell]
 
 
@@ -51,38 +57,62 @@ class LazyLoading:
         self._cache = cache
         self._generations = generations
         self._recovery = recovery
+        self._misses_in_a_row = 0
 
     def get_many(self, table: Table, column: Column, values: Sequence[Key]) -> Found:
-        """The cells of the (distinct) `values`. One MGET when all hit. Raises
+        """The cells of the (distinct) `values`. One MGET when all hit; a script that reads and
+        leases in one round trip after some reads that missed. Raises
         DatabaseUnavailable, TooLarge; never for the cache's sake."""
-        with closing(self._ask_early(table, column, values)) as early:
-            generation = self._generation(table)
-            if generation is None:
-                return _found(values, self._load(table, column, values))
-            try:
-                stored = early.wait(generation)
-                if stored is None:
-                    stored = self._cache.get_many(generation, table, column, values)
-                if None not in stored:
-                    joined = b",".join(stored)  # type: ignore[arg-type]
-                    if MARK not in joined:
-                        self._generations.leave_hint(table)
-                        return Found(stored, joined, len(values))
-                hits = sum(cell is not None and not cell.startswith(MARK) for cell in stored)
-                cells = self._complete(generation, table, column, values, stored)
-                self._generations.leave_hint(table)
-            except CacheUnavailable as error:
-                self._answer_without(table, generation, error)
-                return _found(values, self._load(table, column, values))
-            return _found(values, cells, hits)
+        token = new_token()
+        early = self._early(table)
+        if self._misses_in_a_row >= MISSES_TO_EXPECT_ONE and len(values) <= MAX_VALUES_TO_LEASE:
+            leasing = (
+                self._cache.begin_lease_many(early, table, column, values, token) if early else None
+            )
+            with closing(leasing) if leasing else nullcontext():
+                return self._get(
+                    table,
+                    column,
+                    values,
+                    lambda held: self._filled(
+                        held, table, column, values, token, _waited(leasing, held)
+                    ),
+                )
+        reading = self._cache.begin_get_many(early, table, column, values) if early else None
+        with closing(reading) if reading else nullcontext():
+            return self._get(
+                table,
+                column,
+                values,
+                lambda held: self._read(held, table, column, values, token, _waited(reading, held)),
+            )
 
-    def _ask_early(self, table: Table, column: Column, values: Sequence[Key]) -> Early:
-        """Where the database is to be asked for the generation, the MGET need not wait for the
-        answer: that it still holds then means that it held all the while."""
+    def _get(
+        self,
+        table: Table,
+        column: Column,
+        values: Sequence[Key],
+        look: Callable[[Generation], Found],
+    ) -> Found:
+        """What `look` finds in the cache, and else the database."""
+        generation = self._generation(table)
+        if generation is None:
+            return _found(values, self._load(table, column, values))
+        try:
+            found = look(generation)
+            self._generations.leave_hint(table)
+            return found
+        except CacheUnavailable as error:
+            self._answer_without(table, generation, error)
+            return _found(values, self._load(table, column, values))
+
+    def _early(self, table: Table) -> Generation | None:
+        """The last generation known where the database is to be asked for it. Redis need not wait
+        for the answer: if the database confirms that generation, the early reply is valid."""
         last_known = self._generations.remembered(table)
         if last_known is None or not last_known.enabled or not self._generations.is_due(table):
-            return Early()
-        return self._cache.begin_get_many(last_known, table, column, values)
+            return None
+        return last_known
 
     def _generation(self, table: Table) -> Generation | None:
         """The one to read under, None where the cache is not to be used."""
@@ -94,26 +124,51 @@ class LazyLoading:
             return None
         return generation
 
-    def _complete(
+    def _read(
         self,
         generation: Generation,
         table: Table,
         column: Column,
         values: Sequence[Key],
-        stored: Sequence[Cell | None],
-    ) -> Cells:
-        """What was found, and what was not: leased, loaded, filled."""
+        token: str,
+        stored: Sequence[Cell | None] | None,
+    ) -> Found:
+        """By one MGET, which may have brought what is `stored` already, if all hit."""
+        if stored is None:
+            stored = self._cache.get_many(generation, table, column, values)
+        if None not in stored:
+            joined = b",".join(stored)  # type: ignore[arg-type]
+            if MARK not in joined:
+                self._misses_in_a_row = 0
+                return Found(stored, joined, len(values))
         cells = {
             value: cell
             for value, cell in zip(values, stored)
             if cell is not None and not cell.startswith(MARK)
         }
         lacking = [value for value in values if value not in cells]
-        token = new_token()
-        leases = self._cache.lease_many(generation, table, column, lacking, token)
-        cells |= leases.found
+        hits = len(cells)
+        found = self._filled(generation, table, column, lacking, token, None)
+        cells |= {value: cell for value, cell in zip(lacking, found.cells) if cell is not None}
+        return _found(values, cells, hits)
+
+    def _filled(
+        self,
+        generation: Generation,
+        table: Table,
+        column: Column,
+        values: Sequence[Key],
+        token: str,
+        leases: Leases | None,
+    ) -> Found:
+        """Leased, loaded, filled; or found meanwhile. The `leases` may be there already."""
+        if leases is None:
+            leases = self._cache.lease_many(generation, table, column, values, token)
+        cells = leases.found
+        hits = len(cells)
+        self._misses_in_a_row = 0 if hits == len(values) else self._misses_in_a_row + 1
         if leases.granted or leases.fenced:
-            loaded = self._load(table, column, [*leases.granted, *leases.fenced])
+            loaded = self._load_leased(generation, table, column, leases, token)
             filled = {value: loaded.get(value) for value in leases.granted}
             self._cache.fill_many(generation, table, column, filled, token)
             cells |= loaded
@@ -121,7 +176,19 @@ class LazyLoading:
             cells |= self._settle(generation, table, column, leases.abandoned)
         if leases.waiting:
             cells |= self._wait(generation, table, column, leases.waiting)
-        return cells
+        return _found(values, cells, hits)
+
+    def _load_leased(
+        self, generation: Generation, table: Table, column: Column, leases: Leases, token: str
+    ) -> Cells:
+        """From the database. Where that fails the leases go back: other readers would wait."""
+        try:
+            return self._load(table, column, [*leases.granted, *leases.fenced])
+        except Exception:
+            with suppress(CacheUnavailable):
+                unfilled = dict.fromkeys(leases.granted)
+                self._cache.fill_many(generation, table, column, unfilled, token)
+            raise
 
     def _settle(self, generation: Generation, table: Table, column: Column, fences: Cells) -> Cells:
         """Lift fences whose writers are dead. If one lives after all its rows are still locked:
@@ -164,6 +231,10 @@ class LazyLoading:
             self._generations.use_server(table, generation, error.server)
         else:
             self._recovery.start()
+
+
+def _waited(sent: Sent[Result] | None, held: Generation) -> Result | None:
+    return sent.wait(held) if sent else None
 
 
 def _found(values: Sequence[Key], cells: Cells, hits: int | None = None) -> Found:

@@ -36,31 +36,6 @@ _STALE = (
 """What a kept connection may meet and a new one not."""
 
 
-class Sent:
-    """Commands on their way since `Link.begin`; whoever has them either waits or closes."""
-
-    def __init__(
-        self, link: "Link", line: Line | None, commands: Sequence[Command], server: str
-    ) -> None:
-        self._link = link
-        self._line = line
-        self._commands = commands
-        self._server = server
-
-    def wait(self) -> Sequence[Any]:
-        """The reply to each command; sent once more where they did not get through. Raises as
-        `Link.call`."""
-        line, self._line = self._line, None
-        replies = self._link.finish(line, self._server) if line is not None else None
-        return replies or self._link.call(self._commands, self._server)
-
-    def close(self) -> None:
-        """The replies are of no interest any more."""
-        line, self._line = self._line, None
-        if line is not None:
-            self._link.abandon(line)
-
-
 class Link:
     """Safe for threads: each call has a line of its own. After a failure `is_down` is true and
     nobody calls, until `probe` succeeds and `resume` is called."""
@@ -92,21 +67,20 @@ class Link:
             raise AnotherServer(reached)
         return replies
 
-    def begin(self, commands: Sequence[Command], server: str) -> Sent:
-        """Send them and do not wait yet. Raises nothing: what cannot be sent now, or fails, is
-        left to `Sent.wait`."""
+    def begin(self, commands: Sequence[Command]) -> Line | None:
+        """Send them, for `finish` or `abandon`; None where they cannot be sent now."""
         if not self._url or self.is_down or not self._early_turns.acquire(blocking=False):
-            return Sent(self, None, commands, server)
+            return None
         line = self._pool.acquire()
         try:
             line.send(commands)
         except redis.RedisError as error:
             self._broken(line, error)
-            return Sent(self, None, commands, server)
+            return None
         except BaseException:
             self._drop(line)
             raise
-        return Sent(self, line, commands, server)
+        return line
 
     def finish(self, line: Line, server: str) -> Sequence[Any] | None:
         """What `begin` is owed; None where it must be sent again."""
@@ -124,6 +98,7 @@ class Link:
         return replies if reached == server else None
 
     def abandon(self, line: Line) -> None:
+        """What `begin` is owed is of no interest any more."""
         line.owe()
         self._pool.release(line)
         self._early_turns.release()

@@ -10,13 +10,13 @@ import re
 import select
 import ssl
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import pymysql
-from pymysql.constants import CLIENT, CR, ER
+from pymysql.constants import CLIENT, COMMAND, CR, ER
 
 from chalicelib.config import DB_SSL_CA, Settings
 from chalicelib.errors import (
@@ -27,10 +27,9 @@ from chalicelib.errors import (
 )
 from chalicelib.identity import Login
 from chalicelib.row_reader import RowReader
-from chalicelib.sql import Statement
+from chalicelib.sql import COMMIT, Statement
 
 MySQLError = pymysql.MySQLError
-Result = TypeVar("Result")
 
 CONNECT_TIMEOUT_SECONDS = 2
 ANSWER_TIMEOUT_SECONDS = 2.5
@@ -159,7 +158,9 @@ class Connection(pymysql.connections.Connection):
     key_step: int = 1
     """How far apart the keys are that the server gives: servers that take writes side by side are
     set to give each its own."""
-    _meanwhile: Callable[[], None] | None = None
+    _answered = 0
+    _owes_answers = False
+    _result: Any
 
     def set_character_set(self, charset: str, collation: str | None = None) -> None:
         is_mariadb = "MariaDB" in self.get_server_info()  # type: ignore[no-untyped-call]
@@ -170,10 +171,7 @@ class Connection(pymysql.connections.Connection):
         self.encoding = "utf8"
 
     def _read_query_result(self, unbuffered: bool = False) -> int | None:
-        meanwhile, self._meanwhile = self._meanwhile, None
-        if meanwhile:
-            meanwhile()
-        self._result: Any = None
+        self._result = None
         result: Any = RowReader(self)
         result.read()
         self._result = result
@@ -210,22 +208,48 @@ class Connection(pymysql.connections.Connection):
     def rows(self, statement: Statement) -> Sequence[Any]:
         return self.batch([statement])[0].rows
 
-    def batch(
-        self, statements: Sequence[Statement], meanwhile: Callable[[], None] | None = None
-    ) -> list[Answer]:
-        """Run these one after the other, up to the first that fails: one round trip. `meanwhile`,
-        which must not raise, is called when they have been sent and before answers are read."""
-        cursor = self.cursor()
+    def batch(self, statements: Sequence[Statement]) -> list[Answer]:
+        """Run these one after the other, up to the first that fails: one round trip."""
+        self.send(statements)
+        return self.receive()
+
+    def send(self, statements: Sequence[Statement]) -> None:
+        """Have the server begin with these; `receive` waits for it."""
         text = ";".join(text for text, _ in statements)
-        self._meanwhile = meanwhile
+        values = [value for _, values in statements for value in values]
+        self._answered, self._owes_answers = 0, True
+        piece = self.cursor().mogrify(text, values).encode(self.encoding, "surrogateescape")
+        self._execute_command(COMMAND.COM_QUERY, piece)  # type: ignore[attr-defined]
+
+    def receive(self) -> list[Answer]:
+        """The answer to each statement that `send` sent."""
+        answers = []
         try:
-            cursor.execute(text, [value for _, values in statements for value in values])
+            while self._owes_answers:
+                self._read_query_result()
+                result = self._result
+                answers.append(Answer(result.rows or (), int(result.insert_id or 0)))
+                self._owes_answers = result.has_next
+        except MySQLError:
+            self._owes_answers = False  # the server runs none of the rest
+            raise
         finally:
-            self._meanwhile = None
-        answers = [Answer(cursor.fetchall(), int(cursor.lastrowid or 0))]
-        while cursor.nextset():
-            answers.append(Answer(cursor.fetchall(), int(cursor.lastrowid or 0)))
+            self._answered = len(answers)
         return answers
+
+    def batch_and_commit(self, statements: Sequence[Statement]) -> list[Answer]:
+        """Run these and COMMIT, in one round trip; nothing is committed where one of them fails.
+        Raises OutcomeUnknown where the connection is lost meanwhile."""
+        try:
+            return self.batch([*statements, COMMIT])[:-1]
+        except MySQLError as error:
+            is_before_commit = self._answered < len(statements) and _is_said_by_server(error)
+            if is_before_commit or code_of(error) in _CERTAINLY_NOT_COMMITTED:
+                raise
+            raise OutcomeUnknown(
+                "the connection to the database was lost while it committed: the write may or may"
+                " not have happened; read the rows before you write them again"
+            ) from error
 
     def load(self, statement: Statement, feed: Iterable[bytes]) -> None:
         """Run a LOAD DATA LOCAL of what `feed` brings. Whatever that raises goes up; the rows so
@@ -255,7 +279,10 @@ class Connection(pymysql.connections.Connection):
         )
 
     def undo(self) -> None:
-        """ROLLBACK; where even that fails the connection is closed, which does the same."""
+        """ROLLBACK; where that cannot be asked the connection is closed, which does the same."""
+        if self._owes_answers:
+            self.drop()
+            return
         try:
             self.rollback()
         except MySQLError:
@@ -308,17 +335,9 @@ def refuse_replica(is_read_only: int) -> None:
         raise pymysql.OperationalError(_READ_ONLY, "the server is read-only")
 
 
-def committing(commit: Callable[[], Result]) -> Result:
-    """Run what commits. Where its answer is lost nobody knows whether it happened."""
-    try:
-        return commit()
-    except MySQLError as error:
-        if code_of(error) in _CERTAINLY_NOT_COMMITTED:
-            raise
-        raise OutcomeUnknown(
-            "the connection to the database was lost while it committed: the write may or may not"
-            " have happened; read the rows before you write them again"
-        ) from error
+def _is_said_by_server(error: MySQLError) -> bool:
+    """Not by the driver, which numbers from 2000 on what became of the connection."""
+    return code_of(error) >= 1000 and code_of(error) // 1000 != 2
 
 
 def is_refused(error: MySQLError) -> bool:

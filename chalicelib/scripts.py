@@ -1,10 +1,11 @@
 """What Redis runs by itself: the steps of the cache protocol that look before they write.
 
 An entry is a value (JSON text), a lease (`\\xffL`, token) or a fence (`\\xffF`, the microsecond of
-its last change in 16 digits, then for each writer that holds it ten digits of Unix time and its
-token, the earliest first). No JSON begins with the byte 0xFF. Every change makes another fence of
-it: whoever compares it later with what he saw must not take one for the other. Every script may run
-twice: the second run finds nothing of its own left and changes nothing that anyone may rely on.
+its last change in 16 digits, `s` where two writers shared it once, else `-`, then for each writer
+that holds it ten digits of Unix time and its token, the earliest first). No JSON begins with the
+byte 0xFF. Every change makes another fence of it: whoever compares it later with what he saw must
+not take one for the other. Every script may run twice: the second run finds nothing of its own left
+and changes nothing that anyone may rely on.
 
 Each takes the cells as KEYS (of one table and bucket where Redis is a cluster).
 """
@@ -25,13 +26,13 @@ local now = tonumber(redis.call('TIME')[1])
 local replies = {}
 for i, key in ipairs(KEYS) do
   local cell = redis.call('GET', key)
-  if not cell then
+  if not cell or cell == '\\255L' .. ARGV[1] then
     redis.call('SET', key, '\\255L' .. ARGV[1], 'PX', ARGV[2])
     replies[i] = 1
   elseif string.sub(cell, 1, 2) == '\\255L' then
     replies[i] = 2
   elseif string.sub(cell, 1, 2) == '\\255F' then
-    local since = string.len(cell) > 18 and tonumber(string.sub(cell, -26, -17)) or now
+    local since = string.len(cell) > 19 and tonumber(string.sub(cell, -26, -17)) or now
     replies[i] = now - since >= tonumber(ARGV[3]) and cell or 3
   else
     replies[i] = cell
@@ -68,8 +69,8 @@ for i, key in ipairs(KEYS) do
     if value == '' then
       redis.call('DEL', key)
     elseif value == '\\255' then
-      local renewed = '\\255F' .. changed
-      for at = 29, string.len(fence), 26 do
+      local renewed = '\\255F' .. changed .. string.sub(fence, 19, 19)
+      for at = 30, string.len(fence), 26 do
         renewed = renewed .. now .. string.sub(fence, at, at + 15)
       end
       redis.call('SET', key, renewed, 'PX', ARGV[3])
@@ -89,25 +90,26 @@ local time = redis.call('TIME')
 local changed = string.format('%010d%06d', time[1], time[2])
 local own = string.format('%010d', time[1]) .. ARGV[1]
 for i, key in ipairs(KEYS) do
-  local holders = own
+  local shared, holders = '-', own
   if ARGV[i + 2] == 'lookup' then
     local cell = redis.call('GET', key)
     if cell and string.sub(cell, 1, 2) == '\\255F' then
-      holders = string.sub(cell, 19)
+      shared, holders = string.sub(cell, 19, 19), string.sub(cell, 20)
       if not string.find(holders, ARGV[1], 1, true) then
-        holders = holders .. own
+        shared, holders = 's', holders .. own
       end
     end
   end
-  redis.call('SET', key, '\\255F' .. changed .. holders, 'PX', ARGV[2])
+  redis.call('SET', key, '\\255F' .. changed .. shared .. holders, 'PX', ARGV[2])
 end
 """
 
 # ARGV: token, milliseconds a fence lives, lowest TTL and what may be added to it (ms), how long a
-# grave lives (ms), then for each key 'row' or 'lookup' and a value. Own fence: becomes the value.
-# Another's: stays, less our token. Anything else was put there by a reader that could not know
-# better: goes. Where a row goes a grave stays for a while, a fence without tokens: so that a late
-# STORE_NEW_MANY finds the place taken.
+# grave lives (ms), then for each key 'row' or 'lookup' and a value. Own fence: becomes the value,
+# if nobody shared it: who did may have read the rows before ours were committed. Another's: stays,
+# less our token; a lookup's is shared from then on, also where our own was lost. Anything else was
+# put there by a reader that could not know better: goes. Where a row goes a grave stays for a
+# while, a fence without tokens: so that a late STORE_NEW_MANY finds the place taken.
 PUBLISH_MANY = """
 local time = redis.call('TIME')
 local changed = string.format('%010d%06d', time[1], time[2])
@@ -117,20 +119,25 @@ for i, key in ipairs(KEYS) do
   local kind, value = ARGV[2 * i + 4], ARGV[2 * i + 5]
   local goes = true
   if cell and string.sub(cell, 1, 2) == '\\255F' then
-    local at = string.find(cell, ARGV[1], 29, true)
-    local others = at and string.sub(cell, 19, at - 11) .. string.sub(cell, at + 16)
-    if not at then
+    local at = string.find(cell, ARGV[1], 30, true)
+    local shared, others = string.sub(cell, 19, 19), string.sub(cell, 20)
+    if at then
+      others = string.sub(cell, 20, at - 11) .. string.sub(cell, at + 16)
+    elseif kind == 'lookup' then
+      shared = 's'
+    end
+    if not at and kind == 'row' then
       goes = false
     elseif others ~= '' then
-      redis.call('SET', key, '\\255F' .. changed .. others, 'PX', ARGV[2])
+      redis.call('SET', key, '\\255F' .. changed .. shared .. others, 'PX', ARGV[2])
       goes = false
-    elseif value ~= '' then
+    elseif shared == '-' and value ~= '' then
       redis.call('SET', key, value, 'PX', ARGV[3] + math.random(0, ARGV[4]))
       goes = false
     end
   end
   if goes and kind == 'row' then
-    redis.call('SET', key, '\\255F' .. changed, 'PX', ARGV[5])
+    redis.call('SET', key, '\\255F' .. changed .. '-', 'PX', ARGV[5])
   elseif goes then
     redis.call('DEL', key)
   end
@@ -138,16 +145,22 @@ end
 """
 
 # The first key is a witness, set before the COMMIT: while it stands nothing was lost and little
-# time has passed. ARGV: token, lowest TTL and what may be added to it (ms), a value for each row.
-# Stores rows whose keys are new, where nobody was faster to change them.
+# time has passed. ARGV: token, lowest TTL and what may be added to it (ms), then a value for each
+# row; '' where it is not to be stored. Stores rows whose keys are new, where nobody was faster to
+# change them. A value that stands there already is of a later writer, or of a row that had this key
+# until somebody emptied the table: it goes, as a miss is right in both cases.
 STORE_NEW_MANY = """
-if redis.call('GET', KEYS[1]) == ARGV[1] then
-  math.randomseed(tonumber(redis.call('TIME')[2]))
-  for i = 2, #KEYS do
-    redis.call('SET', KEYS[i], ARGV[i + 2], 'PX', ARGV[2] + math.random(0, ARGV[3]), 'NX')
+local is_witnessed = redis.call('GET', KEYS[1]) == ARGV[1]
+math.randomseed(tonumber(redis.call('TIME')[2]))
+for i = 2, #KEYS do
+  local cell, value = redis.call('GET', KEYS[i]), ARGV[i + 2]
+  if cell and string.sub(cell, 1, 1) ~= '\\255' then
+    redis.call('DEL', KEYS[i])
+  elseif not cell and is_witnessed and value ~= '' then
+    redis.call('SET', KEYS[i], value, 'PX', ARGV[2] + math.random(0, ARGV[3]))
   end
-  redis.call('DEL', KEYS[1])
 end
+redis.call('DEL', KEYS[1])
 """
 
 # The key is a table's hint. ARGV: a generation's number, its server ('': not to be used), how long

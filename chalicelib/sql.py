@@ -12,6 +12,7 @@ Statement = tuple[str, Sequence[Key]]
 """SQL with %s for each of its parameters, and those."""
 
 START: Statement = ("START TRANSACTION", ())
+COMMIT: Statement = ("COMMIT", ())
 PRUNE_CLAIMS: Statement = (
     "DELETE FROM idempotency WHERE claimed_at < UTC_TIMESTAMP() - INTERVAL 1 DAY LIMIT 1000",
     (),
@@ -98,12 +99,8 @@ def select(
     after_writers: bool = False,
 ) -> Statement:
     """By a lookup: in the order of the keys, `max_rows` at the most, from behind the key `after`
-    on. By a lookup of text only rows with exactly one of the texts: a collation may take others for
-    the same, such as 'Rome ' for 'Rome'."""
-    sql = _rows_with(table, column, len(values))
-    if column is not table.key and isinstance(column.type, String):
-        sql += f" AND {_EXACT.format(column.name)} IN ({_marks(len(values), _BYTES)})"
-        values = [*values, *values]
+    on."""
+    sql, values = _rows_with_exactly(table, column, values)
     if after is not None:
         sql += f" AND {table.key.name} > %s"
         values = [*values, after]
@@ -120,6 +117,15 @@ def lock(table: Table, keys: Sequence[Key]) -> Statement:
 def rows_of_keys(table: Table, keys: Sequence[Key]) -> Statement:
     """In any order."""
     return _rows_with(table, table.key, len(keys)), keys
+
+
+def others(
+    table: Table, column: Column, values: Sequence[Key], keys: Sequence[Key], max_rows: int
+) -> Statement:
+    """The rows with exactly one of `values`, but for those with `keys`; `max_rows` at the most."""
+    sql, parameters = _rows_with_exactly(table, column, values)
+    sql += f" AND {table.key.name} NOT IN ({_marks(len(keys))}) LIMIT {max_rows:d}"
+    return sql, [*parameters, *keys]
 
 
 def insert(table: Table, rows: Sequence[Row]) -> Statement:
@@ -308,6 +314,16 @@ def record(idempotency_key: str, answer: str) -> Statement:
 def _rows_with(table: Table, column: Column, count: int) -> str:
     names = _names(table.columns)
     return f"SELECT {names} FROM {table.identifier} WHERE {column.name} IN ({_marks(count)})"
+
+
+def _rows_with_exactly(table: Table, column: Column, values: Sequence[Key]) -> Statement:
+    """By a lookup of text only rows with exactly one of the texts: a collation may take others for
+    the same, such as 'Rome ' for 'Rome'."""
+    sql = _rows_with(table, column, len(values))
+    if column is not table.key and isinstance(column.type, String):
+        sql += f" AND {_EXACT.format(column.name)} IN ({_marks(len(values), _BYTES)})"
+        values = [*values, *values]
+    return sql, values
 
 
 def _values(table: Table, columns: Sequence[Column], rows: Sequence[Row]) -> Statement:

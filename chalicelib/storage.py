@@ -10,7 +10,7 @@ import logging
 import random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from chalicelib.cache import Cache, Cell
 from chalicelib.db import Change, Database, Transaction
@@ -24,8 +24,8 @@ from chalicelib.errors import (
 from chalicelib.generations import Generations
 from chalicelib.lazy_loading import LazyLoading
 from chalicelib.recovery import Recovery
-from chalicelib.tables import NO_KEY, Column, Key, NotAsDeclared, Row, Table
-from chalicelib.write_through import WriteThrough, entries_of
+from chalicelib.tables import Column, Key, NotAsDeclared, Row, Table
+from chalicelib.write_through import Work, WriteThrough, entries_of
 
 log = logging.getLogger("herocache.storage")
 
@@ -123,13 +123,10 @@ class Storage:
         if not rows:
             return ()
 
-        def apply(transaction: Transaction) -> tuple[Change, Sequence[Key]]:
-            transaction.refuse_far_keys(table, [row[0] for row in rows])
-            change = transaction.write_many(table, rows)
-            return change, [row[0] for row in change.after]
+        def keys_in(change: Change) -> Sequence[Key]:
+            return [row[0] for row in change.after]
 
-        new_rows = rows if all(row[0] == NO_KEY for row in rows) else ()
-        return self._change(table, apply, use_cache, idempotency_key, ("write", rows), new_rows)
+        return self._change(table, Work(rows), keys_in, use_cache, idempotency_key)
 
     def delete(self, table: Table, keys: Sequence[Key], idempotency_key: str = "") -> Sequence[Key]:
         """Delete the rows with these keys, all or none; the keys that existed, in the order of
@@ -137,12 +134,11 @@ class Storage:
         if not keys:
             return ()
 
-        def apply(transaction: Transaction) -> tuple[Change, Sequence[Key]]:
-            change = transaction.delete_many(table, keys)
+        def keys_in(change: Change) -> Sequence[Key]:
             deleted = {row[0] for row in change.before}
-            return change, [key for key in dict.fromkeys(keys) if key in deleted]
+            return [key for key in dict.fromkeys(keys) if key in deleted]
 
-        return self._change(table, apply, False, idempotency_key, ("delete", keys))
+        return self._change(table, Work(keys=keys), keys_in, False, idempotency_key)
 
     def _read_page(
         self, table: Table, column: Column, values: Sequence[Key], page: Page, use_cache: bool
@@ -159,35 +155,36 @@ class Storage:
     def _change(
         self,
         table: Table,
-        apply: Callable[[Transaction], tuple[Change, Sequence[Key]]],
+        work: Work,
+        keys_in: Callable[[Change], Sequence[Key]],
         store: bool,
         idempotency_key: str,
-        request: object,
-        new_rows: Sequence[Row] = (),
     ) -> Sequence[Key]:
-        """The keys `apply` answers with; or, where `idempotency_key` was seen before, those that
-        it answered with then. Key and answer commit with the rows, and with the entries that show
-        them: nobody knows whether the first one came so far that every reader sees its rows."""
+        """What `keys_in` finds in the change; or, where `idempotency_key` was seen before, what it
+        found then. Key and answer commit with the rows, and with the entries that show them:
+        nobody knows whether the first one came so far that every reader sees its rows."""
         answer: Sequence[Key] = ()
-        fingerprint = _fingerprint(table, request) if idempotency_key else ""
 
-        def once(transaction: Transaction) -> Change:
+        def claim(transaction: Transaction) -> Change | None:
             nonlocal answer
             if idempotency_key:
-                recorded = transaction.claim(idempotency_key, fingerprint)
+                recorded = transaction.claim(idempotency_key, _fingerprint(table, work))
                 if recorded is not None:
                     answer, entries = json.loads(recorded)
-                    return transaction.hold(table, entries)
-            change, answer = apply(transaction)
+                    return transaction.end(table, entries | {table.key.name: answer})
+            transaction.refuse_far_keys(table, [row[0] for row in work.rows])
+            return None
+
+        def record(transaction: Transaction, change: Change) -> None:
+            nonlocal answer
+            answer = keys_in(change)
             if idempotency_key:
                 recorded = json.dumps([answer, entries_of(table, change)])
                 transaction.record(idempotency_key, recorded)
-            return change
 
+        work = replace(work, claim=claim, record=record)
         try:
-            self._write_through.change(
-                table, once, store=store, new_rows=() if idempotency_key else new_rows
-            )
+            self._write_through.change(table, work, store=store)
         except NotAsDeclared as error:
             raise self._mismatch(table, error) from error
         except RowRejected as error:
@@ -274,5 +271,6 @@ class Storage:
         return SchemaMismatch(str(error))
 
 
-def _fingerprint(table: Table, request: object) -> str:
+def _fingerprint(table: Table, work: Work) -> str:
+    request = ("write", work.rows) if work.rows else ("delete", work.keys)
     return hashlib.sha256(repr((table.name, request)).encode()).hexdigest()

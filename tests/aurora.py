@@ -4,14 +4,14 @@ LOAD DATA FROM S3 is told to the server as LOAD DATA LOCAL, with the bytes of th
 """
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import boto3
 import pytest
 
-from chalicelib.mysql import Answer, Connection
+from chalicelib.mysql import Connection
 from chalicelib.sql import Statement
 
 PIECE_BYTES = 1 << 20
@@ -21,25 +21,21 @@ PIECE_BYTES = 1 << 20
 def load_from_s3() -> Iterator[list[str]]:
     """What is loaded meanwhile: URIs."""
     loaded: list[str] = []
-    batch = Connection.batch
+    send = Connection.send
 
-    def translated(
-        self: Connection,
-        statements: Sequence[Statement],
-        meanwhile: Callable[[], None] | None = None,
-    ) -> list[Answer]:
+    def translated(self: Connection, statements: Sequence[Statement]) -> None:
         text, parameters = statements[-1]
         if not text.startswith("LOAD DATA FROM S3"):
-            return batch(self, statements, meanwhile)
+            return send(self, statements)
         [_] = statements
         uri, *others = parameters
         loaded.append(str(uri))
         local = text.replace("FROM S3 FILE %s", "LOCAL INFILE 'object'", 1)
         self.feed = pieces(str(uri))
-        return batch(self, [(local, others)])
+        return send(self, [(local, others)])
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Connection, "batch", translated)
+        patch.setattr(Connection, "send", translated)
         yield loaded
 
 

@@ -180,7 +180,7 @@ def test_a_generation_that_waited_for_its_lock_is_not_older_than_that(
 
     def work(transaction: Transaction) -> None:
         getattr(transaction, how)(HEROES)
-        transaction.hold(HEROES)
+        transaction.end(HEROES)
 
     witness.query("START TRANSACTION")
     witness.query("SELECT * FROM cache_generation LOCK IN SHARE MODE")

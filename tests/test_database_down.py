@@ -170,7 +170,7 @@ def test_a_connection_that_the_server_closed_is_replaced(
 def test_a_database_that_became_read_only_is_a_503(service: InProcess, witness: Witness) -> None:
     """As the old writer is after a failover: what it has may be older than what was acknowledged.
     What is cached goes on while the generation is known."""
-    before = witness.state()
+    before = witness.database_state()
     witness.query("SET GLOBAL read_only = ON")
     try:
         for name in REQUESTS:
@@ -179,7 +179,7 @@ def test_a_database_that_became_read_only_is_a_503(service: InProcess, witness: 
             assert_unavailable(answer)
             assert "read-only" in answer.message
             assert answer.error == "DatabaseUnavailable", "it certainly did not happen"
-        assert witness.state() == before
+        assert witness.database_state() == before
     finally:
         witness.query("SET GLOBAL read_only = OFF")
 
@@ -189,7 +189,7 @@ def test_a_database_that_became_read_only_is_a_503(service: InProcess, witness: 
 def test_rows_that_another_transaction_holds_are_a_503_in_time(
     service: InProcess, witness: Witness
 ) -> None:
-    before = witness.state()
+    before = witness.database_state()
     witness.query("BEGIN")
     witness.query("SELECT * FROM heroes WHERE id = %s FOR UPDATE", [STORED])
 
@@ -202,7 +202,7 @@ def test_rows_that_another_transaction_holds_are_a_503_in_time(
     witness.query("DELETE FROM heroes WHERE id > %s", [STORED])
     witness.query("COMMIT")
     witness.redis.delete(*witness.redis.keys(f"*:id:{NEW:010}") or ["none"])
-    assert witness.state() == before
+    assert witness.database_state() == before
     assert_everything_works(service, "replace")
 
 

@@ -92,7 +92,7 @@ def test_a_retry_after_a_lost_answer_gets_it(
     with relaying(mariadb.port) as relay:
         configure(DB_PORT=str(relay.port))
         service.read([1], use_cache=False)
-        relay.judge = lambda piece: cut if b"COMMIT" in piece else PASS
+        relay.judge = lambda piece: cut if piece.endswith(b"COMMIT") else PASS
         lost = with_header(service, REQUESTS[request_name], "order-1")
         assert (lost.status, lost.error) == (503, "OutcomeUnknown")
         happened = ["order-1"] if cut == CUT_AFTER else []
@@ -131,7 +131,7 @@ def test_what_a_retry_acknowledges_every_reader_sees(
         ]
 
     def lose_all(piece: bytes) -> int:
-        if b"COMMIT" not in piece:
+        if not piece.endswith(b"COMMIT"):
             return PASS
         witness.forget_cached()
         before.extend(read())
@@ -159,7 +159,7 @@ def test_a_write_that_fails_leaves_no_claim(
 ) -> None:
     """Another transaction holds a row, or the whole table."""
     with_header(service, REPLACE, "order-0")
-    before = witness.state()
+    before = witness.database_state()
     witness.query("LOCK TABLES heroes WRITE" if request_name == "insert" else "START TRANSACTION")
     if request_name != "insert":
         witness.query("SELECT * FROM heroes FOR UPDATE")
@@ -168,7 +168,7 @@ def test_a_write_that_fails_leaves_no_claim(
     assert (failed.status, failed.error) == (503, "DatabaseUnavailable")
 
     assert claimed(witness) == ["order-0"]
-    assert witness.state() == before
+    assert witness.database_state() == before
     assert with_header(service, REQUESTS[request_name], "order-1").status == 200
     assert claimed(witness) == ["order-0", "order-1"]
 

@@ -317,14 +317,14 @@ def test_rows_without_ids_are_refused_where_no_id_is_left(
 ) -> None:
     configure(INGEST_ENGINE=engine)
     loaded(bucket, f"{2**32 - 1},N,l,A,1,r\n")
-    before = witness.state()
+    before = witness.database_state()
 
     with load_from_s3():
         summary = loaded(bucket, "N,l,A,1,r\n" * count)
 
     assert (summary["status"], summary["rows"]) == ("refused", 0)
     assert "no free id above the highest one is left; give each row its id" in summary["reason"]
-    assert witness.state() == before
+    assert witness.database_state() == before
 
 
 @pytest.mark.parametrize("count", [3, BIG], ids=["small", "big"])

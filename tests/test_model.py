@@ -20,8 +20,9 @@ NEW_ROW = World(writes=(("insert", 0), ("delete", 0)), rows=(0,), readers=1)
 LOOKUP = World(writes=(("replace", 0), ("replace", 1)), rows=(1, 1), readers=1)
 FILE = World(writes=(("load", 0), ("replace", 0)), readers=1)
 NEW_IN_LOOKUP = World(writes=(("insert", 0), ("replace", 1)), rows=(0, 1), readers=1)
-
+TWO_NEW = World(writes=(("insert", 0), ("insert", 1)), rows=(0, 0), readers=1)
 RETRY = replace(REPLACES, faults=Faults(flushes=1, crashes=1, retries=1), converges=False)
+REFUSED = replace(REPLACES, faults=Faults(refusals=1, outages=1))
 
 WORLDS = {
     "a flush": replace(REPLACES, faults=Faults(flushes=1)),
@@ -45,6 +46,20 @@ WORLDS = {
     ),
     "a new row that is deleted, a flush": replace(NEW_ROW, faults=Faults(flushes=1)),
     "two rows of one lookup, a crash": replace(LOOKUP, faults=Faults(crashes=1)),
+    "two rows of one lookup, a flush": replace(LOOKUP, faults=Faults(flushes=1)),
+    "two rows of one lookup, an outage": replace(LOOKUP, faults=Faults(outages=1)),
+    "two rows of one lookup, a failover": replace(LOOKUP, faults=Faults(failovers=1)),
+    "two new rows of one lookup, a crash": replace(TWO_NEW, faults=Faults(crashes=1)),
+    "two new rows of one lookup, a flush": replace(TWO_NEW, faults=Faults(flushes=1)),
+    "an eviction": replace(REPLACES, faults=Faults(evictions=1)),
+    "two rows of one lookup, an eviction": replace(LOOKUP, faults=Faults(evictions=1)),
+    "two new rows of one lookup, an eviction": replace(TWO_NEW, faults=Faults(evictions=1)),
+    "a refused change": replace(REPLACES, faults=Faults(refusals=1)),
+    "a refused change and an outage": REFUSED,
+    "a refused change and a flush": replace(REPLACES, faults=Faults(refusals=1, flushes=1)),
+    "a refused change in a lookup": replace(LOOKUP, faults=Faults(refusals=1)),
+    "a refused new row in a lookup": replace(NEW_IN_LOOKUP, faults=Faults(refusals=1)),
+    "a refused row of a key that is new": replace(NEW_ROW, faults=Faults(refusals=1)),
     "a file and a row, a crash": replace(FILE, faults=Faults(crashes=1)),
     "a file and a row, an outage": replace(FILE, faults=Faults(outages=1)),
     "a new row in a lookup, a crash": replace(NEW_IN_LOOKUP, faults=Faults(crashes=1)),
@@ -66,9 +81,17 @@ WITHOUT = {
     "hold_generation": replace(OUTAGE, converges=False),
     "raise_generation": FILE,
     "publish_repeated": RETRY,
+    "shared_goes": LOOKUP,
+    "read_after_fence": LOOKUP,
+    "fresh_token": REFUSED,
     "only_masters": FAILBACK,
     "name_history": FAILBACK,
-    "fresh_mark": replace(LOOKUP, faults=Faults(crashes=1)),
+    "fresh_mark": replace(
+        LOOKUP,
+        writes=(("replace", 0), ("replace", 1), ("replace", 1)),
+        faults=Faults(crashes=1),
+        converges=False,
+    ),
     "witness": NEW_ROW,
     "only_absent": NEW_ROW,
     "grave": NEW_ROW,

@@ -3,13 +3,17 @@
 Two containers in one process; where one of them stops, the other goes on.
 """
 
-import pytest
+from typing import Any
 
-from chalicelib import cache, handlers
-from chalicelib.cache import Affected, Leases, new_token
+import pytest
+from pymysql.constants import ER
+
+from chalicelib import cache, handlers, write_through
+from chalicelib.cache import Affected, Cache, Leases, Token, new_token
 from chalicelib.db import Generation
+from chalicelib.mysql import Answer, Connection, MySQLError
 from chalicelib.storage import Storage
-from chalicelib.tables import HEROES, Row
+from chalicelib.tables import HEROES, NO_KEY, Row
 from tests.client import InProcess
 from tests.conftest import Configure
 from tests.witness import Witness
@@ -89,7 +93,7 @@ def test_an_entry_is_not_settled_while_a_writer_that_just_came_holds_it(
     used.fence_many(generation, HEROES, fenced, dead)
     [key] = witness.redis.keys("*:xp:*")
     fence: bytes = witness.redis.get(key)  # type: ignore[assignment]
-    witness.redis.set(key, fence[:18] + b"%010d" % 1 + fence[28:])
+    witness.redis.set(key, fence[:19] + b"%010d" % 1 + fence[29:])
 
     def leases() -> Leases:
         return used.lease_many(generation, HEROES, XP, [5], new_token())
@@ -101,3 +105,130 @@ def test_an_entry_is_not_settled_while_a_writer_that_just_came_holds_it(
     assert list(leases().abandoned) == [5]
     used.publish_many(generation, HEROES, fenced, dead)
     assert leases().granted == [5]
+
+
+def test_of_two_writers_that_overlap_on_a_lookup_neither_shows_it(
+    one: Storage, other: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first one read what it shows before the second one committed, and publishes last."""
+    publish_many = Cache.publish_many
+
+    def publish_late(self: Cache, *arguments: object) -> None:
+        monkeypatch.undo()
+        other.write(HEROES, [hero(4, "after")], True)
+        publish_many(self, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Cache, "publish_many", publish_late)
+    one.write(HEROES, [hero(3, "before")], True)
+
+    for storage in (one, other):
+        assert names(storage) == [b"before"] * 3 + [b"after"]
+
+
+def test_a_writer_whose_fence_was_lost_lets_no_other_one_show_a_lookup(
+    one: Storage, witness: Witness, generation: Generation
+) -> None:
+    """Redis was emptied between the two fences; the second writer read the lookup before the first
+    one committed."""
+    first, second = new_token(), new_token()
+    used = handlers.cache()
+    used.fence_many(generation, HEROES, Affected({XP: {5: None}}), first)
+    witness.forget_cached()
+    used.fence_many(generation, HEROES, Affected({XP: {5: None}}), second)
+    used.publish_many(generation, HEROES, Affected({XP: {5: b"with the first"}}), first)
+    used.publish_many(generation, HEROES, Affected({XP: {5: b"without the first"}}), second)
+
+    assert witness.cells() == {}
+
+
+def test_a_writer_alone_on_a_lookup_shows_it_with_the_rows_of_others(
+    one: Storage, other: Storage, witness: Witness
+) -> None:
+    one.write(HEROES, [hero(9, "after", xp=6), hero(3, "after")], True)
+
+    shown = {key: cell for key, cell in witness.cells().items() if b":xp:" in key}
+    assert sorted(cell.count(b'"id"') for cell in shown.values()) == [1, 3]
+    assert names(other) == [b"before", b"before", b"after"]
+
+
+def test_a_lookup_with_too_many_other_rows_is_not_read_for_a_write(
+    one: Storage, witness: Witness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(write_through, "MAX_SHOWN_ROWS", 2)
+    one.write(HEROES, [hero(3, "after")], True)
+
+    assert not [key for key in witness.cells() if b":xp:" in key]
+    assert names(one) == [b"before", b"before", b"after"]
+
+
+def test_a_writer_that_slept_before_its_commit_does_not_rely_on_its_fences(
+    one: Storage, other: Storage, witness: Witness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They may have been settled. It goes on as if it could not fence."""
+    number, *_ = witness.generation()
+    monkeypatch.setattr(write_through, "MAX_SECONDS_TO_COMMIT", -1)
+    one.write(HEROES, [hero(3, "after")], True)
+
+    assert witness.generation()[:2] == (number + 1, False)
+    assert names(other) == [b"before", b"before", b"after"]
+
+
+@pytest.mark.parametrize("use_cache", [True, False])
+def test_a_row_with_the_key_of_a_cached_one_that_is_gone_is_seen(
+    one: Storage, other: Storage, witness: Witness, use_cache: bool
+) -> None:
+    """TRUNCATE lets the database give its keys from 1 again, and tells nobody."""
+    [key] = one.write(HEROES, [(NO_KEY, *hero(0, "before")[1:])], True)
+    assert other.read(HEROES, HEROES.key, [key], True).hits == 1
+    witness.query("TRUNCATE heroes")
+    rows: list[Row] = [(NO_KEY, *hero(0, "after")[1:])] * int(key)
+
+    assert key in one.write(HEROES, rows, use_cache)
+
+    for storage in (one, other):
+        assert b"after" in storage.read(HEROES, HEROES.key, [key], True).json
+
+
+def test_a_repeated_write_lets_such_a_row_be_seen_too(
+    one: Storage, other: Storage, witness: Witness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first try died when its rows were committed."""
+    [key] = one.write(HEROES, [(NO_KEY, *hero(0, "before")[1:])], True)
+    witness.query("TRUNCATE heroes")
+    rows: list[Row] = [(NO_KEY, *hero(0, "after")[1:])] * int(key)
+    monkeypatch.setattr(Cache, "publish_many", die)
+    with pytest.raises(ZeroDivisionError):
+        one.write(HEROES, rows, True, "key")
+    monkeypatch.undo()
+
+    assert key in other.write(HEROES, rows, True, "key")
+
+    for storage in (one, other):
+        assert b"after" in storage.read(HEROES, HEROES.key, [key], True).json
+
+
+def test_each_try_of_a_write_has_fences_of_its_own(
+    one: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What lifts those of a try that failed may come while the next one's stand."""
+    commit, fence_many = Connection.batch_and_commit, Cache.fence_many
+    tokens: list[Token] = []
+
+    def be_a_victim(self: Connection, *arguments: Any) -> list[Answer]:
+        if len(tokens) == 1:
+            raise MySQLError(ER.LOCK_DEADLOCK, "for this test")
+        return commit(self, *arguments)
+
+    def note_token(self: Cache, *arguments: Any) -> None:
+        tokens.append(arguments[-1])
+        fence_many(self, *arguments)
+
+    monkeypatch.setattr(Connection, "batch_and_commit", be_a_victim)
+    monkeypatch.setattr(Cache, "fence_many", note_token)
+    one.write(HEROES, [hero(3, "after")], True)
+
+    assert len(set(tokens)) == 2
+
+
+def die(*_: object) -> None:
+    raise ZeroDivisionError

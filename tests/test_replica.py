@@ -209,7 +209,7 @@ def test_unless_a_stage_asks_for_the_replica_by_name_the_writer_answers_all(
 
 
 def a_fence(since: int) -> bytes:
-    return b"\xffF%010d%06d%010d" % (since, 0, since) + b"t" * 16
+    return b"\xffF%010d%06d-%010d" % (since, 0, since) + b"t" * 16
 
 
 def statements(server: MariaDB) -> int:

@@ -12,7 +12,7 @@ import pytest
 from chalicelib import generations, handlers, scripts, storage
 from chalicelib.sql import IS_READ_ONLY
 from local.servers import MariaDB, Redis
-from tests.client import InProcess, hero, heroes
+from tests.client import InProcess, Row, as_stored, hero, heroes
 from tests.conftest import Configure
 from tests.relay import PASS, relaying
 from tests.witness import Witness
@@ -215,6 +215,26 @@ def test_a_batch_that_misses_costs_one_round_trip_to_the_database(
     assert (second.statements, second.commands) == (0, {"mget": 1})
 
 
+def test_after_some_misses_in_a_row_one_costs_a_redis_round_trip_less(
+    service: InProcess, witness: Witness, sent: RoundTrips, values: list[int]
+) -> None:
+    """The next one leases at once. A hit is by MGET again after one that was not."""
+    for id in values[:4]:
+        service.read([id])
+
+    with witness.spent() as miss:
+        service.read(values[4:])
+    with witness.spent() as first_hit:
+        service.read(values)
+    with witness.spent() as hit:
+        service.read(values)
+
+    assert (miss.commands["evalsha"], miss.cache_round_trips) == (2, 2), "lease and fill"
+    assert "mget" not in miss.commands
+    assert (first_hit.commands["evalsha"], first_hit.cache_round_trips) == (1, 1)
+    assert hit.commands == {"mget": 1}
+
+
 def test_only_missed_values_are_asked_of_the_database(
     service: InProcess, witness: Witness, values: list[int]
 ) -> None:
@@ -271,12 +291,34 @@ def test_new_rows_cost_two_round_trips_to_each_server(
         ids = service.write(heroes(BATCH), use_cache).ids
 
     assert len(ids) == BATCH
-    assert sent == [[*OPENING, "INSERT"], ["COMMIT"]]
-    assert spent.statements == 4
+    shown = ["SELECT heroes"] * use_cache
+    assert sent == [[*OPENING, "INSERT"], [*shown, "COMMIT"]]
+    assert spent.statements == 4 + len(shown)
     assert spent.cache_round_trips == 2, "fence and publish"
     sent.clear()
     service.read(ids)
     assert len(sent) == (0 if use_cache else 1), "written through, or not"
+
+
+NEW, REPLACED = heroes(BATCH), [{"id": 1, **hero(xp=30)}]
+
+
+@pytest.mark.parametrize("rows", [NEW, REPLACED], ids=["new", "replaced"])
+def test_what_was_written_is_a_hit_by_key_and_by_every_lookup(
+    service: InProcess, witness: Witness, sent: RoundTrips, rows: list[Row]
+) -> None:
+    """Also a lookup that showed other rows before."""
+    service.read([row["xp"] for row in rows], BY="xp")
+    ids = service.write(rows).ids
+    sent.clear()
+
+    by_id = service.read(ids).rows
+    by_xp = service.read([row["xp"] for row in rows], BY="xp").rows
+
+    assert sent == []
+    assert by_id == [as_stored(id, row) for id, row in zip(ids, rows)]
+    assert by_xp == service.read([row["xp"] for row in rows], False, BY="xp").rows
+    assert len(by_xp) == 2 * len(rows)
 
 
 def test_new_rows_are_fenced_while_the_database_inserts_them(
@@ -358,13 +400,15 @@ def test_new_rows_without_lookups_are_stored_in_two_redis_round_trips(
 
 
 @cached_and_uncached
-def test_replacing_rows_costs_one_round_trip_more(
+def test_replacing_rows_costs_two_round_trips_to_each_server(
     service: InProcess, witness: Witness, values: list[int], sent: RoundTrips, use_cache: bool
 ) -> None:
+    """Two after two: they are locked and read, fenced, changed and committed, published."""
     with witness.spent() as spent:
         service.write([{"id": id, **hero()} for id in values], use_cache)
 
-    assert sent == [[*OPENING, "SELECT heroes"], ["INSERT"], ["COMMIT"]]
+    shown = ["SELECT heroes"] * use_cache
+    assert sent == [[*OPENING, "SELECT heroes"], ["INSERT", *shown, "COMMIT"]]
     assert spent.cache_round_trips == 2
     assert spent.commands["evalsha"] == 2, "all cells of both columns in one fence, one publish"
     sent.clear()
@@ -379,7 +423,7 @@ def test_rows_with_and_without_keys_go_in_three_round_trips(
         service.write([hero(), {"id": 1, **hero()}, {"id": 77, **hero()}, hero()])
 
     lock, change, commit = sent
-    assert (lock, commit) == ([*OPENING, "SELECT heroes"], ["COMMIT"])
+    assert (lock, commit) == ([*OPENING, "SELECT heroes"], ["SELECT heroes", "COMMIT"])
     assert change == ["INSERT", "INSERT", "INSERT"], "replaced, given a key, without one"
     assert spent.cache_round_trips == 2
 
@@ -390,7 +434,7 @@ def test_deleting_rows_costs_what_replacing_them_does(
     with witness.spent() as spent:
         service.delete([*values, 99])
 
-    assert sent == [[*OPENING, "SELECT heroes"], ["DELETE"], ["COMMIT"]]
+    assert sent == [[*OPENING, "SELECT heroes"], ["DELETE", "COMMIT"]]
     assert spent.cache_round_trips == 2
 
 
@@ -404,7 +448,7 @@ def test_deleting_rows_that_are_not_there_changes_nothing(
     assert spent.commands == {}
 
 
-def test_an_idempotency_key_costs_two_round_trips_more(
+def test_an_idempotency_key_costs_one_round_trip_more(
     service: InProcess, sent: RoundTrips, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """But for one in fifty, which forgets old keys too."""
@@ -416,8 +460,8 @@ def test_an_idempotency_key_costs_two_round_trips_more(
 
     claim = ["START", "INSERT", "SELECT idempotency"]
     hold = ["SELECT cache_generation"]
-    assert first == [claim, [*hold, "INSERT"], ["UPDATE"], ["COMMIT"]]
-    assert sent == [claim, hold, ["COMMIT"]]
+    assert first == [claim, [*hold, "INSERT"], ["UPDATE", "SELECT heroes", "COMMIT"]]
+    assert sent == [claim, [*hold, "COMMIT"]]
 
 
 # --- what costs nothing ---------------------------------------------------------------------------
@@ -501,7 +545,8 @@ def test_the_first_write_of_all_finds_out_where_the_cells_are(
 
     ids = service.write(heroes(2)).ids
 
-    assert sent == [["SELECT cache_generation"], ["UPDATE"], [*OPENING, "INSERT"], ["COMMIT"]]
+    write = [[*OPENING, "INSERT"], ["SELECT heroes", "COMMIT"]]
+    assert sent == [["SELECT cache_generation"], ["UPDATE"], *write]
     assert witness.generation() == (number + 1, True, redis_of_a_new_database)
     sent.clear()
     assert len(service.read(ids).rows) == 2

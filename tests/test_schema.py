@@ -15,16 +15,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chalicelib import handlers, schema, staged_sql
+from chalicelib import cache, handlers, schema, staged_sql
 from chalicelib.cache import _probe
 from chalicelib.db import Database
 from chalicelib.errors import BadRequest
 from chalicelib.keys import BUCKETS
+from chalicelib.lazy_loading import MISSES_TO_EXPECT_ONE
 from chalicelib.tables import EMPLOYEES, HEROES, OWN_NAMES, NotAsDeclared, Row, Table, tables_with
 from local.servers import MariaDB
 from tests.client import ROOT, Answer, InProcess, as_stored, hero, heroes
 from tests.conftest import Configure
 from tests.leaks import assert_tells_nothing_internal
+from tests.topologies import wait_until
 from tests.witness import Witness
 
 OTHER = "differing"
@@ -577,6 +579,26 @@ def test_a_row_with_null_can_be_replaced_and_deleted(
         assert service.read([3], read_cached, BY="xp").rows == [as_stored(5, hero(xp=3))]
 
 
+@pytest.mark.parametrize("misses", [0, MISSES_TO_EXPECT_ONE])
+def test_a_read_that_fails_lets_nobody_wait_for_its_rows(
+    service: InProcess,
+    database: Tables,
+    witness: Witness,
+    monkeypatch: pytest.MonkeyPatch,
+    misses: int,
+) -> None:
+    monkeypatch.setattr(cache, "LEASE_MILLISECONDS", 60_000)
+    database.query("ALTER TABLE heroes MODIFY power VARCHAR(9)")
+    service.write([{"id": 5, **hero()}, {"id": 6, **hero()}])
+    database.query("UPDATE heroes SET power = NULL WHERE id = 6")
+    witness.forget_cached()
+    handlers.storage()._lazy_loading._misses_in_a_row = misses
+
+    assert_mismatch(service.read([5, 6]))
+
+    wait_until(lambda: not witness.redis.keys("*:id:*"))
+
+
 # --- values that only the database refuses --------------------------------------------------------
 
 REFUSED: dict[str, tuple[str, dict[str, object], str, str]] = {
@@ -685,6 +707,53 @@ def test_rows_of_one_request_that_exclude_each_other_are_named(
     assert (answer.status, answer.error) == (400, "BadRequest")
     assert answer.message.startswith("SQLS[3].power: another row has this value already")
     assert database.query("SELECT * FROM heroes") == []
+
+
+@pytest.mark.parametrize("use_cache", [True, False])
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [hero(xp=50), hero(xp=1)],
+        [{"id": 9, **hero(xp=50)}, {"id": 10, **hero(xp=1)}],
+        [{"id": 8, **hero(xp=50)}, {"id": 9, **hero(xp=3)}],
+        [hero(xp=50), {"id": 9, **hero(xp=1)}],
+    ],
+    ids=["new", "replaced", "given a key", "both"],
+)
+def test_what_a_rejected_write_fenced_can_be_cached_again_at_once(
+    service: InProcess,
+    database: Tables,
+    witness: Witness,
+    rows: list[dict[str, object]],
+    use_cache: bool,
+) -> None:
+    service.write([{"id": 9, **hero(xp=1)}, {"id": 10, **hero(xp=1)}])
+    database.query("ALTER TABLE heroes ADD CONSTRAINT grown_up CHECK (xp < 50)")
+    service.write([hero(xp=2)])
+    assert len(service.read([1], BY="xp").rows) == 2
+
+    assert service.write(rows, use_cache).status == 400
+
+    for request in ({"SQLS": [9, 10]}, {"SQLS": [1], "BY": "xp"}):
+        for is_hit in (False, True):
+            with witness.spent() as spent:
+                answer = service.post({"REQUEST": "read", "USE_CACHE": True, **request})
+            assert [row["id"] for row in answer.rows] == [9, 10]
+            assert not (is_hit and spent.statements)
+
+
+def test_a_null_that_a_lookup_would_show_keeps_no_other_row_from_being_written(
+    service: InProcess, database: Tables, caplog: pytest.LogCaptureFixture
+) -> None:
+    database.query("ALTER TABLE heroes MODIFY power VARCHAR(9)")
+    service.write([{"id": 5, **hero(xp=7)}])
+    database.query("UPDATE heroes SET power = NULL WHERE id = 5")
+
+    [id] = service.write([hero(xp=7)]).ids
+
+    assert service.read([id]).rows == [as_stored(id, hero(xp=7))]
+    assert_mismatch(service.read([7], BY="xp"), "heroes.power is NULL", "id is 5")
+    assert "a lookup of heroes is left to its next reader" in caplog.text
 
 
 def test_a_row_that_others_refer_to_cannot_be_deleted(service: InProcess, database: Tables) -> None:

@@ -123,7 +123,8 @@ def test_what_was_written_is_what_is_cached(service: InProcess, witness: Witness
 
         assert [row["name"] for row in answers[0].rows] == [version] * 3
         assert answers[0].content == answers[1].content
-        assert len(before) == 3
+        assert len(before) == 6, "by id and by xp"
+        assert service.read([1, 2, 3], BY="xp").content == answers[1].content
         assert witness.cells() == before
 
 

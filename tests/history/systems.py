@@ -9,9 +9,10 @@ from typing import Any
 
 from chalicelib import handlers, scripts
 from chalicelib.cache import Affected, Cache
-from chalicelib.db import Generation
+from chalicelib.db import Generation, Transaction
 from chalicelib.line import Command
 from chalicelib.tables import Table
+from chalicelib.write_through import WriteThrough
 from tests.history.alternatives import CommitThenSet, Dogpile
 from tests.history.moments import BEFORE_COMMIT, BEFORE_FILL, BEFORE_PUBLISH
 from tests.history.worker import Invoke
@@ -26,12 +27,12 @@ DOGPILE = "dogpile.cache"
 
 
 def herocache(reach: Reach) -> Invoke:
-    """The real handlers; the moments are put around the cache's verbs."""
-    fence, publish, fill = Cache.fence_many, Cache.publish_many, Cache.fill_many
+    """The real handlers; the moments are put around the COMMIT and the cache's verbs."""
+    commit, publish, fill = Transaction._commit, Cache.publish_many, Cache.fill_many
 
-    def fence_many(self: Cache, *arguments: Any) -> None:
-        fence(self, *arguments)
+    def commit_(self: Transaction, *arguments: Any) -> list[Any]:
         reach(BEFORE_COMMIT)
+        return commit(self, *arguments)
 
     def publish_many(self: Cache, *arguments: Any) -> None:
         reach(BEFORE_PUBLISH)
@@ -41,7 +42,7 @@ def herocache(reach: Reach) -> Invoke:
         reach(BEFORE_FILL)
         fill(self, *arguments)
 
-    Cache.fence_many = fence_many  # type: ignore[assignment, method-assign]
+    Transaction._commit = commit_  # type: ignore[method-assign]
     Cache.publish_many = publish_many  # type: ignore[assignment, method-assign]
     Cache.fill_many = fill_many  # type: ignore[assignment, method-assign]
     return handlers.invoke
@@ -58,9 +59,9 @@ def without_lease_check(reach: Reach) -> Invoke:
 
 
 def without_fences(reach: Reach) -> Invoke:
-    """A writer commits, then stores the rows and drops the lookups: no announcement before."""
+    """A writer commits, then stores the rows and what lookups show: no announcement before."""
 
-    def fence_many(self: Cache, *_: Any) -> None:
+    def nothing(self: WriteThrough, *_: Any) -> None:
         return
 
     def publish_many(
@@ -74,7 +75,7 @@ def without_fences(reach: Reach) -> Invoke:
                 commands.append(Command("", ("DEL", key) if cell is None else ("SET", key, cell)))
         self.link.call(commands, generation.server)
 
-    Cache.fence_many = fence_many  # type: ignore[assignment, method-assign]
+    WriteThrough._send_fences = WriteThrough._fence = nothing  # type: ignore[assignment, method-assign]
     Cache.publish_many = publish_many  # type: ignore[assignment, method-assign]
     return herocache(reach)
 

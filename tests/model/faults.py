@@ -68,7 +68,7 @@ def _with_lines(state: State, old: int, new: int) -> State:
 def time(world: World, state: State) -> Iterator[Step]:
     """A witness (5 s) is gone before a grave (6 s), before a fence counts as old (10 s), and, where
     TTL is long enough, before a value. A fence lives longer (60 s) than its writer."""
-    working = {number for number, writer in enumerate(state.writers) if writer.at not in ENDED}
+    working = {state.token(number) for number, w in enumerate(state.writers) if w.at not in ENDED}
     for index, server in enumerate(state.servers[: state.primary + 1]):
 
         def may_expire(cell: Cell, server: Server = server) -> bool:
@@ -81,8 +81,11 @@ def time(world: World, state: State) -> Iterator[Step]:
             after = state.server(index, server._replace(witnesses=server.witnesses - {token}))
             yield "a witness expires", after
     fences = [cell for server in state.servers for cell in server.cells if isinstance(cell, Fence)]
-    # An INSERT whose fences overtook it holds its row by then, or was given up.
-    is_overtaken = any(w.at == "write_many" and w.early >= 0 for w in state.writers)
+    # An INSERT whose fences overtook it holds its row by then, or was given up; so has a writer
+    # changed its row by then whose fences stand before that.
+    is_overtaken = any(
+        (w.at == "write_many" and w.early >= 0) or w.at == "read_lookups" for w in state.writers
+    )
     if not is_overtaken and any(
         stamp == state.clock for fence in fences for stamp, _ in fence.holders
     ):

@@ -80,11 +80,19 @@ def settle_many(world: World, state: State, index: int) -> Iterator[Step]:
     """The SELECT that waits for writers; where it cannot wait so long the fence counts as new."""
     ready = state.readers[index].ready
     assert ready is not None
-    if state.is_locked() and world.protocol.settle_waits:
+    if _has_writers(world, state) and world.protocol.settle_waits:
         sent = ready._replace(verb="renew_many", server=state.readers[index].server)
     else:
         sent = ready._replace(rows=state.table, server=state.readers[index].server)
     yield f"load {state.table} after writers, sends {sent.verb}", _ended(state, index, sent)
+
+
+def _has_writers(world: World, state: State) -> bool:
+    """Whether a locking SELECT finds a row that a transaction under way holds. In a lookup it finds
+    a row that comes to it only once that was changed, which is just before the COMMIT."""
+    if not world.is_lookup:
+        return state.is_locked()
+    return any(writer.at in ("commit", "commit_off") for writer in state.writers)
 
 
 def use_server(world: World, state: State, index: int) -> Iterator[Step]:

@@ -47,14 +47,20 @@ def execute(world: World, state: State, message: Message) -> tuple[State, Reply]
     if message.verb == "set_witness":
         return _stored(state, message, before, server.witnesses | {message.token}), None
     if message.verb == "store_new_many":
-        is_witnessed = message.token in server.witnesses or not world.protocol.witness
-        is_free = before is None or not world.protocol.only_absent
-        after = Value(message.rows or ()) if is_witnessed and is_free else before
+        after = store_new_many(world, server, before, message)
         return _stored(state, message, after, server.witnesses - {message.token}), None
     moment = Moment(state.clock, _new_mark(state) if world.protocol.fresh_mark else 0)
     after = SCRIPTS[message.verb](world, moment, before, message)
     reply = _leased(state, before) if message.verb == "lease_many" else before
     return _stored(state, message, after, server.witnesses), reply
+
+
+def store_new_many(world: World, server: Server, cell: Cell, message: Message) -> Cell:
+    if isinstance(cell, Value) and world.protocol.only_absent:
+        return None
+    is_witnessed = message.token in server.witnesses or not world.protocol.witness
+    is_free = cell is None or not world.protocol.only_absent
+    return Value(message.rows or ()) if is_witnessed and is_free else cell
 
 
 def lease_many(world: World, moment: Moment, cell: Cell, message: Message) -> Cell:
@@ -76,7 +82,7 @@ def renew_many(world: World, moment: Moment, cell: Cell, message: Message) -> Ce
     """`settle_many` where the read could not wait for the writers."""
     if isinstance(cell, Fence) and cell == message.fence:
         holders = sorted((moment.clock, token) for token in cell.tokens)
-        return Fence(tuple(holders), moment.mark)
+        return Fence(tuple(holders), moment.mark, cell.is_shared)
     return cell
 
 
@@ -86,17 +92,21 @@ def fence_many(world: World, moment: Moment, cell: Cell, message: Message) -> Ce
     if world.is_lookup and world.protocol.append and isinstance(cell, Fence):
         others = cell.holders
         if message.token in cell.tokens:
-            return Fence(others, moment.mark)
-    return Fence(tuple(sorted((*others, (moment.clock, message.token)))), moment.mark)
+            return Fence(others, moment.mark, cell.is_shared)
+    holders = tuple(sorted((*others, (moment.clock, message.token))))
+    return Fence(holders, moment.mark, bool(others))
 
 
 def publish_many(world: World, moment: Moment, cell: Cell, message: Message) -> Cell:
     if isinstance(cell, Fence) and world.protocol.own_fence_check:
         if message.token not in cell.tokens:
-            return cell
+            # Our fence was lost: who came later does not know of our row.
+            return cell._replace(mark=moment.mark, is_shared=True) if world.is_lookup else cell
         others = tuple(holder for holder in cell.holders if holder[1] != message.token)
         if others:
-            return Fence(others, moment.mark)
+            return Fence(others, moment.mark, cell.is_shared)
+        if cell.is_shared and world.protocol.shared_goes:
+            return None
     is_ours = isinstance(cell, Fence) or not world.protocol.own_fence_check
     if message.rows is not None and is_ours:
         return Value(message.rows)

@@ -121,7 +121,7 @@ def _reclocked(state: State) -> State:
     new = {stamp: position for position, stamp in enumerate(sorted(stamps))}
 
     def fence_(fence: Fence) -> Fence:
-        return Fence(tuple((new[stamp], token) for stamp, token in fence.holders), fence.mark)
+        return fence._replace(holders=tuple((new[at], token) for at, token in fence.holders))
 
     def cell_(cell: Cell) -> Cell:
         return fence_(cell) if isinstance(cell, Fence) else cell

@@ -21,10 +21,12 @@ class Lease(NamedTuple):
 
 class Fence(NamedTuple):
     """Of each writer that holds it the time it came and its token; without any it is a grave.
-    `mark` tells it from every other fence, also from itself before a change."""
+    `mark` tells it from every other fence, also from itself before a change. `is_shared`: it had
+    two holders once."""
 
     holders: tuple[tuple[int, int], ...]
     mark: int = 0
+    is_shared: bool = False
 
     @property
     def since(self) -> int:
@@ -83,15 +85,18 @@ class Reader(NamedTuple):
 
 class Writer(NamedTuple):
     """`at` is what it calls next; `row` what its transaction makes of its row; `early` the
-    generation under which it has sent its fences before its transaction held the row."""
+    generation under which it has sent its fences before its transaction held the row; `shown` what
+    its transaction sees of a lookup's rows; `tries` those that were undone."""
 
     at: str = "write_many"
     early: int = -1
     server: int = 0
     generation: int = 0
     row: int = 0
+    shown: Rows = ()
     was_moved: bool = False
     committed: bool = False
+    tries: int = 0
 
 
 class Faults(NamedTuple):
@@ -104,6 +109,7 @@ class Faults(NamedTuple):
     failbacks: int = 0
     evictions: int = 0
     retries: int = 0
+    refusals: int = 0
 
 
 class State(NamedTuple):
@@ -138,6 +144,10 @@ class State(NamedTuple):
         changed = self.writers[index]._replace(**changes)  # type: ignore[arg-type]
         return self._replace(writers=_put(self.writers, index, changed))
 
+    def token(self, index: int) -> int:
+        """Of the writer's fences: another one at each try."""
+        return index + TOKENS * self.writers[index].tries
+
     def ended(self, index: int, at: str) -> "State":
         """What a writer no longer needs is forgotten, so that equal states look equal."""
         writer = self.writers[index]
@@ -157,7 +167,9 @@ class State(NamedTuple):
         return any(writer.at in HOLDING for writer in self.writers)
 
 
-HOLDING = frozenset({"fence_many", "commit", "commit_off"})
+TOKENS = 10
+"""More than there are writers."""
+HOLDING = frozenset({"fence_many", "read_lookups", "commit", "commit_off"})
 ENDED = frozenset({"acknowledged", "crashed"})
 
 
@@ -185,6 +197,9 @@ class Protocol:
     fresh_mark: bool = True
     only_masters: bool = True
     name_history: bool = True
+    shared_goes: bool = True
+    read_after_fence: bool = True
+    fresh_token: bool = True
 
 
 @dataclass(frozen=True)

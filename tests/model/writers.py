@@ -6,7 +6,7 @@
 from collections.abc import Iterator
 
 from tests.model.redis import ANOTHER_SERVER, call
-from tests.model.state import ENDED, Message, State, World, Writer
+from tests.model.state import ENDED, Faults, Message, State, World, Writer
 
 Step = tuple[str, State]
 REPEATED = 50
@@ -20,6 +20,9 @@ def steps(world: World, state: State, index: int) -> Iterator[Step]:
             yield "claim finds the answer of a first try", _retried(world, state, index)
         return
     yield from STEPS[writer.at](world, state, index)
+    if state.faults.refusals and _may_have_fenced(writer):
+        faults = state.faults._replace(refusals=state.faults.refusals - 1)
+        yield "the database refuses the change", _refused(world, state, index, faults)
     if state.faults.crashes and writer.at != "write_many":
         faults = state.faults._replace(crashes=state.faults.crashes - 1)
         crashed = state._replace(faults=faults).ended(index, "crashed")
@@ -42,10 +45,13 @@ def write_many(world: World, state: State, index: int) -> Iterator[Step]:
         return
     number = state.newest
     stand = state.writers[index].early == number
-    at = "fence_many" if state.generations[number].enabled and not stand else "commit"
     row = _changed(world, state, index)
-    after = state.writer(index, at=at, generation=number, row=row, early=-1)
-    yield f"{verb}: locks generation {number} and the row", after
+    after = state.writer(index, generation=number, row=row, early=-1)
+    if not world.protocol.read_after_fence:
+        after = _shown(world, after, index)
+    is_cached = state.generations[number].enabled
+    at = _fenced(world, after, index) if stand else "fence_many" if is_cached else "commit"
+    yield f"{verb}: locks generation {number} and the row", after.writer(index, at=at)
 
 
 def fence_early(world: World, state: State, index: int) -> Iterator[Step]:
@@ -53,7 +59,7 @@ def fence_early(world: World, state: State, index: int) -> Iterator[Step]:
     generation compared, when both are done."""
     number = state.newest
     if state.generations[number].enabled:
-        message = Message(_announce(world, index), 0, number, index)
+        message = Message(_announce(world, index), 0, number, state.token(index))
         after, reply, server = call(world, state, message)
         early = -1 if reply == ANOTHER_SERVER else number
         after = after.writer(index, early=early, server=server)
@@ -68,11 +74,17 @@ def fence_many(world: World, state: State, index: int) -> Iterator[Step]:
         return
     (message,) = _commands(world, state, index)
     after, reply, server = call(world, state, message)
-    at = "commit"
+    at = _fenced(world, state, index)
     if reply == ANOTHER_SERVER:
         at = "switch_off" if state.writers[index].was_moved else "use_server"
     yield f"{message.verb}: {reply}", after.writer(index, at=at, server=server)
     yield from _cut_off(state, index, message, "switch_off")
+
+
+def read_lookups(world: World, state: State, index: int) -> Iterator[Step]:
+    """The rows of a lookup as they will be once this is committed, read while its fence stands."""
+    after = _shown(world, state, index).writer(index, at="commit")
+    yield f"reads what its lookup shows: {after.writers[index].shown}", after
 
 
 def commit(world: World, state: State, index: int) -> Iterator[Step]:
@@ -106,6 +118,18 @@ def publish_repeated(world: World, state: State, index: int) -> Iterator[Step]:
     yield from _cut_off(state, index, message, failed)
 
 
+def lift(world: World, state: State, index: int) -> Iterator[Step]:
+    """Of a change that is undone; its transaction may be tried once more. The code does so before
+    it releases the row, or after it."""
+    message = _undone(world, state, index)
+    tries = state.writers[index].tries + world.protocol.fresh_token
+    after, reply, _ = call(world, state, message)
+    late = _late(state, message) if state.faults.outages else ()
+    for label, then in ((f"lifts its fences: {reply}", after), *late):
+        yield label, then.ended(index, "crashed")
+        yield f"{label}, begins again", then.writer(index, **Writer(tries=tries)._asdict())
+
+
 def use_server(world: World, state: State, index: int) -> Iterator[Step]:
     """The generation is raised for the server that was reached; then once more from the start."""
     writer = state.writers[index]
@@ -115,7 +139,8 @@ def use_server(world: World, state: State, index: int) -> Iterator[Step]:
             return
         state = state.raised(True, writer.server)
         label = f"use_server: switch_on generation {state.newest}"
-    yield label, state.writer(index, at="write_many", was_moved=True)
+    tries = writer.tries + world.protocol.fresh_token
+    yield label, state.writer(index, at="write_many", was_moved=True, tries=tries)
 
 
 def switch_off(world: World, state: State, index: int) -> Iterator[Step]:
@@ -172,6 +197,7 @@ def wait_until_known(world: World, state: State, index: int) -> Iterator[Step]:
 STEPS = {
     "write_many": write_many,
     "fence_many": fence_many,
+    "read_lookups": read_lookups,
     "commit": commit,
     "publish_many": publish_many,
     "publish_repeated": publish_repeated,
@@ -180,6 +206,7 @@ STEPS = {
     "commit_off": commit_off,
     "commit_load": commit_load,
     "raise_unpublished": raise_unpublished,
+    "lift": lift,
     "wait_until_known": wait_until_known,
 }
 
@@ -190,15 +217,15 @@ def _commands(world: World, state: State, index: int) -> list[Message]:
     verb, _ = world.writes[index]
     announce = _announce(world, index)
     if writer.at == "fence_many" and world.protocol.fence:
-        return [Message(announce, writer.server, writer.generation, index)]
+        return [Message(announce, writer.server, writer.generation, state.token(index))]
     if writer.at == "publish_repeated":
         token = REPEATED + state.faults.retries * len(world.writes) + index
         return [Message("publish_many", writer.server, writer.generation, token)]
     if writer.at != "publish_many":
         return []
     name = "store_new_many" if announce == "set_witness" else "publish_many"
-    rows = None if world.is_lookup or verb == "delete" else (writer.row,)
-    return [Message(name, writer.server, writer.generation, index, rows)]
+    rows = writer.shown if world.is_lookup else None if verb == "delete" else (writer.row,)
+    return [Message(name, writer.server, writer.generation, state.token(index), rows)]
 
 
 def _announce(world: World, index: int) -> str:
@@ -215,6 +242,34 @@ def _cut_off(state: State, index: int, message: Message, at: str) -> Iterator[St
         yield f"{message.verb}: CacheUnavailable, may arrive late", after
 
 
+def _may_have_fenced(writer: Writer) -> bool:
+    return writer.at in ("commit", "read_lookups") or (
+        writer.at == "write_many" and writer.early >= 0
+    )
+
+
+def _refused(world: World, state: State, index: int, faults: Faults) -> State:
+    writer = state.writers[index]
+    state = state._replace(faults=faults)
+    if _announce(world, index) == "set_witness" or not world.protocol.fence:
+        return state.ended(index, "crashed")
+    number = writer.early if writer.at == "write_many" else writer.generation
+    row = state.table[world.writes[index][1]]
+    return state.writer(index, at="lift", generation=number, row=row, early=-1)
+
+
+def _undone(world: World, state: State, index: int) -> Message:
+    """The row as it was when its change was undone; a lookup goes."""
+    writer = state.writers[index]
+    rows = None if world.is_lookup or not writer.row & 1 else (writer.row,)
+    return Message("publish_many", writer.server, writer.generation, state.token(index), rows)
+
+
+def _late(state: State, message: Message) -> Iterator[Step]:
+    faults = state.faults._replace(outages=state.faults.outages - 1)
+    yield f"{message.verb}: may arrive late", _sent(state._replace(faults=faults), message)
+
+
 def _sent(state: State, message: Message) -> State:
     return state._replace(late=state.late | {message})
 
@@ -226,6 +281,17 @@ def _retried(world: World, state: State, index: int) -> State:
     is_cached = state.generations[number].enabled and world.protocol.publish_repeated
     at = "publish_repeated" if is_cached else "wait_until_known"
     return state._replace(faults=faults).writer(index, at=at, generation=number)
+
+
+def _fenced(world: World, state: State, index: int) -> str:
+    """What comes when the fence stands."""
+    return "read_lookups" if world.is_lookup and world.protocol.read_after_fence else "commit"
+
+
+def _shown(world: World, state: State, index: int) -> State:
+    table = list(state.table)
+    table[world.writes[index][1]] = state.writers[index].row
+    return state.writer(index, shown=tuple(table))
 
 
 def _changed(world: World, state: State, index: int) -> int:
@@ -242,7 +308,7 @@ def _committed(world: World, state: State, index: int) -> State:
 def _can_lock(world: World, state: State, index: int) -> bool:
     """Nobody holds the row, nobody the generation exclusively."""
     return not any(
-        other.at in ("fence_many", "commit", "commit_off", "commit_load")
+        other.at in ("fence_many", "read_lookups", "commit", "commit_off", "commit_load")
         and (
             world.writes[number][1] == world.writes[index][1]
             or (other.at == "commit_off" and world.protocol.switch_off)
