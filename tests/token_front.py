@@ -59,7 +59,7 @@ class TokenFront:
         self.cut()
 
     def _serve(self, plain: socket.socket) -> None:
-        with contextlib.suppress(OSError), self._backend() as backend:
+        with contextlib.suppress(OSError), plain, self._backend() as backend:
             _send(plain, 0, _greeting(backend.get_server_info()))
             _receive(plain)  # asks for TLS
             with self._context.wrap_socket(plain, server_side=True) as client:
