@@ -1,10 +1,10 @@
 """The database: rows in, rows out, changes in transactions. Storage's two ways call in.
 
 Round trips: a read 1; a change 2: new rows are inserted, other rows locked and read, and then all
-that is left goes in one piece with the COMMIT. Where triggers may change rows, one or two more. One
-more before the first read of a table: it is compared with its declaration (`schema`), again and
-again while it does not fit. The rows of `cache_generation` are read and raised here too;
-`generations` says what they mean.
+that is left goes in one piece with the COMMIT; one more where triggers may change rows. One more
+before the first read of a table: it is compared with its declaration (`schema`), again and again
+while it does not fit. The rows of `cache_generation` are read and raised here too; `generations`
+says what they mean.
 """
 
 import logging
@@ -389,7 +389,7 @@ class Transaction:
         go first: no new row can then be given a key that another row brings along. Where there is
         none without one the change itself is left to the next statements. Where triggers may change
         rows it is not: `after` is read back from the table."""
-        is_rewritten = self._ensure_fit(self._connection, table)
+        self._ensure_fit(self._connection, table)
         keyed = sorted(row for row in rows if row[0] != NO_KEY)
         keyless = [row for row in rows if row[0] == NO_KEY]
         generation, before = self._lock(table, [row[0] for row in keyed])
@@ -399,11 +399,11 @@ class Transaction:
         groups = ((sql.replace, replaced), (sql.insert, added), (sql.insert_keyless, keyless))
         self._writes = _Writes(table, rows, groups)
         self._queue += [make(table, group) for make, group in groups[:2] if group]
-        if not keyless and not is_rewritten:
-            return Change(generation, before, rows)
-        with giving_keys(table, bool(keyless)), self._telling_refused():
-            answers = self.run(*[sql.insert_keyless(table, keyless)] if keyless else ())
-        new_keys = self._new_keys(table, answers[-1], len(keyless)) if keyless else range(0)
+        new_keys = range(0)
+        if keyless:
+            with giving_keys(table, is_giving=True), self._telling_refused():
+                [inserted] = self.run(sql.insert_keyless(table, keyless))
+            new_keys = self._new_keys(table, inserted, len(keyless))
         return Change(generation, before, self._stored(table, rows, new_keys), new_keys)
 
     def _new_keys(self, table: Table, inserted: Answer, count: int) -> range:
@@ -652,13 +652,14 @@ class Transaction:
         return RowRejected(index, name, reason)
 
     def _stored(self, table: Table, rows: Sequence[Row], new_keys: range) -> Sequence[Row]:
-        """The rows that were just written, as they are in the table. One SELECT where triggers may
-        change rows, else none."""
+        """The rows as they are in the table, once what is left to do is done. One SELECT where
+        triggers may change rows, else nothing."""
         rows = _with_keys(rows, new_keys)
         if not self._ensure_fit(self._connection, table):
             return rows
         keys = [row[0] for row in rows]
-        [found] = self.run(sql.rows_of_keys(table, keys))
+        with self._telling_refused():
+            [found] = self.run(sql.rows_of_keys(table, keys))
         stored = {row[0]: row for row in found.rows}
         lost = [key for key in keys if key not in stored]
         if lost:

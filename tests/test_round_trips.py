@@ -416,6 +416,25 @@ def test_replacing_rows_costs_two_round_trips_to_each_server(
     assert len(sent) == (0 if use_cache else 1), "written through, or not"
 
 
+@pytest.mark.parametrize("row", [hero(), {"id": 1, **hero()}], ids=["new", "replaced"])
+def test_where_triggers_may_change_rows_a_write_costs_one_round_trip_more(
+    service: InProcess, witness: Witness, sent: RoundTrips, row: Row
+) -> None:
+    """It reads them back before it fences what shows them."""
+    witness.query("CREATE TRIGGER redden BEFORE INSERT ON heroes FOR EACH ROW SET NEW.color = 'r'")
+    try:
+        handlers.database()._fitting.clear()
+        service.write([row])
+        sent.clear()
+        service.write([row])
+    finally:
+        witness.query("DROP TRIGGER redden")
+
+    insert = [*OPENING, "INSERT"], ["SELECT heroes"]
+    replace = [*OPENING, "SELECT heroes"], ["INSERT", "SELECT heroes"]
+    assert sent == [*(replace if "id" in row else insert), ["SELECT heroes", "COMMIT"]]
+
+
 def test_rows_with_and_without_keys_go_in_three_round_trips(
     service: InProcess, witness: Witness, values: list[int], sent: RoundTrips
 ) -> None:
