@@ -5,6 +5,7 @@
 
 import hashlib
 import logging
+import math
 import socket
 import ssl
 import time
@@ -15,7 +16,7 @@ from typing import Any, NamedTuple
 import hiredis
 import redis
 from redis.backoff import NoBackoff
-from redis.connection import AbstractConnection, parse_url
+from redis.connection import AbstractConnection, DefaultParser, parse_url
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 from redis.retry import Retry
 
@@ -78,6 +79,7 @@ class Line:
         self.send(commands, wait=wait)
         if wait:
             return self.receive()
+        self._begin_waiting()
         for node, _ in self._sent:
             node.greet()
         self._name_server()
@@ -108,6 +110,7 @@ class Line:
 
     def receive(self) -> Sequence[Any]:
         """The reply to each command that `send` sent, in order."""
+        self._begin_waiting()
         if not self._is_cluster:
             [(node, positions)] = self._sent
             node.greet()
@@ -119,6 +122,11 @@ class Line:
             replies.update(zip(positions, node.replies(len(positions))))
         self._name_server()
         return [replies[position] for position in range(len(replies))]
+
+    def _begin_waiting(self) -> None:
+        until = time.monotonic() + TIMEOUT_SECONDS
+        for node, _ in self._sent:
+            node.wait_until(until)
 
     def close(self) -> None:
         for node in self._nodes:
@@ -186,8 +194,13 @@ class Node:
     def ask(self, words: Words) -> Any:
         """The reply to a command that any server may answer."""
         self._write([_pack(words)], wait=True)
+        self.wait_until(time.monotonic() + TIMEOUT_SECONDS)
         self.greet()
         return self._receive(1)[0]
+
+    def wait_until(self, until: float) -> None:
+        """For all replies, however many pieces they come in; in monotonic seconds."""
+        self.connection._parser.until = until
 
     def greet(self) -> None:
         """Read who the server is, where it was asked."""
@@ -221,6 +234,7 @@ class Node:
             self._named_at = now
             self._asked = len(questions)
         if questions or packed:
+            self.wait_until(now + 2 * TIMEOUT_SECONDS)  # for the login of a new connection
             self.connection.send_packed_command([b"".join([*map(_pack, questions), *packed])])
 
     def _meet(self, server: bytes, replication: bytes) -> None:
@@ -241,6 +255,20 @@ class Node:
             except redis.ResponseError as error:
                 log.info("Redis refused what nobody waited for: %s", error.status_code)
         return [self.connection.read_response() for _ in range(count)]
+
+
+class _Parser(DefaultParser):  # type: ignore[misc, valid-type]
+    """The driver's, with one end for all it waits for: the driver itself begins anew with each byte
+    that comes. `until` is in monotonic seconds."""
+
+    until = math.inf
+
+    def read_from_socket(self, timeout: object = None, raise_on_timeout: bool = True) -> bool:
+        left = self.until - time.monotonic()
+        if left <= 0:
+            raise redis.TimeoutError("Timeout reading from socket")
+        left = min(left, TIMEOUT_SECONDS)
+        return bool(super().read_from_socket(timeout=left, raise_on_timeout=raise_on_timeout))
 
 
 class Unfit(redis.RedisError):
@@ -294,6 +322,7 @@ def _connection(options: Mapping[str, Any]) -> AbstractConnection:
         retry=Retry(NoBackoff(), 0),
         protocol=2,
         driver_info=None,
+        parser_class=_Parser,
         **options,
     )
     return connection

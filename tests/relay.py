@@ -8,6 +8,7 @@ Connections made to `relay.port` end at `relay.target`; those that stand keep th
 import contextlib
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 
 CHUNK_BYTES = 1 << 16
@@ -20,12 +21,13 @@ PASS, CUT_BEFORE, CUT_AFTER = range(3)
 
 class Relay:
     """`judge` is asked what to do with every piece a client sends. `welcome` is called when one
-    connects, before anything passes."""
+    connects, before anything passes. With `drip_seconds` what a server says comes byte by byte."""
 
     def __init__(self, target: int) -> None:
         self.target = target
         self.judge: Callable[[bytes], int] = lambda piece: PASS
         self.welcome: Callable[[], None] = lambda: None
+        self.drip_seconds = 0.0
         self._listener = socket.create_server((LOOPBACK, 0), backlog=1024)
         self.port: int = self._listener.getsockname()[1]
         self._open: set[socket.socket] = set()
@@ -87,12 +89,20 @@ class Relay:
                 if verdict != PASS:
                     _reset(source)
                 if verdict != CUT_BEFORE:
-                    sink.sendall(piece)
+                    self._deliver(sink, piece, self.drip_seconds * (not asks))
                 if verdict != PASS:
                     break
         for end in (source, sink):
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
+
+    def _deliver(self, sink: socket.socket, piece: bytes, drip_seconds: float) -> None:
+        if not drip_seconds:
+            sink.sendall(piece)
+            return
+        for at in range(len(piece)):
+            sink.sendall(piece[at : at + 1])
+            time.sleep(drip_seconds)
 
 
 @contextlib.contextmanager

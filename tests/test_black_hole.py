@@ -146,3 +146,20 @@ def test_once_it_is_back_it_is_used_within_five_seconds_and_nothing_is_stale(
     print(f"hit rate {hit_rate:.0%} {seconds:.1f} s after it was back")
     for by in ("id", "xp"):
         assert service.read(IDS, BY=by).rows == current
+
+
+def test_a_redis_that_answers_byte_by_byte_is_not_waited_for_byte_by_byte(
+    witness: Witness, configure: Configure, redis_server: Redis
+) -> None:
+    """Each of them comes in time, all of them would take minutes."""
+    with relaying(redis_server.port) as relay:
+        configure(REDIS_URL=f"redis://127.0.0.1:{relay.port}")
+        service = InProcess()
+        service.write([as_stored(id, hero(xp=id)) for id in IDS])
+        assert len(service.read(IDS).rows) == len(IDS)
+        relay.drip_seconds = 0.05
+        begun = time.monotonic()
+
+        assert len(service.read(IDS).rows) == len(IDS)
+
+        assert time.monotonic() - begun < 2 * FIRST_LATE_SECONDS

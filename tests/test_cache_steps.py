@@ -178,6 +178,20 @@ def test_a_fence_is_settled_once_its_writer_has_let_go_of_the_row(
     assert handlers.storage().read(HEROES, ID, [1], True).json == HEROES.encode(hero(1, "after"))
 
 
+@pytest.mark.parametrize("order", [(0, 1, 2), (1, 0, 2), (2, 1, 0)])
+def test_a_shared_fence_stands_until_the_last_writer_lifts_it(
+    used: Cache, held: Generation, order: tuple[int, ...]
+) -> None:
+    fenced, tokens = Affected({XP: {5: None}}), [new_token() for _ in order]
+    for token in tokens:
+        used.fence_many(held, HEROES, fenced, token)
+
+    for at in order:
+        assert used.lease_many(held, HEROES, XP, [5], new_token()).fenced == [5]
+        used.publish_many(held, HEROES, fenced, tokens[at])
+    assert used.lease_many(held, HEROES, XP, [5], new_token()).granted == [5]
+
+
 # --- generations ----------------------------------------------------------------------------------
 
 

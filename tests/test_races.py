@@ -232,3 +232,22 @@ def test_each_try_of_a_write_has_fences_of_its_own(
 
 def die(*_: object) -> None:
     raise ZeroDivisionError
+
+
+def test_a_row_that_another_writer_was_faster_to_insert_is_replaced(
+    one: Storage, other: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its INSERT fails in the piece that has the COMMIT: it certainly did not happen."""
+    fence_many = Cache.fence_many
+
+    def fence_late(self: Cache, *arguments: object) -> None:
+        monkeypatch.undo()
+        other.write(HEROES, [hero(7, "before", xp=7)], True)
+        fence_many(self, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Cache, "fence_many", fence_late)
+    one.write(HEROES, [hero(7, "after", xp=7)], True)
+
+    for storage in (one, other):
+        assert names(storage, xp=7) == [b"after"]
+        assert b"after" in storage.read(HEROES, ID, [7], True).json
