@@ -273,17 +273,19 @@ class CsvRows:
         return tuple(order)
 
     def _rows_ahead(self, delimiter: str) -> Iterator[tuple[int, list[str]]]:
-        """The line that each one begins in, and its values; blank lines have none."""
+        """The line that each one begins in, and its values. Blank lines have none, and neither has
+        what is no CSV with this delimiter."""
         lines = self._look_ahead(READ_AHEAD_LINES)
         reader = _csv_reader(lines, delimiter=delimiter)
         while True:
             line = self._line + reader.line_num + 1
             try:
-                yield line, next(reader)
+                values = next(reader)
             except csv.Error:
-                continue
+                values = []
             except StopIteration:
                 return
+            yield line, values
 
     # --- rows -------------------------------------------------------------------------------------
 

@@ -234,8 +234,6 @@ class Database:
             found = self._judge(connection, table)
             for difference in differences(table, found):
                 log.warning("%s", difference.text)
-            if may_rewrite(found):
-                self._rewriting.add(table.name)
             self._fitting[table.name] = table
         return table.name in self._rewriting
 
@@ -249,6 +247,10 @@ class Database:
             self._fitting.pop(table.name, None)
             self._rewriting.discard(table.name)
             raise
+        if may_rewrite(found):
+            self._rewriting.add(table.name)
+        else:
+            self._rewriting.discard(table.name)
         return found
 
     def _misfit(self, error: MySQLError) -> SchemaMismatch:

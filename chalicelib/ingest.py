@@ -172,6 +172,7 @@ class Ingest:
 
         def claim(transaction: Transaction) -> None:
             _claim(transaction, upload)
+            transaction.refuse_far_keys(table, [row[0] for row in found.values()])
             transaction.record_upload(upload, outcome)
 
         work = Work(list(found.values()), claim=claim)

@@ -167,7 +167,7 @@ def missing_rights(found: Sequence[Found]) -> Iterator[str]:
     if names:
         table = found[0].table
         yield (
-            f"{table}: DB_USER has no right to {' and '.join(names)}, so writes fail:"
+            f"{table}: DB_USER has no right to {' and '.join(names)}, so writes may fail:"
             f" GRANT SELECT, INSERT, UPDATE, DELETE ON `{table}` TO the user in DB_USER"
         )
 

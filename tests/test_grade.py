@@ -200,7 +200,7 @@ WRITE_THROUGH = {name.replace("lazy loading", "write-through") for name in LAZY}
 
 
 def test_the_service_passes_the_course_grader(server_url: str, tmp_path: Path) -> None:
-    graded = grade(server_url, tmp_path)
+    graded = grade(server_url, tmp_path, "--rounds", "10")
 
     assert graded.returncode == 0, graded.stdout + graded.stderr
     assert "27 of 27 passed" in graded.stdout

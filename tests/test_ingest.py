@@ -316,7 +316,7 @@ def test_rows_without_ids_are_refused_where_no_id_is_left(
     engine: str,
 ) -> None:
     configure(INGEST_ENGINE=engine)
-    loaded(bucket, f"{2**32 - 1},N,l,A,1,r\n")
+    witness.query("INSERT INTO heroes VALUES (4294967295, 'N', 'l', 'A', 1, 'r')")
     before = witness.database_state()
 
     with load_from_s3():

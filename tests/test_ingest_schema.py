@@ -12,9 +12,10 @@ from local.servers import MariaDB
 from tests import test_schema
 from tests.aurora import load_from_s3
 from tests.bucket import UploadBucket
-from tests.client import InProcess
+from tests.client import InProcess, hero
 from tests.conftest import Configure
 from tests.test_schema import OTHER, SUPERHEROES, Tables
+from tests.witness import Witness
 
 database = test_schema.database  # the fixture
 
@@ -273,3 +274,31 @@ def test_a_load_runs_again_where_a_key_that_it_found_missing_is_there_after_all(
     assert load("5,other,a,b,2,c\n6,six,a,b,2,c\n")["status"] == "loaded"
 
     assert database.query("SELECT id, hero FROM heroes") == [(5, "other"), (6, "six")]
+
+
+def test_an_id_that_would_use_up_the_others_refuses_a_small_file(
+    service: InProcess, bucket: UploadBucket
+) -> None:
+    """The counter of the database does not come back when a load is undone."""
+    [summary] = handlers.ingest(bucket.put("incoming/far.csv", "4294967295,far,p,n,4,c\n"))
+
+    assert summary["status"] == "refused"
+    assert "more than 1000000000 above 0, the highest one" in summary["reason"]
+    assert service.write([hero()]).ids == [1]
+
+
+def test_a_trigger_is_seen_by_a_container_that_loaded_files_before(
+    service: InProcess, bucket: UploadBucket, witness: Witness
+) -> None:
+    handlers.ingest(bucket.put("incoming/products/one.csv", "900,lamp,d,1,1\n"))
+    witness.query(
+        "CREATE TRIGGER shout BEFORE INSERT ON products FOR EACH ROW"
+        " SET NEW.ProductName = UPPER(NEW.ProductName)"
+    )
+    try:
+        handlers.ingest(bucket.put("incoming/products/two.csv", "901,lamp,d,1,1\n"))
+        for use_cache in (True, False):
+            [row] = service.read([901], use_cache, TABLE="products").rows
+            assert row["ProductName"] == "LAMP"
+    finally:
+        witness.query("DROP TRIGGER shout")
