@@ -12,7 +12,7 @@ from chalicelib.cache import Affected, Cache
 from chalicelib.db import Generation, Transaction
 from chalicelib.line import Command
 from chalicelib.tables import Table
-from chalicelib.write_through import WriteThrough
+from chalicelib.write_through import WriteThrough, _Fences
 from tests.history.alternatives import CommitThenSet, Dogpile
 from tests.history.moments import BEFORE_COMMIT, BEFORE_FILL, BEFORE_PUBLISH
 from tests.history.worker import Invoke
@@ -75,7 +75,11 @@ def without_fences(reach: Reach) -> Invoke:
                 commands.append(Command("", ("DEL", key) if cell is None else ("SET", key, cell)))
         self.link.call(commands, generation.server)
 
-    WriteThrough._send_fences = WriteThrough._fence = nothing  # type: ignore[assignment, method-assign]
+    def none_sent(self: WriteThrough, *_: Any) -> _Fences:
+        return _Fences()
+
+    WriteThrough._send_fences = none_sent  # type: ignore[assignment, method-assign]
+    WriteThrough._fence = nothing  # type: ignore[assignment, method-assign]
     Cache.publish_many = publish_many  # type: ignore[assignment, method-assign]
     return herocache(reach)
 
