@@ -8,8 +8,9 @@ Lazy loading and write-through call in; `link` carries the commands. One round t
 
 import hashlib
 import itertools
+import math
 import secrets
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from operator import itemgetter
@@ -32,8 +33,10 @@ LEASE_MILLISECONDS = 5_000
 FENCE_MILLISECONDS = 60_000
 DEAD_WRITER_SECONDS = 10
 WITNESS_MILLISECONDS = 5_000
-GRAVE_MILLISECONDS = 6_000
+TOMBSTONE_MILLISECONDS = 6_000
 HINT_MILLISECONDS = 24 * 3600 * 1000
+WATERMARK_MILLISECONDS = 24 * 3600 * 1000
+UNKNOWN_COMMIT = math.inf
 TTL_JITTER = 0.1
 
 
@@ -61,6 +64,7 @@ class Cache:
         self._keys = Keys(settings.redis_cluster)
         ttl = settings.ttl_seconds * 1000
         self._ttl = (max(1, round(ttl * (1 - TTL_JITTER))), round(ttl * 2 * TTL_JITTER))
+        self._lives: dict[str, bytes] = {}
         # A row that another writer puts in the place of ours must outlive our witness.
         self._witness_milliseconds = min(WITNESS_MILLISECONDS, self._ttl[0])
 
@@ -195,55 +199,83 @@ class Cache:
         head = (*self._ttl, FENCE_MILLISECONDS)
         self._run(scripts.SETTLE_MANY, generation, table, column, cells, head)
 
-    def fence_many(
-        self, generation: Generation, table: Table, cells: "Affected", token: Token
-    ) -> None:
-        """From here to `publish_many` no reader believes or fills these cells."""
-        stored = [value for value, cell in cells.new.items() if cell is not None]
-        buckets = [bucket for bucket, _ in self._keys.groups(stored)]
-        commands = self._fences(generation, table, cells.fenced, buckets, token)
-        self.link.call(commands, generation.server)
+    def knows(self, table: Table) -> bool:
+        """Whether this process has met the watermarks of `table`."""
+        return all(keys.tag(table, bucket) in self._lives for bucket in self._keys.buckets)
+
+    def meet(self, table: Table, server: str) -> None:
+        """Meet the watermarks of `table`, before the first write relies on them."""
+        no_entry = Generation(0, True, server, 0)
+        self.begin_fence_many(no_entry, table, {}, None, new_token()).wait()
 
     def begin_fence_many(
-        self, generation: Generation, table: Table, fenced: "Fenced", has_new: bool, token: Token
-    ) -> "Sent[bool]":
-        """The same before it is known which keys the new rows get."""
-        buckets = self._keys.buckets if has_new else ()
-        commands = self._fences(generation, table, fenced, buckets, token)
-        return Sent(self.link, generation, commands, lambda replies: True)
-
-    def _fences(
         self,
         generation: Generation,
         table: Table,
         fenced: "Fenced",
-        witness_buckets: Sequence[int],
+        new: Collection[Key] | None,
         token: Token,
-    ) -> list[Command]:
-        kinds = {
-            column: dict.fromkeys(values, (_kind(table, column),))
-            for column, values in fenced.items()
-        }
+    ) -> "Sent[float]":
+        """From when this is done to `publish_many` no reader believes or fills these entries. `new`
+        are the keys of rows that will be stored then, None where nobody knows them yet. The result
+        is when the latest change was committed that any writer had published before, in
+        microseconds of the database's clock; UNKNOWN_COMMIT where Redis may have lost one."""
+        if new is None:
+            buckets: Collection[int] = self._keys.buckets
+        else:
+            buckets = [bucket for bucket, _ in self._keys.groups(list(new))]
+        kinds = {column: dict.fromkeys(values, ()) for column, values in fenced.items()}
+        head = (token, FENCE_MILLISECONDS, WATERMARK_MILLISECONDS)
         commands = self._commands(
-            scripts.FENCE_MANY, generation, table, kinds, (token, FENCE_MILLISECONDS)
+            scripts.FENCE_MANY, generation, table, kinds, head, keys.watermark, buckets
         )
-        for bucket in witness_buckets:
+        tags = [command.tag for command in commands]
+        for bucket in buckets:
             witness = keys.witness(table, bucket, token)
             words: Words = ("SET", witness, token, "PX", self._witness_milliseconds)
             commands.append(Command(keys.tag(table, bucket), words))
-        return commands
+        known = dict(self._lives)
+        return Sent(self.link, generation, commands, lambda got: self._published(known, tags, got))
+
+    def _published(
+        self, known: Mapping[str, bytes], tags: Sequence[str], watermarks: Sequence[bytes]
+    ) -> float:
+        """The latest of `watermarks`, one for each of `tags`; `known` are the lives that this
+        process had met before it asked for them."""
+        latest: float = 0
+        for tag, watermark in zip(tags, watermarks):
+            life, committed_at = (
+                watermark[: scripts.TOKEN_LENGTH],
+                watermark[scripts.TOKEN_LENGTH :],
+            )
+            self._lives[tag] = life
+            is_known = known.get(tag) == life
+            latest = max(latest, int(committed_at) if is_known else UNKNOWN_COMMIT)
+        return latest
 
     def publish_many(
-        self, generation: Generation, table: Table, cells: "Affected", token: Token
+        self,
+        generation: Generation,
+        table: Table,
+        cells: "Affected",
+        token: Token,
+        committed_at: int,
     ) -> None:
-        """Lift our fences: a cell with a value shows it, one with None goes. Store new rows, in
-        place of what their keys showed; where there is nothing else to do nobody waits for that."""
+        """Lift our fences: an entry with a value shows it, one with None goes. Store new rows, in
+        place of what their keys showed; where there is nothing else to do nobody waits for that.
+        `committed_at`: not before the COMMIT, in microseconds of the database's clock; 0 where the
+        change was undone."""
         published = {
             column: {value: (_kind(table, column), _storable(cell)) for value, cell in own.items()}
             for column, own in cells.fenced.items()
         }
-        head = (token, FENCE_MILLISECONDS, *self._ttl, GRAVE_MILLISECONDS)
-        commands = self._commands(scripts.PUBLISH_MANY, generation, table, published, head)
+        head = (
+            *(token, FENCE_MILLISECONDS, WATERMARK_MILLISECONDS, committed_at),
+            *(*self._ttl, TOMBSTONE_MILLISECONDS),
+        )
+        commands = self._commands(
+            scripts.PUBLISH_MANY, generation, table, published, head, keys.watermark
+        )
         names = self._keys.cells(generation.number, table, table.key, cells.new)
         stored = [_storable(cell) for cell in cells.new.values()]
         for bucket, positions in self._keys.chunks(list(cells.new)):
@@ -273,8 +305,11 @@ class Cache:
         table: Table,
         arguments: Mapping[Column, Mapping[Key, tuple[str | bytes, ...]]],
         head: tuple[str | int, ...],
+        last: Callable[[Table, int], str] | None = None,
+        buckets: Iterable[int] = (),
     ) -> list[Command]:
-        """`script` on cells, each with its arguments, behind the `head` they share."""
+        """`script` on cells, each with its arguments, behind the `head` they share; where it needs
+        a `last` key it has that of the bucket. Also where there is no cell, in `buckets`."""
         values = [value for own in arguments.values() for value in own]
         words = [own for values in arguments.values() for own in values.values()]
         names = [
@@ -282,26 +317,26 @@ class Cache:
             for column, own in arguments.items()
             for name in self._keys.cells(generation.number, table, column, own)
         ]
-        return [
-            Command(
-                keys.tag(table, bucket),
-                (
-                    *("EVALSHA", _sha1(script), len(positions)),
-                    *[names[i] for i in positions],
-                    *head,
-                    *itertools.chain.from_iterable([words[i] for i in positions]),
-                ),
-            )
-            for bucket, positions in self._keys.chunks(values)
-        ]
+        chunks = self._keys.chunks(values)
+        used = {bucket for bucket, _ in chunks}
+        chunks += [(bucket, ()) for bucket in buckets if bucket not in used]
+        commands = []
+        for bucket, positions in chunks:
+            named = [names[i] for i in positions]
+            if last:
+                named.append(last(table, bucket))
+            own = itertools.chain.from_iterable([words[i] for i in positions])
+            command: Words = ("EVALSHA", _sha1(script), len(named), *named, *head, *own)
+            commands.append(Command(keys.tag(table, bucket), command))
+        return commands
 
 
 Fenced = Mapping[Column, Mapping[Key, Cell | None]]
 
 
 class Sent(Generic[Result]):
-    """Commands of a verb on their way, sent under a generation before it is known whether that one
-    still holds. Whoever has them either waits or closes."""
+    """Commands of a verb that are sent and not yet waited for. Whoever has them either waits or
+    closes."""
 
     def __init__(
         self,
@@ -316,16 +351,27 @@ class Sent(Generic[Result]):
         self._result = result
         self._line = link.begin(commands)
 
-    def wait(self, held: Generation) -> Result | None:
-        """What the verb gives, sent once more where the commands did not get through; None where
-        another generation is `held`. Raises as the verb."""
-        ours, server = self._generation, self._generation.server
-        if (ours.number, server) != (held.number, held.server):
-            self.close()
-            return None
+    @property
+    def is_under_way(self) -> bool:
+        """Not where the commands could not be sent: then `wait` sends them."""
+        return self._line is not None
+
+    def wait(self) -> Result:
+        """What the verb gives, sent once more where the commands did not get through. Raises as the
+        verb."""
         line, self._line = self._line, None
+        server = self._generation.server
         replies = self._link.finish(line, server) if line is not None else None
         return self._result(replies or self._link.call(self._commands, server))
+
+    def wait_under(self, held: Generation) -> Result | None:
+        """The same, where it was known only now that they should have been sent under `held`; None
+        where that is another generation."""
+        ours = self._generation
+        if (ours.number, ours.server) != (held.number, held.server):
+            self.close()
+            return None
+        return self.wait()
 
     def close(self) -> None:
         """Where nobody is interested any more."""

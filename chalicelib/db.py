@@ -8,18 +8,23 @@ says what they mean.
 """
 
 import logging
+import math
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from chalicelib import sql
 from chalicelib.config import INGEST_ENGINE, Settings
 from chalicelib.errors import (
+    AlreadyClaimed,
     BadRequest,
     ConfigurationError,
     Conflict,
+    DatabaseUnavailable,
     HerocacheError,
+    NotAtOnce,
     OutcomeUnknown,
     RowRejected,
     SchemaMismatch,
@@ -37,6 +42,7 @@ from chalicelib.mysql import (
     connect,
     duplicate_index,
     is_forbidden,
+    is_guard_failed,
     is_key_space_exhausted,
     is_misfit,
     is_refused,
@@ -93,26 +99,36 @@ use up those that the database gives."""
 @dataclass(frozen=True)
 class Generation:
     """Under which cells of a table may be believed, and in which Redis (`server`); not at all
-    while it is not `enabled`. `age_seconds`: since the last one that was in use was retired."""
+    while it is not `enabled`. `age_seconds`: since the last one that was in use was retired.
+    `told_at`: when the database was asked for it, in microseconds of its clock."""
 
     number: int
     enabled: bool
     server: str
     age_seconds: int
+    told_at: int = 0
 
 
 @dataclass(frozen=True)
 class Change:
     """What a transaction did to a table: the rows it met as they were, the rows it left, in the
     order they were given, and the generation that held meanwhile. `new_keys` are those that the
-    database gave: nobody else knows of these rows before the COMMIT. `repeated`: the values, by
-    column, of the entries that an earlier transaction changed, which this one found done."""
+    database gave: nobody else knows of these rows before the COMMIT."""
 
     generation: Generation
     before: Sequence[Row]
     after: Sequence[Row]
     new_keys: range = range(0)
-    repeated: Mapping[str, Sequence[Key]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Committed:
+    """A COMMIT: no sooner than `read_at` and no later than `by`, in microseconds of the database's
+    clock. `others`: the rows that were asked for as they were between these times."""
+
+    read_at: int
+    by: int
+    others: Sequence[Sequence[Row]] = ()
 
 
 class Database:
@@ -188,7 +204,8 @@ class Database:
                 if not transaction.is_over:
                     transaction.commit()
             except BaseException:
-                connection.undo()
+                if transaction.has_begun:
+                    connection.undo()
                 raise
             return result
 
@@ -361,29 +378,69 @@ class Transaction:
         self._connection = connection
         self._ensure_fit = ensure_fit
         self._queue = [sql.START]
-        self._queued = 0
         self._writes: _Writes | None = None
+        self._claim_guard: Statement | None = None
         self.is_over = False
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether the database has heard of it."""
+        return self._queue[:1] != [sql.START]
 
     def switch_off(self, table: Table) -> None:
         """Take the cache of `table` out of use, together with the next change."""
         self._queue += [sql.lock_generation(table), sql.switch_off(table)]
 
-    def send_insert(self, table: Table, rows: Sequence[Row]) -> bool:
-        """Have the database begin to insert rows with NO_KEY; it gives them the next keys, rising
-        in the order of `rows`. Whether they will be in the table as they are given."""
-        is_rewritten = self._ensure_fit(self._connection, table)
-        self._writes = _Writes(table, rows, ((sql.insert_keyless, rows),))
-        self._send(sql.hold_generation(table), sql.insert_keyless(table, rows))
-        return not is_rewritten
+    def can_insert_at_once(self, table: Table) -> bool:
+        """Whether `insert_and_commit` can tell the rows before it is done: no trigger changes them,
+        and the keys follow each other."""
+        is_plain = not self._ensure_fit(self._connection, table)
+        return is_plain and table.auto_key and self._connection.key_step == 1
 
-    def receive_insert(self, table: Table, rows: Sequence[Row]) -> Change:
-        """What came of it."""
+    def insert_and_commit(
+        self,
+        table: Table,
+        rows: Sequence[Row],
+        held: Generation,
+        shown: Mapping[Column, Sequence[Key]],
+        max_rows: int,
+    ) -> tuple[Change, Committed]:
+        """Insert rows with NO_KEY, which get the next keys, rising in the order of `rows`, and
+        COMMIT, where `held` is the generation: all in one piece. `Committed.others` as
+        `commit_and_show` has them. Raises NotAtOnce where another generation is, or where the keys
+        would be too high; BadRequest, RowRejected, OutcomeUnknown."""
+        self._writes = _Writes(table, rows, ((sql.insert_keyless, rows),))
+        own, highest = len(rows), _highest(table.key)
+        sent_at = time.monotonic()
+        try:
+            with giving_keys(table, is_giving=True):
+                _, now, inserted, _, *others = self._commit(
+                    sql.guard_generation(table, held.number),
+                    sql.insert_keyless(table, rows),
+                    sql.guard_new_keys(own, highest),
+                    *[sql.others_than_new(table, c, v, own, max_rows) for c, v in shown.items()],
+                )
+        except MySQLError as error:
+            if is_guard_failed(error) and self._connection.answered in (1, 3):
+                raise NotAtOnce from error
+            raise
+        [(read_at,)] = now.rows
+        new_keys = range(inserted.first_key, inserted.first_key + own)
+        change = Change(held, (), _with_keys(rows, new_keys), new_keys)
+        by = read_at + _microseconds_since(sent_at)
+        return change, Committed(read_at, by, [answer.rows for answer in others])
+
+    def insert(self, table: Table, rows: Sequence[Row]) -> Change:
+        """Insert rows with NO_KEY, which get the next keys, rising in the order of `rows`. Where
+        triggers may change them `after` is read back from the table."""
+        self._ensure_fit(self._connection, table)
+        self._writes = _Writes(table, rows, ((sql.insert_keyless, rows),))
         with giving_keys(table, is_giving=True), self._telling_refused():
-            held, inserted = self._receive()
+            held, inserted = self.run(sql.hold_generation(table), sql.insert_keyless(table, rows))
         new_keys = self._new_keys(table, inserted, len(rows))
-        after = self._stored(table, rows, new_keys)
-        return Change(_generation(table, held.rows), (), after, new_keys)
+        return Change(
+            _generation(table, held.rows), (), self._stored(table, rows, new_keys), new_keys
+        )
 
     def write_many(self, table: Table, rows: Sequence[Row]) -> Change:
         """Insert each row, or put it in the place of the row that has its key; rows with NO_KEY
@@ -446,11 +503,10 @@ class Transaction:
             self._queue.append(sql.delete(table, existing))
         return Change(generation, before, ())
 
-    def end(self, table: Table, repeated: Mapping[str, Sequence[Key]] | None = None) -> Change:
-        """COMMIT, with no change but what is left to do: all was done before, as far as it is
-        `repeated`."""
-        [generation] = self._commit(sql.hold_generation(table))
-        return Change(_generation(table, generation.rows), (), (), repeated=repeated or {})
+    def end(self, table: Table) -> Generation:
+        """COMMIT what is left to do. The generation that holds."""
+        *_, held = self._commit(sql.hold_generation(table))
+        return _generation(table, held.rows)
 
     def load(self, table: Table, columns: Sequence[Column], batches: Iterable[Batch]) -> None:
         """Load rows of texts, one for each of `columns`, that these take. One LOAD DATA, as `fill`
@@ -536,10 +592,15 @@ class Transaction:
         """With the next statements."""
         self._queue.append(sql.record_upload(upload, outcome))
 
-    def claim(self, idempotency_key: str, fingerprint: str) -> str | None:
-        """None where this is the first transaction with this key; else the answer that the first
-        one recorded. Waits for one that is under way. Raises Conflict where that one was asked
-        for something else."""
+    def claim(self, idempotency_key: str, fingerprint: str) -> None:
+        """With the next statements, which raise AlreadyClaimed where this is not the first
+        transaction with this key. They wait for one that is under way."""
+        self._claim_guard = sql.guard_claim(idempotency_key)
+        self._queue += [sql.claim(idempotency_key, fingerprint), self._claim_guard]
+
+    def claimed(self, idempotency_key: str, fingerprint: str) -> str:
+        """What the first transaction with this key recorded. Raises Conflict where that one was
+        asked for something else."""
         *_, found = self.run(sql.claim(idempotency_key, fingerprint), sql.claimed(idempotency_key))
         [(first_fingerprint, answer)] = found.rows
         if first_fingerprint != fingerprint:
@@ -547,7 +608,9 @@ class Transaction:
                 "Idempotency-Key: it came with another request before; use a new key for a new"
                 " request"
             )
-        return str(answer) if answer else None
+        if not answer:
+            raise DatabaseUnavailable("Idempotency-Key: it was forgotten a moment ago; try again")
+        return str(answer)
 
     def record(self, idempotency_key: str, answer: str) -> None:
         """What a retry with this key is told; with the next statements."""
@@ -559,8 +622,14 @@ class Transaction:
 
     def run(self, *statements: Statement) -> list[Answer]:
         """The answers to `statements`: one round trip."""
-        self._send(*statements)
-        return self._receive()
+        queue, self._queue = self._queue, []
+        try:
+            return self._connection.batch([*queue, *statements])[len(queue) :]
+        except MySQLError as error:
+            failed = self._connection.answered
+            if is_guard_failed(error) and queue[failed : failed + 1] == [self._claim_guard]:
+                raise AlreadyClaimed from error
+            raise
 
     def commit(self) -> None:
         """COMMIT, and what is left to do before it."""
@@ -572,29 +641,25 @@ class Transaction:
         values: Mapping[Column, Sequence[Key]],
         keys: Sequence[Key],
         max_rows: int,
-    ) -> list[Sequence[Row]]:
+    ) -> Committed:
         """`commit`, and for each column of `values` the rows with one of them as they are just
         before: `max_rows` at the most, and none of those with `keys`."""
-        wanted = values.items()
-        answers = self._commit(
-            *[sql.others(table, column, own, keys, max_rows) for column, own in wanted]
+        self._queue.insert(0, sql.NOW)
+        sent_at = time.monotonic()
+        now, *answers = self._commit(
+            *[sql.others(table, column, own, keys, max_rows) for column, own in values.items()]
         )
-        return [answer.rows for answer in answers]
+        [(read_at,)] = now.rows
+        others = [answer.rows for answer in answers[len(answers) - len(values) :]]
+        return Committed(read_at, read_at + _microseconds_since(sent_at), others)
 
     def _commit(self, *statements: Statement) -> list[Answer]:
+        """The answers to what was left to do, and to `statements`."""
         queue, self._queue = self._queue, []
         with self._telling_refused():
             answers = self._connection.batch_and_commit([*queue, *statements])
         self.is_over = True
-        return answers[len(queue) :]
-
-    def _send(self, *statements: Statement) -> None:
-        queue, self._queue = self._queue, []
-        self._queued = len(queue)
-        self._connection.send([*queue, *statements])
-
-    def _receive(self) -> list[Answer]:
-        return self._connection.receive()[self._queued :]
+        return answers
 
     @contextmanager
     def _telling_refused(self) -> Iterator[None]:
@@ -777,6 +842,11 @@ def _recorded(upload: Upload, row: Sequence[Any]) -> tuple[Upload, Outcome] | No
 def _generation(table: Table, rows: Sequence[Any]) -> Generation:
     if not rows:
         raise _NoGeneration(table)
-    [(number, enabled, server, seconds, is_read_only)] = rows
+    [(number, enabled, server, seconds, is_read_only, now)] = rows
     refuse_replica(is_read_only)
-    return Generation(number, bool(enabled), server, seconds)
+    return Generation(number, bool(enabled), server, seconds, now)
+
+
+def _microseconds_since(monotonic: float) -> int:
+    """Rounded up: nothing happened later."""
+    return math.ceil((time.monotonic() - monotonic) * 1_000_000)

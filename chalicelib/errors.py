@@ -13,6 +13,8 @@
     │   └── OutcomeUnknown    503  the connection was lost during a write: it may have happened
     ├── ConfigurationError    500  a setting is missing or wrong, or DB_USER lacks a right; named
     ├── SchemaMismatch        500  a table differs from its declaration; the text says how
+    ├── NotAtOnce                  never reaches a caller: the rows are written in another way
+    ├── AlreadyClaimed             never reaches a caller: an earlier request with the key was done
     ├── FileRefused                an uploaded file can never be loaded; recorded, not retried
     ├── BucketUnavailable          S3 cannot be reached or refuses; the event is delivered again
     └── CacheUnavailable           never reaches a caller: storage answers from the database
@@ -97,6 +99,14 @@ class ConfigurationError(HerocacheError):
 
 class SchemaMismatch(HerocacheError):
     """The text says what differs, and the statement that mends it."""
+
+
+class NotAtOnce(HerocacheError):
+    """The rows cannot be inserted and committed in one piece; nothing was written."""
+
+
+class AlreadyClaimed(HerocacheError):
+    """An earlier transaction brought the idempotency key; nothing was written."""
 
 
 class FileRefused(HerocacheError):

@@ -12,7 +12,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from chalicelib.bucket import Bucket, Gone, Writer
@@ -170,12 +170,7 @@ class Ingest:
             table, Loaded(rows.rows, rows.refused, rows.refused_lines, ()), report
         )
 
-        def claim(transaction: Transaction) -> None:
-            _claim(transaction, upload)
-            transaction.refuse_far_keys(table, [row[0] for row in found.values()])
-            transaction.record_upload(upload, outcome)
-
-        work = Work(list(found.values()), claim=claim)
+        work = Work(list(found.values()), claim=_UploadClaim(upload, outcome))
         after = self._write_through.change(table, work, store=True).after
         first_keys = {row[0] for row in rows_of(table, rows.columns, rows.first_rows)}
         count = len(rows.first_rows) if first_keys == {NO_KEY} else len(first_keys)
@@ -309,6 +304,20 @@ def _told_first_rows(upload: Upload) -> Sequence[Mapping[str, Any]]:
 
 def _result_key(upload: Upload) -> str:
     return f"{RESULTS}{upload.key}.json"
+
+
+@dataclass(frozen=True)
+class _UploadClaim:
+    """A `write_through.Claim`."""
+
+    upload: Upload
+    outcome: Outcome
+
+    def begin(self, transaction: Transaction) -> None:
+        _claim(transaction, self.upload)
+
+    def record(self, transaction: Transaction, *_: object) -> None:
+        transaction.record_upload(self.upload, self.outcome)
 
 
 def _claim(transaction: Transaction, upload: Upload) -> None:

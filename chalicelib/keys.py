@@ -74,6 +74,10 @@ def witness(table: Table, bucket: int, token: str) -> str:
     return f"{{{tag(table, bucket)}}}:witness:{token}"
 
 
+def watermark(table: Table, bucket: int) -> str:
+    return f"{{{tag(table, bucket)}}}:watermark"
+
+
 def hint(table: Table) -> str:
     return f"{{{tag(table, 0)}}}:generation"
 

@@ -234,7 +234,7 @@ class LazyLoading:
 
 
 def _waited(sent: Sent[Result] | None, held: Generation) -> Result | None:
-    return sent.wait(held) if sent else None
+    return sent.wait_under(held) if sent else None
 
 
 def _found(values: Sequence[Key], cells: Cells, hits: int | None = None) -> Found:

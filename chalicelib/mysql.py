@@ -85,6 +85,7 @@ _CHILD_WITHOUT_PARENT, _PARENT_WITH_CHILD = 1452, 1451
 _SIGNAL, _SIGNAL_STATE = 1644, "45000"
 _NO_PARTITION = frozenset({1526, 1591})
 _NO_DEFINER = 1449
+_GUARD_FAILED = 1242  # a subquery in place of a value gave two rows
 _VALUE_REFUSED = _CHECK_VIOLATED | {
     *(ER.DATA_TOO_LONG, ER.WARN_DATA_OUT_OF_RANGE, ER.TRUNCATED_WRONG_VALUE_FOR_FIELD),
     *(ER.WARN_DATA_TRUNCATED, _CHILD_WITHOUT_PARENT, _PARENT_WITH_CHILD, _SIGNAL),
@@ -158,7 +159,8 @@ class Connection(pymysql.connections.Connection):
     key_step: int = 1
     """How far apart the keys are that the server gives: servers that take writes side by side are
     set to give each its own."""
-    _answered = 0
+    answered = 0
+    """How many of the statements that were sent last gave an answer."""
     _owes_answers = False
     _result: Any
 
@@ -217,7 +219,7 @@ class Connection(pymysql.connections.Connection):
         """Have the server begin with these; `receive` waits for it."""
         text = ";".join(text for text, _ in statements)
         values = [value for _, values in statements for value in values]
-        self._answered, self._owes_answers = 0, True
+        self.answered, self._owes_answers = 0, True
         piece = self.cursor().mogrify(text, values).encode(self.encoding, "surrogateescape")
         self._execute_command(COMMAND.COM_QUERY, piece)  # type: ignore[attr-defined]
 
@@ -234,7 +236,7 @@ class Connection(pymysql.connections.Connection):
             self._owes_answers = False  # the server runs none of the rest
             raise
         finally:
-            self._answered = len(answers)
+            self.answered = len(answers)
         return answers
 
     def batch_and_commit(self, statements: Sequence[Statement]) -> list[Answer]:
@@ -243,7 +245,7 @@ class Connection(pymysql.connections.Connection):
         try:
             return self.batch([*statements, COMMIT])[:-1]
         except MySQLError as error:
-            is_before_commit = self._answered < len(statements) and _is_said_by_server(error)
+            is_before_commit = self.answered < len(statements) and _is_said_by_server(error)
             if is_before_commit or code_of(error) in _CERTAINLY_NOT_COMMITTED:
                 raise
             raise OutcomeUnknown(
@@ -337,7 +339,7 @@ def refuse_replica(is_read_only: int) -> None:
 
 def _is_said_by_server(error: MySQLError) -> bool:
     """Not by the driver, which numbers from 2000 on what became of the connection."""
-    return code_of(error) >= 1000 and code_of(error) // 1000 != 2
+    return code_of(error) > 0 and code_of(error) // 1000 != 2
 
 
 def is_refused(error: MySQLError) -> bool:
@@ -399,6 +401,11 @@ def is_key_space_exhausted(error: MySQLError, highest_key: int) -> bool:
         is_key = duplicate_index(error) == _PRIMARY
         return is_key and str(error.args[-1]).startswith(f"Duplicate entry '{highest_key}' ")
     return code_of(error) in (_KEY_OUT_OF_RANGE, _NO_NEXT_KEY)
+
+
+def is_guard_failed(error: BaseException | None) -> bool:
+    """Whether the statement was an error because what it guards does not hold."""
+    return code_of(error) == _GUARD_FAILED
 
 
 def is_misfit(error: MySQLError) -> bool:

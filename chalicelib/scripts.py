@@ -81,71 +81,81 @@ for i, key in ipairs(KEYS) do
 end
 """
 
-# ARGV: token, milliseconds a fence lives, then 'row' or 'lookup' for each key. A row's fence
-# takes the place of an older one, whose writer has released the row. Writers of different rows may
-# fence one lookup entry together: it holds all their tokens, each with the time it came. One that
-# came a moment ago may have no row lock yet that a reader could wait for.
+# The last key is the watermark of the bucket: a life in 16 characters, which is another one after
+# the watermark was lost, and the time of the latest COMMIT that was published, in microseconds of the
+# database's clock. ARGV: token, milliseconds a fence lives and a watermark. An entry that another
+# writer fences is fenced by both: it holds all their tokens, each with the time it came. One that
+# came a moment ago may have no row lock yet that a reader could wait for. The reply is the
+# watermark as it was before.
 FENCE_MANY = """
 local time = redis.call('TIME')
 local changed = string.format('%010d%06d', time[1], time[2])
 local own = string.format('%010d', time[1]) .. ARGV[1]
-for i, key in ipairs(KEYS) do
+for i = 1, #KEYS - 1 do
   local shared, holders = '-', own
-  if ARGV[i + 2] == 'lookup' then
-    local cell = redis.call('GET', key)
-    if cell and string.sub(cell, 1, 2) == '\\255F' then
-      shared, holders = string.sub(cell, 19, 19), string.sub(cell, 20)
-      if not string.find(holders, ARGV[1], 1, true) then
-        shared, holders = 's', holders .. own
-      end
+  local entry = redis.call('GET', KEYS[i])
+  if entry and string.sub(entry, 1, 2) == '\\255F' and string.len(entry) > 19 then
+    shared, holders = string.sub(entry, 19, 19), string.sub(entry, 20)
+    if not string.find(holders, ARGV[1], 1, true) then
+      shared, holders = 's', holders .. own
     end
   end
-  redis.call('SET', key, '\\255F' .. changed .. shared .. holders, 'PX', ARGV[2])
+  redis.call('SET', KEYS[i], '\\255F' .. changed .. shared .. holders, 'PX', ARGV[2])
 end
+local watermark = redis.call('GET', KEYS[#KEYS])
+if not watermark then
+  watermark = ARGV[1] .. '0'
+  redis.call('SET', KEYS[#KEYS], watermark, 'PX', ARGV[3])
+end
+return watermark
 """
 
-# ARGV: token, milliseconds a fence lives, lowest TTL and what may be added to it (ms), how long a
-# grave lives (ms), then for each key 'row' or 'lookup' and a value. Own fence: becomes the value,
-# if nobody shared it: who did may have read the rows before ours were committed. Another's: stays,
-# less our token; a lookup's is shared from then on, also where our own was lost. Anything else was
-# put there by a reader that could not know better: goes. Where a row goes a grave stays for a
+# The last key is the watermark. ARGV: token, milliseconds a fence and a watermark live, when the
+# change was committed (0: it was undone), lowest TTL and what may be added to it (ms), how long a
+# tombstone lives (ms), then for each entry 'row' or 'lookup' and a value. Own fence: becomes the
+# value, if nobody shared it: who did may have read the rows before ours were committed. Another's:
+# stays, less our token, and is shared from then on, also where our own was lost. Anything else was
+# put there by a reader that could not know better: goes. Where a row goes a tombstone stays for a
 # while, a fence without tokens: so that a late STORE_NEW_MANY finds the place taken.
 PUBLISH_MANY = """
 local time = redis.call('TIME')
 local changed = string.format('%010d%06d', time[1], time[2])
 math.randomseed(tonumber(time[2]))
-for i, key in ipairs(KEYS) do
-  local cell = redis.call('GET', key)
-  local kind, value = ARGV[2 * i + 4], ARGV[2 * i + 5]
+for i = 1, #KEYS - 1 do
+  local entry = redis.call('GET', KEYS[i])
+  local kind, value = ARGV[2 * i + 6], ARGV[2 * i + 7]
   local goes = true
-  if cell and string.sub(cell, 1, 2) == '\\255F' then
-    local at = string.find(cell, ARGV[1], 30, true)
-    local shared, others = string.sub(cell, 19, 19), string.sub(cell, 20)
+  if entry and string.sub(entry, 1, 2) == '\\255F' and string.len(entry) > 19 then
+    local at = string.find(entry, ARGV[1], 30, true)
+    local shared, others = string.sub(entry, 19, 19), string.sub(entry, 20)
     if at then
-      others = string.sub(cell, 20, at - 11) .. string.sub(cell, at + 16)
-    elseif kind == 'lookup' then
+      others = string.sub(entry, 20, at - 11) .. string.sub(entry, at + 16)
+    else
       shared = 's'
     end
-    if not at and kind == 'row' then
-      goes = false
-    elseif others ~= '' then
-      redis.call('SET', key, '\\255F' .. changed .. shared .. others, 'PX', ARGV[2])
+    if others ~= '' then
+      redis.call('SET', KEYS[i], '\\255F' .. changed .. shared .. others, 'PX', ARGV[2])
       goes = false
     elseif shared == '-' and value ~= '' then
-      redis.call('SET', key, value, 'PX', ARGV[3] + math.random(0, ARGV[4]))
+      redis.call('SET', KEYS[i], value, 'PX', ARGV[5] + math.random(0, ARGV[6]))
       goes = false
     end
   end
   if goes and kind == 'row' then
-    redis.call('SET', key, '\\255F' .. changed .. '-', 'PX', ARGV[5])
+    redis.call('SET', KEYS[i], '\\255F' .. changed .. '-', 'PX', ARGV[7])
   elseif goes then
-    redis.call('DEL', key)
+    redis.call('DEL', KEYS[i])
   end
 end
+local watermark = redis.call('GET', KEYS[#KEYS]) or ARGV[1] .. '0'
+if tonumber(string.sub(watermark, 17)) < tonumber(ARGV[4]) then
+  watermark = string.sub(watermark, 1, 16) .. ARGV[4]
+end
+redis.call('SET', KEYS[#KEYS], watermark, 'PX', ARGV[3])
 """
 
-# The first key is a witness, set before the COMMIT: while it stands nothing was lost and little
-# time has passed. ARGV: token, lowest TTL and what may be added to it (ms), then a value for each
+# The first key is a witness, set with the fences: while it stands nothing was lost and little time
+# has passed. ARGV: token, lowest TTL and what may be added to it (ms), then a value for each
 # row; '' where it is not to be stored. Stores rows whose keys are new, where nobody was faster to
 # change them. A value that stands there already is of a later writer, or of a row that had this key
 # until somebody emptied the table: it goes, as a miss is right in both cases.

@@ -63,11 +63,18 @@ _SURROUNDINGS = (
     " (SELECT COUNT(*) FROM information_schema.triggers"
     " WHERE event_object_schema = DATABASE() AND event_object_table = %s)"
 )
+_NOW = "TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6))"
+NOW: Statement = (f"SELECT {_NOW}", ())
+"""When this statement began."""
 _GENERATION = (
     "SELECT generation, enabled, server, TIMESTAMPDIFF(SECOND, retired_at, UTC_TIMESTAMP(6)),"
-    " @@read_only + @@innodb_read_only"
+    f" @@read_only + @@innodb_read_only, {_NOW}"
     " FROM cache_generation WHERE table_name = %s"
 )
+_FAILS = "(SELECT 1 UNION SELECT 2)"
+"""In place of a value: an error, after which the server runs none of the statements behind it."""
+
+GUARD_CLAIM = f"SELECT IF(answer = '', 1, {_FAILS}) FROM idempotency WHERE idempotency_key = %s"
 
 
 def describe(names: Sequence[str]) -> Statement:
@@ -128,6 +135,18 @@ def others(
     return sql, [*parameters, *keys]
 
 
+def others_than_new(
+    table: Table, column: Column, values: Sequence[Key], new_keys: int, max_rows: int
+) -> Statement:
+    """The same, but for those that the INSERT before it gave the next `new_keys` keys."""
+    sql, parameters = _rows_with_exactly(table, column, values)
+    sql += (
+        f" AND {table.key.name} NOT BETWEEN LAST_INSERT_ID() AND LAST_INSERT_ID() + %s"
+        f" LIMIT {max_rows:d}"
+    )
+    return sql, [*parameters, new_keys - 1]
+
+
 def insert(table: Table, rows: Sequence[Row]) -> Statement:
     return _values(table, table.columns, rows)
 
@@ -169,6 +188,21 @@ def add_generation(table: Table) -> Statement:
 def hold_generation(table: Table) -> Statement:
     """Nobody changes it before this transaction ends."""
     return _GENERATION + _WAIT_FOR_WRITERS, (table.name,)
+
+
+def guard_generation(table: Table, number: int) -> Statement:
+    """The same, and when it began; an error where it is not generation `number`."""
+    return (
+        "SELECT IF(%s = (SELECT generation FROM cache_generation WHERE table_name = %s"
+        f"{_WAIT_FOR_WRITERS}), {_NOW}, {_FAILS})",
+        (number, table.name),
+    )
+
+
+def guard_new_keys(count: int, highest: int) -> Statement:
+    """An error where one of the `count` keys that the INSERT before it was given is above
+    `highest`."""
+    return f"SELECT IF(LAST_INSERT_ID() + %s > %s, {_FAILS}, 1)", (count - 1, highest)
 
 
 def lock_generation(table: Table) -> Statement:
@@ -295,6 +329,11 @@ def claim(idempotency_key: str, fingerprint: str) -> Statement:
         " VALUES (%s, %s, '', UTC_TIMESTAMP()) ON DUPLICATE KEY UPDATE fingerprint = fingerprint",
         (idempotency_key, fingerprint),
     )
+
+
+def guard_claim(idempotency_key: str) -> Statement:
+    """An error where an earlier transaction brought the key."""
+    return GUARD_CLAIM, (idempotency_key,)
 
 
 def claimed(idempotency_key: str) -> Statement:

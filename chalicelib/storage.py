@@ -4,17 +4,16 @@ Handlers call in. The cache may fail at any time and the answer is the same, onl
 database's errors go up to the caller.
 """
 
-import hashlib
-import json
 import logging
 import random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from chalicelib.cache import Cache, Cell
-from chalicelib.db import Change, Database, Transaction
+from chalicelib.db import Change, Database
 from chalicelib.errors import (
+    AlreadyClaimed,
     BadRequest,
     DatabaseUnavailable,
     RowRejected,
@@ -22,10 +21,11 @@ from chalicelib.errors import (
     TooLarge,
 )
 from chalicelib.generations import Generations
+from chalicelib.idempotency import IdempotentChange
 from chalicelib.lazy_loading import LazyLoading
 from chalicelib.recovery import Recovery
 from chalicelib.tables import Column, Key, NotAsDeclared, Row, Table
-from chalicelib.write_through import Work, WriteThrough, entries_of
+from chalicelib.write_through import Work, WriteThrough
 
 log = logging.getLogger("herocache.storage")
 
@@ -126,7 +126,7 @@ class Storage:
         def keys_in(change: Change) -> Sequence[Key]:
             return [row[0] for row in change.after]
 
-        return self._change(table, Work(rows), keys_in, use_cache, idempotency_key)
+        return self._change(table, rows, (), keys_in, use_cache, idempotency_key)
 
     def delete(self, table: Table, keys: Sequence[Key], idempotency_key: str = "") -> Sequence[Key]:
         """Delete the rows with these keys, all or none; the keys that existed, in the order of
@@ -138,7 +138,7 @@ class Storage:
             deleted = {row[0] for row in change.before}
             return [key for key in dict.fromkeys(keys) if key in deleted]
 
-        return self._change(table, Work(keys=keys), keys_in, False, idempotency_key)
+        return self._change(table, (), keys, keys_in, False, idempotency_key)
 
     def _read_page(
         self, table: Table, column: Column, values: Sequence[Key], page: Page, use_cache: bool
@@ -155,36 +155,22 @@ class Storage:
     def _change(
         self,
         table: Table,
-        work: Work,
-        keys_in: Callable[[Change], Sequence[Key]],
+        rows: Sequence[Row],
+        keys: Sequence[Key],
+        answer: Callable[[Change], Sequence[Key]],
         store: bool,
         idempotency_key: str,
     ) -> Sequence[Key]:
-        """What `keys_in` finds in the change; or, where `idempotency_key` was seen before, what it
-        found then. Key and answer commit with the rows, and with the entries that show them:
-        nobody knows whether the first one came so far that every reader sees its rows."""
-        answer: Sequence[Key] = ()
-
-        def claim(transaction: Transaction) -> Change | None:
-            nonlocal answer
-            if idempotency_key:
-                recorded = transaction.claim(idempotency_key, _fingerprint(table, work))
-                if recorded is not None:
-                    answer, entries = json.loads(recorded)
-                    return transaction.end(table, entries | {table.key.name: answer})
-            transaction.refuse_far_keys(table, [row[0] for row in work.rows])
-            return None
-
-        def record(transaction: Transaction, change: Change) -> None:
-            nonlocal answer
-            answer = keys_in(change)
-            if idempotency_key:
-                recorded = json.dumps([answer, entries_of(table, change)])
-                transaction.record(idempotency_key, recorded)
-
-        work = replace(work, claim=claim, record=record)
+        """What `answer` makes of the change; or, where `idempotency_key` was seen before, what it
+        made of the first one."""
+        claim = None
+        if idempotency_key:
+            claim = IdempotentChange(idempotency_key, table, rows, keys, answer)
         try:
-            self._write_through.change(table, work, store=store)
+            done = answer(self._write_through.change(table, Work(rows, keys, claim), store=store))
+        except AlreadyClaimed:
+            assert claim
+            return self._write_through.show_again(table, claim.recorded).answer
         except NotAsDeclared as error:
             raise self._mismatch(table, error) from error
         except RowRejected as error:
@@ -192,7 +178,7 @@ class Storage:
             raise BadRequest(f"{place}: {error.reason}") from error
         if idempotency_key and random.random() < PRUNE_SHARE:
             self._prune_claims()
-        return answer
+        return done
 
     def _prune_claims(self) -> None:
         """What keeps it from that is no news for a caller whose write is done."""
@@ -269,8 +255,3 @@ class Storage:
         the words for that are raised instead."""
         self._database.as_stored(table)
         return SchemaMismatch(str(error))
-
-
-def _fingerprint(table: Table, work: Work) -> str:
-    request = ("write", work.rows) if work.rows else ("delete", work.keys)
-    return hashlib.sha256(repr((table.name, request)).encode()).hexdigest()

@@ -1,26 +1,30 @@
 """Writes: into the database in one transaction, and through it into the cache.
 
-The order matters and is proved in `tests/model`: fences stand before the COMMIT and while the rows
-are locked, what a lookup shows is read while its fence stands, publishing comes after the COMMIT,
-the acknowledgement last. A write that cannot fence takes the table's cache out of use in its own
-transaction.
+The fences of a write are sent just before the piece of SQL that holds its COMMIT, and nobody waits
+for them before that. So they may come late, after other writers have come and gone: what this
+writer publishes is right only if nobody has published a change that was committed after it read
+the rows. The watermark tells that (docs/cache.md); `tests/model` tries every order of the steps.
+The acknowledgement comes last.
 """
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
-from chalicelib.cache import Affected, Cache, Cell, Sent, Token, new_token
-from chalicelib.db import Change, Database, Generation, Transaction
+from chalicelib.cache import Affected, Cache, Cell, Fenced, Sent, Token, new_token
+from chalicelib.db import Change, Committed, Database, Generation, Transaction
 from chalicelib.errors import (
     AnotherServer,
     CacheUnavailable,
     DatabaseUnavailable,
+    NotAtOnce,
     OutcomeUnknown,
 )
 from chalicelib.generations import Generations
+from chalicelib.idempotency import Recorded
 from chalicelib.recovery import Recovery
 from chalicelib.tables import NO_KEY, Column, Key, NotAsDeclared, Row, Table
 
@@ -30,31 +34,37 @@ MAX_SHOWN_ROWS = 2_000
 """Of other rows that share a lookup's value with those that are written: to read more of them costs
 more than the miss that it saves."""
 
-MAX_SECONDS_TO_COMMIT = 5
-"""After that a writer must not go on: its fences soon count as those of a dead one, and a row that
-it has not changed yet makes no reader wait."""
+MAX_FENCE_SECONDS = 5
+"""A writer whose fences are older must not rely on them: they soon count as those of a dead one."""
+
+MAX_SECONDS_TO_STORE = 1
+"""A writer whose fences are older stores nothing: together with the life of a new row's witness it
+must not take longer than a tombstone stays."""
 
 Result = TypeVar("Result")
 
 
-def _nothing_before(transaction: Transaction) -> Change | None:
-    return None
+class Claim(Protocol):
+    """What makes sure that a change is done once."""
 
+    def begin(self, transaction: Transaction) -> None:
+        """Before the change. Raises whatever ends it, here or with the next statements."""
 
-def _nothing_to_record(transaction: Transaction, change: Change) -> None:
-    return None
+    def record(
+        self, transaction: Transaction, change: Change, entries: Mapping[str, Sequence[Key]]
+    ) -> None:
+        """Before the COMMIT. `entries`, by column: the values of those entries that show or showed
+        one of the rows, but for rows that nobody else knows of yet."""
 
 
 @dataclass(frozen=True)
 class Work:
-    """What one transaction does: write `rows`, or delete the rows with `keys`. `claim` comes first;
-    a change that it returns was done before, and the rest is left out. `record` is told what was
-    done, before the COMMIT. Both may run twice."""
+    """What one transaction does: write `rows`, or delete the rows with `keys`; at most once where
+    there is a `claim`."""
 
     rows: Sequence[Row] = ()
     keys: Sequence[Key] = ()
-    claim: Callable[[Transaction], Change | None] = _nothing_before
-    record: Callable[[Transaction, Change], None] = _nothing_to_record
+    claim: Claim | None = None
 
     @property
     def inserts_only(self) -> bool:
@@ -62,13 +72,42 @@ class Work:
         return bool(self.rows) and all(row[0] == NO_KEY for row in self.rows)
 
 
+@dataclass
+class Fences:
+    """Those of one try of a write, sent under `held` and perhaps not yet waited for. `sent_at` is
+    Unix time, which goes on while the process sleeps."""
+
+    held: Generation
+    token: Token
+    sent_at: float
+    sent: Sent[float]
+    published: float | None = None
+
+    def wait(self) -> float:
+        """Return when they stand: when the latest change was committed that was published before.
+        Raises CacheUnavailable, AnotherServer."""
+        if self.published is None:
+            self.published = self.sent.wait()
+        return self.published
+
+    def allow(self, read_at: int) -> bool:
+        """Whether what was read at `read_at` may be stored: nobody has published a later change.
+        Raises as `wait`; CacheUnavailable where the fences may count as a dead writer's."""
+        published = self.wait()
+        age = time.time() - self.sent_at
+        if age > MAX_FENCE_SECONDS:
+            raise CacheUnavailable("this process slept since it sent its fences")
+        return published < read_at and age <= MAX_SECONDS_TO_STORE
+
+
 @dataclass(frozen=True)
 class Done:
-    """A change that is committed, and the entries that are still fenced, with `token`."""
+    """A change that is committed, the entries that it affects, and the fences that were sent."""
 
     change: Change
-    affected: Affected
-    token: Token = ""
+    affected: Affected = field(default_factory=Affected)
+    committed: Committed | None = None
+    fences: Fences | None = None
 
 
 class WriteThrough:
@@ -83,104 +122,191 @@ class WriteThrough:
     def change(self, table: Table, work: Work, *, store: bool) -> Change:
         """Do `work` on `table` and commit; every read that starts after this has returned sees it.
         With `store` the rows are in the cache too, by key and by every lookup, else they are just
-        not stale there. Raises DatabaseUnavailable, OutcomeUnknown, and whatever `work` raises."""
-        if not self._generations.remembered(table):
-            self._introduce(table)
+        not stale there. Raises AlreadyClaimed, BadRequest, RowRejected, NotAsDeclared,
+        SchemaMismatch, DatabaseUnavailable, OutcomeUnknown."""
+        self._introduce(table)
         asked = time.monotonic()
-
-        def write(transaction: Transaction) -> Done:
-            # Another token at each try: what lifts the fences of one that failed may come late.
-            return self._write(transaction, table, work, store, new_token())
-
-        try:
-            try:
-                done = self._transact(write)
-            except _Moved as moved:
-                self._generations.use_server(table, moved.held, moved.server)
-                done = self._transact(write)
-        except CacheUnavailable as error:
-            log.warning("the cache of %s is switched off: %s", table.name, error)
-            self._recovery.start()
-            done = self._transact(lambda transaction: _write_uncached(transaction, table, work))
+        done = self._committed(table, work, store)
         generation = self._published(table, done)
         self._generations.wait_until_known(table, generation, asked)
         return done.change
 
-    def _write(
-        self, transaction: Transaction, table: Table, work: Work, store: bool, token: Token
-    ) -> Done:
-        """From BEGIN to COMMIT. Raises CacheUnavailable where the fences cannot be set. Where
-        nothing is committed for certain they are lifted."""
-        repeated = work.claim(transaction)
-        if repeated is not None:
-            return Done(repeated, self._affected(table, repeated, store), token)
-        fences, begun = _Fences(), time.time()
-        if work.inserts_only and transaction.send_insert(table, work.rows):
-            fences = self._send_fences(table, work.rows, store, token)
-        try:
-            change = _receive(transaction, table, work)
-            affected = self._affected(table, change, store)
-            begun = begun if fences.sent else time.time()
-            self._fence(table, change, affected, token, fences)
-            if time.time() - begun > MAX_SECONDS_TO_COMMIT and affected != Affected():
-                raise CacheUnavailable("this process slept since the fences were set")
-            work.record(transaction, change)
-            shown = _committed(transaction, table, change, affected, store)
-            return Done(change, shown, token)
-        except (CacheUnavailable, OutcomeUnknown):
-            raise
-        except Exception:
-            self._lift(table, fences, token)
-            raise
-        finally:
-            if fences.sent:
-                fences.sent.close()
+    def show_again(self, table: Table, find: Callable[[Transaction], Recorded]) -> Recorded:
+        """What `find` finds: an earlier transaction recorded it with its change. Nobody knows
+        whether that one came so far that every reader sees it: its entries go. Raises as
+        `change`."""
+        asked = time.monotonic()
 
-    def _send_fences(
-        self, table: Table, new_rows: Sequence[Row], store: bool, token: Token
-    ) -> "_Fences":
-        """Send what new rows need, under the generation that will probably be held. Their INSERT is
-        on its way: a fence that grows old before its transaction has its locks would be settled
-        too soon."""
-        generation = self._generations.remembered(table)
-        lookups = _lookups(table, new_rows)
-        if generation is None or not self._is_cached(generation) or not (lookups or store):
-            return _Fences()
-        sent = self._cache.begin_fence_many(generation, table, lookups, store, token)
-        return _Fences(generation, Affected(lookups), sent=sent)
+        def finding(transaction: Transaction) -> tuple[Recorded, Generation]:
+            return find(transaction), transaction.end(table)
+
+        recorded, held = self._transact(finding)
+        if self._is_cached(held):
+            columns = recorded.entries.items()
+            gone = Affected({table.readable[name]: dict.fromkeys(keys) for name, keys in columns})
+            try:
+                self._cache.publish_many(held, table, gone, new_token(), held.told_at)
+            except CacheUnavailable as error:
+                held = self._retired(table, held, error)
+        self._generations.wait_until_known(table, held, asked)
+        return recorded
+
+    def _committed(self, table: Table, work: Work, store: bool) -> Done:
+        """Where the fences cannot even be sent, the transaction switches the table's cache off."""
+        try:
+            try:
+                return self._fenced(table, work, store)
+            except Moved as moved:
+                self._generations.use_server(table, moved.held, moved.server)
+                return self._fenced(table, work, store)
+        except CacheUnavailable as error:
+            log.warning("the cache of %s is switched off: %s", table.name, error)
+            self._recovery.start()
+            return self._transact(lambda transaction: _write_uncached(transaction, table, work))
+
+    def _fenced(self, table: Table, work: Work, store: bool) -> Done:
+        held = self._generations.remembered(table)
+        if held and work.inserts_only and not work.claim:
+            with suppress(NotAtOnce):
+                return self._transact(
+                    lambda transaction: self._insert(transaction, table, work.rows, held, store)
+                )
+        return self._transact(lambda transaction: self._write(transaction, table, work, store))
+
+    def _insert(
+        self,
+        transaction: Transaction,
+        table: Table,
+        rows: Sequence[Row],
+        held: Generation,
+        store: bool,
+    ) -> Done:
+        """Rows with NO_KEY, all in one piece of SQL. Raises NotAtOnce."""
+        if not transaction.can_insert_at_once(table):
+            raise NotAtOnce
+        fenced = _lookups(table, rows)
+        if not self._is_cached(held) or not (fenced or store):
+            change, _ = transaction.insert_and_commit(table, rows, held, {}, 0)
+            return Done(change)
+        shown = _values(fenced) if store else {}
+        fences = self._fence(held, table, fenced, None if store else ())
+        with self._minding(table, fences, Affected(fenced)):
+            change, committed = transaction.insert_and_commit(
+                table, rows, held, shown, MAX_SHOWN_ROWS
+            )
+        affected = _affected(table, change, store)
+        return Done(change, _with_lookups(table, affected, change, committed), committed, fences)
+
+    def _write(self, transaction: Transaction, table: Table, work: Work, store: bool) -> Done:
+        """First the rows are inserted, or locked and read; then all else, with the COMMIT. Raises
+        AlreadyClaimed."""
+        change = _begun(transaction, table, work)
+        held = change.generation
+        affected = _affected(table, change, store) if self._is_cached(held) else Affected()
+        if affected == Affected():
+            transaction.commit()
+            return Done(change)
+        lookups = {column: own for column, own in affected.fenced.items() if column != table.key}
+        shown = _values(lookups) if store else {}
+        fences = self._fence(held, table, affected.fenced, affected.new)
+        with self._minding(table, fences, _undone(table, affected, change.before)):
+            keys = [row[0] for row in change.after]
+            committed = transaction.commit_and_show(table, shown, keys, MAX_SHOWN_ROWS)
+        return Done(change, _with_lookups(table, affected, change, committed), committed, fences)
 
     def _fence(
-        self, table: Table, change: Change, affected: Affected, token: Token, fences: "_Fences"
-    ) -> None:
-        """Return when the fences stand, which were sent or are now."""
-        if affected == Affected():
-            return
-        held = change.generation
-        sent, fences.sent = fences.sent, None
-        fences.generation, fences.affected, fences.before = held, affected, change.before
-        try:
-            if sent is None or sent.wait(held) is None:
-                self._cache.fence_many(held, table, affected, token)
-        except AnotherServer as error:
-            raise _Moved(held, error.server) from error
+        self,
+        held: Generation,
+        table: Table,
+        fenced: Fenced,
+        new: Collection[Key] | None,
+    ) -> Fences:
+        """Send the fences; return at once, unless they could not be sent: then once they stand.
+        Raises CacheUnavailable, Moved."""
+        token = new_token()  # another one at each try: what lifts those of one try may come late
+        sent_at = time.time()
+        sent = self._cache.begin_fence_many(held, table, fenced, new, token)
+        fences = Fences(held, token, sent_at, sent)
+        if not sent.is_under_way:
+            try:
+                fences.wait()
+            except AnotherServer as error:
+                raise Moved(held, error.server) from error
+        return fences
 
-    def _lift(self, table: Table, fences: "_Fences", token: Token) -> None:
-        """Of a change that is undone: a row is shown as it was, a lookup goes. Where Redis does not
-        hear of it they count as those of a dead writer."""
-        if fences.generation is None:
-            return
+    @contextmanager
+    def _minding(self, table: Table, fences: Fences, undone: Affected) -> Iterator[None]:
+        """For the COMMIT that goes with `fences`: where it fails they are lifted, with what was
+        `undone`."""
         try:
-            if fences.sent:
-                sent, fences.sent = fences.sent, None
-                sent.wait(fences.generation)
-            undone = _undone(table, fences.affected, fences.before)
-            self._cache.publish_many(fences.generation, table, undone, token)
+            yield
+        except OutcomeUnknown:
+            self._make_stand(table, fences)
+            raise
+        except Exception:
+            self._lift(table, fences, undone)
+            raise
+        except BaseException:
+            fences.sent.close()
+            raise
+
+    def _lift(self, table: Table, fences: Fences, undone: Affected) -> None:
+        """Of a change that is undone. Where Redis does not hear of it they count as those of a dead
+        writer."""
+        try:
+            # The rows were locked since then.
+            is_allowed = fences.allow(fences.held.told_at)
+            shown = undone if is_allowed else _gone(undone)
+            self._cache.publish_many(fences.held, table, shown, fences.token, 0)
         except CacheUnavailable as error:
             log.info("fences of %s left standing: %s", table.name, error)
 
-    def _affected(self, table: Table, change: Change, store: bool) -> Affected:
-        """The entries that readers may believe or fill."""
-        return _affected(table, change, store) if self._is_cached(change.generation) else Affected()
+    def _make_stand(self, table: Table, fences: Fences) -> None:
+        """Of a change that may be committed: the caller is told to read the rows, and readers must
+        not believe their entries meanwhile."""
+        try:
+            fences.wait()
+        except CacheUnavailable as error:
+            with suppress(OutcomeUnknown):
+                self._retired(table, fences.held, error)
+
+    def _published(self, table: Table, done: Done) -> Generation:
+        """Wait for the fences and lift them; the generation that holds then. Where Redis went away
+        nobody knows whether they stand: no entry is believed any more."""
+        fences, affected = done.fences, done.affected
+        if fences is None or done.committed is None:
+            return done.change.generation
+        try:
+            shown = affected if fences.allow(done.committed.read_at) else _gone(affected)
+            self._cache.publish_many(fences.held, table, shown, fences.token, done.committed.by)
+        except CacheUnavailable as error:
+            if not affected.fenced:
+                log.info("new rows of %s are not in the cache: %s", table.name, error)
+                self._recovery.start()
+                return fences.held
+            return self._retired(table, fences.held, error)
+        return fences.held
+
+    def _retired(self, table: Table, held: Generation, error: CacheUnavailable) -> Generation:
+        """Let nobody believe an entry under `held` any more. The generation that follows it. Raises
+        OutcomeUnknown."""
+
+        def switch_off(transaction: Transaction) -> Generation:
+            transaction.switch_off(table)
+            return transaction.end(table)
+
+        try:
+            if isinstance(error, AnotherServer):
+                self._database.switch_on(table, held.number, error.server)
+                return self._database.generation(table)
+            log.warning("the cache of %s is switched off: %s", table.name, error)
+            self._recovery.start()
+            return self._transact(switch_off)
+        except DatabaseUnavailable as unavailable:
+            raise OutcomeUnknown(
+                "the rows are written, but neither the cache nor the database can be told so that"
+                " every reader sees them; read them before you write them again"
+            ) from unavailable
 
     def replace_all(self, table: Table, apply: Callable[[Transaction], Result]) -> Result:
         """Commit what `apply` does, which may be to any number of rows; every read that starts
@@ -203,109 +329,80 @@ class WriteThrough:
             raise
 
     def _introduce(self, table: Table) -> None:
-        """Where the table has no Redis server yet it gets one here: learnt in the transaction it
-        would cost that one's keys."""
-        generation = self._generations.current(table)
-        if generation.server or not self._cache.is_configured:
+        """What this container must know before its first write of a table: learnt in the
+        transaction it would cost that one's keys, or its place in the cache."""
+        if self._cache.knows(table) or not self._cache.is_configured:
             return
+        generation = self._generations.remembered(table) or self._generations.current(table)
         try:
-            self._generations.use_server(table, generation, self._cache.link.probe())
+            server = generation.server
+            if not server:
+                server = self._cache.link.probe()
+                self._generations.use_server(table, generation, server)
+            self._cache.meet(table, server)
         except CacheUnavailable as error:
-            log.info("the cache of %s stays without a server: %s", table.name, error)
+            log.info("%s is written without knowing its cache: %s", table.name, error)
 
     def _is_cached(self, generation: Generation) -> bool:
         """Whether some reader may believe cells under this generation. Where this container has
         no Redis but others have, it must not write behind their backs: the fence fails."""
         return generation.enabled and (self._cache.is_configured or bool(generation.server))
 
-    def _published(self, table: Table, done: Done) -> Generation:
-        """Lift the fences; the generation that holds then. Where Redis went away after the COMMIT
-        nobody knows whether the fences stand: the cache is switched off after all."""
-        generation, affected = done.change.generation, done.affected
-        if affected == Affected():
-            return generation
-        try:
-            self._cache.publish_many(generation, table, affected, done.token)
-        except CacheUnavailable as error:
-            if not affected.fenced:
-                log.info("new rows of %s are not in the cache: %s", table.name, error)
-                self._recovery.start()
-                return generation
-            log.warning("the cache of %s is switched off: %s", table.name, error)
-            self._recovery.start()
-            return self._switched_off(table)
-        return generation
 
-    def _switched_off(self, table: Table) -> Generation:
-        def switch_off(transaction: Transaction) -> Change:
-            transaction.switch_off(table)
-            return transaction.end(table)
-
-        try:
-            return self._transact(switch_off).generation
-        except DatabaseUnavailable as error:
-            raise OutcomeUnknown(
-                "the rows are written, but neither the cache nor the database can be told so that"
-                " every reader sees them; read them before you write them again"
-            ) from error
-
-
-@dataclass
-class _Fences:
-    """Of one try of a write: the entries that are fenced under `generation`, and the rows as they
-    were `before`. `sent`: they are on their way, and nobody has waited for them."""
-
-    generation: Generation | None = None
-    affected: Affected = field(default_factory=Affected)
-    before: Sequence[Row] = ()
-    sent: Sent[bool] | None = None
-
-
-class _Moved(AnotherServer):
-    """`held`: the generation that speaks of another server."""
+class Moved(AnotherServer):
+    """`held`: the generation that speaks of another server. Nothing was committed."""
 
     def __init__(self, held: Generation, server: str) -> None:
         super().__init__(server)
         self.held = held
 
 
+def _begun(transaction: Transaction, table: Table, work: Work) -> Change:
+    """Rows are inserted, or locked and read; the rest is left to the next statements."""
+    if work.claim:
+        work.claim.begin(transaction)
+    transaction.refuse_far_keys(table, [row[0] for row in work.rows])
+    if work.inserts_only:
+        change = transaction.insert(table, work.rows)
+    elif work.rows:
+        change = transaction.write_many(table, work.rows)
+    else:
+        change = transaction.delete_many(table, work.keys)
+    if work.claim:
+        entries = _affected(table, change, store=False).fenced
+        values = {column.name: list(own) for column, own in entries.items()}
+        work.claim.record(transaction, change, values)
+    return change
+
+
 def _write_uncached(transaction: Transaction, table: Table, work: Work) -> Done:
     """From BEGIN to COMMIT, the table's cache switched off."""
     transaction.switch_off(table)
-    change = work.claim(transaction)
-    if change is None:
-        if work.inserts_only:
-            transaction.send_insert(table, work.rows)
-        change = _receive(transaction, table, work)
-        work.record(transaction, change)
-        transaction.commit()
-    return Done(change, Affected())
+    change = _begun(transaction, table, work)
+    transaction.commit()
+    return Done(change)
 
 
-def _receive(transaction: Transaction, table: Table, work: Work) -> Change:
-    """What comes of it; an insert was sent already."""
-    if work.inserts_only:
-        return transaction.receive_insert(table, work.rows)
-    if work.rows:
-        return transaction.write_many(table, work.rows)
-    return transaction.delete_many(table, work.keys)
-
-
-def _committed(
-    transaction: Transaction, table: Table, change: Change, affected: Affected, store: bool
+def _with_lookups(
+    table: Table, affected: Affected, change: Change, committed: Committed
 ) -> Affected:
-    """The same once the change is committed, with what its lookups show then."""
-    lookups = {c: list(own) for c, own in affected.fenced.items() if c is not table.key}
-    if not store or not lookups:
-        transaction.commit()
-        return affected
-    keys = [row[0] for row in change.after]
-    others = transaction.commit_and_show(table, lookups, keys, MAX_SHOWN_ROWS)
+    """The same, with what its lookups show: other rows too."""
+    lookups = [column for column in affected.fenced if column != table.key]
     shown = {
         column: _shown(table, column, affected, change.after, rows)
-        for column, rows in zip(lookups, others)
+        for column, rows in zip(lookups, committed.others)
     }
     return replace(affected, fenced={**affected.fenced, **shown})
+
+
+def _values(fenced: Fenced) -> dict[Column, list[Key]]:
+    return {column: list(values) for column, values in fenced.items()}
+
+
+def _gone(affected: Affected) -> Affected:
+    """The same entries, none with a value."""
+    fenced = {column: dict.fromkeys(values) for column, values in affected.fenced.items()}
+    return Affected(fenced, dict.fromkeys(affected.new))
 
 
 def _undone(table: Table, affected: Affected, before: Sequence[Row]) -> Affected:
@@ -342,20 +439,8 @@ def _shown(
     return {value: b",".join(cells) or None for value, cells in entries.items()}
 
 
-def entries_of(table: Table, change: Change) -> dict[str, list[Key]]:
-    """The values, by column, of all entries that show or showed one of the rows."""
-    affected = _affected(table, change, store=False)
-    return {column.name: list(values) for column, values in affected.fenced.items()}
-
-
 def _affected(table: Table, change: Change, store: bool) -> Affected:
-    """The rows' own cells, and every lookup cell that shows or showed one of them. What was done
-    before just goes: to publish without a fence leaves alone what a writer fences."""
-    if change.repeated:
-        columns = change.repeated.items()
-        return Affected(
-            {table.readable[name]: dict.fromkeys(keys) for name, keys in columns if keys}
-        )
+    """The rows' own cells, and every lookup cell that shows or showed one of them."""
     rows: dict[Key, Cell | None] = {row[0]: None for row in change.before}
     new: dict[Key, Cell | None] = {}
     cells = table.encode_many(change.after) if store else [None] * len(change.after)

@@ -10,7 +10,7 @@ from threading import Event
 import pytest
 
 from chalicelib import generations, handlers, scripts, storage
-from chalicelib.sql import IS_READ_ONLY
+from chalicelib.sql import IS_READ_ONLY, NOW
 from local.servers import MariaDB, Redis
 from tests.client import InProcess, Row, as_stored, hero, heroes
 from tests.conftest import Configure
@@ -20,6 +20,7 @@ from tests.witness import Witness
 BATCH = 40
 PACKET_HEAD_BYTES = 5
 OPENING = ["START", "SELECT cache_generation"]
+GUARDED_INSERT = [*OPENING, "INSERT", "SELECT"]
 READ = ["SELECT heroes", "ask"]
 PRODUCT = {"ProductName": "Lamp", "Description": "", "QuantityInStock": 3, "Price": 5}
 
@@ -49,9 +50,10 @@ def sent(mariadb: MariaDB, configure: Configure) -> Iterator[RoundTrips]:
 
 
 def in_short(sql: str) -> str:
-    """The verb, and of a SELECT the table; `ask` where it asks whether this is the writer."""
-    if sql == IS_READ_ONLY[0]:
-        return "ask"
+    """The verb, and of a SELECT the table; `ask` where it asks whether this is the writer,
+    `now` where it asks for the time."""
+    if sql in (IS_READ_ONLY[0], NOW[0]):
+        return "ask" if sql == IS_READ_ONLY[0] else "now"
     verb, *words = sql.split()
     return (
         f"{verb} {words[words.index('FROM') + 1]}" if verb == "SELECT" and "FROM" in words else verb
@@ -284,7 +286,7 @@ def test_nobody_waits_until_what_was_read_is_stored(
 
 
 @cached_and_uncached
-def test_new_rows_cost_two_round_trips_to_each_server(
+def test_new_rows_cost_one_round_trip_to_the_database_and_two_to_redis(
     service: InProcess, witness: Witness, sent: RoundTrips, use_cache: bool
 ) -> None:
     with witness.spent() as spent:
@@ -292,9 +294,9 @@ def test_new_rows_cost_two_round_trips_to_each_server(
 
     assert len(ids) == BATCH
     shown = ["SELECT heroes"] * use_cache
-    assert sent == [[*OPENING, "INSERT"], [*shown, "COMMIT"]]
-    assert spent.statements == 4 + len(shown)
-    assert spent.cache_round_trips == 2, "fence and publish"
+    assert sent == [[*GUARDED_INSERT, *shown, "COMMIT"]]
+    assert spent.statements == 5 + len(shown)
+    assert spent.cache_round_trips == 2, "fence meanwhile, then publish"
     sent.clear()
     service.read(ids)
     assert len(sent) == (0 if use_cache else 1), "written through, or not"
@@ -341,7 +343,7 @@ def test_new_rows_are_fenced_again_where_the_generation_was_raised_meanwhile(
     with witness.spent() as spent:
         [id] = service.write([row]).ids
 
-    assert spent.cache_round_trips == 4, "fence early, fence, publish, a hint"
+    assert spent.cache_round_trips == 5, "fence and lift, fence, publish, a hint"
     assert service.read([row["xp"]], BY="xp").rows[-1] == {"id": id, **row}
 
 
@@ -381,7 +383,7 @@ def test_new_rows_that_nobody_could_have_cached_cost_no_redis(
     with witness.spent() as spent:
         service.write([PRODUCT] * 10, use_cache=False, TABLE="products")
 
-    assert sent == [[*OPENING, "INSERT"], ["COMMIT"]]
+    assert sent == [[*GUARDED_INSERT, "COMMIT"]]
     assert spent.commands == {}
 
 
@@ -391,9 +393,9 @@ def test_new_rows_without_lookups_are_stored_in_two_redis_round_trips(
     with witness.spent() as spent:
         ids = service.write([PRODUCT] * 10, TABLE="products").ids
 
-    assert sent == [[*OPENING, "INSERT"], ["COMMIT"]]
+    assert sent == [[*GUARDED_INSERT, "COMMIT"]]
     assert spent.cache_round_trips == 2, "the witness, and the rows where it still stands"
-    assert spent.commands["evalsha"] == 1
+    assert spent.commands["evalsha"] == 2
     sent.clear()
     assert len(service.read(ids, TABLE="products").rows) == 10
     assert sent == []
@@ -403,12 +405,13 @@ def test_new_rows_without_lookups_are_stored_in_two_redis_round_trips(
 def test_replacing_rows_costs_two_round_trips_to_each_server(
     service: InProcess, witness: Witness, values: list[int], sent: RoundTrips, use_cache: bool
 ) -> None:
-    """Two after two: they are locked and read, fenced, changed and committed, published."""
+    """Three in a row: they are locked and read; fenced while they are changed and committed;
+    published."""
     with witness.spent() as spent:
         service.write([{"id": id, **hero()} for id in values], use_cache)
 
     shown = ["SELECT heroes"] * use_cache
-    assert sent == [[*OPENING, "SELECT heroes"], ["INSERT", *shown, "COMMIT"]]
+    assert sent == [[*OPENING, "SELECT heroes"], ["now", "INSERT", *shown, "COMMIT"]]
     assert spent.cache_round_trips == 2
     assert spent.commands["evalsha"] == 2, "all cells of both columns in one fence, one publish"
     sent.clear()
@@ -432,7 +435,7 @@ def test_where_triggers_may_change_rows_a_write_costs_one_round_trip_more(
 
     insert = [*OPENING, "INSERT"], ["SELECT heroes"]
     replace = [*OPENING, "SELECT heroes"], ["INSERT", "SELECT heroes"]
-    assert sent == [*(replace if "id" in row else insert), ["SELECT heroes", "COMMIT"]]
+    assert sent == [*(replace if "id" in row else insert), ["now", "SELECT heroes", "COMMIT"]]
 
 
 def test_rows_with_and_without_keys_go_in_three_round_trips(
@@ -442,7 +445,7 @@ def test_rows_with_and_without_keys_go_in_three_round_trips(
         service.write([hero(), {"id": 1, **hero()}, {"id": 77, **hero()}, hero()])
 
     lock, change, commit = sent
-    assert (lock, commit) == ([*OPENING, "SELECT heroes"], ["SELECT heroes", "COMMIT"])
+    assert (lock, commit) == ([*OPENING, "SELECT heroes"], ["now", "SELECT heroes", "COMMIT"])
     assert change == ["INSERT", "INSERT", "INSERT"], "replaced, given a key, without one"
     assert spent.cache_round_trips == 2
 
@@ -453,7 +456,7 @@ def test_deleting_rows_costs_what_replacing_them_does(
     with witness.spent() as spent:
         service.delete([*values, 99])
 
-    assert sent == [[*OPENING, "SELECT heroes"], ["DELETE", "COMMIT"]]
+    assert sent == [[*OPENING, "SELECT heroes"], ["now", "DELETE", "COMMIT"]]
     assert spent.cache_round_trips == 2
 
 
@@ -467,7 +470,7 @@ def test_deleting_rows_that_are_not_there_changes_nothing(
     assert spent.commands == {}
 
 
-def test_an_idempotency_key_costs_one_round_trip_more(
+def test_an_idempotency_key_costs_new_rows_one_round_trip_more_and_others_none(
     service: InProcess, sent: RoundTrips, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """But for one in fifty, which forgets old keys too."""
@@ -477,10 +480,14 @@ def test_an_idempotency_key_costs_one_round_trip_more(
     sent.clear()
     service.write(heroes(2), IDEMPOTENCY_KEY="order-1")
 
-    claim = ["START", "INSERT", "SELECT idempotency"]
-    hold = ["SELECT cache_generation"]
-    assert first == [claim, [*hold, "INSERT"], ["UPDATE", "SELECT heroes", "COMMIT"]]
-    assert sent == [claim, [*hold, "COMMIT"]]
+    claim, hold = ["START", "INSERT", "SELECT idempotency"], ["SELECT cache_generation"]
+    insert = [*claim, *hold, "INSERT"]
+    assert first == [insert, ["now", "UPDATE", "SELECT heroes", "COMMIT"]]
+    assert sent == [insert, ["ROLLBACK"], claim, [*hold, "COMMIT"]]
+    sent.clear()
+    service.write([{"id": 1, **hero()}], IDEMPOTENCY_KEY="order-2")
+    replace = [*claim, *hold, "SELECT heroes"]
+    assert sent == [replace, ["now", "INSERT", "UPDATE", "SELECT heroes", "COMMIT"]]
 
 
 # --- what costs nothing ---------------------------------------------------------------------------
@@ -538,7 +545,7 @@ def test_an_app_without_cache_opens_no_connection_to_redis_and_asks_for_no_gener
         service.write(heroes(2))
         service.write([{"id": 1, **heroes(1)[0]}])
 
-    assert spent.statements == 2 + 4 + 5, "they take as many as with a cache"
+    assert spent.statements == 2 + 5 + 5, "they take as many as with a cache"
     assert spent.cache_connections == 0
     assert spent.commands == {}
 
@@ -564,7 +571,7 @@ def test_the_first_write_of_all_finds_out_where_the_cells_are(
 
     ids = service.write(heroes(2)).ids
 
-    write = [[*OPENING, "INSERT"], ["SELECT heroes", "COMMIT"]]
+    write = [[*OPENING, "INSERT"], ["now", "SELECT heroes", "COMMIT"]]
     assert sent == [["SELECT cache_generation"], ["UPDATE"], *write]
     assert witness.generation() == (number + 1, True, redis_of_a_new_database)
     sent.clear()

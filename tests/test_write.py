@@ -5,7 +5,7 @@ import re
 import pytest
 
 from chalicelib import db
-from chalicelib.cache import GRAVE_MILLISECONDS, WITNESS_MILLISECONDS
+from chalicelib.cache import TOMBSTONE_MILLISECONDS, WITNESS_MILLISECONDS
 from tests.client import InProcess, as_stored, hero, heroes
 from tests.conftest import Configure
 from tests.witness import Witness
@@ -137,8 +137,8 @@ def test_a_row_that_was_written_past_the_cache_is_cached_when_it_is_read_again(
     assert witness.cells() == {}
 
     [grave] = witness.redis.keys("*:id:*1")
-    assert WITNESS_MILLISECONDS < GRAVE_MILLISECONDS
-    assert 0 < witness.redis.pttl(grave) <= GRAVE_MILLISECONDS
+    assert WITNESS_MILLISECONDS < TOMBSTONE_MILLISECONDS
+    assert 0 < witness.redis.pttl(grave) <= TOMBSTONE_MILLISECONDS
     witness.redis.delete(grave)
     for _ in range(2):
         assert [row["name"] for row in service.read([1]).rows] == ["Grace"]
