@@ -82,10 +82,10 @@ end
 """
 
 # The last key is the watermark of the bucket: a life in 16 characters, which is another one after
-# the watermark was lost, and the time of the latest COMMIT that was published, in microseconds of the
-# database's clock. ARGV: token, milliseconds a fence lives and a watermark. An entry that another
-# writer fences is fenced by both: it holds all their tokens, each with the time it came. One that
-# came a moment ago may have no row lock yet that a reader could wait for. The reply is the
+# the watermark was lost, and the time of the latest COMMIT that was published, in microseconds of
+# the database's clock. ARGV: token, milliseconds a fence lives and a watermark. An entry that
+# another writer fences is fenced by both: it holds all their tokens, each with the time it came.
+# One that came a moment ago may have no row lock yet that a reader could wait for. The reply is the
 # watermark as it was before.
 FENCE_MANY = """
 local time = redis.call('TIME')

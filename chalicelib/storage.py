@@ -16,6 +16,7 @@ from chalicelib.errors import (
     AlreadyClaimed,
     BadRequest,
     DatabaseUnavailable,
+    OutcomeUnknown,
     RowRejected,
     SchemaMismatch,
     TooLarge,
@@ -163,22 +164,35 @@ class Storage:
     ) -> Sequence[Key]:
         """What `answer` makes of the change; or, where `idempotency_key` was seen before, what it
         made of the first one."""
-        claim = None
-        if idempotency_key:
-            claim = IdempotentChange(idempotency_key, table, rows, keys, answer)
+        if not idempotency_key:
+            return answer(self._changed(table, Work(rows, keys), store))
+        claim = IdempotentChange(idempotency_key, table, rows, keys, answer)
+
+        def once() -> Sequence[Key]:
+            try:
+                return answer(self._changed(table, Work(rows, keys, claim), store))
+            except AlreadyClaimed:
+                return self._write_through.show_again(table, claim.recorded).answer
+
         try:
-            done = answer(self._write_through.change(table, Work(rows, keys, claim), store=store))
-        except AlreadyClaimed:
-            assert claim
-            return self._write_through.show_again(table, claim.recorded).answer
+            done = once()
+        except OutcomeUnknown as unknown:
+            try:
+                done = once()  # the key tells whether it happened
+            except DatabaseUnavailable:
+                raise unknown from None
+        if random.random() < PRUNE_SHARE:
+            self._prune_claims()
+        return done
+
+    def _changed(self, table: Table, work: Work, store: bool) -> Change:
+        try:
+            return self._write_through.change(table, work, store=store)
         except NotAsDeclared as error:
             raise self._mismatch(table, error) from error
         except RowRejected as error:
             place = f"SQLS[{error.index}]{'.' * bool(error.column)}{error.column}"
             raise BadRequest(f"{place}: {error.reason}") from error
-        if idempotency_key and random.random() < PRUNE_SHARE:
-            self._prune_claims()
-        return done
 
     def _prune_claims(self) -> None:
         """What keeps it from that is no news for a caller whose write is done."""

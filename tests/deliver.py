@@ -46,7 +46,7 @@ def steps() -> dict[str, Step]:
         "lines settled": Step(StagedRows, "settle", True),
         "lines merged": Step(StagedRows, "merge", True),
         "rows written": Step(Transaction, "write_many", True),
-        "cells fenced": Step(Cache, "fence_many", True),
+        "fences sent": Step(Cache, "begin_fence_many", True),
         "outcome recorded": Step(Transaction, "record_upload", True),
         "generation raised": Step(Transaction, "raise_generation", True),
         "about to commit": Step(Connection, "batch_and_commit", False),

@@ -25,6 +25,7 @@ from chalicelib.write_through import Work
 from tests.client import InProcess
 from tests.topologies import wait_until
 from tests.witness import Witness
+from tests.writers import fence, publish
 
 ID, XP = HEROES.key, HEROES.readable["xp"]
 MANY = list(range(1, 31))
@@ -97,7 +98,7 @@ def test_a_reader_that_waits_does_not_take_a_fence_for_a_value(
     used.lease_many(held, HEROES, ID, [1], TOKEN)
 
     def fence_it(seconds: float) -> None:
-        used.fence_many(held, HEROES, Affected({ID: {1: None}}), new_token())
+        fence(used, held, Affected({ID: {1: None}}), new_token())
 
     monkeypatch.setattr(lazy_loading, "time", SimpleNamespace(sleep=fence_it))
 
@@ -111,7 +112,7 @@ def store_by_filling(used: Cache, held: Generation) -> None:
 
 
 def store_by_settling(used: Cache, held: Generation) -> None:
-    used.fence_many(held, HEROES, Affected({ID: dict.fromkeys(MANY)}), TOKEN)
+    fence(used, held, Affected({ID: dict.fromkeys(MANY)}), TOKEN)
     fences = used.get_many(held, HEROES, ID, MANY)
     settled: dict[Key, tuple[Cell, Cell | None]] = {
         id: (fence or b"", b"{}") for id, fence in zip(MANY, fences)
@@ -121,14 +122,14 @@ def store_by_settling(used: Cache, held: Generation) -> None:
 
 def store_by_publishing(used: Cache, held: Generation) -> None:
     affected = Affected({ID: dict.fromkeys(MANY, b"{}")})
-    used.fence_many(held, HEROES, affected, TOKEN)
-    used.publish_many(held, HEROES, affected, TOKEN)
+    fence(used, held, affected, TOKEN)
+    publish(used, held, affected, TOKEN)
 
 
 def store_as_new(used: Cache, held: Generation) -> None:
     affected = Affected(new=dict.fromkeys(MANY, b"{}"))
-    used.fence_many(held, HEROES, affected, TOKEN)
-    used.publish_many(held, HEROES, affected, TOKEN)
+    fence(used, held, affected, TOKEN)
+    publish(used, held, affected, TOKEN)
 
 
 @pytest.mark.parametrize(
@@ -165,7 +166,7 @@ def test_a_fence_is_settled_once_its_writer_has_let_go_of_the_row(
     handlers.storage().write(HEROES, [hero(1)], False)
     witness.query("START TRANSACTION")
     witness.query("UPDATE heroes SET name = 'after' WHERE id = 1")
-    used.fence_many(held, HEROES, Affected({ID: {1: None}}), TOKEN)
+    fence(used, held, Affected({ID: {1: None}}), TOKEN)
 
     def commit() -> None:
         waiting = "SELECT 1 FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT'"
@@ -184,11 +185,11 @@ def test_a_shared_fence_stands_until_the_last_writer_lifts_it(
 ) -> None:
     fenced, tokens = Affected({XP: {5: None}}), [new_token() for _ in order]
     for token in tokens:
-        used.fence_many(held, HEROES, fenced, token)
+        fence(used, held, fenced, token)
 
     for at in order:
         assert used.lease_many(held, HEROES, XP, [5], new_token()).fenced == [5]
-        used.publish_many(held, HEROES, fenced, tokens[at])
+        publish(used, held, fenced, tokens[at])
     assert used.lease_many(held, HEROES, XP, [5], new_token()).granted == [5]
 
 
@@ -324,11 +325,11 @@ def test_an_early_reply_of_another_server_is_not_believed(
     for begin in (
         lambda: used.begin_get_many(moved, HEROES, ID, [1]),
         lambda: used.begin_lease_many(moved, HEROES, ID, [1], TOKEN),
-        lambda: used.begin_fence_many(moved, HEROES, {XP: {5: None}}, True, TOKEN),
+        lambda: used.begin_fence_many(moved, HEROES, {XP: {5: None}}, None, TOKEN),
     ):
         sent: Any = begin()
         with pytest.raises(AnotherServer):
-            sent.wait(moved)
+            sent.wait()
 
 
 def test_what_was_sent_early_is_given_back_where_it_is_not_needed(

@@ -13,7 +13,7 @@ import pytest
 import redis
 
 from chalicelib import generations, handlers, line
-from chalicelib.cache import Cache
+from chalicelib.cache import Cache, Sent
 from chalicelib.config import Settings
 from chalicelib.db import Database, Generation
 from chalicelib.generations import MEMORY_SECONDS
@@ -123,14 +123,16 @@ def test_a_flush_between_the_announcement_and_the_commit_leaves_nothing_stale(
     service: InProcess, witness: Witness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A reader finds the cells empty then, and stores the rows as they were."""
-    fence_many = Cache.fence_many
+    begin_fence_many = Cache.begin_fence_many
 
-    def flushed(self: Cache, *arguments: object) -> None:
-        fence_many(self, *arguments)  # type: ignore[arg-type]
+    def flushed(self: Cache, *arguments: Any) -> Sent[float]:
+        sent = begin_fence_many(self, *arguments)
+        wait_until(lambda: witness.fences() > 0)
         witness.redis.flushall()
         assert rows_of(InProcess()) is not None
+        return sent
 
-    monkeypatch.setattr(Cache, "fence_many", flushed)
+    monkeypatch.setattr(Cache, "begin_fence_many", flushed)
     change(service)
     monkeypatch.undo()
 
@@ -356,9 +358,23 @@ def test_a_read_whose_connections_keep_breaking_is_a_503(
 def test_a_write_whose_connection_breaks_before_the_commit_happens_once(
     through: InProcess, endpoint: Relay, witness: Witness, verdict: int
 ) -> None:
-    endpoint.judge = once(verdict, b"INSERT INTO heroes")
+    endpoint.judge = once(verdict, b"FOR UPDATE")
 
-    [id] = through.write([hero(name="cut")]).ids
+    [id] = through.write([{"id": 40, **hero(name="cut")}]).ids
+
+    assert through.read([id]).rows == [as_stored(id, hero(name="cut"))]
+    assert count_of(witness, "cut", 1) == 1
+
+
+@pytest.mark.parametrize("verdict", [CUT_BEFORE, CUT_AFTER], ids=["lost", "sent"])
+@pytest.mark.parametrize("words", [b"INSERT INTO heroes", b"COMMIT"])
+@pytest.mark.parametrize("key", [{}, {"id": CHANGED}], ids=["insert", "replace"])
+def test_a_write_with_an_idempotency_key_is_tried_again_by_the_service_and_happens_once(
+    through: InProcess, endpoint: Relay, witness: Witness, verdict: int, words: bytes, key: Row
+) -> None:
+    endpoint.judge = once(verdict, words)
+
+    [id] = through.write([{**key, **hero(name="cut")}], IDEMPOTENCY_KEY="order-1").ids
 
     assert through.read([id]).rows == [as_stored(id, hero(name="cut"))]
     assert count_of(witness, "cut", 1) == 1

@@ -53,6 +53,7 @@ ONE_WAY = (
     {"chalicelib.origins", "chalicelib.wire"},
     {"chalicelib.storage", "chalicelib.ingest"},
     {"chalicelib.lazy_loading", "chalicelib.write_through"},
+    {"chalicelib.idempotency"},
     {"chalicelib.recovery", "chalicelib.generations", "chalicelib.staged_rows"},
     {"chalicelib.loaded"},
     {"chalicelib.cache", "chalicelib.db"},

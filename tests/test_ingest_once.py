@@ -144,7 +144,7 @@ STEPS_OF_FEW = [
         "upload claimed",
         "outcome recorded",
         "rows written",
-        "cells fenced",
+        "fences sent",
         "about to commit",
     ),
     *("committed", "cells published", "about to tell", "told"),

@@ -9,7 +9,7 @@ import pytest
 from pymysql.constants import ER
 
 from chalicelib import cache, handlers, write_through
-from chalicelib.cache import Affected, Cache, Leases, Token, new_token
+from chalicelib.cache import Affected, Cache, Leases, Sent, Token, new_token
 from chalicelib.db import Generation
 from chalicelib.mysql import Answer, Connection, MySQLError
 from chalicelib.storage import Storage
@@ -17,6 +17,7 @@ from chalicelib.tables import HEROES, NO_KEY, Row
 from tests.client import InProcess
 from tests.conftest import Configure
 from tests.witness import Witness
+from tests.writers import fence, publish
 
 XP = HEROES.readable["xp"]
 ID = HEROES.key
@@ -66,7 +67,7 @@ def test_a_reader_that_settles_a_fence_sees_that_another_writer_came_and_went(
 ) -> None:
     """The fence of a dead writer holds the same writers then as when the reader met it."""
     fenced = Affected({XP: {5: None}})
-    handlers.cache().fence_many(generation, HEROES, fenced, new_token())
+    fence(handlers.cache(), generation, fenced, new_token())
     load = one._lazy_loading._load
 
     def load_and_sleep(*arguments: object, **options: object) -> object:
@@ -90,20 +91,20 @@ def test_an_entry_is_not_settled_while_a_writer_that_just_came_holds_it(
     dead, alive = new_token(), new_token()
     used = handlers.cache()
     fenced = Affected({XP: {5: None}})
-    used.fence_many(generation, HEROES, fenced, dead)
+    fence(used, generation, fenced, dead)
     [key] = witness.redis.keys("*:xp:*")
-    fence: bytes = witness.redis.get(key)  # type: ignore[assignment]
-    witness.redis.set(key, fence[:19] + b"%010d" % 1 + fence[29:])
+    found: bytes = witness.redis.get(key)  # type: ignore[assignment]
+    witness.redis.set(key, found[:19] + b"%010d" % 1 + found[29:])
 
     def leases() -> Leases:
         return used.lease_many(generation, HEROES, XP, [5], new_token())
 
     assert list(leases().abandoned) == [5]
-    used.fence_many(generation, HEROES, fenced, alive)
+    fence(used, generation, fenced, alive)
     assert leases().fenced == [5]
-    used.publish_many(generation, HEROES, fenced, alive)
+    publish(used, generation, fenced, alive)
     assert list(leases().abandoned) == [5]
-    used.publish_many(generation, HEROES, fenced, dead)
+    publish(used, generation, fenced, dead)
     assert leases().granted == [5]
 
 
@@ -132,11 +133,11 @@ def test_a_writer_whose_fence_was_lost_lets_no_other_one_show_a_lookup(
     one committed."""
     first, second = new_token(), new_token()
     used = handlers.cache()
-    used.fence_many(generation, HEROES, Affected({XP: {5: None}}), first)
+    fence(used, generation, Affected({XP: {5: None}}), first)
     witness.forget_cached()
-    used.fence_many(generation, HEROES, Affected({XP: {5: None}}), second)
-    used.publish_many(generation, HEROES, Affected({XP: {5: b"with the first"}}), first)
-    used.publish_many(generation, HEROES, Affected({XP: {5: b"without the first"}}), second)
+    fence(used, generation, Affected({XP: {5: None}}), second)
+    publish(used, generation, Affected({XP: {5: b"with the first"}}), first)
+    publish(used, generation, Affected({XP: {5: b"without the first"}}), second)
 
     assert witness.cells() == {}
 
@@ -161,12 +162,12 @@ def test_a_lookup_with_too_many_other_rows_is_not_read_for_a_write(
     assert names(one) == [b"before", b"before", b"after"]
 
 
-def test_a_writer_that_slept_before_its_commit_does_not_rely_on_its_fences(
+def test_a_writer_that_slept_after_it_sent_its_fences_does_not_rely_on_them(
     one: Storage, other: Storage, witness: Witness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They may have been settled. It goes on as if it could not fence."""
+    """They may have been settled. No reader believes an entry then."""
     number, *_ = witness.generation()
-    monkeypatch.setattr(write_through, "MAX_SECONDS_TO_COMMIT", -1)
+    monkeypatch.setattr(write_through, "MAX_FENCE_SECONDS", -1)
     one.write(HEROES, [hero(3, "after")], True)
 
     assert witness.generation()[:2] == (number + 1, False)
@@ -211,7 +212,7 @@ def test_each_try_of_a_write_has_fences_of_its_own(
     one: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What lifts those of a try that failed may come while the next one's stand."""
-    commit, fence_many = Connection.batch_and_commit, Cache.fence_many
+    commit, begin_fence_many = Connection.batch_and_commit, Cache.begin_fence_many
     tokens: list[Token] = []
 
     def be_a_victim(self: Connection, *arguments: Any) -> list[Answer]:
@@ -219,12 +220,12 @@ def test_each_try_of_a_write_has_fences_of_its_own(
             raise MySQLError(ER.LOCK_DEADLOCK, "for this test")
         return commit(self, *arguments)
 
-    def note_token(self: Cache, *arguments: Any) -> None:
+    def note_token(self: Cache, *arguments: Any) -> Sent[float]:
         tokens.append(arguments[-1])
-        fence_many(self, *arguments)
+        return begin_fence_many(self, *arguments)
 
     monkeypatch.setattr(Connection, "batch_and_commit", be_a_victim)
-    monkeypatch.setattr(Cache, "fence_many", note_token)
+    monkeypatch.setattr(Cache, "begin_fence_many", note_token)
     one.write(HEROES, [hero(3, "after")], True)
 
     assert len(set(tokens)) == 2
@@ -238,14 +239,14 @@ def test_a_row_that_another_writer_was_faster_to_insert_is_replaced(
     one: Storage, other: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its INSERT fails in the piece that has the COMMIT: it certainly did not happen."""
-    fence_many = Cache.fence_many
+    begin_fence_many = Cache.begin_fence_many
 
-    def fence_late(self: Cache, *arguments: object) -> None:
+    def fence_late(self: Cache, *arguments: Any) -> Sent[float]:
         monkeypatch.undo()
         other.write(HEROES, [hero(7, "before", xp=7)], True)
-        fence_many(self, *arguments)  # type: ignore[arg-type]
+        return begin_fence_many(self, *arguments)
 
-    monkeypatch.setattr(Cache, "fence_many", fence_late)
+    monkeypatch.setattr(Cache, "begin_fence_many", fence_late)
     one.write(HEROES, [hero(7, "after", xp=7)], True)
 
     for storage in (one, other):

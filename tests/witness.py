@@ -9,7 +9,7 @@ import redis
 
 from chalicelib import tables
 from chalicelib.line import server_name
-from chalicelib.scripts import MARK
+from chalicelib.scripts import FENCE, MARK
 from local.servers import MariaDB, Redis
 
 TABLES = (*tables.TABLES, "idempotency")
@@ -105,6 +105,12 @@ class Witness:
         values: Any = self.redis.mget(keys) if keys else []
         stored = dict(zip(keys, values))
         return {key: cell for key, cell in stored.items() if cell and not cell.startswith(MARK)}
+
+    def fences(self) -> int:
+        """How many entries writers hold."""
+        keys: Any = list(self.redis.scan_iter(CELLS, count=1000))
+        values: Any = self.redis.mget(keys) if keys else []
+        return sum(cell.startswith(FENCE) and len(cell) > 19 for cell in values if cell)
 
     def state(self) -> object:
         """Compares equal as long as no row, no cached value and no generation changed."""

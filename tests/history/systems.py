@@ -4,6 +4,7 @@ people use today. Each is made once a process and serves requests from then on.
 `reach` is to be called at the moments that `moments` names.
 """
 
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -12,7 +13,7 @@ from chalicelib.cache import Affected, Cache
 from chalicelib.db import Generation, Transaction
 from chalicelib.line import Command
 from chalicelib.tables import Table
-from chalicelib.write_through import WriteThrough, _Fences
+from chalicelib.write_through import Fences, WriteThrough
 from tests.history.alternatives import CommitThenSet, Dogpile
 from tests.history.moments import BEFORE_COMMIT, BEFORE_FILL, BEFORE_PUBLISH
 from tests.history.worker import Invoke
@@ -61,11 +62,8 @@ def without_lease_check(reach: Reach) -> Invoke:
 def without_fences(reach: Reach) -> Invoke:
     """A writer commits, then stores the rows and what lookups show: no announcement before."""
 
-    def nothing(self: WriteThrough, *_: Any) -> None:
-        return
-
     def publish_many(
-        self: Cache, generation: Generation, table: Table, affected: Affected, _: str
+        self: Cache, generation: Generation, table: Table, affected: Affected, *_: object
     ) -> None:
         commands = []
         for column, own in ((table.key, affected.new), *affected.fenced.items()):
@@ -75,11 +73,10 @@ def without_fences(reach: Reach) -> Invoke:
                 commands.append(Command("", ("DEL", key) if cell is None else ("SET", key, cell)))
         self.link.call(commands, generation.server)
 
-    def none_sent(self: WriteThrough, *_: Any) -> _Fences:
-        return _Fences()
+    def none_sent(self: WriteThrough, held: Generation, *_: Any) -> Fences:
+        return Fences(held, "", time.time(), None, published=0)  # type: ignore[arg-type]
 
-    WriteThrough._send_fences = none_sent  # type: ignore[assignment, method-assign]
-    WriteThrough._fence = nothing  # type: ignore[assignment, method-assign]
+    WriteThrough._fence = none_sent  # type: ignore[assignment, method-assign]
     Cache.publish_many = publish_many  # type: ignore[assignment, method-assign]
     return herocache(reach)
 
