@@ -3,17 +3,20 @@
 Two containers in one process; where one of them stops, the other goes on.
 """
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 from pymysql.constants import ER
 
 from chalicelib import cache, handlers, write_through
-from chalicelib.cache import Affected, Cache, Leases, Sent, Token, new_token
+from chalicelib.cache import UNKNOWN_COMMIT, Affected, Cache, Leases, Sent, Token, new_token
 from chalicelib.db import Generation
+from chalicelib.line import Command
+from chalicelib.link import Link
 from chalicelib.mysql import Answer, Connection, MySQLError
 from chalicelib.storage import Storage
-from chalicelib.tables import HEROES, NO_KEY, Row
+from chalicelib.tables import HEROES, NO_KEY, PRODUCTS, Column, Row
 from tests.client import InProcess
 from tests.conftest import Configure
 from tests.witness import Witness
@@ -233,6 +236,166 @@ def test_each_try_of_a_write_has_fences_of_its_own(
 
 def die(*_: object) -> None:
     raise ZeroDivisionError
+
+
+# --- fences that come late ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def until_fences_come(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], object]], None]:
+    """What is done between the COMMIT of the next write and its fences, which the network holds
+    back for so long."""
+
+    def hold_back(meanwhile: Callable[[], object]) -> None:
+        def begin(self: Link, commands: Sequence[Command]) -> object:
+            return HELD_BACK
+
+        def finish(self: Link, line: object, server: str) -> None:
+            """They were never sent: who waits sends them."""
+            assert line is HELD_BACK
+            monkeypatch.undo()
+            meanwhile()
+
+        monkeypatch.setattr(Link, "begin", begin)
+        monkeypatch.setattr(Link, "finish", finish)
+
+    return hold_back
+
+
+HELD_BACK = object()
+CHANGES: dict[str, tuple[Callable[[Storage], object], Callable[[Storage], object]]] = {
+    "two inserts": (
+        lambda one: one.write(HEROES, [(NO_KEY, *hero(0, "before")[1:])], True),
+        lambda other: other.write(HEROES, [(NO_KEY, *hero(0, "after")[1:])], True),
+    ),
+    "two replaces": (
+        lambda one: one.write(HEROES, [hero(1, "between")], True),
+        lambda other: other.write(HEROES, [hero(1, "after")], True),
+    ),
+    "a replace and a delete": (
+        lambda one: one.write(HEROES, [hero(1, "between")], True),
+        lambda other: other.delete(HEROES, [1]),
+    ),
+    "a delete and an insert": (
+        lambda one: one.delete(HEROES, [1]),
+        lambda other: other.write(HEROES, [hero(1, "after")], True),
+    ),
+}
+
+
+@pytest.mark.parametrize("is_flushed", [False, True], ids=["", "and a flush"])
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_writer_whose_fences_come_after_another_one_has_come_and_gone_shows_nothing(
+    one: Storage,
+    other: Storage,
+    witness: Witness,
+    until_fences_come: Callable[[Callable[[], object]], None],
+    name: str,
+    is_flushed: bool,
+) -> None:
+    """It has read its rows before the other one changed them."""
+    first, second = CHANGES[name]
+
+    def come_and_go() -> None:
+        second(other)
+        if is_flushed:
+            witness.redis.flushall()
+            other.write(HEROES, [hero(77, "apart", xp=77)], True)  # makes a watermark
+
+    until_fences_come(come_and_go)
+    first(one)
+
+    for storage in (one, other):
+        for column, value in ((ID, 1), (XP, 5)):
+            cached = storage.read(HEROES, column, [value], True).json
+            assert cached == storage.read(HEROES, column, [value], False).json
+
+
+def test_a_writer_whose_fences_come_after_a_repeated_request_shows_nothing(
+    one: Storage,
+    other: Storage,
+    witness: Witness,
+    until_fences_come: Callable[[Callable[[], object]], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The first try died behind its COMMIT and its fences were lost; the second one was
+    acknowledged."""
+
+    def come_again() -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(Cache, "publish_many", die)
+            with pytest.raises(ZeroDivisionError):
+                other.write(HEROES, [hero(30, "after")], True, "key")
+        witness.forget_cached()
+        other.write(HEROES, [hero(30, "after")], True, "key")
+
+    until_fences_come(come_again)
+    one.write(HEROES, [(NO_KEY, *hero(0, "before")[1:])], True)
+
+    for storage in (one, other):
+        assert names(storage) == [b"before", b"before", b"before", b"after"]
+
+
+def test_a_new_row_that_is_gone_when_its_witness_comes_is_not_stored(
+    one: Storage,
+    other: Storage,
+    witness: Witness,
+    until_fences_come: Callable[[Callable[[], object]], None],
+) -> None:
+    """Another one has deleted it, and Redis has lost the tombstone."""
+    row = (NO_KEY, "Lamp", "", 3, 5)
+
+    def delete_it() -> None:
+        [(key,)] = witness.query("SELECT MAX(ProductId) FROM products")
+        other.delete(PRODUCTS, [key])
+        witness.redis.flushall()
+
+    one.write(PRODUCTS, [row], True)
+    until_fences_come(delete_it)
+    [key] = one.write(PRODUCTS, [row], True)
+
+    for storage in (one, other):
+        assert storage.read(PRODUCTS, PRODUCTS.key, [key], True).missing == [key]
+
+
+@pytest.mark.parametrize("column", [ID, XP], ids=["row", "lookup"])
+@pytest.mark.parametrize("first", [0, 1])
+def test_of_two_writers_that_fence_an_entry_together_neither_shows_it(
+    one: Storage, witness: Witness, generation: Generation, column: Column, first: int
+) -> None:
+    """A fence that comes late does not take the place of one that stands."""
+    used, tokens = handlers.cache(), [new_token(), new_token()]
+    fenced, shown = Affected({column: {5: None}}), Affected({column: {5: b"shown"}})
+    for token in tokens:
+        fence(used, generation, fenced, token)
+
+    publish(used, generation, shown, tokens[first])
+    assert used.lease_many(generation, HEROES, column, [5], new_token()).fenced == [5]
+    publish(used, generation, shown, tokens[1 - first])
+
+    assert witness.cells() == {}
+
+
+def test_a_watermark_tells_of_the_latest_change_and_never_goes_back(
+    one: Storage, witness: Witness, generation: Generation
+) -> None:
+    used, fenced = handlers.cache(), Affected({XP: {5: None}})
+    witness.redis.flushall()
+
+    def published_at(*times: int) -> float:
+        for committed_at in times:
+            token = new_token()
+            fence(used, generation, fenced, token)
+            publish(used, generation, fenced, token, committed_at)
+        return fence(used, generation, fenced, new_token())
+
+    assert fence(used, generation, fenced, new_token()) == UNKNOWN_COMMIT, "it was lost"
+    assert fence(used, generation, fenced, new_token()) == 0
+    assert published_at(2_000_000_000_000_001) == 2_000_000_000_000_001
+    assert published_at(1_000_000_000_000_000, 0) == 2_000_000_000_000_001
+    witness.redis.flushall()
+    publish(used, generation, fenced, new_token(), 1_000_000_000_000_000)
+    assert fence(used, generation, fenced, new_token()) == UNKNOWN_COMMIT
 
 
 def test_a_row_that_another_writer_was_faster_to_insert_is_replaced(
