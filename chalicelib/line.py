@@ -113,8 +113,8 @@ class Line:
         self._begin_waiting()
         if not self._is_cluster:
             [(node, positions)] = self._sent
-            node.greet()
-            self._name_server()
+            if node.greet():
+                self._name_server()
             return node.replies(len(positions))
         replies: dict[int, Any] = {}
         for node, positions in self._sent:
@@ -202,17 +202,18 @@ class Node:
         """For all replies, however many pieces they come in; in monotonic seconds."""
         self.connection._parser.until = until
 
-    def greet(self) -> None:
-        """Read who the server is, where it was asked."""
+    def greet(self) -> bool:
+        """Read who the server is; false where it was not asked."""
         asked, self._asked = self._asked, 0
         if not asked:
-            return
+            return False
         *first, replication = self._receive(asked)[:2]
         if first:
             self._meet(first[0], replication)
         elif _field(replication, b"role") == "slave":
             raise redis.exceptions.ReadOnlyError(READ_ONLY)
         self.name = server_name(self._process, _field(replication, b"master_replid"))
+        return True
 
     def replies(self, count: int) -> list[Any]:
         """To the `count` commands that were sent last."""
