@@ -29,6 +29,8 @@ MISSES_TO_EXPECT_ONE = 4
 """After so many reads in a row that missed the next one will too: to lease at once saves a round
 trip. A read that hits is slower that way."""
 
+_NOTHING_SENT = nullcontext()
+
 Result = TypeVar("Result")
 Cells = dict[Key, Cell]
 
@@ -69,7 +71,7 @@ class LazyLoading:
             leasing = (
                 self._cache.begin_lease_many(early, table, column, values, token) if early else None
             )
-            with closing(leasing) if leasing else nullcontext():
+            with closing(leasing) if leasing else _NOTHING_SENT:
                 return self._get(
                     table,
                     column,
@@ -79,7 +81,7 @@ class LazyLoading:
                     ),
                 )
         reading = self._cache.begin_get_many(early, table, column, values) if early else None
-        with closing(reading) if reading else nullcontext():
+        with closing(reading) if reading else _NOTHING_SENT:
             return self._get(
                 table,
                 column,

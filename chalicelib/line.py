@@ -25,6 +25,8 @@ from chalicelib.errors import ConfigurationError
 log = logging.getLogger("herocache.line")
 
 TIMEOUT_SECONDS = 0.1
+_SLACK_SECONDS = 0.001
+"""A wait that begins now has the socket's own timeout: to set another one takes two system calls."""
 NAMED_FOR_SECONDS = 0.5
 """Then a server is asked again who it is, with the next commands: one that was a replica meanwhile
 has another's entries, though it is the same process and the same connection."""
@@ -268,7 +270,8 @@ class _Parser(DefaultParser):  # type: ignore[misc, valid-type]
         left = self.until - time.monotonic()
         if left <= 0:
             raise redis.TimeoutError("Timeout reading from socket")
-        left = min(left, TIMEOUT_SECONDS)
+        if left > TIMEOUT_SECONDS - _SLACK_SECONDS:
+            return bool(super().read_from_socket(raise_on_timeout=raise_on_timeout))
         return bool(super().read_from_socket(timeout=left, raise_on_timeout=raise_on_timeout))
 
 
