@@ -29,8 +29,6 @@ _FIELDS: Mapping[str, tuple[_Kind, str]] = {
 }
 """What Chalice reads of an event beside `requestContext`, where there is no null in its place. Its
 test client hands over bytes."""
-_NULLS = ("multiValueQueryStringParameters", "pathParameters", "stageVariables")
-"""Fields that are null in a request for `/`."""
 _VALUES: Mapping[str, type] = {"headers": str, "multiValueQueryStringParameters": list}
 
 
@@ -63,7 +61,7 @@ class Api(Chalice):
             return self._refused(whole, error, Allow=known)
         if is_usual and (path, method) == _ROWS:
             self.lambda_context, self.current_request = context, Request(event, context)
-            if "origin" not in self.current_request.headers:
+            if "origin" not in set(self.current_request.headers):
                 response: Response = self.routes[path][method].view_function()
                 return response.to_dict()
         return super().__call__(whole, context)
@@ -104,7 +102,9 @@ def _is_usual(event: Mapping[str, Any]) -> bool:
         and set(map(type, headers.values())) == {str}
         and type(event.get("body")) is str
         and event.get("isBase64Encoded") is False
-        and all(event.get(name, event) is None for name in _NULLS)
+        and event.get("multiValueQueryStringParameters", event) is None
+        and event.get("pathParameters", event) is None
+        and event.get("stageVariables", event) is None
     )
 
 

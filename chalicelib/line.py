@@ -26,7 +26,8 @@ log = logging.getLogger("herocache.line")
 
 TIMEOUT_SECONDS = 0.1
 _SLACK_SECONDS = 0.001
-"""A wait that begins now has the socket's own timeout: to set another one takes two system calls."""
+"""A wait may end so much late. One that just began has the socket's own timeout: to set another
+one takes two system calls."""
 NAMED_FOR_SECONDS = 0.5
 """Then a server is asked again who it is, with the next commands: one that was a replica meanwhile
 has another's entries, though it is the same process and the same connection."""
