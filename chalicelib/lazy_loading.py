@@ -29,6 +29,8 @@ MISSES_TO_EXPECT_ONE = 4
 """After so many reads in a row that missed the next one will too: to lease at once saves a round
 trip. A read that hits is slower that way."""
 
+_NOTHING_SENT = nullcontext()
+
 Result = TypeVar("Result")
 Cells = dict[Key, Cell]
 
@@ -63,13 +65,13 @@ class LazyLoading:
         """The cells of the (distinct) `values`. One MGET when all hit; a script that reads and
         leases in one round trip after some reads that missed. Raises
         DatabaseUnavailable, TooLarge; never for the cache's sake."""
-        token = new_token()
         early = self._early(table)
         if self._misses_in_a_row >= MISSES_TO_EXPECT_ONE and len(values) <= MAX_VALUES_TO_LEASE:
+            token = new_token()
             leasing = (
                 self._cache.begin_lease_many(early, table, column, values, token) if early else None
             )
-            with closing(leasing) if leasing else nullcontext():
+            with closing(leasing) if leasing else _NOTHING_SENT:
                 return self._get(
                     table,
                     column,
@@ -79,12 +81,12 @@ class LazyLoading:
                     ),
                 )
         reading = self._cache.begin_get_many(early, table, column, values) if early else None
-        with closing(reading) if reading else nullcontext():
+        with closing(reading) if reading else _NOTHING_SENT:
             return self._get(
                 table,
                 column,
                 values,
-                lambda held: self._read(held, table, column, values, token, _waited(reading, held)),
+                lambda held: self._read(held, table, column, values, _waited(reading, held)),
             )
 
     def _get(
@@ -109,10 +111,10 @@ class LazyLoading:
     def _early(self, table: Table) -> Generation | None:
         """The last generation known where the database is to be asked for it. Redis need not wait
         for the answer: if the database confirms that generation, the early reply is valid."""
-        last_known = self._generations.remembered(table)
-        if last_known is None or not last_known.enabled or not self._generations.is_due(table):
+        if not self._generations.is_due(table):
             return None
-        return last_known
+        last_known = self._generations.remembered(table)
+        return last_known if last_known is not None and last_known.enabled else None
 
     def _generation(self, table: Table) -> Generation | None:
         """The one to read under, None where the cache is not to be used."""
@@ -130,7 +132,6 @@ class LazyLoading:
         table: Table,
         column: Column,
         values: Sequence[Key],
-        token: str,
         stored: Sequence[Cell | None] | None,
     ) -> Found:
         """By one MGET, which may have brought what is `stored` already, if all hit."""
@@ -148,7 +149,7 @@ class LazyLoading:
         }
         lacking = [value for value in values if value not in cells]
         hits = len(cells)
-        found = self._filled(generation, table, column, lacking, token, None)
+        found = self._filled(generation, table, column, lacking, new_token(), None)
         cells |= {value: cell for value, cell in zip(lacking, found.cells) if cell is not None}
         return _found(values, cells, hits)
 

@@ -25,6 +25,9 @@ from chalicelib.errors import ConfigurationError
 log = logging.getLogger("herocache.line")
 
 TIMEOUT_SECONDS = 0.1
+_SLACK_SECONDS = 0.001
+"""A wait may end so much late. One that just began has the socket's own timeout: to set another
+one takes two system calls."""
 NAMED_FOR_SECONDS = 0.5
 """Then a server is asked again who it is, with the next commands: one that was a replica meanwhile
 has another's entries, though it is the same process and the same connection."""
@@ -113,8 +116,8 @@ class Line:
         self._begin_waiting()
         if not self._is_cluster:
             [(node, positions)] = self._sent
-            node.greet()
-            self._name_server()
+            if node.greet():
+                self._name_server()
             return node.replies(len(positions))
         replies: dict[int, Any] = {}
         for node, positions in self._sent:
@@ -202,17 +205,18 @@ class Node:
         """For all replies, however many pieces they come in; in monotonic seconds."""
         self.connection._parser.until = until
 
-    def greet(self) -> None:
-        """Read who the server is, where it was asked."""
+    def greet(self) -> bool:
+        """Read who the server is; false where it was not asked."""
         asked, self._asked = self._asked, 0
         if not asked:
-            return
+            return False
         *first, replication = self._receive(asked)[:2]
         if first:
             self._meet(first[0], replication)
         elif _field(replication, b"role") == "slave":
             raise redis.exceptions.ReadOnlyError(READ_ONLY)
         self.name = server_name(self._process, _field(replication, b"master_replid"))
+        return True
 
     def replies(self, count: int) -> list[Any]:
         """To the `count` commands that were sent last."""
@@ -267,7 +271,8 @@ class _Parser(DefaultParser):  # type: ignore[misc, valid-type]
         left = self.until - time.monotonic()
         if left <= 0:
             raise redis.TimeoutError("Timeout reading from socket")
-        left = min(left, TIMEOUT_SECONDS)
+        if left > TIMEOUT_SECONDS - _SLACK_SECONDS:
+            return bool(super().read_from_socket(raise_on_timeout=raise_on_timeout))
         return bool(super().read_from_socket(timeout=left, raise_on_timeout=raise_on_timeout))
 
 

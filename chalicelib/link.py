@@ -12,6 +12,7 @@ import logging
 import threading
 from collections.abc import Sequence
 from contextlib import nullcontext
+from queue import SimpleQueue
 from typing import Any
 
 import redis
@@ -51,7 +52,7 @@ class Link:
         self._scripts = scripts
         self._probe = probe
         self._pool: Pool[Line] = Pool(self._open, Line.close)
-        self._turns = threading.BoundedSemaphore(MAX_LINES_IN_USE)
+        self._turns = _Turns(MAX_LINES_IN_USE)
         self._early_turns = threading.BoundedSemaphore(MAX_EARLY_LINES)
 
     def call(self, commands: Sequence[Command], server: str, *, wait: bool = True) -> Sequence[Any]:
@@ -131,7 +132,7 @@ class Link:
     def _exchange(self, commands: Sequence[Command], wait: bool) -> tuple[str, Sequence[Any]]:
         """The server that was reached, and its replies. In turn, but for what others may wait for
         and its sender does not; and only while it is not down."""
-        with self._turns if wait else nullcontext():
+        with self._turns if wait else _NO_TURN:
             if self.is_down:
                 raise CacheUnavailable("it failed a moment ago and is being probed")
             return self._exchange_now(commands, wait)
@@ -172,6 +173,23 @@ class Link:
     def _open(self) -> Line:
         return Line(self._url, self._scripts, self.is_cluster, self._mint)
 
+
+class _Turns:
+    """As a semaphore, but each step runs in C: Python's own takes 2 % of a hit."""
+
+    def __init__(self, count: int) -> None:
+        self._free: SimpleQueue[None] = SimpleQueue()
+        for _ in range(count):
+            self._free.put(None)
+
+    def __enter__(self) -> None:
+        self._free.get()
+
+    def __exit__(self, *_: object) -> None:
+        self._free.put(None)
+
+
+_NO_TURN = nullcontext()
 
 _NO_ENTRY = "it refuses the user or the password, or misses one (REDIS_URL)"
 _IN_WORDS = {

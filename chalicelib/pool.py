@@ -28,9 +28,10 @@ class Pool(Generic[Connection]):
 
     def acquire(self, **options: Any) -> Connection:
         """`options` are for opening one."""
-        with suppress(IndexError):
+        try:
             return self._idle.pop()
-        return self._open(**options)
+        except IndexError:
+            return self._open(**options)
 
     def release(self, connection: Connection) -> None:
         """Give back a connection that is fit for the next user."""

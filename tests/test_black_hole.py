@@ -4,14 +4,18 @@ Figures are printed; the limits asserted leave room for a busy machine. What is 
 read 150 ms late at the most, 99 in 100 of the later ones 5 ms.
 """
 
+import socket
 import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 
+import hiredis
 import pytest
+import redis
 
+from chalicelib.line import TIMEOUT_SECONDS, _Parser
 from local.servers import Redis
 from tests.client import InProcess, Row, as_stored, hero
 from tests.conftest import Configure, running
@@ -146,6 +150,21 @@ def test_once_it_is_back_it_is_used_within_five_seconds_and_nothing_is_stale(
     print(f"hit rate {hit_rate:.0%} {seconds:.1f} s after it was back")
     for by in ("id", "xp"):
         assert service.read(IDS, BY=by).rows == current
+
+
+def test_what_is_left_of_a_call_is_all_that_its_next_piece_is_waited_for() -> None:
+    silent, other = socket.socketpair()
+    with silent, other:
+        silent.settimeout(30)
+        parser = _Parser(65_536)
+        parser._sock, parser._reader, parser._socket_timeout = silent, hiredis.Reader(), 30
+        started = time.monotonic()
+        parser.until = started + TIMEOUT_SECONDS / 2
+
+        with pytest.raises(redis.TimeoutError):
+            parser.read_from_socket()
+
+        assert time.monotonic() - started < 10
 
 
 def test_a_redis_that_answers_byte_by_byte_is_not_waited_for_byte_by_byte(
