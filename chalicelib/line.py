@@ -225,7 +225,8 @@ class Node:
     def owe(self, count: int) -> None:
         """What `count` commands are answered is read with the next replies."""
         self._owed += self._asked + (count + 1 if count else 0)
-        self._asked = 0
+        if self._asked:  # nobody reads who the server is: ask again
+            self._asked, self._named_at = 0, 0.0
 
     def _write(self, packed: list[bytes], wait: bool) -> None:
         now = time.monotonic()
