@@ -316,8 +316,8 @@ class _Sha2Login:
     """The driver's way to log in by `caching_sha2_password`. A server that does not remember the
     password (the first login since it was started) asks for it."""
 
-    def __init__(self, connection: Connection) -> None:
-        self._connection: Any = connection
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
 
     def authenticate(self, packet: Any) -> Any:
         connection = self._connection
