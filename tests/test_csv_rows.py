@@ -263,6 +263,11 @@ REFUSED_FILES = {
         f'{NAMES}\n{ADA_LINE}\n3,"No,light,Ada,1,red\n{BO_LINE}\n'.encode(),
         "line 3: a quoted value begins here and never ends",
     ),
+    "a quote that ends too late for any column": (
+        b'1,a,b,c,1,d\n2,"' + b"x" * 70_000 + b"\n" + b"x" * 70_000 + b'",b,c,1,d\n',
+        "line 2: a quoted value begins here and does not end within 131072 characters, which is more"
+        " than any column takes",
+    ),
     "a quote that never ends, without a line end": (b'1,"a\nb,c', "line 1: a quoted value"),
     "a quote in the last line": (f'{ADA_LINE}\r\n1,"'.encode(), "line 2: a quoted value"),
     "a second value that never ends": (

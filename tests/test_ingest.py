@@ -722,7 +722,8 @@ def test_a_small_file_of_long_rows_is_loaded_too(
     count = ingest.MAX_SMALL_ROWS
     content = "".join(f"{i},{text},{text},{text},1,{text}\n" for i in range(1, count + 1)).encode()
     zipped = gzip.compress(content)
-    assert len(zipped) < ingest.MAX_SMALL_BYTES and len(content) > most
+    assert len(zipped) < ingest.MAX_SMALL_BYTES
+    assert len(content) > most
 
     assert loaded(bucket, zipped)["rows"] == witness.count() == count
 
