@@ -31,8 +31,8 @@ whether rows have keys. They decide between delimiters too, and no header may st
 LINE_END = re.compile(rb"\r\n?|\n")
 _INTEGER = re.compile(r"-?[0-9]+")
 _TEXT_LINE_END = re.compile(r"\r\n?|\n")
-_SEPARATOR_LINE = re.compile(r'"?sep=([^\r\n])"?\1*\s*', re.IGNORECASE)
-"""Excel's: its first line names the delimiter."""
+_SEPARATOR = re.compile(r'"?sep=([^\r\n])"?', re.IGNORECASE)
+"""Excel's: its first line names the delimiter, and may have more of them behind it."""
 
 _csv_reader = functools.partial(csv.reader, strict=True)
 
@@ -200,8 +200,8 @@ class CsvRows:
     def _read_delimiter(self, order: Sequence[Column]) -> str:
         """The line that names it, should there be one, is left out."""
         first = self._peek()
-        named = _SEPARATOR_LINE.fullmatch(first)
-        if not named:
+        named = _SEPARATOR.match(first)
+        if not named or first[named.end() :].lstrip(named[1]).strip():
             return self._delimiter_of(first, order)
         self._drop_line()
         return _named_delimiter(named[1])
