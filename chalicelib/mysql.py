@@ -27,6 +27,7 @@ from chalicelib.errors import (
     network_words,
 )
 from chalicelib.identity import Login
+from chalicelib.reach import reach
 from chalicelib.row_reader import RowReader
 from chalicelib.sql import COMMIT, Statement
 
@@ -169,6 +170,15 @@ class Connection(pymysql.connections.Connection):
     _owes_answers = False
     _auth_plugin_name: str
     _result: Any
+
+    def connect(self, sock: Any = None) -> None:
+        """With one time for the look-up of the host's name and all addresses that it has."""
+        try:
+            seconds = self.connect_timeout or CONNECT_TIMEOUT_SECONDS
+            sock = reach(self.host, self.port, seconds)
+        except OSError as error:
+            raise pymysql.OperationalError(CR.CR_CONN_HOST_ERROR, "no connection") from error
+        super().connect(sock)
 
     def set_character_set(self, charset: str, collation: str | None = None) -> None:
         is_mariadb = "MariaDB" in self.get_server_info()  # type: ignore[no-untyped-call]

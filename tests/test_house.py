@@ -62,6 +62,7 @@ ONE_WAY = (
         "chalicelib.identity",
         "chalicelib.keys",
         "chalicelib.load_text",
+        "chalicelib.reach",
         "chalicelib.scripts",
         "chalicelib.staged_sql",
     },
