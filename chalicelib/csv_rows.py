@@ -31,8 +31,8 @@ whether rows have keys. They decide between delimiters too, and no header may st
 LINE_END = re.compile(rb"\r\n?|\n")
 _INTEGER = re.compile(r"-?[0-9]+")
 _TEXT_LINE_END = re.compile(r"\r\n?|\n")
-_SEPARATOR_LINE = re.compile(r'"?sep=([^\r\n])"?\1*\s*', re.IGNORECASE)
-"""Excel's: its first line names the delimiter."""
+_SEPARATOR = re.compile(r'"?sep=([^\r\n])"?', re.IGNORECASE)
+"""Excel's: its first line names the delimiter, and may have more of them behind it."""
 
 _csv_reader = functools.partial(csv.reader, strict=True)
 
@@ -200,8 +200,8 @@ class CsvRows:
     def _read_delimiter(self, order: Sequence[Column]) -> str:
         """The line that names it, should there be one, is left out."""
         first = self._peek()
-        named = _SEPARATOR_LINE.fullmatch(first)
-        if not named:
+        named = _SEPARATOR.match(first)
+        if not named or first[named.end() :].lstrip(named[1]).strip():
             return self._delimiter_of(first, order)
         self._drop_line()
         return _named_delimiter(named[1])
@@ -328,7 +328,7 @@ class CsvRows:
             except csv.Error as error:
                 if _is_unclosed(error, reader.line_num - end):
                     began = _last_value_begins(read[end:], self.delimiter)
-                    raise unclosed(first_line + end + began) from error
+                    raise unclosed(first_line + end + began, _is_too_long(error)) from error
                 column, reason = "", f"not CSV: {error}"
             end = max(reader.line_num, end + 1)
             is_good = not reason and not _is_blank_row(row)
@@ -382,9 +382,12 @@ def never_ending(line: int) -> FileRefused:
     return FileRefused(f"a row of some MB after line {line}: does a quoted value never end?")
 
 
-def unclosed(line: int) -> FileRefused:
+def unclosed(line: int, is_too_long: bool) -> FileRefused:
+    """Whether one that is too long ends later, nobody looks: it may go on for the whole file."""
+    never = f"does not end within {csv.field_size_limit()} characters, which is more than any"
+    end = f"{never} column takes" if is_too_long else "never ends"
     return FileRefused(
-        f"line {line}: a quoted value begins here and never ends: close the quote; where it belongs"
+        f"line {line}: a quoted value begins here and {end}: close the quote; where it belongs"
         ' to the value, write the value in quotes and each quote within twice ("")'
     )
 
@@ -399,10 +402,12 @@ def _remembered(lines: Iterable[str], read: list[str]) -> Iterator[str]:
 def _is_unclosed(error: csv.Error, line_count: int) -> bool:
     """Whether a row of so many lines is none because of a quote that is open. In one line a value
     may be too long by itself."""
-    text = str(error)
-    return text.startswith("unexpected end of data") or (
-        line_count > 1 and text.startswith("field larger than field limit")
-    )
+    is_at_the_end = str(error).startswith("unexpected end of data")
+    return is_at_the_end or (line_count > 1 and _is_too_long(error))
+
+
+def _is_too_long(error: csv.Error) -> bool:
+    return str(error).startswith("field larger than field limit")
 
 
 def _last_value_begins(lines: list[str], delimiter: str) -> int:

@@ -480,16 +480,13 @@ class Transaction:
         database gives: it goes on from the highest one there ever was. One SELECT where one is
         that high, else none."""
         key = max(keys, default=NO_KEY)
-        if not table.auto_key or not isinstance(key, int) or key <= MAX_KEY_GAP:
-            return
+        if table.auto_key and isinstance(key, int) and key > MAX_KEY_GAP:
+            _refuse_far_key(table, key, self._highest_key(table))
+
+    def _highest_key(self, table: Table) -> int:
+        """0 where the table is empty. One SELECT."""
         [answer] = self.run(sql.highest_key(table))
-        highest = answer.rows[0][0] or 0
-        if key > highest + MAX_KEY_GAP:
-            raise BadRequest(
-                f"TABLE {table.name}: the {table.key.name} {key} is more than {MAX_KEY_GAP} above"
-                f" {highest}, the highest one: too few would be left for rows without"
-                f" {table.key.name}; give a lower one, or none"
-            )
+        return answer.rows[0][0] or 0
 
     def delete_many(self, table: Table, keys: Sequence[Key]) -> Change:
         """Delete the rows with these keys, with the next statements; `before` holds those that
@@ -512,13 +509,15 @@ class Transaction:
         """Load rows of texts, one for each of `columns`, that these take. One LOAD DATA, as `fill`
         does it. Raises BadRequest, and whatever `batches` raises."""
         self._ensure_fit(self._connection, table)
+        if self._queue:
+            self.run()
+        if table.auto_key and table.key in columns:
+            batches = _near_keys(table, columns, batches, self._highest_key(table))
 
         def load(target: str, replaces: bool) -> None:
             statement = sql.load(target, columns, replaces=replaces)
             self._connection.load(statement, packed(batches))
 
-        if self._queue:
-            self.run()
         self.fill(table, columns, load)
 
     def fill(
@@ -546,8 +545,7 @@ class Transaction:
     def _refuse_unreadable_keys(self, table: Table) -> None:
         """For what has given keys, where the real column takes higher ones than requests do.
         Raises BadRequest. One SELECT."""
-        [answer] = self.run(sql.highest_key(table))
-        if (answer.rows[0][0] or 0) > _highest(table.key):
+        if self._highest_key(table) > _highest(table.key):
             raise _no_free_key(table)
 
     def make_temporary_table(self, statements: Sequence[Statement]) -> None:
@@ -765,6 +763,27 @@ def giving_keys(table: Table, is_giving: bool) -> Iterator[None]:
         if is_key_space_exhausted(error, key.type.maximum):
             raise _no_free_key(table) from error
         raise
+
+
+def _near_keys(
+    table: Table, columns: Sequence[Column], batches: Iterable[Batch], highest: int
+) -> Iterator[Batch]:
+    """The same, each checked before the database sees it: the keys that a load brings are used up
+    also where it is undone."""
+    position = columns.index(table.key)
+    for batch in batches:
+        _refuse_far_key(table, max(int(texts[position]) for texts in batch), highest)
+        yield batch
+
+
+def _refuse_far_key(table: Table, key: int, highest: int) -> None:
+    """Raises BadRequest."""
+    if key > highest + MAX_KEY_GAP:
+        raise BadRequest(
+            f"TABLE {table.name}: the {table.key.name} {key} is more than {MAX_KEY_GAP} above"
+            f" {highest}, the highest one: too few would be left for rows without"
+            f" {table.key.name}; give a lower one, or none"
+        )
 
 
 def _no_free_key(table: Table) -> BadRequest:

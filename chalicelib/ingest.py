@@ -7,6 +7,7 @@ all in one transaction; then tell in the bucket what became of it.
 import csv
 import gc
 import io
+import itertools
 import json
 import logging
 import time
@@ -30,11 +31,11 @@ from chalicelib.uploads import (
     INCOMING,
     LOADED,
     REFUSED,
-    REJECTED,
-    RESULTS,
     SKIPPED,
     Outcome,
     Upload,
+    report_key,
+    result_key,
 )
 from chalicelib.write_through import Work, WriteThrough
 
@@ -42,8 +43,9 @@ log = logging.getLogger("herocache.ingest")
 
 MAX_SMALL_BYTES = 256 * 1024
 MAX_SMALL_ROWS = 5_000
-"""Up to here a file's cells are fenced and published row by row; a larger one empties the cache of
-its table, which takes half a second whatever the size."""
+"""Up to here, unzipped, a file is written in one statement, and its cells are fenced and published
+row by row; a larger one empties the cache of its table, which takes half a second whatever the
+size."""
 MIN_ROWS_TO_JUDGE = 20
 """With fewer rows than this a share of refused ones says nothing."""
 Load = Callable[[Transaction, Upload, Table, Sequence[Column], Callable[[Refused], None]], Loaded]
@@ -60,7 +62,7 @@ class _Known(Exception):
 
 
 class _NotSmall(Exception):
-    """The file has more rows than its size told."""
+    """There is more in the file than its size told."""
 
 
 class Ingest:
@@ -104,7 +106,7 @@ class Ingest:
         log.info("%s", json.dumps(summary))
         if outcome.status != SKIPPED:  # told again where a first try may not have come so far
             text = json.dumps(summary, indent=2, ensure_ascii=False).encode()
-            Bucket(upload.bucket).write(_result_key(upload), text, "application/json")
+            Bucket(upload.bucket).write(result_key(upload), text, "application/json")
         if is_news and outcome.status != SKIPPED:
             print(json.dumps(_metrics(outcome, seconds)), flush=True)
         return summary
@@ -116,13 +118,9 @@ class Ingest:
         name = ""
         try:
             _raise_if_known(upload, self._database.last_upload(upload))
-            name = _folder(upload.key) or self._default_table
-            if name not in self._tables:
-                raise FileRefused(
-                    f"{upload.key}: there is no table {name}; there are {', '.join(self._tables)}:"
-                    f" upload to {INCOMING}<table>/, or to the bucket's root for DB_TABLE"
-                )
-            return self._load(upload, self._database.as_stored(self._tables[name]))
+            table = self._table(upload)
+            name = table.name
+            return self._load(upload, self._database.as_stored(table))
         except Gone:
             return Outcome(SKIPPED, name, reason="deleted or overwritten since")
         except FileRefused as error:
@@ -130,12 +128,22 @@ class Ingest:
         except BadRequest as error:
             return self._refuse(upload, Outcome(REFUSED, name, reason=str(error)))
 
+    def _table(self, upload: Upload) -> Table:
+        """Raises FileRefused."""
+        name = _folder(upload.key) or self._default_table
+        if name not in self._tables:
+            raise FileRefused(
+                f"{upload.key}: there is no table {name}; there are {', '.join(self._tables)}:"
+                f" upload to {INCOMING}<table>/, or to the bucket's root for DB_TABLE"
+            )
+        return self._tables[name]
+
     def _load(self, upload: Upload, table: Table) -> Outcome:
         if upload.size <= MAX_SMALL_BYTES:
             try:
                 return self._load_small(upload, table)
             except _NotSmall:
-                log.info("%s: many rows in few bytes", upload.key)
+                log.info("%s: more is in it than its size tells", upload.key)
         if self._is_staged:
             try:
                 return self._load_large(upload, table, load_staged)
@@ -158,10 +166,12 @@ class Ingest:
 
     def _load_small(self, upload: Upload, table: Table) -> Outcome:
         found: dict[Key, Row] = {}
+        characters = 0
         with self._report(upload) as report, closing(Bucket(upload.bucket).read(upload)) as chunks:
             rows = CsvRows(chunks, table, report.add, self._order(table))
             for batch in rows.batches():
-                if len(found) + len(batch) > MAX_SMALL_ROWS:
+                characters += sum(map(len, itertools.chain.from_iterable(batch)))
+                if len(found) + len(batch) > MAX_SMALL_ROWS or characters > MAX_SMALL_BYTES:
                     raise _NotSmall
                 for row in rows_of(table, rows.columns, batch):
                     # Of two rows with one key the later one stays, as in a large file.
@@ -212,8 +222,8 @@ class Ingest:
         return self._database.transact(record)
 
     def _report(self, upload: Upload) -> "_Report":
-        key = f"{REJECTED}{upload.key}.csv"
-        return _Report(Bucket(upload.bucket).writer(key, "text/csv; charset=utf-8"))
+        writer = Bucket(upload.bucket).writer(report_key(upload), "text/csv; charset=utf-8")
+        return _Report(writer)
 
 
 class _Report:
@@ -295,15 +305,11 @@ def _in_words(refused: Refused | None) -> str:
 
 def _told_first_rows(upload: Upload) -> Sequence[Mapping[str, Any]]:
     """What the first delivery of this upload told of it, if it came so far."""
-    text = Bucket(upload.bucket).find(_result_key(upload))
+    text = Bucket(upload.bucket).find(result_key(upload))
     told = json.loads(text) if text else {}
     is_same = (told.get("version"), told.get("etag")) == (upload.version, upload.etag)
     first_rows: Sequence[Mapping[str, Any]] = told.get("first_rows", ()) if is_same else ()
     return first_rows
-
-
-def _result_key(upload: Upload) -> str:
-    return f"{RESULTS}{upload.key}.json"
 
 
 @dataclass(frozen=True)
@@ -343,7 +349,7 @@ def _summary(upload: Upload, outcome: Outcome, seconds: float) -> dict[str, Any]
         **{"table": outcome.table, "rows": outcome.rows, "refused": outcome.refused},
         "seconds": seconds,
         "reason": outcome.reason,
-        "rejected": f"{REJECTED}{upload.key}.csv" if outcome.refused else "",
+        "rejected": report_key(upload) if outcome.refused else "",
         "first_rows": list(outcome.first_rows),
     }
 

@@ -21,6 +21,7 @@ from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 from redis.retry import Retry
 
 from chalicelib.errors import ConfigurationError
+from chalicelib.reach import reach
 
 log = logging.getLogger("herocache.line")
 
@@ -294,8 +295,29 @@ class _Minted(redis.CredentialProvider):
             raise Unfit(str(error)) from error
 
 
+def _reached(host: str, port: int) -> socket.socket:
+    connection = reach(host, port, TIMEOUT_SECONDS)
+    connection.settimeout(TIMEOUT_SECONDS)
+    return connection
+
+
+class _Connection(redis.Connection):
+    """The driver's, with one time for the look-up of the name and all addresses that it has."""
+
+    def _connect(self) -> socket.socket:
+        return _reached(self.host, self.port)
+
+
 class _TlsConnection(redis.SSLConnection):
     """With a context that all connections share."""
+
+    def _connect(self) -> ssl.SSLSocket:
+        connection = _reached(self.host, self.port)
+        try:
+            return self._wrap_socket_with_ssl(connection)
+        except (OSError, redis.RedisError):
+            connection.close()
+            raise
 
     def _wrap_socket_with_ssl(self, sock: socket.socket) -> ssl.SSLSocket:
         context = _tls(self.ca_certs, self.certfile, self.keyfile, self.check_hostname)
@@ -321,10 +343,9 @@ def _connection(options: Mapping[str, Any]) -> AbstractConnection:
     """It opens with its first command, in as few round trips as Redis allows."""
     options = dict(options)
     is_tls = options.pop("connection_class", None) is redis.SSLConnection
-    connection_class = _TlsConnection if is_tls else redis.Connection
+    connection_class = _TlsConnection if is_tls else _Connection
     connection: AbstractConnection = connection_class(
         socket_timeout=TIMEOUT_SECONDS,
-        socket_connect_timeout=TIMEOUT_SECONDS,
         retry=Retry(NoBackoff(), 0),
         protocol=2,
         driver_info=None,

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pymysql
+from pymysql._auth import caching_sha2_password_auth, scramble_caching_sha2
 from pymysql.constants import CLIENT, COMMAND, CR, ER
 
 from chalicelib.config import DB_SSL_CA, Settings
@@ -26,6 +27,7 @@ from chalicelib.errors import (
     network_words,
 )
 from chalicelib.identity import Login
+from chalicelib.reach import reach
 from chalicelib.row_reader import RowReader
 from chalicelib.sql import COMMIT, Statement
 
@@ -61,8 +63,13 @@ _EXPIRED = frozenset({1820, 1862})
 _NO_PASSWORD_TAKEN = 1698
 _TLS_REQUIRED = 3159
 _LOGIN_NEEDS_TLS = ER.NOT_SUPPORTED_AUTH_MODE
-_CLEAR_TEXT_REFUSED = CR.CR_AUTH_PLUGIN_ERR
-_CLEAR_TEXT = (b"mysql_clear_password", b"dialog")
+_PASSWORD_WITHHELD = CR.CR_AUTH_PLUGIN_ERR
+_NATIVE = b"mysql_native_password"
+_SHA2 = b"caching_sha2_password"
+_PROVES_ONLY = frozenset({_NATIVE, _SHA2, b"client_ed25519"})
+"""Ways to log in that prove that we know the password, and do not tell it. All others do, and so
+does the second half of _SHA2: see `_Sha2Login`."""
+_SHA2_IS_ENOUGH = b"\x01\x03"
 _PRIMARY = "PRIMARY"
 _KEY_OUT_OF_RANGE = 167
 _NO_NEXT_KEY = 1467
@@ -108,7 +115,8 @@ _CONSTRAINT = re.compile(r"onstraint ['`](?:[^'`]*\.)?([^'`.]+)['`]", re.IGNOREC
 _IN_WORDS = {
     ER.ACCESS_DENIED_ERROR: "it refuses the user or the password (DB_USER, DB_PASS)",
     CR.CR_SSL_CONNECTION_ERROR: "it speaks no TLS, and DB_SSL_CA asks for it",
-    _CLEAR_TEXT_REFUSED: "it asks for the password in clear text, which needs DB_SSL_CA",
+    _PASSWORD_WITHHELD: "it asks for the password itself, which only a server with a checked"
+    " certificate is told: set DB_SSL_CA, or log in with mysql_native_password",
     ER.DBACCESS_DENIED_ERROR: "the user has no rights on this database (DB_NAME)",
     ER.BAD_DB_ERROR: "it has no database of this name (DB_NAME)",
     ER.CON_COUNT_ERROR: "it has no connection left",
@@ -162,7 +170,17 @@ class Connection(pymysql.connections.Connection):
     answered = 0
     """How many of the statements that were sent last gave an answer."""
     _owes_answers = False
+    _auth_plugin_name: str
     _result: Any
+
+    def connect(self, sock: Any = None) -> None:
+        """With one time for the look-up of the host's name and all addresses that it has."""
+        try:
+            seconds = self.connect_timeout or CONNECT_TIMEOUT_SECONDS
+            sock = reach(self.host, self.port, seconds)
+        except OSError as error:
+            raise pymysql.OperationalError(CR.CR_CONN_HOST_ERROR, "no connection") from error
+        super().connect(sock)
 
     def set_character_set(self, charset: str, collation: str | None = None) -> None:
         is_mariadb = "MariaDB" in self.get_server_info()  # type: ignore[no-untyped-call]
@@ -187,25 +205,30 @@ class Connection(pymysql.connections.Connection):
 
     def _get_server_information(self) -> None:
         """The greeting: a server that is waking up takes the connection and is silent. One that
-        has greeted is awake; what is left of the patience goes to the login."""
+        has greeted is awake; what is left of the patience goes to the login, which never begins
+        with what tells the password: a server that wants it asks for it then."""
         begun = time.monotonic()
         super()._get_server_information()  # type: ignore[misc]
         left = self._read_timeout - (time.monotonic() - begun)
         self.wait_at_most(max(left, min(self._read_timeout, CONNECT_TIMEOUT_SECONDS)))
         self._sock.settimeout(self._read_timeout)  # type: ignore[attr-defined]
         self._current_timeout = self._read_timeout
+        if self._auth_plugin_name.encode() not in _PROVES_ONLY:
+            self._auth_plugin_name = _NATIVE.decode()
 
     def _process_auth(self, plugin_name: bytes, packet: Any, handler: Any = None) -> Any:
-        """A password, or a token that is as good as one, is told to nobody whose certificate was
-        not checked, whatever they ask for."""
-        if plugin_name in _CLEAR_TEXT and not self._knows_server():
-            raise pymysql.OperationalError(_CLEAR_TEXT_REFUSED, "clear text refused")
+        if plugin_name not in _PROVES_ONLY:
+            self.refuse_stranger()
         return super()._process_auth(plugin_name, packet, handler)  # type: ignore[misc]
 
-    def _knows_server(self) -> bool:
+    def refuse_stranger(self) -> None:
+        """A password, or a token that is as good as one, is told to nobody whose certificate was
+        not checked, whatever they ask for: neither in clear text nor under a key that they send.
+        Raises MySQLError."""
         context: ssl.SSLContext | None = getattr(self, "ctx", None)
         is_tls = isinstance(self._sock, ssl.SSLSocket)  # type: ignore[attr-defined]
-        return is_tls and context is not None and context.verify_mode == ssl.CERT_REQUIRED
+        if not (is_tls and context is not None and context.verify_mode == ssl.CERT_REQUIRED):
+            raise pymysql.OperationalError(_PASSWORD_WITHHELD, "the password is withheld")
 
     def rows(self, statement: Statement) -> Sequence[Any]:
         return self.batch([statement])[0].rows
@@ -301,6 +324,24 @@ class Connection(pymysql.connections.Connection):
         self._force_close()  # type: ignore[attr-defined]
 
 
+class _Sha2Login:
+    """The driver's way to log in by `caching_sha2_password`. A server that does not remember the
+    password (the first login since it was started) asks for it."""
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+
+    def authenticate(self, packet: Any) -> Any:
+        connection = self._connection
+        if packet.is_auth_switch_request():
+            connection.salt = packet.read_all().removesuffix(b"\0")
+            connection.write_packet(scramble_caching_sha2(connection.password, connection.salt))
+            packet = connection._read_packet()
+        if not packet.get_all_data().startswith(_SHA2_IS_ENOUGH):
+            connection.refuse_stranger()
+        return caching_sha2_password_auth(connection, packet)
+
+
 def connect(
     settings: Settings, login: Login, patience_seconds: float, *, for_loads: bool
 ) -> Connection:
@@ -323,6 +364,7 @@ def connect(
             ssl=_tls(authority) if authority else None,
             ssl_disabled=not authority and _is_loopback(settings.db_host),
             local_infile=for_loads,
+            auth_plugin_map={_SHA2.decode(): _Sha2Login},
         )
         if for_loads:
             connection.be_patient(LOAD_TIMEOUT_SECONDS)
@@ -391,7 +433,9 @@ def translated(error: MySQLError) -> Exception:
 
 
 def code_of(error: BaseException | None) -> int:
-    return error.args[0] if isinstance(error, MySQLError) and error.args else 0
+    """0 for what has none, as some errors of the driver."""
+    code = error.args[0] if isinstance(error, MySQLError) and error.args else 0
+    return code if isinstance(code, int) else 0
 
 
 def is_key_space_exhausted(error: MySQLError, highest_key: int) -> bool:

@@ -124,6 +124,9 @@ class StagedRows:
         columns = self._rows.columns
         [(count,)] = self._fetch(staged_sql.COUNT_ROWS)
         first = self._fetch(staged_sql.first_rows(columns, FIRST_ROWS))
+        if count and self._table.auto_key and self._table.key in columns:
+            [(highest,)] = self._fetch(staged_sql.highest_key(columns, self._table.key))
+            self._transaction.refuse_far_keys(self._table, [int(highest)])
 
         def bring(target: str, replaces: bool) -> None:
             statement = staged_sql.merge(target, columns, replaces=replaces)

@@ -123,18 +123,24 @@ def first_rows(columns: Sequence[Column], count: int) -> Statement:
     return f"{_rows(columns)} LIMIT {count:d}", ()
 
 
+def highest_key(columns: Sequence[Column], key: Column) -> Statement:
+    """Of all rows; NULL where there is none."""
+    value = _value(columns.index(key), "content", "cut")
+    return f"SELECT MAX(CAST({value} AS UNSIGNED)) FROM ({_CONTENTS}) AS of_rows", ()
+
+
 def _rows(columns: Sequence[Column]) -> str:
     values = ",".join(
         f"CONVERT({_value(i, 'content', 'cut')} USING utf8mb4)" for i in range(len(columns))
     )
-    return (
-        f"SELECT {values} FROM (SELECT n, cut, IF(cut = X'00', line, {_BARE}) AS content"
-        " FROM ingest_lines WHERE cut <> '') AS of_rows ORDER BY n"
-    )
+    return f"SELECT {values} FROM ({_CONTENTS}) AS of_rows ORDER BY n"
 
 
 _BARE = "REPLACE(TRIM(TRAILING X'0D' FROM line), X'22', '')"
 """A line that is a row beyond doubt, without the quotes around values and half a line end CR LF."""
+_CONTENTS = (
+    f"SELECT n, cut, IF(cut = X'00', line, {_BARE}) AS content FROM ingest_lines WHERE cut <> ''"
+)
 
 
 def _value(position: int, content: str, cut: str) -> str:

@@ -1,6 +1,7 @@
 """An uploaded file and what became of it: what S3's event says, what `ingest_log` keeps, and where
 in the bucket both lie."""
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +13,8 @@ INCOMING, REJECTED, RESULTS = "incoming/", "rejected/", "results/"
 OWN_FOLDERS = (REJECTED, RESULTS)
 """The service alone writes here, and nowhere else. Their objects are never taken for uploads: each
 one would make another."""
+MAX_KEY_BYTES = 1_024
+"""Of an object, in UTF-8."""
 LOADED, REFUSED, SKIPPED = "loaded", "refused", "skipped"
 """A status: the rows are in the table; none is, and none ever will be; there was nothing to do."""
 
@@ -45,11 +48,31 @@ class Upload:
         return (self.version, self.etag) == (other.version, other.etag)
 
 
+def result_key(upload: Upload) -> str:
+    """Where the bucket tells what became of it."""
+    return _told_at(RESULTS, upload.key, ".json")
+
+
+def report_key(upload: Upload) -> str:
+    """Where its refused rows are told."""
+    return _told_at(REJECTED, upload.key, ".csv")
+
+
+def _told_at(folder: str, key: str, ending: str) -> str:
+    """Where that is more than S3 takes for a key, a hash stands for the end of `key`."""
+    room = MAX_KEY_BYTES - len(folder) - len(ending)
+    if len(key.encode()) > room:
+        digest = hashlib.sha256(key.encode()).hexdigest()[:32]
+        begin = key.encode()[: room - len(digest) - 1].decode(errors="ignore")
+        key = f"{begin}~{digest}"
+    return f"{folder}{key}{ending}"
+
+
 @dataclass(frozen=True)
 class Outcome:
     """`rows` in the table now, `refused` rows told in the report, `reason` why all of the file was
-    refused or skipped. `first_rows`: at most three of them, as a read answers with them; the
-    database keeps all of an outcome but these."""
+    refused or skipped. `table` is empty where it is for none that there is. `first_rows`: at most
+    three of them, as a read answers with them; the database keeps all of an outcome but these."""
 
     status: str
     table: str

@@ -55,6 +55,8 @@ MAX_BODY_BYTES = 6_000_000
 # outside the basic plane becomes two escapes of six bytes.
 _SURELY_SMALL_CHARACTERS = MAX_RESULT_BYTES // 12
 _LIMIT = Integer(1, MAX_LIMIT)
+_HIGHEST_KEY = 2**63 - 1
+"""Of a column that is BIGINT."""
 _LOGGED_CHARACTERS = 300
 
 
@@ -205,9 +207,10 @@ def _page(
 
 
 def _before_keys(table: Table) -> Integer | String:
-    """What AFTER may be: a key, or the 0 that stands before all of them."""
+    """What AFTER may be: a key, also one that only others could give, or the 0 that stands before
+    all of them."""
     key = table.key.type
-    return Integer(0, key.maximum) if isinstance(key, Integer) else key
+    return Integer(0, _HIGHEST_KEY) if isinstance(key, Integer) else key
 
 
 def _refuse(payload: Mapping[str, object], name: str, why: str) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from chalicelib import cache, generations, handlers, lazy_loading, recovery
+from chalicelib import cache, generations, handlers, lazy_loading, recovery, write_through
 from chalicelib.cache import Affected, Cache, Cell, new_token
 from chalicelib.db import Database, Generation
 from chalicelib.errors import AnotherServer, CacheUnavailable
@@ -104,6 +104,35 @@ def test_a_reader_that_waits_does_not_take_a_fence_for_a_value(
 
     assert storage.read(HEROES, ID, [1], True).json == HEROES.encode(hero(1))
     assert entry(witness).startswith(FENCE)
+
+
+def test_a_reader_that_waits_is_answered_with_what_the_other_one_fills(
+    used: Cache, held: Generation, witness: Witness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However late within the time that it waits."""
+    used.lease_many(held, HEROES, ID, [1], TOKEN)
+    turns = []
+
+    def fill_at_last(seconds: float) -> None:
+        turns.append(seconds)
+        if len(turns) == len(lazy_loading.POLL_SECONDS):
+            used.fill_many(held, HEROES, ID, {1: b'{"id":1}'}, TOKEN)
+
+    monkeypatch.setattr(lazy_loading, "time", SimpleNamespace(sleep=fill_at_last))
+    with witness.logged() as statements:
+        assert handlers.storage().read(HEROES, ID, [1], True).json == b'{"id":1}'
+    assert not [text for text in statements if "FROM heroes" in text]
+
+
+def test_what_a_writer_leaves_lives_long_enough(
+    used: Cache, held: Generation, witness: Witness
+) -> None:
+    """A tombstone longer than any witness; and a writer relies on no fence that counts as dead."""
+    used.publish_many(held, HEROES, Affected({ID: {1: None}}), TOKEN)
+
+    [key] = witness.redis.keys("*:id:*1")
+    assert witness.redis.pttl(key) > cache.WITNESS_MILLISECONDS + 500
+    assert write_through.MAX_SECONDS_TO_COMMIT < cache.DEAD_WRITER_SECONDS
 
 
 def store_by_filling(used: Cache, held: Generation) -> None:

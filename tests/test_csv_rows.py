@@ -263,6 +263,11 @@ REFUSED_FILES = {
         f'{NAMES}\n{ADA_LINE}\n3,"No,light,Ada,1,red\n{BO_LINE}\n'.encode(),
         "line 3: a quoted value begins here and never ends",
     ),
+    "a quote that ends too late for any column": (
+        b'1,a,b,c,1,d\n2,"' + b"x" * 70_000 + b"\n" + b"x" * 70_000 + b'",b,c,1,d\n',
+        "line 2: a quoted value begins here and does not end within 131072 characters, which is"
+        " more than any column takes",
+    ),
     "a quote that never ends, without a line end": (b'1,"a\nb,c', "line 1: a quoted value"),
     "a quote in the last line": (f'{ADA_LINE}\r\n1,"'.encode(), "line 2: a quoted value"),
     "a second value that never ends": (
@@ -539,3 +544,11 @@ def test_a_header_of_a_hundred_thousand_unknown_names_is_read_in_one_pass() -> N
 
     with pytest.raises(FileRefused, match="no column is called 'n0'"):
         parsed(f"{names}\n".encode(), chunk_bytes=1 << 18)
+
+
+@pytest.mark.timeout(30)
+def test_a_first_line_that_seems_to_name_a_delimiter_is_read_in_one_pass() -> None:
+    """Tried at each of its spaces it takes minutes."""
+    rows, refused, _ = parsed(b"sep=" + b" " * 1_000_000 + b"x\n", chunk_bytes=1 << 18)
+
+    assert (rows, len(refused)) == ([], 1)

@@ -63,6 +63,7 @@ ONE_WAY = (
         "chalicelib.identity",
         "chalicelib.keys",
         "chalicelib.load_text",
+        "chalicelib.reach",
         "chalicelib.scripts",
         "chalicelib.staged_sql",
     },

@@ -2,9 +2,13 @@
 
 import contextlib
 from collections.abc import Iterator
+from operator import itemgetter
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from pymysql._auth import scramble_caching_sha2
 
 from chalicelib import handlers
 from local.process import LOOPBACK
@@ -14,7 +18,7 @@ from tests.certificates import Authority
 from tests.client import Answer, InProcess, as_stored, hero
 from tests.conftest import Configure, running
 from tests.leaks import assert_tells_nothing_internal
-from tests.token_front import TokenFront, token_front
+from tests.token_front import CLEAR_TEXT, SALT, TokenFront, Way, token_front
 
 NOT_LOOPBACK = "127.1"
 """127.0.0.1 too, but not by a name for which the app leaves TLS out."""
@@ -208,10 +212,77 @@ def test_credentials_that_are_missing_are_named(
     assert answer.message.startswith("AWS_SECRET_ACCESS_KEY is not set")
 
 
-def test_nobody_is_told_a_password_in_clear_text_whose_certificate_was_not_checked(
-    service: InProcess, configure: Configure, front: TokenFront
+SHA256 = b"\xfesha256_password\x00" + SALT + b"\x00"
+SHA2 = b"\xfecaching_sha2_password\x00" + SALT + b"\x00"
+FULL_LOGIN = b"\x01\x04"
+OVER_TLS = {
+    "clear text": CLEAR_TEXT,
+    "clear text in the greeting": Way("mysql_clear_password", CLEAR_TEXT.questions),
+    "dialog": Way("mysql_native_password", [b"\xfedialog\x00\x04Password: "]),
+    "sha256": Way("mysql_native_password", [SHA256]),
+    "sha256 in the greeting": Way("sha256_password", [SHA256]),
+    "sha2 in full": Way("mysql_native_password", [SHA2, FULL_LOGIN]),
+    "sha2 in full from the greeting on": Way("caching_sha2_password", [FULL_LOGIN]),
+}
+"""Ways in which a server asks for the password itself."""
+
+
+def by_its_own_key() -> dict[str, Way]:
+    """Whoever sends the key can read what is encrypted by it."""
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048).public_key()
+    pem = b"\x01" + key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    return {
+        "sha256 with a key": Way("sha256_password", [pem], has_tls=False),
+        "sha256 with a key, later": Way("mysql_native_password", [SHA256, pem], has_tls=False),
+        "sha2 with a key": Way("caching_sha2_password", [FULL_LOGIN, pem], has_tls=False),
+    }
+
+
+@pytest.mark.parametrize("host", [NOT_LOOPBACK, LOOPBACK])
+@pytest.mark.parametrize("way", {**OVER_TLS, **by_its_own_key()}.items(), ids=itemgetter(0))
+def test_nobody_is_told_a_password_whose_certificate_was_not_checked(
+    service: InProcess,
+    configure: Configure,
+    front: TokenFront,
+    mariadb: MariaDB,
+    way: tuple[str, Way],
+    host: str,
 ) -> None:
+    front.valid = {mariadb.password}
+    front.way = way[1] if host == NOT_LOOPBACK else way[1]._replace(has_tls=False)
+    configure(DB_HOST=host, DB_PORT=str(front.port))
+
+    words = database_words(service)
+
+    assert front.heard == []
+    is_asked = way[0] != "sha256 with a key"  # by a server that speaks out of turn then
+    assert not is_asked or "only a server with a checked certificate is told" in words
+
+
+@pytest.mark.parametrize("name", OVER_TLS)
+def test_a_server_with_a_checked_certificate_is_told_the_password_when_it_asks(
+    service: InProcess,
+    configure: Configure,
+    front: TokenFront,
+    mariadb: MariaDB,
+    authority: Authority,
+    name: str,
+) -> None:
+    front.valid, front.way = {mariadb.password}, OVER_TLS[name]
+    configure(DB_PORT=str(front.port), DB_SSL_CA=str(authority.certificate))
+
+    assert service.read([404], use_cache=False).missing == [404]
+
+    assert front.heard == [mariadb.password]
+
+
+def test_a_server_that_remembers_the_password_by_its_hash_needs_no_certificate(
+    service: InProcess, configure: Configure, front: TokenFront, mariadb: MariaDB
+) -> None:
+    scramble = scramble_caching_sha2(mariadb.password.encode(), SALT)
+    front.valid = {scramble.rstrip(b"\x00").decode(errors="replace")}
+    front.way = Way("mysql_native_password", [SHA2])
+    front.welcome = b"\x01\x03"
     configure(DB_HOST=NOT_LOOPBACK, DB_PORT=str(front.port))
 
-    assert "in clear text, which needs DB_SSL_CA" in database_words(service)
-    assert front.heard == []
+    assert service.read([404], use_cache=False).missing == [404]

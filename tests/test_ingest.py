@@ -124,6 +124,61 @@ def test_a_folder_of_no_table_is_refused(
     assert bucket.summary("incoming/heros/some.csv") == summary
 
 
+@pytest.mark.parametrize("folder", ["x" * 65, "ü" * 400], ids=["65 letters", "800 bytes"])
+def test_a_folder_of_no_table_may_have_any_name(
+    service: InProcess,
+    bucket: UploadBucket,
+    witness: Witness,
+    capsys: pytest.CaptureFixture[str],
+    folder: str,
+) -> None:
+    """Nothing of the name becomes a dimension of a metric: each new one would cost money."""
+    event = bucket.put(f"incoming/{folder}/some.csv", lines(1, 2))
+
+    [summary] = handlers.ingest(event)
+    [again] = handlers.ingest(event)
+
+    assert (summary["status"], summary["table"]) == ("refused", "")
+    assert f"there is no table {folder}" in summary["reason"] == again["reason"]
+    of_bucket = "SELECT status, table_name FROM ingest_log WHERE bucket = %s"
+    assert witness.query(of_bucket, [bucket.name]) == [("refused", "")]
+    [metrics] = [text for text in capsys.readouterr().out.splitlines() if "_aws" in text]
+    assert json.loads(metrics)["Table"] == "none"
+
+
+@pytest.mark.parametrize("length", [1_011, 1_012, 1_024])
+def test_a_key_as_long_as_s3_takes_has_a_result_and_a_report(
+    service: InProcess, bucket: UploadBucket, witness: Witness, length: int
+) -> None:
+    """Both stand under keys that S3 takes too, which moto does not look at."""
+    key = "incoming/heroes/" + "ü" * ((length - 16) // 2) + "x" * (length % 2)
+    event = bucket.put(key, lines(1, 2) + "x\n")
+
+    [summary] = handlers.ingest(event)
+
+    told = bucket.keys() - {key}
+    assert max(len(each.encode()) for each in told) <= 1_024
+    [result] = [each for each in told if each.startswith("results/incoming/heroes/ü")]
+    assert told == {result, summary["rejected"]}
+    assert (summary["key"], summary["rows"], summary["refused"]) == (key, 2, 1)
+    assert json.loads(bucket.get(result) or "") == summary
+    assert (bucket.summary(key) == summary) == (length <= 1_011)
+    [again] = handlers.ingest(event)
+    assert again["first_rows"] == summary["first_rows"] != []
+    assert witness.count() == 2
+
+
+def test_two_long_keys_that_begin_alike_have_results_of_their_own(
+    service: InProcess, bucket: UploadBucket
+) -> None:
+    begin = "x" * 1_020
+    summaries = [loaded(bucket, lines(1, 2) + "x\n", begin + end) for end in ("a", "b", "😀")]
+
+    assert len({summary["rejected"] for summary in summaries}) == 3
+    told = bucket.keys()
+    assert sum(key.startswith("results/") for key in told) == 3
+
+
 def test_files_in_no_folder_of_a_table_go_to_db_table(
     service: InProcess, configure: Configure, bucket: UploadBucket, witness: Witness
 ) -> None:
@@ -656,6 +711,21 @@ def test_a_small_file_of_many_rows_is_loaded_too(
     assert len(content) < ingest.MAX_SMALL_BYTES
 
     assert loaded(bucket, content)["rows"] == witness.count() == count
+
+
+def test_a_small_file_of_long_rows_is_loaded_too(
+    service: InProcess, bucket: UploadBucket, witness: Witness
+) -> None:
+    """Written as one statement they would be more than a server takes (`max_allowed_packet`)."""
+    [(most,)] = witness.query("SELECT @@max_allowed_packet")
+    text = "😀" * 255
+    count = ingest.MAX_SMALL_ROWS
+    content = "".join(f"{i},{text},{text},{text},1,{text}\n" for i in range(1, count + 1)).encode()
+    zipped = gzip.compress(content)
+    assert len(zipped) < ingest.MAX_SMALL_BYTES
+    assert len(content) > most
+
+    assert loaded(bucket, zipped)["rows"] == witness.count() == count
 
 
 def test_every_column_of_a_declared_table_can_be_loaded(

@@ -276,15 +276,35 @@ def test_a_load_runs_again_where_a_key_that_it_found_missing_is_there_after_all(
     assert database.query("SELECT id, hero FROM heroes") == [(5, "other"), (6, "six")]
 
 
-def test_an_id_that_would_use_up_the_others_refuses_a_small_file(
-    service: InProcess, bucket: UploadBucket
+@pytest.mark.parametrize("is_merged", [False, True], ids=["", "by a temporary table"])
+@pytest.mark.parametrize("engine", ["mysql", "aurora"])
+@pytest.mark.parametrize("max_small_bytes", [0, ingest.MAX_SMALL_BYTES], ids=["big", "small"])
+def test_an_id_that_would_use_up_the_others_refuses_a_file(
+    database: Tables,
+    service: InProcess,
+    configure: Configure,
+    bucket: UploadBucket,
+    monkeypatch: pytest.MonkeyPatch,
+    max_small_bytes: int,
+    engine: str,
+    is_merged: bool,
 ) -> None:
     """The counter of the database does not come back when a load is undone."""
-    [summary] = handlers.ingest(bucket.put("incoming/far.csv", "4294967295,far,p,n,4,c\n"))
+    monkeypatch.setattr(ingest, "MAX_SMALL_BYTES", max_small_bytes)
+    configure(DB_NAME=OTHER, INGEST_ENGINE=engine)
+    if is_merged:
+        database.query("ALTER TABLE heroes ADD note VARCHAR(9) NOT NULL DEFAULT ''")
+    near = "".join(f"{id},near,p,n,4,c\n" for id in (5, 1_000_000_000, *range(6, 2_000)))
 
-    assert summary["status"] == "refused"
-    assert "more than 1000000000 above 0, the highest one" in summary["reason"]
-    assert service.write([hero()]).ids == [1]
+    with load_from_s3():
+        [far] = handlers.ingest(bucket.put("incoming/far.csv", near + "4294967295,far,p,n,4,c\n"))
+        assert (far["status"], database.query("SELECT id FROM heroes")) == ("refused", [])
+        assert "more than 1000000000 above 0, the highest one" in far["reason"]
+        [id] = service.write([hero()]).ids
+        assert id <= 1_000_000_001
+
+        [summary] = handlers.ingest(bucket.put("incoming/near.csv", near))
+        assert (summary["status"], summary["rows"]) == ("loaded", 1_996)
 
 
 def test_a_trigger_is_seen_by_a_container_that_loaded_files_before(

@@ -95,7 +95,10 @@ def test_no_values_have_no_page(service: InProcess) -> None:
         ({"BY": "xp", "LIMIT": 10_001}, "LIMIT: expected an integer from 1 to 10000, got 10001"),
         ({"BY": "xp", "LIMIT": None}, "LIMIT: expected an integer, got null"),
         ({"BY": "xp", "AFTER": "x"}, "AFTER: expected an integer, got 'x'"),
-        ({"BY": "xp", "AFTER": -1}, "AFTER: expected an integer from 0 to 4294967295, got -1"),
+        (
+            {"BY": "xp", "AFTER": -1},
+            "AFTER: expected an integer from 0 to 9223372036854775807, got -1",
+        ),
     ],
 )
 def test_a_wrong_page_is_refused(

@@ -524,6 +524,23 @@ def test_an_id_that_no_request_can_name_is_not_given(
     assert problem.startswith("heroes.id is BIGINT(20) UNSIGNED, and requests take no id above")
 
 
+def test_pages_go_on_behind_an_id_that_no_request_can_name(
+    service: InProcess, database: Tables
+) -> None:
+    """Others put such rows there, and a read by a lookup shows them."""
+    database.query("ALTER TABLE heroes MODIFY id BIGINT NOT NULL AUTO_INCREMENT")
+    ids = [1, 5_000_000_000, 2**63 - 1]
+    for id in ids:
+        database.query(f"INSERT INTO heroes VALUES ({id}, 'h', 'p', 'n', 7, 'c')")
+
+    after, found = 0, []
+    while rows := service.read([7], BY="xp", LIMIT=1, AFTER=str(after)).rows:
+        after = rows[0]["id"]
+        found.append(after)
+
+    assert found == ids
+
+
 def test_a_far_id_is_refused_in_a_table_of_any_name(
     service: InProcess, database: Tables, configure: Configure
 ) -> None:
