@@ -3,7 +3,18 @@
 from collections.abc import Callable, Iterator
 
 from tests.model.redis import execute
-from tests.model.state import ENDED, Cell, Fence, Lease, Message, Server, State, World
+from tests.model.state import (
+    ENDED,
+    Cell,
+    Fence,
+    Lease,
+    Message,
+    Server,
+    State,
+    Watermark,
+    World,
+    Writer,
+)
 
 Step = tuple[str, State]
 
@@ -23,6 +34,9 @@ def steps(world: World, state: State) -> Iterator[Step]:
         if faults.evictions:
             after = state._replace(faults=faults._replace(evictions=faults.evictions - 1))
             yield from _losses(after, index, lambda cell: True, "is evicted")
+            if server.watermark != Watermark():
+                lost = server._replace(watermark=Watermark())
+                yield "the watermark is evicted", after.server(index, lost)
     if faults.failovers:
         if state.servers[1] != state.servers[0]:
             yield "the replica catches up", state.server(1, state.servers[0])
@@ -81,16 +95,22 @@ def time(world: World, state: State) -> Iterator[Step]:
             after = state.server(index, server._replace(witnesses=server.witnesses - {token}))
             yield "a witness expires", after
     fences = [cell for server in state.servers for cell in server.cells if isinstance(cell, Fence)]
-    # An INSERT whose fences overtook it holds its row by then, or was given up; so has a writer
-    # changed its row by then whose fences stand before that.
-    is_overtaken = any(
-        (w.at == "write_many" and w.early >= 0) or w.at == "read_lookups" for w in state.writers
-    )
-    if not is_overtaken and any(
-        stamp == state.clock for fence in fences for stamp, _ in fence.holders
-    ):
-        servers = tuple(server._replace(witnesses=frozenset()) for server in state.servers)
-        yield "ten seconds go by", state._replace(clock=state.clock + 1, servers=servers)
+    if not any(stamp == state.clock for fence in fences for stamp, _ in fence.holders):
+        return
+    servers = tuple(server._replace(witnesses=frozenset()) for server in state.servers)
+    after = state._replace(clock=state.clock + 1, servers=servers)
+    if not any(_is_unseen(world, writer) for writer in state.writers):
+        yield "ten seconds go by", after
+    elif state.faults.sleeps:
+        faults = state.faults._replace(sleeps=state.faults.sleeps - 1)
+        yield "ten seconds go by, a writer sleeps", after._replace(faults=faults)
+
+
+def _is_unseen(world: World, writer: Writer) -> bool:
+    """Whether its fences may grow old before a reader that settles them would wait for its row."""
+    if writer.at == "orphan":
+        return writer.piece == "sent" or world.is_lookup
+    return writer.at in ("sent", "lift")
 
 
 def switch_on(world: World, state: State) -> Iterator[Step]:

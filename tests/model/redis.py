@@ -3,11 +3,11 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-from tests.model.state import Cell, Fence, Lease, Message, Server, State, Value, World
+from tests.model.state import Cell, Fence, Lease, Message, Server, State, Value, Watermark, World
 
-Reply = Cell | str
+Reply = Cell | Watermark | str
 GRANTED, WAIT, FENCED, ANOTHER_SERVER = "granted", "wait", "fenced", "AnotherServer"
-Witnesses = frozenset[int]
+REFUSED = "a replica takes no writes"
 Script = Callable[[World, "Moment", Cell, Message], Cell]
 
 
@@ -42,17 +42,32 @@ def _is_same(world: World, server: int, believed: int) -> bool:
 def execute(world: World, state: State, message: Message) -> tuple[State, Reply]:
     server = state.servers[message.server]
     before = server.cells[message.generation]
-    if state.is_replica(message.server) and message.verb != "get_many":
-        return state, None  # it takes no writes
+    if message.verb == "get_many":
+        return state, before
+    if state.is_replica(message.server):
+        return state, REFUSED
+    if message.verb in ("set_witness", "fence_many", "publish_many"):
+        server = server._replace(watermark=_watermark(state, server.watermark, message))
+    reply: Reply = server.watermark
     if message.verb == "set_witness":
-        return _stored(state, message, before, server.witnesses | {message.token}), None
+        server = server._replace(witnesses=server.witnesses | {message.token})
+        return state.server(message.server, server), reply
     if message.verb == "store_new_many":
         after = store_new_many(world, server, before, message)
-        return _stored(state, message, after, server.witnesses - {message.token}), None
+        server = server._replace(witnesses=server.witnesses - {message.token})
+        return _stored(state, message, after, server), None
     moment = Moment(state.clock, _new_mark(state) if world.protocol.fresh_mark else 0)
     after = SCRIPTS[message.verb](world, moment, before, message)
-    reply = _leased(state, before) if message.verb == "lease_many" else before
-    return _stored(state, message, after, server.witnesses), reply
+    if message.verb == "lease_many":
+        reply = _leased(state, before)
+    return _stored(state, message, after, server), reply
+
+
+def _watermark(state: State, watermark: Watermark, message: Message) -> Watermark:
+    """Its life is a new one where it is absent. A stamp makes it pass whoever read before."""
+    if watermark.life is None and not (message.verb == "publish_many" and message.newer is None):
+        watermark = Watermark(state.new_life())
+    return watermark._replace(passed=watermark.passed | (message.newer or frozenset()))
 
 
 def store_new_many(world: World, server: Server, cell: Cell, message: Message) -> Cell:
@@ -89,7 +104,7 @@ def renew_many(world: World, moment: Moment, cell: Cell, message: Message) -> Ce
 def fence_many(world: World, moment: Moment, cell: Cell, message: Message) -> Cell:
     """Whoever holds it already does not come again."""
     others: tuple[tuple[int, int], ...] = ()
-    if world.is_lookup and world.protocol.append and isinstance(cell, Fence):
+    if world.protocol.append and isinstance(cell, Fence):
         others = cell.holders
         if message.token in cell.tokens:
             return Fence(others, moment.mark, cell.is_shared)
@@ -98,18 +113,19 @@ def fence_many(world: World, moment: Moment, cell: Cell, message: Message) -> Ce
 
 
 def publish_many(world: World, moment: Moment, cell: Cell, message: Message) -> Cell:
-    if isinstance(cell, Fence) and world.protocol.own_fence_check:
-        if message.token not in cell.tokens:
-            # Our fence was lost: who came later does not know of our row.
-            return cell._replace(mark=moment.mark, is_shared=True) if world.is_lookup else cell
+    value = None if message.rows is None else Value(message.rows)
+    if not world.protocol.own_fence_check and value is not None:
+        return value
+    if isinstance(cell, Fence) and cell.holders:
         others = tuple(holder for holder in cell.holders if holder[1] != message.token)
+        if len(others) == len(cell.holders):
+            # Our fence was lost: who came later may not know of our row.
+            is_shared = cell.is_shared or world.protocol.lost_is_shared
+            return Fence(others, moment.mark, is_shared)
         if others:
             return Fence(others, moment.mark, cell.is_shared)
-        if cell.is_shared and world.protocol.shared_goes:
-            return None
-    is_ours = isinstance(cell, Fence) or not world.protocol.own_fence_check
-    if message.rows is not None and is_ours:
-        return Value(message.rows)
+        if value is not None and not (cell.is_shared and world.protocol.shared_goes):
+            return value
     return None if world.is_lookup or not world.protocol.grave else Fence((), moment.mark)
 
 
@@ -145,10 +161,7 @@ def _value(rows: tuple[int, ...] | None) -> Cell:
     return Value(rows) if rows and any(row & 1 for row in rows) else None
 
 
-def _stored(state: State, message: Message, cell: Cell, witnesses: Witnesses) -> State:
-    server = state.servers[message.server]
-    if cell == server.cells[message.generation] and witnesses == server.witnesses:
-        return state
+def _stored(state: State, message: Message, cell: Cell, server: Server) -> State:
     cells = list(server.cells)
     cells[message.generation] = cell
-    return state.server(message.server, Server(tuple(cells), witnesses))
+    return state.server(message.server, server._replace(cells=tuple(cells)))

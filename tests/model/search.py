@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tests.model import faults, readers, writers
-from tests.model.state import ENDED, Cell, Fence, Lease, Message, State, Value, World
+from tests.model.state import ENDED, Cell, Fence, Lease, Message, State, Value, Watermark, World
 
 READING = frozenset({"get_many", "lease_many"})
 
@@ -54,7 +54,10 @@ def steps(world: World, state: State) -> Iterator[tuple[str, State]]:
 def violation(world: World, state: State) -> str:
     if any(reader.at == "stale" for reader in state.readers):
         return "a read is stale"
-    if world.converges and all(writer.at in ENDED for writer in state.writers):
+    is_at_rest = all(writer.at in ENDED for writer in state.writers) and not any(
+        message.verb == "fence_many" for message in state.late
+    )
+    if world.converges and is_at_rest:
         enabled, server = state.generations[-1]
         cell = state.servers[server].cells[state.newest]
         if enabled and isinstance(cell, Value) and cell.rows != state.table:
@@ -73,6 +76,7 @@ def tidy(world: World, state: State) -> State:
             state = state.reader(index, sent=None)
         if reader.ready is not None and _is_dead(world, state, reader.ready):
             state = state.reader(index, at="current", ready=None)
+    state = _without_unasked(state)
     return _reclocked(state) if state.clock else state
 
 
@@ -102,6 +106,30 @@ def _without_unreadable(state: State) -> State:
     for message in state.late:
         if message.generation not in readable:
             state = state._replace(late=state.late - {message})
+    return state
+
+
+def _without_unasked(state: State) -> State:
+    """Lives count from 0 in the order of the servers; one that no server has is none. Who watches
+    no more is in no stamp."""
+    lives: dict[int | None, int | None] = {None: None}
+    for server in state.servers:
+        lives.setdefault(server.watermark.life, len(lives) - 1)
+    for index, writer in enumerate(state.writers):
+        if writer.life is not None and writer.life != lives.get(writer.life):
+            state = state.writer(index, life=lives.get(writer.life))
+    watching = state.watching
+    for index, writer in enumerate(state.writers):
+        if not writer.newer <= watching:
+            state = state.writer(index, newer=writer.newer & watching)
+    for index, server in enumerate(state.servers):
+        life, passed = server.watermark
+        if life != lives[life] or not passed <= watching:
+            watermark = Watermark(lives[life], passed & watching)
+            state = state.server(index, server._replace(watermark=watermark))
+    if any(message.newer and not message.newer <= watching for message in state.late):
+        late = (m._replace(newer=m.newer & watching) if m.newer else m for m in state.late)
+        state = state._replace(late=frozenset(late))
     return state
 
 

@@ -46,20 +46,31 @@ class Generation(NamedTuple):
     server: int
 
 
+class Watermark(NamedTuple):
+    """`life` is None where the key is absent. `passed` stands for the stamp: the writers that read
+    before the latest commit that was published in this life, so that they find it too late. Of the
+    rest (`State.watching`) nobody asks any more."""
+
+    life: int | None = None
+    passed: frozenset[int] = frozenset()
+
+
 class Server(NamedTuple):
-    """A Redis, or what became of it when it took over again: the cell under each generation, and
-    the witnesses that stand."""
+    """A Redis, or what became of it when it took over again: the cell under each generation, the
+    witnesses that stand, and the watermark."""
 
     cells: tuple[Cell, ...]
     witnesses: frozenset[int] = frozenset()
+    watermark: Watermark = Watermark()
 
     def without(self, generation: int) -> "Server":
         cells = (*self.cells[:generation], None, *self.cells[generation + 1 :])
-        return Server(cells, self.witnesses)
+        return self._replace(cells=cells)
 
 
 class Message(NamedTuple):
-    """A command on its way to a Redis. `rows` is None where the cell is to go."""
+    """A command on its way to a Redis. `rows` is None where the cell is to go. `newer` stands for
+    a stamp: the writers that read before it. Without a stamp it is None."""
 
     verb: str
     server: int
@@ -67,6 +78,7 @@ class Message(NamedTuple):
     token: int = 0
     rows: Rows | None = None
     fence: Fence | None = None
+    newer: frozenset[int] | None = None
 
 
 class Reader(NamedTuple):
@@ -84,17 +96,23 @@ class Reader(NamedTuple):
 
 
 class Writer(NamedTuple):
-    """`at` is what it calls next; `row` what its transaction makes of its row; `early` the
-    generation under which it has sent its fences before its transaction held the row; `shown` what
-    its transaction sees of a lookup's rows; `tries` those that were undone."""
+    """`at` is what its client does next; an `orphan` has none any more. `piece` is how far its
+    transaction came: `sent` (the fast way: nothing was run), `held` (it holds the generation and
+    its row), `read` (it has changed its row, and read what it will show) or `committed`. `fence` is
+    what the client knows of its fences: `sent`, `good`, `bad`, `moved` or `failed`. `life` is the
+    watermark's as its client knew it before it sent the piece; `newer` the writers that read before
+    it committed. `row` is what its transaction makes of its row, `shown` what it read of all rows
+    of a lookup; `tries` counts those that were undone."""
 
     at: str = "write_many"
-    early: int = -1
+    piece: str = ""
+    fence: str = ""
     server: int = 0
     generation: int = 0
+    life: int | None = None
+    newer: frozenset[int] = frozenset()
     row: int = 0
     shown: Rows = ()
-    was_moved: bool = False
     committed: bool = False
     tries: int = 0
 
@@ -110,6 +128,7 @@ class Faults(NamedTuple):
     evictions: int = 0
     retries: int = 0
     refusals: int = 0
+    sleeps: int = 0
 
 
 class State(NamedTuple):
@@ -161,15 +180,30 @@ class State(NamedTuple):
     def raised(self, enabled: bool, server: int) -> "State":
         return self._replace(generations=(*self.generations, Generation(enabled, server)))
 
+    def new_life(self) -> int:
+        used = {server.watermark.life for server in self.servers}
+        used |= {writer.life for writer in self.writers}
+        return next(life for life in range(len(used) + 1) if life not in used)
+
     def is_locked(self) -> bool:
-        """Whether a transaction under way has changed a row of the cell. Each also holds the
-        generation: shared, or exclusively where it switches off."""
-        return any(writer.at in HOLDING for writer in self.writers)
+        """Whether a transaction under way holds a row of the cell, and with it the generation."""
+        return any(writer.piece in HOLDING for writer in self.writers)
+
+    @property
+    def watching(self) -> frozenset[int]:
+        """The writers that have read and do not know yet whether their fences are good."""
+        return frozenset(
+            index
+            for index, writer in enumerate(self.writers)
+            if writer.fence == "sent"
+            and writer.piece in ("read", "committed")
+            and writer.life is not None
+        )
 
 
 TOKENS = 10
 """More than there are writers."""
-HOLDING = frozenset({"fence_many", "read_lookups", "commit", "commit_off"})
+HOLDING = frozenset({"held", "read"})
 ENDED = frozenset({"acknowledged", "crashed"})
 
 
@@ -181,9 +215,10 @@ class Protocol:
     fence: bool = True
     append: bool = True
     own_fence_check: bool = True
+    lost_is_shared: bool = True
     settle_waits: bool = True
     settle_check: bool = True
-    switch_off: bool = True
+    raise_unfenced: bool = True
     raise_unpublished: bool = True
     wait: bool = True
     hold_generation: bool = True
@@ -191,15 +226,19 @@ class Protocol:
     witness: bool = True
     only_absent: bool = True
     grave: bool = True
-    locking_load: bool = False
     raise_generation: bool = True
     publish_repeated: bool = True
+    stamp_repeated: bool = True
     fresh_mark: bool = True
     only_masters: bool = True
     name_history: bool = True
     shared_goes: bool = True
-    read_after_fence: bool = True
     fresh_token: bool = True
+    guard: bool = True
+    stamp: bool = True
+    life: bool = True
+    store_good: bool = True
+    publish_awaited: bool = True
 
 
 @dataclass(frozen=True)
@@ -219,7 +258,7 @@ class World:
         return len(self.rows) > 1
 
     def start(self) -> State:
-        server = Server((None,) * self.max_generations)
+        server = Server((None,) * self.max_generations, watermark=Watermark(0))
         return State(
             table=self.rows,
             acknowledged=self.rows,
