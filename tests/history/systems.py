@@ -27,12 +27,19 @@ DOGPILE = "dogpile.cache"
 
 
 def herocache(reach: Reach) -> Invoke:
-    """The real handlers; the moments are put around the COMMIT and the cache's verbs."""
-    commit, publish, fill = Transaction._commit, Cache.publish_many, Cache.fill_many
+    """The real handlers; the moments are put around the cache's verbs: a write commits
+    after it sent its fences."""
+    fence, begin_fence = Cache.fence_many, Cache.begin_fence_many
+    publish, fill = Cache.publish_many, Cache.fill_many
 
-    def commit_(self: Transaction, *arguments: Any) -> list[Any]:
+    def fence_many(self: Cache, *arguments: Any) -> None:
+        fence(self, *arguments)
         reach(BEFORE_COMMIT)
-        return commit(self, *arguments)
+
+    def begin_fence_many(self: Cache, *arguments: Any) -> Any:
+        sent = begin_fence(self, *arguments)
+        reach(BEFORE_COMMIT)
+        return sent
 
     def publish_many(self: Cache, *arguments: Any) -> None:
         reach(BEFORE_PUBLISH)
@@ -42,7 +49,8 @@ def herocache(reach: Reach) -> Invoke:
         reach(BEFORE_FILL)
         fill(self, *arguments)
 
-    Transaction._commit = commit_  # type: ignore[method-assign]
+    Cache.fence_many = fence_many  # type: ignore[assignment, method-assign]
+    Cache.begin_fence_many = begin_fence_many  # type: ignore[assignment, method-assign]
     Cache.publish_many = publish_many  # type: ignore[assignment, method-assign]
     Cache.fill_many = fill_many  # type: ignore[assignment, method-assign]
     return handlers.invoke
