@@ -57,14 +57,15 @@ class Nemesis:
         self.crashes: list[int] = []
         """When the database was killed."""
 
-    def run(self, kinds: list[str]) -> None:
-        """Inject faults of these kinds until the time is over, then heal all."""
+    def run(self, kinds: list[str], pause_seconds: float) -> None:
+        """Inject faults of these kinds until the time is over, then heal all. `pause_seconds`: the
+        most between two."""
         weights = [WEIGHTS[kind] for kind in kinds]
         while self._left() > 0:
             if kinds:
                 [kind] = self._random.choices(kinds, weights)
                 self._inject(kind)
-            self._rest(self._random.uniform(0.1, 1.2))
+            self._rest(self._random.uniform(0.1, pause_seconds))
         for _, heal in self._later:
             heal()
 
@@ -132,9 +133,20 @@ class Nemesis:
 
         return self._trap(self._scene.relay, PUBLISH, flush)
 
-    def redis_late_with_a_fence(self) -> bool:
-        """Others write meanwhile; the writer itself waits for it or not."""
-        return self._trap(self._scene.relay, FENCE, *self._delayed(PASS))
+    def redis_late_with_fences(self) -> bool:
+        """Of some writers, for a while; others write meanwhile."""
+        seconds = self._random.choice(DELAYS)
+
+        def delay(piece: bytes) -> int:
+            if FENCE in piece:
+                time.sleep(seconds)
+            return PASS
+
+        self._scene.relay.judge = delay
+        self._rest(1.0)
+        self._scene.relay.judge = lambda piece: PASS
+        self._rest(seconds)
+        return True
 
     def redis_failed_over_and_back(self) -> bool:
         """To a replica that misses what came last."""
@@ -160,7 +172,13 @@ class Nemesis:
         return True
 
     def commit_late(self) -> bool:
-        return self._trap(self._scene.endpoint, COMMIT, *self._delayed(PASS))
+        seconds = self._random.choice(DELAYS)
+
+        def delay() -> int:
+            time.sleep(seconds)
+            return PASS
+
+        return self._trap(self._scene.endpoint, COMMIT, delay, seconds)
 
     def commit_answered_late(self) -> bool:
         self._scene.endpoint.held_seconds = self._random.choice(DELAYS)
@@ -241,15 +259,6 @@ class Nemesis:
 
         return self._trap(self._scene.endpoint, COMMIT, flush)
 
-    def _delayed(self, verdict: int) -> tuple[Callable[[], int], float]:
-        seconds = min(self._random.choice(DELAYS), max(0.0, self._left()))
-
-        def delay() -> int:
-            time.sleep(seconds)
-            return verdict
-
-        return delay, seconds
-
     def _trap(
         self, relay: Relay, words: bytes, spring: Callable[[], int], seconds: float = 0.0
     ) -> bool:
@@ -302,7 +311,7 @@ FAULTS: Mapping[str, Fault] = {
         Nemesis.redis_flushed_before_a_commit,
         Nemesis.redis_flushed_before_a_commit_whose_answer_is_lost,
         Nemesis.redis_flushed_before_a_publish,
-        Nemesis.redis_late_with_a_fence,
+        Nemesis.redis_late_with_fences,
         Nemesis.redis_failed_over_and_back,
         Nemesis.redis_connections_cut,
         Nemesis.redis_cut_off_from_some,

@@ -19,7 +19,7 @@ from tests.history.nemesis import FAULTS, Nemesis, Scene
 from tests.history.quiet import check_cells
 from tests.history.standbys import database_pair, redis_pair
 from tests.history.systems import HEROCACHE
-from tests.history.worker import NEWS, Plan
+from tests.history.worker import MIX, NEWS, Plan
 from tests.relay import relaying
 
 PROCESSES = 5
@@ -76,8 +76,10 @@ def play(
     kinds: list[str] | None = None,
     seed: int = 0,
     settings: Mapping[str, str] | None = None,
+    mix: Mapping[str, float] = MIX,
+    pause_seconds: float = 1.2,
 ) -> Report:
-    """`kinds` of faults, all by default. `folder` is new and holds the records afterwards."""
+    """`kinds` of faults, all by default, and the longest pause between two; a `mix` of requests. `folder` is new and holds the records afterwards."""
     started = time.monotonic()
     folder.mkdir(parents=True)
     open_ledger(on.mariadb)
@@ -96,13 +98,13 @@ def play(
             return far if process < PROCESSES // 2 else {}
 
         through = {**environment, "DB_PORT": str(endpoint.port)}
-        plan = Plan(str(seed), system, through, folder, until, orders, news, threads=2)
+        plan = Plan(str(seed), system, through, folder, until, orders, news, mix, threads=2)
         crew = Crew(plan, PROCESSES, own_settings)
         servers_of_all = (on.mariadb, on.mariadb_standby, on.redis, on.redis_standby)
         scene = Scene(*servers_of_all, relay, endpoint, crew, orders, PROCESSES, until)
         nemesis = Nemesis(scene, seed)
         try:
-            nemesis.run(list(FAULTS) if kinds is None else kinds)
+            nemesis.run(list(FAULTS) if kinds is None else kinds, pause_seconds)
             hung = crew.join()
         finally:
             on.redis.start()

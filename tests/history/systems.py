@@ -7,21 +7,28 @@ people use today. Each is made once a process and serves requests from then on.
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from chalicelib import handlers, scripts
-from chalicelib.cache import Affected, Cache
+from chalicelib import db, handlers, ingest, line, scripts
+from chalicelib.cache import Affected, Cache, Sent
 from chalicelib.db import Generation, Transaction
+from chalicelib.errors import HerocacheError
 from chalicelib.line import Command
 from chalicelib.tables import Table
-from chalicelib.write_through import WriteThrough, _Fences
+from chalicelib.uploads import LOADED
 from tests.history.alternatives import CommitThenSet, Dogpile
 from tests.history.moments import BEFORE_COMMIT, BEFORE_FILL, BEFORE_PUBLISH
-from tests.history.worker import Invoke
+from tests.history.worker import Answer, Invoke
 
 Reach = Callable[[int], None]
 
 HEROCACHE = "herocache"
 NO_LEASE_CHECK = "herocache without the lease check"
 NO_FENCE = "herocache without fences"
+NO_WAIT = "herocache without waiting for fences"
+NO_REPLAY = "herocache without what a replay does"
+NO_RAISE = "herocache without new generations"
+NO_REDELIVERY = "herocache without what a second delivery does"
+NO_WRITER_CHECK = "herocache without asking for the writer"
+NO_SERVER_NAME = "herocache without names of servers"
 COMMIT_THEN_SET = "commit, then SET"
 DOGPILE = "dogpile.cache"
 
@@ -53,27 +60,34 @@ def herocache(reach: Reach) -> Invoke:
     Cache.begin_fence_many = begin_fence_many  # type: ignore[assignment, method-assign]
     Cache.publish_many = publish_many  # type: ignore[assignment, method-assign]
     Cache.fill_many = fill_many  # type: ignore[assignment, method-assign]
-    return handlers.invoke
+    return _invoke
+
+
+def _invoke(payload: Answer) -> Answer:
+    """A request, or the event of an upload."""
+    if "Records" not in payload:
+        return handlers.invoke(payload)
+    try:
+        [told] = handlers.ingest(payload)
+    except HerocacheError as error:
+        return handlers.failed_invocation(error)
+    assert told["status"] == LOADED, told
+    return {"statusCode": 200, "ids": [row["id"] for row in told["first_rows"]]}
 
 
 def without_lease_check(reach: Reach) -> Invoke:
     """A reader stores what it read, whoever wrote meanwhile."""
-    checked = "redis.call('GET', key) == '\\255L' .. ARGV[1]"
-    assert checked in scripts.FILL_MANY, "the lease check is what this takes out"
-    unchecked = scripts.FILL_MANY.replace(checked, "true")
-    scripts.ALL = tuple(unchecked if s is scripts.FILL_MANY else s for s in scripts.ALL)  # type: ignore[assignment]
-    scripts.FILL_MANY = unchecked
+    _replace_in("FILL_MANY", "redis.call('GET', key) == '\\255L' .. ARGV[1]", "true")
     return herocache(reach)
 
 
 def without_fences(reach: Reach) -> Invoke:
     """A writer commits, then stores the rows and what lookups show: no announcement before."""
-
-    def nothing(self: WriteThrough, *_: Any) -> None:
-        return
+    fence = "redis.call('SET', key, '\\255F' .. changed .. shared .. holders, 'PX', ARGV[2])"
+    _replace_in("FENCE_MANY", fence, "")
 
     def publish_many(
-        self: Cache, generation: Generation, table: Table, affected: Affected, _: str
+        self: Cache, generation: Generation, table: Table, affected: Affected, *_: Any
     ) -> None:
         commands = []
         for column, own in ((table.key, affected.new), *affected.fenced.items()):
@@ -83,19 +97,78 @@ def without_fences(reach: Reach) -> Invoke:
                 commands.append(Command("", ("DEL", key) if cell is None else ("SET", key, cell)))
         self.link.call(commands, generation.server)
 
-    def none_sent(self: WriteThrough, *_: Any) -> _Fences:
-        return _Fences()
-
-    WriteThrough._send_fences = none_sent  # type: ignore[assignment, method-assign]
-    WriteThrough._fence = nothing  # type: ignore[assignment, method-assign]
     Cache.publish_many = publish_many  # type: ignore[assignment, method-assign]
     return herocache(reach)
+
+
+def without_waiting_for_fences(reach: Reach) -> Invoke:
+    """A writer of new rows sends its fences and commits, whenever they come to Redis."""
+
+    class Unwaited(Sent[bool]):
+        def wait(self, held: Generation) -> bool:
+            self.close()
+            return True
+
+    begin_fence = Cache.begin_fence_many
+
+    def begin_fence_many(self: Cache, *arguments: Any) -> Any:
+        sent = begin_fence(self, *arguments)
+        sent.__class__ = Unwaited
+        return sent
+
+    Cache.begin_fence_many = begin_fence_many  # type: ignore[method-assign]
+    return herocache(reach)
+
+
+def without_replayed_entries(reach: Reach) -> Invoke:
+    """A request that comes again is answered, and nothing else."""
+    end = Transaction.end
+    Transaction.end = lambda self, table, _=None: end(self, table)  # type: ignore[method-assign]
+    return herocache(reach)
+
+
+def without_new_generations(reach: Reach) -> Invoke:
+    """What a large file changed stays in the cache as it was."""
+    Transaction.raise_generation = lambda self, table: self.end(table).generation  # type: ignore[method-assign]
+    return herocache(reach)
+
+
+def without_new_generations_for_small_files(reach: Reach) -> Invoke:
+    """A file that is delivered again is acknowledged, and nothing else."""
+    ingest.MAX_SMALL_BYTES = 1 << 18
+    return without_new_generations(reach)
+
+
+def without_asking_for_the_writer(reach: Reach) -> Invoke:
+    """A replica is believed as the writer is."""
+    db.refuse_replica = lambda is_read_only: None  # type: ignore[attr-defined]
+    return herocache(reach)
+
+
+def without_server_names(reach: Reach) -> Invoke:
+    """Whichever Redis answers is the one that was there before."""
+    line.server_name = lambda process, history: "any"
+    return herocache(reach)
+
+
+def _replace_in(name: str, words: str, others: str) -> None:
+    script = getattr(scripts, name)
+    assert words in script, f"{name} is another one by now"
+    changed = script.replace(words, others)
+    scripts.ALL = tuple(changed if s is script else s for s in scripts.ALL)  # type: ignore[assignment]
+    setattr(scripts, name, changed)
 
 
 SYSTEMS: Mapping[str, Callable[[Reach], Invoke]] = {
     HEROCACHE: herocache,
     NO_LEASE_CHECK: without_lease_check,
     NO_FENCE: without_fences,
+    NO_WAIT: without_waiting_for_fences,
+    NO_REPLAY: without_replayed_entries,
+    NO_RAISE: without_new_generations,
+    NO_REDELIVERY: without_new_generations_for_small_files,
+    NO_WRITER_CHECK: without_asking_for_the_writer,
+    NO_SERVER_NAME: without_server_names,
     COMMIT_THEN_SET: CommitThenSet,
     DOGPILE: Dogpile,
 }
