@@ -16,8 +16,8 @@ LOOPBACK = "127.0.0.1"
 
 
 PASS, CUT_BEFORE, CUT_AFTER, HOLD_ANSWER = range(4)
-"""What to do with a piece: pass it on; lose it with the connection; pass it on, then lose that; pass
-it on, and let what is answered wait for `held_seconds`."""
+"""What to do with a piece: pass it on; lose it with the connection; pass it on, then lose that;
+pass it on, and let what is answered wait for `held_seconds`."""
 
 
 class Relay:

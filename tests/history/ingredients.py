@@ -18,11 +18,10 @@ from tests.history.systems import (
 )
 from tests.history.worker import DELETE, INSERT, MIX, READ, REPLACE, UPLOAD
 
-SECONDS = 7
-PAUSE_SECONDS = 0.3
+SECONDS = 8
 MOST_ROUNDS = 5
 EXPECTED = frozenset({"stale read (cached)", "stale read (uncached)", "cell differs once quiet"})
-INSERTS = {READ: 60, INSERT: 40}
+INSERTS = {READ: 50, INSERT: 50}
 FEW_WRITES = {READ: 97, REPLACE: 1.5, DELETE: 1.5}
 """Each one heals the entries of what it changes."""
 FEW_FILES = {READ: 97, UPLOAD: 3}
@@ -75,7 +74,6 @@ def _report_of(one: Play, on: Servers, folder: Path) -> Report:
             kinds=list(one.faults),
             seed=seed,
             mix=one.mix,
-            pause_seconds=PAUSE_SECONDS,
         )
         if report.verdict.violations["stale read (cached)"]:
             break

@@ -57,15 +57,14 @@ class Nemesis:
         self.crashes: list[int] = []
         """When the database was killed."""
 
-    def run(self, kinds: list[str], pause_seconds: float) -> None:
-        """Inject faults of these kinds until the time is over, then heal all. `pause_seconds`: the
-        most between two."""
+    def run(self, kinds: list[str]) -> None:
+        """Inject faults of these kinds until the time is over, then heal all."""
         weights = [WEIGHTS[kind] for kind in kinds]
         while self._left() > 0:
             if kinds:
                 [kind] = self._random.choices(kinds, weights)
                 self._inject(kind)
-            self._rest(self._random.uniform(0.1, pause_seconds))
+            self._rest(self._random.uniform(0.1, 1.2))
         for _, heal in self._later:
             heal()
 

@@ -77,9 +77,9 @@ def play(
     seed: int = 0,
     settings: Mapping[str, str] | None = None,
     mix: Mapping[str, float] = MIX,
-    pause_seconds: float = 1.2,
 ) -> Report:
-    """`kinds` of faults, all by default, and the longest pause between two; a `mix` of requests. `folder` is new and holds the records afterwards."""
+    """`kinds` of faults, all by default; a `mix` of requests. `folder` is new and holds the records
+    afterwards."""
     started = time.monotonic()
     folder.mkdir(parents=True)
     open_ledger(on.mariadb)
@@ -104,7 +104,7 @@ def play(
         scene = Scene(*servers_of_all, relay, endpoint, crew, orders, PROCESSES, until)
         nemesis = Nemesis(scene, seed)
         try:
-            nemesis.run(list(FAULTS) if kinds is None else kinds, pause_seconds)
+            nemesis.run(list(FAULTS) if kinds is None else kinds)
             hung = crew.join()
         finally:
             on.redis.start()

@@ -1,4 +1,4 @@
-"""A second server of each kind, which takes over and gives back while clients keep their connections.
+"""A second server of each kind: it takes over and gives back while connections to the first stand.
 
 A switchover of the database loses nothing, as of Aurora: the old writer is read-only first, and
 the standby has everything. Until it follows, it shows rows as they were. A failover of Redis loses
@@ -65,9 +65,11 @@ def switch_over(writer: MariaDB, standby: MariaDB) -> None:
 @contextmanager
 def redis_pair(home: Path) -> Iterator[tuple[Redis, Redis]]:
     """The master and a server that is to become its replica at times."""
-    with Redis(home / "redis", arguments=_AT_ONCE) as master:
-        with Redis(home / "redis-standby", arguments=_AT_ONCE) as standby:
-            yield master, standby
+    with (
+        Redis(home / "redis", arguments=_AT_ONCE) as master,
+        Redis(home / "redis-standby", arguments=_AT_ONCE) as standby,
+    ):
+        yield master, standby
 
 
 @contextmanager

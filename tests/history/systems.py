@@ -9,7 +9,7 @@ from typing import Any
 
 from chalicelib import db, handlers, ingest, line, scripts
 from chalicelib.cache import Affected, Cache, Sent
-from chalicelib.db import Generation, Transaction
+from chalicelib.db import Change, Generation, Transaction
 from chalicelib.errors import HerocacheError
 from chalicelib.line import Command
 from chalicelib.tables import Table
@@ -116,14 +116,18 @@ def without_waiting_for_fences(reach: Reach) -> Invoke:
         sent.__class__ = Unwaited
         return sent
 
-    Cache.begin_fence_many = begin_fence_many  # type: ignore[method-assign]
+    Cache.begin_fence_many = begin_fence_many  # type: ignore[assignment, method-assign]
     return herocache(reach)
 
 
 def without_replayed_entries(reach: Reach) -> Invoke:
     """A request that comes again is answered, and nothing else."""
     end = Transaction.end
-    Transaction.end = lambda self, table, _=None: end(self, table)  # type: ignore[method-assign]
+
+    def end_(self: Transaction, table: Table, *_: Any) -> Change:
+        return end(self, table)
+
+    Transaction.end = end_  # type: ignore[assignment, method-assign]
     return herocache(reach)
 
 

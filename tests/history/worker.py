@@ -73,7 +73,7 @@ def work(plan: Plan, process: int, incarnation: int, relayed: Mapping[str, str])
     from tests.history.systems import SYSTEMS
 
     os.environ.update({**plan.environment, **relayed})
-    sys.stdout = open(os.devnull, "w")  # of metrics
+    sys.stdout = (plan.folder / f"{process}.metrics").open("a")
     logging.basicConfig(filename=plan.folder / f"{process}.log", level=logging.WARNING)
     bucket = Folder(plan.folder / "bucket")
     bucket.stand_in()
