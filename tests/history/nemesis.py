@@ -27,6 +27,7 @@ SLEEPS = (0.05, 0.3, 1.5, 5.5)
 DELAYS = (0.03, 0.08, 0.3, 1.5)
 """Of a piece on the network. Redis is given 0.1 s."""
 TIME_TO_FILL_SECONDS = 0.2
+TIME_TO_REPEAT_SECONDS = 1.0
 CLIENTS = "SELECT id FROM information_schema.processlist WHERE user = %s"
 
 
@@ -256,7 +257,8 @@ class Nemesis:
             time.sleep(TIME_TO_FILL_SECONDS)
             return verdict
 
-        return self._trap(self._scene.endpoint, COMMIT, flush)
+        seconds = TIME_TO_FILL_SECONDS + TIME_TO_REPEAT_SECONDS * (verdict == CUT_AFTER)
+        return self._trap(self._scene.endpoint, COMMIT, flush, seconds)
 
     def _trap(
         self, relay: Relay, words: bytes, spring: Callable[[], int], seconds: float = 0.0
@@ -332,7 +334,10 @@ FAULTS: Mapping[str, Fault] = {
     )
 }
 # Faults after which the cache is out of use for a second or two are rarer: most time is with it.
-_RARE = ("redis killed", "redis hung", "redis cut off from some", "database hung")
+_RARE = (
+    *("redis killed", "redis hung", "redis cut off from some", "redis late with fences"),
+    *("redis failed over and back", "database hung", "database switched over and back"),
+)
 WEIGHTS = {
     kind: 0.4 if kind == "database killed" else 1.3 if kind in _RARE else 2 for kind in FAULTS
 }
