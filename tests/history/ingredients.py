@@ -21,10 +21,10 @@ from tests.history.worker import DELETE, INSERT, MIX, READ, REPLACE, UPLOAD
 SECONDS = 8
 MOST_ROUNDS = 5
 EXPECTED = frozenset({"stale read (cached)", "stale read (uncached)", "cell differs once quiet"})
-INSERTS = {READ: 50, INSERT: 50}
-FEW_WRITES = {READ: 97, REPLACE: 1.5, DELETE: 1.5}
+INSERTS = {READ: 90, INSERT: 10}
+FEW_WRITES = {READ: 99, REPLACE: 0.5, DELETE: 0.5}
 """Each one heals the entries of what it changes."""
-FEW_FILES = {READ: 97, UPLOAD: 3}
+FEW_FILES = {READ: 99, UPLOAD: 1}
 
 
 @dataclass(frozen=True)

@@ -26,8 +26,8 @@ OBEYED_WITHIN_SECONDS = 1.0
 SLEEPS = (0.05, 0.3, 1.5, 5.5)
 DELAYS = (0.03, 0.08, 0.3, 1.5)
 """Of a piece on the network. Redis is given 0.1 s."""
-TIME_TO_FILL_SECONDS = 0.2
-TIME_TO_REPEAT_SECONDS = 1.0
+TIME_TO_FILL_SECONDS = 0.1
+TIME_TO_REPEAT_SECONDS = 0.5
 CLIENTS = "SELECT id FROM information_schema.processlist WHERE user = %s"
 
 

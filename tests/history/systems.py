@@ -102,7 +102,9 @@ def without_fences(reach: Reach) -> Invoke:
 
 
 def without_waiting_for_fences(reach: Reach) -> Invoke:
-    """A writer of new rows sends its fences and commits, whenever they come to Redis."""
+    """A writer of new rows sends its fences and commits, whenever they come to Redis. Silence is
+    borne for longer: time enough for another writer between the two."""
+    line.TIMEOUT_SECONDS = 2.0
 
     class Unwaited(Sent[bool]):
         def wait(self, held: Generation) -> bool:

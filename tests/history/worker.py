@@ -39,7 +39,8 @@ OWN_ROWS = 3
 """Rows without a key that a client leaves standing before it deletes the oldest."""
 NEWS = 64
 ATTEMPTS = 6
-RETRY_SECONDS = 0.2
+RETRY_SECONDS = 0.02
+"""After the first try; then twice as long each time."""
 MAX_SMALL_BYTES = 150
 """Of a file: those of three rows count as large."""
 READ, REPLACE, INSERT, DELETE, UPLOAD = "read", "replace", "insert", "delete", "upload"
@@ -208,7 +209,7 @@ class Client:
     def _send(self, intent: Intent, payload: Answer, outcome: str) -> list[int]:
         """Where that is possible, again and again until it is known to have happened. `outcome`: of
         the tries before."""
-        for _ in range(ATTEMPTS if intent.request else 1):
+        for attempt in range(ATTEMPTS if intent.request else 1):
             start = now()
             answer = self._invoke(payload)
             end = now()
@@ -220,7 +221,7 @@ class Client:
             if answer["body"]["error"] == "OutcomeUnknown":
                 outcome = UNKNOWN
             if intent.request:
-                time.sleep(RETRY_SECONDS)
+                time.sleep(RETRY_SECONDS * 2**attempt)
         self._recorder.add(Outcome(intent.operation, end, outcome))
         return []
 
