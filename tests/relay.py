@@ -15,8 +15,9 @@ CHUNK_BYTES = 1 << 16
 LOOPBACK = "127.0.0.1"
 
 
-PASS, CUT_BEFORE, CUT_AFTER = range(3)
-"""What to do with a piece: pass it on; lose it with the connection; pass it on, then lose that."""
+PASS, CUT_BEFORE, CUT_AFTER, HOLD_ANSWER = range(4)
+"""What to do with a piece: pass it on; lose it with the connection; pass it on, then lose that;
+pass it on, and let what is answered wait for `held_seconds`."""
 
 
 class Relay:
@@ -28,9 +29,11 @@ class Relay:
         self.judge: Callable[[bytes], int] = lambda piece: PASS
         self.welcome: Callable[[], None] = lambda: None
         self.drip_seconds = 0.0
+        self.held_seconds = 0.0
         self._listener = socket.create_server((LOOPBACK, 0), backlog=1024)
         self.port: int = self._listener.getsockname()[1]
         self._open: set[socket.socket] = set()
+        self._held: dict[socket.socket, float] = {}
         self._flows = threading.Event()
         self._flows.set()
 
@@ -86,11 +89,14 @@ class Relay:
             while piece := source.recv(CHUNK_BYTES):
                 self._flows.wait()
                 verdict = self.judge(piece) if asks else PASS
-                if verdict != PASS:
+                if verdict == HOLD_ANSWER:
+                    self._held[sink] = self.held_seconds
+                if verdict in (CUT_BEFORE, CUT_AFTER):
                     _reset(source)
+                time.sleep(self._held.pop(source, 0.0))
                 if verdict != CUT_BEFORE:
                     self._deliver(sink, piece, self.drip_seconds * (not asks))
-                if verdict != PASS:
+                if verdict in (CUT_BEFORE, CUT_AFTER):
                     break
         for end in (source, sink):
             with contextlib.suppress(OSError):

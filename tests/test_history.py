@@ -12,6 +12,7 @@ from tests.beside import Done
 from tests.history.compare import picture
 from tests.history.nemesis import FAULTS
 from tests.history.round import Servers, play, servers
+from tests.history.worker import MIX_WITH_FILES
 
 SECONDS = 50
 """Of requests and faults; starting the processes and waiting for quiet come on top."""
@@ -27,7 +28,8 @@ def own_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
 def test_no_fault_makes_an_answer_stale_or_loses_a_write(
     own_servers: Servers, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    report = play(own_servers, tmp_path_factory.mktemp("records") / "all", SECONDS)
+    folder = tmp_path_factory.mktemp("records") / "all"
+    report = play(own_servers, folder, SECONDS, mix=MIX_WITH_FILES)
     print(report)
 
     assert not report.verdict.violations

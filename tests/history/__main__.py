@@ -15,6 +15,7 @@ from pathlib import Path
 from tests.history.compare import compare
 from tests.history.ingredients import wrong_verdicts
 from tests.history.round import Report, play, servers
+from tests.history.worker import MIX_WITH_FILES
 
 ROUND_SECONDS = 60
 COMPARED_SECONDS = 8
@@ -27,7 +28,8 @@ def soak(minutes: float, seed: int) -> Report:
     with tempfile.TemporaryDirectory() as home, servers(Path(home)) as on:
         while (left := until - time.monotonic()) > 0:
             seed += 1
-            report = play(on, Path(home) / f"round-{seed}", min(ROUND_SECONDS, left), seed=seed)
+            folder, seconds = Path(home) / f"round-{seed}", min(ROUND_SECONDS, left)
+            report = play(on, folder, seconds, seed=seed, mix=MIX_WITH_FILES)
             print(f"round {seed}: {report}\n", flush=True)
             total += report
     return total

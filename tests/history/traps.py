@@ -1,0 +1,33 @@
+"""A trap in a relay: what happens to the next piece of some kind that passes, whoever sends it.
+
+Pieces are known by what they must hold whatever the order of the protocol's steps: a COMMIT, the
+name of a script.
+"""
+
+import hashlib
+import threading
+from collections.abc import Callable
+
+from chalicelib import scripts
+from tests.relay import PASS
+
+COMMIT = b"COMMIT"
+FENCE = hashlib.sha1(scripts.FENCE_MANY.encode()).hexdigest().encode()
+PUBLISH = hashlib.sha1(scripts.PUBLISH_MANY.encode()).hexdigest().encode()
+
+
+class Trap:
+    """A `judge` for a relay. `spring` is called before the first piece with `words` passes, and
+    gives the verdict."""
+
+    def __init__(self, words: bytes, spring: Callable[[], int]) -> None:
+        self._words = words
+        self._spring = spring
+        self._is_set = threading.Semaphore()
+
+    def __call__(self, piece: bytes) -> int:
+        return self._spring() if self._words in piece and self.disarm() else PASS
+
+    def disarm(self) -> bool:
+        """Whether it was still set."""
+        return self._is_set.acquire(blocking=False)
