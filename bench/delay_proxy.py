@@ -1,6 +1,6 @@
-"""A TCP proxy that puts a server a known time away: what a network costs, on one machine.
+"""A TCP proxy that puts servers a known time away: what a network costs, on one machine.
 
-    with delayed(host, port, round_trip_seconds=0.001) as far_port: ...
+    with delayed([(host, port)], round_trip_seconds=0.001) as [far_port]: ...
 
 Every piece of a stream is passed on, in order, half a round trip after the kernel got it; bandwidth
 is not limited. The server sees a new connection one and a half round trips after the client opened
@@ -13,15 +13,17 @@ and ends with its parent, however that ends.
 import contextlib
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 
 @contextlib.contextmanager
-def delayed(host: str, port: int, round_trip_seconds: float) -> Iterator[int]:
-    """The loopback port behind which `host:port` is `round_trip_seconds` away."""
+def delayed(servers: Sequence[tuple[str, int]], round_trip_seconds: float) -> Iterator[list[int]]:
+    """For each server, by host and port, the loopback port behind which it is
+    `round_trip_seconds` away."""
+    targets = [f"{host}:{port}" for host, port in servers]
     process = subprocess.Popen(
-        [sys.executable, "-m", "bench.delay_relay", host, str(port), repr(round_trip_seconds)],
+        [sys.executable, "-m", "bench.delay_relay", repr(round_trip_seconds), *targets],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -30,9 +32,9 @@ def delayed(host: str, port: int, round_trip_seconds: float) -> Iterator[int]:
     )
     try:
         assert process.stdout is not None
-        line = process.stdout.readline()
-        if not line.strip().isdigit():
+        ports = [int(port) for port in process.stdout.readline().split()]
+        if len(ports) != len(targets):
             raise RuntimeError("the delay proxy did not start: its own error stands above")
-        yield int(line)
+        yield ports
     finally:
         process.communicate()  # closes its stdin, which ends it

@@ -13,7 +13,7 @@ import socket
 import struct
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 CHUNK_BYTES = 1 << 18
 LOOPBACK = "127.0.0.1"
@@ -43,11 +43,13 @@ class _Stream:
 
 
 class _Relay:
-    """One thread, many connections. `_agenda` is a heap of (when due, tie-breaker, action)."""
+    """One thread, many connections: two that spin would take both cores of a small machine from
+    the servers. `_agenda` is a heap of (when due, tie-breaker, action)."""
 
-    def __init__(self, listener: socket.socket, target: tuple[str, int], one_way: float) -> None:
-        self._listener = listener
-        self._target = target
+    def __init__(self, listeners: Mapping[socket.socket, tuple[str, int]], one_way: float) -> None:
+        """Each listener with the server that it stands for."""
+        self._listeners = {listener.fileno(): listener for listener in listeners}
+        self._targets = listeners
         self._one_way = one_way
         self._agenda: list[tuple[float, int, Callable[[], None]]] = []
         self._entries = 0
@@ -59,14 +61,15 @@ class _Relay:
         """`poll` and not `selectors`, which takes longer to say that nothing came."""
         poll = self._poll
         poll.register(stop, select.POLLIN)
-        poll.register(self._listener, select.POLLIN)
+        for listener in self._listeners:
+            poll.register(listener, select.POLLIN)
         while True:
             busy = bool(self._agenda or self._stuck)
             for descriptor, _ in poll.poll(0 if busy else None):
                 if descriptor == stop:
                     return
-                if descriptor == self._listener.fileno():
-                    self._accept()
+                if descriptor in self._listeners:
+                    self._accept(self._listeners[descriptor])
                 elif descriptor in self._reading:
                     self._read(self._reading[descriptor])
             while self._agenda and self._agenda[0][0] <= time.time():
@@ -78,8 +81,8 @@ class _Relay:
         self._entries += 1
         heapq.heappush(self._agenda, (due, self._entries, action))
 
-    def _accept(self) -> None:
-        client, _ = self._listener.accept()
+    def _accept(self, listener: socket.socket) -> None:
+        client, _ = listener.accept()
         client.setblocking(False)
         server = socket.socket()
         there, back = _Stream(client, server), _Stream(server, client)
@@ -88,14 +91,14 @@ class _Relay:
             end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             end.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
         there.not_before = time.time() + 3 * self._one_way
-        self._at(there.not_before, lambda: self._connect(there))
+        self._at(there.not_before, lambda: self._connect(there, self._targets[listener]))
         self._watch(there)
 
-    def _connect(self, there: _Stream) -> None:
+    def _connect(self, there: _Stream, target: tuple[str, int]) -> None:
         if there.ended:
             return
         try:
-            there.sink.connect(self._target)
+            there.sink.connect(target)
         except OSError:
             self._close(there)
             return
@@ -167,14 +170,18 @@ def _receive(source: socket.socket) -> tuple[bytes, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Prints its port; serves until stdin closes.")
-    parser.add_argument("host")
-    parser.add_argument("port", type=int)
+    parser = argparse.ArgumentParser(description="Prints its ports; serves until stdin closes.")
     parser.add_argument("round_trip_seconds", type=float)
+    parser.add_argument("servers", nargs="+", help="host:port of each")
     options = parser.parse_args()
-    with socket.create_server((LOOPBACK, 0), backlog=256) as listener:
-        print(listener.getsockname()[1], flush=True)
-        relay = _Relay(listener, (options.host, options.port), options.round_trip_seconds / 2)
+    with contextlib.ExitStack() as stack:
+        listeners = {}
+        for server in options.servers:
+            host, _, port = server.rpartition(":")
+            listener = stack.enter_context(socket.create_server((LOOPBACK, 0), backlog=256))
+            listeners[listener] = (host, int(port))
+        print(*[listener.getsockname()[1] for listener in listeners], flush=True)
+        relay = _Relay(listeners, options.round_trip_seconds / 2)
         relay.serve_until_readable(sys.stdin.fileno())
 
 

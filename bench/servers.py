@@ -77,10 +77,11 @@ def copy(database: MariaDB, name: str) -> dict[str, str]:
 def far_away(environment: Environment, seconds: float) -> Iterator[dict[str, str]]:
     """The same servers, each a round trip of `seconds` away."""
     address = urlsplit(environment["REDIS_URL"])
-    with (
-        delayed(environment["DB_HOST"], int(environment["DB_PORT"]), seconds) as mysql,
-        delayed(str(address.hostname), address.port or 0, seconds) as cache,
-    ):
+    there = [
+        (environment["DB_HOST"], int(environment["DB_PORT"])),
+        (str(address.hostname), address.port or 0),
+    ]
+    with delayed(there, seconds) as (mysql, cache):
         url = address._replace(netloc=f"{address.hostname}:{cache}").geturl()
         yield {**environment, "DB_PORT": str(mysql), "REDIS_URL": url}
 

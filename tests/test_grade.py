@@ -640,7 +640,7 @@ def test_the_delay_proxy_adds_at_least_its_delay() -> None:
     round_trip_seconds = 0.02
     with (
         echoing() as port,
-        delayed("127.0.0.1", port, round_trip_seconds) as far_port,
+        delayed([("127.0.0.1", port)], round_trip_seconds) as (far_port,),
         socket.create_connection(("127.0.0.1", far_port)) as client,
     ):
         for _ in range(5):
@@ -655,7 +655,7 @@ def test_the_delay_proxy_passes_every_byte_on_in_order() -> None:
     received = bytearray()
     with (
         echoing() as port,
-        delayed("127.0.0.1", port, 0.002) as far_port,
+        delayed([("127.0.0.1", port)], 0.002) as (far_port,),
         socket.create_connection(("127.0.0.1", far_port)) as client,
     ):
         sender = threading.Thread(target=client.sendall, args=(sent,))
