@@ -19,11 +19,11 @@ import redis
 from app import app
 from bench.events import rest_event
 from bench.flows import FLOWS, HIT, INSERT_HEROES, MISS, Flow, Row, fresh_rows
-from chalicelib import handlers
-from chalicelib.cache import Cache
+from chalicelib.cache.entries import Cache
 from chalicelib.config import Settings
-from chalicelib.db import Database
-from chalicelib.storage import Storage
+from chalicelib.db.database import Database
+from chalicelib.handlers import requests
+from chalicelib.rows.service import Storage
 
 Call = Callable[[], Any]
 Environment = Mapping[str, str]
@@ -112,7 +112,7 @@ class Ours(Contender):
     def _request(self, request: str, table: str, values: Sequence[Any], use_cache: bool) -> Call:
         payload = {"REQUEST": request, "SQLS": list(values), "USE_CACHE": str(use_cache)}
         event = rest_event(json.dumps(payload | ({} if table == "heroes" else {"TABLE": table})))
-        vars(handlers).update(self._made)
+        vars(requests).update(self._made)
         return lambda: app(event, None)
 
     def rows(self, answer: Any) -> list[Row]:

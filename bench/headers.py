@@ -10,7 +10,7 @@ from bench.contenders import Call, Environment, Ours
 from bench.flows import HIT
 from bench.lineup import closing
 from bench.measure import Limits, Samples, Seeded, measure
-from chalicelib import wire
+from chalicelib.handlers import contract
 
 MAKER = "_cache_status"
 """The function of `wire` that makes the first header, and without which there is no second."""
@@ -27,12 +27,12 @@ class Telling(Ours):
         self._maker = maker
 
     def read(self, ids: Sequence[int], use_cache: bool) -> Call:
-        setattr(wire, MAKER, self._maker)
+        setattr(contract, MAKER, self._maker)
         return super().read(ids, use_cache)
 
 
 def time_headers(environment: Environment, seeded: Seeded, limits: Limits) -> Samples:
-    maker = getattr(wire, MAKER)
+    maker = getattr(contract, MAKER)
     telling = Telling(environment, WITH, maker)
     silent = Telling(environment, WITHOUT, lambda *_: "")
     batch = seeded.batch(HIT, ROWS)
@@ -43,4 +43,4 @@ def time_headers(environment: Environment, seeded: Seeded, limits: Limits) -> Sa
                 assert has_header is tells, f"{contender.name}: {TOLD} is {has_header}"
             return measure(HIT, ROWS, [telling, silent], seeded, limits)
         finally:
-            setattr(wire, MAKER, maker)
+            setattr(contract, MAKER, maker)

@@ -8,7 +8,7 @@ from bench.dogpile import Dogpile
 from bench.measure import Seeded
 from bench.raw import Raw, RawCluster, encode, plain_key
 from bench.template import Kept, Template
-from chalicelib.keys import BUCKETS
+from chalicelib.cache.keys import BUCKETS
 
 ONE_NODE, CLUSTER = "ours", "ours x3"
 RAW_ONE_NODE, RAW_TAGGED, RAW_PLAIN = "raw", "raw x3, tags", "raw x3"

@@ -30,8 +30,9 @@ from bench.raw import COLUMNS, connect
 from bench.s3 import S3, Uploads
 from bench.servers import servers, setting
 from bench.text import milliseconds, table
-from chalicelib import handlers, ingest
-from chalicelib.generations import Generations
+from chalicelib.cache.generations import Generations
+from chalicelib.handlers import requests
+from chalicelib.ingest import service as ingest_service
 from chalicelib.tables import HEROES
 from local.process import find_program
 from local.servers import MariaDB
@@ -90,7 +91,7 @@ def measured(
     progress(f"making a file of {rows:,} rows")
     write_heroes(file, rows, seed=1)
     with S3(home / "s3") as s3, _environment({**environment, **s3.environment()}):
-        handlers.forget_settings()
+        requests.forget_settings()
         uploads = Uploads("loads")
         empty = race(database, uploads, file, rounds, is_empty=True)
         existing = race(database, uploads, file, rounds, is_empty=False)
@@ -157,7 +158,7 @@ def race(
 def ingested(event: Mapping[str, object]) -> None:
     """Its metrics, which a function prints, are not ours to show."""
     with contextlib.redirect_stdout(io.StringIO()):
-        [summary] = handlers.ingest(event)
+        [summary] = requests.ingest(event)
     assert summary["status"] == "loaded", summary
 
 
@@ -207,7 +208,7 @@ def readable_after(uploads: Uploads) -> list[float]:
         lines = "".join(f"{n},Nova,light,Ada,{i},red\n" for n in range(1, SMALL_ROWS + 1))
         started = time.perf_counter()
         ingested(uploads.put(lines.encode()))
-        answer = handlers.storage().read(HEROES, HEROES.key, [SMALL_ROWS], True)
+        answer = requests.storage().read(HEROES, HEROES.key, [SMALL_ROWS], True)
         samples.append(time.perf_counter() - started)
         assert f'"xp":{i},'.encode() in answer.json
     return samples[3:]
@@ -216,19 +217,19 @@ def readable_after(uploads: Uploads) -> list[float]:
 def both_ways(uploads: Uploads, rows: int) -> Seconds:
     """Seconds from the event to its end: as a small file, and as a large one."""
     found: Seconds = {"published": [], "emptied": []}
-    limits = (ingest.MAX_SMALL_BYTES, ingest.MAX_SMALL_ROWS)
+    limits = (ingest_service.MAX_SMALL_BYTES, ingest_service.MAX_SMALL_ROWS)
     try:
         for i in range(WAYS_ROUNDS + 1):
             lines = "".join(f"{n},Nova,light,Ada {n},{n},r{i}\n" for n in range(1, rows + 1))
             for way, seconds in found.items():
-                ingest.MAX_SMALL_BYTES = 10**9 if way == "published" else 0
-                ingest.MAX_SMALL_ROWS = 10**9
+                ingest_service.MAX_SMALL_BYTES = 10**9 if way == "published" else 0
+                ingest_service.MAX_SMALL_ROWS = 10**9
                 event = uploads.put(lines.encode())
                 started = time.perf_counter()
                 ingested(event)
                 seconds.append(time.perf_counter() - started)
     finally:
-        ingest.MAX_SMALL_BYTES, ingest.MAX_SMALL_ROWS = limits
+        ingest_service.MAX_SMALL_BYTES, ingest_service.MAX_SMALL_ROWS = limits
     return {way: seconds[1:] for way, seconds in found.items()}
 
 

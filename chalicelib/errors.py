@@ -18,7 +18,7 @@
     ├── FileRefused                an uploaded file can never be loaded; recorded, not retried
     ├── BucketUnavailable          S3 cannot be reached or refuses; the event is delivered again
     └── CacheUnavailable           never reaches a caller: storage answers from the database
-        └── AnotherServer          Redis failed over or was restored: its cells are not believed
+        └── AnotherServer          Redis failed over or was restored: its entries are not believed
 
 Anything else that escapes is a bug: the caller sees `InternalError`, the log has the traceback.
 """
@@ -127,7 +127,7 @@ class CacheUnavailable(HerocacheError):
 
 class AnotherServer(CacheUnavailable):
     def __init__(self, server: str) -> None:
-        super().__init__("it is another server than the one the cells were written to")
+        super().__init__("it is another server than the one the entries were written to")
         self.server = server
 
 

@@ -128,13 +128,13 @@ class Screen:
         head = "".join(f"{word:>11}" for word in HEADS)
         lines = [f"second {second} of {total}: {phase}", f"{'':<16}{head}"]
         for name, glance in glances.items():
-            lines.append(f"{name:<16}" + "".join(f"{text:>11}" for text in cells(glance)))
+            lines.append(f"{name:<16}" + "".join(f"{text:>11}" for text in entries(glance)))
         up = f"\x1b[{self._lines_drawn}A" if self._lines_drawn else ""
         print(up + "".join(f"\x1b[K{line}\n" for line in lines), end="", flush=True)
         self._lines_drawn = len(lines)
 
 
-def cells(glance: Glance) -> tuple[str, ...]:
+def entries(glance: Glance) -> tuple[str, ...]:
     """As HEADS names them."""
     hits = "-" if glance.hits is None else f"{glance.hits:.0%}"
     totals = f"{glance.failed:,}", f"{glance.stale:,}"
@@ -142,5 +142,5 @@ def cells(glance: Glance) -> tuple[str, ...]:
 
 
 def in_words(glance: Glance) -> str:
-    reads, hits, median_ms, failed, stale = cells(glance)
+    reads, hits, median_ms, failed, stale = entries(glance)
     return f"{reads} reads, hits {hits}, median {median_ms} ms, failed {failed}, stale {stale}"

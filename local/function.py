@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 from urllib.parse import unquote_plus
 
-from chalicelib.uploads import OWN_FOLDERS
+from chalicelib.ingest.events import OWN_FOLDERS
 from local.app import environment_with
 from local.outcome import Outcome
 from local.process import ROOT

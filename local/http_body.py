@@ -7,8 +7,8 @@ from email.message import Message
 from io import BufferedReader
 
 from chalicelib.errors import BadRequest, HerocacheError, TooLarge
+from chalicelib.handlers.contract import MAX_BODY_BYTES
 from chalicelib.tables import shown
-from chalicelib.wire import MAX_BODY_BYTES
 
 CHUNKED = -1
 """In place of a length: the body tells it piece by piece."""

@@ -21,9 +21,9 @@ import chalice.local
 from chalice.app import Chalice
 from chalice.config import Config
 
-from chalicelib import wire
 from chalicelib.errors import HerocacheError, NotFound
-from chalicelib.origins import headers_for_error
+from chalicelib.handlers import contract
+from chalicelib.handlers.origins import headers_for_error
 from chalicelib.tables import shown
 from local.http_body import PIECE_BYTES, HttpError, declared_length, read_body
 from local.http_host import refuse_other_hosts
@@ -143,7 +143,7 @@ class Handler(BaseHTTPRequestHandler):
         self._send(response["statusCode"], headers, content)
 
     def _refuse(self, error: HerocacheError, **headers: str) -> None:
-        reply = wire.reply_error(error)
+        reply = contract.reply_error(error)
         # The app logs a line for each request that it sees; this one it does not see.
         log.info("%s %s: %s", reply.status, json.dumps(self.requestline[:200]), error)
         sent = dict(getattr(self, "headers", {}))  # none where the request line is malformed

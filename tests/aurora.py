@@ -11,8 +11,8 @@ from typing import Any
 import boto3
 import pytest
 
-from chalicelib.mysql import Connection
-from chalicelib.sql import Statement
+from chalicelib.db.mysql.connection import Connection
+from chalicelib.db.statements import Statement
 
 PIECE_BYTES = 1 << 20
 

@@ -15,7 +15,7 @@ import boto3
 from botocore.exceptions import ClientError
 from moto.server import ThreadedMotoServer
 
-from chalicelib import bucket as bucket_module
+from chalicelib.ingest import bucket as bucket_module
 
 LOOPBACK = "127.0.0.1"
 Event = dict[str, Any]

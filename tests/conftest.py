@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import pytest
 
-from chalicelib import config, generations, handlers, recovery
+from chalicelib import config
+from chalicelib.cache import generations, recovery
+from chalicelib.handlers import requests
 from local.app import App
 from local.process import PORTS, Server, port_is_free
 from local.servers import MariaDB, Redis
@@ -178,15 +180,15 @@ def configure(
 def end_app() -> None:
     """The next request finds a cold one. What the old one still did at its Redis, to look for it or
     to close connections, would be counted as somebody else's."""
-    if handlers.cache.cache_info().currsize:
+    if requests.cache.cache_info().currsize:
         with pytest.MonkeyPatch.context() as patch:
             clock = SimpleNamespace(monotonic=lambda: inf, sleep=time.sleep)
             patch.setattr(recovery, "time", clock)
             for thread in threading.enumerate():
                 if thread.name == "recovery":
                     thread.join(timeout=10)
-        handlers.cache().link._pool.clear()
-    handlers.forget_settings()
+        requests.cache().link._pool.clear()
+    requests.forget_settings()
 
 
 @pytest.fixture

@@ -31,13 +31,13 @@ class Step(NamedTuple):
 
 
 def steps() -> dict[str, Step]:
-    from chalicelib.bucket import Bucket
-    from chalicelib.cache import Cache
-    from chalicelib.db import Transaction
-    from chalicelib.generations import Generations
-    from chalicelib.mysql import Connection
-    from chalicelib.staged_rows import StagedRows
-    from chalicelib.uploads import REJECTED, RESULTS
+    from chalicelib.cache.entries import Cache
+    from chalicelib.cache.generations import Generations
+    from chalicelib.db.database import Transaction
+    from chalicelib.db.mysql.connection import Connection
+    from chalicelib.ingest.bucket import Bucket
+    from chalicelib.ingest.events import REJECTED, RESULTS
+    from chalicelib.ingest.staged import StagedRows
 
     return {
         "upload claimed": Step(Transaction, "claim_upload", True),
@@ -51,7 +51,7 @@ def steps() -> dict[str, Step]:
         "generation raised": Step(Transaction, "raise_generation", True),
         "about to commit": Step(Connection, "batch_and_commit", False),
         "committed": Step(Connection, "batch_and_commit", True),
-        "cells published": Step(Cache, "publish_many", True),
+        "entries published": Step(Cache, "publish_many", True),
         "generation known": Step(Generations, "wait_until_known", True),
         "refused rows told": Step(Bucket, "write", True, REJECTED),
         "about to tell": Step(Bucket, "write", False, RESULTS),
@@ -83,7 +83,7 @@ def die_at(step: Step) -> None:
 
 
 def die_mid_file() -> None:
-    from chalicelib.csv_rows import CsvRows
+    from chalicelib.ingest.csv_rows import CsvRows
 
     original = CsvRows.batches
 
@@ -129,12 +129,12 @@ def peak_mb() -> float:
 
 
 def main(step: str) -> None:
-    from chalicelib import handlers
-    from chalicelib.bucket import Bucket
+    from chalicelib.handlers import requests
+    from chalicelib.ingest.bucket import Bucket
     from tests.aurora import load_from_s3
 
     events = json.load(sys.stdin)
-    handlers.file_ingest()
+    requests.file_ingest()
     Bucket(events[0]["Records"][0]["s3"]["bucket"]["name"])._call("list_objects_v2")  # boto3 is in
     if step == MID_FILE:
         die_mid_file()
@@ -142,7 +142,7 @@ def main(step: str) -> None:
         die_at(steps()[step])
     before = peak_mb()
     with load_from_s3():
-        summaries = [handlers.ingest(event) for event in events]
+        summaries = [requests.ingest(event) for event in events]
     print(json.dumps({"summaries": summaries, "grown_mb": peak_mb() - before}))
 
 

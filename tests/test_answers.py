@@ -13,7 +13,7 @@ from chalice.app import Chalice
 
 from app import app
 from bench.events import rest_event
-from chalicelib.wire import MAX_BODY_BYTES
+from chalicelib.handlers.contract import MAX_BODY_BYTES
 from tests.client import Answer, InProcess, heroes
 from tests.conftest import Configure
 from tests.test_house import run_python

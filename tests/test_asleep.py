@@ -9,7 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from app import storage
-from chalicelib import config, generations, mysql
+from chalicelib import config
+from chalicelib.cache import generations
+from chalicelib.db.mysql import connection as mysql_connection
 from local.process import LOOPBACK
 from local.servers import MariaDB
 from tests.client import InProcess, Row, as_stored, hero
@@ -106,7 +108,7 @@ def test_one_that_sleeps_on_is_a_503_that_says_so(
     for answer in answers:
         assert (answer.status, answer.error) == (503, "DatabaseUnavailable")
         assert answer.message.endswith("Or it is waking up: try again in a moment")
-        assert answer.headers["retry-after"] == str(mysql.RESUME_RETRY_AFTER_SECONDS)
+        assert answer.headers["retry-after"] == str(mysql_connection.RESUME_RETRY_AFTER_SECONDS)
         assert_tells_nothing_internal(answer)
 
 
@@ -156,9 +158,9 @@ def test_a_host_that_takes_no_connection_is_not_waited_for(
 def test_the_longest_wait_ends_before_api_gateway_hangs_up() -> None:
     longest = (
         generations.REFRESH_TIMEOUT_SECONDS
-        + mysql.CONNECT_TIMEOUT_SECONDS  # the network
+        + mysql_connection.CONNECT_TIMEOUT_SECONDS  # the network
         + config.MAX_RESUME_SECONDS  # the greeting
-        + mysql.CONNECT_TIMEOUT_SECONDS  # the login
+        + mysql_connection.CONNECT_TIMEOUT_SECONDS  # the login
     )
 
     assert longest < API_GATEWAY_WAITS_SECONDS
@@ -174,9 +176,11 @@ def test_an_app_that_idles_holds_no_connection(
     service: InProcess, configure: Configure, mariadb: MariaDB, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A frozen container cannot close it: the server does, and Aurora may sleep."""
-    whole = f"wait_timeout={mysql.IDLE_TIMEOUT_SECONDS},"
-    assert whole in mysql._SESSION
-    monkeypatch.setattr(mysql, "_SESSION", mysql._SESSION.replace(whole, "wait_timeout=1,"))
+    whole = f"wait_timeout={mysql_connection.IDLE_TIMEOUT_SECONDS},"
+    assert whole in mysql_connection._SESSION
+    monkeypatch.setattr(
+        mysql_connection, "_SESSION", mysql_connection._SESSION.replace(whole, "wait_timeout=1,")
+    )
     configure()
     before = connections(mariadb)
     service.read([ID], use_cache=False)

@@ -15,7 +15,7 @@ import hiredis
 import pytest
 import redis
 
-from chalicelib.line import TIMEOUT_SECONDS, _Parser
+from chalicelib.cache.connection import TIMEOUT_SECONDS, _Parser
 from local.servers import Redis
 from tests.client import InProcess, Row, as_stored, hero
 from tests.conftest import Configure, running

@@ -1,7 +1,7 @@
 """Redis fails a writer, and right after it the database fails everyone.
 
-The writer has retired the cells then, and who reaches Redis but no database has not heard of it. No
-write may be acknowledged that such a reader misses.
+The writer has retired the entries then, and who reaches Redis but no database has not heard of it.
+No write may be acknowledged that such a reader misses.
 """
 
 import dataclasses
@@ -12,10 +12,11 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from app import storage
-from chalicelib import generations, handlers
-from chalicelib.db import Transaction
+from chalicelib.cache import generations
+from chalicelib.db.database import Transaction
 from chalicelib.errors import DatabaseUnavailable
-from chalicelib.storage import Storage
+from chalicelib.handlers import requests
+from chalicelib.rows.service import Storage
 from chalicelib.tables import HEROES
 from local.servers import MariaDB, Redis
 from tests.client import InProcess, Row, hero
@@ -59,8 +60,8 @@ def reader(service: InProcess, monkeypatch: pytest.MonkeyPatch) -> Storage:
     """A container that has read hero 1, "before", from the cache."""
     monkeypatch.setattr(generations, "MEMORY_SECONDS", MEMORY_SECONDS)
     service.write([{"id": ID, **hero(name="before")}])
-    assert name_in(handlers.storage()) == "before"
-    return handlers.storage()
+    assert name_in(requests.storage()) == "before"
+    return requests.storage()
 
 
 @pytest.fixture
@@ -68,9 +69,9 @@ def writer(reader: Storage, way: Relay, configure: Configure) -> Storage:
     """Another one, which knows the generation; Redis does not answer it any more. Requests go to
     it."""
     configure(REDIS_URL=f"redis://127.0.0.1:{way.port}")
-    assert name_in(handlers.storage()) == "before"
+    assert name_in(requests.storage()) == "before"
     way.silence()
-    return handlers.storage()
+    return requests.storage()
 
 
 def name_in(container: Storage) -> str:
@@ -137,7 +138,7 @@ def test_the_first_write_after_the_database_was_away_waits_once_more(mariadb: Ma
 @pytest.mark.usefixtures("service")
 def test_a_write_under_an_earlier_generation_than_is_known_does_not_wait_for_ever() -> None:
     """Another thread learnt of the later one, and then that the database did not answer."""
-    known = generations.Generations(handlers.database(), handlers.cache())
+    known = generations.Generations(requests.database(), requests.cache())
     held = known.current(HEROES)
     raised = dataclasses.replace(held, number=held.number + 1, age_seconds=0)
     known.saw(HEROES, raised, time.monotonic())
@@ -154,11 +155,11 @@ def test_a_write_under_an_earlier_generation_than_is_known_does_not_wait_for_eve
 def test_after_an_outage_no_generation_is_old_enough_to_acknowledge_at_once(knows: bool) -> None:
     """It was retired long ago, just before the outage: readers who could not ask went on with the
     one before it."""
-    known = generations.Generations(handlers.database(), handlers.cache())
+    known = generations.Generations(requests.database(), requests.cache())
     old = known.current(HEROES)
     assert old.age_seconds >= generations.SURELY_KNOWN_SECONDS
     if not knows:
-        known = generations.Generations(handlers.database(), handlers.cache())
+        known = generations.Generations(requests.database(), requests.cache())
     known.doubt()
     begun = time.monotonic()
 
@@ -185,11 +186,11 @@ def test_a_generation_that_waited_for_its_lock_is_not_older_than_that(
     witness.query("START TRANSACTION")
     witness.query("SELECT * FROM cache_generation LOCK IN SHARE MODE")
     with ThreadPoolExecutor(1) as thread:
-        raising = thread.submit(handlers.database().transact, work)
+        raising = thread.submit(requests.database().transact, work)
         time.sleep(LOCKED_SECONDS)
         witness.query("COMMIT")
         raising.result()
-    assert handlers.database().generation(HEROES).age_seconds < int(LOCKED_SECONDS)
+    assert requests.database().generation(HEROES).age_seconds < int(LOCKED_SECONDS)
 
 
 @pytest.mark.parametrize("fails", ["before it is used again", "once it is used again"])
@@ -214,4 +215,4 @@ def test_a_container_that_starts_later_does_not_go_by_what_was_retired(
 
     configure()
     with pytest.raises(DatabaseUnavailable):
-        name_in(handlers.storage())
+        name_in(requests.storage())

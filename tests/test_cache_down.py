@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from chalicelib.generations import MEMORY_SECONDS
+from chalicelib.cache.generations import MEMORY_SECONDS
 from local.servers import Redis
 from tests.client import InProcess, Row, as_stored, hero, heroes
 from tests.conftest import Configure, running
@@ -44,7 +44,7 @@ def service(service: InProcess, witness: Witness) -> InProcess:
     witness.forget_cached()
     for _ in range(2):
         service.read(range(1, 11))
-    assert len(witness.cells()) == 10
+    assert len(witness.entries()) == 10
     return service
 
 
@@ -191,7 +191,7 @@ def test_redis_is_used_again_once_it_is_back(
 def test_a_redis_that_was_restarted_unnoticed_is_another_one(
     service: InProcess, redis_server: Redis, witness: Witness
 ) -> None:
-    """Nobody can tell what it lost, so its cells begin anew: the first read finds that out, the
+    """Nobody can tell what it lost, so its entries begin anew: the first read finds that out, the
     second one fills, the third one hits."""
     before = witness.generation()
     redis_server.kill()

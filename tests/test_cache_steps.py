@@ -12,16 +12,18 @@ from typing import Any
 
 import pytest
 
-from chalicelib import cache, generations, handlers, lazy_loading, recovery, write_through
-from chalicelib.cache import Affected, Cache, Cell, new_token
-from chalicelib.db import Database, Generation
+from chalicelib.cache import entries, generations, recovery
+from chalicelib.cache.client import MAX_EARLY_LINES
+from chalicelib.cache.entries import Affected, Cache, Entry, new_token
+from chalicelib.cache.generations import Generations
+from chalicelib.cache.recovery import Recovery
+from chalicelib.cache.scripts import FENCE, LEASE
+from chalicelib.db.database import Database, Generation
 from chalicelib.errors import AnotherServer, CacheUnavailable
-from chalicelib.generations import Generations
-from chalicelib.link import MAX_EARLY_LINES
-from chalicelib.recovery import Recovery
-from chalicelib.scripts import FENCE, LEASE
+from chalicelib.handlers import requests
+from chalicelib.rows import lazy_loading, write_through
+from chalicelib.rows.write_through import Work
 from chalicelib.tables import HEROES, Key, Row
-from chalicelib.write_through import Work
 from tests.client import InProcess
 from tests.topologies import wait_until
 from tests.witness import Witness
@@ -40,7 +42,7 @@ def hero(id: int, name: str = "before") -> Row:
 def used(service: InProcess) -> Cache:
     """The app's, which has served a request."""
     service.read([1000])
-    return handlers.cache()
+    return requests.cache()
 
 
 @pytest.fixture
@@ -64,7 +66,7 @@ def test_a_lease_ends_by_itself(used: Cache, held: Generation, witness: Witness)
     used.lease_many(held, HEROES, ID, [1], TOKEN)
 
     [key] = witness.redis.keys("*:id:*1")
-    assert 0 < witness.redis.pttl(key) <= cache.LEASE_MILLISECONDS
+    assert 0 < witness.redis.pttl(key) <= entries.LEASE_MILLISECONDS
 
 
 def test_a_lease_that_is_asked_for_again_is_granted_again(
@@ -92,7 +94,7 @@ def test_a_reader_that_waits_does_not_take_a_fence_for_a_value(
     used: Cache, held: Generation, witness: Witness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A writer came while another reader filled the entry."""
-    storage = handlers.storage()
+    storage = requests.storage()
     storage.write(HEROES, [hero(1)], False)
     witness.forget_cached()
     used.lease_many(held, HEROES, ID, [1], TOKEN)
@@ -120,7 +122,7 @@ def test_a_reader_that_waits_is_answered_with_what_the_other_one_fills(
 
     monkeypatch.setattr(lazy_loading, "time", SimpleNamespace(sleep=fill_at_last))
     with witness.logged() as statements:
-        assert handlers.storage().read(HEROES, ID, [1], True).json == b'{"id":1}'
+        assert requests.storage().read(HEROES, ID, [1], True).json == b'{"id":1}'
     assert not [text for text in statements if "FROM heroes" in text]
 
 
@@ -132,8 +134,8 @@ def test_what_a_writer_leaves_lives_long_enough(
 
     [key] = witness.redis.keys("*:id:*1")
     late = write_through.MAX_SECONDS_TO_STORE * 1000
-    assert witness.redis.pttl(key) > cache.WITNESS_MILLISECONDS + late - 500
-    assert write_through.MAX_FENCE_SECONDS < cache.DEAD_WRITER_SECONDS
+    assert witness.redis.pttl(key) > entries.WITNESS_MILLISECONDS + late - 500
+    assert write_through.MAX_FENCE_SECONDS < entries.DEAD_WRITER_SECONDS
 
 
 def store_by_filling(used: Cache, held: Generation) -> None:
@@ -144,7 +146,7 @@ def store_by_filling(used: Cache, held: Generation) -> None:
 def store_by_settling(used: Cache, held: Generation) -> None:
     fence(used, held, Affected({ID: dict.fromkeys(MANY)}), TOKEN)
     fences = used.get_many(held, HEROES, ID, MANY)
-    settled: dict[Key, tuple[Cell, Cell | None]] = {
+    settled: dict[Key, tuple[Entry, Entry | None]] = {
         id: (fence or b"", b"{}") for id, fence in zip(MANY, fences)
     }
     used.settle_many(held, HEROES, ID, settled)
@@ -171,7 +173,7 @@ def test_what_is_stored_together_does_not_expire_together(
     store(used, held)
 
     assert used.get_many(held, HEROES, ID, MANY) == [b"{}"] * len(MANY)
-    lives = {round(witness.redis.ttl(key) / 10) for key in witness.cells()}
+    lives = {round(witness.redis.ttl(key) / 10) for key in witness.entries()}
     assert len(lives) > 3
     assert 3200 <= 10 * min(lives) <= 10 * max(lives) <= 4000
 
@@ -181,9 +183,9 @@ def test_what_is_stored_together_does_not_expire_together(
 
 def settled_by_a_read(monkeypatch: pytest.MonkeyPatch, commit: Callable[[], None]) -> bytes:
     """What a reader answers that takes the writer for dead; `commit` is called while it waits."""
-    storage = handlers.storage()
+    storage = requests.storage()
     with monkeypatch.context() as patch, ThreadPoolExecutor(1) as thread:
-        patch.setattr(cache, "DEAD_WRITER_SECONDS", 0)
+        patch.setattr(entries, "DEAD_WRITER_SECONDS", 0)
         reading = thread.submit(storage.read, HEROES, ID, [1], True)
         commit()
         return reading.result().json
@@ -193,7 +195,7 @@ def test_a_fence_is_settled_once_its_writer_has_let_go_of_the_row(
     used: Cache, held: Generation, witness: Witness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It was slow, and not dead: the reader's SELECT waits for it."""
-    handlers.storage().write(HEROES, [hero(1)], False)
+    requests.storage().write(HEROES, [hero(1)], False)
     witness.query("START TRANSACTION")
     witness.query("UPDATE heroes SET name = 'after' WHERE id = 1")
     fence(used, held, Affected({ID: {1: None}}), TOKEN)
@@ -206,7 +208,7 @@ def test_a_fence_is_settled_once_its_writer_has_let_go_of_the_row(
         witness.query("COMMIT")
 
     assert settled_by_a_read(monkeypatch, commit) == HEROES.encode(hero(1, "after"))
-    assert handlers.storage().read(HEROES, ID, [1], True).json == HEROES.encode(hero(1, "after"))
+    assert requests.storage().read(HEROES, ID, [1], True).json == HEROES.encode(hero(1, "after"))
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (1, 0, 2), (2, 1, 0)])
@@ -228,7 +230,7 @@ def test_a_shared_fence_stands_until_the_last_writer_lifts_it(
 
 @pytest.fixture
 def known(used: Cache) -> Generations:
-    return Generations(handlers.database(), used)
+    return Generations(requests.database(), used)
 
 
 @pytest.fixture
@@ -311,7 +313,7 @@ def test_a_write_counts_from_before_its_transaction(
 
     monkeypatch.setattr(Database, "transact", transact_)
     monkeypatch.setattr(Generations, "wait_until_known", wait_)
-    writing = handlers.storage()._write_through
+    writing = requests.storage()._write_through
     writing.change(HEROES, Work([hero(1)]), store=True)
     writing.replace_all(HEROES, lambda transaction: None)
 
@@ -323,10 +325,10 @@ def test_only_the_generation_that_was_met_is_raised_for_another_server(
     used: Cache, held: Generation, witness: Witness
 ) -> None:
     """Somebody else was faster."""
-    handlers.database().switch_on(HEROES, held.number - 1, "another")
+    requests.database().switch_on(HEROES, held.number - 1, "another")
     assert witness.generation() == (held.number, True, held.server)
 
-    handlers.database().switch_on(HEROES, held.number, "another")
+    requests.database().switch_on(HEROES, held.number, "another")
     assert witness.generation() == (held.number + 1, True, "another")
 
 
@@ -343,7 +345,7 @@ def test_a_write_that_cannot_publish_switches_the_cache_off(
 
     monkeypatch.setattr(Cache, "publish_many", fail)
     monkeypatch.setattr(Recovery, "start", lambda self: None)
-    handlers.storage().write(HEROES, [hero(1)], True)
+    requests.storage().write(HEROES, [hero(1)], True)
 
     assert witness.generation() == (held.number + 1, False, held.server)
 
@@ -366,7 +368,7 @@ def test_what_was_sent_early_is_given_back_where_it_is_not_needed(
     used: Cache, witness: Witness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The table was switched off meanwhile, or the database goes away."""
-    storage, known = handlers.storage(), handlers.storage()._lazy_loading._generations
+    storage, known = requests.storage(), requests.storage()._lazy_loading._generations
     monkeypatch.setattr(Recovery, "start", lambda self: None)
     for missed in (0, lazy_loading.MISSES_TO_EXPECT_ONE):
         for _ in range(MAX_EARLY_LINES + 1):
@@ -401,8 +403,8 @@ def test_redis_is_used_again_after_some_good_probes_in_a_row(
     used.link.is_down = True
     monkeypatch.setattr(used.link, "probe", answer)
     monkeypatch.setattr(recovery, "PROBE_SECONDS", 0)
-    known = Generations(handlers.database(), used)
-    Recovery(handlers.database(), used, known).start()
+    known = Generations(requests.database(), used)
+    Recovery(requests.database(), used, known).start()
     wait_until(lambda: not used.link.is_down)
 
     assert len(asked) == probes

@@ -15,9 +15,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chalicelib import csv_rows
-from chalicelib.csv_rows import BATCH_ROWS, CsvRows, Refused, named_columns
 from chalicelib.errors import FileRefused
+from chalicelib.ingest import csv_rows
+from chalicelib.ingest.csv_rows import BATCH_ROWS, CsvRows, Refused, named_columns
 from chalicelib.tables import EMPLOYEES, HEROES, Column, Table
 
 ADA = ["1", "Nova", "light", "Ada", "10", "red"]

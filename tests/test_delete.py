@@ -45,14 +45,14 @@ def test_a_key_given_twice_is_listed_once(service: InProcess) -> None:
     assert_gone(service, [2, 4])
 
 
-def test_a_deleted_row_leaves_no_cell_of_its_own_and_of_its_lookup(
+def test_a_deleted_row_leaves_no_entry_of_its_own_and_of_its_lookup(
     service: InProcess, witness: Witness
 ) -> None:
-    assert len(witness.cells()) == 18
+    assert len(witness.entries()) == 18
 
     service.delete([1, 2])
 
-    left = witness.cells()
+    left = witness.entries()
     assert len(left) == 14
     assert not any(key.endswith((b":1", b":2")) for key in left)
 

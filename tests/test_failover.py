@@ -12,13 +12,15 @@ from typing import Any
 import pytest
 import redis
 
-from chalicelib import generations, handlers, line
-from chalicelib.cache import Cache, Sent
+from chalicelib.cache import connection as redis_connection
+from chalicelib.cache import generations
+from chalicelib.cache.connection import NAMED_FOR_SECONDS
+from chalicelib.cache.entries import Cache, Sent
+from chalicelib.cache.generations import MEMORY_SECONDS
 from chalicelib.config import Settings
-from chalicelib.db import Database, Generation
-from chalicelib.generations import MEMORY_SECONDS
-from chalicelib.line import NAMED_FOR_SECONDS
-from chalicelib.storage import Storage
+from chalicelib.db.database import Database, Generation
+from chalicelib.handlers import requests
+from chalicelib.rows.service import Storage
 from chalicelib.tables import HEROES
 from local.servers import MariaDB, Redis
 from tests.client import InProcess, Row, as_stored, hero
@@ -104,7 +106,7 @@ def assert_used_again(service: InProcess, witness: Witness) -> None:
 
 
 def values_in(client: "redis.Redis") -> str:
-    """All that a Redis holds in its cells of rows, as one text."""
+    """All that a Redis holds in its entries of rows, as one text."""
     keys: Any = client.keys("*:id:*")
     return str([client.get(key) for key in keys])
 
@@ -122,7 +124,7 @@ def test_a_flushed_redis_is_filled_anew(service: InProcess, witness: Witness) ->
 def test_a_flush_between_the_announcement_and_the_commit_leaves_nothing_stale(
     service: InProcess, witness: Witness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A reader finds the cells empty then, and stores the rows as they were."""
+    """A reader finds the entries empty then, and stores the rows as they were."""
     begin_fence_many = Cache.begin_fence_many
 
     def flushed(self: Cache, *arguments: Any) -> Sent[float]:
@@ -236,8 +238,8 @@ def test_a_master_made_a_replica_under_kept_connections_is_found_out_at_once(
     """The endpoint leads elsewhere, but kept connections lead to a server that takes over what the
     promoted one has. Neither the generation nor the server's name is asked for again."""
     service = failed_over(configure, redis_server, replica)
-    monkeypatch.setattr(line, "NAMED_FOR_SECONDS", math.inf)
-    for memory in handlers.storage()._lazy_loading._generations._memory.values():
+    monkeypatch.setattr(redis_connection, "NAMED_FOR_SECONDS", math.inf)
+    for memory in requests.storage()._lazy_loading._generations._memory.values():
         memory.valid_until = math.inf
 
     assert "before" in values_in(witness.redis), "it has what the promoted one had"
@@ -450,7 +452,7 @@ def demoted(
     read_only(True)
     endpoint.welcome = promote
     monkeypatch.setattr(generations, "MEMORY_SECONDS", 0)
-    for memory in handlers.storage()._lazy_loading._generations._memory.values():
+    for memory in requests.storage()._lazy_loading._generations._memory.values():
         memory.valid_until = 0
     return through
 
@@ -470,14 +472,14 @@ def test_a_read_that_misses_asks_the_writer_although_the_generation_is_known(
 ) -> None:
     """What it fills the cache with is everybody's."""
     monkeypatch.setattr(generations, "MEMORY_SECONDS", 60)
-    known = handlers.storage()._lazy_loading._generations
+    known = requests.storage()._lazy_loading._generations
     asked = time.monotonic()
     number, enabled, server = witness.generation()
     known.saw(HEROES, Generation(number, enabled, server, 0), asked)
     witness.forget_cached()
 
     assert demoted.read([CHANGED]).rows[0]["name"] == "after"
-    assert all(b"before" not in cell for cell in witness.cells().values())
+    assert all(b"before" not in entry for entry in witness.entries().values())
 
 
 def test_a_delete_of_rows_that_are_not_there_asks_the_writer(

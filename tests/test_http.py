@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from chalicelib.generations import MEMORY_SECONDS
+from chalicelib.cache.generations import MEMORY_SECONDS
 from local.app import App
 from local.process import PORTS, port_is_free
 from tests.client import InProcess, OverHttp, Row, as_stored, hero, heroes
@@ -195,4 +195,4 @@ def test_a_process_without_redis_does_not_write_behind_the_back_of_one_that_has_
             seconds = time.monotonic() - start
 
             assert [row["name"] for row in with_redis.read([1]).rows] == [f"turn {turn}"]
-            assert seconds >= MEMORY_SECONDS, "until nobody remembers that there were cells"
+            assert seconds >= MEMORY_SECONDS, "until nobody remembers that there were entries"

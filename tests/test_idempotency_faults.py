@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from chalicelib import handlers, storage
+from chalicelib.handlers import requests
+from chalicelib.rows import service as row_service
 from chalicelib.tables import HEROES
 from local.servers import MariaDB
 from tests.client import InProcess, Row, hero
@@ -40,7 +41,7 @@ def at_once(payloads: list[Row]) -> list[dict[str, Any]]:
 
     def call(payload: Row) -> dict[str, Any]:
         together.wait()
-        return handlers.invoke(payload)
+        return requests.invoke(payload)
 
     with ThreadPoolExecutor(len(payloads)) as threads:
         return list(threads.map(call, payloads))
@@ -122,7 +123,7 @@ def test_what_a_retry_acknowledges_every_reader_sees(
     """Redis is emptied while the first try commits; a reader, who finds no fence, stores the rows
     as they were; and the answer to the COMMIT is lost."""
     configure()
-    reader = handlers.storage()
+    reader = requests.storage()
     asked = [("id", [1, 2]), ("xp", [10, 11])]
 
     def read(use_cache: bool = True) -> list[bytes]:
@@ -198,11 +199,11 @@ def grow_old(witness: Witness, key: str, hours: int) -> None:
 def test_keys_are_forgotten_after_a_day(
     service: InProcess, witness: Witness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(storage, "PRUNE_SHARE", 0)
+    monkeypatch.setattr(row_service, "PRUNE_SHARE", 0)
     first = {key: with_header(service, INSERT, key).ids for key in ("old", "young")}
     grow_old(witness, "old", 25)
     grow_old(witness, "young", 23)
-    monkeypatch.setattr(storage, "PRUNE_SHARE", 1)
+    monkeypatch.setattr(row_service, "PRUNE_SHARE", 1)
     with_header(service, REPLACE, "any")
 
     assert claimed(witness) == ["any", "young"]
@@ -217,7 +218,7 @@ def test_a_write_is_acknowledged_although_old_keys_cannot_be_forgotten(
     grow_old(witness, "old", 25)
     witness.query("START TRANSACTION")
     witness.query("SELECT * FROM idempotency WHERE idempotency_key = 'old' FOR UPDATE")
-    monkeypatch.setattr(storage, "PRUNE_SHARE", 1)
+    monkeypatch.setattr(row_service, "PRUNE_SHARE", 1)
     answer = with_header(service, INSERT, "new")
     witness.query("ROLLBACK")
 

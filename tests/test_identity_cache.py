@@ -55,7 +55,7 @@ def by_token(
 
 
 def gets(locked: Topology, service: InProcess, id: int) -> int:
-    """How many commands that read cells a read of the hero costs."""
+    """How many commands that read entries a read of the hero costs."""
     with locked.spent() as spent:
         assert service.read([id]).rows == [as_stored(id, hero())]
     return sum(asked["mget"] for asked in spent)
@@ -66,7 +66,7 @@ def test_a_token_logs_in(by_token: InProcess, locked: Topology) -> None:
 
     [id] = by_token.write([hero()]).ids
 
-    assert locked.cells()
+    assert locked.entries()
     assert gets(locked, by_token, id) == 1
 
 

@@ -10,9 +10,10 @@ import pytest
 from chalice.test import Client
 
 from app import app
-from chalicelib import handlers, ingest
-from chalicelib.bucket import Bucket
 from chalicelib.errors import ConfigurationError
+from chalicelib.handlers import requests
+from chalicelib.ingest import service as ingest_service
+from chalicelib.ingest.bucket import Bucket
 from chalicelib.tables import HEROES
 from tests.aurora import load_from_s3
 from tests.bucket import UploadBucket, lines, together, without
@@ -21,12 +22,12 @@ from tests.conftest import Configure
 from tests.witness import Witness
 
 KEY = "incoming/heroes/some.csv"
-BIG = ingest.MAX_SMALL_ROWS + 1
+BIG = ingest_service.MAX_SMALL_ROWS + 1
 
 
 def loaded(bucket: UploadBucket, content: str | bytes, key: str = KEY) -> dict[str, Any]:
     """The summary of the one upload of this content."""
-    [summary] = handlers.ingest(bucket.put(key, content))
+    [summary] = requests.ingest(bucket.put(key, content))
     return summary
 
 
@@ -39,7 +40,7 @@ def test_a_dropped_file_is_readable_and_told_of(
 ) -> None:
     event = bucket.put(KEY, "1,Nova,light,Ada,10,red\n7,Onyx,frost,Bo,-20,blue\n")
 
-    [summary] = handlers.ingest(event)
+    [summary] = requests.ingest(event)
 
     assert stored(witness) == [
         (1, "Nova", "light", "Ada", 10, "red"),
@@ -135,8 +136,8 @@ def test_a_folder_of_no_table_may_have_any_name(
     """Nothing of the name becomes a dimension of a metric: each new one would cost money."""
     event = bucket.put(f"incoming/{folder}/some.csv", lines(1, 2))
 
-    [summary] = handlers.ingest(event)
-    [again] = handlers.ingest(event)
+    [summary] = requests.ingest(event)
+    [again] = requests.ingest(event)
 
     assert (summary["status"], summary["table"]) == ("refused", "")
     assert f"there is no table {folder}" in summary["reason"] == again["reason"]
@@ -154,7 +155,7 @@ def test_a_key_as_long_as_s3_takes_has_a_result_and_a_report(
     key = "incoming/heroes/" + "ü" * ((length - 16) // 2) + "x" * (length % 2)
     event = bucket.put(key, lines(1, 2) + "x\n")
 
-    [summary] = handlers.ingest(event)
+    [summary] = requests.ingest(event)
 
     told = bucket.keys() - {key}
     assert max(len(each.encode()) for each in told) <= 1_024
@@ -163,7 +164,7 @@ def test_a_key_as_long_as_s3_takes_has_a_result_and_a_report(
     assert (summary["key"], summary["rows"], summary["refused"]) == (key, 2, 1)
     assert json.loads(bucket.get(result) or "") == summary
     assert (bucket.summary(key) == summary) == (length <= 1_011)
-    [again] = handlers.ingest(event)
+    [again] = requests.ingest(event)
     assert again["first_rows"] == summary["first_rows"] != []
     assert witness.count() == 2
 
@@ -198,12 +199,12 @@ def test_a_file_elsewhere_in_the_bucket_is_told_where_it_belongs(
 ) -> None:
     event = bucket.put(key, lines(1, 2))
 
-    [summary] = handlers.ingest(event)
+    [summary] = requests.ingest(event)
 
     assert (summary["status"], witness.count()) == ("refused", 0)
     assert "upload to incoming/<table>/, or to the bucket's root" in summary["reason"]
     assert bucket.summary(key) == summary
-    assert [again["reason"] for again in handlers.ingest(event)] == [summary["reason"]]
+    assert [again["reason"] for again in requests.ingest(event)] == [summary["reason"]]
 
 
 @pytest.mark.parametrize("key", ["photo.png", "incoming/heroes/photo.png"])
@@ -222,10 +223,10 @@ def test_what_the_service_writes_makes_no_upload_and_costs_nothing(
     loaded(bucket, lines(1, 2) + "bad\n", "a.csv")
     written = bucket.keys() - {"a.csv"}
     events = together(*[bucket.put(key, lines(3, 2)) for key in written])
-    handlers.forget_settings()
+    requests.forget_settings()
 
     with witness.spent() as spent:
-        summaries = handlers.ingest(events)
+        summaries = requests.ingest(events)
 
     assert written == {"results/a.csv.json", "rejected/a.csv.csv"}
     assert summaries == []
@@ -261,8 +262,8 @@ def test_the_first_rows_are_told_as_a_read_answers_them(
     event = bucket.put(KEY, content)
 
     with load_from_s3():
-        [summary] = handlers.ingest(event)
-        [again] = handlers.ingest(event)
+        [summary] = requests.ingest(event)
+        [again] = requests.ingest(event)
 
     ids = [row["id"] for row in summary["first_rows"]]
     first = 3 if has_ids else 6
@@ -292,9 +293,9 @@ def test_the_first_rows_are_not_known_any_more_where_the_first_delivery_did_not_
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Bucket, "write", Bucket.find)
         with pytest.raises(TypeError):
-            handlers.ingest(event)
+            requests.ingest(event)
 
-    [summary] = handlers.ingest(event)
+    [summary] = requests.ingest(event)
 
     assert (summary["status"], summary["rows"], summary["first_rows"]) == ("loaded", 2, [])
 
@@ -345,10 +346,10 @@ def test_a_declared_order_that_does_not_fit_the_table_is_named_and_nothing_is_re
     configure(INGEST_COLUMNS=columns)
 
     with pytest.raises(ConfigurationError, match=words):
-        handlers.ingest(event)
+        requests.ingest(event)
 
     configure(INGEST_COLUMNS=None)
-    [summary] = handlers.ingest(event)
+    [summary] = requests.ingest(event)
     assert summary["status"] == "loaded"
 
 
@@ -498,7 +499,7 @@ def test_a_refused_row_of_many_lines_counts_as_so_many_rows(
 ) -> None:
     if engine != "small":
         configure(INGEST_ENGINE=engine)
-        monkeypatch.setattr(ingest, "MAX_SMALL_BYTES", 0)
+        monkeypatch.setattr(ingest_service, "MAX_SMALL_BYTES", 0)
     last = f'{swallowed},Nova",light,Ada,1\n'
     stray = '1,"' + lines(2, swallowed - 1) + last
     assert stray.count("\n") == swallowed
@@ -516,11 +517,11 @@ def test_a_file_that_can_never_be_loaded_is_recorded_and_not_tried_again(
 ) -> None:
     event = bucket.put(KEY, "id,hero,power,name,xp,colour\n" + lines(1, 2))
 
-    [summary] = handlers.ingest(event)
+    [summary] = requests.ingest(event)
 
     assert (summary["status"], summary["rows"]) == ("refused", 0)
     assert "no column is called 'colour'" in summary["reason"]
-    assert [again["reason"] for again in handlers.ingest(event)] == [summary["reason"]]
+    assert [again["reason"] for again in requests.ingest(event)] == [summary["reason"]]
     [(status, reason)] = witness.query(
         "SELECT status, reason FROM ingest_log WHERE bucket = %s", [bucket.name]
     )
@@ -556,7 +557,9 @@ NOTHING_LOADED = {
 }
 
 
-@pytest.mark.parametrize("max_small_bytes", [0, ingest.MAX_SMALL_BYTES], ids=["big", "small"])
+@pytest.mark.parametrize(
+    "max_small_bytes", [0, ingest_service.MAX_SMALL_BYTES], ids=["big", "small"]
+)
 @pytest.mark.parametrize("name", NOTHING_LOADED)
 def test_a_file_of_which_nothing_is_loaded_is_refused_once_and_says_why(
     service: InProcess,
@@ -566,12 +569,12 @@ def test_a_file_of_which_nothing_is_loaded_is_refused_once_and_says_why(
     name: str,
     max_small_bytes: int,
 ) -> None:
-    monkeypatch.setattr(ingest, "MAX_SMALL_BYTES", max_small_bytes)
+    monkeypatch.setattr(ingest_service, "MAX_SMALL_BYTES", max_small_bytes)
     content, reason = NOTHING_LOADED[name]
     event, before = bucket.put(KEY, content), witness.state()
 
-    [summary] = handlers.ingest(event)
-    [again] = handlers.ingest(event)
+    [summary] = requests.ingest(event)
+    [again] = requests.ingest(event)
 
     assert (summary["status"], summary["rows"], summary["first_rows"]) == ("refused", 0, [])
     assert reason in summary["reason"]
@@ -588,7 +591,7 @@ def test_folders_and_other_events_are_skipped(
     removed = bucket.put(KEY, lines(1, 2))
     removed["Records"][0]["eventName"] = "ObjectRemoved:Delete"
 
-    summaries = handlers.ingest(together(bucket.put("incoming/heroes/", ""), removed))
+    summaries = requests.ingest(together(bucket.put("incoming/heroes/", ""), removed))
 
     assert [s["status"] for s in summaries] == ["skipped"]
     assert bucket.keys() == {"incoming/heroes/", KEY}
@@ -606,7 +609,7 @@ def test_the_version_that_the_event_names_is_the_one_that_is_read(
     first = bucket.put(KEY, lines(1, 2, hero="First"))
     bucket.put(KEY, lines(1, 2, hero="Second"))
 
-    handlers.ingest(first)
+    requests.ingest(first)
 
     assert [row[1] for row in stored(witness)] == ["First", "First"]
 
@@ -618,8 +621,8 @@ def test_without_versions_an_upload_that_was_overwritten_is_left_to_the_later_ev
     first = plain.put(KEY, lines(1, 2, hero="First"))
     second = plain.put(KEY, lines(1, 2, hero="Second"))
 
-    [skipped] = handlers.ingest(first)
-    [summary] = handlers.ingest(second)
+    [skipped] = requests.ingest(first)
+    [summary] = requests.ingest(second)
 
     assert (skipped["status"], skipped["reason"]) == ("skipped", "deleted or overwritten since")
     assert (summary["status"], summary["version"]) == ("loaded", "")
@@ -631,7 +634,7 @@ def test_an_event_that_tells_no_version_and_no_sequencer_is_handled(
 ) -> None:
     event = without(bucket.put(KEY, lines(1, 2)), "versionId", "sequencer")
 
-    first, second = handlers.ingest(event), handlers.ingest(event)
+    first, second = requests.ingest(event), requests.ingest(event)
 
     assert [(s["status"], s["rows"]) for s in (*first, *second)] == [("loaded", 2)] * 2
     assert witness.count() == 2
@@ -646,7 +649,7 @@ def test_one_bad_record_of_an_event_does_not_keep_the_others_from_being_loaded(
         bucket.put("incoming/heroes/c.csv", gzip.compress(lines(3, 2).encode())),
     )
 
-    assert [s["status"] for s in handlers.ingest(event)] == ["refused", "loaded", "loaded"]
+    assert [s["status"] for s in requests.ingest(event)] == ["refused", "loaded", "loaded"]
     assert witness.count() == 4
 
 
@@ -706,9 +709,9 @@ def test_a_big_file_raises_the_generation_once(
 def test_a_small_file_of_many_rows_is_loaded_too(
     service: InProcess, bucket: UploadBucket, witness: Witness
 ) -> None:
-    count = 3 * ingest.MAX_SMALL_ROWS
+    count = 3 * ingest_service.MAX_SMALL_ROWS
     content = gzip.compress("".join(f"{i},,,,1,\n" for i in range(1, count + 1)).encode())
-    assert len(content) < ingest.MAX_SMALL_BYTES
+    assert len(content) < ingest_service.MAX_SMALL_BYTES
 
     assert loaded(bucket, content)["rows"] == witness.count() == count
 
@@ -719,10 +722,10 @@ def test_a_small_file_of_long_rows_is_loaded_too(
     """Written as one statement they would be more than a server takes (`max_allowed_packet`)."""
     [(most,)] = witness.query("SELECT @@max_allowed_packet")
     text = "😀" * 255
-    count = ingest.MAX_SMALL_ROWS
+    count = ingest_service.MAX_SMALL_ROWS
     content = "".join(f"{i},{text},{text},{text},1,{text}\n" for i in range(1, count + 1)).encode()
     zipped = gzip.compress(content)
-    assert len(zipped) < ingest.MAX_SMALL_BYTES
+    assert len(zipped) < ingest_service.MAX_SMALL_BYTES
     assert len(content) > most
 
     assert loaded(bucket, zipped)["rows"] == witness.count() == count

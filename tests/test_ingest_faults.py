@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from chalicelib import handlers, ingest
-from chalicelib.csv_rows import CsvRows
 from chalicelib.errors import BucketUnavailable, DatabaseUnavailable
+from chalicelib.handlers import requests
+from chalicelib.ingest import service as ingest_service
+from chalicelib.ingest.csv_rows import CsvRows
 from chalicelib.tables import HEROES
 from local.servers import MariaDB
 from tests import bucket as s3
@@ -22,7 +23,7 @@ from tests.witness import Witness
 
 KEY = "incoming/heroes/some.csv"
 FEW = 40
-MANY = 4 * ingest.MAX_SMALL_ROWS
+MANY = 4 * ingest_service.MAX_SMALL_ROWS
 MAX_GROWTH_MB = 64
 
 
@@ -50,7 +51,7 @@ def test_a_bucket_that_cannot_be_reached_is_named(
     s3_relay.close()
 
     with pytest.raises(BucketUnavailable, match=f"the bucket {bucket.name} cannot be used now"):
-        handlers.ingest(event)
+        requests.ingest(event)
 
     assert_nothing_happened(witness, bucket)
 
@@ -62,7 +63,7 @@ def test_a_bucket_that_refuses_is_named_with_its_reason(
     event["Records"][0]["s3"]["bucket"]["name"] = "nobodys-bucket"
 
     with pytest.raises(BucketUnavailable, match=r"nobodys-bucket .* NoSuchBucket"):
-        handlers.ingest(event)
+        requests.ingest(event)
 
     assert_nothing_happened(witness, bucket)
 
@@ -83,14 +84,14 @@ def test_a_bucket_gone_mid_file_leaves_nothing_half_loaded(
             yield batch
             s3_relay.cut()
 
-    monkeypatch.setattr(ingest, "MAX_SMALL_BYTES", 0)
+    monkeypatch.setattr(ingest_service, "MAX_SMALL_BYTES", 0)
     with monkeypatch.context() as patch:
         patch.setattr(CsvRows, "batches", cut_after_the_first)
         with pytest.raises(BucketUnavailable, match=f"the bucket {bucket.name} cannot be used now"):
-            handlers.ingest(event)
+            requests.ingest(event)
     assert_nothing_happened(witness, bucket)
 
-    [summary] = handlers.ingest(event)
+    [summary] = requests.ingest(event)
 
     assert (summary["status"], summary["rows"], witness.count()) == ("loaded", MANY, MANY)
 
@@ -112,11 +113,11 @@ def test_a_database_gone_mid_file_leaves_nothing_half_loaded(
         )
         lost = "database cannot be reached|lost while it committed"  # few rows go with the COMMIT
         with pytest.raises(DatabaseUnavailable, match=lost):
-            handlers.ingest(event)
+            requests.ingest(event)
         assert_nothing_happened(witness, bucket)
         relay.judge = lambda piece: PASS
 
-        [summary] = handlers.ingest(event)
+        [summary] = requests.ingest(event)
 
     assert (summary["status"], summary["rows"], witness.count()) == ("loaded", count, count)
 
@@ -130,7 +131,7 @@ def test_one_record_that_fails_does_not_keep_the_others_from_being_loaded(
 
     for _ in range(2):
         with pytest.raises(BucketUnavailable):
-            handlers.ingest(event)
+            requests.ingest(event)
 
     assert witness.query("SELECT id FROM heroes") == [(3,), (4,)]
 
@@ -143,12 +144,12 @@ def test_without_redis_a_file_is_loaded_and_no_read_is_stale(
     configure: Configure,
     count: int,
 ) -> None:
-    handlers.ingest(bucket.put("incoming/heroes/before.csv", lines(1, FEW, hero="Old")))
-    reader = handlers.storage()
+    requests.ingest(bucket.put("incoming/heroes/before.csv", lines(1, FEW, hero="Old")))
+    reader = requests.storage()
     assert service.read([1]).rows[0]["hero"] == "Old"
     configure(REDIS_URL="redis://127.0.0.1:1")
 
-    [summary] = handlers.ingest(bucket.put(KEY, lines(1, count, hero="New")))
+    [summary] = requests.ingest(bucket.put(KEY, lines(1, count, hero="New")))
 
     assert summary["status"] == "loaded"
     assert b'"New"' in reader.read(HEROES, HEROES.key, [1], True).json

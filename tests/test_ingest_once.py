@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 
-from chalicelib import handlers, ingest
+from chalicelib.cache.generations import Generations
 from chalicelib.errors import OutcomeUnknown
-from chalicelib.generations import Generations
+from chalicelib.handlers import requests
+from chalicelib.ingest import service as ingest_service
+from chalicelib.ingest.events import Upload
+from chalicelib.rows.write_through import WriteThrough
 from chalicelib.tables import HEROES
-from chalicelib.uploads import Upload
-from chalicelib.write_through import WriteThrough
 from local.servers import MariaDB
 from tests import bucket as s3
 from tests.bucket import Event, UploadBucket, lines, without
@@ -24,7 +25,7 @@ from tests.witness import Witness
 
 KEY = "incoming/heroes/some.csv"
 FEW = 40
-MANY = ingest.MAX_SMALL_ROWS + 1_000
+MANY = ingest_service.MAX_SMALL_ROWS + 1_000
 
 
 def keyless(count: int) -> str:
@@ -45,11 +46,11 @@ def test_an_event_that_comes_again_is_answered_and_changes_nothing(
     service: InProcess, bucket: UploadBucket, witness: Witness
 ) -> None:
     event = bucket.put(KEY, keyless(FEW) + "bad\n")
-    [first] = handlers.ingest(event)
+    [first] = requests.ingest(event)
     before = witness.state()
     service.write([{"id": 1, "hero": "Mine", "power": "", "name": "Ada 1", "xp": 1, "color": ""}])
 
-    [again] = handlers.ingest(event)
+    [again] = requests.ingest(event)
 
     for summary in (first, again):
         assert 0 <= summary.pop("seconds") < 60
@@ -63,7 +64,7 @@ def test_the_same_file_uploaded_again_is_another_upload(
     service: InProcess, bucket: UploadBucket, witness: Witness
 ) -> None:
     for _ in range(2):
-        handlers.ingest(bucket.put(KEY, keyless(FEW)))
+        requests.ingest(bucket.put(KEY, keyless(FEW)))
 
     assert witness.count() == 2 * FEW
 
@@ -73,9 +74,9 @@ def test_an_older_event_that_comes_late_changes_nothing(
 ) -> None:
     older = bucket.put(KEY, lines(1, 3, hero="Old"))
     newer = bucket.put(KEY, lines(1, 2, hero="New"))
-    handlers.ingest(newer)
+    requests.ingest(newer)
 
-    [late] = handlers.ingest(older)
+    [late] = requests.ingest(older)
 
     assert (late["status"], late["reason"]) == ("skipped", "a later upload is there already")
     assert witness.query("SELECT hero FROM heroes") == [("New",), ("New",)]
@@ -110,7 +111,7 @@ def test_without_sequencers_the_version_tells_uploads_apart(
     events = [without(bucket.put(KEY, keyless(FEW)), "sequencer") for _ in range(2)]
 
     for event in (events[0], events[0], events[1], events[1]):
-        handlers.ingest(event)
+        requests.ingest(event)
 
     assert witness.count() == 2 * FEW
 
@@ -147,7 +148,7 @@ STEPS_OF_FEW = [
         "fences sent",
         "about to commit",
     ),
-    *("committed", "cells published", "about to tell", "told"),
+    *("committed", "entries published", "about to tell", "told"),
 ]
 STEPS_OF_MANY = [
     *(
@@ -182,7 +183,7 @@ def test_a_process_killed_at_any_step_leaves_exactly_one_load_to_the_next(
     count: int,
     step: str,
 ) -> None:
-    handlers.ingest(bucket.put("incoming/heroes/before.csv", lines(1, 1, hero="Old")))
+    requests.ingest(bucket.put("incoming/heroes/before.csv", lines(1, 1, hero="Old")))
     service.read([1])
     event = bucket.put(KEY, "1,New,light,Ada 1,1,red\n" + lines(2, count - 1) + "bad\n")
 
@@ -191,7 +192,7 @@ def test_a_process_killed_at_any_step_leaves_exactly_one_load_to_the_next(
     _, error = process.communicate()
     assert error == ""
     hero_between = service.read([1], use_cache=False).rows[0]["hero"]
-    [summary] = handlers.ingest(event)
+    [summary] = requests.ingest(event)
 
     assert hero_between == ("New" if witnessed_commit(step) else "Old")
     assert (summary["status"], summary["rows"], summary["refused"]) == ("loaded", count, 1)
@@ -205,17 +206,17 @@ def test_a_process_killed_at_any_step_leaves_exactly_one_load_to_the_next(
 def test_a_delivery_that_finds_the_rows_loaded_waits_until_every_reader_sees_them(
     service: InProcess, bucket: UploadBucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    handlers.ingest(bucket.put("incoming/heroes/before.csv", lines(1, 1, hero="Old")))
+    requests.ingest(bucket.put("incoming/heroes/before.csv", lines(1, 1, hero="Old")))
     event = bucket.put(KEY, lines(1, MANY, hero="New"))
     waiting = Generations.wait_until_known
     with monkeypatch.context() as patch:
         patch.setattr(Generations, "wait_until_known", lambda *_: die())
         patch.setattr(WriteThrough, "replace_all", reading_first(service, WriteThrough.replace_all))
         with pytest.raises(SystemExit):
-            handlers.ingest(event)
+            requests.ingest(event)
     assert Generations.wait_until_known is waiting
 
-    handlers.ingest(event)
+    requests.ingest(event)
 
     assert service.read([1]).rows[0]["hero"] == "New"
 
@@ -225,7 +226,7 @@ def die() -> None:
 
 
 def reading_first(service: InProcess, replace_all: Any) -> Any:
-    """Lets a reader learn the generation, and fill the cell, while the file is being loaded."""
+    """Lets a reader learn the generation, and fill the entry, while the file is being loaded."""
 
     def replace_all_read(write_through: Any, table: Any, apply: Any) -> Any:
         def apply_and_read(transaction: Any) -> Any:
@@ -239,7 +240,7 @@ def reading_first(service: InProcess, replace_all: Any) -> Any:
 
 
 def witnessed_commit(step: str) -> bool:
-    return step in ("committed", "cells published", "generation known", "about to tell", "told")
+    return step in ("committed", "entries published", "generation known", "about to tell", "told")
 
 
 @pytest.fixture
@@ -260,10 +261,10 @@ def test_a_lost_answer_to_the_commit_is_an_error_and_the_next_delivery_finds_out
     event = bucket.put(KEY, keyless(count))
     relayed.judge = lambda piece: cut if piece.endswith(b"COMMIT") else PASS
     with pytest.raises(OutcomeUnknown):
-        handlers.ingest(event)
+        requests.ingest(event)
     relayed.judge = lambda piece: PASS
 
-    [summary] = handlers.ingest(event)
+    [summary] = requests.ingest(event)
 
     assert (summary["status"], summary["rows"]) == ("loaded", count)
     assert_loaded_once(witness, count)
@@ -282,7 +283,7 @@ def test_what_a_second_delivery_acknowledges_every_reader_sees(
     """Redis is emptied while the first one commits; a reader, who finds no fence, stores the row as
     it was; and the answer to the COMMIT is lost."""
     configure()
-    reader = handlers.storage()
+    reader = requests.storage()
     reader.write(HEROES, [(1, "Old", "light", "Ada 1", 1, "red")], True)
     configure(DB_PORT=str(relayed.port))
     event = bucket.put(KEY, lines(1, count, hero="New"))
@@ -299,10 +300,10 @@ def test_what_a_second_delivery_acknowledges_every_reader_sees(
 
     relayed.judge = lose_all
     with pytest.raises(OutcomeUnknown):
-        handlers.ingest(event)
+        requests.ingest(event)
     relayed.judge = lambda piece: PASS
 
-    [summary] = handlers.ingest(event)
+    [summary] = requests.ingest(event)
 
     assert summary["status"] == "loaded"
     assert b"New" in read()
@@ -321,7 +322,7 @@ def test_of_two_files_with_the_same_ids_one_is_there_whole(
         ]
 
         with ThreadPoolExecutor(2) as threads:
-            told = list(threads.map(handlers.ingest, events))
+            told = list(threads.map(requests.ingest, events))
 
         assert [summary["status"] for [summary] in told] == ["loaded"] * 2
         [(hero, rows)] = witness.query("SELECT hero, COUNT(*) FROM heroes GROUP BY hero")

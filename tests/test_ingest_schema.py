@@ -5,8 +5,10 @@ from typing import Any
 
 import pytest
 
-from chalicelib import handlers, ingest, sql
+from chalicelib.db import statements
 from chalicelib.errors import ConfigurationError, SchemaMismatch
+from chalicelib.handlers import requests
+from chalicelib.ingest import service as ingest_service
 from chalicelib.tables import Column, Table
 from local.servers import MariaDB
 from tests import test_schema
@@ -29,7 +31,9 @@ NARROW_ROWS = (
 
 
 @pytest.mark.parametrize("engine", ["mysql", "aurora"])
-@pytest.mark.parametrize("max_small_bytes", [0, ingest.MAX_SMALL_BYTES], ids=["big", "small"])
+@pytest.mark.parametrize(
+    "max_small_bytes", [0, ingest_service.MAX_SMALL_BYTES], ids=["big", "small"]
+)
 def test_a_value_too_large_for_the_real_column_rejects_its_row_of_a_file(
     database: Tables,
     service: InProcess,
@@ -39,14 +43,14 @@ def test_a_value_too_large_for_the_real_column_rejects_its_row_of_a_file(
     max_small_bytes: int,
     engine: str,
 ) -> None:
-    monkeypatch.setattr(ingest, "MAX_SMALL_BYTES", max_small_bytes)
+    monkeypatch.setattr(ingest_service, "MAX_SMALL_BYTES", max_small_bytes)
     database.query(SUPERHEROES)
     configure(DB_NAME=OTHER, DB_TABLE="superheroes", INGEST_ENGINE=engine)
     event = bucket.put("a.csv", NARROW_ROWS)
 
     with load_from_s3():
-        [summary] = handlers.ingest(event)
-        [again] = handlers.ingest(event)
+        [summary] = requests.ingest(event)
+        [again] = requests.ingest(event)
 
     assert (summary["status"], summary["table"]) == ("loaded", "superheroes")
     assert (summary["rows"], summary["refused"]) == (again["rows"], again["refused"]) == (2, 2)
@@ -64,38 +68,42 @@ def test_a_character_that_the_real_column_does_not_have_rejects_its_row_of_a_fil
     monkeypatch: pytest.MonkeyPatch,
     engine: str,
 ) -> None:
-    monkeypatch.setattr(ingest, "MAX_SMALL_BYTES", 0)
+    monkeypatch.setattr(ingest_service, "MAX_SMALL_BYTES", 0)
     database.query("ALTER TABLE heroes MODIFY color VARCHAR(255) CHARACTER SET latin1 NOT NULL")
     configure(DB_NAME=OTHER, INGEST_ENGINE=engine)
 
     with load_from_s3():
-        [summary] = handlers.ingest(bucket.put("a.csv", "1,a,b,c,1,é\n2,a,b,c,1,光\n3,a,b,c,1,\n"))
+        [summary] = requests.ingest(bucket.put("a.csv", "1,a,b,c,1,é\n2,a,b,c,1,光\n3,a,b,c,1,\n"))
 
     assert (summary["rows"], summary["refused"]) == (2, 1)
     assert [row["color"] for row in summary["first_rows"]] == ["é", ""]
 
 
-@pytest.mark.parametrize("max_small_bytes", [0, ingest.MAX_SMALL_BYTES], ids=["big", "small"])
+@pytest.mark.parametrize(
+    "max_small_bytes", [0, ingest_service.MAX_SMALL_BYTES], ids=["big", "small"]
+)
 def test_a_file_for_a_table_that_does_not_fit_is_tried_again_once_that_is_mended(
     database: Tables,
     bucket: UploadBucket,
     monkeypatch: pytest.MonkeyPatch,
     max_small_bytes: int,
 ) -> None:
-    monkeypatch.setattr(ingest, "MAX_SMALL_BYTES", max_small_bytes)
+    monkeypatch.setattr(ingest_service, "MAX_SMALL_BYTES", max_small_bytes)
     database.query("ALTER TABLE heroes MODIFY xp DECIMAL(10,2) NOT NULL")
     event = bucket.put("a.csv", NARROW_ROWS)
 
     with pytest.raises(SchemaMismatch, match=r"heroes\.xp is DECIMAL"):
-        handlers.ingest(event)
+        requests.ingest(event)
 
     database.query("ALTER TABLE heroes MODIFY xp INT NOT NULL")
-    [summary] = handlers.ingest(event)
+    [summary] = requests.ingest(event)
     assert (summary["status"], summary["rows"]) == ("loaded", 4)
 
 
 @pytest.mark.parametrize("engine", ["mysql", "aurora"])
-@pytest.mark.parametrize("max_small_bytes", [0, ingest.MAX_SMALL_BYTES], ids=["big", "small"])
+@pytest.mark.parametrize(
+    "max_small_bytes", [0, ingest_service.MAX_SMALL_BYTES], ids=["big", "small"]
+)
 def test_a_row_that_only_a_constraint_refuses_refuses_the_file_in_words(
     database: Tables,
     service: InProcess,
@@ -105,12 +113,12 @@ def test_a_row_that_only_a_constraint_refuses_refuses_the_file_in_words(
     max_small_bytes: int,
     engine: str,
 ) -> None:
-    monkeypatch.setattr(ingest, "MAX_SMALL_BYTES", max_small_bytes)
+    monkeypatch.setattr(ingest_service, "MAX_SMALL_BYTES", max_small_bytes)
     database.query("ALTER TABLE heroes ADD CONSTRAINT low CHECK (xp < 100)")
     configure(DB_NAME=OTHER, INGEST_ENGINE=engine)
 
     with load_from_s3():
-        [summary] = handlers.ingest(bucket.put("a.csv", "1,a,b,c,1,d\n2,a,b,c,200,d\n"))
+        [summary] = requests.ingest(bucket.put("a.csv", "1,a,b,c,1,d\n2,a,b,c,200,d\n"))
 
     assert (summary["status"], summary["rows"]) == ("refused", 0)
     assert "CHECK constraint low" in summary["reason"]
@@ -120,7 +128,7 @@ def test_a_row_that_only_a_constraint_refuses_refuses_the_file_in_words(
 OLD_ROW = "INSERT INTO heroes (id, hero, power, name, xp, color) VALUES (5,'five','a','b',1,'c')"
 both_engines = pytest.mark.parametrize("engine", ["mysql", "aurora"])
 of_any_size = pytest.mark.parametrize(
-    "max_small_bytes", [0, ingest.MAX_SMALL_BYTES], ids=["big", "small"]
+    "max_small_bytes", [0, ingest_service.MAX_SMALL_BYTES], ids=["big", "small"]
 )
 
 
@@ -134,12 +142,12 @@ def load(
     engine: str,
 ) -> Load:
     """The summary of a file of that size, loaded by that engine."""
-    monkeypatch.setattr(ingest, "MAX_SMALL_BYTES", max_small_bytes)
+    monkeypatch.setattr(ingest_service, "MAX_SMALL_BYTES", max_small_bytes)
     configure(DB_NAME=OTHER, INGEST_ENGINE=engine)
 
     def load(content: str) -> Mapping[str, Any]:
         with load_from_s3():
-            [summary] = handlers.ingest(bucket.put("a.csv", content))
+            [summary] = requests.ingest(bucket.put("a.csv", content))
         return summary
 
     return load
@@ -249,7 +257,7 @@ def test_the_first_rows_are_what_a_trigger_made_of_them(database: Tables, load: 
 def test_rows_go_straight_into_a_table_as_it_is_declared(
     database: Tables, load: Load, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sql, "STAGED", "no such table")
+    monkeypatch.setattr(statements, "STAGED", "no such table")
     database.query(OLD_ROW)
 
     assert load("5,other,a,b,2,c\n6,six,a,b,2,c\n")["status"] == "loaded"
@@ -261,15 +269,15 @@ def test_a_load_runs_again_where_a_key_that_it_found_missing_is_there_after_all(
     database: Tables, load: Load, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     database.query("ALTER TABLE heroes ADD notes INT")
-    merge = sql.merge
+    merge = statements.merge
     late = [OLD_ROW]
 
-    def merge_late(table: Table, columns: Sequence[Column]) -> list[sql.Statement]:
+    def merge_late(table: Table, columns: Sequence[Column]) -> list[statements.Statement]:
         update, *others = merge(table, columns)
         insert_of_another = [(late.pop(), ())] if late else []
         return [update, *insert_of_another, *others]
 
-    monkeypatch.setattr(sql, "merge", merge_late)
+    monkeypatch.setattr(statements, "merge", merge_late)
 
     assert load("5,other,a,b,2,c\n6,six,a,b,2,c\n")["status"] == "loaded"
 
@@ -278,7 +286,9 @@ def test_a_load_runs_again_where_a_key_that_it_found_missing_is_there_after_all(
 
 @pytest.mark.parametrize("is_merged", [False, True], ids=["", "by a temporary table"])
 @pytest.mark.parametrize("engine", ["mysql", "aurora"])
-@pytest.mark.parametrize("max_small_bytes", [0, ingest.MAX_SMALL_BYTES], ids=["big", "small"])
+@pytest.mark.parametrize(
+    "max_small_bytes", [0, ingest_service.MAX_SMALL_BYTES], ids=["big", "small"]
+)
 def test_an_id_that_would_use_up_the_others_refuses_a_file(
     database: Tables,
     service: InProcess,
@@ -290,33 +300,33 @@ def test_an_id_that_would_use_up_the_others_refuses_a_file(
     is_merged: bool,
 ) -> None:
     """The counter of the database does not come back when a load is undone."""
-    monkeypatch.setattr(ingest, "MAX_SMALL_BYTES", max_small_bytes)
+    monkeypatch.setattr(ingest_service, "MAX_SMALL_BYTES", max_small_bytes)
     configure(DB_NAME=OTHER, INGEST_ENGINE=engine)
     if is_merged:
         database.query("ALTER TABLE heroes ADD note VARCHAR(9) NOT NULL DEFAULT ''")
     near = "".join(f"{id},near,p,n,4,c\n" for id in (5, 1_000_000_000, *range(6, 2_000)))
 
     with load_from_s3():
-        [far] = handlers.ingest(bucket.put("incoming/far.csv", near + "4294967295,far,p,n,4,c\n"))
+        [far] = requests.ingest(bucket.put("incoming/far.csv", near + "4294967295,far,p,n,4,c\n"))
         assert (far["status"], database.query("SELECT id FROM heroes")) == ("refused", [])
         assert "more than 1000000000 above 0, the highest one" in far["reason"]
         [id] = service.write([hero()]).ids
         assert id <= 1_000_000_001
 
-        [summary] = handlers.ingest(bucket.put("incoming/near.csv", near))
+        [summary] = requests.ingest(bucket.put("incoming/near.csv", near))
         assert (summary["status"], summary["rows"]) == ("loaded", 1_996)
 
 
 def test_a_trigger_is_seen_by_a_container_that_loaded_files_before(
     service: InProcess, bucket: UploadBucket, witness: Witness
 ) -> None:
-    handlers.ingest(bucket.put("incoming/products/one.csv", "900,lamp,d,1,1\n"))
+    requests.ingest(bucket.put("incoming/products/one.csv", "900,lamp,d,1,1\n"))
     witness.query(
         "CREATE TRIGGER shout BEFORE INSERT ON products FOR EACH ROW"
         " SET NEW.ProductName = UPPER(NEW.ProductName)"
     )
     try:
-        handlers.ingest(bucket.put("incoming/products/two.csv", "901,lamp,d,1,1\n"))
+        requests.ingest(bucket.put("incoming/products/two.csv", "901,lamp,d,1,1\n"))
         for use_cache in (True, False):
             [row] = service.read([901], use_cache, TABLE="products").rows
             assert row["ProductName"] == "LAMP"

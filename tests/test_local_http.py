@@ -23,7 +23,7 @@ import requests
 from chalice.app import Chalice
 from chalice.config import Config
 
-from chalicelib.wire import MAX_BODY_BYTES
+from chalicelib.handlers.contract import MAX_BODY_BYTES
 from local import chalice_local, http_server
 from local.app import App
 from local.process import LOOPBACK, PORTS, ROOT, port_is_free

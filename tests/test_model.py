@@ -130,7 +130,7 @@ WITHOUT = {
     "fresh_mark": replace(LOOKUP, faults=Faults(crashes=1, refusals=1), converges=False),
     "witness": NEW_ROW,
     "only_absent": NEW_ROW,
-    "grave": NEW_ROW,
+    "tombstone": NEW_ROW,
 }
 
 

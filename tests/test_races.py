@@ -9,13 +9,15 @@ from typing import Any
 import pytest
 from pymysql.constants import ER
 
-from chalicelib import cache, handlers, write_through
-from chalicelib.cache import UNKNOWN_COMMIT, Affected, Cache, Leases, Sent, Token, new_token
-from chalicelib.db import Generation
-from chalicelib.line import Command
-from chalicelib.link import Link
-from chalicelib.mysql import Answer, Connection, MySQLError
-from chalicelib.storage import Storage
+from chalicelib.cache import entries
+from chalicelib.cache.client import Link
+from chalicelib.cache.connection import Command
+from chalicelib.cache.entries import UNKNOWN_COMMIT, Affected, Cache, Leases, Sent, Token, new_token
+from chalicelib.db.database import Generation
+from chalicelib.db.mysql.connection import Answer, Connection, MySQLError
+from chalicelib.handlers import requests
+from chalicelib.rows import write_through
+from chalicelib.rows.service import Storage
 from chalicelib.tables import HEROES, NO_KEY, PRODUCTS, Column, Row
 from tests.client import InProcess
 from tests.conftest import Configure
@@ -33,7 +35,7 @@ def hero(id: int, name: str, xp: int = 5) -> Row:
 @pytest.fixture
 def one(service: InProcess) -> Storage:
     """A container that knows the generation. Heroes 1 and 2 have xp 5."""
-    storage = handlers.storage()
+    storage = requests.storage()
     storage.write(HEROES, [hero(1, "before"), hero(2, "before")], False)
     return storage
 
@@ -41,7 +43,7 @@ def one(service: InProcess) -> Storage:
 @pytest.fixture
 def other(one: Storage, configure: Configure) -> Storage:
     configure()
-    storage = handlers.storage()
+    storage = requests.storage()
     storage.read(HEROES, ID, [1000], True)
     return storage
 
@@ -55,7 +57,7 @@ def generation(one: Storage, witness: Witness) -> Generation:
 @pytest.fixture
 def fences_are_old(monkeypatch: pytest.MonkeyPatch) -> None:
     """As after ten seconds: whoever meets a fence takes its writer for dead."""
-    monkeypatch.setattr(cache, "DEAD_WRITER_SECONDS", 0)
+    monkeypatch.setattr(entries, "DEAD_WRITER_SECONDS", 0)
 
 
 def names(storage: Storage, xp: int = 5) -> list[bytes]:
@@ -70,7 +72,7 @@ def test_a_reader_that_settles_a_fence_sees_that_another_writer_came_and_went(
 ) -> None:
     """The fence of a dead writer holds the same writers then as when the reader met it."""
     fenced = Affected({XP: {5: None}})
-    fence(handlers.cache(), generation, fenced, new_token())
+    fence(requests.cache(), generation, fenced, new_token())
     load = one._lazy_loading._load
 
     def load_and_sleep(*arguments: object, **options: object) -> object:
@@ -92,7 +94,7 @@ def test_an_entry_is_not_settled_while_a_writer_that_just_came_holds_it(
     """Another one is dead. The reader's SELECT would not wait for who has no row lock yet; nor must
     readers take locks for as long as quick writers overlap."""
     dead, alive = new_token(), new_token()
-    used = handlers.cache()
+    used = requests.cache()
     fenced = Affected({XP: {5: None}})
     fence(used, generation, fenced, dead)
     [key] = witness.redis.keys("*:xp:*")
@@ -135,14 +137,14 @@ def test_a_writer_whose_fence_was_lost_lets_no_other_one_show_a_lookup(
     """Redis was emptied between the two fences; the second writer read the lookup before the first
     one committed."""
     first, second = new_token(), new_token()
-    used = handlers.cache()
+    used = requests.cache()
     fence(used, generation, Affected({XP: {5: None}}), first)
     witness.forget_cached()
     fence(used, generation, Affected({XP: {5: None}}), second)
     publish(used, generation, Affected({XP: {5: b"with the first"}}), first)
     publish(used, generation, Affected({XP: {5: b"without the first"}}), second)
 
-    assert witness.cells() == {}
+    assert witness.entries() == {}
 
 
 def test_a_writer_alone_on_a_lookup_shows_it_with_the_rows_of_others(
@@ -150,8 +152,8 @@ def test_a_writer_alone_on_a_lookup_shows_it_with_the_rows_of_others(
 ) -> None:
     one.write(HEROES, [hero(9, "after", xp=6), hero(3, "after")], True)
 
-    shown = {key: cell for key, cell in witness.cells().items() if b":xp:" in key}
-    assert sorted(cell.count(b'"id"') for cell in shown.values()) == [1, 3]
+    shown = {key: entry for key, entry in witness.entries().items() if b":xp:" in key}
+    assert sorted(entry.count(b'"id"') for entry in shown.values()) == [1, 3]
     assert names(other) == [b"before", b"before", b"after"]
 
 
@@ -161,7 +163,7 @@ def test_a_lookup_with_too_many_other_rows_is_not_read_for_a_write(
     monkeypatch.setattr(write_through, "MAX_SHOWN_ROWS", 2)
     one.write(HEROES, [hero(3, "after")], True)
 
-    assert not [key for key in witness.cells() if b":xp:" in key]
+    assert not [key for key in witness.entries() if b":xp:" in key]
     assert names(one) == [b"before", b"before", b"after"]
 
 
@@ -364,7 +366,7 @@ def test_of_two_writers_that_fence_an_entry_together_neither_shows_it(
     one: Storage, witness: Witness, generation: Generation, column: Column, first: int
 ) -> None:
     """A fence that comes late does not take the place of one that stands."""
-    used, tokens = handlers.cache(), [new_token(), new_token()]
+    used, tokens = requests.cache(), [new_token(), new_token()]
     fenced, shown = Affected({column: {5: None}}), Affected({column: {5: b"shown"}})
     for token in tokens:
         fence(used, generation, fenced, token)
@@ -373,13 +375,13 @@ def test_of_two_writers_that_fence_an_entry_together_neither_shows_it(
     assert used.lease_many(generation, HEROES, column, [5], new_token()).fenced == [5]
     publish(used, generation, shown, tokens[1 - first])
 
-    assert witness.cells() == {}
+    assert witness.entries() == {}
 
 
 def test_a_watermark_tells_of_the_latest_change_and_never_goes_back(
     one: Storage, witness: Witness, generation: Generation
 ) -> None:
-    used, fenced = handlers.cache(), Affected({XP: {5: None}})
+    used, fenced = requests.cache(), Affected({XP: {5: None}})
     witness.redis.flushall()
 
     def published_at(*times: int) -> float:

@@ -16,22 +16,16 @@ from typing import Any
 
 import pytest
 
-from chalicelib import (
-    cache,
-    config,
-    db,
-    errors,
-    generations,
-    mysql,
-    recovery,
-    signing,
-    storage,
-    tables,
-    wire,
-)
+from chalicelib import config, errors, tables
+from chalicelib.cache import entries, generations, recovery
+from chalicelib.cache.connection import TIMEOUT_SECONDS
 from chalicelib.config import Settings
+from chalicelib.credentials import sigv4
+from chalicelib.db import database
+from chalicelib.db.mysql import connection as mysql_connection
 from chalicelib.errors import ConfigurationError, HerocacheError
-from chalicelib.line import TIMEOUT_SECONDS
+from chalicelib.handlers import contract
+from chalicelib.rows import service as row_service
 from local.app import FIRST_PORT
 from local.servers import MariaDB
 from tests import conftest
@@ -99,8 +93,8 @@ class Example:
         payload = json.loads(words[words.index("-d") + 1])
         if self.is_repeatable:
             name, _, key = words[words.index("-H") + 1].partition(": ")
-            assert name.lower() == wire.IDEMPOTENCY_HEADER
-            payload[wire.IDEMPOTENCY_KEY] = key
+            assert name.lower() == contract.IDEMPOTENCY_HEADER
+            payload[contract.IDEMPOTENCY_KEY] = key
         return payload
 
     @property
@@ -361,14 +355,14 @@ def test_identity_names_settings_that_exist_and_the_figures_of_the_code() -> Non
     assert len(named) > 8
     assert named <= settings_table().keys()
     for words in (
-        f"Retry-After: {mysql.RESUME_RETRY_AFTER_SECONDS}`",
+        f"Retry-After: {mysql_connection.RESUME_RETRY_AFTER_SECONDS}`",
         f"The longest wait, at {config.MAX_RESUME_SECONDS},",
-        f"The network has {mysql.CONNECT_TIMEOUT_SECONDS} s still",
+        f"The network has {mysql_connection.CONNECT_TIMEOUT_SECONDS} s still",
         f"for {generations.REFRESH_TIMEOUT_SECONDS:g} s, and go on",
-        f"idle for {mysql.IDLE_TIMEOUT_SECONDS} s",
-        f"opens connections for {signing.TOKEN_SECONDS // 60} minutes",
+        f"idle for {mysql_connection.IDLE_TIMEOUT_SECONDS} s",
+        f"opens connections for {sigv4.TOKEN_SECONDS // 60} minutes",
         f"up to {config.MAX_RESUME_SECONDS}; `0`: it never does",
-        f"or {mysql.RESUME_RETRY_AFTER_SECONDS} where it may be waking up",
+        f"or {mysql_connection.RESUME_RETRY_AFTER_SECONDS} where it may be waking up",
     ):
         assert words in one_line(IDENTITY + README), words
     assert [code(row[0])[0] for row in table(IDENTITY, "`API_AUTH`")] == list(config.CALLERS)
@@ -386,9 +380,10 @@ def test_identity_names_the_rights_that_the_caches_user_needs() -> None:
 def test_the_fields_and_their_values_are_those_of_the_wire() -> None:
     documented = table(README, "field", "values", "default")
     rows = {name: row[1:] for row in documented for name in code(row[0])}
-    assert tuple(rows) == wire.FIELDS
+    assert tuple(rows) == contract.FIELDS
     assert code(rows["REQUEST"][0]) == [
-        f'"{name}"' for name in (wire.READ, wire.WRITE, wire.DELETE, wire.INVALIDATE)
+        f'"{name}"'
+        for name in (contract.READ, contract.WRITE, contract.DELETE, contract.INVALIDATE)
     ]
     names = [f'"{name}"' for name in tables.TABLES]
     assert code(rows["TABLE"][0]) == names, f"README.md, row TABLE of the fields: name {names}"
@@ -398,10 +393,10 @@ def test_the_fields_and_their_values_are_those_of_the_wire() -> None:
         request.pop(name, None)
         if name in needed:
             with pytest.raises(errors.BadRequest, match=f"{name}: missing"):
-                wire.parse(request, "heroes", None)
+                contract.parse(request, "heroes", None)
         else:
-            parsed = wire.parse(request, "heroes", None)
-            assert isinstance(parsed, wire.Read)
+            parsed = contract.parse(request, "heroes", None)
+            assert isinstance(parsed, contract.Read)
             assert parsed.use_cache is True
     assert rows["USE_CACHE"][1] == '`"True"`'
 
@@ -428,15 +423,15 @@ def test_the_columns_and_lookups_are_the_declared_ones() -> None:
 def test_the_limits_are_those_of_the_code() -> None:
     integer, key = tables.INTEGER, tables.UNSIGNED_KEY
     assert [[what, limit] for what, limit in table(README, "limit")] == [
-        ["values in a read", f"{wire.MAX_READ_VALUES:,}"],
-        ["rows in a write, keys in a delete", f"{wire.MAX_WRITE_ROWS:,}"],
-        ["rows in a page (`LIMIT`)", f"{wire.MAX_LIMIT:,}"],
-        ["bytes in a request", f"{wire.MAX_BODY_BYTES:,}"],
-        ["bytes in an answer", f"{storage.MAX_RESULT_BYTES:,}"],
+        ["values in a read", f"{contract.MAX_READ_VALUES:,}"],
+        ["rows in a write, keys in a delete", f"{contract.MAX_WRITE_ROWS:,}"],
+        ["rows in a page (`LIMIT`)", f"{contract.MAX_LIMIT:,}"],
+        ["bytes in a request", f"{contract.MAX_BODY_BYTES:,}"],
+        ["bytes in an answer", f"{row_service.MAX_RESULT_BYTES:,}"],
         ["characters in a string", f"{tables.STRING.max_characters:,}"],
         ["integer columns", f"{integer.minimum:,} to {integer.maximum:,}"],
         ["`id` and `ProductId`", f"{key.minimum:,} to {key.maximum:,}"],
-        ["how far above the highest one a new row's may be", f"{db.MAX_KEY_GAP:,}"],
+        ["how far above the highest one a new row's may be", f"{database.MAX_KEY_GAP:,}"],
     ]
 
 
@@ -446,7 +441,7 @@ def test_the_errors_are_those_a_caller_can_get() -> None:
     told_otherwise = ("CacheUnavailable", "AnotherServer", "FileRefused", "BucketUnavailable")
     for inner in (*told_otherwise, "RowRejected", "NotAtOnce", "AlreadyClaimed"):
         del raised[inner]
-    bug = json.loads(wire.reply_bug().text)
+    bug = json.loads(contract.reply_bug().text)
     assert set(documented) == {*raised, bug["body"]["error"]}
     assert documented["InternalError"][0] == str(bug["statusCode"])
     for name, kind in raised.items():
@@ -469,7 +464,7 @@ def test_the_figures_in_the_text_are_those_of_the_code() -> None:
     pyproject = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     [python] = re.findall(r'requires-python = ">=([\d.]+)"', pyproject)
     heroes = len((ROOT / "seed" / "heroes.csv").read_text(encoding="utf-8").splitlines())
-    assert cache.TTL_JITTER == 0.1
+    assert entries.TTL_JITTER == 0.1
     for words in (
         f"Python {python} or newer",
         f"`make run` starts with {heroes} heroes",

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from redis.crc import key_slot
 
-from chalicelib import line
+from chalicelib.cache import connection as redis_connection
 from tests.client import InProcess, Row, as_stored, hero, heroes
 from tests.conftest import Configure
 from tests.topologies import (
@@ -38,7 +38,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Topology]:
 @pytest.fixture(autouse=True)
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """How long a busy machine takes is not what these tests are about."""
-    monkeypatch.setattr(line, "TIMEOUT_SECONDS", 5)
+    monkeypatch.setattr(redis_connection, "TIMEOUT_SECONDS", 5)
 
 
 def warmed(witness: Witness, configure: Configure, topology: Topology) -> InProcess:
@@ -92,18 +92,20 @@ def is_cached(service: InProcess, witness: Witness) -> bool:
 def sent(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Sequence[Any]]]:
     """What goes to servers and comes from them, in order: "send" or "receive", and the commands."""
     log: list[tuple[str, Sequence[Any]]] = []
-    send, replies = line.Node.send, line.Node.replies
+    send, replies = redis_connection.Node.send, redis_connection.Node.replies
 
-    def logged_send(node: line.Node, commands: Sequence[line.Command], **options: bool) -> None:
+    def logged_send(
+        node: redis_connection.Node, commands: Sequence[redis_connection.Command], **options: bool
+    ) -> None:
         log.append(("send", commands))
         send(node, commands, **options)
 
-    def logged_replies(node: line.Node, count: int) -> list[Any]:
+    def logged_replies(node: redis_connection.Node, count: int) -> list[Any]:
         log.append(("receive", ()))
         return replies(node, count)
 
-    monkeypatch.setattr(line.Node, "send", logged_send)
-    monkeypatch.setattr(line.Node, "replies", logged_replies)
+    monkeypatch.setattr(redis_connection.Node, "send", logged_send)
+    monkeypatch.setattr(redis_connection.Node, "replies", logged_replies)
     return log
 
 
@@ -166,14 +168,14 @@ def test_servers_that_do_not_know_their_own_names_are_found(
 def test_a_slot_that_moves_changes_no_answer(
     service: InProcess, shared: Topology, witness: Witness
 ) -> None:
-    """While its cells are on both servers (ASK, TRYAGAIN), and when it has moved (MOVED)."""
+    """While its entries are on both servers (ASK, TRYAGAIN), and when it has moved (MOVED)."""
     move = SlotMove(shared, BUCKET_OF_THREE)
     try:
         move.begin()
         assert_answers_are_right(service, "slot begins to move")
-        move.move_cells(at_most=2)
+        move.move_entries(at_most=2)
         assert_answers_are_right(service, "slot half moved")
-        move.move_cells(at_most=1000)
+        move.move_entries(at_most=1000)
         assert_answers_are_right(service, "slot not yet announced")
         move.finish()
         assert_answers_are_right(service, "slot moved")
@@ -188,9 +190,9 @@ def test_a_moved_slot_is_followed_at_once(
     move = SlotMove(shared, BUCKET_OF_THREE)
     try:
         move.begin()
-        move.move_cells(at_most=1000)
+        move.move_entries(at_most=1000)
         move.finish()
-        assert is_cached(service, witness), "the cells have moved along"
+        assert is_cached(service, witness), "the entries have moved along"
         assert_answers_are_right(service, "moved")
         assert "left alone" not in caplog.text
     finally:

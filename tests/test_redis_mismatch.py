@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import redis
 
-from chalicelib import generations
-from chalicelib.recovery import GOOD_PROBES
+from chalicelib.cache import generations
+from chalicelib.cache.recovery import GOOD_PROBES
 from chalicelib.tables import TABLES
 from local.process import LOOPBACK
 from tests.certificates import Authority
@@ -194,7 +194,7 @@ def uses(service: InProcess) -> Iterator[object]:
     yield service.read([10, 11], BY="xp")
     yield service.write([{"id": 7, **hero(xp=11)}, hero()])
     yield service.read([7, 8])
-    # As after half a second: the generation is asked for, and the cells at the same time.
+    # As after half a second: the generation is asked for, and the entries at the same time.
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(generations, "MEMORY_SECONDS", 0.0)
         yield service.write([{"id": 7, **hero(xp=12)}])

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import pytest
 
-from chalicelib import storage
+from chalicelib.rows import service as row_service
 from local.process import write_private
 from local.servers import MariaDB
 from tests.client import InProcess, Row, as_stored, hero, heroes
@@ -102,13 +102,13 @@ def test_a_read_of_what_a_dead_writer_left_fenced_is_the_writers(
 ) -> None:
     """By a locking read, where the fence is old, by a plain one where it is new."""
     service.read(range(1, 10), BY=by)
-    for key in witness.cells():
+    for key in witness.entries():
         witness.redis.set(key, a_fence(since=1))
     assert names(service.read(range(1, 10), BY=by).rows) == {"Writer"}
     assert names(service.read(range(1, 10), BY=by).rows) == {"Writer"}
 
     [(now,)] = witness.query("SELECT UNIX_TIMESTAMP()")
-    for key in witness.cells():
+    for key in witness.entries():
         witness.redis.set(key, a_fence(since=now))
     assert names(service.read(range(1, 10), BY=by).rows) == {"Writer"}
 
@@ -148,7 +148,7 @@ def test_the_writer_answers_for_a_killed_replica_until_it_is_back(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(storage, "REPLICA_RESTS_SECONDS", 0.5)
+    monkeypatch.setattr(row_service, "REPLICA_RESTS_SECONDS", 0.5)
     assert names(service.read(range(1, 10), use_cache=False).rows) == {"Replica"}
     replica.kill()
 
@@ -163,7 +163,7 @@ def test_the_writer_answers_for_a_killed_replica_until_it_is_back(
 def test_the_writer_answers_for_a_hanging_replica_and_nobody_waits_for_it_twice(
     service: InProcess, replica: MariaDB, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(storage, "REPLICA_RESTS_SECONDS", 2)
+    monkeypatch.setattr(row_service, "REPLICA_RESTS_SECONDS", 2)
     service.read([1], use_cache=False)
     replica.pause()
     assert names(service.read(range(1, 10), use_cache=False).rows) == {"Writer"}

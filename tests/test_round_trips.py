@@ -9,8 +9,10 @@ from threading import Event
 
 import pytest
 
-from chalicelib import generations, handlers, scripts, storage
-from chalicelib.sql import IS_READ_ONLY, NOW
+from chalicelib.cache import generations, scripts
+from chalicelib.db.statements import IS_READ_ONLY, NOW
+from chalicelib.handlers import requests
+from chalicelib.rows import service as row_service
 from local.servers import MariaDB, Redis
 from tests.client import InProcess, Row, as_stored, hero, heroes
 from tests.conftest import Configure
@@ -158,7 +160,7 @@ def test_a_generation_that_was_read_a_while_ago_costs_one_statement_more(
     assert spent.commands == hint, "for those who cannot ask the database"
 
 
-def test_cells_are_on_their_way_while_the_database_tells_the_generation(
+def test_entries_are_on_their_way_while_the_database_tells_the_generation(
     service: InProcess, values: list[int], overlap: Overlap, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(generations, "MEMORY_SECONDS", 0)
@@ -171,7 +173,7 @@ def test_cells_are_on_their_way_while_the_database_tells_the_generation(
     assert overlap.happened == [True]
 
 
-def test_cells_of_a_generation_that_has_gone_are_not_believed(
+def test_entries_of_a_generation_that_has_gone_are_not_believed(
     service: InProcess, witness: Witness, overlap: Overlap, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They came early, the news that they are void came with the generation."""
@@ -336,7 +338,7 @@ def test_new_rows_are_fenced_while_the_database_inserts_them(
 def test_new_rows_are_fenced_again_where_the_generation_was_raised_meanwhile(
     service: InProcess, witness: Witness
 ) -> None:
-    """Their fences went to cells that nobody reads any more."""
+    """Their fences went to entries that nobody reads any more."""
     [row] = heroes(1)
     witness.query("UPDATE cache_generation SET generation = generation + 1")
 
@@ -413,7 +415,7 @@ def test_replacing_rows_costs_two_round_trips_to_each_server(
     shown = ["SELECT heroes"] * use_cache
     assert sent == [[*OPENING, "SELECT heroes"], ["now", "INSERT", *shown, "COMMIT"]]
     assert spent.cache_round_trips == 2
-    assert spent.commands["evalsha"] == 2, "all cells of both columns in one fence, one publish"
+    assert spent.commands["evalsha"] == 2, "all entries of both columns in one fence, one publish"
     sent.clear()
     service.read(values)
     assert len(sent) == (0 if use_cache else 1), "written through, or not"
@@ -426,7 +428,7 @@ def test_where_triggers_may_change_rows_a_write_costs_one_round_trip_more(
     """It reads them back before it fences what shows them."""
     witness.query("CREATE TRIGGER redden BEFORE INSERT ON heroes FOR EACH ROW SET NEW.color = 'r'")
     try:
-        handlers.database()._fitting.clear()
+        requests.database()._fitting.clear()
         service.write([row])
         sent.clear()
         service.write([row])
@@ -474,7 +476,7 @@ def test_an_idempotency_key_costs_new_rows_one_round_trip_more_and_others_none(
     service: InProcess, sent: RoundTrips, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """But for one in fifty, which forgets old keys too."""
-    monkeypatch.setattr(storage, "PRUNE_SHARE", 0)
+    monkeypatch.setattr(row_service, "PRUNE_SHARE", 0)
     service.write(heroes(2), IDEMPOTENCY_KEY="order-1")
     first = list(sent)
     sent.clear()
@@ -555,16 +557,16 @@ def test_an_app_without_cache_opens_no_connection_to_redis_and_asks_for_no_gener
 
 @pytest.fixture
 def redis_of_a_new_database(service: InProcess, witness: Witness, sent: RoundTrips) -> str:
-    """No table has cells on it so far, the app only a connection to the database. Its `run_id`."""
+    """No table has entries on it so far, the app only a connection to the database. Its name."""
     *_, server = witness.generation()
     witness.give_cache_to("")
-    handlers.forget_settings()
+    requests.forget_settings()
     service.read([1], use_cache=False)
     sent.clear()
     return server
 
 
-def test_the_first_write_of_all_finds_out_where_the_cells_are(
+def test_the_first_write_of_all_finds_out_where_the_entries_are(
     service: InProcess, witness: Witness, sent: RoundTrips, redis_of_a_new_database: str
 ) -> None:
     number, *_ = witness.generation()

@@ -6,7 +6,7 @@ import pymysql
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chalicelib.row_reader import RowReader
+from chalicelib.db.mysql.row_reader import RowReader
 from local.servers import MariaDB
 
 VALUES = st.one_of(

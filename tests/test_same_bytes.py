@@ -40,7 +40,7 @@ KEY = TEXT.map(str.strip).filter(bool)
 def assert_same_bytes(
     service: InProcess, witness: Witness, values: Sequence[object], **fields: str
 ) -> list[Row]:
-    """The rows, that are the same four times: as the cells are now, empty, full and unused."""
+    """The rows, that are the same four times: as the entries are now, empty, full and unused."""
     just_written = service.read(values, True, **fields)
     witness.forget_cached()
     cold = service.read(values, True, **fields)

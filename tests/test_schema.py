@@ -15,12 +15,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chalicelib import cache, handlers, schema, staged_sql
-from chalicelib.cache import _probe
-from chalicelib.db import Database
+from chalicelib.cache import entries
+from chalicelib.cache.entries import _probe
+from chalicelib.cache.keys import BUCKETS
+from chalicelib.db import schema
+from chalicelib.db.database import Database
 from chalicelib.errors import BadRequest
-from chalicelib.keys import BUCKETS
-from chalicelib.lazy_loading import MISSES_TO_EXPECT_ONE
+from chalicelib.handlers import requests
+from chalicelib.ingest import staged_statements
+from chalicelib.rows.lazy_loading import MISSES_TO_EXPECT_ONE
 from chalicelib.tables import EMPLOYEES, HEROES, OWN_NAMES, NotAsDeclared, Row, Table, tables_with
 from local.servers import MariaDB
 from tests.client import ROOT, Answer, InProcess, as_stored, hero, heroes
@@ -173,7 +176,7 @@ def test_a_table_that_cannot_be_served_is_told_by_whatever_comes_first(
     for request in REQUESTS:
         configure(DB_NAME=OTHER)  # a cold service, which is asked something else first
         assert_mismatch(service.post(request), *words)
-    assert witness.cells() == {}
+    assert witness.entries() == {}
     health = service.health("?deep=1")
     assert (health.status, health.fields["status"]) == (503, "down")
     assert health.fields["database"]["ok"] is False
@@ -243,7 +246,7 @@ def test_a_table_that_changes_while_it_is_used_is_told_too(
     for use_cache in (False, True):
         assert_mismatch(service.read([2], use_cache), *words)
     assert_mismatch(service.write([hero()]), *words)
-    assert witness.cells() == {}
+    assert witness.entries() == {}
     mend = assert_mismatch(service.read([2]))
 
     database.apply_schema() if "schema.sql" in mend else database.query(mend)
@@ -275,7 +278,7 @@ def test_a_table_made_by_an_older_script_is_served_and_its_limits_are_told(
         assert service.read([7], use_cache, BY="xp").rows == [as_stored(40, hero(xp=7))]
         assert service.read([40], use_cache, TABLE="superheroes").rows[0]["id"] == 40
         assert_mismatch(service.read([40], use_cache, TABLE="heroes"), "no table heroes")
-    assert any(key.startswith(b"{superheroes.0}:") for key in witness.cells())
+    assert any(key.startswith(b"{superheroes.0}:") for key in witness.entries())
     with witness.spent() as spent:
         service.read([40])
     assert (spent.statements, spent.commands) == (0, {"mget": 1})
@@ -404,7 +407,7 @@ def test_the_cache_of_a_table_of_the_settings_comes_back_as_every_other(
     configure(DB_NAME=OTHER, DB_TABLE="superheroes")
     [id] = service.write([hero()]).ids
     database.query("UPDATE cache_generation SET enabled = 0, generation = generation + 1")
-    handlers.storage()._lazy_loading._generations.forget(handlers.cache().tables["superheroes"])
+    requests.storage()._lazy_loading._generations.forget(requests.cache().tables["superheroes"])
 
     assert service.read([id]).rows == [as_stored(id, hero())]
     for thread in threading.enumerate():
@@ -461,7 +464,7 @@ def test_a_table_of_the_services_own_holds_no_rows_of_others(
 
 
 def test_every_table_of_the_services_own_is_known_as_such() -> None:
-    temporary = staged_sql.DROP[0].rpartition(" ")[2]
+    temporary = staged_statements.DROP[0].rpartition(" ")[2]
     assert {*OWN_TABLES, temporary} == {*schema.OWN_TABLES, temporary} == set(OWN_NAMES)
 
 
@@ -514,7 +517,7 @@ def test_an_id_that_no_request_can_name_is_not_given(
             in answer.message
         )
     assert service.read([7], use_cache, BY="xp").missing == [7]
-    loads = Database(handlers.settings(), for_loads=True)
+    loads = Database(requests.settings(), for_loads=True)
     columns = HEROES.columns[1:]
     texts = [["h", "p", "n", "1", "c"]]
     with pytest.raises(BadRequest, match="no free id"):
@@ -604,12 +607,12 @@ def test_a_read_that_fails_lets_nobody_wait_for_its_rows(
     monkeypatch: pytest.MonkeyPatch,
     misses: int,
 ) -> None:
-    monkeypatch.setattr(cache, "LEASE_MILLISECONDS", 60_000)
+    monkeypatch.setattr(entries, "LEASE_MILLISECONDS", 60_000)
     database.query("ALTER TABLE heroes MODIFY power VARCHAR(9)")
     service.write([{"id": 5, **hero()}, {"id": 6, **hero()}])
     database.query("UPDATE heroes SET power = NULL WHERE id = 6")
     witness.forget_cached()
-    handlers.storage()._lazy_loading._misses_in_a_row = misses
+    requests.storage()._lazy_loading._misses_in_a_row = misses
 
     assert_mismatch(service.read([5, 6]))
 
@@ -854,7 +857,7 @@ def test_a_load_of_what_the_database_refuses_is_refused_at_once(
     rows = [{"id": 3, **hero(power="p1", xp=1)}, {"id": 4, **hero(power="p2", xp=2), **wrong}]
     column = "" if name.startswith("taken") else column  # the server names an index
     texts = [[str(row[column.name]) for column in columns] for row in rows]
-    loads = Database(handlers.settings(), for_loads=True)
+    loads = Database(requests.settings(), for_loads=True)
 
     with pytest.raises(BadRequest, match=f"^heroes{re.escape(column)}: a row of the file is refus"):
         loads.transact(lambda transaction: transaction.load(HEROES, columns, [texts]))
@@ -911,11 +914,11 @@ def test_what_is_stored_may_stand_for_what_is_declared(
     service: InProcess, database: Tables
 ) -> None:
     """Narrower values, under the same keys of the cache."""
-    assert handlers.database().as_stored(EMPLOYEES) == EMPLOYEES
+    assert requests.database().as_stored(EMPLOYEES) == EMPLOYEES
     database.query("ALTER TABLE heroes MODIFY hero VARCHAR(20) CHARACTER SET utf8mb3 NOT NULL")
     database.query("ALTER TABLE heroes MODIFY xp TINYINT UNSIGNED NOT NULL")
 
-    stored: Table = handlers.database().as_stored(HEROES)
+    stored: Table = requests.database().as_stored(HEROES)
 
     types = {column.name: column.type for column in stored.columns}
     assert types["hero"].takes_texts(["x" * 20, "ß\uffff"])

@@ -2,8 +2,8 @@
 
 import pytest
 
-from chalicelib import sql
 from chalicelib.config import Settings
+from chalicelib.db import statements
 from chalicelib.errors import ConfigurationError
 from local.servers import MariaDB
 from tests.client import InProcess, hero
@@ -154,7 +154,7 @@ def test_a_bug_is_a_500_that_shows_nothing_and_a_log_that_shows_all(
 ) -> None:
     """Such as a statement that is no SQL."""
     for name in ("select", "insert", "lock"):
-        monkeypatch.setattr(sql, name, lambda *_: ("SELECT employees WHERE", ()))
+        monkeypatch.setattr(statements, name, lambda *_: ("SELECT employees WHERE", ()))
 
     answers = [
         service.read(["e"], TABLE="employees"),

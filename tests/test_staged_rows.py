@@ -11,15 +11,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from chalicelib import handlers, ingest, staged_rows
-from chalicelib.bucket import CHUNK_BYTES
-from chalicelib.csv_bytes import MAX_LINE_BYTES, UTF_16
-from chalicelib.csv_rows import DELIMITERS, FIRST_ROWS, Refused, named_columns
-from chalicelib.db import Database, Transaction
+from chalicelib.db.database import Database, Transaction
 from chalicelib.errors import ConfigurationError, FileRefused
-from chalicelib.staged_rows import NotStageable, StagedRows
+from chalicelib.handlers import requests
+from chalicelib.ingest import service as ingest_service
+from chalicelib.ingest import staged
+from chalicelib.ingest.bucket import CHUNK_BYTES
+from chalicelib.ingest.csv_bytes import MAX_LINE_BYTES, UTF_16
+from chalicelib.ingest.csv_rows import DELIMITERS, FIRST_ROWS, Refused, named_columns
+from chalicelib.ingest.events import uploads_in
+from chalicelib.ingest.staged import NotStageable, StagedRows
 from chalicelib.tables import EMPLOYEES, HEROES, PRODUCTS, Column, Table
-from chalicelib.uploads import uploads_in
 from tests.aurora import load_from_s3
 from tests.bucket import UploadBucket, lines
 from tests.client import InProcess
@@ -52,21 +54,21 @@ class Loads:
 
     def __init__(self, bucket: UploadBucket) -> None:
         self._bucket = bucket
-        self._database = Database(handlers.settings(), for_loads=True)
+        self._database = Database(requests.settings(), for_loads=True)
 
     def staged(
         self, content: str | bytes, table: Table = HEROES, order: Sequence[Column] = ()
     ) -> Made:
         with load_from_s3():
-            return self.made(content, table, order, staged_rows.load_staged)
+            return self.made(content, table, order, staged.load_staged)
 
     def streamed(
         self, content: str | bytes, table: Table = HEROES, order: Sequence[Column] = ()
     ) -> Made:
-        return self.made(content, table, order, ingest._load_streamed)
+        return self.made(content, table, order, ingest_service._load_streamed)
 
     def made(
-        self, content: str | bytes, table: Table, order: Sequence[Column], load: ingest.Load
+        self, content: str | bytes, table: Table, order: Sequence[Column], load: ingest_service.Load
     ) -> Made:
         [upload] = uploads_in(self._bucket.put(KEY, content))
         made = Made()
@@ -266,7 +268,7 @@ def test_files_of_any_lines_make_the_same_rows_and_the_same_report(
     content = codecs.BOM_UTF8 * has_mark + text.encode(errors="replace")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(staged_rows, "BLOCK_LINES", block_lines)
+        patch.setattr(staged, "BLOCK_LINES", block_lines)
         try:
             made = loads.staged(content)
         except NotStageable:
@@ -323,7 +325,7 @@ def aurora(
 ) -> Iterator[list[str]]:
     """The engine for files of any size; what the database reads itself."""
     configure(INGEST_ENGINE="aurora")
-    monkeypatch.setattr(ingest, "MAX_SMALL_BYTES", 0)
+    monkeypatch.setattr(ingest_service, "MAX_SMALL_BYTES", 0)
     with load_from_s3() as loaded:
         yield loaded
 
@@ -334,8 +336,8 @@ def test_an_upload_becomes_rows_a_report_and_an_outcome(
     number, _, server = witness.generation()
     event = bucket.put(KEY, lines(1, 30) + "31,too,few\n" + '32,"in\nquotes",a,b,1,c\n')
 
-    [summary] = handlers.ingest(event)
-    [again] = handlers.ingest(event)
+    [summary] = requests.ingest(event)
+    [again] = requests.ingest(event)
 
     assert aurora == [f"s3://{bucket.name}/{KEY}"]
     assert (summary["status"], summary["rows"], summary["refused"]) == ("loaded", 31, 1)
@@ -360,7 +362,7 @@ def test_lines_that_are_rows_beyond_doubt_stay_in_the_database(
     monkeypatch.setattr(StagedRows, "_settle", watched)
     plain = [ADA_LINE, BO_LINE, '"3","all","in","quotes","-1","光😀"', "4,,\\N,NULL,0, "]
 
-    [summary] = handlers.ingest(bucket.put(KEY, "\r\n".join([NAMES, *plain, '5,"",,,1,"a,b"'])))
+    [summary] = requests.ingest(bucket.put(KEY, "\r\n".join([NAMES, *plain, '5,"",,,1,"a,b"'])))
 
     assert summary["rows"] == witness.count() == 5
     assert settled == [5]
@@ -375,7 +377,7 @@ def test_what_the_database_would_read_otherwise_comes_the_other_way(
     name: str,
 ) -> None:
     with caplog.at_level("INFO", "herocache.ingest"):
-        [summary] = handlers.ingest(bucket.put(KEY, FORMATS[name][0]))
+        [summary] = requests.ingest(bucket.put(KEY, FORMATS[name][0]))
 
     assert summary["rows"] == witness.count() == 2
     assert "not read by the database" in caplog.text
@@ -401,7 +403,7 @@ def test_the_version_of_the_event_is_loaded_though_the_database_would_read_anoth
 
     monkeypatch.setattr(StagedRows, "_load_from_s3", overwritten)
 
-    handlers.ingest(event)
+    requests.ingest(event)
 
     assert len(aurora) == 1
     assert {row[1] for row in witness.query("SELECT * FROM heroes")} == {"First"}
@@ -413,7 +415,7 @@ def test_an_upload_overwritten_before_is_not_read_by_the_database(
     event = bucket.put(KEY, lines(1, 2, hero="First"))
     bucket.put(KEY, lines(1, 2, hero="Second"))
 
-    handlers.ingest(event)
+    requests.ingest(event)
 
     assert aurora == []
     assert {row[1] for row in witness.query("SELECT * FROM heroes")} == {"First"}
@@ -427,11 +429,11 @@ def test_a_database_that_is_not_aurora_is_told_of_and_nothing_is_loaded(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     configure(INGEST_ENGINE="aurora")
-    monkeypatch.setattr(ingest, "MAX_SMALL_BYTES", 0)
+    monkeypatch.setattr(ingest_service, "MAX_SMALL_BYTES", 0)
     before = witness.state()
 
     with pytest.raises(ConfigurationError, match="INGEST_ENGINE=aurora: the database"):
-        handlers.ingest(bucket.put(KEY, lines(1, 3)))
+        requests.ingest(bucket.put(KEY, lines(1, 3)))
 
     assert witness.state() == before
     assert bucket.keys() == {KEY}

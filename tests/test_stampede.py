@@ -56,10 +56,10 @@ here: Waiting = None
 
 def read_at_once(_: int) -> list[tuple[int, int]]:
     """(status, rows) of each thread's read. They set out when all processes have come."""
-    from chalicelib import line
-    from chalicelib.handlers import invoke
+    from chalicelib.cache import connection as redis_connection
+    from chalicelib.handlers.requests import invoke
 
-    line.TIMEOUT_SECONDS = 2
+    redis_connection.TIMEOUT_SECONDS = 2
 
     answers: list[tuple[int, int]] = []
     together = threading.Barrier(THREADS)

@@ -1,6 +1,6 @@
 """One contract on every Redis people run: one node, TLS, a user with few rights, clusters, Valkey.
 
-Valkey is among them where it is installed. Rows, cells and round trips are counted by the servers.
+Valkey is among them where it is installed. The servers count rows, entries and round trips.
 """
 
 import contextlib
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from chalicelib import line
+from chalicelib.cache import connection as redis_connection
 from chalicelib.tables import TABLES
 from local.process import find_program
 from tests.certificates import Authority
@@ -53,7 +53,7 @@ def service(
 ) -> InProcess:
     """On an empty table and an empty Redis of this topology, which it has met. Patient: how long
     a busy machine takes is not what these tests are about."""
-    monkeypatch.setattr(line, "TIMEOUT_SECONDS", 5)
+    monkeypatch.setattr(redis_connection, "TIMEOUT_SECONDS", 5)
     start_afresh(witness, topology)
     configure(**topology.settings())
     service = InProcess()
@@ -97,7 +97,7 @@ def test_a_read_misses_once_and_then_hits(
     assert service.read([*values, 9999], BY=by).rows == rows
     again = [*rows[::-1], rows[6], rows[6]]
     assert_cached(service, witness, [*reversed(values), 7, 7], again, BY=by)
-    assert len(topology.cells()) == BATCH
+    assert len(topology.entries()) == BATCH
 
 
 def test_written_rows_are_cached_before_anyone_reads_them(
@@ -162,7 +162,7 @@ def test_values_that_all_share_a_bucket_are_filled_and_read(
     assert_cached(service, witness, values, rows)
 
 
-def test_a_raised_generation_makes_every_cell_unreachable(
+def test_a_raised_generation_makes_every_entry_unreachable(
     service: InProcess, witness: Witness, topology: Topology, configure: Configure
 ) -> None:
     service.write(stored(BATCH))

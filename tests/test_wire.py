@@ -5,8 +5,8 @@ import json
 import pytest
 
 from bench.events import rest_event
-from chalicelib import wire
 from chalicelib.errors import BadRequest
+from chalicelib.handlers import contract
 from tests.client import InProcess, Row, as_stored, hero, in_base64
 from tests.conftest import Configure
 from tests.witness import Witness
@@ -207,6 +207,6 @@ def test_a_field_given_twice_is_found_in_one_pass_over_the_fields() -> None:
     Counted.comparisons = 0
 
     with pytest.raises(BadRequest, match=f"the field 'field {count - 1}' twice"):
-        wire._unique_fields(fields)  # type: ignore[arg-type]
+        contract._unique_fields(fields)  # type: ignore[arg-type]
 
     assert Counted.comparisons <= 10 * count

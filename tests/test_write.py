@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from chalicelib import db
-from chalicelib.cache import TOMBSTONE_MILLISECONDS, WITNESS_MILLISECONDS
+from chalicelib.cache.entries import TOMBSTONE_MILLISECONDS, WITNESS_MILLISECONDS
+from chalicelib.db import database
 from tests.client import InProcess, as_stored, hero, heroes
 from tests.conftest import Configure
 from tests.witness import Witness
@@ -116,7 +116,7 @@ def test_what_was_written_is_what_is_cached(service: InProcess, witness: Witness
     rows = [as_stored(id, row) for id, row in enumerate(heroes(3), 1)]
     for version in ("first", "second"):
         service.write([{**row, "name": version} for row in rows])
-        before = witness.cells()
+        before = witness.entries()
         answers = [
             service.read([row["id"] for row in rows], use_cache) for use_cache in (True, False)
         ]
@@ -125,7 +125,7 @@ def test_what_was_written_is_what_is_cached(service: InProcess, witness: Witness
         assert answers[0].content == answers[1].content
         assert len(before) == 6, "by id and by xp"
         assert service.read([1, 2, 3], BY="xp").content == answers[1].content
-        assert witness.cells() == before
+        assert witness.entries() == before
 
 
 def test_a_row_that_was_written_past_the_cache_is_cached_when_it_is_read_again(
@@ -134,15 +134,15 @@ def test_a_row_that_was_written_past_the_cache_is_cached_when_it_is_read_again(
     """Not at once: a writer of the row as it was new may still be on its way."""
     service.write([{"id": 1, **hero()}])
     service.write([{"id": 1, **hero(name="Grace")}], use_cache=False)
-    assert witness.cells() == {}
+    assert witness.entries() == {}
 
-    [grave] = witness.redis.keys("*:id:*1")
+    [tombstone] = witness.redis.keys("*:id:*1")
     assert WITNESS_MILLISECONDS < TOMBSTONE_MILLISECONDS
-    assert 0 < witness.redis.pttl(grave) <= TOMBSTONE_MILLISECONDS
-    witness.redis.delete(grave)
+    assert 0 < witness.redis.pttl(tombstone) <= TOMBSTONE_MILLISECONDS
+    witness.redis.delete(tombstone)
     for _ in range(2):
         assert [row["name"] for row in service.read([1]).rows] == ["Grace"]
-    assert list(witness.cells()) == [grave]
+    assert list(witness.entries()) == [tombstone]
 
 
 @with_and_without_cache
@@ -221,7 +221,7 @@ def test_what_an_operator_is_told_to_do_gives_ids_again(
 def test_an_id_far_above_all_others_is_refused(service: InProcess, witness: Witness) -> None:
     """It would use up the ids of all rows that bring none."""
     ids = service.write(heroes(3)).ids
-    farthest = ids[-1] + db.MAX_KEY_GAP
+    farthest = ids[-1] + database.MAX_KEY_GAP
     for rows in ([{"id": farthest + 1, **hero()}], [hero(), {"id": 2**32 - 1, **hero()}]):
         refused = service.write(rows)
 
@@ -259,7 +259,7 @@ def test_a_cached_row_expires_after_about_ttl_seconds(
         service.read(range(1, 21), BY="xp")
     service.write([{"id": id, **hero(xp=30)} for id in ids[:10]])
 
-    lives = {witness.redis.ttl(key) for key in witness.cells()}
+    lives = {witness.redis.ttl(key) for key in witness.entries()}
 
-    assert len(lives) > 1, "cells stored together must not all expire together"
+    assert len(lives) > 1, "entries stored together must not all expire together"
     assert 800 <= min(lives) <= max(lives) <= 1200

@@ -19,7 +19,7 @@ from chalicelib.tables import TABLES
 from local.process import LOOPBACK, PORTS, find_program, port_is_free
 from local.servers import Redis
 from tests.certificates import Authority
-from tests.witness import CELLS, Witness
+from tests.witness import ENTRYS, Witness
 
 USER, PASSWORD, PASSWORD_IN_URL = "herocache", "pä55:w/rd@#%", "p%C3%A455%3Aw%2Frd%40%23%25"
 ADMIN_PASSWORD = "admin"
@@ -127,12 +127,12 @@ class Topology:
         for node in self.masters:
             node.ask("FLUSHALL")
 
-    def cells(self) -> set[bytes]:
+    def entries(self) -> set[bytes]:
         """Their keys, of all masters."""
         keys: set[bytes] = set()
         for node in self.masters:
             with node.client() as client:
-                keys |= set(client.scan_iter(CELLS, count=10_000))
+                keys |= set(client.scan_iter(ENTRYS, count=10_000))
         return keys
 
     @contextlib.contextmanager
@@ -189,7 +189,7 @@ def cluster(home: Path, masters: int = 3, **options: Any) -> Iterator[Topology]:
 
 
 def start_afresh(witness: Witness, topology: Topology) -> None:
-    """No cell, and no table that remembers another Redis or a fault of an earlier test."""
+    """No entry, and no table that remembers another Redis or a fault of an earlier test."""
     topology.flush()
     witness.give_cache_to("")
 
@@ -243,7 +243,7 @@ class SlotMove:
         self._target.ask("CLUSTER", "SETSLOT", self._slot, "IMPORTING", node_id(self._source))
         self._source.ask("CLUSTER", "SETSLOT", self._slot, "MIGRATING", node_id(self._target))
 
-    def move_cells(self, at_most: int) -> None:
+    def move_entries(self, at_most: int) -> None:
         keys = self._source.ask("CLUSTER", "GETKEYSINSLOT", self._slot, at_most)
         where = (LOOPBACK, self._target.port, "", 0, 5000)
         self._source.ask("MIGRATE", *where, "KEYS", *keys)
@@ -253,7 +253,7 @@ class SlotMove:
             node.ask("CLUSTER", "SETSLOT", self._slot, "NODE", node_id(self._target))
 
     def undo(self) -> None:
-        """Back to where it was, without its cells."""
+        """Back to where it was, without its entries."""
         for node in (self._source, self._target, *self._masters):
             node.ask("FLUSHALL")
             node.ask("CLUSTER", "SETSLOT", self._slot, "STABLE")

@@ -1,4 +1,4 @@
-"""What the servers themselves say: their tables, their cells, and what they were asked to do."""
+"""What the servers themselves say: their tables, their entries, and what they were asked to do."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -8,12 +8,12 @@ from typing import Any
 import redis
 
 from chalicelib import tables
-from chalicelib.line import server_name
-from chalicelib.scripts import FENCE, MARK
+from chalicelib.cache.connection import server_name
+from chalicelib.cache.scripts import FENCE, MARK
 from local.servers import MariaDB, Redis
 
 TABLES = (*tables.TABLES, "idempotency")
-CELLS = r"*}:[0-9]*:*:*"
+ENTRYS = r"*}:[0-9]*:*:*"
 ASIDE = ("cmdstat_info", "cmdstat_persist")
 """Not counted: they come with others, to ask who the server is and whether it is a master."""
 
@@ -65,7 +65,7 @@ class Witness:
         self.give_cache_to(self.server)
 
     def give_cache_to(self, server: str) -> None:
-        """The cells of all tables are in use on the Redis of this name; '': on none so far.
+        """The entries of all tables are in use on the Redis of this name; '': on none so far.
         As if it had been so for long: nobody remembers anything else."""
         self.query(
             "UPDATE cache_generation SET generation = generation + 1, enabled = 1, server = %s,"
@@ -99,22 +99,22 @@ class Witness:
         )
         return number, bool(enabled), server
 
-    def cells(self) -> dict[bytes, bytes]:
+    def entries(self) -> dict[bytes, bytes]:
         """The values that are cached; no lease and no fence."""
-        keys: Any = list(self.redis.scan_iter(CELLS, count=1000))
+        keys: Any = list(self.redis.scan_iter(ENTRYS, count=1000))
         values: Any = self.redis.mget(keys) if keys else []
         stored = dict(zip(keys, values))
-        return {key: cell for key, cell in stored.items() if cell and not cell.startswith(MARK)}
+        return {key: entry for key, entry in stored.items() if entry and not entry.startswith(MARK)}
 
     def fences(self) -> int:
         """How many entries writers hold."""
-        keys: Any = list(self.redis.scan_iter(CELLS, count=1000))
+        keys: Any = list(self.redis.scan_iter(ENTRYS, count=1000))
         values: Any = self.redis.mget(keys) if keys else []
-        return sum(cell.startswith(FENCE) and len(cell) > 19 for cell in values if cell)
+        return sum(entry.startswith(FENCE) and len(entry) > 19 for entry in values if entry)
 
     def state(self) -> object:
         """Compares equal as long as no row, no cached value and no generation changed."""
-        return self.database_state(), self.cells()
+        return self.database_state(), self.entries()
 
     def database_state(self) -> object:
         """The same without the cache."""

@@ -7,7 +7,7 @@ from typing import Any
 from botocore.exceptions import ClientError
 from botocore.response import StreamingBody
 
-from chalicelib import bucket
+from chalicelib.ingest import bucket
 from tests.history.records import now
 
 Event = dict[str, Any]

@@ -20,7 +20,7 @@ from tests.history.worker import DELETE, INSERT, MIX, READ, REPLACE, UPLOAD
 
 SECONDS = 8
 MOST_ROUNDS = 5
-EXPECTED = frozenset({"stale read (cached)", "stale read (uncached)", "cell differs once quiet"})
+EXPECTED = frozenset({"stale read (cached)", "stale read (uncached)", "entry differs once quiet"})
 INSERTS = {READ: 90, INSERT: 10}
 FEW_WRITES = {READ: 99, REPLACE: 0.5, DELETE: 0.5}
 """Each one heals the entries of what it changes."""

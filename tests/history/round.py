@@ -16,7 +16,7 @@ from tests.history.crew import CONTEXT, Crew
 from tests.history.ledger import open_ledger, read_ledger, read_table
 from tests.history.moments import Orders
 from tests.history.nemesis import FAULTS, Nemesis, Scene
-from tests.history.quiet import check_cells
+from tests.history.quiet import check_entries
 from tests.history.standbys import database_pair, redis_pair
 from tests.history.systems import HEROCACHE
 from tests.history.worker import MIX, NEWS, Plan
@@ -115,7 +115,7 @@ def play(
         report.verdict.violated("worker never came back", str(number))
     for code in crew.unexpected_deaths():
         report.verdict.violated("worker died on a bug", f"exit code {code}, see {folder}")
-    report.verdict += check_cells(system, environment, on.mariadb)
+    report.verdict += check_entries(system, environment, on.mariadb)
     report.verdict += check(
         folder, read_ledger(on.mariadb), read_table(on.mariadb), nemesis.crashes
     )

@@ -7,15 +7,19 @@ people use today. Each is made once a process and serves requests from then on.
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from chalicelib import db, handlers, ingest, line, scripts
-from chalicelib.cache import Affected, Cache
-from chalicelib.db import Generation, Transaction
+from chalicelib.cache import connection as redis_connection
+from chalicelib.cache import scripts
+from chalicelib.cache.connection import Command
+from chalicelib.cache.entries import Affected, Cache
+from chalicelib.db import database
+from chalicelib.db.database import Generation, Transaction
 from chalicelib.errors import HerocacheError
-from chalicelib.idempotency import IdempotentChange, Recorded
-from chalicelib.line import Command
+from chalicelib.handlers import requests
+from chalicelib.ingest import service as ingest_service
+from chalicelib.ingest.events import LOADED
+from chalicelib.rows.idempotency import IdempotentChange, Recorded
+from chalicelib.rows.write_through import Fences
 from chalicelib.tables import Table
-from chalicelib.uploads import LOADED
-from chalicelib.write_through import Fences
 from tests.history.alternatives import CommitThenSet, Dogpile
 from tests.history.moments import BEFORE_COMMIT, BEFORE_FILL, BEFORE_PUBLISH
 from tests.history.worker import Answer, Invoke
@@ -63,11 +67,11 @@ def herocache(reach: Reach) -> Invoke:
 def _invoke(payload: Answer) -> Answer:
     """A request, or the event of an upload."""
     if "Records" not in payload:
-        return handlers.invoke(payload)
+        return requests.invoke(payload)
     try:
-        [told] = handlers.ingest(payload)
+        [told] = requests.ingest(payload)
     except HerocacheError as error:
-        return handlers.failed_invocation(error)
+        return requests.failed_invocation(error)
     assert told["status"] == LOADED, told
     return {"statusCode": 200, "ids": [row["id"] for row in told["first_rows"]]}
 
@@ -88,10 +92,10 @@ def without_fences(reach: Reach) -> Invoke:
     ) -> None:
         commands = []
         for column, own in ((table.key, affected.new), *affected.fenced.items()):
-            for key, cell in zip(
-                self._keys.cells(generation.number, table, column, own), own.values()
+            for key, entry in zip(
+                self._keys.entries(generation.number, table, column, own), own.values()
             ):
-                commands.append(Command("", ("DEL", key) if cell is None else ("SET", key, cell)))
+                commands.append(Command("", ("DEL", key) if entry is None else ("SET", key, entry)))
         self.link.call(commands, generation.server)
 
     Cache.publish_many = publish_many  # type: ignore[assignment, method-assign]
@@ -101,7 +105,7 @@ def without_fences(reach: Reach) -> Invoke:
 def without_watermarks(reach: Reach) -> Invoke:
     """A writer publishes what it read, whenever its fences came to Redis. Silence is borne for
     longer: time enough for another writer between the two."""
-    line.TIMEOUT_SECONDS = 2.0
+    redis_connection.TIMEOUT_SECONDS = 2.0
 
     def allow(self: Fences, read_at: int) -> bool:
         self.wait()
@@ -130,19 +134,19 @@ def without_new_generations(reach: Reach) -> Invoke:
 
 def without_new_generations_for_small_files(reach: Reach) -> Invoke:
     """A file that is delivered again is acknowledged, and nothing else."""
-    ingest.MAX_SMALL_BYTES = 1 << 18
+    ingest_service.MAX_SMALL_BYTES = 1 << 18
     return without_new_generations(reach)
 
 
 def without_asking_for_the_writer(reach: Reach) -> Invoke:
     """A replica is believed as the writer is."""
-    db.refuse_replica = lambda is_read_only: None  # type: ignore[attr-defined]
+    database.refuse_replica = lambda is_read_only: None  # type: ignore[attr-defined]
     return herocache(reach)
 
 
 def without_server_names(reach: Reach) -> Invoke:
     """Whichever Redis answers is the one that was there before."""
-    line.server_name = lambda process, history: "any"
+    redis_connection.server_name = lambda process, history: "any"
     return herocache(reach)
 
 

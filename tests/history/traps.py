@@ -8,7 +8,7 @@ import hashlib
 import threading
 from collections.abc import Callable
 
-from chalicelib import scripts
+from chalicelib.cache import scripts
 from tests.relay import PASS
 
 COMMIT = b"COMMIT"

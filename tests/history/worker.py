@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from chalicelib import ingest
+from chalicelib.ingest import service as ingest_service
 from tests.history.bucket import Folder
 from tests.history.moments import Orders
 from tests.history.records import (
@@ -78,7 +78,7 @@ def work(plan: Plan, process: int, incarnation: int, relayed: Mapping[str, str])
     logging.basicConfig(filename=plan.folder / f"{process}.log", level=logging.WARNING)
     bucket = Folder(plan.folder / "bucket")
     bucket.stand_in()
-    ingest.MAX_SMALL_BYTES = MAX_SMALL_BYTES
+    ingest_service.MAX_SMALL_BYTES = MAX_SMALL_BYTES
     invoke = SYSTEMS[plan.system](lambda moment: plan.orders.reach(process, moment))
     left = unfinished(plan.folder, process)
     recorder = Recorder(plan.folder / f"{process}-{incarnation}.jsonl")

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from tests.model.redis import execute
 from tests.model.state import (
     ENDED,
-    Cell,
+    Entry,
     Fence,
     Lease,
     Message,
@@ -33,7 +33,7 @@ def steps(world: World, state: State) -> Iterator[Step]:
             yield "Redis is flushed", after.server(index, empty)
         if faults.evictions:
             after = state._replace(faults=faults._replace(evictions=faults.evictions - 1))
-            yield from _losses(after, index, lambda cell: True, "is evicted")
+            yield from _losses(after, index, lambda entry: True, "is evicted")
             if server.watermark != Watermark():
                 lost = server._replace(watermark=Watermark())
                 yield "the watermark is evicted", after.server(index, lost)
@@ -80,21 +80,23 @@ def _with_lines(state: State, old: int, new: int) -> State:
 
 
 def time(world: World, state: State) -> Iterator[Step]:
-    """A witness (5 s) is gone before a grave (6 s), before a fence counts as old (10 s), and, where
-    TTL is long enough, before a value. A fence lives longer (60 s) than its writer."""
+    """A witness (5 s) is gone before a tombstone (6 s), before a fence counts as old (10 s), and,
+    where TTL is long enough, before a value. A fence lives longer (60 s) than its writer."""
     working = {state.token(number) for number, w in enumerate(state.writers) if w.at not in ENDED}
     for index, server in enumerate(state.servers[: state.primary + 1]):
 
-        def may_expire(cell: Cell, server: Server = server) -> bool:
-            if isinstance(cell, Fence) and cell.holders:
-                return cell.since < state.clock and not working & cell.tokens
-            return isinstance(cell, Lease) or not server.witnesses
+        def may_expire(entry: Entry, server: Server = server) -> bool:
+            if isinstance(entry, Fence) and entry.holders:
+                return entry.since < state.clock and not working & entry.tokens
+            return isinstance(entry, Lease) or not server.witnesses
 
         yield from _losses(state, index, may_expire, "expires")
         for token in server.witnesses:
             after = state.server(index, server._replace(witnesses=server.witnesses - {token}))
             yield "a witness expires", after
-    fences = [cell for server in state.servers for cell in server.cells if isinstance(cell, Fence)]
+    fences = [
+        entry for server in state.servers for entry in server.entries if isinstance(entry, Fence)
+    ]
     if not any(stamp == state.clock for fence in fences for stamp, _ in fence.holders):
         return
     servers = tuple(server._replace(witnesses=frozenset()) for server in state.servers)
@@ -123,8 +125,10 @@ def switch_on(world: World, state: State) -> Iterator[Step]:
         yield f"recovery: switch_on generation {state.newest + 1}", state.raised(True, server)
 
 
-def _losses(state: State, index: int, is_lost: Callable[[Cell], bool], what: str) -> Iterator[Step]:
+def _losses(
+    state: State, index: int, is_lost: Callable[[Entry], bool], what: str
+) -> Iterator[Step]:
     server = state.servers[index]
-    for number, cell in enumerate(server.cells):
-        if cell is not None and is_lost(cell):
-            yield f"{cell} {what}", state.server(index, server.without(number))
+    for number, entry in enumerate(server.entries):
+        if entry is not None and is_lost(entry):
+            yield f"{entry} {what}", state.server(index, server.without(number))

@@ -35,14 +35,14 @@ def current(world: World, state: State, index: int) -> Iterator[Step]:
 def get_many(world: World, state: State, index: int) -> Iterator[Step]:
     reader = state.readers[index]
     message = Message("get_many", reader.server, reader.generation)
-    state, cell, server = call(world, state, message)
+    state, entry, server = call(world, state, message)
     state = state.reader(index, server=server) if server != reader.server else state
-    if cell == ANOTHER_SERVER:
-        yield f"get_many: {cell}", state.reader(index, at="use_server", floor=())
-    elif isinstance(cell, Value):
-        yield _answer("get_many", state, index, cell.rows)
+    if entry == ANOTHER_SERVER:
+        yield f"get_many: {entry}", state.reader(index, at="use_server", floor=())
+    elif isinstance(entry, Value):
+        yield _answer("get_many", state, index, entry.rows)
     else:
-        yield f"get_many: {cell}", state.reader(index, at="lease_many")
+        yield f"get_many: {entry}", state.reader(index, at="lease_many")
 
 
 def lease_many(world: World, state: State, index: int) -> Iterator[Step]:
@@ -145,5 +145,5 @@ def _new_token(state: State) -> int:
     used = {reader.ready.token for reader in state.readers if reader.ready}
     used |= {reader.sent.token for reader in state.readers if reader.sent}
     for server in state.servers:
-        used |= {cell.token for cell in server.cells if isinstance(cell, Lease)}
+        used |= {entry.token for entry in server.entries if isinstance(entry, Lease)}
     return next(token for token in range(100, 200) if token not in used)

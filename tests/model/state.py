@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 Rows = tuple[int, ...]
-"""Every row that the one cell of a model shows."""
+"""Every row that the one entry of a model shows."""
 
 
 class Value(NamedTuple):
@@ -20,7 +20,7 @@ class Lease(NamedTuple):
 
 
 class Fence(NamedTuple):
-    """Of each writer that holds it the time it came and its token; without any it is a grave.
+    """Of each writer that holds it the time it came and its token; without any it is a tombstone.
     `mark` tells it from every other fence, also from itself before a change. `is_shared`: it had
     two holders once."""
 
@@ -38,7 +38,7 @@ class Fence(NamedTuple):
         return {token for _, token in self.holders}
 
 
-Cell = Value | Lease | Fence | None
+Entry = Value | Lease | Fence | None
 
 
 class Generation(NamedTuple):
@@ -56,20 +56,20 @@ class Watermark(NamedTuple):
 
 
 class Server(NamedTuple):
-    """A Redis, or what became of it when it took over again: the cell under each generation, the
+    """A Redis, or what became of it when it took over again: the entry under each generation, the
     witnesses that stand, and the watermark."""
 
-    cells: tuple[Cell, ...]
+    entries: tuple[Entry, ...]
     witnesses: frozenset[int] = frozenset()
     watermark: Watermark = Watermark()
 
     def without(self, generation: int) -> "Server":
-        cells = (*self.cells[:generation], None, *self.cells[generation + 1 :])
-        return self._replace(cells=cells)
+        entries = (*self.entries[:generation], None, *self.entries[generation + 1 :])
+        return self._replace(entries=entries)
 
 
 class Message(NamedTuple):
-    """A command on its way to a Redis. `rows` is None where the cell is to go. `newer` stands for
+    """A command on its way to a Redis. `rows` is None where the entry is to go. `newer` stands for
     a stamp: the writers that read before it. Without a stamp it is None."""
 
     verb: str
@@ -186,7 +186,7 @@ class State(NamedTuple):
         return next(life for life in range(len(used) + 1) if life not in used)
 
     def is_locked(self) -> bool:
-        """Whether a transaction under way holds a row of the cell, and with it the generation."""
+        """Whether a transaction under way holds a row of the entry, and with it the generation."""
         return any(writer.piece in HOLDING for writer in self.writers)
 
     @property
@@ -225,7 +225,7 @@ class Protocol:
     server_check: bool = True
     witness: bool = True
     only_absent: bool = True
-    grave: bool = True
+    tombstone: bool = True
     raise_generation: bool = True
     publish_repeated: bool = True
     stamp_repeated: bool = True
@@ -243,7 +243,7 @@ class Protocol:
 
 @dataclass(frozen=True)
 class World:
-    """Who does what to the one cell of the model. `writes`: the verb and the row of each writer."""
+    """Who does what to the model's one entry. `writes`: the verb and the row of each writer."""
 
     writes: tuple[tuple[str, int], ...] = (("replace", 0), ("replace", 0))
     rows: Rows = (1,)

@@ -3,9 +3,9 @@
 Commands come packed and go out in one piece a server: one round trip a call. Every command sent
 here may run twice, so what meets a connection that was closed meanwhile is sent once more.
 
-A line knows which server it reached (see `line.server_name`; of a cluster: all its masters). Cells
-are believed only on the server they were written to: a promoted replica or a restored server is
-another one.
+A connection knows which server it reached (see `connection.server_name`; of a cluster: all its
+masters). Entries are believed only on the server they were written to: a promoted replica or a
+restored server is another one.
 """
 
 import logging
@@ -17,10 +17,10 @@ from typing import Any
 
 import redis
 
+from chalicelib.cache.connection import READ_ONLY, TIMEOUT_SECONDS, Command, Line, Unfit
 from chalicelib.config import Settings
+from chalicelib.credentials.identity import cache_identity
 from chalicelib.errors import CONNECTION_LOST, AnotherServer, CacheUnavailable, network_words
-from chalicelib.identity import cache_identity
-from chalicelib.line import READ_ONLY, TIMEOUT_SECONDS, Command, Line, Unfit
 from chalicelib.pool import Pool
 
 log = logging.getLogger("herocache.link")

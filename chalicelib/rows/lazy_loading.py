@@ -11,18 +11,18 @@ from collections.abc import Callable, Sequence
 from contextlib import closing, nullcontext, suppress
 from typing import NamedTuple, Protocol, TypeVar
 
-from chalicelib.cache import Cache, Cell, Leases, Sent, new_token
-from chalicelib.db import Generation
+from chalicelib.cache.entries import Cache, Entry, Leases, Sent, new_token
+from chalicelib.cache.generations import Generations
+from chalicelib.cache.recovery import Recovery
+from chalicelib.cache.scripts import LEASE, MARK
+from chalicelib.db.database import Generation
 from chalicelib.errors import AnotherServer, CacheUnavailable, DatabaseUnavailable
-from chalicelib.generations import Generations
-from chalicelib.recovery import Recovery
-from chalicelib.scripts import LEASE, MARK
 from chalicelib.tables import Column, Key, Table
 
 log = logging.getLogger("herocache.lazy_loading")
 
 POLL_SECONDS = (0.001, 0.002, 0.004, 0.008, 0.016, 0.019)
-"""How long a reader waits, in steps, for another one that fills a cell: 50 ms in all."""
+"""How long a reader waits, in steps, for another one that fills an entry: 50 ms in all."""
 
 MAX_VALUES_TO_LEASE = 1_000
 MISSES_TO_EXPECT_ONE = 4
@@ -32,14 +32,14 @@ trip. A read that hits is slower that way."""
 _NOTHING_SENT = nullcontext()
 
 Result = TypeVar("Result")
-Cells = dict[Key, Cell]
+Entries = dict[Key, Entry]
 
 
 class Found(NamedTuple):
-    """The cell of each value, None where no row has it; where every one was in the cache, all of
+    """The entry of each value, None where no row has it; where every one was in the cache, all of
     them with commas between; and how many were there, None where the cache is not in use."""
 
-    cells: Sequence[Cell | None]
+    entries: Sequence[Entry | None]
     joined: bytes = b""
     hits: int | None = None
 
@@ -47,8 +47,8 @@ class Found(NamedTuple):
 class Loader(Protocol):
     def __call__(
         self, table: Table, column: Column, values: Sequence[Key], *, after_writers: bool = False
-    ) -> Cells:
-        """The cells of those values that have rows, fresh from the writer. One SELECT."""
+    ) -> Entries:
+        """The entries of those values that have rows, fresh from the writer. One SELECT."""
 
 
 class LazyLoading:
@@ -62,7 +62,7 @@ class LazyLoading:
         self._misses_in_a_row = 0
 
     def get_many(self, table: Table, column: Column, values: Sequence[Key]) -> Found:
-        """The cells of the (distinct) `values`. One MGET when all hit; a script that reads and
+        """The entries of the (distinct) `values`. One MGET when all hit; a script that reads and
         leases in one round trip after some reads that missed. Raises
         DatabaseUnavailable, TooLarge; never for the cache's sake."""
         early = self._early(table)
@@ -132,7 +132,7 @@ class LazyLoading:
         table: Table,
         column: Column,
         values: Sequence[Key],
-        stored: Sequence[Cell | None] | None,
+        stored: Sequence[Entry | None] | None,
     ) -> Found:
         """By one MGET, which may have brought what is `stored` already, if all hit."""
         if stored is None:
@@ -142,16 +142,18 @@ class LazyLoading:
             if MARK not in joined:
                 self._misses_in_a_row = 0
                 return Found(stored, joined, len(values))
-        cells = {
-            value: cell
-            for value, cell in zip(values, stored)
-            if cell is not None and not cell.startswith(MARK)
+        entries = {
+            value: entry
+            for value, entry in zip(values, stored)
+            if entry is not None and not entry.startswith(MARK)
         }
-        lacking = [value for value in values if value not in cells]
-        hits = len(cells)
+        lacking = [value for value in values if value not in entries]
+        hits = len(entries)
         found = self._filled(generation, table, column, lacking, new_token(), None)
-        cells |= {value: cell for value, cell in zip(lacking, found.cells) if cell is not None}
-        return _found(values, cells, hits)
+        entries |= {
+            value: entry for value, entry in zip(lacking, found.entries) if entry is not None
+        }
+        return _found(values, entries, hits)
 
     def _filled(
         self,
@@ -165,23 +167,23 @@ class LazyLoading:
         """Leased, loaded, filled; or found meanwhile. The `leases` may be there already."""
         if leases is None:
             leases = self._cache.lease_many(generation, table, column, values, token)
-        cells = leases.found
-        hits = len(cells)
+        entries = leases.found
+        hits = len(entries)
         self._misses_in_a_row = 0 if hits == len(values) else self._misses_in_a_row + 1
         if leases.granted or leases.fenced:
             loaded = self._load_leased(generation, table, column, leases, token)
             filled = {value: loaded.get(value) for value in leases.granted}
             self._cache.fill_many(generation, table, column, filled, token)
-            cells |= loaded
+            entries |= loaded
         if leases.abandoned:
-            cells |= self._settle(generation, table, column, leases.abandoned)
+            entries |= self._settle(generation, table, column, leases.abandoned)
         if leases.waiting:
-            cells |= self._wait(generation, table, column, leases.waiting)
-        return _found(values, cells, hits)
+            entries |= self._wait(generation, table, column, leases.waiting)
+        return _found(values, entries, hits)
 
     def _load_leased(
         self, generation: Generation, table: Table, column: Column, leases: Leases, token: str
-    ) -> Cells:
+    ) -> Entries:
         """From the database. Where that fails the leases go back: other readers would wait."""
         try:
             return self._load(table, column, [*leases.granted, *leases.fenced])
@@ -191,7 +193,9 @@ class LazyLoading:
                 self._cache.fill_many(generation, table, column, unfilled, token)
             raise
 
-    def _settle(self, generation: Generation, table: Table, column: Column, fences: Cells) -> Cells:
+    def _settle(
+        self, generation: Generation, table: Table, column: Column, fences: Entries
+    ) -> Entries:
         """Lift fences whose writers are dead. If one lives after all its rows are still locked:
         this waits for it, or lets the fences stand for as long again."""
         try:
@@ -206,24 +210,24 @@ class LazyLoading:
 
     def _wait(
         self, generation: Generation, table: Table, column: Column, values: Sequence[Key]
-    ) -> Cells:
+    ) -> Entries:
         """What another reader fills; from the database where that takes too long."""
-        cells: Cells = {}
+        entries: Entries = {}
         waiting = list(values)
         for seconds in POLL_SECONDS:
             time.sleep(seconds)
             stored = self._cache.get_many(generation, table, column, waiting)
             still = []
-            for value, cell in zip(waiting, stored):
-                if cell is not None and cell.startswith(LEASE):
+            for value, entry in zip(waiting, stored):
+                if entry is not None and entry.startswith(LEASE):
                     still.append(value)
-                elif cell is not None and not cell.startswith(MARK):
-                    cells[value] = cell
+                elif entry is not None and not entry.startswith(MARK):
+                    entries[value] = entry
             waiting = still
             if not waiting:
                 break
-        lacking = [value for value in values if value not in cells]
-        return cells | self._load(table, column, lacking) if lacking else cells
+        lacking = [value for value in values if value not in entries]
+        return entries | self._load(table, column, lacking) if lacking else entries
 
     def _answer_without(
         self, table: Table, generation: Generation, error: CacheUnavailable
@@ -238,5 +242,5 @@ def _waited(sent: Sent[Result] | None, held: Generation) -> Result | None:
     return sent.wait_under(held) if sent else None
 
 
-def _found(values: Sequence[Key], cells: Cells, hits: int | None = None) -> Found:
-    return Found([cells.get(value) for value in values], hits=hits)
+def _found(values: Sequence[Key], entries: Entries, hits: int | None = None) -> Found:
+    return Found([entries.get(value) for value in values], hits=hits)

@@ -12,10 +12,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from typing import Any
 
-from chalicelib import staged_sql
-from chalicelib.bucket import Bucket
-from chalicelib.csv_bytes import GZIP, MAX_LINE_BYTES, UTF_16, too_long_a_line
-from chalicelib.csv_rows import (
+from chalicelib.db.database import Transaction
+from chalicelib.db.statements import Statement
+from chalicelib.ingest import staged_statements
+from chalicelib.ingest.bucket import Bucket
+from chalicelib.ingest.csv_bytes import GZIP, MAX_LINE_BYTES, UTF_16, too_long_a_line
+from chalicelib.ingest.csv_rows import (
     FIRST_ROWS,
     LINE_END,
     MAX_HELD_BYTES,
@@ -24,12 +26,10 @@ from chalicelib.csv_rows import (
     never_ending,
     not_utf8,
 )
-from chalicelib.db import Transaction
-from chalicelib.loaded import Loaded, first_stored
-from chalicelib.sql import Statement
-from chalicelib.staged_sql import Layout, Settled
+from chalicelib.ingest.events import Upload
+from chalicelib.ingest.loaded import Loaded, first_stored
+from chalicelib.ingest.staged_statements import Layout, Settled
 from chalicelib.tables import Column, Table
-from chalicelib.uploads import Upload
 
 PATIENCE_SECONDS = 840
 """For each statement; the function itself has 900."""
@@ -89,10 +89,10 @@ class StagedRows:
         """Have the database read the object, which it always does in its latest version."""
         self._transaction.wait_at_most(PATIENCE_SECONDS)
         self._check_is_latest()
-        self._transaction.make_temporary_table(staged_sql.CREATE)
+        self._transaction.make_temporary_table(staged_statements.CREATE)
         self._load_from_s3()
         self._check_is_latest()
-        [(count, last, longest_bytes)] = self._fetch(staged_sql.MEASURE)
+        [(count, last, longest_bytes)] = self._fetch(staged_statements.MEASURE)
         if count != last:
             raise RuntimeError(f"the database numbered {count} lines up to {last}")
         if longest_bytes > MAX_LINE_BYTES:
@@ -106,31 +106,31 @@ class StagedRows:
     def _load_from_s3(self) -> None:
         uri = f"s3://{self._upload.bucket}/{self._upload.key}"
         in_no_line = secrets.token_hex(16)
-        statement = staged_sql.load_from_s3(uri, self._layout, in_no_line)
+        statement = staged_statements.load_from_s3(uri, self._layout, in_no_line)
         self._transaction.load_from_s3(statement)
 
     def settle(self) -> None:
         """Decide on every line that the database left in doubt."""
         last = 0
-        while block := dict(self._fetch(staged_sql.undecided(last, self._block_lines))):
+        while block := dict(self._fetch(staged_statements.undecided(last, self._block_lines))):
             settled = list[Settled]()
             for n in block:
                 if n > last:
                     settled.append(self._settle(n, block))
                     last = settled[-1].last
-            self._transaction.run(*staged_sql.settle(settled))
+            self._transaction.run(*staged_statements.settle(settled))
 
     def merge(self) -> Loaded:
         columns = self._rows.columns
-        [(count,)] = self._fetch(staged_sql.COUNT_ROWS)
-        first = self._fetch(staged_sql.first_rows(columns, FIRST_ROWS))
+        [(count,)] = self._fetch(staged_statements.COUNT_ROWS)
+        first = self._fetch(staged_statements.first_rows(columns, FIRST_ROWS))
         if count and self._table.auto_key and self._table.key in columns:
-            [(highest,)] = self._fetch(staged_sql.highest_key(columns, self._table.key))
+            [(highest,)] = self._fetch(staged_statements.highest_key(columns, self._table.key))
             self._transaction.refuse_far_keys(self._table, [int(highest)])
 
         def bring(target: str, replaces: bool) -> None:
-            statement = staged_sql.merge(target, columns, replaces=replaces)
-            self._transaction.run(statement, staged_sql.DROP)
+            statement = staged_statements.merge(target, columns, replaces=replaces)
+            self._transaction.run(statement, staged_statements.DROP)
 
         self._transaction.fill(self._table, columns, bring)
         stored = first_stored(self._transaction, self._table, columns, first)
@@ -164,7 +164,7 @@ class StagedRows:
         if n in block:
             return block[n]
         if n not in self._window:
-            self._window = dict(self._fetch(staged_sql.lines_from(n, self._block_lines)))
+            self._window = dict(self._fetch(staged_statements.lines_from(n, self._block_lines)))
         return self._window.get(n)
 
     def _decoded(self, n: int, content: bytes) -> str:

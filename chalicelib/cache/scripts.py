@@ -7,7 +7,7 @@ byte 0xFF. Every change makes another fence of it: whoever compares it later wit
 not take one for the other. Every script may run twice: the second run finds nothing of its own left
 and changes nothing that anyone may rely on.
 
-Each takes the cells as KEYS (of one table and bucket where Redis is a cluster).
+Each takes the entries as KEYS (of one table and bucket where Redis is a cluster).
 """
 
 MARK = b"\xff"
@@ -16,7 +16,7 @@ FENCE = MARK + b"F"
 TOKEN_LENGTH = 16
 
 GRANTED, WAIT, FENCED = 1, 2, 3
-"""What `LEASE_MANY` says of a cell that has no value."""
+"""What `LEASE_MANY` says of an entry that has no value."""
 
 # ARGV: token, milliseconds a lease lives, seconds after which a fence's writers count as dead.
 # A reply for each key: its value; its fence, if the last of its writers came so long ago; or one of
@@ -25,17 +25,17 @@ LEASE_MANY = """
 local now = tonumber(redis.call('TIME')[1])
 local replies = {}
 for i, key in ipairs(KEYS) do
-  local cell = redis.call('GET', key)
-  if not cell or cell == '\\255L' .. ARGV[1] then
+  local entry = redis.call('GET', key)
+  if not entry or entry == '\\255L' .. ARGV[1] then
     redis.call('SET', key, '\\255L' .. ARGV[1], 'PX', ARGV[2])
     replies[i] = 1
-  elseif string.sub(cell, 1, 2) == '\\255L' then
+  elseif string.sub(entry, 1, 2) == '\\255L' then
     replies[i] = 2
-  elseif string.sub(cell, 1, 2) == '\\255F' then
-    local since = string.len(cell) > 19 and tonumber(string.sub(cell, -26, -17)) or now
-    replies[i] = now - since >= tonumber(ARGV[3]) and cell or 3
+  elseif string.sub(entry, 1, 2) == '\\255F' then
+    local since = string.len(entry) > 19 and tonumber(string.sub(entry, -26, -17)) or now
+    replies[i] = now - since >= tonumber(ARGV[3]) and entry or 3
   else
-    replies[i] = cell
+    replies[i] = entry
   end
 end
 return replies
@@ -163,10 +163,10 @@ STORE_NEW_MANY = """
 local is_witnessed = redis.call('GET', KEYS[1]) == ARGV[1]
 math.randomseed(tonumber(redis.call('TIME')[2]))
 for i = 2, #KEYS do
-  local cell, value = redis.call('GET', KEYS[i]), ARGV[i + 2]
-  if cell and string.sub(cell, 1, 1) ~= '\\255' then
+  local entry, value = redis.call('GET', KEYS[i]), ARGV[i + 2]
+  if entry and string.sub(entry, 1, 1) ~= '\\255' then
     redis.call('DEL', KEYS[i])
-  elseif not cell and is_witnessed and value ~= '' then
+  elseif not entry and is_witnessed and value ~= '' then
     redis.call('SET', KEYS[i], value, 'PX', ARGV[2] + math.random(0, ARGV[3]))
   end
 end

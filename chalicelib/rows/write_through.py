@@ -14,8 +14,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeVar
 
-from chalicelib.cache import Affected, Cache, Cell, Fenced, Sent, Token, new_token
-from chalicelib.db import Change, Committed, Database, Generation, Transaction
+from chalicelib.cache.entries import Affected, Cache, Entry, Fenced, Sent, Token, new_token
+from chalicelib.cache.generations import Generations
+from chalicelib.cache.recovery import Recovery
+from chalicelib.db.database import Change, Committed, Database, Generation, Transaction
 from chalicelib.errors import (
     AnotherServer,
     CacheUnavailable,
@@ -23,9 +25,7 @@ from chalicelib.errors import (
     NotAtOnce,
     OutcomeUnknown,
 )
-from chalicelib.generations import Generations
-from chalicelib.idempotency import Recorded
-from chalicelib.recovery import Recovery
+from chalicelib.rows.idempotency import Recorded
 from chalicelib.tables import NO_KEY, Column, Key, NotAsDeclared, Row, Table
 
 log = logging.getLogger("herocache.write_through")
@@ -344,7 +344,7 @@ class WriteThrough:
             log.info("%s is written without knowing its cache: %s", table.name, error)
 
     def _is_cached(self, generation: Generation) -> bool:
-        """Whether some reader may believe cells under this generation. Where this container has
+        """Whether some reader may believe entries under this generation. Where this container has
         no Redis but others have, it must not write behind their backs: the fence fails."""
         return generation.enabled and (self._cache.is_configured or bool(generation.server))
 
@@ -421,11 +421,11 @@ def _undone(table: Table, affected: Affected, before: Sequence[Row]) -> Affected
 
 def _shown(
     table: Table, column: Column, affected: Affected, own: Sequence[Row], others: Sequence[Row]
-) -> Mapping[Key, Cell | None]:
+) -> Mapping[Key, Entry | None]:
     """The entry of each value of a lookup that `affected` names: its rows, by key. None where there
     are too many `others`, of which then some are missing, or one that cannot be shown, or no
     row."""
-    entries: dict[Key, list[Cell]] = {value: [] for value in affected.fenced[column]}
+    entries: dict[Key, list[Entry]] = {value: [] for value in affected.fenced[column]}
     if len(others) >= MAX_SHOWN_ROWS:
         return dict.fromkeys(entries)
     encoded = {**affected.fenced.get(table.key, {}), **affected.new}
@@ -436,23 +436,23 @@ def _shown(
         return dict.fromkeys(entries)
     for row in sorted([*own, *others]):
         entries[row[table.positions[column.name]]].append(encoded[row[0]] or b"")
-    return {value: b",".join(cells) or None for value, cells in entries.items()}
+    return {value: b",".join(parts) or None for value, parts in entries.items()}
 
 
 def _affected(table: Table, change: Change, store: bool) -> Affected:
-    """The rows' own cells, and every lookup cell that shows or showed one of them."""
-    rows: dict[Key, Cell | None] = {row[0]: None for row in change.before}
-    new: dict[Key, Cell | None] = {}
-    cells = table.encode_many(change.after) if store else [None] * len(change.after)
-    for row, cell in zip(change.after, cells):
-        (new if row[0] in change.new_keys else rows)[row[0]] = cell
+    """The rows' own entries, and every lookup entry that shows or showed one of them."""
+    rows: dict[Key, Entry | None] = {row[0]: None for row in change.before}
+    new: dict[Key, Entry | None] = {}
+    entries = table.encode_many(change.after) if store else [None] * len(change.after)
+    for row, entry in zip(change.after, entries):
+        (new if row[0] in change.new_keys else rows)[row[0]] = entry
     fenced = {table.key: rows} if rows else {}
     fenced |= _lookups(table, (*change.before, *change.after))
     return Affected(fenced, new if fenced or store else {})
 
 
-def _lookups(table: Table, rows: Sequence[Row]) -> dict[Column, dict[Key, Cell | None]]:
-    """The cells of lookups that show one of `rows`."""
+def _lookups(table: Table, rows: Sequence[Row]) -> dict[Column, dict[Key, Entry | None]]:
+    """The entries of lookups that show one of `rows`."""
     if not rows:
         return {}
     return {column: dict.fromkeys(table.values(rows, column)) for column in table.lookup_columns}

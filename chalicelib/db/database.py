@@ -15,23 +15,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from chalicelib import sql
 from chalicelib.config import INGEST_ENGINE, Settings
-from chalicelib.errors import (
-    AlreadyClaimed,
-    BadRequest,
-    ConfigurationError,
-    Conflict,
-    DatabaseUnavailable,
-    HerocacheError,
-    NotAtOnce,
-    OutcomeUnknown,
-    RowRejected,
-    SchemaMismatch,
-)
-from chalicelib.identity import STAGES, Login, database_identity
-from chalicelib.load_text import Batch, packed
-from chalicelib.mysql import (
+from chalicelib.credentials.identity import STAGES, Login, database_identity
+from chalicelib.db import statements
+from chalicelib.db.mysql.connection import (
     ANSWER_TIMEOUT_SECONDS,
     CONNECT_TIMEOUT_SECONDS,
     LOAD_TIMEOUT_SECONDS,
@@ -55,8 +42,7 @@ from chalicelib.mysql import (
     translated,
     translated_from_connecting,
 )
-from chalicelib.pool import Pool
-from chalicelib.schema import (
+from chalicelib.db.schema import (
     GENERATIONS,
     OTHER_VERSION,
     OWN_TABLES,
@@ -71,7 +57,22 @@ from chalicelib.schema import (
     missing_rights,
     narrowed,
 )
-from chalicelib.sql import Statement
+from chalicelib.db.statements import Statement
+from chalicelib.errors import (
+    AlreadyClaimed,
+    BadRequest,
+    ConfigurationError,
+    Conflict,
+    DatabaseUnavailable,
+    HerocacheError,
+    NotAtOnce,
+    OutcomeUnknown,
+    RowRejected,
+    SchemaMismatch,
+)
+from chalicelib.ingest.events import Outcome, Upload
+from chalicelib.ingest.load_text import Batch, packed
+from chalicelib.pool import Pool
 from chalicelib.tables import (
     NO_KEY,
     Column,
@@ -84,7 +85,6 @@ from chalicelib.tables import (
     shown,
     tables_with,
 )
-from chalicelib.uploads import Outcome, Upload
 
 Result = TypeVar("Result")
 Item = TypeVar("Item")
@@ -98,7 +98,7 @@ use up those that the database gives."""
 
 @dataclass(frozen=True)
 class Generation:
-    """Under which cells of a table may be believed, and in which Redis (`server`); not at all
+    """Under which entries of a table may be believed, and in which Redis (`server`); not at all
     while it is not `enabled`. `age_seconds`: since the last one that was in use was retired.
     `told_at`: when the database was asked for it, in microseconds of its clock."""
 
@@ -163,7 +163,7 @@ class Database:
         order of their keys, only those after the key `after` where it is given. One SELECT. With
         `after_writers` it waits for every transaction that holds one of those rows. Raises
         DatabaseUnavailable, SchemaMismatch."""
-        statement = sql.select(
+        statement = statements.select(
             table, column, values, max_rows, after=after, after_writers=after_writers
         )
 
@@ -183,14 +183,16 @@ class Database:
         def read(connection: Connection) -> Generation:
             connection.wait_at_most(timeout_seconds or ANSWER_TIMEOUT_SECONDS)
             self._ensure_fit(connection, table)
-            return _generation(table, connection.rows(sql.generation(table)))
+            return _generation(table, connection.rows(statements.generation(table)))
 
         return self._run(read, patience_seconds=timeout_seconds)
 
     def switch_on(self, table: Table, number: int, server: str) -> None:
-        """Raise generation `number` for the cells of the Redis `server`, and take them into use;
+        """Raise generation `number` for the entries of the Redis `server`, and take them into use;
         nothing happens where somebody raised it already. One UPDATE."""
-        self._run(lambda connection: connection.batch([sql.switch_on(table, number, server)]))
+        self._run(
+            lambda connection: connection.batch([statements.switch_on(table, number, server)])
+        )
 
     def transact(self, work: Callable[["Transaction"], Result]) -> Result:
         """What `work` returns, once what it did is committed, by itself or here. `work` runs again
@@ -213,16 +215,16 @@ class Database:
 
     def last_upload(self, upload: Upload) -> tuple[Upload, Outcome] | None:
         """As `Transaction.claim_upload`, without waiting for one that is dealt with now."""
-        rows = self._run(lambda connection: connection.rows(sql.last_upload(upload)))
+        rows = self._run(lambda connection: connection.rows(statements.last_upload(upload)))
         return _recorded(upload, rows[0]) if rows else None
 
     def prune_claims(self) -> None:
         """Forget idempotency keys of more than a day ago, some at a time."""
-        self._run(lambda connection: connection.batch([sql.PRUNE_CLAIMS]))
+        self._run(lambda connection: connection.batch([statements.PRUNE_CLAIMS]))
 
     def check(self) -> None:
         """One statement on a kept connection or a new one. Raises DatabaseUnavailable."""
-        self._run(lambda connection: connection.rows(sql.PING))
+        self._run(lambda connection: connection.rows(statements.PING))
 
     def check_tables(self) -> list[str]:
         """Whether requests without TABLE can be answered. One statement. What differs elsewhere,
@@ -324,7 +326,7 @@ class Database:
                     continue
                 raise (self._misfit(error) if is_misfit(error) else translated(error)) from error
             except _NoGeneration as new:
-                connection.batch([sql.add_generation(new.table)])
+                connection.batch([statements.add_generation(new.table)])
                 self._pool.release(connection)
                 continue
             except OutcomeUnknown:
@@ -377,7 +379,7 @@ class Transaction:
         rows before they are written."""
         self._connection = connection
         self._ensure_fit = ensure_fit
-        self._queue = [sql.START]
+        self._queue = [statements.START]
         self._writes: _Writes | None = None
         self._claim_guard: Statement | None = None
         self.is_over = False
@@ -385,11 +387,11 @@ class Transaction:
     @property
     def has_begun(self) -> bool:
         """Whether the database has heard of it."""
-        return self._queue[:1] != [sql.START]
+        return self._queue[:1] != [statements.START]
 
     def switch_off(self, table: Table) -> None:
         """Take the cache of `table` out of use, together with the next change."""
-        self._queue += [sql.lock_generation(table), sql.switch_off(table)]
+        self._queue += [statements.lock_generation(table), statements.switch_off(table)]
 
     def can_insert_at_once(self, table: Table) -> bool:
         """Whether `insert_and_commit` can tell the rows before it is done: no trigger changes them,
@@ -409,16 +411,19 @@ class Transaction:
         COMMIT, where `held` is the generation: all in one piece. `Committed.others` as
         `commit_and_show` has them. Raises NotAtOnce where another generation is, or where the keys
         would be too high; BadRequest, RowRejected, OutcomeUnknown."""
-        self._writes = _Writes(table, rows, ((sql.insert_keyless, rows),))
+        self._writes = _Writes(table, rows, ((statements.insert_keyless, rows),))
         own, highest = len(rows), _highest(table.key)
         sent_at = time.monotonic()
         try:
             with giving_keys(table, is_giving=True):
                 _, now, inserted, _, *others = self._commit(
-                    sql.guard_generation(table, held.number),
-                    sql.insert_keyless(table, rows),
-                    sql.guard_new_keys(own, highest),
-                    *[sql.others_than_new(table, c, v, own, max_rows) for c, v in shown.items()],
+                    statements.guard_generation(table, held.number),
+                    statements.insert_keyless(table, rows),
+                    statements.guard_new_keys(own, highest),
+                    *[
+                        statements.others_than_new(table, c, v, own, max_rows)
+                        for c, v in shown.items()
+                    ],
                 )
         except MySQLError as error:
             if is_guard_failed(error) and self._connection.answered in (1, 3):
@@ -434,9 +439,11 @@ class Transaction:
         """Insert rows with NO_KEY, which get the next keys, rising in the order of `rows`. Where
         triggers may change them `after` is read back from the table."""
         self._ensure_fit(self._connection, table)
-        self._writes = _Writes(table, rows, ((sql.insert_keyless, rows),))
+        self._writes = _Writes(table, rows, ((statements.insert_keyless, rows),))
         with giving_keys(table, is_giving=True), self._telling_refused():
-            held, inserted = self.run(sql.hold_generation(table), sql.insert_keyless(table, rows))
+            held, inserted = self.run(
+                statements.hold_generation(table), statements.insert_keyless(table, rows)
+            )
         new_keys = self._new_keys(table, inserted, len(rows))
         return Change(
             _generation(table, held.rows), (), self._stored(table, rows, new_keys), new_keys
@@ -455,13 +462,17 @@ class Transaction:
         existing = {row[0] for row in before}
         replaced = [row for row in keyed if row[0] in existing]
         added = [row for row in keyed if row[0] not in existing]
-        groups = ((sql.replace, replaced), (sql.insert, added), (sql.insert_keyless, keyless))
+        groups = (
+            (statements.replace, replaced),
+            (statements.insert, added),
+            (statements.insert_keyless, keyless),
+        )
         self._writes = _Writes(table, rows, groups)
         self._queue += [make(table, group) for make, group in groups[:2] if group]
         new_keys = range(0)
         if keyless:
             with giving_keys(table, is_giving=True), self._telling_refused():
-                [inserted] = self.run(sql.insert_keyless(table, keyless))
+                [inserted] = self.run(statements.insert_keyless(table, keyless))
             new_keys = self._new_keys(table, inserted, len(keyless))
         return Change(generation, before, self._stored(table, rows, new_keys), new_keys)
 
@@ -485,7 +496,7 @@ class Transaction:
 
     def _highest_key(self, table: Table) -> int:
         """0 where the table is empty. One SELECT."""
-        [answer] = self.run(sql.highest_key(table))
+        [answer] = self.run(statements.highest_key(table))
         return answer.rows[0][0] or 0
 
     def delete_many(self, table: Table, keys: Sequence[Key]) -> Change:
@@ -496,13 +507,13 @@ class Transaction:
         if before:
             present = {row[0] for row in before}
             existing = [key for key in sorted(set(keys)) if key in present]
-            self._writes = _Writes(table, keys, ((sql.delete, existing),))
-            self._queue.append(sql.delete(table, existing))
+            self._writes = _Writes(table, keys, ((statements.delete, existing),))
+            self._queue.append(statements.delete(table, existing))
         return Change(generation, before, ())
 
     def end(self, table: Table) -> Generation:
         """COMMIT what is left to do. The generation that holds."""
-        *_, held = self._commit(sql.hold_generation(table))
+        *_, held = self._commit(statements.hold_generation(table))
         return _generation(table, held.rows)
 
     def load(self, table: Table, columns: Sequence[Column], batches: Iterable[Batch]) -> None:
@@ -515,7 +526,7 @@ class Transaction:
             batches = _near_keys(table, columns, batches, self._highest_key(table))
 
         def load(target: str, replaces: bool) -> None:
-            statement = sql.load(target, columns, replaces=replaces)
+            statement = statements.load(target, columns, replaces=replaces)
             self._connection.load(statement, packed(batches))
 
         self.fill(table, columns, load)
@@ -532,14 +543,14 @@ class Transaction:
             if not is_keyed or self._may_replace(table):
                 bring(table.identifier, is_keyed)
             else:
-                self.make_temporary_table(sql.stage(table, columns))
-                bring(sql.STAGED, True)
-                self.run(*sql.merge(table, columns))
+                self.make_temporary_table(statements.stage(table, columns))
+                bring(statements.STAGED, True)
+                self.run(*statements.merge(table, columns))
         if table.auto_key and not is_keyed:
             self._refuse_unreadable_keys(table)
 
     def _may_replace(self, table: Table) -> bool:
-        [answer] = self.run(sql.surroundings(table))
+        [answer] = self.run(statements.surroundings(table))
         return may_replace(table, Surroundings(*answer.rows[0]))
 
     def _refuse_unreadable_keys(self, table: Table) -> None:
@@ -573,33 +584,37 @@ class Transaction:
             ) from error
 
     def raise_generation(self, table: Table) -> Generation:
-        """Let no reader believe a cell of the table once this is committed. Waits for every writer
-        that holds the generation, so it comes last."""
+        """Let no reader believe an entry of the table once this is committed. Waits for every
+        writer that holds the generation, so it comes last."""
         *_, generation = self.run(
-            sql.lock_generation(table), sql.raise_generation(table), sql.hold_generation(table)
+            statements.lock_generation(table),
+            statements.raise_generation(table),
+            statements.hold_generation(table),
         )
         return _generation(table, generation.rows)
 
     def claim_upload(self, upload: Upload) -> tuple[Upload, Outcome] | None:
         """The last upload of this key that was dealt with, and its outcome; None where there is
         none. Waits for a transaction that deals with one now."""
-        *_, found = self.run(sql.claim_upload(upload), sql.last_upload(upload))
+        *_, found = self.run(statements.claim_upload(upload), statements.last_upload(upload))
         return _recorded(upload, found.rows[0])
 
     def record_upload(self, upload: Upload, outcome: Outcome) -> None:
         """With the next statements."""
-        self._queue.append(sql.record_upload(upload, outcome))
+        self._queue.append(statements.record_upload(upload, outcome))
 
     def claim(self, idempotency_key: str, fingerprint: str) -> None:
         """With the next statements, which raise AlreadyClaimed where this is not the first
         transaction with this key. They wait for one that is under way."""
-        self._claim_guard = sql.guard_claim(idempotency_key)
-        self._queue += [sql.claim(idempotency_key, fingerprint), self._claim_guard]
+        self._claim_guard = statements.guard_claim(idempotency_key)
+        self._queue += [statements.claim(idempotency_key, fingerprint), self._claim_guard]
 
     def claimed(self, idempotency_key: str, fingerprint: str) -> str:
         """What the first transaction with this key recorded. Raises Conflict where that one was
         asked for something else."""
-        *_, found = self.run(sql.claim(idempotency_key, fingerprint), sql.claimed(idempotency_key))
+        *_, found = self.run(
+            statements.claim(idempotency_key, fingerprint), statements.claimed(idempotency_key)
+        )
         [(first_fingerprint, answer)] = found.rows
         if first_fingerprint != fingerprint:
             raise Conflict(
@@ -612,7 +627,7 @@ class Transaction:
 
     def record(self, idempotency_key: str, answer: str) -> None:
         """What a retry with this key is told; with the next statements."""
-        self._queue.append(sql.record(idempotency_key, answer))
+        self._queue.append(statements.record(idempotency_key, answer))
 
     def wait_at_most(self, seconds: float) -> None:
         """For each answer from here on."""
@@ -642,10 +657,13 @@ class Transaction:
     ) -> Committed:
         """`commit`, and for each column of `values` the rows with one of them as they are just
         before: `max_rows` at the most, and none of those with `keys`."""
-        self._queue.insert(0, sql.NOW)
+        self._queue.insert(0, statements.NOW)
         sent_at = time.monotonic()
         now, *answers = self._commit(
-            *[sql.others(table, column, own, keys, max_rows) for column, own in values.items()]
+            *[
+                statements.others(table, column, own, keys, max_rows)
+                for column, own in values.items()
+            ]
         )
         [(read_at,)] = now.rows
         others = [answer.rows for answer in answers[len(answers) - len(values) :]]
@@ -671,7 +689,7 @@ class Transaction:
         except MySQLError as error:
             if writes is None or not is_value_refused(error):
                 raise
-            self.run(sql.ROLLBACK, sql.START)
+            self.run(statements.ROLLBACK, statements.START)
             for make, group in writes.groups:
                 if refused := self._first_refused(writes.table, make, group):
                     index = next(i for i, item in enumerate(writes.items) if item is refused[0])
@@ -702,7 +720,7 @@ class Transaction:
         """In the words of the column's own limits where it has passed them."""
         name, reason = refusal(error)
         if unique := duplicate_index(error):
-            columns = self._connection.rows(sql.index_columns(table, unique))
+            columns = self._connection.rows(statements.index_columns(table, unique))
             name = columns[0][0] if len(columns) == 1 else ""
         by_name = {column.name.lower(): column.name for column in table.columns}
         name = by_name.get(name.lower(), "")
@@ -724,7 +742,7 @@ class Transaction:
             return rows
         keys = [row[0] for row in rows]
         with self._telling_refused():
-            [found] = self.run(sql.rows_of_keys(table, keys))
+            [found] = self.run(statements.rows_of_keys(table, keys))
         stored = {row[0]: row for row in found.rows}
         lost = [key for key in keys if key not in stored]
         if lost:
@@ -739,7 +757,9 @@ class Transaction:
         """Hold the generation and the rows with `keys`, which are in key order so that two
         writers never wait for each other. A key that has no row cannot be held: its INSERT fails
         where another writer was faster, and the transaction runs again."""
-        *_, generation, rows = self.run(sql.hold_generation(table), sql.lock(table, keys))
+        *_, generation, rows = self.run(
+            statements.hold_generation(table), statements.lock(table, keys)
+        )
         asked = set(keys)
         for key in [row[0] for row in rows.rows if row[0] not in asked]:
             raise NotAsDeclared(
@@ -818,7 +838,7 @@ def refusing_rows(table: Table) -> Iterator[None]:
 def _describe(connection: Connection, names: Sequence[str]) -> dict[str, list[Found]]:
     """The columns of those of these tables that there are."""
     tables: dict[str, list[Found]] = {}
-    for row in connection.rows(sql.describe(names)):
+    for row in connection.rows(statements.describe(names)):
         tables.setdefault(row[0], []).append(Found(*row))
     return tables
 
@@ -832,7 +852,7 @@ def _refuse(found: Iterable[Difference]) -> None:
 
 def _rows_of_writer(connection: Connection, statement: Statement) -> Sequence[Row]:
     """A kept connection may lead to a server that was made a replica since."""
-    found, is_read_only = connection.batch([statement, sql.IS_READ_ONLY])
+    found, is_read_only = connection.batch([statement, statements.IS_READ_ONLY])
     refuse_replica(is_read_only.rows[0][0])
     return found.rows
 

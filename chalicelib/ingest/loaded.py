@@ -6,13 +6,13 @@ Texts of a file become rows here, and rows the objects that a read answers with.
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from chalicelib import sql
-from chalicelib.db import Transaction
-from chalicelib.load_text import Batch
+from chalicelib.db import statements
+from chalicelib.db.database import Transaction
+from chalicelib.ingest.load_text import Batch
 from chalicelib.tables import NO_KEY, Column, Integer, Key, Row, Table
 
 RowObject = Mapping[str, Key]
-_FIRST_GIVEN_KEY: sql.Statement = ("SELECT LAST_INSERT_ID()", ())
+_FIRST_GIVEN_KEY: statements.Statement = ("SELECT LAST_INSERT_ID()", ())
 
 
 class Loaded(NamedTuple):
@@ -56,7 +56,7 @@ def first_stored(
 def stored(transaction: Transaction, table: Table, keys: Sequence[Key]) -> Sequence[Row]:
     """The rows of `keys` as the table holds them, whatever a trigger made of them, in this order.
     One SELECT."""
-    [answer] = transaction.run(sql.rows_of_keys(table, keys))
+    [answer] = transaction.run(statements.rows_of_keys(table, keys))
     rows: Mapping[Key, Row] = {row[0]: row for row in answer.rows}
     return [rows[key] for key in keys if key in rows]
 

@@ -16,18 +16,15 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from chalicelib.bucket import Bucket, Gone, Writer
-from chalicelib.cache import Cache
+from chalicelib.cache.entries import Cache
+from chalicelib.cache.generations import Generations
+from chalicelib.cache.recovery import Recovery
 from chalicelib.config import INGEST_COLUMNS
-from chalicelib.csv_rows import CsvRows, Refused, WrongColumns, named_columns
-from chalicelib.db import Database, Transaction
+from chalicelib.db.database import Database, Transaction
 from chalicelib.errors import BadRequest, ConfigurationError, FileRefused
-from chalicelib.generations import Generations
-from chalicelib.loaded import Loaded, as_object, first_stored, rows_of
-from chalicelib.recovery import Recovery
-from chalicelib.staged_rows import NotStageable, load_staged
-from chalicelib.tables import NO_KEY, Column, Key, Row, Table, tables_with
-from chalicelib.uploads import (
+from chalicelib.ingest.bucket import Bucket, Gone, Writer
+from chalicelib.ingest.csv_rows import CsvRows, Refused, WrongColumns, named_columns
+from chalicelib.ingest.events import (
     INCOMING,
     LOADED,
     REFUSED,
@@ -37,14 +34,17 @@ from chalicelib.uploads import (
     report_key,
     result_key,
 )
-from chalicelib.write_through import Work, WriteThrough
+from chalicelib.ingest.loaded import Loaded, as_object, first_stored, rows_of
+from chalicelib.ingest.staged import NotStageable, load_staged
+from chalicelib.rows.write_through import Work, WriteThrough
+from chalicelib.tables import NO_KEY, Column, Key, Row, Table, tables_with
 
 log = logging.getLogger("herocache.ingest")
 
 MAX_SMALL_BYTES = 256 * 1024
 MAX_SMALL_ROWS = 5_000
-"""Up to here, unzipped, a file is written in one statement, and its cells are fenced and published
-row by row; a larger one empties the cache of its table, which takes half a second whatever the
+"""Up to here, unzipped, a file is written in one statement, and its entries are fenced and
+published row by row; a larger one empties the cache of its table, which takes half a second whatever the
 size."""
 MIN_ROWS_TO_JUDGE = 20
 """With fewer rows than this a share of refused ones says nothing."""

@@ -15,20 +15,21 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from chalice.app import Request, Response
 
-from chalicelib import __version__, wire
-from chalicelib.cache import Cache
+from chalicelib import __version__
+from chalicelib.cache.entries import Cache
 from chalicelib.config import CALLERS, READERS, Settings
-from chalicelib.db import Database
+from chalicelib.db.database import Database
 from chalicelib.errors import (
     BadRequest,
     HerocacheError,
 )
-from chalicelib.origins import Headers, headers_for, preflight_headers_for
-from chalicelib.storage import Storage
-from chalicelib.uploads import uploads_in
+from chalicelib.handlers import contract
+from chalicelib.handlers.origins import Headers, headers_for, preflight_headers_for
+from chalicelib.ingest.events import uploads_in
+from chalicelib.rows.service import Storage
 
 if TYPE_CHECKING:
-    from chalicelib.ingest import Ingest
+    from chalicelib.ingest.service import Ingest
 
 log = logging.getLogger("herocache")
 requests_log = logging.getLogger("herocache.requests")
@@ -75,7 +76,7 @@ def storage() -> Storage:
 
 @lru_cache(maxsize=1)
 def file_ingest() -> "Ingest":
-    from chalicelib.ingest import Ingest  # what it needs is no reader's business
+    from chalicelib.ingest.service import Ingest  # what it needs is no reader's business
 
     loads = Database(settings(), for_loads=True)
     return Ingest(
@@ -117,13 +118,13 @@ def invoke(payload: object) -> dict[str, Any]:
 
 def failed_invocation(error: HerocacheError) -> dict[str, Any]:
     """The answer to a payload that is not for the function which it was sent to."""
-    answer: dict[str, Any] = json.loads(wire.reply_error(error).text)
+    answer: dict[str, Any] = json.loads(contract.reply_error(error).text)
     return answer
 
 
 def failed_request(error: HerocacheError, **headers: str) -> Response:
     """The answer to a request that goes no further."""
-    response = _response(wire.reply_error(error))
+    response = _response(contract.reply_error(error))
     response.headers.update(headers)
     return response
 
@@ -166,7 +167,7 @@ def _http(request: Request, answer: Callable[[Request], Response]) -> Response:
         response = failed_request(error)
     except Exception:
         log.exception("a request failed on a bug")
-        response = _response(wire.reply_bug())
+        response = _response(contract.reply_bug())
     if headers:
         response.headers.update(headers)
     return response
@@ -200,40 +201,40 @@ def _alive() -> dict[str, Any]:
     return {"status": "ok", "version": __version__}
 
 
-def _answered(payload: Callable[[Sent], object], sent: Sent) -> tuple[wire.Reply, float]:
+def _answered(payload: Callable[[Sent], object], sent: Sent) -> tuple[contract.Reply, float]:
     """The reply to the request in what was sent and the milliseconds it took; and a line about it
     in the log for requests, where somebody reads that."""
     started = time.perf_counter()
     asked = None
     try:
         chosen = settings()
-        asked = wire.parse(payload(sent), chosen.default_table, chosen.read_by)
+        asked = contract.parse(payload(sent), chosen.default_table, chosen.read_by)
         reply = _done(asked)
     except HerocacheError as error:
         if error.status >= 500:
             log.error("%s: %s", error.kind, error)
-        reply = wire.reply_error(error)
+        reply = contract.reply_error(error)
     except Exception:
         log.exception("a request failed on a bug")
-        reply = wire.reply_bug()
+        reply = contract.reply_bug()
     milliseconds = (time.perf_counter() - started) * 1000
     if requests_log.isEnabledFor(logging.INFO):
-        requests_log.info("%s; %.2f ms", wire.in_words(asked, reply), milliseconds)
+        requests_log.info("%s; %.2f ms", contract.in_words(asked, reply), milliseconds)
     return reply, milliseconds
 
 
-def _done(request: wire.Request) -> wire.Reply:
+def _done(request: contract.Request) -> contract.Reply:
     match request:
-        case wire.Read(table, column, values, use_cache, page):
+        case contract.Read(table, column, values, use_cache, page):
             rows = storage().read(table, column, values, use_cache, page)
-            return wire.reply_rows(rows, request)
-        case wire.Write(table, rows, use_cache, key):
-            return wire.reply_written(storage().write(table, rows, use_cache, key))
-        case wire.Delete(table, keys, key):
-            return wire.reply_deleted(storage().delete(table, keys, key))
-        case wire.Invalidate(table, keys):
+            return contract.reply_rows(rows, request)
+        case contract.Write(table, rows, use_cache, key):
+            return contract.reply_written(storage().write(table, rows, use_cache, key))
+        case contract.Delete(table, keys, key):
+            return contract.reply_deleted(storage().delete(table, keys, key))
+        case contract.Invalidate(table, keys):
             storage().invalidate(table, keys)
-            return wire.reply_invalidated()
+            return contract.reply_invalidated()
 
 
 def _as_it_is(payload: object) -> object:
@@ -243,9 +244,9 @@ def _as_it_is(payload: object) -> object:
 def _payload(request: Request) -> object:
     """The body as the caller sent it; the header's idempotency key becomes a field of it."""
     names = set(request.headers)  # to look one up that is not there takes Chalice a microsecond
-    payload = wire.decode(_body(request, wire.ENCODING_HEADER in names))
-    if wire.IDEMPOTENCY_HEADER in names:
-        return wire.with_idempotency_key(payload, request.headers[wire.IDEMPOTENCY_HEADER])
+    payload = contract.decode(_body(request, contract.ENCODING_HEADER in names))
+    if contract.IDEMPOTENCY_HEADER in names:
+        return contract.with_idempotency_key(payload, request.headers[contract.IDEMPOTENCY_HEADER])
     return payload
 
 
@@ -256,11 +257,11 @@ def _body(request: Request, is_encoded: bool) -> bytes:
         raise BadRequest("body: not base64 although the event says so, or not UTF-8") from error
     body = body if isinstance(body, bytes) else body.encode()
     if is_encoded:
-        return wire.unpacked(body, request.headers[wire.ENCODING_HEADER])
+        return contract.unpacked(body, request.headers[contract.ENCODING_HEADER])
     return body
 
 
-def _response(reply: wire.Reply, milliseconds: float = 0.0) -> Response:
+def _response(reply: contract.Reply, milliseconds: float = 0.0) -> Response:
     headers = dict(_JSON)
     if reply.cache_status:
         headers["Cache-Status"] = reply.cache_status

@@ -1,4 +1,4 @@
-"""Where cells live: their Redis keys, and which of them one command may name.
+"""Where entries live: their Redis keys, and which of them one command may name.
 
 A key is `{<table>.<bucket>}:<generation>:<column>:<value>`. Redis Cluster places keys by what is in
 the braces; a single server needs only one bucket. Integers have as many digits as their column may
@@ -26,7 +26,7 @@ class Keys:
     def buckets(self) -> range:
         return range(self._bucket_count)
 
-    def cells(
+    def entries(
         self, generation: int, table: Table, column: Column, values: Iterable[Key]
     ) -> list[str]:
         prefixes = _prefixes(table.name, generation, column.name)

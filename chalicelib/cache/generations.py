@@ -1,7 +1,7 @@
-"""Generations: under which number cells may be believed now, and how long a write must wait.
+"""Generations: under which number entries may be believed now, and how long a write must wait.
 
 The number is a row of the database, so that it changes in one transaction with the rows it speaks
-for. A container remembers it for `MEMORY_SECONDS`; raising it makes every cell of the table
+for. A container remembers it for `MEMORY_SECONDS`; raising it makes every entry of the table
 unreachable, for everyone, that much later. So a write under a number that is new waits until all
 memory of the old one has gone before it is acknowledged. Memory lasts longer where the database
 cannot be asked: the wait counts from when it answered without a gap.
@@ -13,8 +13,8 @@ import threading
 import time
 from dataclasses import dataclass
 
-from chalicelib.cache import Cache
-from chalicelib.db import Database, Generation
+from chalicelib.cache.entries import Cache
+from chalicelib.db.database import Database, Generation
 from chalicelib.errors import CacheUnavailable, DatabaseUnavailable, OutcomeUnknown
 from chalicelib.tables import Table
 
@@ -156,7 +156,7 @@ class Generations:
                     ) from error
 
     def use_server(self, table: Table, generation: Generation, server: str) -> None:
-        """Raise the generation for the cells of `server`, from the next call on; where the
+        """Raise the generation for the entries of `server`, from the next call on; where the
         database cannot do that now the next one tries again."""
         if generation.server:
             log.warning(

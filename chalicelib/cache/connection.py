@@ -21,7 +21,7 @@ from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 from redis.retry import Retry
 
 from chalicelib.errors import ConfigurationError
-from chalicelib.reach import reach
+from chalicelib.network import reach
 
 log = logging.getLogger("herocache.line")
 
@@ -257,7 +257,7 @@ class Node:
             try:
                 self.connection.read_response()
             except redis.exceptions.ReadOnlyError:
-                raise  # a master that was made a replica since: its cells may be another's
+                raise  # a master that was made a replica since: its entries may be another's
             except redis.ResponseError as error:
                 log.info("Redis refused what nobody waited for: %s", error.status_code)
         return [self.connection.read_response() for _ in range(count)]

@@ -8,10 +8,10 @@ import logging
 import threading
 import time
 
-from chalicelib.cache import Cache
-from chalicelib.db import Database
+from chalicelib.cache.entries import Cache
+from chalicelib.cache.generations import REFRESH_TIMEOUT_SECONDS, Generations
+from chalicelib.db.database import Database
 from chalicelib.errors import CacheUnavailable, DatabaseUnavailable, SchemaMismatch
-from chalicelib.generations import REFRESH_TIMEOUT_SECONDS, Generations
 
 log = logging.getLogger("herocache.recovery")
 

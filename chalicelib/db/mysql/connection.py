@@ -20,16 +20,16 @@ from pymysql._auth import caching_sha2_password_auth, scramble_caching_sha2
 from pymysql.constants import CLIENT, COMMAND, CR, ER
 
 from chalicelib.config import DB_SSL_CA, Settings
+from chalicelib.credentials.identity import Login
+from chalicelib.db.mysql.row_reader import RowReader
+from chalicelib.db.statements import COMMIT, Statement
 from chalicelib.errors import (
     ConfigurationError,
     DatabaseUnavailable,
     OutcomeUnknown,
     network_words,
 )
-from chalicelib.identity import Login
-from chalicelib.reach import reach
-from chalicelib.row_reader import RowReader
-from chalicelib.sql import COMMIT, Statement
+from chalicelib.network import reach
 
 MySQLError = pymysql.MySQLError
 

@@ -20,7 +20,7 @@ from chalicelib.errors import (
     TooLarge,
     UnsupportedEncoding,
 )
-from chalicelib.storage import MAX_RESULT_BYTES, Page, Rows
+from chalicelib.rows.service import MAX_RESULT_BYTES, Page, Rows
 from chalicelib.tables import (
     NO_KEY,
     STRING_KEY,

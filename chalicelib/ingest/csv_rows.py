@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from chalicelib.csv_bytes import text_bytes
 from chalicelib.errors import FileRefused
+from chalicelib.ingest.csv_bytes import text_bytes
 from chalicelib.tables import Column, Integer, InvalidValue, Table, shown
 
 BATCH_ROWS = 1_000

@@ -7,11 +7,11 @@ from typing import Any
 
 from chalice.app import Chalice, Request, Response
 
-from chalicelib import handlers
 from chalicelib.errors import BadRequest, HerocacheError, MethodNotAllowed, NotFound
-from chalicelib.origins import headers_for_error
+from chalicelib.handlers import requests
+from chalicelib.handlers.origins import headers_for_error
+from chalicelib.ingest.events import has_uploads
 from chalicelib.tables import shown
-from chalicelib.uploads import has_uploads
 
 _ROWS = ("/", "POST")
 """The route of every read and write. Chalice's own dispatch is a sixth of a hit. It looks for what
@@ -39,7 +39,7 @@ class Api(Chalice):
     def __call__(self, event: Any, context: Any) -> dict[str, Any]:
         context_of_request = event.get("requestContext") if isinstance(event, dict) else None
         if not isinstance(context_of_request, dict) or "resourcePath" not in context_of_request:
-            return handlers.failed_invocation(
+            return requests.failed_invocation(
                 BadRequest(
                     "event: this function takes the events of API Gateway's REST API (Lambda proxy"
                     " integration); send this payload to the function `storage`"
@@ -49,7 +49,7 @@ class Api(Chalice):
         try:
             whole = event if is_usual else _whole(event)
         except BadRequest as malformed:
-            return handlers.failed_request(malformed).to_dict(self.api.binary_types)
+            return requests.failed_request(malformed).to_dict(self.api.binary_types)
         path, method = context_of_request["resourcePath"], context_of_request.get("httpMethod")
         if not isinstance(path, str) or path not in self.routes:
             return self._refused(
@@ -79,7 +79,7 @@ class Api(Chalice):
                 try:
                     is_worth_a_look = has_uploads(event)
                 except BadRequest as error:
-                    return handlers.failed_invocation(error)
+                    return requests.failed_invocation(error)
                 return handle(event, context) if is_worth_a_look else []
 
             return answer
@@ -89,7 +89,7 @@ class Api(Chalice):
     def _refused(
         self, event: Mapping[str, Any], error: HerocacheError, **headers: str
     ) -> dict[str, Any]:
-        response = handlers.failed_request(error, **headers)
+        response = requests.failed_request(error, **headers)
         response.headers.update(headers_for_error(event["headers"] or {}, os.environ))
         return response.to_dict(self.api.binary_types)
 

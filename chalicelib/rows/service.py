@@ -10,8 +10,10 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from chalicelib.cache import Cache, Cell
-from chalicelib.db import Change, Database
+from chalicelib.cache.entries import Cache, Entry
+from chalicelib.cache.generations import Generations
+from chalicelib.cache.recovery import Recovery
+from chalicelib.db.database import Change, Database
 from chalicelib.errors import (
     AlreadyClaimed,
     BadRequest,
@@ -21,12 +23,10 @@ from chalicelib.errors import (
     SchemaMismatch,
     TooLarge,
 )
-from chalicelib.generations import Generations
-from chalicelib.idempotency import IdempotentChange
-from chalicelib.lazy_loading import LazyLoading
-from chalicelib.recovery import Recovery
+from chalicelib.rows.idempotency import IdempotentChange
+from chalicelib.rows.lazy_loading import LazyLoading
+from chalicelib.rows.write_through import Work, WriteThrough
 from chalicelib.tables import Column, Key, NotAsDeclared, Row, Table
-from chalicelib.write_through import Work, WriteThrough
 
 log = logging.getLogger("herocache.storage")
 
@@ -93,12 +93,12 @@ class Storage:
         unique = values if is_distinct else list(dict.fromkeys(values))
         hits = None
         if use_cache:
-            cells, joined, hits = self._lazy_loading.get_many(table, column, unique)
+            entries, joined, hits = self._lazy_loading.get_many(table, column, unique)
             if joined and is_distinct:
                 return Rows(joined, (), len(unique), hits)
-            found = {value: cell for value, cell in zip(unique, cells) if cell}
+            found = {value: entry for value, entry in zip(unique, entries) if entry}
         else:
-            found = self._cells(table, column, self._rows_of_replica(table, column, unique))
+            found = self._entries(table, column, self._rows_of_replica(table, column, unique))
         return Rows(
             b",".join([found[value] for value in values if value in found]),
             [value for value in unique if value not in found],
@@ -203,10 +203,10 @@ class Storage:
 
     def _load(
         self, table: Table, column: Column, values: Sequence[Key], *, after_writers: bool = False
-    ) -> dict[Key, Cell]:
-        """The cells of those values that have rows. Raises as `_rows`."""
+    ) -> dict[Key, Entry]:
+        """The entries of those values that have rows. Raises as `_rows`."""
         rows = self._rows(table, column, values, after_writers=after_writers)
-        return self._cells(table, column, rows)
+        return self._entries(table, column, rows)
 
     def _rows_of_replica(
         self, table: Table, column: Column, values: Sequence[Key], page: Page | None = None
@@ -247,8 +247,8 @@ class Storage:
             )
         return rows
 
-    def _cells(self, table: Table, column: Column, rows: Sequence[Row]) -> dict[Key, Cell]:
-        """Each value's rows as one cell, in the order of `rows`. Raises SchemaMismatch."""
+    def _entries(self, table: Table, column: Column, rows: Sequence[Row]) -> dict[Key, Entry]:
+        """Each value's rows as one entry, in the order of `rows`. Raises SchemaMismatch."""
         position = table.positions[column.name]
         encoded_rows = zip([row[position] for row in rows], self._encoded(table, rows))
         if column is table.key:

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any
 
 from chalicelib.errors import BucketUnavailable
-from chalicelib.uploads import OWN_FOLDERS, Upload
+from chalicelib.ingest.events import OWN_FOLDERS, Upload
 
 CHUNK_BYTES = 1 << 18
 PART_BYTES = 8 << 20

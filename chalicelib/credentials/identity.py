@@ -14,8 +14,8 @@ from typing import Any, Protocol
 from urllib.parse import unquote, urlsplit
 
 from chalicelib.config import DB_SECRET_ARN, Settings
+from chalicelib.credentials.sigv4 import cache_token, database_token
 from chalicelib.errors import ConfigurationError, DatabaseUnavailable
-from chalicelib.signing import cache_token, database_token
 
 log = logging.getLogger("herocache.identity")
 

@@ -1,7 +1,7 @@
-"""The cells of the cache: what is kept in Redis, under which keys, and the verbs of the protocol.
+"""The entries of the cache: what is kept in Redis, under which keys, and the verbs of the protocol.
 
-A cell holds a row's JSON, or for a lookup the JSON rows with commas between; joined with commas
-the cells of a batch are an answer's body, so a hit is never decoded. While it has no value it may
+An entry holds a row's JSON, or for a lookup the JSON rows with commas between; joined with commas
+the entries of a batch are an answer's body, so a hit is never decoded. While it has no value it may
 hold a lease (a reader fills it) or a fence (a writer changes what it would show): see `scripts`.
 Lazy loading and write-through call in; `link` carries the commands. One round trip a verb.
 """
@@ -16,19 +16,19 @@ from functools import lru_cache
 from operator import itemgetter
 from typing import Any, Generic, TypeVar
 
-from chalicelib import keys, scripts
+from chalicelib.cache import keys, scripts
+from chalicelib.cache.client import Link
+from chalicelib.cache.connection import Command, Words, packed_series
+from chalicelib.cache.keys import MAX_KEYS_AN_MGET, Keys
 from chalicelib.config import Settings
-from chalicelib.db import Generation
-from chalicelib.keys import MAX_KEYS_AN_MGET, Keys
-from chalicelib.line import Command, Words, packed_series
-from chalicelib.link import Link
+from chalicelib.db.database import Generation
 from chalicelib.tables import Column, Key, Table, tables_with
 
 Result = TypeVar("Result")
-Cell = bytes
+Entry = bytes
 Token = str
 
-MAX_CELL_BYTES = 64 * 1024
+MAX_ENTRY_BYTES = 64 * 1024
 LEASE_MILLISECONDS = 5_000
 FENCE_MILLISECONDS = 60_000
 DEAD_WRITER_SECONDS = 10
@@ -42,19 +42,19 @@ TTL_JITTER = 0.1
 
 @dataclass
 class Leases:
-    """What `lease_many` found: values that others stored meanwhile (`found`), cells that are ours
+    """What `lease_many` found: values that others stored meanwhile (`found`), entries that are ours
     to fill (`granted`), that another reader fills (`waiting`), that a writer changes (`fenced`),
     or that a writer left behind, dead, with its fence (`abandoned`)."""
 
-    found: dict[Key, Cell] = field(default_factory=dict)
+    found: dict[Key, Entry] = field(default_factory=dict)
     granted: list[Key] = field(default_factory=list)
     waiting: list[Key] = field(default_factory=list)
     fenced: list[Key] = field(default_factory=list)
-    abandoned: dict[Key, Cell] = field(default_factory=dict)
+    abandoned: dict[Key, Entry] = field(default_factory=dict)
 
 
 class Cache:
-    """Every verb names the generation whose cells it means. Raises CacheUnavailable, or
+    """Every verb names the generation whose entries it means. Raises CacheUnavailable, or
     AnotherServer where Redis is not the server that the generation speaks of."""
 
     def __init__(self, settings: Settings) -> None:
@@ -86,14 +86,14 @@ class Cache:
 
     def get_many(
         self, generation: Generation, table: Table, column: Column, values: Sequence[Key]
-    ) -> Sequence[Cell | None]:
-        """What each value's cell holds, marks included; None where it is absent. One MGET."""
+    ) -> Sequence[Entry | None]:
+        """What each value's entry holds, marks included; None where it is absent. One MGET."""
         commands = self._mget(generation, table, column, values)
         return self._got(values, self.link.call(commands, generation.server))
 
     def begin_get_many(
         self, generation: Generation, table: Table, column: Column, values: Sequence[Key]
-    ) -> "Sent[Sequence[Cell | None]]":
+    ) -> "Sent[Sequence[Entry | None]]":
         """`get_many`, sent before it is waited for."""
         commands = self._mget(generation, table, column, values)
         return Sent(self.link, generation, commands, lambda replies: self._got(values, replies))
@@ -104,13 +104,13 @@ class Cache:
         if series := self._keys.series(generation.number, table, column):
             packed = packed_series("MGET", *series, values)  # type: ignore[arg-type]
             return [Command(keys.tag(table, 0), packed)]
-        names = self._keys.cells(generation.number, table, column, values)
+        names = self._keys.entries(generation.number, table, column, values)
         return [
             Command(keys.tag(table, bucket), ("MGET", *[names[i] for i in positions]))
             for bucket, positions in self._mget_chunks(values)
         ]
 
-    def _got(self, values: Sequence[Key], replies: Sequence[Any]) -> Sequence[Cell | None]:
+    def _got(self, values: Sequence[Key], replies: Sequence[Any]) -> Sequence[Entry | None]:
         if not self.link.is_cluster:
             return replies[0]  # type: ignore[no-any-return]
         return _in_order([positions for _, positions in self._mget_chunks(values)], replies)
@@ -127,7 +127,7 @@ class Cache:
         values: Sequence[Key],
         token: Token,
     ) -> Leases:
-        """Take the right to fill each absent cell."""
+        """Take the right to fill each absent entry."""
         commands = self._leases(generation, table, column, values, token)
         return self._leased(values, self.link.call(commands, generation.server))
 
@@ -178,26 +178,26 @@ class Cache:
         generation: Generation,
         table: Table,
         column: Column,
-        values: Mapping[Key, Cell | None],
+        values: Mapping[Key, Entry | None],
         token: Token,
     ) -> None:
         """Store each value where our lease still stands; None, or what is too large to be worth
         it, gives the lease back. Nobody waits for it to happen."""
-        cells = {value: (_storable(cell),) for value, cell in values.items()}
-        self._run(scripts.FILL_MANY, generation, table, column, cells, (token, *self._ttl))
+        entries = {value: (_storable(entry),) for value, entry in values.items()}
+        self._run(scripts.FILL_MANY, generation, table, column, entries, (token, *self._ttl))
 
     def settle_many(
         self,
         generation: Generation,
         table: Table,
         column: Column,
-        values: Mapping[Key, tuple[Cell, Cell | None]],
+        values: Mapping[Key, tuple[Entry, Entry | None]],
     ) -> None:
         """Put what was read after its writer into the place of an abandoned fence, if it still
-        stands: for each value the fence and the cell; the cell MARK lets the fence stand as new."""
-        cells = {value: (fence, _storable(cell)) for value, (fence, cell) in values.items()}
+        stands: for each value the fence and the entry; MARK lets the fence stand as new."""
+        entries = {value: (fence, _storable(entry)) for value, (fence, entry) in values.items()}
         head = (*self._ttl, FENCE_MILLISECONDS)
-        self._run(scripts.SETTLE_MANY, generation, table, column, cells, head)
+        self._run(scripts.SETTLE_MANY, generation, table, column, entries, head)
 
     def knows(self, table: Table) -> bool:
         """Whether this process has met the watermarks of `table`."""
@@ -257,7 +257,7 @@ class Cache:
         self,
         generation: Generation,
         table: Table,
-        cells: "Affected",
+        entries: "Affected",
         token: Token,
         committed_at: int,
     ) -> None:
@@ -266,8 +266,10 @@ class Cache:
         `committed_at`: not before the COMMIT, in microseconds of the database's clock; 0 where the
         change was undone."""
         published = {
-            column: {value: (_kind(table, column), _storable(cell)) for value, cell in own.items()}
-            for column, own in cells.fenced.items()
+            column: {
+                value: (_kind(table, column), _storable(entry)) for value, entry in own.items()
+            }
+            for column, own in entries.fenced.items()
         }
         head = (
             *(token, FENCE_MILLISECONDS, WATERMARK_MILLISECONDS, committed_at),
@@ -276,14 +278,14 @@ class Cache:
         commands = self._commands(
             scripts.PUBLISH_MANY, generation, table, published, head, keys.watermark
         )
-        names = self._keys.cells(generation.number, table, table.key, cells.new)
-        stored = [_storable(cell) for cell in cells.new.values()]
-        for bucket, positions in self._keys.chunks(list(cells.new)):
+        names = self._keys.entries(generation.number, table, table.key, entries.new)
+        stored = [_storable(entry) for entry in entries.new.values()]
+        for bucket, positions in self._keys.chunks(list(entries.new)):
             named = [keys.witness(table, bucket, token), *[names[i] for i in positions]]
             words: Words = ("EVALSHA", _sha1(scripts.STORE_NEW_MANY), len(named), *named)
             words += (token, *self._ttl, *[stored[i] for i in positions])
             commands.append(Command(keys.tag(table, bucket), words))
-        self.link.call(commands, generation.server, wait=bool(cells.fenced))
+        self.link.call(commands, generation.server, wait=bool(entries.fenced))
 
     def _run(
         self,
@@ -294,7 +296,7 @@ class Cache:
         arguments: Mapping[Key, tuple[str | bytes, ...]],
         head: tuple[str | int, ...],
     ) -> None:
-        """Run `script` on cells of one column. Nobody waits for it to happen."""
+        """Run `script` on entries of one column. Nobody waits for it to happen."""
         commands = self._commands(script, generation, table, {column: arguments}, head)
         self.link.call(commands, generation.server, wait=False)
 
@@ -308,14 +310,14 @@ class Cache:
         last: Callable[[Table, int], str] | None = None,
         buckets: Iterable[int] = (),
     ) -> list[Command]:
-        """`script` on cells, each with its arguments, behind the `head` they share; where it needs
-        a `last` key it has that of the bucket. Also where there is no cell, in `buckets`."""
+        """`script` on entries, each with its arguments, behind the `head` they share; where it
+        needs a `last` key it has that of the bucket. Also where there is no entry, in `buckets`."""
         values = [value for own in arguments.values() for value in own]
         words = [own for values in arguments.values() for own in values.values()]
         names = [
             name
             for column, own in arguments.items()
-            for name in self._keys.cells(generation.number, table, column, own)
+            for name in self._keys.entries(generation.number, table, column, own)
         ]
         chunks = self._keys.chunks(values)
         used = {bucket for bucket, _ in chunks}
@@ -331,7 +333,7 @@ class Cache:
         return commands
 
 
-Fenced = Mapping[Column, Mapping[Key, Cell | None]]
+Fenced = Mapping[Column, Mapping[Key, Entry | None]]
 
 
 class Sent(Generic[Result]):
@@ -382,12 +384,12 @@ class Sent(Generic[Result]):
 
 @dataclass(frozen=True)
 class Affected:
-    """The cells a write changes. `fenced`, by column: those somebody may read or fill meanwhile,
+    """The entries a write changes. `fenced`, by column: those somebody may read or fill meanwhile,
     each with the row's new JSON, or None for what just goes. `new`: rows nobody else knows of,
     with their JSON, or None where it is not to be stored."""
 
     fenced: Fenced = field(default_factory=dict)
-    new: Mapping[Key, Cell | None] = field(default_factory=dict)
+    new: Mapping[Key, Entry | None] = field(default_factory=dict)
 
 
 def new_token() -> Token:
@@ -395,7 +397,7 @@ def new_token() -> Token:
 
 
 def _probe(tables: Mapping[str, Table], is_cluster: bool) -> list[Command]:
-    """Writes to each server that holds cells, and leaves nothing."""
+    """Writes to each server that holds entries, and leaves nothing."""
     buckets = Keys(is_cluster).buckets
     tags = [keys.tag(table, bucket) for table in tables.values() for bucket in buckets]
     return [
@@ -429,5 +431,5 @@ def _sha1(script: str) -> str:
     return hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
 
 
-def _storable(cell: Cell | None) -> Cell:
-    return cell if cell is not None and len(cell) <= MAX_CELL_BYTES else b""
+def _storable(entry: Entry | None) -> Entry:
+    return entry if entry is not None and len(entry) <= MAX_ENTRY_BYTES else b""

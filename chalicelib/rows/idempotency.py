@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from chalicelib.db import Change, Transaction
+from chalicelib.db.database import Change, Transaction
 from chalicelib.tables import Key, Row, Table
 
 

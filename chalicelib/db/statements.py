@@ -5,8 +5,8 @@ Identifiers come from `tables` only; a value is always a parameter.
 
 from collections.abc import Sequence
 
+from chalicelib.ingest.events import Outcome, Upload
 from chalicelib.tables import Column, Key, Row, String, Table
-from chalicelib.uploads import Outcome, Upload
 
 Statement = tuple[str, Sequence[Key]]
 """SQL with %s for each of its parameters, and those."""
@@ -225,7 +225,7 @@ def switch_off(table: Table) -> Statement:
 
 
 def switch_on(table: Table, number: int, server: str) -> Statement:
-    """Raise generation `number`, where it still is the current one, for the cells of `server`."""
+    """Raise generation `number`, where it still is the current one, for the entries of `server`."""
     return (
         "UPDATE cache_generation SET generation = generation + 1,"
         " retired_at = IF(enabled AND server <> '', UTC_TIMESTAMP(6), retired_at),"
@@ -235,7 +235,7 @@ def switch_on(table: Table, number: int, server: str) -> Statement:
 
 
 def raise_generation(table: Table) -> Statement:
-    """Every cell of the table becomes unreachable; its cache stays in use."""
+    """Every entry of the table becomes unreachable; its cache stays in use."""
     return (
         "UPDATE cache_generation SET generation = generation + 1,"
         " retired_at = IF(enabled, UTC_TIMESTAMP(6), retired_at) WHERE table_name = %s",
