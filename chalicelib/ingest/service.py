@@ -44,8 +44,8 @@ log = logging.getLogger("herocache.ingest")
 MAX_SMALL_BYTES = 256 * 1024
 MAX_SMALL_ROWS = 5_000
 """Up to here, unzipped, a file is written in one statement, and its entries are fenced and
-published row by row; a larger one empties the cache of its table, which takes half a second whatever the
-size."""
+published row by row. A larger one empties the cache of its table, which takes half a second
+whatever the size."""
 MIN_ROWS_TO_JUDGE = 20
 """With fewer rows than this a share of refused ones says nothing."""
 Load = Callable[[Transaction, Upload, Table, Sequence[Column], Callable[[Refused], None]], Loaded]
