@@ -207,8 +207,9 @@ def _answered(payload: Callable[[Sent], object], sent: Sent) -> tuple[contract.R
     started = time.perf_counter()
     asked = None
     try:
+        said = payload(sent)  # before the settings: what is no JSON needs none
         chosen = settings()
-        asked = contract.parse(payload(sent), chosen.default_table, chosen.read_by)
+        asked = contract.parse(said, chosen.default_table, chosen.read_by)
         reply = _done(asked)
     except HerocacheError as error:
         if error.status >= 500:
