@@ -14,7 +14,10 @@ from packaging.utils import canonicalize_name
 from local.process import ROOT
 
 STARTED_BY = {
-    "requirements.txt": ["chalicelib.storage"],
+    "requirements.txt": [
+        path.relative_to(ROOT).with_suffix("").as_posix().replace("/", ".")
+        for path in (ROOT / "chalicelib").rglob("[!_]*.py")
+    ],
     "requirements-deploy.txt": ["app", "infra.__main__"],
     "requirements-local.txt": [
         *("app", "local.__main__", "local.emulated_s3", "local.container"),
