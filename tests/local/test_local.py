@@ -19,7 +19,7 @@ import pymysql
 import pytest
 
 from chalicelib.tables import TABLES
-from local.process import LOOPBACK, ROOT, ServerError, has_ended, port_is_free
+from local.process import LOOPBACK, ROOT, ServerError, find_program, has_ended, port_is_free
 from local.servers import MariaDB, Redis
 from local.services import Services
 from tests.support.project_copy import MakeRun, copy_project, make
@@ -407,6 +407,19 @@ def test_install_has_apt_bring_what_is_missing_and_stops_what_apt_started(
     assert lines[0] == "apt-get -q update"
     assert lines[1].endswith(" install mariadb-server redis-server")
     assert re.search("(disable --now mariadb|service mariadb stop)", lines[2])
+
+
+def test_the_first_server_on_the_path_is_taken_whatever_its_kind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that the tests run on Valkey or MySQL where Redis or MariaDB is installed too."""
+    programs = [tmp_path / "a" / "valkey-server", tmp_path / "b" / "redis-server"]
+    for program in programs:
+        program.parent.mkdir()
+        program.touch(mode=0o755)
+    monkeypatch.setenv("PATH", f"{programs[0].parent}:{programs[1].parent}")
+
+    assert find_program("redis-server", "valkey-server") == str(programs[0])
 
 
 def test_install_touches_no_service_of_a_server_that_was_there(bare_machine: BareMachine) -> None:
