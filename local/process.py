@@ -235,9 +235,10 @@ class Server(ABC):
 
 
 def find_program(*names: str) -> str | None:
-    """Path of the first of `names` that is installed."""
+    """Path of the first of `names` in the first folder of PATH that has one of them."""
     path = os.environ.get("PATH", os.defpath) + os.pathsep + EXTRA_PATH
-    return next((found for name in names if (found := shutil.which(name, path=path))), None)
+    places = (shutil.which(name, path=each) for each in path.split(os.pathsep) for name in names)
+    return next(filter(None, places), None)
 
 
 def port_is_free(port: int, address: str = LOOPBACK) -> bool:

@@ -23,14 +23,14 @@ from chalicelib.handlers import requests
 from local.app import App
 from local.process import PORTS, Server, port_is_free
 from local.servers import MariaDB, Redis
-from tests import bucket as s3
-from tests.beside import COMMANDS, Beside, Done
-from tests.bucket import UploadBucket
-from tests.client import InProcess
-from tests.witness import Witness
+from tests.support import bucket as s3
+from tests.support.beside import COMMANDS, Beside, Done
+from tests.support.bucket import UploadBucket
+from tests.support.client import InProcess
+from tests.support.witness import Witness
 
 if TYPE_CHECKING:  # moto takes a second to import, and few tests need it
-    from tests.stage_life import Life
+    from tests.support.stage_life import Life
 
 SETTINGS = [
     value for name, value in vars(config).items() if name.isupper() and isinstance(value, str)
@@ -207,6 +207,6 @@ def service(witness: Witness, configure: Configure) -> InProcess:
 @pytest.fixture(scope="session")
 def life(lived: Done) -> "Life":
     """Of the stage dev, on an emulated account that is gone again."""
-    from tests.stage_life import life_in
+    from tests.support.stage_life import life_in
 
     return life_in(lived)

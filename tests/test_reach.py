@@ -13,8 +13,8 @@ from chalicelib.db.mysql import connection as mysql_connection
 from chalicelib.network import reach
 from local.process import LOOPBACK
 from local.servers import MariaDB, Redis
-from tests.client import InProcess, as_stored, hero
 from tests.conftest import Configure
+from tests.support.client import InProcess, as_stored, hero
 
 SLOW, SHORT = "slow.example", 0.05
 LATE_SECONDS = 0.5

@@ -6,10 +6,10 @@ from chalicelib.config import Settings
 from chalicelib.db import statements
 from chalicelib.errors import ConfigurationError
 from local.servers import MariaDB
-from tests.client import InProcess, hero
 from tests.conftest import Configure
-from tests.leaks import assert_tells_nothing_internal
-from tests.witness import Witness
+from tests.support.client import InProcess, hero
+from tests.support.leaks import assert_tells_nothing_internal
+from tests.support.witness import Witness
 
 SECRET = "s3cret-horse"
 REQUIRED = ("DB_HOST", "DB_USER", "DB_PASS", "DB_NAME")

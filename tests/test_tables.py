@@ -8,8 +8,8 @@ import pytest
 
 from chalicelib import tables
 from chalicelib.tables import HEROES, INTEGER, STRING, UNSIGNED_KEY, Column, Table
-from tests.client import InProcess, as_stored, hero
-from tests.witness import Witness
+from tests.support.client import InProcess, as_stored, hero
+from tests.support.witness import Witness
 
 LAMP = {"ProductName": "Lamp", "Description": "", "QuantityInStock": 3, "Price": -5}
 

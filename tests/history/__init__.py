@@ -12,5 +12,5 @@
     round       all of it once, from empty servers to a report
     alternatives, compare   the same faults on what people use today
 
-`python -m tests.history --minutes 10` runs rounds one after the other; `tests/test_history.py` one.
+`python -m tests.history --minutes 10` runs rounds one after the other; `test_history.py` one.
 """

@@ -19,7 +19,7 @@ from tests.history.moments import BEFORE_COMMIT, BEFORE_FILL, BEFORE_PUBLISH, DI
 from tests.history.records import now
 from tests.history.standbys import failover, follow, switch_over
 from tests.history.traps import COMMIT, FENCE, PUBLISH, Trap
-from tests.relay import CUT_AFTER, CUT_BEFORE, HOLD_ANSWER, PASS, Relay
+from tests.support.relay import CUT_AFTER, CUT_BEFORE, HOLD_ANSWER, PASS, Relay
 
 DISTANCE_SECONDS = 2.0
 OBEYED_WITHIN_SECONDS = 1.0

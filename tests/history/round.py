@@ -20,7 +20,7 @@ from tests.history.quiet import check_entries
 from tests.history.standbys import database_pair, redis_pair
 from tests.history.systems import HEROCACHE
 from tests.history.worker import MIX, NEWS, Plan
-from tests.relay import relaying
+from tests.support.relay import relaying
 
 PROCESSES = 5
 

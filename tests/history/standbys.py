@@ -15,7 +15,7 @@ from typing import Any
 import redis
 
 from local.servers import MariaDB, Redis
-from tests.relay import LOOPBACK
+from tests.support.relay import LOOPBACK
 
 CAUGHT_UP_WITHIN_SECONDS = 20
 _BINLOG = ("--log-bin=log", "--log-slave-updates", "--binlog-format=ROW")

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 
 from chalicelib.cache import scripts
-from tests.relay import PASS
+from tests.support.relay import PASS
 
 COMMIT = b"COMMIT"
 FENCE = hashlib.sha1(scripts.FENCE_MANY.encode()).hexdigest().encode()

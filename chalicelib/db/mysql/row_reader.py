@@ -4,7 +4,7 @@ Takes the place of the loop in `pymysql.connections.MySQLResult`, which makes an
 packet and looks up a codec for every value; here a row takes two thirds of the time. Used by `db`
 alone; the layout is the text protocol's: https://dev.mysql.com/doc/dev/mysql-server/latest/
 page_protocol_com_query_response_text_resultset.html.
-The rows are the driver's own: `tests/test_row_reader.py`.
+The rows are the driver's own: `tests/db/test_row_reader.py`.
 """
 
 from collections.abc import Callable
