@@ -82,7 +82,7 @@ bench: ## measure against the raw drivers and the course's way; ARGS go to it
 
 grade: ## play the graders of the course against URL, with the API key in KEY where it wants one; ARGS go to it
 	$(INSTALL) local
-	@$(IN_VENV) bench.grade $(ARGS)
+	@$(IN_VENV) grader $(ARGS)
 
 STAGE ?= dev
 infra: ## what STAGE (dev) stands on in the AWS account: infra/template.yaml, then the tables

@@ -20,7 +20,7 @@
     events.py          the event of an HTTP request
     delay_proxy.py     a network that is a known time away; delay_relay.py: its process
     counting_proxy.py  round trips of a connection
-`python -m bench.grade URL` plays the course's graders against any URL:
+`python -m grader URL` plays the course's graders against any URL:
     grader.py          whether the rows are right
     caching.py         whether the cache loads lazily and is written through
     timings.py         how long requests take, and how much of that is HTTP

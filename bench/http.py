@@ -23,7 +23,7 @@ from bench.contenders import Call, Contender, Environment, Ours
 from bench.flows import HIT, UNCACHED, Flow, Row
 from bench.lineup import closing
 from bench.measure import BATCHES, Limits, Samples, Seeded, quick_collections, timed, warm_up
-from bench.text import milliseconds, table
+from grader.text_table import milliseconds, table
 from local.app import App
 from local.process import LOOPBACK, Server
 

@@ -29,11 +29,11 @@ from bench.progress import progress
 from bench.raw import COLUMNS, connect
 from bench.s3 import S3, Uploads
 from bench.servers import servers, setting
-from bench.text import milliseconds, table
 from chalicelib.cache.generations import Generations
 from chalicelib.handlers import requests
 from chalicelib.ingest import service as ingest_service
 from chalicelib.tables import HEROES
+from grader.text_table import milliseconds, table
 from local.process import find_program
 from local.servers import MariaDB
 from seed.generate_heroes import hero_lines, write_heroes

@@ -9,7 +9,7 @@ from bench.http import OverHttp
 from bench.lineup import CLUSTER, ONE_NODE, RAW_PLAIN, RAW_TAGGED
 from bench.measure import Samples
 from bench.round_trips import Counts, Trips
-from bench.text import milliseconds, table
+from grader.text_table import milliseconds, table
 
 Cells = Mapping[tuple[Flow, int], Samples]
 """What `measure` gave, by flow and batch size."""

@@ -11,7 +11,7 @@ from bench.http import ROWS, Crowd, OverHttp
 from bench.measure import Samples
 from bench.report import LIMIT, OURS, Cells
 from bench.round_trips import Counts
-from bench.text import table
+from grader.text_table import table
 
 NEAR: Sequence[tuple[Flow, int, float]] = (
     (HIT, 100, 1.1),

@@ -19,12 +19,12 @@ from typing import Any
 
 import pytest
 
-from bench.caching import hits_compared
 from bench.delay_proxy import delayed
 from bench.flows import FLOWS
 from bench.http import crowd, crowds_table
 from bench.measure import Seeded
-from bench.service import Answer, Wrong, with_scheme
+from grader.cache_checks import hits_compared
+from grader.http_client import Answer, Wrong, with_scheme
 from local.app import App
 from local.process import PORTS, port_is_free
 from tests.beside import Done
@@ -39,7 +39,7 @@ def grade(
 ) -> subprocess.CompletedProcess[str]:
     """Run in `folder`, so that the note it leaves is found there."""
     return subprocess.run(
-        [sys.executable, "-m", "bench.grade", "--batch", "20", "--rounds", "2", *arguments],
+        [sys.executable, "-m", "grader", "--batch", "20", "--rounds", "2", *arguments],
         cwd=folder,
         env={"PYTHONPATH": str(ROOT), "NO_PROXY": "*", "URL": url, **environment},
         capture_output=True,

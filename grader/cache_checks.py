@@ -1,10 +1,10 @@
-"""Whether the cache does what the course's graders judge: lazy loading and write-through.
+"""Does the cache load lazily, and is it written through? The course's graders judge both.
 
-Both by one comparison: a cached read that must be answered by the cache against one that cannot be.
-`Cache-Status` says which was a hit; time then only has to show no hit that is clearly slower.
-`Server-Timing` tells how long the service took. Where a service does not send the first, time is
-all there is. Then nearly every hit must be faster
-than nearly every other read, because without a cache each of them is the faster one by chance.
+Each check compares two kinds of reads: reads that the cache must answer, and reads that it cannot
+answer. Where the service sends `Cache-Status`, the header says which reads were hits, and hits only
+must not be clearly slower. Without that header only time can tell. Then nearly every hit must be
+faster than nearly every other read: without a cache, either kind is faster by chance.
+`Server-Timing` gives the time within the service, where it is sent.
 """
 
 import statistics
@@ -12,27 +12,30 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from bench.grader import Check, Grader
-from bench.service import Answer, Way, Wrong
-from bench.text import milliseconds
+from grader.http_client import Answer, Way, Wrong
+from grader.row_checks import Check, Grader
+from grader.text_table import milliseconds
 
+# By time alone, the hit must be faster in this share of all pairs of a hit and another read. A
+# service without a cache reaches it in one of 80 gradings with ten reads of each kind (Mann-Whitney
+# test).
 FASTER_SHARE = 0.8
-"""Of all pairs of a hit and another read, by time alone; ten of each without a cache reach it in
-one of 80 gradings (the test of Mann and Whitney)."""
 
 
 @dataclass
 class Reads:
-    """Cached reads of batches that nobody asked for before, one of each kind a round. `first`: of
-    rows written without the cache; `second`: of the same rows again; `written`: of rows written
-    with the cache."""
+    """Cached reads of batches that nobody asked for before, one of each kind in a round.
+
+    `first`: rows that were written without the cache. `second`: the same rows again. `written`:
+    rows that were written with the cache.
+    """
 
     first: list[Answer] = field(default_factory=list)
     second: list[Answer] = field(default_factory=list)
     written: list[Answer] = field(default_factory=list)
 
     def play(self, grader: Grader, way: Way, rounds: int) -> None:
-        """The first round opens connections and is not counted."""
+        """Does `rounds` rounds, after one that opens connections and is not counted."""
         for _ in range(rounds + 1):
             for use_cache, kinds in {
                 False: (self.first, self.second),
@@ -68,7 +71,7 @@ def _check_write_through(reads: Reads) -> str:
 
 
 def hits_compared(hits: Sequence[Answer], others: Sequence[Answer], what: str) -> str:
-    """What shows that `hits` were hits; `others` were none, in words `what`. Raises Wrong."""
+    """Why `hits` count as hits and `others`, which `what` describes, do not. Raises Wrong."""
     statuses = [answer.cache_status for answer in hits]
     missed = [a.cache_status for a in hits if a.cache_status is not None and not a.is_hit]
     if missed:
@@ -98,7 +101,7 @@ def hits_compared(hits: Sequence[Answer], others: Sequence[Answer], what: str) -
 def _times(
     hits: Sequence[Answer], others: Sequence[Answer]
 ) -> tuple[str, Sequence[float], Sequence[float]]:
-    """Seconds of each, and what they are of."""
+    """What was timed, then the seconds of each."""
     within = [
         [answer.service_seconds for answer in answers if answer.service_seconds is not None]
         for answers in (hits, others)

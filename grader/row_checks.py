@@ -1,11 +1,11 @@
-"""What the grader checks: its own random rows, written and read in every way the contract has."""
+"""Are the rows right? Writes random rows and reads them in every way the contract has."""
 
 import random
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
-from bench.service import Answer, Hero, Service, Way, Wrong, shown
+from grader.http_client import Answer, Hero, Service, Way, Wrong, shown
 
 MAX_ID = 2**32 - 1
 XP_RANGE = range(-(2**31), 2**31)
@@ -25,13 +25,16 @@ COLUMNS = ("id", "xp")
 BY_XP = Way("xp", names_it=True)
 MISSING = 3
 
+# A name, and a function that raises Wrong or returns what to print below PASS.
 Check = tuple[str, Callable[[], str | None]]
-"""Its name, and what to call: raises Wrong, or returns what to add to PASS."""
 
 
 class Grader:
-    """Checks one service with rows of its own. `inserted` are those rows, by id; `default_column`
-    is what a read without BY goes by, once that was checked."""
+    """Checks one service with rows that it writes itself.
+
+    `inserted`: those rows, by id. `default_column`: the column of a read without BY; a check finds
+    it out.
+    """
 
     def __init__(self, service: Service, batch: int) -> None:
         self.service = service
@@ -42,11 +45,12 @@ class Grader:
 
     @property
     def ways(self) -> list[Way]:
-        """Those of a client that knows no BY, then those of one that does."""
+        """The ways to read: first without BY, then with it."""
         return [Way(self.default_column, names_it=False), *(Way(c, True) for c in COLUMNS)]
 
     def checks(self) -> Iterator[Check]:
-        """In this order: the first two write what the others read, the third finds out how."""
+        """Run them in this order: the first two write what the others read, and the third finds out
+        what a read without BY goes by."""
         for use_cache in (True, False):
             yield f"write {_cache(use_cache)}", partial(self._check_write, use_cache)
         yield "a read without BY goes by id or by xp", self._check_default
@@ -67,19 +71,19 @@ class Grader:
             yield name, partial(self._check_new_row_by_xp, use_cache)
 
     def write(self, rows: Sequence[Hero], use_cache: bool) -> list[Hero]:
-        """The rows as they are stored from now on."""
+        """Writes rows. Returns them as they are now stored."""
         return self.keep(rows, self.service.write(rows, use_cache))
 
     def keep(self, rows: Sequence[Hero], written: Answer) -> list[Hero]:
-        """Takes note of the rows that a write answered for."""
+        """Remembers the rows of an acknowledged write. Returns them as they are now stored."""
         ids = written.expect_ids(len(rows))
         stored = [{"id": i} | row | {"xp": int(row["xp"])} for i, row in zip(ids, rows)]
         self.inserted.update(zip(ids, stored))
         return stored
 
     def remove(self) -> int:
-        """Deletes the rows it wrote; how many. Only rows that bear its marker: a wrong service may
-        have told ids of others."""
+        """Deletes the rows it wrote. Returns how many. Deletes only rows that have its marker,
+        because a faulty service may have returned ids of other rows."""
         removed = remove_marked(self.service, sorted(self.inserted), self.marker, self.batch)
         self.inserted.clear()
         return removed
@@ -89,7 +93,7 @@ class Grader:
         return [self._hero(xp if i % 10 else str(xp)) for i, xp in enumerate(self._free_xps(count))]
 
     def sample(self, by: str) -> list[int]:
-        """A batch of values to read, in no order."""
+        """A batch of values to read, in random order."""
         values = {hero[by] for hero in self.inserted.values()}
         if not values:
             raise Wrong("no row could be written, so there is none to read")
@@ -101,13 +105,14 @@ class Grader:
         return {"hero": hero, "power": power, "name": name, "xp": xp, "color": color}
 
     def _free_xps(self, count: int) -> list[int]:
-        """Values that no row has, as far as the service lets us see it."""
+        """Values that no row has, as far as the service shows."""
         drawn = random.sample(XP_RANGE, 2 * count)
         taken = {row.get("xp") for row in self.service.read(BY_XP, drawn, use_cache=False).rows}
         return [xp for xp in drawn if xp not in taken][:count]
 
     def _expected(self, by: str, values: Sequence[int]) -> list[Hero]:
-        """Value after value; the rows of one value by id."""
+        """The rows a read must return: value after value, and by id where several have one
+        value."""
         by_id = sorted(self.inserted.values(), key=lambda hero: int(hero["id"]))
         return [hero for value in values for hero in by_id if hero[by] == value]
 
@@ -115,7 +120,7 @@ class Grader:
         self.write(self.fresh_heroes(self.batch), use_cache)
 
     def _check_default(self) -> str:
-        """By rows, not by success: an xp may happen to be the id of another row."""
+        """Compares rows, not statuses: an xp may also be the id of another row."""
         found = []
         for column in COLUMNS:
             values = self.sample(column)
@@ -128,7 +133,8 @@ class Grader:
         return f"by {self.default_column}"
 
     def _check_rows(self, way: Way, use_cache: bool) -> None:
-        """Rows of both writes, twice: the first cached read may fill, the second finds."""
+        """Reads rows of both writes twice: the first cached read may fill the cache, the second
+        reads from it."""
         values = self.sample(way.by)
         for _ in range(2):
             answer = self.service.read(way, values, use_cache)
@@ -149,7 +155,7 @@ class Grader:
         answer.expect_rows(self._expected(way.by, values), missing)
 
     def _check_same_bytes(self, way: Way) -> None:
-        """Of everything written, with the cache and without."""
+        """Reads everything written, with the cache and without."""
         values = [hero[way.by] for hero in self.inserted.values()]
         with_cache, without = (self.service.read(way, values, c) for c in (True, False))
         without.expect_rows(self._expected(way.by, values))
@@ -163,7 +169,7 @@ class Grader:
         answer.expect_rows(self._expected("id", ids))
 
     def _check_new_row_by_xp(self, use_cache: bool) -> None:
-        """A cached answer that was right before the write is wrong after it."""
+        """The write makes an earlier cached answer out of date."""
         xp = self.sample("xp")[0]
         way = next(way for way in self.ways if way.by == "xp")
         self.service.read(way, [xp], use_cache=True).expect_rows(self._expected("xp", [xp]))
@@ -172,7 +178,7 @@ class Grader:
 
 
 def remove_marked(service: Service, ids: Sequence[int], marker: str, batch: int) -> int:
-    """Deletes those of the rows `ids` whose name begins with `marker`; how many."""
+    """Deletes the rows of `ids` whose name begins with `marker`. Returns how many."""
     removed = 0
     for i in range(0, len(ids), batch):
         asked = ids[i : i + batch]

@@ -16,10 +16,10 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from bench.caching import cache_checks
-from bench.grader import Check, Grader, remove_marked
-from bench.service import NoService, Service, Wrong
-from bench.timings import explained, time_flows, timings_table
+from grader.cache_checks import cache_checks
+from grader.http_client import NoService, Service, Wrong
+from grader.row_checks import Check, Grader, remove_marked
+from grader.timings import explained, time_flows, timings_table
 
 REMOVE = "--remove"
 REMOVE_NOTED = "--remove-noted"
@@ -27,7 +27,7 @@ MARKER = "grade-[0-9a-f]{8}"
 
 
 def run_checks(checks: Iterable[Check]) -> bool:
-    """Prints a line per check; whether all passed."""
+    """Prints a line for each check. Returns whether all passed."""
     passed = [run_check(name, check) for name, check in checks]
     print(f"{sum(passed)} of {len(passed)} passed\n", flush=True)
     return all(passed)
@@ -44,7 +44,7 @@ def run_check(name: str, check: Callable[[], str | None]) -> bool:
 
 
 def grade(grader: Grader, kept: Service, rounds: int) -> bool:
-    """Everything. Times are shown where the answers are right, also of a cache that fails."""
+    """Runs every check, then the timings. Wrong rows are not timed; a cache that fails is."""
     right = run_checks(grader.checks())
     caches = run_checks(cache_checks(grader, rounds))
     if not right:
@@ -59,7 +59,7 @@ def grade(grader: Grader, kept: Service, rounds: int) -> bool:
 
 
 def remove(grader: Grader) -> bool:
-    """Deletes what was written; whether all of it is gone."""
+    """Deletes what was written. Returns whether all of it is gone."""
     try:
         print(f"\nRemoved the {grader.remove()} heroes that were written.")
     except (NoService, Wrong) as error:
@@ -85,7 +85,7 @@ def leave_note(grader: Grader) -> None:
 
 
 def remove_noted(options: argparse.Namespace) -> int:
-    """Deletes the heroes that a note tells of, and then the note; the exit code."""
+    """Deletes the heroes that a note lists, then the note. Returns the exit code."""
     note = options.remove_noted
     service = Service(note["url"], options.key)
     try:
@@ -100,7 +100,7 @@ def remove_noted(options: argparse.Namespace) -> int:
 
 
 def _note(text: str) -> dict[str, Any]:
-    """What is in the file `text`, and its path."""
+    """The content of the note in the file `text`, and its path."""
     path = Path(text)
     try:
         note = json.loads(path.read_text(encoding="utf-8"))
@@ -115,7 +115,7 @@ def _note(text: str) -> dict[str, Any]:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m bench.grade", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m grader", description=__doc__)
     parser.add_argument(
         "url", nargs="?", default=os.environ.get("URL"), help="where the service takes its POST"
     )

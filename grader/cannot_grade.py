@@ -1,4 +1,4 @@
-"""Why a service does not let itself be graded, in words: its status, or the error of requests."""
+"""Why a service cannot be graded, in words: from its HTTP status, or from the error of requests."""
 
 import requests
 import urllib3.exceptions
@@ -6,12 +6,13 @@ import urllib3.exceptions
 SHOWN_CHARACTERS = 200
 STAGE_PATH = "the URL of a stage ends in its name, for example /api/"
 WANTS_SIGNED = "it wants signed requests (API_AUTH=iam), which make grade cannot send"
+# One of them is in API Gateway's error type or text when a request is not signed as it wants.
 IAM_WORDS = ("accessdenied", "signature", "unrecognizedclient", "not authorized")
-"""As in API Gateway's error type or text when a request is not signed as it wants."""
 
 
 def refusal(response: requests.Response, has_key: bool) -> str | None:
-    """Why it does not answer us at all; None when it does, if only with an error of its own."""
+    """Why the service did not take the request; None where it did, also with an error of its
+    own."""
     status = response.status_code
     if 300 <= status < 400:
         return f"HTTP {status}: ask {response.headers.get('Location', 'another URL')} instead"
@@ -25,7 +26,7 @@ def refusal(response: requests.Response, has_key: bool) -> str | None:
 
 
 def unreachable(error: requests.RequestException, timeout_seconds: int) -> str:
-    """Without the objects that requests wraps an error in."""
+    """The reason of the error, without the objects that requests wraps it in."""
     match error:
         case requests.Timeout():
             return f"no answer within {timeout_seconds} s"

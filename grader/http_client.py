@@ -1,4 +1,4 @@
-"""A service as the course's graders see it: JSON posted without a content type, answers checked."""
+"""The service as the course's graders call it: JSON without a content type, answers checked."""
 
 import json
 import re
@@ -9,17 +9,17 @@ from typing import Any
 
 import requests
 
-from bench.refusal import refusal, unreachable
+from grader.cannot_grade import refusal, unreachable
 
+# A little more than API Gateway waits for a function.
 TIMEOUT_SECONDS = 35
-"""A little more than API Gateway waits for a function."""
 SHOWN_CHARACTERS = 200
 
 Hero = dict[str, Any]
 
 
 class NoService(Exception):
-    """There is nothing to grade at the URL. The text is the one sentence to print."""
+    """There is nothing to grade at the URL. The text is one sentence to print."""
 
 
 class Wrong(Exception):
@@ -28,8 +28,8 @@ class Wrong(Exception):
 
 @dataclass(frozen=True)
 class Way:
-    """How rows are asked for: by a column, which the request names in BY or leaves to the
-    deployment's default."""
+    """How a request selects rows: by a column, which it names in BY or leaves to the deployment's
+    default."""
 
     by: str
     names_it: bool
@@ -40,8 +40,12 @@ class Way:
 
 @dataclass(frozen=True)
 class Answer:
-    """`seconds`: the whole request. `service_seconds`: what Server-Timing says the service took.
-    `cache_status`: the header (RFC 9211). The last two are None where the service sends none."""
+    """An answer and its times.
+
+    `seconds`: the whole request. `service_seconds`: the time within the service, from
+    Server-Timing. `cache_status`: the header (RFC 9211). The last two are None where the service
+    does not send them.
+    """
 
     status: int
     content: bytes
@@ -58,7 +62,7 @@ class Answer:
 
     @property
     def rows(self) -> list[Hero]:
-        """Whatever looks like one, of an answer that may be wrong."""
+        """What looks like rows, in an answer that may be wrong."""
         body = self.fields.get("body")
         return [row for row in body if isinstance(row, dict)] if isinstance(body, list) else []
 
@@ -68,7 +72,8 @@ class Answer:
                 raise Wrong(f"expected 200, got HTTP {self.status} and {shown(self.fields)}")
 
     def expect_rows(self, heroes: Sequence[Hero], missing: Sequence[int] = ()) -> None:
-        """`heroes` in this order, with these types and columns, and `missing` told."""
+        """Raises Wrong unless these rows came, in this order, with these types and columns, and
+        `missing` is listed."""
         self.expect_success()
         body = self.fields.get("body")
         if not isinstance(body, list) or len(body) != len(heroes):
@@ -79,7 +84,7 @@ class Answer:
         expect("missing", self.fields.get("missing"), list(missing) or None)
 
     def expect_ids(self, count: int) -> list[int]:
-        """The new ids of a write, one per row and rising."""
+        """The new ids of a write. Raises Wrong unless there is one for each row, and they rise."""
         self.expect_success()
         expect("body", self.fields.get("body"), "write success")
         ids = self.fields.get("ids")
@@ -91,10 +96,10 @@ class Answer:
 
 
 class Service:
-    """The service at `url`, asked with an API key if one is given. Every request has a connection
-    of its own, as most graders make it, or all of them share one (`keeps_connection`).
+    """The service at `url`, called with an API key if one is given. Every request opens a
+    connection, as in most graders; with `keeps_connection` all share one.
 
-    Every method raises NoService when nothing there speaks JSON, or it does not let us in.
+    Every method raises NoService when nothing there answers with JSON, or it does not accept us.
     """
 
     def __init__(self, url: str, key: str = "", *, keeps_connection: bool = False) -> None:
@@ -136,7 +141,7 @@ class Service:
         return self.post(REQUEST="delete", SQLS=list(ids))
 
     def _response(self, body: str) -> requests.Response:
-        """A redirect is not followed: requests would turn the POST into a GET."""
+        """Does not follow a redirect: requests would turn the POST into a GET."""
         post = self._session.post if self._session else requests.post
         try:
             return post(
@@ -154,7 +159,8 @@ class Service:
 
 
 def with_scheme(url: str) -> str:
-    """`localhost:8000` as a URL. API Gateway speaks HTTPS alone."""
+    """`localhost:8000` as a URL. Amazon's host names get https, because API Gateway takes no
+    http."""
     if "://" in url:
         return url
     host = re.split(r"[/?]", url)[0]
@@ -162,7 +168,8 @@ def with_scheme(url: str) -> str:
 
 
 def expect(what: str, actual: object, expected: object) -> None:
-    """Compared as JSON text, which tells 1 from "1" and from 1.0, and column orders apart."""
+    """Raises Wrong unless the two are the same JSON text: 1, "1" and 1.0 differ, and so do orders
+    of columns."""
     if json.dumps(actual) != json.dumps(expected):
         raise Wrong(f"{what}: expected {shown(expected)}, got {shown(actual)}")
 
@@ -173,6 +180,6 @@ def shown(value: object) -> str:
 
 
 def _total_seconds(server_timing: str) -> float | None:
-    """Its entry `total`, which is in milliseconds."""
+    """The metric `total` of the header, in seconds; the header has milliseconds."""
     found = re.search(r"(?:^|,)\s*total\s*;[^,]*?\bdur=(\d+(?:\.\d+)?)", server_timing)
     return float(found[1]) / 1000 if found else None

@@ -1,6 +1,7 @@
-"""How long a service's requests take: over new connections and a kept one, and within the service.
+"""How long requests take: over new connections, over a kept one, and within the service.
 
-Four requests take turns in each round: over each kind of connection without the cache and with it.
+A round has four requests in random order: over each kind of connection, without the cache and with
+it.
 """
 
 import random
@@ -9,9 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from bench.grader import Grader
-from bench.service import Answer, Service
-from bench.text import milliseconds, table
+from grader.http_client import Answer, Service
+from grader.row_checks import Grader
+from grader.text_table import milliseconds, table
 
 EMPTY, BY_ID, BY_XP, WRITE = "an empty read: HTTP alone", "read by id", "read by xp", "write"
 NEW, KEPT, WITHIN = "new", "kept", "service"
@@ -27,14 +28,16 @@ Ask = Callable[[Service, bool], Answer]
 
 @dataclass
 class Timed:
-    """Answers of one flow: without the cache and with it, over each kind of connection."""
+    """Answers to one kind of request: over each kind of connection, without the cache and with
+    it."""
 
     over: Mapping[str, dict[bool, list[Answer]]] = field(
         default_factory=lambda: {kind: {False: [], True: []} for kind in CONNECTIONS}
     )
 
     def median(self, kind: str, use_cache: bool) -> float | None:
-        """Seconds over this kind of connection, or WITHIN; None where the service does not say."""
+        """Median seconds over this kind of connection, or within the service (WITHIN); None where
+        the service does not say."""
         if kind != WITHIN:
             return statistics.median(answer.seconds for answer in self.over[kind][use_cache])
         answers = [answer for by_use in self.over.values() for answer in by_use[use_cache]]
@@ -50,7 +53,8 @@ class Timed:
 
 
 def time_flows(grader: Grader, kept: Service, rounds: int) -> dict[str, Timed]:
-    """By flow. `kept` is the grader's service over a kept connection. Raises Wrong."""
+    """The answers by the name of the request. `kept`: the same service over a kept connection.
+    Raises Wrong."""
     services = {NEW: grader.service, KEPT: kept}
     turns = [(kind, use_cache) for kind in CONNECTIONS for use_cache in (False, True)]
     found = {}
@@ -65,7 +69,7 @@ def time_flows(grader: Grader, kept: Service, rounds: int) -> dict[str, Timed]:
 
 
 def _flows(grader: Grader) -> Mapping[str, Callable[[], Ask]]:
-    """By name, what prepares a request; what it prepares is timed."""
+    """By name, a function that prepares a request. Only what it returns is timed."""
     ways = {way.by: way for way in reversed(grader.ways)}
     values = {column: grader.sample(column) for column in ways}
 
@@ -91,7 +95,7 @@ def _flows(grader: Grader) -> Mapping[str, Callable[[], Ask]]:
 
 
 def timings_table(found: Mapping[str, Timed], batch: int) -> str:
-    """Medians, with the speed-up by the cache."""
+    """A table of medians, with the speed-up by the cache."""
     heads = [[f"{kind}: no cache", "cache", "gain"] for kind in KINDS]
     head = [f"median ms, batches of {batch}", *(cell for cells in heads for cell in cells)]
     rows = [
@@ -102,7 +106,7 @@ def timings_table(found: Mapping[str, Timed], batch: int) -> str:
 
 
 def explained(found: Mapping[str, Timed]) -> str:
-    """Why the speed-ups over HTTP are less than the cache's own."""
+    """A text: why the speed-up is smaller over HTTP than within the service."""
     timed = found[BY_ID]
     cached, without = (timed.median(WITHIN, use_cache) for use_cache in (True, False))
     if cached is None or without is None:

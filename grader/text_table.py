@@ -8,7 +8,7 @@ def milliseconds(seconds: float) -> str:
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
-    """The first column to the left, the rest to the right, under a line of headings."""
+    """The first row is the heading. The first column is aligned left, the others right."""
     widths = [max(map(len, column)) for column in zip(*rows)]
     lines = [
         "  ".join(
