@@ -1,10 +1,10 @@
-"""A TCP proxy that counts: connections, and the round trips made on them.
+"""A TCP proxy that counts connections and round trips.
 
     with counted(host, port) as proxy: ...; proxy.round_trips
 
-A round trip is a turn of the conversation: the server speaks after the client did, or first, where
-its protocol has it greet (MySQL). Commands sent together are one, however many packets they take.
-The handshake of TCP itself is one more per connection, and not counted here.
+A round trip is counted when the server sends after the client did, or first, as MySQL's greeting.
+Commands sent together are one round trip, however many packets they take. The TCP handshake is one
+more for each connection; it is not counted.
 """
 
 import contextlib
@@ -12,12 +12,13 @@ import select
 import selectors
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from urllib.parse import urlsplit
 
 CHUNK_BYTES = 1 << 16
+# What a client sends without a longer pause is passed on in one piece. Otherwise the server could
+# answer the first part early, and one round trip would count as two.
 PAUSE_SECONDS = 0.005
-"""What a client sends without a longer pause is passed on in one piece: else the server could
-answer its beginning first, and one turn would count as two."""
 LOOPBACK = "127.0.0.1"
 
 
@@ -30,7 +31,7 @@ class CountingProxy:
         self.round_trips = 0
 
     def close(self) -> None:
-        """Stops accepting; connections that stand end with their client."""
+        """Stops accepting. Open connections end when their client closes them."""
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
@@ -69,7 +70,7 @@ class CountingProxy:
 
 
 def _received(source: socket.socket, whole: bool) -> bytes:
-    """What there is to read; `whole`: and all that follows at once. Empty at the end."""
+    """The next bytes; with `whole`, also those that follow at once. Empty at the end."""
     data = source.recv(CHUNK_BYTES)
     while whole and data and select.select([source], [], [], PAUSE_SECONDS)[0]:
         more = source.recv(CHUNK_BYTES)
@@ -87,3 +88,19 @@ def counted(host: str, port: int) -> Iterator[CountingProxy]:
         yield proxy
     finally:
         proxy.close()
+
+
+@contextlib.contextmanager
+def counting(
+    environment: Mapping[str, str],
+) -> Iterator[tuple[Mapping[str, str], CountingProxy, CountingProxy]]:
+    """Settings that lead through counting proxies, then the two proxies, the database's first."""
+    address = urlsplit(environment["REDIS_URL"])
+    assert address.hostname
+    assert address.port
+    with (
+        counted(environment["DB_HOST"], int(environment["DB_PORT"])) as mysql,
+        counted(address.hostname, address.port) as cache,
+    ):
+        far_url = address._replace(netloc=f"{address.hostname}:{cache.port}").geturl()
+        yield {**environment, "DB_PORT": str(mysql.port), "REDIS_URL": far_url}, mysql, cache

@@ -1,8 +1,8 @@
-"""The process behind `delay_proxy`: passes streams on, late.
+"""The process that delay.py starts: passes bytes on after a delay.
 
-While something is under way it spins instead of sleeping: a timer wakes up 50 to 100 µs late.
-Measured with 1 ms asked for, on two cores, as the median of 2,000 ping-pongs of 64 bytes minus the
-same without the proxy: 1.06 to 1.08 ms. `make bench` prints what it was in its run.
+While bytes are under way it polls without sleeping, because a timer wakes up 50 to 100 µs late.
+A round trip of 1 ms takes 1.06 to 1.08 ms: measured on two cores as the median of 2,000 ping-pongs
+of 64 bytes, minus the same without the proxy. `make bench` prints the figure of its run.
 """
 
 import argparse
@@ -43,8 +43,8 @@ class _Stream:
 
 
 class _Relay:
-    """One thread, many connections: two that spin would take both cores of a small machine from
-    the servers. `_agenda` is a heap of (when due, tie-breaker, action)."""
+    """One thread for all connections, because two that poll would take both cores of a small
+    machine from the servers. `_agenda` is a heap of (when due, tie-breaker, action)."""
 
     def __init__(self, listeners: Mapping[socket.socket, tuple[str, int]], one_way: float) -> None:
         """Each listener with the server that it stands for."""

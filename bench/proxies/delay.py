@@ -1,33 +1,34 @@
-"""A TCP proxy that puts servers a known time away: what a network costs, on one machine.
+"""A TCP proxy that adds the delay of a network to servers on this machine.
 
     with delayed([(host, port)], round_trip_seconds=0.001) as [far_port]: ...
 
-Every piece of a stream is passed on, in order, half a round trip after the kernel got it; bandwidth
-is not limited. The server sees a new connection one and a half round trips after the client opened
-it, as with a real handshake (SYN, SYN-ACK, ACK), and nothing the client sends arrives earlier.
+Bytes are passed on in order, half a round trip after the kernel received them. Bandwidth is not
+limited. The server sees a new connection one and a half round trips after the client opened it, as
+with a real handshake (SYN, SYN-ACK, ACK). Nothing that the client sends arrives earlier.
 
-The proxy (delay_relay.py) is a process of its own, so that its work is not the measured process's,
-and ends with its parent, however that ends.
+The proxy runs in a process of its own (delay_process.py), so that it takes no time from the
+measured process. It ends with its parent, also where the parent is killed.
 """
 
 import contextlib
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+
+from local.process import ROOT
 
 
 @contextlib.contextmanager
 def delayed(servers: Sequence[tuple[str, int]], round_trip_seconds: float) -> Iterator[list[int]]:
-    """For each server, by host and port, the loopback port behind which it is
+    """Gives a loopback port for each server (host, port). Through it the server is
     `round_trip_seconds` away."""
     targets = [f"{host}:{port}" for host, port in servers]
     process = subprocess.Popen(
-        [sys.executable, "-m", "bench.delay_relay", repr(round_trip_seconds), *targets],
+        [sys.executable, "-m", "bench.proxies.delay_process", repr(round_trip_seconds), *targets],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        cwd=Path(__file__).parent.parent,
+        cwd=ROOT,
         start_new_session=True,  # Ctrl-C is for the parent, which then ends it
     )
     try:

@@ -1,26 +1,27 @@
-"""What it costs that a read tells about itself: `Cache-Status` and `Server-Timing`.
+"""What the headers `Cache-Status` and `Server-Timing` of a read cost.
 
-The same cached read by turns, as it is and with a Cache-Status that is empty: then the answer
-carries neither header.
+Times the same cached read by turns: as it is, and with an empty Cache-Status, where the answer has
+neither header.
 """
 
 from collections.abc import Sequence
 
-from bench.contenders import Call, Environment, Ours
-from bench.flows import HIT
-from bench.lineup import closing
-from bench.measure import Limits, Samples, Seeded, measure
+from bench.candidates.candidate import Call, Environment
+from bench.candidates.groups import closing
+from bench.candidates.ours import Ours
+from bench.measurements.interleaved import Limits, Samples, Seeded, measure
+from bench.workloads import HIT
 from chalicelib.handlers import contract
 
+# The function that makes Cache-Status. Where it returns nothing, Server-Timing is left out too.
 MAKER = "_cache_status"
-"""The function of `wire` that makes the first header, and without which there is no second."""
 WITH, WITHOUT = "headers", "no headers"
 TOLD = "Server-Timing"
 ROWS = 100
 
 
 class Telling(Ours):
-    """Ours, with one of the two headers made by `maker`."""
+    """Ours, with Cache-Status made by `maker`."""
 
     def __init__(self, environment: Environment, name: str, maker: object) -> None:
         super().__init__(environment, name)
@@ -38,9 +39,9 @@ def time_headers(environment: Environment, seeded: Seeded, limits: Limits) -> Sa
     batch = seeded.batch(HIT, ROWS)
     with closing([telling, silent]):
         try:
-            for contender, tells in {telling: True, silent: False}.items():
-                has_header = TOLD in contender.prepare(HIT, batch)()["headers"]
-                assert has_header is tells, f"{contender.name}: {TOLD} is {has_header}"
+            for candidate, tells in {telling: True, silent: False}.items():
+                has_header = TOLD in candidate.prepare(HIT, batch)()["headers"]
+                assert has_header is tells, f"{candidate.name}: {TOLD} is {has_header}"
             return measure(HIT, ROWS, [telling, silent], seeded, limits)
         finally:
             setattr(contract, MAKER, maker)

@@ -1,19 +1,20 @@
-"""What the figures should be, next to what they are. No time is ever asserted."""
+"""What the figures should be, beside what they are: PASS or FAIL in a table, no assertion."""
 
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from bench.cold_start import FIRST_CACHED, FIRST_UNCACHED, LEAST_OF_DRIVERS, Talk
-from bench.flows import HIT, INSERT_HEROES, INSERT_PRODUCTS, MISS, UNCACHED, Flow
-from bench.headers import WITH, WITHOUT
-from bench.http import ROWS, Crowd, OverHttp
-from bench.measure import Samples
-from bench.report import LIMIT, OURS, Cells
-from bench.round_trips import Counts
+from bench.measurements.cold_start import FIRST_CACHED, FIRST_UNCACHED, LEAST_OF_DRIVERS, Talk
+from bench.measurements.header_cost import WITH, WITHOUT
+from bench.measurements.interleaved import Results, Samples
+from bench.measurements.over_http import ROWS, Crowd, OverHttp
+from bench.measurements.round_trips import Counts
+from bench.report import LIMIT, OURS
+from bench.workloads import HIT, INSERT_HEROES, INSERT_PRODUCTS, MISS, UNCACHED, Workload
 from grader.text_table import table
 
-NEAR: Sequence[tuple[Flow, int, float]] = (
+# Workload, batch size, and how long ours may take at most, as a multiple of raw.
+NEAR: Sequence[tuple[Workload, int, float]] = (
     (HIT, 100, 1.1),
     (HIT, 1000, 1.2),
     (MISS, 100, 1.2),
@@ -22,23 +23,22 @@ NEAR: Sequence[tuple[Flow, int, float]] = (
     (UNCACHED, 100, 1.1),
     (UNCACHED, 1000, 1.1),
 )
-"""Flow, batch size, the most that ours may take, raw being 1."""
-FAR: Sequence[tuple[Flow, int, float]] = ((MISS, 100, 1.2),)
+FAR: Sequence[tuple[Workload, int, float]] = ((MISS, 100, 1.2),)
+# Over a kept connection a cached read should be at least 1.8 times as fast as an uncached one.
 HTTP_AT_MOST = 1 / 1.8
-"""Of a kept connection: a cached read is at least 1.8 times as fast as an uncached one."""
 HEADERS_AT_MOST = 1.02
 IMPORT_AT_MOST = 1.15
 INSERT_TRIPS = 2
+# A cold container stores a hint in Redis after its answer. Nobody waits for that round trip.
 HINTS = 1
-"""A cold container leaves one in Redis after its answer; nobody waits for it."""
 
 Row = list[str]
 
 
 @dataclass(frozen=True)
 class Target:
-    """A ratio of two medians of one run, and the most it should be. On a machine that others use,
-    the ratio of the fastest tenths is closer to what it would be alone."""
+    """A ratio of two medians of one run, and its limit. On a machine that others use, the ratio of
+    the fastest tenths is closer to the ratio on an idle one."""
 
     what: str
     ours: Sequence[float]
@@ -57,11 +57,11 @@ class Target:
 
 @dataclass(frozen=True)
 class Measured:
-    """What a run found."""
+    """All results of a run."""
 
-    near: Cells
-    far: Cells
-    over_http: Cells
+    near: Results
+    far: Results
+    over_http: Results
     crowds: Sequence[Crowd]
     headers: Samples
     imports: Mapping[str, Sequence[float]]
@@ -80,12 +80,12 @@ def targets_table(found: Measured) -> str:
         Target("import of app / its packages", imports["app"], imports["alone"], IMPORT_AT_MOST),
     ]
     rows = [target.row() for target in targets]
-    counted = [*_broken(found.crowds), *_flow_trips(found.counts), *_first_trips(found.talks)]
+    counted = [*_broken(found.crowds), *_workload_trips(found.counts), *_first_trips(found.talks)]
     return table([head, *rows, *counted])
 
 
-def _over_http(cells: Cells) -> Target:
-    cached, uncached = (cells[flow, ROWS][OverHttp.name] for flow in (HIT, UNCACHED))
+def _over_http(results: Results) -> Target:
+    cached, uncached = (results[workload, ROWS][OverHttp.name] for workload in (HIT, UNCACHED))
     what = f"HTTP, kept connection, N = {ROWS}, cached / uncached"
     return Target(what, cached, uncached, HTTP_AT_MOST)
 
@@ -102,21 +102,23 @@ def _broken(crowds: Sequence[Crowd]) -> list[Row]:
     ]
 
 
-def _ratios(cells: Cells, asked: Sequence[tuple[Flow, int, float]], of_what: str) -> list[Target]:
+def _ratios(
+    results: Results, asked: Sequence[tuple[Workload, int, float]], of_what: str
+) -> list[Target]:
     return [
-        Target(f"{flow.name}, N = {n}, {of_what}", cell[OURS], cell[LIMIT], at_most)
-        for flow, n, at_most in asked
-        if (cell := cells.get((flow, n)))
+        Target(f"{workload.name}, N = {n}, {of_what}", cell[OURS], cell[LIMIT], at_most)
+        for workload, n, at_most in asked
+        if (cell := results.get((workload, n)))
     ]
 
 
-def _flow_trips(counts: Counts) -> list[Row]:
+def _workload_trips(counts: Counts) -> list[Row]:
     hit = counts[HIT, OURS]
     rows = [_count("full hit: round trips, MariaDB", hit.mysql, 0)]
     rows.append(_count("full hit: round trips, Redis", hit.redis, 1))
-    for flow in (INSERT_HEROES, INSERT_PRODUCTS):
-        trips = counts[flow, OURS].in_a_row
-        rows.append(_count(f"{flow.name}: round trips in a row", trips, INSERT_TRIPS))
+    for workload in (INSERT_HEROES, INSERT_PRODUCTS):
+        trips = counts[workload, OURS].in_a_row
+        rows.append(_count(f"{workload.name}: round trips in a row", trips, INSERT_TRIPS))
     return rows
 
 

@@ -1,4 +1,4 @@
-"""The servers of a run, gone with their data afterwards: seeded, near or behind a network."""
+"""MariaDB and Redis for one run: started, seeded, and behind a slower network where asked."""
 
 import contextlib
 import os
@@ -15,22 +15,22 @@ from urllib.parse import urlsplit
 import redis
 from pymysql.constants import CLIENT
 
-from bench.contenders import Environment
-from bench.delay_proxy import delayed
-from bench.measure import Seeded
-from bench.raw import COLUMNS, connect
+from bench.candidates.candidate import Environment
+from bench.candidates.raw_drivers import COLUMNS, INSERT_HERO, connect
+from bench.measurements.interleaved import Seeded
+from bench.proxies.delay import delayed
 from local.process import ROOT
 from local.servers import MariaDB, Redis
 from seed.generate_heroes import hero_lines
 
+# One seeded row in so many is kept for the workload that replaces rows.
 REPLACEABLE_SHARE = 5
-"""One seeded row in so many is kept for replacing."""
 PACKAGES = ("chalice", "PyMySQL", "redis", "hiredis", "dogpile.cache")
 
 
 @contextlib.contextmanager
 def servers() -> Iterator[tuple[Path, MariaDB, Redis]]:
-    """Servers of this run alone, and the folder they live in."""
+    """Starts servers for this run only. Gives their folder too."""
     with (
         tempfile.TemporaryDirectory(prefix="herocache-bench-") as home,
         MariaDB(Path(home) / "mariadb") as database,
@@ -41,24 +41,22 @@ def servers() -> Iterator[tuple[Path, MariaDB, Redis]]:
 
 
 def seed(database: MariaDB, rows: int) -> Seeded:
-    """Fills heroes."""
+    """Fills the table heroes."""
     lines = (line for chunk in hero_lines(rows, seed=1) for line in chunk.splitlines())
     parts = [line.split(",") for line in lines]
     heroes = [
         (int(i), hero, power, name, int(xp), color) for i, hero, power, name, xp, color in parts
     ]
     with database.connect_as_root() as connection, connection.cursor() as cursor:
-        cursor.executemany(
-            f"INSERT INTO heroes ({', '.join(COLUMNS)}) VALUES (%s, %s, %s, %s, %s, %s)", heroes
-        )
+        cursor.executemany(INSERT_HERO, heroes)
     kept = len(heroes) // REPLACEABLE_SHARE
     by_id = {hero[0]: dict(zip(COLUMNS, hero)) for hero in heroes[kept:]}
     return Seeded(by_id, [hero[0] for hero in heroes[:kept]])
 
 
 def copy(database: MariaDB, name: str) -> dict[str, str]:
-    """The settings of a second database on the same server with the same heroes: for a second
-    Redis, because a generation speaks of one."""
+    """Makes a second database with the same heroes on the same server, and returns its settings. A
+    second Redis needs it, because a database's generation belongs to one Redis."""
     schema = (ROOT / "seed" / "schema.sql").read_text(encoding="utf-8")
     script = (
         f"CREATE DATABASE {name} CHARACTER SET utf8mb4;"
@@ -75,7 +73,7 @@ def copy(database: MariaDB, name: str) -> dict[str, str]:
 
 @contextlib.contextmanager
 def far_away(environment: Environment, seconds: float) -> Iterator[dict[str, str]]:
-    """The same servers, each a round trip of `seconds` away."""
+    """Settings of the same servers, each `seconds` of round trip away."""
     address = urlsplit(environment["REDIS_URL"])
     there = [
         (environment["DB_HOST"], int(environment["DB_PORT"])),
@@ -87,7 +85,7 @@ def far_away(environment: Environment, seconds: float) -> Iterator[dict[str, str
 
 
 def setting(environment: Environment) -> str:
-    """What the figures are measured with."""
+    """The machine and the versions of the run, as text."""
     with connect(environment) as database, database.cursor() as cursor:
         cursor.execute("SELECT VERSION(), @@innodb_flush_log_at_trx_commit")
         mysql, flush = cursor.fetchone()

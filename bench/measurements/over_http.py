@@ -1,7 +1,7 @@
-"""Over HTTP: `chalice local` as people run it, against the same calls without HTTP, and in a crowd.
+"""Over HTTP: cached and uncached reads of `chalice local`, beside the same calls without HTTP.
 
-kept     one connection, with the client's TCP_NODELAY set, which http.client does
-crowd    threads that open a new connection for each cached read, as many at once as they can
+kept     one kept connection; http.client sets TCP_NODELAY on it
+crowd    threads that each open a new connection for every cached read, as fast as they can
 """
 
 import contextlib
@@ -17,22 +17,28 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from bench.contenders import Call, Contender, Environment, Ours
-from bench.flows import HIT, UNCACHED, Flow, Row
-from bench.lineup import closing
-from bench.measure import BATCHES, Limits, Samples, Seeded, quick_collections, timed, warm_up
+from bench.candidates.candidate import Call, Candidate, Environment
+from bench.candidates.groups import closing
+from bench.candidates.ours import Ours
+from bench.measurements.interleaved import (
+    BATCHES,
+    Limits,
+    Results,
+    Seeded,
+    quick_collections,
+    timed,
+    warm_up,
+)
+from bench.workloads import HIT, UNCACHED, Row
 from grader.text_table import milliseconds, table
 from local.app import App
 from local.process import LOOPBACK, Server
 
 ROWS = 100
-FLOWS = (HIT, UNCACHED)
+WORKLOADS = (HIT, UNCACHED)
 CROWDS = (16, 64)
 TIMEOUT_SECONDS = 30
-
-Cells = dict[tuple[Flow, int], Samples]
 
 
 class QuietApp(App):
@@ -43,13 +49,13 @@ class QuietApp(App):
     _choose_port = Server._choose_port
 
 
-class OverHttp(Contender):
-    """Ours over a kept connection, in the Redis database of ours in this process: two containers
-    of one deployment."""
+class OverHttp(Candidate):
+    """Ours over a kept connection. It shares the Redis database with ours in this process, as two
+    containers of one deployment do."""
 
     name = "http"
     redis_database = Ours.redis_database
-    flows = FLOWS
+    workloads = WORKLOADS
 
     def __init__(self, environment: Environment, port: int) -> None:
         super().__init__(environment)
@@ -62,10 +68,6 @@ class OverHttp(Contender):
     def insert(self, table: str, rows: Sequence[Row], use_cache: bool) -> Call:
         raise NotImplementedError
 
-    def rows(self, answer: Any) -> list[Row]:
-        rows: list[Row] = json.loads(answer)["body"]
-        return rows
-
     def close(self) -> None:
         self._connection.close()
         super().close()
@@ -73,7 +75,7 @@ class OverHttp(Contender):
 
 @dataclass(frozen=True)
 class Crowd:
-    """What `threads` met in `seconds`: how long each answer took, and errors by their name."""
+    """What `threads` saw in `seconds`: the time of each answer, and the errors by name."""
 
     threads: int
     seconds: float
@@ -96,28 +98,30 @@ def post(connection: http.client.HTTPConnection, body: bytes) -> bytes:
 
 @contextlib.contextmanager
 def local_app(environment: Environment, home: Path) -> Iterator[int]:
-    """The port of a `chalice local` process."""
+    """Runs `chalice local`. Gives its port."""
     ours = Ours(environment)
     ours.close()
     with QuietApp(home / "app", settings=ours.environment) as app:
         yield app.port
 
 
-def time_kept(environment: Environment, port: int, seeded: Seeded, limits: Limits) -> Cells:
-    """By flow and size, all four calls by turns: their ratios are of the same moments."""
-    contenders: list[Contender] = [OverHttp(environment, port), Ours(environment)]
-    cells: Cells = {(flow, ROWS): {c.name: [] for c in contenders} for flow in FLOWS}
+def time_kept(environment: Environment, port: int, seeded: Seeded, limits: Limits) -> Results:
+    """Times four calls by turns, so that noise falls on all of them alike."""
+    candidates: list[Candidate] = [OverHttp(environment, port), Ours(environment)]
+    results: Results = {
+        (workload, ROWS): {c.name: [] for c in candidates} for workload in WORKLOADS
+    }
     batches = [seeded.batch(HIT, ROWS) for _ in range(BATCHES)]
-    turns = [(flow, contender) for flow in FLOWS for contender in contenders]
-    with closing(contenders):
-        for flow, contender in turns:
-            warm_up(flow, contender, batches, seeded)
+    turns = [(workload, candidate) for workload in WORKLOADS for candidate in candidates]
+    with closing(candidates):
+        for workload, candidate in turns:
+            warm_up(workload, candidate, batches, seeded)
         with quick_collections():
             for i in limits.rounds(HIT, ROWS):
-                for flow, contender in random.sample(turns, len(turns)):
-                    seconds = timed(flow, contender, batches[i % BATCHES])
-                    cells[flow, ROWS][contender.name].append(seconds)
-    return cells
+                for workload, candidate in random.sample(turns, len(turns)):
+                    seconds = timed(workload, candidate, batches[i % BATCHES])
+                    results[workload, ROWS][candidate.name].append(seconds)
+    return results
 
 
 def crowd(port: int, seeded: Seeded, threads: int, seconds: float) -> Crowd:

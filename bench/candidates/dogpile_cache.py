@@ -1,26 +1,33 @@
-"""dogpile.cache, the library a careful engineer would take: `get_or_create_multi` on a miss, one
-multi-row INSERT and `set_multi` on a write, PyMySQL and redis-py with their connections kept.
+"""dogpile.cache, the library that a careful engineer would choose.
 
-Its locks are the default ones, within the process, and its values pickles of dicts. The batch comes
-as JSON and goes as JSON, without a framework around it and without validation.
+A miss calls `get_or_create_multi`; a write makes one multi-row INSERT and calls `set_multi`.
+PyMySQL and redis-py keep their connections. Locks are the library's default: within the process.
+Values are pickled dicts. The batch comes and goes as JSON, without a framework and without
+validation.
 """
 
 import json
 from collections.abc import Sequence
-from typing import Any
 
 from dogpile.cache import make_region
 from pymysql.cursors import DictCursor
 
-from bench.contenders import CACHED_FLOWS, Call, Contender, Environment
-from bench.flows import Row
-from bench.raw import SELECT, TTL_SECONDS, connect, in_list, insert_statement, plain_key
+from bench.candidates.candidate import CACHED_WORKLOADS, Call, Candidate, Environment
+from bench.candidates.raw_drivers import (
+    SELECT,
+    TTL_SECONDS,
+    connect,
+    in_list,
+    insert_statement,
+    plain_key,
+)
+from bench.workloads import Row
 
 
-class Dogpile(Contender):
+class Dogpile(Candidate):
     name = "dogpile"
     redis_database = 4
-    flows = CACHED_FLOWS
+    workloads = CACHED_WORKLOADS
 
     def __init__(self, environment: Environment, name: str = "") -> None:
         super().__init__(environment, name)
@@ -62,10 +69,6 @@ class Dogpile(Contender):
             ids = range(cursor.lastrowid, cursor.lastrowid + len(rows))
         self._region.set_multi({plain_key(i): {"id": i, **row} for i, row in zip(ids, rows)})
         return json.dumps({"statusCode": 200, "body": "write success", "ids": list(ids)})
-
-    def rows(self, answer: Any) -> list[Row]:
-        body: list[Row] = json.loads(answer)["body"]
-        return body
 
     def close(self) -> None:
         super().close()

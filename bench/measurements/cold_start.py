@@ -1,24 +1,21 @@
-"""What the first request of a fresh container pays: imports, and round trips to get connected."""
+"""What the first request of a fresh container costs: imports, and round trips to connect."""
 
 import ast
-import contextlib
 import os
 import socket
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import redis
 
-from bench.counting_proxy import CountingProxy, counted
-from bench.raw import connect
-
-ROOT = Path(__file__).parent.parent
+from bench.candidates.raw_drivers import connect
+from bench.proxies.count import counting
+from local.process import ROOT
 
 FIRST_CACHED = "app: first read, cached"
 FIRST_UNCACHED = "app: first read, USE_CACHE false"
@@ -34,7 +31,7 @@ print(time.perf_counter() - started)
 FIRST_REQUEST = """
 import json, sys
 from app import app
-from bench.events import rest_event
+from bench.api_gateway_event import rest_event
 answer = app(rest_event(sys.argv[1]), None)
 assert answer["statusCode"] == 200, answer["body"]
 """
@@ -42,7 +39,7 @@ assert answer["statusCode"] == 200, answer["body"]
 
 @dataclass(frozen=True)
 class Talk:
-    """What a fresh client said on the wire: `*_trips` are round trips, its own work included."""
+    """The round trips and connections of a fresh client, up to its first answer."""
 
     what: str
     mysql_trips: int
@@ -52,10 +49,10 @@ class Talk:
 
 
 def third_party_packages() -> list[str]:
-    """The packages that app.py and chalicelib/ import when they are imported themselves; what a
-    function imports when it is called is left out."""
+    """The packages that app.py and chalicelib/ import at their top. Imports within functions are
+    left out."""
     found: set[str] = set()
-    for path in (ROOT / "app.py", *sorted((ROOT / "chalicelib").glob("*.py"))):
+    for path in (ROOT / "app.py", *sorted((ROOT / "chalicelib").rglob("*.py"))):
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
             if isinstance(node, ast.Import):
                 found.update(alias.name.partition(".")[0] for alias in node.names)
@@ -65,7 +62,7 @@ def third_party_packages() -> list[str]:
 
 
 def import_seconds(rounds: int) -> dict[str, list[float]]:
-    """Seconds to import the app, and its packages alone, by turns in fresh processes."""
+    """Seconds to import the app, and only its packages, by turns in fresh processes."""
     imports = {"app": "app", "alone": ", ".join(third_party_packages())}
     samples: dict[str, list[float]] = {name: [] for name in imports}
     for i in range(rounds + 1):
@@ -77,8 +74,8 @@ def import_seconds(rounds: int) -> dict[str, list[float]]:
 
 
 def connection_talks(environment: Mapping[str, str], times: int) -> list[Talk]:
-    """First requests of a cold process as most of `times` went (on a busy machine Redis may miss
-    their timeout), then the least that the drivers and the protocols take."""
+    """The first requests of a cold process, then the least that the drivers and the protocols need.
+    Of `times` runs the most frequent result, because Redis may miss a timeout on a busy machine."""
     heard = [_first_requests(environment) for _ in range(times)]
     talks = [statistics.mode(same) for same in zip(*heard)]
     plain: dict[str, Callable[[Mapping[str, str]], object]] = {
@@ -114,26 +111,6 @@ def _overheard(
         )
 
 
-@contextlib.contextmanager
-def counting(
-    environment: Mapping[str, str],
-) -> Iterator[tuple[Mapping[str, str], CountingProxy, CountingProxy]]:
-    """`environment` led through counting proxies, and the two, database first."""
-    address = urlsplit(environment["REDIS_URL"])
-    assert address.hostname
-    assert address.port
-    with (
-        counted(environment["DB_HOST"], int(environment["DB_PORT"])) as mysql,
-        counted(address.hostname, address.port) as cache,
-    ):
-        far_url = address._replace(netloc=with_port(address.netloc, cache.port)).geturl()
-        yield {**environment, "DB_PORT": str(mysql.port), "REDIS_URL": far_url}, mysql, cache
-
-
-def with_port(netloc: str, port: int) -> str:
-    return f"{netloc.rpartition(':')[0]}:{port}"
-
-
 def _first_request(environment: Mapping[str, str], body: str) -> None:
     _fresh_process(FIRST_REQUEST, body, environment=environment)
 
@@ -154,7 +131,7 @@ def _spare_drivers(environment: Mapping[str, str]) -> None:
 
 
 def _bare_protocols(environment: Mapping[str, str]) -> None:
-    """PyMySQL without the SET NAMES that it adds to the login; a bare socket to Redis."""
+    """PyMySQL without the SET NAMES that it sends after the login; a bare socket to Redis."""
     database = connect(environment, autocommit=None, defer_connect=True)
     database.set_character_set = lambda *_: None
     database.connect()

@@ -1,4 +1,4 @@
-"""A Redis Cluster of the run: masters on loopback, each with an equal part of the slots."""
+"""A Redis Cluster for one run: masters on loopback, each with an equal part of the slots."""
 
 import contextlib
 import random
@@ -19,7 +19,7 @@ CONVERGE_SECONDS = 30
 
 @contextlib.contextmanager
 def cluster(home: Path) -> Iterator[dict[str, str]]:
-    """The settings that lead to it."""
+    """Starts the cluster and gives the settings that lead to it."""
     with contextlib.ExitStack() as stack:
         buses = [_free_port() for _ in range(MASTERS)]
         nodes = [

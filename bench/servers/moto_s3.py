@@ -1,4 +1,4 @@
-"""An S3 for the measurements: moto's server, a process of its own, its objects in memory."""
+"""S3 for one run: moto's server in a process of its own, with its objects in memory."""
 
 import socket
 import sys
@@ -15,7 +15,7 @@ class S3(Server):
     title = "S3"
 
     def environment(self) -> dict[str, str]:
-        """What leads every S3 client here."""
+        """The settings that lead every S3 client here."""
         return {
             "AWS_ENDPOINT_URL_S3": f"http://{LOOPBACK}:{self.port}",
             "AWS_ACCESS_KEY_ID": "bench",
@@ -41,7 +41,7 @@ class S3(Server):
 
 
 class Uploads:
-    """A bucket; `put` answers with the event that S3 sends to the function."""
+    """A bucket. Each upload returns the event that S3 would send to the function."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -50,7 +50,7 @@ class Uploads:
         self._count = 0
 
     def put_file(self, path: Path) -> dict[str, object]:
-        """Under a key of its own."""
+        """Uploads under a new object key."""
         with path.open("rb") as body:
             return self._put(body, path.stat().st_size)
 

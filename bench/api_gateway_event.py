@@ -15,7 +15,7 @@ HEADERS = {
 
 
 def rest_event(body: str) -> dict[str, Any]:
-    """A new one per call: Lambda makes each of its events from JSON."""
+    """A new event for each call, because Lambda parses each of its events from JSON."""
     return {
         "resource": "/",
         "path": "/",

@@ -1,13 +1,13 @@
-"""`python -m bench.load`: an uploaded file against the database's own client, and other ways.
+"""`python -m bench.ingest`: how fast an uploaded file is loaded, beside other ways to load it.
 
-    client       `mariadb --local-infile`, LOAD DATA LOCAL INFILE of the same file, its own process
-    ours         the handler of S3's event: from its call to the COMMIT, and to its return, which is
-                 when no reader sees older rows any more
-    INSERTs      PyMySQL, 1,000 rows a statement, one transaction; of fewer rows
-    row by row   PyMySQL, a statement and a COMMIT each; of fewer rows
+    client       the database's own client loads the same file (LOAD DATA LOCAL INFILE)
+    ours         the handler of S3's event: from its call to the COMMIT, and to its return, after
+                 which no reader sees older rows
+    INSERTs      PyMySQL, 1,000 rows in a statement, one transaction; fewer rows
+    row by row   PyMySQL, a statement and a COMMIT for each row; fewer rows
 
-`client` and `ours` take turns, each once a round, on the table that the other one left: emptied
-before (empty), or with all the rows (existing; the client's REPLACE).
+`client` and `ours` take turns, each once in a round. In "empty" the table is emptied before each
+load. In "existing" it has all the rows, and the client replaces them.
 """
 
 import argparse
@@ -25,10 +25,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from bench.candidates.raw_drivers import INSERT_HERO, connect
 from bench.progress import progress
-from bench.raw import COLUMNS, connect
-from bench.s3 import S3, Uploads
-from bench.servers import servers, setting
+from bench.servers.mariadb_and_redis import servers, setting
+from bench.servers.moto_s3 import S3, Uploads
 from chalicelib.cache.generations import Generations
 from chalicelib.handlers import requests
 from chalicelib.ingest import service as ingest_service
@@ -49,15 +49,15 @@ WAYS_ROUNDS = 3
 
 MEASURE_MEMORY = """
 import json, re, sys
-from chalicelib import handlers
+from chalicelib.handlers import requests
 
 def peak():  # not ru_maxrss, which a process inherits from the one that started it
     return int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])
 
 events = json.loads(sys.argv[1])
-handlers.ingest(events[0])
+requests.ingest(events[0])
 before = peak()
-[summary] = handlers.ingest(events[1])
+[summary] = requests.ingest(events[1])
 assert summary["status"] == "loaded", summary
 print((peak() - before) / 1024, summary["rows"])
 """
@@ -66,7 +66,7 @@ Seconds = dict[str, list[float]]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m bench.load", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m bench.ingest", description=__doc__)
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--memory-rows", type=int, nargs="*", default=[100_000, 1_000_000])
@@ -85,7 +85,7 @@ def measured(
     rounds: int,
     memory_rows: Sequence[int],
 ) -> str:
-    """Everything, as tables. Leaves other heroes in the table."""
+    """Measures everything. Returns tables as text, and leaves other heroes in the table."""
     logging.getLogger("herocache").setLevel(logging.WARNING)
     file = home / "heroes.csv"
     progress(f"making a file of {rows:,} rows")
@@ -115,7 +115,7 @@ def measured(
             f"From the upload of {SMALL_ROWS} rows to the cached read that sees them:"
             f" {milliseconds(statistics.median(small))} ms"
             f" (median of {SMALL_ROUNDS}, without the time S3 takes to tell)",
-            "From the event to its end, rows that exist, by what becomes of their cells"
+            "From the event to its end, rows that exist, by what becomes of their entries"
             f" (medians of {WAYS_ROUNDS})\n" + _ways_table(ways),
         ]
     )
@@ -124,7 +124,7 @@ def measured(
 def race(
     database: MariaDB, uploads: Uploads, file: Path, rounds: int, *, is_empty: bool
 ) -> Seconds:
-    """Seconds of each load, by who did it; `ours, to COMMIT` is a part of `ours`."""
+    """Seconds of each load, by its name. `ours, to COMMIT` is a part of `ours`."""
     rows = sum(1 for _ in file.open("rb"))
     found: Seconds = {"client": [], "ours, to COMMIT": [], "ours": []}
 
@@ -142,21 +142,21 @@ def race(
         found["ours"].append(took)
         found["ours, to COMMIT"].append(took - sum(waited))
 
-    contenders: list[Callable[[], None]] = [client, ours]
+    candidates: list[Callable[[], None]] = [client, ours]
     for i in range(-1, rounds):  # the first one warms up
         progress(
             f"load {rows:,} rows, {'empty table' if is_empty else 'existing rows'}: round {i + 1}"
         )
-        for contender in contenders[:: -1 if i % 2 else 1]:
+        for candidate in candidates[:: -1 if i % 2 else 1]:
             if is_empty:
                 database.query("TRUNCATE heroes")
-            contender()
+            candidate()
             assert database.query("SELECT COUNT(*) FROM heroes") == [(rows,)]
     return {name: seconds[1:] for name, seconds in found.items()}
 
 
 def ingested(event: Mapping[str, object]) -> None:
-    """Its metrics, which a function prints, are not ours to show."""
+    """Loads the file, and hides the metrics that the function prints."""
     with contextlib.redirect_stdout(io.StringIO()):
         [summary] = requests.ingest(event)
     assert summary["status"] == "loaded", summary
@@ -179,25 +179,23 @@ def load_with_client(database: MariaDB, file: Path, *, replace: bool) -> None:
 
 
 def insert_batches(environment: Mapping[str, str], rows: int) -> float:
-    statement = f"INSERT INTO heroes ({', '.join(COLUMNS)}) VALUES (%s, %s, %s, %s, %s, %s)"
     with connect(environment, autocommit=False) as database, database.cursor() as cursor:
         cursor.execute("TRUNCATE heroes")
         lines = _split_lines(rows)
         started = time.perf_counter()
         while batch := list(itertools.islice(lines, BATCH_ROWS)):
-            cursor.executemany(statement, batch)
+            cursor.executemany(INSERT_HERO, batch)
         database.commit()
         return time.perf_counter() - started
 
 
 def insert_one_by_one(environment: Mapping[str, str], rows: int) -> float:
-    statement = f"INSERT INTO heroes ({', '.join(COLUMNS)}) VALUES (%s, %s, %s, %s, %s, %s)"
     with connect(environment) as database, database.cursor() as cursor:
         cursor.execute("TRUNCATE heroes")
         lines = list(_split_lines(rows))
         started = time.perf_counter()
         for line in lines:
-            cursor.execute(statement, line)
+            cursor.execute(INSERT_HERO, line)
         return time.perf_counter() - started
 
 
@@ -215,7 +213,7 @@ def readable_after(uploads: Uploads) -> list[float]:
 
 
 def both_ways(uploads: Uploads, rows: int) -> Seconds:
-    """Seconds from the event to its end: as a small file, and as a large one."""
+    """Seconds from the event to the return: handled as a small file, and as a large one."""
     found: Seconds = {"published": [], "emptied": []}
     limits = (ingest_service.MAX_SMALL_BYTES, ingest_service.MAX_SMALL_ROWS)
     try:
@@ -234,7 +232,7 @@ def both_ways(uploads: Uploads, rows: int) -> Seconds:
 
 
 def memory_growth(home: Path, uploads: Uploads, rows: int) -> float:
-    """By how many MB the peak memory of a process grows when it loads so many rows."""
+    """How many MB the peak memory of a process grows while it loads so many rows."""
     file = home / "memory.csv"
     write_heroes(file, rows, seed=1)
     events = [uploads.put(b"1,Nova,light,Ada,1,red\n"), uploads.put_file(file)]
@@ -270,7 +268,7 @@ def _environment(settings: Mapping[str, str]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _waits() -> Iterator[list[float]]:
-    """Seconds spent on waiting, after a COMMIT, until no container remembers a generation."""
+    """Collects the seconds of each wait after a COMMIT for containers to forget the generation."""
     waited: list[float] = []
     original = Generations.wait_until_known
 

@@ -1,8 +1,8 @@
-"""The baseline, in the manner of the course template.
+"""The baseline: what the course template does, and the same with kept connections.
 
-A connection to each server per request, a query or a command per id, a commit per row, JSON per
-row and of the whole answer. TLS is off, which spares it the 20 ms that PyMySQL's default takes to
-make a context per connection.
+Each request opens a connection to each server, each id takes a query or a command, each row a
+commit. Each row is encoded as JSON, then the whole answer. TLS is off: PyMySQL would take 20 ms to
+make a TLS context for each connection.
 """
 
 import contextlib
@@ -13,16 +13,16 @@ from typing import Any
 import redis
 from pymysql.cursors import DictCursor
 
-from bench.contenders import CACHED_FLOWS, Call, Contender, Environment
-from bench.flows import INSERT_UNCACHED, UNCACHED, Row
-from bench.raw import SELECT, TTL_SECONDS, connect, insert_statement
+from bench.candidates.candidate import CACHED_WORKLOADS, Call, Candidate, Environment
+from bench.candidates.raw_drivers import SELECT, TTL_SECONDS, connect, insert_statement
+from bench.workloads import INSERT_UNCACHED, UNCACHED, Row
 
 
-class Template(Contender):
+class Template(Candidate):
     name = "template"
     redis_database = 0
     waits = True
-    flows = (*CACHED_FLOWS, UNCACHED, INSERT_UNCACHED)
+    workloads = (*CACHED_WORKLOADS, UNCACHED, INSERT_UNCACHED)
 
     def read(self, ids: Sequence[int], use_cache: bool) -> Call:
         body = json.dumps({"REQUEST": "read", "SQLS": list(ids)})
@@ -66,10 +66,6 @@ class Template(Contender):
         yield database, cache
         database.close()
         cache.close()
-
-    def rows(self, answer: Any) -> list[Row]:
-        body: list[Row] = json.loads(answer)["body"]
-        return body
 
 
 class Kept(Template):

@@ -1,7 +1,7 @@
 """The limit: PyMySQL and redis-py as their manuals show them, with nothing around them.
 
-Keys, statements and the bytes to store are made beforehand; no JSON, no validation, no care for
-what other readers and writers do meanwhile.
+Redis keys, statements and the bytes to store are made before the timing. There is no JSON, no
+validation, and no protection against other readers and writers.
 
 read        MGET; where one is missing SELECT … IN and a pipeline of SETs
 insert      one multi-row INSERT, committed by itself, and a pipeline of SETs
@@ -14,11 +14,12 @@ from typing import Any
 
 import pymysql
 
-from bench.contenders import Call, Contender, Environment, redis_client
-from bench.flows import Row
+from bench.candidates.candidate import Call, Candidate, Environment, redis_client
+from bench.workloads import Row
 
 COLUMNS = ("id", "hero", "power", "name", "xp", "color")
 TTL_SECONDS = 3600
+INSERT_HERO = f"INSERT INTO heroes ({', '.join(COLUMNS)}) VALUES (%s, %s, %s, %s, %s, %s)"
 SELECT = f"SELECT {', '.join(COLUMNS)} FROM heroes WHERE id "
 
 Stored = list[tuple[str, bytes]]
@@ -28,8 +29,8 @@ def plain_key(i: int) -> str:
     return f"hero:{i}"
 
 
-class Raw(Contender):
-    """`encoded` holds the bytes of every row that will be read, by id."""
+class Raw(Candidate):
+    """`encoded`: the bytes of every row that will be read, by id."""
 
     name = "raw"
     redis_database = 2
@@ -122,7 +123,7 @@ class Raw(Contender):
 
 
 class RawCluster(Raw):
-    """The same by redis-py's RedisCluster. What `key` makes of an id chooses its slot."""
+    """The same by redis-py's RedisCluster. The Redis key that `key` makes chooses the slot."""
 
     def _get(self, keys: list[str]) -> Any:
         return self._redis.mget_nonatomic(keys)
@@ -139,7 +140,7 @@ def in_list(count: int) -> str:
 
 
 def insert_statement(table: str, rows: Sequence[Row]) -> str:
-    """For rows that all have the first one's columns."""
+    """One statement for all rows. They must have the same columns."""
     values = "(" + ", ".join(["%s"] * len(rows[0])) + ")"
     return f"INSERT INTO {table} ({', '.join(rows[0])}) VALUES " + ",".join([values] * len(rows))
 
@@ -149,7 +150,7 @@ def encode(row: Row) -> bytes:
 
 
 def connect(environment: Environment, **options: Any) -> Any:
-    """A PyMySQL connection without TLS. `options` add to the arguments or take their place."""
+    """A PyMySQL connection without TLS. `options` are added to its arguments, or replace them."""
     arguments: dict[str, Any] = {
         "host": environment["DB_HOST"],
         "port": int(environment["DB_PORT"]),

@@ -1,4 +1,4 @@
-"""What is timed: reads and writes of a batch, with and without the cache."""
+"""The requests that are timed: reads and writes of a batch, with and without the cache."""
 
 import random
 from dataclasses import dataclass
@@ -11,8 +11,8 @@ INTEGERS = (-(2**31), 2**31 - 1)
 
 
 @dataclass(frozen=True)
-class Flow:
-    """`is_cold`: nothing is cached when the call begins."""
+class Workload:
+    """One kind of request. `is_cold`: the cache is empty when the call begins."""
 
     name: str
     verb: Literal["read", "insert", "replace"] = "read"
@@ -21,19 +21,19 @@ class Flow:
     is_cold: bool = False
 
 
-HIT = Flow("full hit")
-MISS = Flow("miss", is_cold=True)
-UNCACHED = Flow("uncached read", use_cache=False)
-INSERT_HEROES = Flow("insert heroes", "insert")
-"""Heroes are also cached by xp: a new row changes what those cells show."""
-INSERT_PRODUCTS = Flow("insert products", "insert", "products")
-REPLACE = Flow("replace heroes", "replace")
-INSERT_UNCACHED = Flow("insert heroes, no cache", "insert", use_cache=False)
-FLOWS = (HIT, MISS, UNCACHED, INSERT_HEROES, INSERT_PRODUCTS, REPLACE, INSERT_UNCACHED)
+HIT = Workload("full hit")
+MISS = Workload("miss", is_cold=True)
+UNCACHED = Workload("uncached read", use_cache=False)
+# Heroes are also cached by xp: a new row changes the entries of its xp.
+INSERT_HEROES = Workload("insert heroes", "insert")
+INSERT_PRODUCTS = Workload("insert products", "insert", "products")
+REPLACE = Workload("replace heroes", "replace")
+INSERT_UNCACHED = Workload("insert heroes, no cache", "insert", use_cache=False)
+WORKLOADS = (HIT, MISS, UNCACHED, INSERT_HEROES, INSERT_PRODUCTS, REPLACE, INSERT_UNCACHED)
 
 
 def fresh_rows(table: str, count: int) -> list[Row]:
-    """Rows as a client sends them: without their key."""
+    """Rows as a client sends them: without their database key."""
     return [_fresh_hero() if table == "heroes" else _fresh_product() for _ in range(count)]
 
 
