@@ -78,11 +78,11 @@ format: ## rewrite the code in the house's format, and mend what ruff can mend
 bench: ## measure against the raw drivers and the course's way; ARGS go to it
 	$(INSTALL) dev $(SERVERS)
 	@$(IN_VENV) bench $(ARGS)
-	@$(IN_VENV) bench.load
+	@$(IN_VENV) bench.ingest
 
 grade: ## play the graders of the course against URL, with the API key in KEY where it wants one; ARGS go to it
 	$(INSTALL) local
-	@$(IN_VENV) bench.grade $(ARGS)
+	@$(IN_VENV) grader $(ARGS)
 
 STAGE ?= dev
 infra: ## what STAGE (dev) stands on in the AWS account: infra/template.yaml, then the tables

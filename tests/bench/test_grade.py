@@ -19,12 +19,12 @@ from typing import Any
 
 import pytest
 
-from bench.caching import hits_compared
-from bench.delay_proxy import delayed
-from bench.flows import FLOWS
-from bench.http import crowd, crowds_table
-from bench.measure import Seeded
-from bench.service import Answer, Wrong, with_scheme
+from bench.measurements.interleaved import Seeded
+from bench.measurements.over_http import crowd, crowds_table
+from bench.proxies.delay import delayed
+from bench.workloads import WORKLOADS
+from grader.cache_checks import hits_compared
+from grader.http_client import Answer, Wrong, with_scheme
 from local.app import App
 from local.process import PORTS, port_is_free
 from tests.conftest import running
@@ -39,7 +39,7 @@ def grade(
 ) -> subprocess.CompletedProcess[str]:
     """Run in `folder`, so that the note it leaves is found there."""
     return subprocess.run(
-        [sys.executable, "-m", "bench.grade", "--batch", "20", "--rounds", "2", *arguments],
+        [sys.executable, "-m", "grader", "--batch", "20", "--rounds", "2", *arguments],
         cwd=folder,
         env={"PYTHONPATH": str(ROOT), "NO_PROXY": "*", "URL": url, **environment},
         capture_output=True,
@@ -573,7 +573,7 @@ def test_the_benchmark_measures_every_flow_on_servers_of_its_own(quick_bench: Do
     tables = dict(text.split("\n", 1) for text in measured.split("\n\n") if "\n" in text)
     for title, sizes in {"on this machine": 2, "1 ms of network": 1}.items():
         [timed] = [table for head, table in tables.items() if title in head and "x3" not in head]
-        for flow in FLOWS:
+        for flow in WORKLOADS:
             rows = re.findall(rf"^{flow.name} +\d+ +[\d.]+ +[\d.]+ ", timed, re.MULTILINE)
             assert len(rows) == sizes, flow
     for target in ("full hit, N = 100", "insert heroes, N = 100", "uncached read, N = 100"):
@@ -596,7 +596,7 @@ def test_the_benchmark_measures_http(quick_bench: Done) -> None:
 def test_the_benchmark_says_what_it_is_at(quick_bench: Done) -> None:
     said = re.findall(r"^ *\d+ s  (.+)$", quick_bench.stderr.decode(), re.MULTILINE)
 
-    for flow in FLOWS:
+    for flow in WORKLOADS:
         assert f"near: {flow.name}, batches of 100" in said
 
 

@@ -12,7 +12,7 @@ import pytest
 from chalice.app import Chalice
 
 from app import app
-from bench.events import rest_event
+from bench.api_gateway_event import rest_event
 from chalicelib.handlers.contract import MAX_BODY_BYTES
 from tests.conftest import Configure
 from tests.house.test_house import run_python

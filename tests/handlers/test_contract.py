@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from bench.events import rest_event
+from bench.api_gateway_event import rest_event
 from chalicelib.errors import BadRequest
 from chalicelib.handlers import contract
 from tests.conftest import Configure

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from bench.events import rest_event
+from bench.api_gateway_event import rest_event
 from tests.conftest import Configure
 from tests.support.client import Answer, InProcess, hero
 from tests.support.witness import Witness

@@ -188,7 +188,7 @@ def test_a_read_loads_no_boto3(environment: Mapping[str, str], service: InProces
     code = f"""
 import json, sys
 from app import app, storage
-from bench.events import rest_event
+from bench.api_gateway_event import rest_event
 
 for use_cache in ("True", "True", "False"):
     request = {{"REQUEST": "read", "SQLS": [{id}], "USE_CACHE": use_cache}}

@@ -21,7 +21,7 @@ STARTED_BY = {
     "requirements-deploy.txt": ["app", "infra.__main__"],
     "requirements-local.txt": [
         *("app", "local.__main__", "local.emulated_s3", "local.container"),
-        *("local.commit_then_set", "bench.grade"),
+        *("local.commit_then_set", "grader.__main__"),
     ],
 }
 """The modules that the targets start with these packages alone."""

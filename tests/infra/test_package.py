@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from bench.events import rest_event
+from bench.api_gateway_event import rest_event
 from infra.chalice import refuse_missing_wheels
 from infra.terminal import Refused
 from tests.support.client import hero

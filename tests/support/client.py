@@ -16,7 +16,7 @@ import requests
 from chalice.test import Client
 
 from app import app
-from bench.events import rest_event
+from bench.api_gateway_event import rest_event
 from chalicelib.tables import HEROES
 
 ROOT = Path(__file__).parents[2]

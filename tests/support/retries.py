@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from bench.events import rest_event
+from bench.api_gateway_event import rest_event
 from tests.support.client import Answer, InProcess, Row, hero
 from tests.support.witness import Witness
 
