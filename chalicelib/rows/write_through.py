@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeVar
 
-from chalicelib.cache.entries import Affected, Cache, Entry, Fenced, Sent, Token, new_token
+from chalicelib.cache.entries import Affected, Cache, Entry, Fenced, Pending, Token, new_token
 from chalicelib.cache.generations import Generations
 from chalicelib.cache.recovery import Recovery
 from chalicelib.db.database import Change, Committed, Database, Generation, Transaction
@@ -80,7 +80,7 @@ class Fences:
     held: Generation
     token: Token
     sent_at: float
-    sent: Sent[float]
+    sent: Pending[float]
     published: float | None = None
 
     def wait(self) -> float:
@@ -227,7 +227,7 @@ class WriteThrough:
         sent_at = time.time()
         sent = self._cache.begin_fence_many(held, table, fenced, new, token)
         fences = Fences(held, token, sent_at, sent)
-        if not sent.is_under_way:
+        if not sent.is_sent:
             try:
                 fences.wait()
             except AnotherServer as error:
@@ -331,15 +331,15 @@ class WriteThrough:
     def _introduce(self, table: Table) -> None:
         """What this container must know before its first write of a table: learnt in the
         transaction it would cost that one's keys, or its place in the cache."""
-        if self._cache.knows(table) or not self._cache.is_configured:
+        if self._cache.knows_watermarks(table) or not self._cache.is_configured:
             return
         generation = self._generations.remembered(table) or self._generations.current(table)
         try:
             server = generation.server
             if not server:
-                server = self._cache.link.probe()
+                server = self._cache.probe()
                 self._generations.use_server(table, generation, server)
-            self._cache.meet(table, server)
+            self._cache.learn_watermarks(table, server)
         except CacheUnavailable as error:
             log.info("%s is written without knowing its cache: %s", table.name, error)
 
