@@ -24,7 +24,7 @@ from chalicelib.cache.entries import (
 from chalicelib.db.database import Generation
 from chalicelib.db.mysql.connection import Answer, Connection, MySQLError
 from chalicelib.handlers import requests
-from chalicelib.rows import write_through
+from chalicelib.rows import changed_entries, write_through
 from chalicelib.rows.service import Storage
 from chalicelib.tables import HEROES, NO_KEY, PRODUCTS, Column, Row
 from tests.client import InProcess
@@ -168,7 +168,7 @@ def test_a_writer_alone_on_a_lookup_shows_it_with_the_rows_of_others(
 def test_a_lookup_with_too_many_other_rows_is_not_read_for_a_write(
     one: Storage, witness: Witness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(write_through, "MAX_SHOWN_ROWS", 2)
+    monkeypatch.setattr(changed_entries, "MAX_SHOWN_ROWS", 2)
     one.write(HEROES, [hero(3, "after")], True)
 
     assert not [key for key in witness.entries() if b":xp:" in key]

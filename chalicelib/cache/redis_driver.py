@@ -121,8 +121,10 @@ class _TlsConnection(redis.SSLConnection):
 
 
 def _connected(connection: redis.Connection) -> socket.socket:
-    connected = reach(connection.host, connection.port, connection.socket_timeout)
-    connected.settimeout(connection.socket_timeout)
+    seconds = connection.socket_timeout
+    assert seconds is not None, "new_connection sets it"
+    connected = reach(connection.host, connection.port, seconds)
+    connected.settimeout(seconds)
     return connected
 
 
