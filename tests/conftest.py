@@ -187,7 +187,7 @@ def end_app() -> None:
             for thread in threading.enumerate():
                 if thread.name == "recovery":
                     thread.join(timeout=10)
-        requests.cache().link._pool.clear()
+        requests.cache()._client._pool.clear()
     requests.forget_settings()
 
 

@@ -1,10 +1,11 @@
-"""The link to Redis: commands in, replies out; who may use a line, and what its failures mean.
+"""The client of Redis: who may use a connection, and what its failures mean.
 
 Commands come packed and go out in one piece a server: one round trip a call. Every command sent
-here may run twice, so what meets a connection that was closed meanwhile is sent once more.
+here may run twice. So a kept connection that turns out to be closed costs a second try, not an
+error.
 
-A connection knows which server it reached (see `connection.server_name`; of a cluster: all its
-masters). Entries are believed only on the server they were written to: a promoted replica or a
+A connection knows which data set it reached (`connection.server_name`; of a cluster, all its
+masters). Entries are believed only in the data set they were written to: a promoted replica or a
 restored server is another one.
 """
 
@@ -17,151 +18,160 @@ from typing import Any
 
 import redis
 
-from chalicelib.cache.connection import READ_ONLY, TIMEOUT_SECONDS, Command, Line, Unfit
+from chalicelib.cache.connection import READ_ONLY, TIMEOUT_SECONDS, Command, Connection
+from chalicelib.cache.redis_driver import Unusable, check_driver
 from chalicelib.config import Settings
 from chalicelib.credentials.identity import cache_identity
 from chalicelib.errors import CONNECTION_LOST, AnotherServer, CacheUnavailable, network_words
 from chalicelib.pool import Pool
 
-log = logging.getLogger("herocache.link")
+log = logging.getLogger("herocache.redis")
 
-MAX_LINES_IN_USE = 8
-"""More threads than this wait for their turn: a thousand at once would only time out together."""
-MAX_EARLY_LINES = 4
-"""Besides these: lines whose user waits for the database first. More wait for neither."""
+# More threads wait for their turn: a thousand at once would only time out together.
+MAX_CONNECTIONS_IN_USE = 8
+# Besides these, connections whose user waits for the database first. Where all are in use, commands
+# are not sent early.
+MAX_EARLY_CONNECTIONS = 4
 
-_STALE = (
+# Errors that a kept connection may meet and a new one does not.
+_KEPT_TOO_LONG = (
     *(redis.ConnectionError, redis.exceptions.ReadOnlyError),
     *(redis.exceptions.MovedError, redis.exceptions.NoScriptError),
 )
-"""What a kept connection may meet and a new one not."""
 
 
-class Link:
-    """Safe for threads: each call has a line of its own. After a failure `is_down` is true and
-    nobody calls, until `probe` succeeds and `resume` is called."""
+class Client:
+    """Safe for threads: each call has a connection of its own. After a failure `is_down` is true
+    and nobody calls, until `probe` succeeds and `resume` is called."""
 
     def __init__(
         self, settings: Settings, scripts: Sequence[str], probe: Sequence[Command]
     ) -> None:
-        """`probe`: commands that take part in nothing and fail where others would."""
+        """`probe`: commands that change no entry and fail where others would. Raises
+        ConfigurationError where the driver is not the expected one."""
+        check_driver()
         self.is_cluster = settings.redis_cluster
         self.is_down = False
         self._url = settings.redis_url
-        self._mint = cache_identity(settings)
+        self._credentials = cache_identity(settings)
         self._scripts = scripts
         self._probe = probe
-        self._pool: Pool[Line] = Pool(self._open, Line.close)
-        self._turns = _Turns(MAX_LINES_IN_USE)
-        self._early_turns = threading.BoundedSemaphore(MAX_EARLY_LINES)
+        self._pool: Pool[Connection] = Pool(self._open, Connection.close)
+        self._turns = _Turns(MAX_CONNECTIONS_IN_USE)
+        self._early_turns = threading.BoundedSemaphore(MAX_EARLY_CONNECTIONS)
 
     def call(self, commands: Sequence[Command], server: str, *, wait: bool = True) -> Sequence[Any]:
         """The reply to each command. Without `wait` none: they are read with the next call's.
-        Raises AnotherServer where it is not `server` that was reached, CacheUnavailable."""
+        Raises CacheUnavailable; AnotherServer where another data set than `server` was reached."""
         if not self._url:
             raise CacheUnavailable("this process has no REDIS_URL")
         reached, replies = self._exchange(commands, wait)
         if reached != server and self._pool.clear():
-            # A kept line may lead to a server that was replaced: look where a new one leads.
+            # A kept connection may lead to a server that was replaced: see where a new one leads.
             reached, replies = self._exchange(commands, wait)
         if reached != server:
             raise AnotherServer(reached)
         return replies
 
-    def begin(self, commands: Sequence[Command]) -> Line | None:
-        """Send them, for `finish` or `abandon`; None where they cannot be sent now."""
+    def send(self, commands: Sequence[Command]) -> Connection | None:
+        """Send the commands and return at once; None where they cannot be sent now. The connection
+        must be given to `receive` or `abandon`."""
         if not self._url or self.is_down or not self._early_turns.acquire(blocking=False):
             return None
-        line = self._pool.acquire()
+        connection = self._pool.acquire()
         try:
-            line.send(commands)
+            connection.send(commands)
         except redis.RedisError as error:
-            self._broken(line, error)
+            self._fail_early(connection, error)
             return None
         except BaseException:
-            self._drop(line)
+            self._discard_early(connection)
             raise
-        return line
+        return connection
 
-    def finish(self, line: Line, server: str) -> Sequence[Any] | None:
-        """What `begin` is owed; None where it must be sent again."""
+    def receive(self, connection: Connection, server: str) -> Sequence[Any] | None:
+        """The replies to what `send` sent; None where the commands must be sent again."""
         try:
-            replies = line.receive()
+            replies = connection.receive()
         except redis.RedisError as error:
-            self._broken(line, error)
+            self._fail_early(connection, error)
             return None
         except BaseException:
-            self._drop(line)
+            self._discard_early(connection)
             raise
-        reached = line.server
-        self._pool.release(line)
+        reached = connection.server
+        self._pool.release(connection)
         self._early_turns.release()
         return replies if reached == server else None
 
-    def abandon(self, line: Line) -> None:
-        """What `begin` is owed is of no interest any more."""
-        line.owe()
-        self._pool.release(line)
+    def abandon(self, connection: Connection) -> None:
+        """Nobody wants the replies to what `send` sent any more."""
+        connection.leave_replies()
+        self._pool.release(connection)
         self._early_turns.release()
 
-    def _broken(self, line: Line, error: redis.RedisError) -> None:
-        """Silence is not asked again."""
-        self._drop(line)
+    def _fail_early(self, connection: Connection, error: redis.RedisError) -> None:
+        """The commands may be sent again, unless the server was silent."""
+        self._discard_early(connection)
         if isinstance(error, redis.TimeoutError):
-            self._failed(error)
+            self._mark_down(error)
 
-    def _drop(self, line: Line) -> None:
-        self._pool.discard(line)
+    def _discard_early(self, connection: Connection) -> None:
+        self._pool.discard(connection)
         self._early_turns.release()
 
     def ask(self, command: Command) -> tuple[str, Any]:
-        """The server that answers now, whichever it is, and its reply. Raises CacheUnavailable."""
+        """The data set that answers now, whichever it is, and its reply. Raises
+        CacheUnavailable."""
         if not self._url:
             raise CacheUnavailable("it is not in use")
         reached, [reply] = self._exchange([command], wait=True)
         return reached, reply
 
     def probe(self) -> str:
-        """The server that answers now and can be used. Raises CacheUnavailable in words."""
+        """The data set that answers now and can be used. Raises CacheUnavailable."""
         reached, _ = self._exchange_now(self._probe, wait=True)
         return reached
 
     def resume(self) -> None:
+        """Call Redis again, after `probe` has succeeded."""
         self.is_down = False
 
     def _exchange(self, commands: Sequence[Command], wait: bool) -> tuple[str, Sequence[Any]]:
-        """The server that was reached, and its replies. In turn, but for what others may wait for
-        and its sender does not; and only while it is not down."""
+        """As `_exchange_now`, but not while Redis is down, and only so many threads at a time. A
+        sender that does not wait for replies does not wait for its turn: others may be waiting for
+        what it sends."""
         with self._turns if wait else _NO_TURN:
             if self.is_down:
                 raise CacheUnavailable("it failed a moment ago and is being probed")
             return self._exchange_now(commands, wait)
 
     def _exchange_now(self, commands: Sequence[Command], wait: bool) -> tuple[str, Sequence[Any]]:
+        """The data set that was reached, and its replies."""
         try:
-            line = self._pool.acquire()
+            connection = self._pool.acquire()
         except redis.RedisError as error:
-            raise self._failed(error) from error
-        was_kept = line.is_open
+            raise self._mark_down(error) from error
+        was_kept = connection.is_open
         try:
             try:
-                replies = line.exchange(commands, wait)
-            except _STALE:
+                replies = connection.exchange(commands, wait)
+            except _KEPT_TOO_LONG:
                 if not was_kept:
                     raise
-                line.close()
-                replies = line.exchange(commands, wait)
+                connection.close()
+                replies = connection.exchange(commands, wait)
         except redis.RedisError as error:
-            self._pool.discard(line)
-            raise self._failed(error) from error
+            self._pool.discard(connection)
+            raise self._mark_down(error) from error
         except BaseException:
-            self._pool.discard(line)
+            self._pool.discard(connection)
             raise
-        reached = line.server  # before another thread may use the line
-        self._pool.release(line)
+        reached = connection.server  # before another thread may use the connection
+        self._pool.release(connection)
         return reached, replies
 
-    def _failed(self, error: redis.RedisError) -> CacheUnavailable:
+    def _mark_down(self, error: redis.RedisError) -> CacheUnavailable:
         if not self.is_down:
             self.is_down = True
             log.warning("Redis is left alone until it answers probes: %s", self._words(error))
@@ -170,12 +180,12 @@ class Link:
     def _words(self, error: redis.RedisError) -> str:
         return _words(error, is_tls=self._url.startswith("rediss:"))
 
-    def _open(self) -> Line:
-        return Line(self._url, self._scripts, self.is_cluster, self._mint)
+    def _open(self) -> Connection:
+        return Connection(self._url, self._scripts, self.is_cluster, self._credentials)
 
 
 class _Turns:
-    """As a semaphore, but each step runs in C: Python's own takes 2 % of a hit."""
+    """A semaphore whose steps run in C: Python's own takes 2 % of a hit's time."""
 
     def __init__(self, count: int) -> None:
         self._free: SimpleQueue[None] = SimpleQueue()
@@ -191,7 +201,7 @@ class _Turns:
 
 _NO_TURN = nullcontext()
 
-_NO_ENTRY = "it refuses the user or the password, or misses one (REDIS_URL)"
+_LOGIN_REJECTED = "it refuses the user or the password, or misses one (REDIS_URL)"
 _IN_WORDS = {
     "NOPERM": "its user lacks a right that is needed (REDIS_URL)",
     "READONLY": READ_ONLY,
@@ -202,14 +212,14 @@ _IN_WORDS = {
 
 
 def _words(error: redis.RedisError, is_tls: bool) -> str:
-    """What is wrong, for an operator; no host and no password in it."""
+    """What is wrong, in an operator's words, without a host or a password."""
     text = str(error)
     code = error.status_code or text.partition(" ")[0]
     hint = "A server without TLS needs redis://" if is_tls else "One with TLS needs rediss://"
-    if isinstance(error, Unfit):
+    if isinstance(error, Unusable):
         return text
     if isinstance(error, redis.AuthenticationError):
-        return _NO_ENTRY
+        return _LOGIN_REJECTED
     if code in _IN_WORDS:
         return _IN_WORDS[code]
     if "executing the script can't" in text:

@@ -76,7 +76,7 @@ class Generations:
             self._untold.add(table.name)  # told before or not: Redis may have lost it
         except DatabaseUnavailable as error:
             log.warning("the generation of %s was not to be had at once: %s", table.name, error)
-            self.doubt()
+            self.mark_stale()
             if error.has_other_writer:
                 raise
             last_known = self._last_known(table, memory)
@@ -117,7 +117,7 @@ class Generations:
         self._memory[table.name] = new
         return new
 
-    def doubt(self) -> None:
+    def mark_stale(self) -> None:
         """The database did not answer: others, too, may go on with what they knew before."""
         self._answers_since = math.inf
 
@@ -147,7 +147,7 @@ class Generations:
             try:
                 self._database.generation(table, REFRESH_TIMEOUT_SECONDS - CHECK_SECONDS)
             except DatabaseUnavailable as error:
-                self.doubt()
+                self.mark_stale()
                 known_since = time.monotonic()
                 if known_since > give_up:
                     raise OutcomeUnknown(

@@ -44,7 +44,7 @@ class Recovery:
         while time.monotonic() < deadline:
             time.sleep(PROBE_SECONDS)
             try:
-                server = self._cache.link.probe()
+                server = self._cache.probe()
                 good += 1
                 if good >= GOOD_PROBES:
                     self._take_into_use(server)
@@ -55,7 +55,7 @@ class Recovery:
     def _take_into_use(self, server: str) -> None:
         """The hint is retired first: whoever cannot ask the database would go by a generation that
         was retired while Redis was away."""
-        self._cache.link.resume()
+        self._cache.resume()
         for table in self._cache.tables.values():
             try:
                 generation = self._database.generation(table, REFRESH_TIMEOUT_SECONDS)

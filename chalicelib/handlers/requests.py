@@ -188,7 +188,7 @@ def _health(request: Request) -> Response:
 def _deep_health(_: Request) -> Response:
     report = _alive()
     report["database"] = _checked_database()
-    report["cache"] = _checked(cache().link.probe) if settings().redis_url else {"ok": None}
+    report["cache"] = _checked(cache().probe) if settings().redis_url else {"ok": None}
     if not report["database"]["ok"]:
         report["status"] = "down"
     elif report["cache"]["ok"] is False:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from contextlib import closing, nullcontext, suppress
 from typing import NamedTuple, Protocol, TypeVar
 
-from chalicelib.cache.entries import Cache, Entry, Leases, Sent, new_token
+from chalicelib.cache.entries import Cache, Entry, Leases, Pending, new_token
 from chalicelib.cache.generations import Generations
 from chalicelib.cache.recovery import Recovery
 from chalicelib.cache.scripts import LEASE, MARK
@@ -238,7 +238,7 @@ class LazyLoading:
             self._recovery.start()
 
 
-def _waited(sent: Sent[Result] | None, held: Generation) -> Result | None:
+def _waited(sent: Pending[Result] | None, held: Generation) -> Result | None:
     return sent.wait_under(held) if sent else None
 
 

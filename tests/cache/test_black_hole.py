@@ -15,7 +15,8 @@ import hiredis
 import pytest
 import redis
 
-from chalicelib.cache.connection import TIMEOUT_SECONDS, _Parser
+from chalicelib.cache.connection import TIMEOUT_SECONDS
+from chalicelib.cache.redis_driver import Deadline, _Parser
 from local.servers import Redis
 from tests.conftest import Configure, running
 from tests.support.client import InProcess, Row, as_stored, hero
@@ -156,10 +157,11 @@ def test_what_is_left_of_a_call_is_all_that_its_next_piece_is_waited_for() -> No
     silent, other = socket.socketpair()
     with silent, other:
         silent.settimeout(30)
-        parser = _Parser(65_536)
+        deadline = Deadline()
+        parser = _Parser(deadline, TIMEOUT_SECONDS, 65_536)
         parser._sock, parser._reader, parser._socket_timeout = silent, hiredis.Reader(), 30
         started = time.monotonic()
-        parser.until = started + TIMEOUT_SECONDS / 2
+        deadline.until = started + TIMEOUT_SECONDS / 2
 
         with pytest.raises(redis.TimeoutError):
             parser.read_from_socket()

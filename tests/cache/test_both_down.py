@@ -142,7 +142,7 @@ def test_a_write_under_an_earlier_generation_than_is_known_does_not_wait_for_eve
     held = known.current(HEROES)
     raised = dataclasses.replace(held, number=held.number + 1, age_seconds=0)
     known.saw(HEROES, raised, time.monotonic())
-    known.doubt()
+    known.mark_stale()
     begun = time.monotonic()
 
     known.wait_until_known(HEROES, dataclasses.replace(held, age_seconds=0), begun)
@@ -160,7 +160,7 @@ def test_after_an_outage_no_generation_is_old_enough_to_acknowledge_at_once(know
     assert old.age_seconds >= generations.SURELY_KNOWN_SECONDS
     if not knows:
         known = generations.Generations(requests.database(), requests.cache())
-    known.doubt()
+    known.mark_stale()
     begun = time.monotonic()
 
     known.wait_until_known(HEROES, old, begun)

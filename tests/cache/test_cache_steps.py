@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from chalicelib.cache import entries, generations, recovery
-from chalicelib.cache.client import MAX_EARLY_LINES
+from chalicelib.cache.client import MAX_EARLY_CONNECTIONS
 from chalicelib.cache.entries import Affected, Cache, Entry, new_token
 from chalicelib.cache.generations import Generations
 from chalicelib.cache.recovery import Recovery
@@ -371,7 +371,7 @@ def test_what_was_sent_early_is_given_back_where_it_is_not_needed(
     storage, known = requests.storage(), requests.storage()._lazy_loading._generations
     monkeypatch.setattr(Recovery, "start", lambda self: None)
     for missed in (0, lazy_loading.MISSES_TO_EXPECT_ONE):
-        for _ in range(MAX_EARLY_LINES + 1):
+        for _ in range(MAX_EARLY_CONNECTIONS + 1):
             storage._lazy_loading._misses_in_a_row = missed
             witness.query("UPDATE cache_generation SET enabled = 1, generation = generation + 1")
             known.forget(HEROES)
@@ -380,7 +380,7 @@ def test_what_was_sent_early_is_given_back_where_it_is_not_needed(
             witness.query("UPDATE cache_generation SET enabled = 0, generation = generation + 1")
             storage.read(HEROES, ID, [1], True)
 
-    assert used.link._early_turns._value == MAX_EARLY_LINES
+    assert used._client._early_turns._value == MAX_EARLY_CONNECTIONS
 
 
 @pytest.mark.parametrize(
@@ -392,7 +392,7 @@ def test_redis_is_used_again_after_some_good_probes_in_a_row(
 ) -> None:
     """One that answers every other time would fail requests again and again."""
     asked = list[int]()
-    probe = used.link.probe
+    probe = used._client.probe
 
     def answer() -> str:
         asked.append(1)
@@ -400,11 +400,11 @@ def test_redis_is_used_again_after_some_good_probes_in_a_row(
             raise CacheUnavailable("for this test")
         return probe()
 
-    used.link.is_down = True
-    monkeypatch.setattr(used.link, "probe", answer)
+    used._client.is_down = True
+    monkeypatch.setattr(used._client, "probe", answer)
     monkeypatch.setattr(recovery, "PROBE_SECONDS", 0)
     known = Generations(requests.database(), used)
     Recovery(requests.database(), used, known).start()
-    wait_until(lambda: not used.link.is_down)
+    wait_until(lambda: not used._client.is_down)
 
     assert len(asked) == probes

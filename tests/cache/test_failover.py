@@ -15,7 +15,7 @@ import redis
 from chalicelib.cache import connection as redis_connection
 from chalicelib.cache import generations
 from chalicelib.cache.connection import NAMED_FOR_SECONDS
-from chalicelib.cache.entries import Cache, Sent
+from chalicelib.cache.entries import Cache, Pending
 from chalicelib.cache.generations import MEMORY_SECONDS
 from chalicelib.config import Settings
 from chalicelib.db.database import Database, Generation
@@ -127,7 +127,7 @@ def test_a_flush_between_the_announcement_and_the_commit_leaves_nothing_stale(
     """A reader finds the entries empty then, and stores the rows as they were."""
     begin_fence_many = Cache.begin_fence_many
 
-    def flushed(self: Cache, *arguments: Any) -> Sent[float]:
+    def flushed(self: Cache, *arguments: Any) -> Pending[float]:
         sent = begin_fence_many(self, *arguments)
         wait_until(lambda: witness.fences() > 0)
         witness.redis.flushall()

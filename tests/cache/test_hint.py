@@ -110,7 +110,7 @@ def test_a_slow_container_does_not_bring_back_the_hint_of_a_retired_generation(
         number, *_ = witness.generation()
         cache.retire_hint(HEROES, number)
     slow.leave_hint(HEROES)
-    cache.link.probe()  # whatever was sent before it has arrived
+    cache.probe()  # whatever was sent before it has arrived
     mariadb.kill()
     try:
         configure()

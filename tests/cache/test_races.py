@@ -10,13 +10,21 @@ import pytest
 from pymysql.constants import ER
 
 from chalicelib.cache import entries
-from chalicelib.cache.client import Link
+from chalicelib.cache.client import Client
 from chalicelib.cache.connection import Command
-from chalicelib.cache.entries import UNKNOWN_COMMIT, Affected, Cache, Leases, Sent, Token, new_token
+from chalicelib.cache.entries import (
+    UNKNOWN_COMMIT,
+    Affected,
+    Cache,
+    Leases,
+    Pending,
+    Token,
+    new_token,
+)
 from chalicelib.db.database import Generation
 from chalicelib.db.mysql.connection import Answer, Connection, MySQLError
 from chalicelib.handlers import requests
-from chalicelib.rows import write_through
+from chalicelib.rows import changed_entries, write_through
 from chalicelib.rows.service import Storage
 from chalicelib.tables import HEROES, NO_KEY, PRODUCTS, Column, Row
 from tests.conftest import Configure
@@ -160,7 +168,7 @@ def test_a_writer_alone_on_a_lookup_shows_it_with_the_rows_of_others(
 def test_a_lookup_with_too_many_other_rows_is_not_read_for_a_write(
     one: Storage, witness: Witness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(write_through, "MAX_SHOWN_ROWS", 2)
+    monkeypatch.setattr(changed_entries, "MAX_SHOWN_ROWS", 2)
     one.write(HEROES, [hero(3, "after")], True)
 
     assert not [key for key in witness.entries() if b":xp:" in key]
@@ -225,7 +233,7 @@ def test_each_try_of_a_write_has_fences_of_its_own(
             raise MySQLError(ER.LOCK_DEADLOCK, "for this test")
         return commit(self, *arguments)
 
-    def note_token(self: Cache, *arguments: Any) -> Sent[float]:
+    def note_token(self: Cache, *arguments: Any) -> Pending[float]:
         tokens.append(arguments[-1])
         return begin_fence_many(self, *arguments)
 
@@ -249,17 +257,17 @@ def until_fences_come(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[],
     back for so long."""
 
     def hold_back(meanwhile: Callable[[], object]) -> None:
-        def begin(self: Link, commands: Sequence[Command]) -> object:
+        def send(self: Client, commands: Sequence[Command]) -> object:
             return HELD_BACK
 
-        def finish(self: Link, line: object, server: str) -> None:
+        def receive(self: Client, connection: object, server: str) -> None:
             """They were never sent: who waits sends them."""
-            assert line is HELD_BACK
+            assert connection is HELD_BACK
             monkeypatch.undo()
             meanwhile()
 
-        monkeypatch.setattr(Link, "begin", begin)
-        monkeypatch.setattr(Link, "finish", finish)
+        monkeypatch.setattr(Client, "send", send)
+        monkeypatch.setattr(Client, "receive", receive)
 
     return hold_back
 
@@ -406,7 +414,7 @@ def test_a_row_that_another_writer_was_faster_to_insert_is_replaced(
     """Its INSERT fails in the piece that has the COMMIT: it certainly did not happen."""
     begin_fence_many = Cache.begin_fence_many
 
-    def fence_late(self: Cache, *arguments: Any) -> Sent[float]:
+    def fence_late(self: Cache, *arguments: Any) -> Pending[float]:
         monkeypatch.undo()
         other.write(HEROES, [hero(7, "before", xp=7)], True)
         return begin_fence_many(self, *arguments)

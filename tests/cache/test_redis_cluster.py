@@ -92,20 +92,22 @@ def is_cached(service: InProcess, witness: Witness) -> bool:
 def sent(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Sequence[Any]]]:
     """What goes to servers and comes from them, in order: "send" or "receive", and the commands."""
     log: list[tuple[str, Sequence[Any]]] = []
-    send, replies = redis_connection.Node.send, redis_connection.Node.replies
+    send, replies = redis_connection.NodeConnection.send, redis_connection.NodeConnection.receive
 
     def logged_send(
-        node: redis_connection.Node, commands: Sequence[redis_connection.Command], **options: bool
+        node: redis_connection.NodeConnection,
+        commands: Sequence[redis_connection.Command],
+        **options: bool,
     ) -> None:
         log.append(("send", commands))
         send(node, commands, **options)
 
-    def logged_replies(node: redis_connection.Node, count: int) -> list[Any]:
+    def logged_replies(node: redis_connection.NodeConnection, count: int) -> list[Any]:
         log.append(("receive", ()))
         return replies(node, count)
 
-    monkeypatch.setattr(redis_connection.Node, "send", logged_send)
-    monkeypatch.setattr(redis_connection.Node, "replies", logged_replies)
+    monkeypatch.setattr(redis_connection.NodeConnection, "send", logged_send)
+    monkeypatch.setattr(redis_connection.NodeConnection, "receive", logged_replies)
     return log
 
 

@@ -19,9 +19,9 @@ class Moment(NamedTuple):
 
 
 def call(world: World, state: State, message: Message) -> tuple[State, Reply, int]:
-    """`Link.call`: what it did, its reply and the server that was reached. A kept line that leads
-    to a server the generation does not speak of, or to a replica, is replaced by a new one, and
-    that one is asked."""
+    """`Client.call`: what it did, its reply and the server that was reached. A kept connection
+    that leads to a server the generation does not speak of, or to a replica, is replaced by a new
+    one, and that one is asked."""
     believed = state.generations[message.generation].server
     if world.protocol.only_masters and state.is_replica(message.server):
         message = message._replace(server=state.primary)
