@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from chalicelib.cache.entries import Cache
 from chalicelib.db.database import Database, Generation
-from chalicelib.errors import CacheUnavailable, DatabaseUnavailable, OutcomeUnknown
+from chalicelib.errors import CacheUnavailable, DatabaseUnavailable
 from chalicelib.tables import Table
 
 log = logging.getLogger("herocache.generations")
@@ -138,7 +138,7 @@ class Generations:
     def wait_until_known(self, table: Table, generation: Generation, asked: float) -> None:
         """Return when no container reads under an earlier generation any more: at once, but for
         MEMORY_SECONDS after this container met a generation that was just raised, or the database
-        was away. Raises OutcomeUnknown where it goes away meanwhile, and stays so."""
+        was away. Raises DatabaseUnavailable where it goes away meanwhile, and stays so."""
         known_since = self.saw(table, generation, asked)
         self.leave_hint(table)
         give_up = time.monotonic() + PATIENCE_SECONDS
@@ -146,14 +146,11 @@ class Generations:
             time.sleep(min(left, CHECK_SECONDS))
             try:
                 self._database.generation(table, REFRESH_TIMEOUT_SECONDS - CHECK_SECONDS)
-            except DatabaseUnavailable as error:
+            except DatabaseUnavailable:
                 self.mark_stale()
                 known_since = time.monotonic()
                 if known_since > give_up:
-                    raise OutcomeUnknown(
-                        "the rows are written, but the database went away before every reader could"
-                        " learn that; read them before you write them again"
-                    ) from error
+                    raise
 
     def use_server(self, table: Table, generation: Generation, server: str) -> None:
         """Raise the generation for the entries of `server`, from the next call on; where the

@@ -82,11 +82,11 @@ end
 """
 
 # The last key is the watermark of the bucket: a life in 16 characters, which is another one after
-# the watermark was lost, and the time of the latest COMMIT that was published, in microseconds of
-# the database's clock. ARGV: token, milliseconds a fence lives and a watermark. An entry that
-# another writer fences is fenced by both: it holds all their tokens, each with the time it came.
-# One that came a moment ago may have no row lock yet that a reader could wait for. The reply is the
-# watermark as it was before.
+# the watermark was lost (half a token and the microsecond, as one writer may make it twice), and
+# the time of the latest COMMIT that was published, in microseconds of the database's clock. ARGV:
+# token, milliseconds a fence lives and a watermark. An entry that another writer fences is fenced
+# by both: it holds all their tokens, each with the time it came. One that came a moment ago may
+# have no row lock yet that a reader could wait for. The reply is the watermark as it was before.
 FENCE_MANY = """
 local time = redis.call('TIME')
 local changed = string.format('%010d%06d', time[1], time[2])
@@ -104,7 +104,7 @@ for i = 1, #KEYS - 1 do
 end
 local watermark = redis.call('GET', KEYS[#KEYS])
 if not watermark then
-  watermark = ARGV[1] .. '0'
+  watermark = string.sub(ARGV[1], 9) .. string.sub(changed, 9) .. '0'
   redis.call('SET', KEYS[#KEYS], watermark, 'PX', ARGV[3])
 end
 return watermark
@@ -147,7 +147,8 @@ for i = 1, #KEYS - 1 do
     redis.call('DEL', KEYS[i])
   end
 end
-local watermark = redis.call('GET', KEYS[#KEYS]) or ARGV[1] .. '0'
+local life = string.sub(ARGV[1], 9) .. string.sub(changed, 9)
+local watermark = redis.call('GET', KEYS[#KEYS]) or life .. '0'
 if tonumber(string.sub(watermark, 17)) < tonumber(ARGV[4]) then
   watermark = string.sub(watermark, 1, 16) .. ARGV[4]
 end

@@ -100,13 +100,20 @@ use up those that the database gives."""
 class Generation:
     """Under which entries of a table may be believed, and in which Redis (`server`); not at all
     while it is not `enabled`. `age_seconds`: since the last one that was in use was retired.
-    `told_at`: when the database was asked for it, in microseconds of its clock."""
+    `told_at`: when the database was asked for it, in microseconds of its clock; `asked_at`: the
+    same or sooner, in monotonic seconds."""
 
     number: int
     enabled: bool
     server: str
     age_seconds: int
     told_at: int = 0
+    asked_at: float = 0
+
+    def database_time(self, in_seconds: float) -> int:
+        """Not before that will be `in_seconds`, in microseconds of the database's clock."""
+        passed = time.monotonic() - self.asked_at
+        return self.told_at + math.ceil((passed + in_seconds) * 1_000_000)
 
 
 @dataclass(frozen=True)
@@ -183,7 +190,9 @@ class Database:
         def read(connection: Connection) -> Generation:
             connection.wait_at_most(timeout_seconds or ANSWER_TIMEOUT_SECONDS)
             self._ensure_fit(connection, table)
-            return _generation(table, connection.rows(statements.generation(table)))
+            return _generation(
+                table, connection.rows(statements.generation(table)), connection.sent_at
+            )
 
         return self._run(read, patience_seconds=timeout_seconds)
 
@@ -326,8 +335,8 @@ class Database:
                     continue
                 raise (self._misfit(error) if is_misfit(error) else translated(error)) from error
             except _NoGeneration as new:
-                connection.batch([statements.add_generation(new.table)])
                 self._pool.release(connection)
+                self._add_generation(new.table)
                 continue
             except OutcomeUnknown:
                 self._pool.discard(connection)
@@ -341,6 +350,9 @@ class Database:
             self._pool.release(connection)
             return result
         raise AssertionError("unreachable: the last attempt returns or raises")
+
+    def _add_generation(self, table: Table) -> None:
+        self._run(lambda connection: connection.batch([statements.add_generation(table)]))
 
     def _acquire(self, connect_options: Mapping[str, float | None]) -> Connection:
         """A kept connection unless the server has closed it meanwhile: found out only by sending a
@@ -406,18 +418,19 @@ class Transaction:
         held: Generation,
         shown: Mapping[Column, Sequence[Key]],
         max_rows: int,
+        until: int,
     ) -> tuple[Change, Committed]:
         """Insert rows with NO_KEY, which get the next keys, rising in the order of `rows`, and
         COMMIT, where `held` is the generation: all in one piece. `Committed.others` as
-        `commit_and_show` has them. Raises NotAtOnce where another generation is, or where the keys
-        would be too high; BadRequest, RowRejected, OutcomeUnknown."""
+        `commit_and_show` has them. Raises NotAtOnce where another generation is, where the database
+        begins with it after `until`, or where the keys would be too high; BadRequest, RowRejected,
+        OutcomeUnknown."""
         self._writes = _Writes(table, rows, ((statements.insert_keyless, rows),))
         own, highest = len(rows), _highest(table.key)
-        sent_at = time.monotonic()
         try:
             with giving_keys(table, is_giving=True):
                 _, now, inserted, _, *others = self._commit(
-                    statements.guard_generation(table, held.number),
+                    statements.guard_generation(table, held.number, until),
                     statements.insert_keyless(table, rows),
                     statements.guard_new_keys(own, highest),
                     *[
@@ -432,8 +445,7 @@ class Transaction:
         [(read_at,)] = now.rows
         new_keys = range(inserted.first_key, inserted.first_key + own)
         change = Change(held, (), _with_keys(rows, new_keys), new_keys)
-        by = read_at + _microseconds_since(sent_at)
-        return change, Committed(read_at, by, [answer.rows for answer in others])
+        return change, self._committed(read_at, others)
 
     def insert(self, table: Table, rows: Sequence[Row]) -> Change:
         """Insert rows with NO_KEY, which get the next keys, rising in the order of `rows`. Where
@@ -441,13 +453,12 @@ class Transaction:
         self._ensure_fit(self._connection, table)
         self._writes = _Writes(table, rows, ((statements.insert_keyless, rows),))
         with giving_keys(table, is_giving=True), self._telling_refused():
-            held, inserted = self.run(
+            found, inserted = self.run(
                 statements.hold_generation(table), statements.insert_keyless(table, rows)
             )
+            held = _generation(table, found.rows, self._connection.sent_at)
         new_keys = self._new_keys(table, inserted, len(rows))
-        return Change(
-            _generation(table, held.rows), (), self._stored(table, rows, new_keys), new_keys
-        )
+        return Change(held, (), self._stored(table, rows, new_keys), new_keys)
 
     def write_many(self, table: Table, rows: Sequence[Row]) -> Change:
         """Insert each row, or put it in the place of the row that has its key; rows with NO_KEY
@@ -514,7 +525,7 @@ class Transaction:
     def end(self, table: Table) -> Generation:
         """COMMIT what is left to do. The generation that holds."""
         *_, held = self._commit(statements.hold_generation(table))
-        return _generation(table, held.rows)
+        return _generation(table, held.rows, self._connection.sent_at)
 
     def load(self, table: Table, columns: Sequence[Column], batches: Iterable[Batch]) -> None:
         """Load rows of texts, one for each of `columns`, that these take. One LOAD DATA, as `fill`
@@ -591,7 +602,7 @@ class Transaction:
             statements.raise_generation(table),
             statements.hold_generation(table),
         )
-        return _generation(table, generation.rows)
+        return _generation(table, generation.rows, self._connection.sent_at)
 
     def claim_upload(self, upload: Upload) -> tuple[Upload, Outcome] | None:
         """The last upload of this key that was dealt with, and its outcome; None where there is
@@ -654,20 +665,31 @@ class Transaction:
         values: Mapping[Column, Sequence[Key]],
         keys: Sequence[Key],
         max_rows: int,
+        until: int,
     ) -> Committed:
         """`commit`, and for each column of `values` the rows with one of them as they are just
-        before: `max_rows` at the most, and none of those with `keys`."""
-        self._queue.insert(0, statements.NOW)
-        sent_at = time.monotonic()
-        now, *answers = self._commit(
-            *[
-                statements.others(table, column, own, keys, max_rows)
-                for column, own in values.items()
-            ]
-        )
+        before: `max_rows` at the most, and none of those with `keys`. Raises DatabaseUnavailable
+        where the database begins with it after `until`."""
+        self._queue.insert(0, statements.guard_time(until))
+        shown = [
+            statements.others(table, column, own, keys, max_rows) for column, own in values.items()
+        ]
+        try:
+            now, *answers = self._commit(*shown)
+        except MySQLError as error:
+            if is_guard_failed(error) and not self._connection.answered:
+                raise DatabaseUnavailable(
+                    "the database came to the COMMIT too late; nothing was written"
+                ) from error
+            raise
         [(read_at,)] = now.rows
-        others = [answer.rows for answer in answers[len(answers) - len(values) :]]
-        return Committed(read_at, read_at + _microseconds_since(sent_at), others)
+        return self._committed(read_at, answers[len(answers) - len(values) :])
+
+    def _committed(self, read_at: int, others: Sequence[Answer]) -> Committed:
+        """Now, by a piece that told the time `read_at`. What it took to make that piece does not
+        count: the time of the COMMIT must not lie ahead, or the next write shows nothing."""
+        passed = math.ceil((time.monotonic() - self._connection.sent_at) * 1_000_000)
+        return Committed(read_at, read_at + passed, [answer.rows for answer in others])
 
     def _commit(self, *statements: Statement) -> list[Answer]:
         """The answers to what was left to do, and to `statements`."""
@@ -767,7 +789,7 @@ class Transaction:
                 f" another {table.key.name} that the request names; nothing was written. Two keys"
                 " must differ in more than upper and lower case and spaces at the end"
             )
-        return _generation(table, generation.rows), rows.rows
+        return _generation(table, generation.rows, self._connection.sent_at), rows.rows
 
 
 @contextmanager
@@ -878,14 +900,9 @@ def _recorded(upload: Upload, row: Sequence[Any]) -> tuple[Upload, Outcome] | No
     return last, Outcome(status, table, rows, refused, reason)
 
 
-def _generation(table: Table, rows: Sequence[Any]) -> Generation:
+def _generation(table: Table, rows: Sequence[Any], asked_at: float) -> Generation:
     if not rows:
         raise _NoGeneration(table)
     [(number, enabled, server, seconds, is_read_only, now)] = rows
     refuse_replica(is_read_only)
-    return Generation(number, bool(enabled), server, seconds, now)
-
-
-def _microseconds_since(monotonic: float) -> int:
-    """Rounded up: nothing happened later."""
-    return math.ceil((time.monotonic() - monotonic) * 1_000_000)
+    return Generation(number, bool(enabled), server, seconds, now, asked_at)

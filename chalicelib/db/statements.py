@@ -20,7 +20,8 @@ PRUNE_CLAIMS: Statement = (
 PING: Statement = ("SELECT 1", ())
 ROLLBACK: Statement = ("ROLLBACK", ())
 
-IS_READ_ONLY: Statement = ("SELECT @@read_only + @@innodb_read_only", ())
+_IS_READ_ONLY = "(@@read_only + @@innodb_read_only)"
+IS_READ_ONLY: Statement = (f"SELECT {_IS_READ_ONLY}", ())
 """Not 0 on a replica: Aurora has the second one there, others the first."""
 
 # The column may have another character set than the connection: both become UTF-8, then bytes.
@@ -64,11 +65,9 @@ _SURROUNDINGS = (
     " WHERE event_object_schema = DATABASE() AND event_object_table = %s)"
 )
 _NOW = "TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6))"
-NOW: Statement = (f"SELECT {_NOW}", ())
-"""When this statement began."""
 _GENERATION = (
     "SELECT generation, enabled, server, TIMESTAMPDIFF(SECOND, retired_at, UTC_TIMESTAMP(6)),"
-    f" @@read_only + @@innodb_read_only, {_NOW}"
+    f" {_IS_READ_ONLY}, {_NOW}"
     " FROM cache_generation WHERE table_name = %s"
 )
 _FAILS = "(SELECT 1 UNION SELECT 2)"
@@ -190,13 +189,19 @@ def hold_generation(table: Table) -> Statement:
     return _GENERATION + _WAIT_FOR_WRITERS, (table.name,)
 
 
-def guard_generation(table: Table, number: int) -> Statement:
-    """The same, and when it began; an error where it is not generation `number`."""
+def guard_generation(table: Table, number: int, until: int) -> Statement:
+    """The same, and when it began; an error where it is not generation `number`, after `until`, or
+    on a replica, which takes writes of some users."""
     return (
         "SELECT IF(%s = (SELECT generation FROM cache_generation WHERE table_name = %s"
-        f"{_WAIT_FOR_WRITERS}), {_NOW}, {_FAILS})",
-        (number, table.name),
+        f"{_WAIT_FOR_WRITERS}) AND {_NOW} < %s AND NOT {_IS_READ_ONLY}, {_NOW}, {_FAILS})",
+        (number, table.name, until),
     )
+
+
+def guard_time(until: int) -> Statement:
+    """When it began; an error after `until`."""
+    return f"SELECT IF({_NOW} < %s, {_NOW}, {_FAILS})", (until,)
 
 
 def guard_new_keys(count: int, highest: int) -> Statement:

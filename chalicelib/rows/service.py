@@ -198,8 +198,8 @@ class Storage:
         """What keeps it from that is no news for a caller whose write is done."""
         try:
             self._database.prune_claims()
-        except DatabaseUnavailable as error:
-            log.warning("old idempotency keys stay for now: %s", error)
+        except Exception:
+            log.warning("old idempotency keys stay for now", exc_info=True)
 
     def _load(
         self, table: Table, column: Column, values: Sequence[Key], *, after_writers: bool = False

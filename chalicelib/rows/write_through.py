@@ -24,6 +24,7 @@ from chalicelib.errors import (
     AnotherServer,
     CacheUnavailable,
     DatabaseUnavailable,
+    HerocacheError,
     NotAtOnce,
     OutcomeUnknown,
 )
@@ -35,6 +36,10 @@ log = logging.getLogger("herocache.write_through")
 
 # A writer whose fences are older does not rely on them: they soon count as those of a dead writer.
 MAX_FENCE_SECONDS = 5
+
+# A COMMIT that reaches the database later is refused there: where its writer has gone, nobody else
+# would tell readers of it once its fences were settled.
+MAX_SECONDS_TO_COMMIT = 5
 
 # A writer whose fences are older stores nothing. This and the time that a new row's witness lives
 # must together be shorter than the time that a tombstone stays.
@@ -129,8 +134,9 @@ class WriteThrough:
         self._learn_watermarks(table)
         asked = time.monotonic()
         done = self._commit(table, work, store)
-        generation = self._publish(table, done)
-        self._generations.wait_until_known(table, generation, asked)
+        with _after_commit():
+            generation = self._publish(table, done)
+            self._generations.wait_until_known(table, generation, asked)
         return done.change
 
     def show_again(self, table: Table, find: Callable[[Transaction], Recorded]) -> Recorded:
@@ -139,14 +145,15 @@ class WriteThrough:
         `change`."""
         asked = time.monotonic()
         recorded, held = self._transact(_find, find, table)
-        if self._is_cached(held):
-            columns = recorded.entries.items()
-            gone = Affected({table.readable[name]: dict.fromkeys(keys) for name, keys in columns})
-            try:
-                self._cache.publish_many(held, table, gone, new_token(), held.told_at)
-            except CacheUnavailable as error:
-                held = self._retire(table, held, error)
-        self._generations.wait_until_known(table, held, asked)
+        columns = recorded.entries.items()
+        gone = Affected({table.readable[name]: dict.fromkeys(keys) for name, keys in columns})
+        with _after_commit():
+            if self._is_cached(held):
+                try:
+                    self._cache.publish_many(held, table, gone, new_token(), held.told_at)
+                except CacheUnavailable as error:
+                    held = self._retire(table, held, error)
+            self._generations.wait_until_known(table, held, asked)
         return recorded
 
     def replace_all(self, table: Table, apply: Callable[[Transaction], Result]) -> Result:
@@ -154,7 +161,8 @@ class WriteThrough:
         after this has returned sees it. The whole table leaves the cache. Raises as `change`."""
         asked = time.monotonic()
         result, generation = self._transact(_apply_and_raise_generation, apply, table)
-        self._generations.wait_until_known(table, generation, asked)
+        with _after_commit():
+            self._generations.wait_until_known(table, generation, asked)
         return result
 
     # --- before the transaction -------------------------------------------------------------------
@@ -209,14 +217,15 @@ class WriteThrough:
         if not transaction.can_insert_at_once(table):
             raise NotAtOnce
         lookups = changed_entries.of_lookups(table, rows)
+        until = held.database_time(in_seconds=MAX_SECONDS_TO_COMMIT)
         if not self._is_cached(held) or not (lookups or store):
-            change, _ = transaction.insert_and_commit(table, rows, held, {}, 0)
+            change, _ = transaction.insert_and_commit(table, rows, held, {}, 0, until)
             return Done(change)
         fences = self._send_fences(held, table, lookups, None if store else ())
         with self._lifted_if_undone(table, fences, Affected(lookups)):
             shown = changed_entries.values(lookups) if store else {}
             change, committed = transaction.insert_and_commit(
-                table, rows, held, shown, changed_entries.MAX_SHOWN_ROWS
+                table, rows, held, shown, changed_entries.MAX_SHOWN_ROWS, until
             )
         affected = changed_entries.of_change(table, change, store)
         affected = changed_entries.with_lookups(table, affected, change, committed)
@@ -242,8 +251,9 @@ class WriteThrough:
             }
             shown = changed_entries.values(lookups) if store else {}
             keys = [row[0] for row in change.after]
+            until = held.database_time(in_seconds=MAX_SECONDS_TO_COMMIT)
             committed = transaction.commit_and_show(
-                table, shown, keys, changed_entries.MAX_SHOWN_ROWS
+                table, shown, keys, changed_entries.MAX_SHOWN_ROWS, until
             )
         affected = changed_entries.with_lookups(table, affected, change, committed)
         return Done(change, affected, committed, fences)
@@ -300,7 +310,7 @@ class WriteThrough:
         try:
             fences.wait()
         except CacheUnavailable as error:
-            with suppress(OutcomeUnknown):
+            with suppress(OutcomeUnknown), _after_commit():
                 self._retire(table, fences.held, error)
 
     # --- after the COMMIT -------------------------------------------------------------------------
@@ -325,19 +335,13 @@ class WriteThrough:
 
     def _retire(self, table: Table, held: Generation, error: CacheUnavailable) -> Generation:
         """Raise the generation, so that nobody believes an entry under `held` any more. The
-        generation that follows it. Raises OutcomeUnknown."""
-        try:
-            if isinstance(error, AnotherServer):
-                self._database.switch_on(table, held.number, error.server)
-                return self._database.generation(table)
-            log.warning("the cache of %s is switched off: %s", table.name, error)
-            self._recovery.start()
-            return self._transact(_switch_off, table)
-        except DatabaseUnavailable as unavailable:
-            raise OutcomeUnknown(
-                "the rows are written, but neither the cache nor the database can be told so that"
-                " every reader sees them; read them before you write them again"
-            ) from unavailable
+        generation that follows it."""
+        if isinstance(error, AnotherServer):
+            self._database.switch_on(table, held.number, error.server)
+            return self._database.generation(table)
+        log.warning("the cache of %s is switched off: %s", table.name, error)
+        self._recovery.start()
+        return self._transact(_switch_off, table)
 
     def _transact(
         self,
@@ -367,6 +371,22 @@ class Moved(AnotherServer):
     def __init__(self, held: Generation, server: str) -> None:
         super().__init__(server)
         self.held = held
+
+
+@contextmanager
+def _after_commit() -> Iterator[None]:
+    """For what makes a change visible: no failure of it may look as if nothing was written. Raises
+    OutcomeUnknown."""
+    try:
+        yield
+    except Exception as error:
+        if not isinstance(error, HerocacheError):
+            log.exception("a bug, or an error of the database that is not known here")
+        why = f" ({error})" * isinstance(error, HerocacheError)
+        raise OutcomeUnknown(
+            "the rows are written, but neither the cache nor the database can be told so that"
+            f" every reader sees them{why}; read them before you write them again"
+        ) from error
 
 
 def _begin(transaction: Transaction, table: Table, work: Work) -> Change:

@@ -17,6 +17,8 @@ import redis
 
 from chalicelib.cache.connection import TIMEOUT_SECONDS
 from chalicelib.cache.redis_driver import Deadline, _Parser
+from chalicelib.errors import CacheUnavailable
+from chalicelib.handlers import requests
 from local.servers import Redis
 from tests.conftest import Configure, running
 from tests.support.client import InProcess, Row, as_stored, hero
@@ -184,3 +186,21 @@ def test_a_redis_that_answers_byte_by_byte_is_not_waited_for_byte_by_byte(
         assert len(service.read(IDS).rows) == len(IDS)
 
         assert time.monotonic() - begun < 2 * FIRST_LATE_SECONDS
+
+
+def test_a_silent_server_is_not_asked_again(
+    witness: Witness, configure: Configure, redis_server: Redis
+) -> None:
+    """By a new connection it would be silent for as long again."""
+    asked: list[None] = []
+    with relaying(redis_server.port) as relay:
+        configure(REDIS_URL=f"redis://127.0.0.1:{relay.port}")
+        link = requests.cache()._client
+        link.probe()
+        relay.welcome = lambda: asked.append(None)
+        relay.silence()
+
+        with pytest.raises(CacheUnavailable):
+            link.probe()
+
+    assert asked == []

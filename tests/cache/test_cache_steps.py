@@ -14,16 +14,17 @@ import pytest
 
 from chalicelib.cache import entries, generations, recovery
 from chalicelib.cache.client import MAX_EARLY_CONNECTIONS
-from chalicelib.cache.entries import Affected, Cache, Entry, new_token
+from chalicelib.cache.entries import UNKNOWN_COMMIT, Affected, Cache, Entry, new_token
 from chalicelib.cache.generations import Generations
 from chalicelib.cache.recovery import Recovery
-from chalicelib.cache.scripts import FENCE, LEASE
+from chalicelib.cache.scripts import FENCE, LEASE, MARK, TOKEN_LENGTH
+from chalicelib.config import Settings
 from chalicelib.db.database import Database, Generation
 from chalicelib.errors import AnotherServer, CacheUnavailable
 from chalicelib.handlers import requests
 from chalicelib.rows import lazy_loading, write_through
 from chalicelib.rows.write_through import Work
-from chalicelib.tables import HEROES, Key, Row
+from chalicelib.tables import HEROES, Column, Key, Row
 from tests.support.client import InProcess
 from tests.support.topologies import wait_until
 from tests.support.witness import Witness
@@ -138,6 +139,24 @@ def test_what_a_writer_leaves_lives_long_enough(
     assert write_through.MAX_FENCE_SECONDS < entries.DEAD_WRITER_SECONDS
 
 
+def test_a_tombstone_keeps_its_place(used: Cache, held: Generation) -> None:
+    """No reader settles it: who still stores the new row that is gone would find the place free."""
+    publish(used, held, Affected({ID: {1: None}}), TOKEN)
+
+    assert used.lease_many(held, HEROES, ID, [1], new_token()).fenced == [1]
+
+
+@pytest.mark.parametrize("by", [ID, XP])
+def test_a_read_that_finds_no_row_leaves_no_lease(
+    used: Cache, witness: Witness, by: Column
+) -> None:
+    """The next one would wait for nobody."""
+    requests.storage().read(HEROES, by, [1, 2], True)
+    used.probe()  # whatever was sent before it has arrived
+
+    assert witness.redis.keys(f"*:{by.name}:*") == []
+
+
 def store_by_filling(used: Cache, held: Generation) -> None:
     used.lease_many(held, HEROES, ID, MANY, TOKEN)
     used.fill_many(held, HEROES, ID, dict.fromkeys(MANY, b"{}"), TOKEN)
@@ -225,7 +244,62 @@ def test_a_shared_fence_stands_until_the_last_writer_lifts_it(
     assert used.lease_many(held, HEROES, XP, [5], new_token()).granted == [5]
 
 
+def test_a_fence_that_is_sent_twice_is_lifted_once(used: Cache, held: Generation) -> None:
+    """The first reply was lost."""
+    fenced = Affected({XP: {5: None}})
+    for _ in range(2):
+        fence(used, held, fenced, TOKEN)
+    publish(used, held, fenced, TOKEN)
+
+    assert used.lease_many(held, HEROES, XP, [5], new_token()).granted == [5]
+
+
+def test_a_shared_fence_that_a_reader_renews_is_still_shared(
+    used: Cache, held: Generation, witness: Witness
+) -> None:
+    """The last writer may have read before another one committed, who is gone."""
+    first, last = new_token(), new_token()
+    for token in (first, last):
+        fence(used, held, Affected({XP: {5: None}}), token)
+    publish(used, held, Affected({XP: {5: None}}), first)
+    [found] = used.get_many(held, HEROES, XP, [5])
+    used.settle_many(held, HEROES, XP, {5: (found or b"", MARK)})
+    publish(used, held, Affected({XP: {5: b"{}"}}), last)
+
+    assert witness.entries() == {}
+
+
+@pytest.mark.parametrize("latest", [0, 1])
+def test_of_the_watermarks_of_a_cluster_the_latest_counts(
+    environment: dict[str, str], latest: int
+) -> None:
+    """Each bucket of a table has its own."""
+    settings = Settings.from_environment({**environment, "REDIS_CLUSTER": "1"})
+    in_cluster, tags = Cache(settings), ["heroes.0", "heroes.1"]
+    told = [TOKEN.encode() + (b"7" if at == latest else b"5") for at in range(2)]
+    assert in_cluster._published({}, tags, told) == UNKNOWN_COMMIT
+    known = dict(in_cluster._lives)
+
+    assert in_cluster._published(known, tags, told) == 7
+    del known[tags[1 - latest]]
+    assert in_cluster._published(known, tags, told) == UNKNOWN_COMMIT
+
+
 # --- generations ----------------------------------------------------------------------------------
+
+
+def test_a_lost_watermark_never_comes_back_with_the_same_life(
+    used: Cache, held: Generation, witness: Witness
+) -> None:
+    """Also where the writer makes it that made the lost one: nobody may rely on what he knew."""
+    lives = set()
+    for make in (fence, publish, fence, publish):
+        witness.redis.flushall()
+        make(used, held, Affected({ID: {1: None}}), TOKEN)
+        [name] = witness.redis.keys("*:watermark")
+        lives.add(witness.redis.getrange(name, 0, TOKEN_LENGTH - 1))
+
+    assert len(lives) == 4
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from chalicelib.cache.entries import Cache, Pending
 from chalicelib.cache.generations import MEMORY_SECONDS
 from chalicelib.config import Settings
 from chalicelib.db.database import Database, Generation
+from chalicelib.errors import AnotherServer
 from chalicelib.handlers import requests
 from chalicelib.rows.service import Storage
 from chalicelib.tables import HEROES
@@ -270,6 +271,24 @@ def test_a_master_that_was_a_replica_meanwhile_is_not_believed(
     time.sleep(FORGOTTEN_SECONDS)
     assert rows_of(service) == AFTER
     assert witness.generation()[0] == number, "it is in use again"
+
+
+def test_a_reply_that_nobody_waited_for_tells_of_a_master_that_was_a_replica_meanwhile(
+    service: InProcess, witness: Witness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is the master again when its entries are read, and not yet asked for its name."""
+    monkeypatch.setattr(redis_connection, "NAMED_FOR_SECONDS", math.inf)
+    number, enabled, server = witness.generation()
+    held, used = Generation(number, enabled, server, 0), requests.cache()
+    assert None not in used.get_many(held, HEROES, HEROES.key, [CHANGED])
+
+    witness.redis.execute_command("REPLICAOF", "127.0.0.1", "1")
+    used.fill_many(held, HEROES, HEROES.key, {CHANGED: None}, "t" * 16)
+    witness.redis.ping()  # what was sent before it is done
+    witness.redis.execute_command("REPLICAOF", "NO", "ONE")
+
+    with pytest.raises(AnotherServer):
+        used.get_many(held, HEROES, HEROES.key, [CHANGED])
 
 
 def failed_over(

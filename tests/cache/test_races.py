@@ -3,11 +3,14 @@
 Two containers in one process; where one of them stops, the other goes on.
 """
 
+import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 from pymysql.constants import ER
+from pymysql.cursors import Cursor
 
 from chalicelib.cache import entries
 from chalicelib.cache.client import Client
@@ -21,19 +24,28 @@ from chalicelib.cache.entries import (
     Token,
     new_token,
 )
+from chalicelib.cache.recovery import Recovery
+from chalicelib.db import database
 from chalicelib.db.database import Generation
+from chalicelib.db.mysql import connection as mysql_connection
 from chalicelib.db.mysql.connection import Answer, Connection, MySQLError
+from chalicelib.db.statements import COMMIT, Statement
+from chalicelib.errors import AnotherServer, CacheUnavailable, DatabaseUnavailable, OutcomeUnknown
 from chalicelib.handlers import requests
 from chalicelib.rows import changed_entries, write_through
 from chalicelib.rows.service import Storage
 from chalicelib.tables import HEROES, NO_KEY, PRODUCTS, Column, Row
+from local.servers import MariaDB
 from tests.conftest import Configure
 from tests.support.client import InProcess
+from tests.support.relay import PASS, relaying
+from tests.support.topologies import wait_until
 from tests.support.witness import Witness
 from tests.support.writers import fence, publish
 
 XP = HEROES.readable["xp"]
 ID = HEROES.key
+CONNECTION_KILLED = 1927
 
 
 def hero(id: int, name: str, xp: int = 5) -> Row:
@@ -187,6 +199,128 @@ def test_a_writer_that_slept_after_it_sent_its_fences_does_not_rely_on_them(
     assert names(other) == [b"before", b"before", b"after"]
 
 
+def test_a_writer_that_slept_for_a_moment_stores_no_new_row(
+    one: Storage, other: Storage, witness: Witness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If its witness came late, the tombstone of a later change may have ended."""
+    generation = witness.generation()
+    monkeypatch.setattr(write_through, "MAX_SECONDS_TO_STORE", -1)
+    [key] = one.write(HEROES, [(NO_KEY, *hero(0, "after")[1:])], True)
+    requests.cache().probe()  # whatever was sent before it has arrived
+
+    assert witness.entries() == {}
+    assert witness.generation() == generation
+    assert b"after" in other.read(HEROES, ID, [key], True).json
+
+
+WRITES: dict[str, Callable[[Storage], object]] = {
+    "insert": lambda storage: storage.write(HEROES, [(NO_KEY, *hero(0, "after")[1:])], True),
+    "replace": lambda storage: storage.write(HEROES, [hero(1, "after")], True),
+    "delete": lambda storage: storage.delete(HEROES, [1]),
+}
+each_write = pytest.mark.parametrize("name", WRITES)
+
+
+@each_write
+def test_nobody_believes_what_a_writer_changed_that_died_behind_its_commit(
+    one: Storage, other: Storage, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Its fences were sent before."""
+    commit = Connection.batch_and_commit
+
+    def commit_and_die(self: Connection, *arguments: Any) -> None:
+        commit(self, *arguments)
+        raise KeyboardInterrupt
+
+    for column, value in ((ID, 1), (XP, 5)):
+        other.read(HEROES, column, [value], True)
+    monkeypatch.setattr(Connection, "batch_and_commit", commit_and_die)
+    with pytest.raises(KeyboardInterrupt):
+        WRITES[name](one)
+    monkeypatch.undo()
+
+    assert_nothing_is_stale(other)
+
+
+@each_write
+def test_a_write_with_an_unknown_outcome_whose_fences_fail_lets_nobody_believe_an_entry(
+    one: Storage, other: Storage, witness: Witness, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """The caller is told to read its rows."""
+    number, *_ = witness.generation()
+    commit = Connection.batch_and_commit
+
+    def commit_and_lose_the_answer(self: Connection, *arguments: Any) -> None:
+        commit(self, *arguments)
+        monkeypatch.setattr(Connection, "batch_and_commit", commit)
+        raise OutcomeUnknown("for this test")
+
+    def fail(self: Pending[float]) -> None:
+        self.close()
+        raise CacheUnavailable("for this test")
+
+    monkeypatch.setattr(Recovery, "start", lambda self: None)
+    monkeypatch.setattr(Connection, "batch_and_commit", commit_and_lose_the_answer)
+    monkeypatch.setattr(Sent, "wait", fail)
+    with pytest.raises(OutcomeUnknown):
+        WRITES[name](one)
+
+    assert witness.generation()[:2] == (number + 1, False)
+
+
+@pytest.mark.parametrize("code", [CONNECTION_KILLED, ER.SERVER_SHUTDOWN, ER.QUERY_INTERRUPTED])
+def test_a_write_whose_commit_is_answered_with_an_error_is_not_done_again(
+    one: Storage, witness: Witness, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    """The server may have committed before it was told to end."""
+    send, receive = Connection.send, Connection.receive
+    commits: list[Connection] = []
+
+    def note_commits(self: Connection, statements: Sequence[Statement]) -> None:
+        commits[:] = [self] if statements[-1] == COMMIT else []
+        send(self, statements)
+
+    def be_killed(self: Connection) -> list[Answer]:
+        answers = receive(self)
+        if self not in commits:
+            return answers
+        self.answered = len(answers) - 1
+        raise MySQLError(code, "for this test")
+
+    count = witness.count()
+    monkeypatch.setattr(Connection, "send", note_commits)
+    monkeypatch.setattr(Connection, "receive", be_killed)
+    with pytest.raises(OutcomeUnknown):
+        one.write(HEROES, [(NO_KEY, *hero(0, "after")[1:])], True)
+
+    assert witness.count() == count + 1
+
+
+@pytest.mark.parametrize("server", ["", "another"], ids=["away", "moved"])
+@pytest.mark.parametrize("times", [1, 2], ids=["write", "replay"])
+def test_what_cannot_be_published_is_acknowledged_once_nobody_remembers_the_generation(
+    one: Storage,
+    other: Storage,
+    monkeypatch: pytest.MonkeyPatch,
+    server: str,
+    times: int,
+) -> None:
+    def fail(*_: object) -> None:
+        raise AnotherServer(server) if server else CacheUnavailable("for this test")
+
+    known = other._lazy_loading._generations
+
+    for turn in range(times):
+        if turn == times - 1:
+            monkeypatch.setattr(Recovery, "start", lambda self: None)
+            monkeypatch.setattr(Cache, "publish_many", fail)
+            known.forget(HEROES)
+            known.current(HEROES)
+        one.write(HEROES, [hero(1, "after")], True, "key")
+
+    assert known.is_due(HEROES)
+
+
 @pytest.mark.parametrize("use_cache", [True, False])
 def test_a_row_with_the_key_of_a_cached_one_that_is_gone_is_seen(
     one: Storage, other: Storage, witness: Witness, use_cache: bool
@@ -211,7 +345,7 @@ def test_a_repeated_write_lets_such_a_row_be_seen_too(
     witness.query("TRUNCATE heroes")
     rows: list[Row] = [(NO_KEY, *hero(0, "after")[1:])] * int(key)
     monkeypatch.setattr(Cache, "publish_many", die)
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(Died):
         one.write(HEROES, rows, True, "key")
     monkeypatch.undo()
 
@@ -244,8 +378,118 @@ def test_each_try_of_a_write_has_fences_of_its_own(
     assert len(set(tokens)) == 2
 
 
+ROWS: dict[str, Row] = {
+    "insert": (NO_KEY, *hero(0, "after")[1:]),
+    "replace": hero(1, "after"),
+}
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_what_is_written_right_behind_a_large_write_is_in_the_cache(
+    one: Storage, other: Storage, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """To make the SQL of that one took a while; its COMMIT does not lie ahead by so much."""
+    row = ROWS[name]
+    mogrify = Cursor.mogrify
+
+    def be_slow(self: Cursor, *arguments: Any) -> str:
+        time.sleep(0.4)
+        return mogrify(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Cursor, "mogrify", be_slow)
+        one.write(HEROES, [row], True)
+
+    time.sleep(0.3)  # for a busy machine: what was sent first may have waited to be read
+    [key] = one.write(HEROES, [row], True)
+
+    assert one.read(HEROES, ID, [key], True).hits == 1
+    assert one.read(HEROES, XP, [5], True).hits == 1
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_what_cannot_be_read_of_the_answer_to_a_commit_does_not_undo_it(
+    one: Storage, other: Storage, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Such as another row with this xp that is too long for the driver."""
+    receive = Connection.receive
+
+    def fail(self: Connection) -> list[Answer]:
+        if len(receive(self)) > 3:
+            monkeypatch.undo()
+            raise NotImplementedError
+        raise AssertionError("this is no COMMIT")
+
+    with_commit = Connection.batch_and_commit
+
+    def begin_to_fail(self: Connection, statements: Sequence[Statement]) -> list[Answer]:
+        monkeypatch.setattr(Connection, "receive", fail)
+        return with_commit(self, statements)
+
+    monkeypatch.setattr(Connection, "batch_and_commit", begin_to_fail)
+    with pytest.raises(OutcomeUnknown):
+        one.write(HEROES, [ROWS[name]], True)
+
+    for storage in (one, other):
+        assert b"after" in names(storage)
+        cached = storage.read(HEROES, ID, [1], True).json
+        assert cached == storage.read(HEROES, ID, [1], False).json
+
+
+@pytest.mark.usefixtures("fences_are_old")
+@pytest.mark.parametrize("name", ROWS)
+def test_a_commit_that_the_network_holds_back_for_long_is_refused(
+    one: Storage,
+    other: Storage,
+    witness: Witness,
+    mariadb: MariaDB,
+    configure: Configure,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+) -> None:
+    """Its writer has told that the outcome is unknown, and a reader has settled its fences."""
+    monkeypatch.setattr(mysql_connection, "ANSWER_TIMEOUT_SECONDS", 0.2)
+    monkeypatch.setattr(database, "ANSWER_TIMEOUT_SECONDS", 0.2)
+    monkeypatch.setattr(write_through, "MAX_SECONDS_TO_COMMIT", 0.4)
+    arrives = threading.Event()
+    connected = "SELECT COUNT(*) FROM information_schema.processlist"
+    others = witness.query(connected)
+
+    def hold_back(piece: bytes) -> int:
+        if piece.endswith(b"COMMIT"):
+            arrives.wait()
+        return PASS
+
+    with relaying(mariadb.port) as relay:
+        configure(DB_PORT=str(relay.port))
+        late = requests.storage()
+        late.read(HEROES, ID, [1], True)
+        relay.judge = hold_back
+        try:
+            with pytest.raises(OutcomeUnknown):
+                late.write(HEROES, [(*ROWS[name][:3], "late", *ROWS[name][4:])], True)
+            time.sleep(0.4)
+            assert names(other) == [b"before", b"before"]
+        finally:
+            arrives.set()
+        wait_until(lambda: witness.query(connected) == others)
+
+    assert witness.query("SELECT name FROM heroes") == [("before",), ("before",)]
+
+
+class Died(BaseException):
+    """As a process that is killed: nobody answers for it."""
+
+
 def die(*_: object) -> None:
-    raise ZeroDivisionError
+    raise Died
+
+
+def assert_nothing_is_stale(*containers: Storage) -> None:
+    for storage in containers:
+        for column, value in ((ID, 1), (XP, 5)):
+            cached = storage.read(HEROES, column, [value], True).json
+            assert cached == storage.read(HEROES, column, [value], False).json
 
 
 # --- fences that come late ------------------------------------------------------------------------
@@ -315,10 +559,52 @@ def test_a_writer_whose_fences_come_after_another_one_has_come_and_gone_shows_no
     until_fences_come(come_and_go)
     first(one)
 
-    for storage in (one, other):
-        for column, value in ((ID, 1), (XP, 5)):
-            cached = storage.read(HEROES, column, [value], True).json
-            assert cached == storage.read(HEROES, column, [value], False).json
+    assert_nothing_is_stale(one, other)
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_it_counts_from_when_it_read_its_rows_however_late_it_hears_of_its_commit(
+    one: Storage,
+    other: Storage,
+    witness: Witness,
+    until_fences_come: Callable[[Callable[[], object]], None],
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+) -> None:
+    """The other one's COMMIT is earlier than the latest time at which its own may have been."""
+    first, second = CHANGES[name]
+    receive = Connection.receive
+
+    def hear_late(self: Connection) -> list[Answer]:
+        self.sent_at -= 10
+        return receive(self)
+
+    until_fences_come(lambda: second(other))
+    monkeypatch.setattr(Connection, "receive", hear_late)
+    first(one)
+
+    assert_nothing_is_stale(one, other)
+    witness.redis.flushall()  # its watermark is ahead of the time
+
+
+def test_a_rejected_write_whose_fences_come_late_does_not_bring_back_what_it_read(
+    one: Storage,
+    other: Storage,
+    until_fences_come: Callable[[Callable[[], object]], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The database let go of its rows when it undid it."""
+
+    def undo(self: Connection, *_: object) -> None:
+        self.rollback()
+        raise MySQLError(ER.LOCK_WAIT_TIMEOUT, "for this test")
+
+    until_fences_come(lambda: other.write(HEROES, [hero(1, "after")], True))
+    monkeypatch.setattr(Connection, "batch_and_commit", undo)
+    with pytest.raises(DatabaseUnavailable):
+        one.write(HEROES, [hero(1, "between")], True)
+
+    assert_nothing_is_stale(one, other)
 
 
 def test_a_writer_whose_fences_come_after_a_repeated_request_shows_nothing(
@@ -334,7 +620,7 @@ def test_a_writer_whose_fences_come_after_a_repeated_request_shows_nothing(
     def come_again() -> None:
         with monkeypatch.context() as patch:
             patch.setattr(Cache, "publish_many", die)
-            with pytest.raises(ZeroDivisionError):
+            with pytest.raises(Died):
                 other.write(HEROES, [hero(30, "after")], True, "key")
         witness.forget_cached()
         other.write(HEROES, [hero(30, "after")], True, "key")
@@ -416,7 +702,7 @@ def test_a_row_that_another_writer_was_faster_to_insert_is_replaced(
 
     def fence_late(self: Cache, *arguments: Any) -> Pending[float]:
         monkeypatch.undo()
-        other.write(HEROES, [hero(7, "before", xp=7)], True)
+        other.write(HEROES, [hero(7, "before", xp=8)], True)
         return begin_fence_many(self, *arguments)
 
     monkeypatch.setattr(Cache, "begin_fence_many", fence_late)
@@ -424,4 +710,5 @@ def test_a_row_that_another_writer_was_faster_to_insert_is_replaced(
 
     for storage in (one, other):
         assert names(storage, xp=7) == [b"after"]
+        assert names(storage, xp=8) == []
         assert b"after" in storage.read(HEROES, ID, [7], True).json

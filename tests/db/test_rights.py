@@ -4,14 +4,17 @@ Each test has a user of its own on the test's server.
 """
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
 from chalicelib.handlers import requests
+from chalicelib.rows import service as row_service
 from local.servers import MariaDB
 from tests.conftest import Configure
-from tests.support.client import Answer, InProcess, as_stored, hero
+from tests.support.client import Answer, InProcess, Row, as_stored, hero
 from tests.support.leaks import assert_tells_nothing_internal
+from tests.support.relay import CUT_AFTER, CUT_BEFORE, PASS, relaying
 from tests.support.witness import Witness
 
 USER, PASSWORD = "limited", "of-nobody-else"
@@ -122,6 +125,82 @@ def test_a_table_without_the_right_to_it_is_named(
     )
     answer = service.post({"REQUEST": "delete", "SQLS": [1], "IDEMPOTENCY_KEY": "k"})
     assert_denied(answer, "`idempotency`")
+
+
+def test_a_table_without_a_generation_needs_the_right_to_begin_one(
+    service: InProcess, as_user: As, mariadb: MariaDB, witness: Witness
+) -> None:
+    name = mariadb.database
+    as_user("", f"ALL ON {name}.heroes;SELECT ON {name}.cache_generation")
+    began = "SELECT * FROM cache_generation WHERE table_name = 'heroes'"
+    [row] = witness.query(began)
+    witness.query("DELETE FROM cache_generation WHERE table_name = 'heroes'")
+    try:
+        for answer in (service.write([hero()]), service.read([1])):
+            assert_denied(answer, "(INSERT)", "`cache_generation`")
+    finally:
+        witness.query("INSERT INTO cache_generation VALUES (%s, %s, %s, %s, %s)", row)
+
+
+@pytest.mark.parametrize("given", [{}, {"id": 7}], ids=["insert", "replace"])
+@pytest.mark.parametrize("key", [{}, {"IDEMPOTENCY_KEY": "k"}], ids=["", "with a key"])
+@pytest.mark.parametrize("is_commit_lost", [False, True], ids=["", "and the COMMIT"])
+def test_a_right_that_is_missing_behind_the_commit_does_not_look_like_a_failed_write(
+    service: InProcess,
+    as_user: As,
+    mariadb: MariaDB,
+    witness: Witness,
+    configure: Configure,
+    given: Row,
+    key: dict[str, Any],
+    is_commit_lost: bool,
+) -> None:
+    """The fences are lost, and the user may not raise the generation."""
+    name = mariadb.database
+    rights = f"ALL ON {name}.heroes;ALL ON {name}.idempotency;SELECT ON {name}.cache_generation"
+    as_user("", rights)
+    with relaying(witness.redis_port) as cache, relaying(mariadb.port) as database:
+        url = f"redis://127.0.0.1:{cache.port}"
+        configure(DB_USER=USER, DB_PASS=PASSWORD, DB_PORT=str(database.port), REDIS_URL=url)
+        assert service.write([hero()]).ids == [1]
+        cache.judge = lambda piece: CUT_BEFORE
+        verdicts = iter([CUT_AFTER] * is_commit_lost)
+        database.judge = lambda piece: next(verdicts, PASS) if piece.endswith(b"COMMIT") else PASS
+
+        answer = service.write([{**given, **hero()}], **key)
+
+    assert (answer.status, answer.error) == (503, "OutcomeUnknown"), answer.text
+    assert ("`cache_generation`" in answer.message) is (not is_commit_lost)
+    assert witness.count() == 2
+
+
+def test_old_idempotency_keys_that_may_not_be_forgotten_fail_no_write(
+    service: InProcess, as_user: As, mariadb: MariaDB, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tables = [
+        f"{mariadb.database}.{name}" for name in ("heroes", "idempotency", "cache_generation")
+    ]
+    as_user("", ";".join(f"SELECT, INSERT, UPDATE ON {table}" for table in tables))
+    monkeypatch.setattr(row_service, "PRUNE_SHARE", 1)
+
+    assert service.write([hero()], IDEMPOTENCY_KEY="k").ids == [1]
+
+
+def test_a_user_who_may_write_on_a_replica_does_not(
+    service: InProcess, mariadb: MariaDB, witness: Witness, configure: Configure
+) -> None:
+    """What is written there is lost, or meets what the writer has."""
+    configure(DB_USER="root", DB_PASS=mariadb._secret("root-password"))
+    assert service.write([hero()]).ids == [1]
+    witness.query("SET GLOBAL read_only = ON")
+    try:
+        for row in (hero(), {"id": 1, **hero()}):
+            for use_cache in (True, False):
+                answer = service.write([row], use_cache)
+                assert (answer.status, answer.error) == (503, "DatabaseUnavailable")
+    finally:
+        witness.query("SET GLOBAL read_only = OFF")
+    assert witness.count() == 1
 
 
 def test_a_column_without_the_right_to_it_is_named(

@@ -11,7 +11,8 @@ from chalicelib.cache.generations import Generations
 from chalicelib.errors import OutcomeUnknown
 from chalicelib.handlers import requests
 from chalicelib.ingest import service as ingest_service
-from chalicelib.ingest.events import Upload
+from chalicelib.ingest.events import Outcome, Upload
+from chalicelib.ingest.service import Ingest
 from chalicelib.rows.write_through import WriteThrough
 from chalicelib.tables import HEROES
 from local.servers import MariaDB
@@ -81,6 +82,29 @@ def test_an_older_event_that_comes_late_changes_nothing(
     assert (late["status"], late["reason"]) == ("skipped", "a later upload is there already")
     assert witness.query("SELECT hero FROM heroes") == [("New",), ("New",)]
     assert bucket.summary(KEY)["status"] == "loaded"
+
+
+def test_a_file_that_is_refused_late_does_not_take_the_place_of_a_later_one(
+    service: InProcess,
+    bucket: UploadBucket,
+    witness: Witness,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The later one was loaded while it was read, and is delivered twice."""
+    older = bucket.put(KEY, "bad\n" * FEW)
+    newer = bucket.put(KEY, keyless(FEW))
+    refuse = Ingest._refuse
+
+    def refuse_late(self: Ingest, upload: Upload, outcome: Outcome) -> Outcome:
+        requests.ingest(newer)
+        return refuse(self, upload, outcome)
+
+    monkeypatch.setattr(Ingest, "_refuse", refuse_late)
+    [late] = requests.ingest(older)
+
+    assert late["status"] == "skipped"
+    requests.ingest(newer)
+    assert_loaded_once(witness, FEW)
 
 
 @pytest.mark.parametrize(

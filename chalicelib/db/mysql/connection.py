@@ -169,6 +169,8 @@ class Connection(pymysql.connections.Connection):
     set to give each its own."""
     answered = 0
     """How many of the statements that were sent last gave an answer."""
+    sent_at = 0.0
+    """When these were ready to go, in monotonic seconds: the server began with none before."""
     _owes_answers = False
     _auth_plugin_name: str
     _result: Any
@@ -244,6 +246,7 @@ class Connection(pymysql.connections.Connection):
         values = [value for _, values in statements for value in values]
         self.answered, self._owes_answers = 0, True
         piece = self.cursor().mogrify(text, values).encode(self.encoding, "surrogateescape")
+        self.sent_at = time.monotonic()
         self._execute_command(COMMAND.COM_QUERY, piece)  # type: ignore[attr-defined]
 
     def receive(self) -> list[Answer]:
@@ -265,9 +268,10 @@ class Connection(pymysql.connections.Connection):
     def batch_and_commit(self, statements: Sequence[Statement]) -> list[Answer]:
         """Run these and COMMIT, in one round trip; nothing is committed where one of them fails.
         Raises OutcomeUnknown where the connection is lost meanwhile."""
+        self.send([*statements, COMMIT])
         try:
-            return self.batch([*statements, COMMIT])[:-1]
-        except MySQLError as error:
+            return self.receive()[:-1]
+        except Exception as error:  # whatever it is, the server may have gone on to the COMMIT
             is_before_commit = self.answered < len(statements) and _is_said_by_server(error)
             if is_before_commit or code_of(error) in _CERTAINLY_NOT_COMMITTED:
                 raise
@@ -379,7 +383,7 @@ def refuse_replica(is_read_only: int) -> None:
         raise pymysql.OperationalError(_READ_ONLY, "the server is read-only")
 
 
-def _is_said_by_server(error: MySQLError) -> bool:
+def _is_said_by_server(error: BaseException) -> bool:
     """Not by the driver, which numbers from 2000 on what became of the connection."""
     return code_of(error) > 0 and code_of(error) // 1000 != 2
 
