@@ -261,7 +261,7 @@ def test_a_write_with_an_unknown_outcome_whose_fences_fail_lets_nobody_believe_a
 
     monkeypatch.setattr(Recovery, "start", lambda self: None)
     monkeypatch.setattr(Connection, "batch_and_commit", commit_and_lose_the_answer)
-    monkeypatch.setattr(Sent, "wait", fail)
+    monkeypatch.setattr(Pending, "wait", fail)
     with pytest.raises(OutcomeUnknown):
         WRITES[name](one)
 
