@@ -1,7 +1,7 @@
-"""A TCP connection to a host within a time, its name's look-up included.
+"""A TCP connection to a host within a time limit that includes the look-up of its name.
 
 The system looks a name up for as long as its resolver's settings say, often 10 s and more, and
-nobody can interrupt it: a thread of its own does so. `mysql` and `line` connect by it.
+nobody can interrupt that. So a thread of its own looks the name up, and we stop waiting for it.
 """
 
 import contextlib
@@ -13,13 +13,13 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+# As `socket.getaddrinfo` returns it.
 Found = Sequence[tuple[Any, Any, Any, Any, Any]]
-"""As `socket.getaddrinfo` returns it."""
 
 
 def reach(host: str, port: int, seconds: float) -> socket.socket:
-    """The first address of the host that answers; TCP's delays are off. Raises OSError, which is
-    TimeoutError where the time is over."""
+    """A connection to the first address of the host that answers, without Nagle's delay. Raises
+    OSError; TimeoutError where the time is over."""
     until = time.monotonic() + seconds
     failure: OSError = socket.gaierror("no address")
     for family, kind, protocol, _, address in _found(host, port, seconds):

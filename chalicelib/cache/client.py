@@ -21,7 +21,7 @@ import redis
 from chalicelib.cache.connection import READ_ONLY, TIMEOUT_SECONDS, Command, Connection
 from chalicelib.cache.redis_driver import Unusable, check_driver
 from chalicelib.config import Settings
-from chalicelib.credentials.identity import cache_identity
+from chalicelib.credentials import cache_identity
 from chalicelib.errors import CONNECTION_LOST, AnotherServer, CacheUnavailable, network_words
 from chalicelib.pool import Pool
 

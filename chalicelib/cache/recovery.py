@@ -1,7 +1,8 @@
-"""Taking Redis back into use after it failed, off the request path.
+"""Taking Redis back into use after it failed, in a thread of its own.
 
-Started by the request that met the failure, or that found a table's cache switched off; one thread
-a container, which ends when its work is done. Frozen with its container it just goes on later.
+A request starts it that met the failure, or that found a table's cache switched off. There is one
+thread a container, and it ends when its work is done. Where Lambda freezes the container, the
+thread goes on when the container does.
 """
 
 import logging
@@ -16,13 +17,15 @@ from chalicelib.errors import CacheUnavailable, DatabaseUnavailable, SchemaMisma
 log = logging.getLogger("herocache.recovery")
 
 PROBE_SECONDS = 0.25
+# In a row.
 GOOD_PROBES = 3
+# Then the thread ends. The next request that meets the failure starts another one.
 PATIENCE_SECONDS = 60
 
 
 class Recovery:
-    """Probes Redis until it answered a few times in a row, then raises the generation of each
-    table that was switched off and takes its cache into use."""
+    """Probes Redis until it has answered a few times in a row. Then raises the generation of each
+    table whose cache is switched off, and takes it into use."""
 
     def __init__(self, database: Database, cache: Cache, generations: Generations) -> None:
         self._database = database
@@ -32,7 +35,7 @@ class Recovery:
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Returns at once. Nothing happens where a recovery is under way."""
+        """Start the thread and return at once. Nothing happens where one runs."""
         with self._starting:
             if self._cache.is_configured and not (self._thread and self._thread.is_alive()):
                 self._thread = threading.Thread(target=self._run, name="recovery", daemon=True)
@@ -53,8 +56,8 @@ class Recovery:
                 good = 0
 
     def _take_into_use(self, server: str) -> None:
-        """The hint is retired first: whoever cannot ask the database would go by a generation that
-        was retired while Redis was away."""
+        """Retire the hint of each table first: it may name a generation that was retired while
+        Redis was away, and a container that cannot ask the database would believe it."""
         self._cache.resume()
         for table in self._cache.tables.values():
             try:

@@ -1,13 +1,24 @@
 """What Redis runs by itself: the steps of the cache protocol that look before they write.
 
-An entry is a value (JSON text), a lease (`\\xffL`, token) or a fence (`\\xffF`, the microsecond of
-its last change in 16 digits, `s` where two writers shared it once, else `-`, then for each writer
-that holds it ten digits of Unix time and its token, the earliest first). No JSON begins with the
-byte 0xFF. Every change makes another fence of it: whoever compares it later with what he saw must
-not take one for the other. Every script may run twice: the second run finds nothing of its own left
-and changes nothing that anyone may rely on.
+An entry is a value (JSON text) or one of these marks, which begin with the byte 0xFF, as no JSON
+does:
 
-Each takes the entries as KEYS (of one table and bucket where Redis is a cluster).
+    lease       \\xffL, token
+    fence       \\xffF, changed, shared, then for each writer that holds it: since, token
+    tombstone   a fence that no writer holds
+
+    changed     the time of the fence's last change, in microseconds, 16 digits
+    shared      `s` where more than one writer may have held the fence at the same time, else `-`
+    since       the time at which the writer came, in seconds, 10 digits; the earliest is first
+    token       16 characters
+
+A fence is a mark that a writer puts on an entry before it changes the rows that the entry shows:
+while it stands no reader believes or fills the entry. Each change of a fence makes another one of
+it (`changed`). So a reader that compares a fence with the one it saw cannot take one for the other.
+
+Redis runs a script as one step. Every script may run twice: the second run finds nothing of its own
+left, and changes nothing that anyone may rely on. KEYS are the Redis keys of entries, all of one
+table and, in a cluster, of one bucket. Times to live are in milliseconds.
 """
 
 MARK = b"\xff"
@@ -15,11 +26,12 @@ LEASE = MARK + b"L"
 FENCE = MARK + b"F"
 TOKEN_LENGTH = 16
 
+# The replies of LEASE_MANY for an entry that has no value.
 GRANTED, WAIT, FENCED = 1, 2, 3
-"""What `LEASE_MANY` says of an entry that has no value."""
 
-# ARGV: token, milliseconds a lease lives, seconds after which a fence's writers count as dead.
-# A reply for each key: its value; its fence, if the last of its writers came so long ago; or one of
+# A reader takes a lease on each entry that is absent.
+# ARGV: token; a lease's time to live; seconds after which a fence's writers count as dead.
+# Replies for each key: its value; its fence, if the last of its writers came so long ago; or one of
 # the numbers above.
 LEASE_MANY = """
 local now = tonumber(redis.call('TIME')[1])
@@ -41,8 +53,9 @@ end
 return replies
 """
 
-# ARGV: token, lowest TTL and how much may be added to it (ms), then a value for each key.
-# Stores where our own lease still stands; an empty value gives the lease back.
+# A reader stores a value where its own lease still stands. An empty value gives the lease back.
+# ARGV: token; the lowest time to live of a value and how much may be added to it; then a value for
+# each key.
 FILL_MANY = """
 math.randomseed(tonumber(redis.call('TIME')[2]))
 for i, key in ipairs(KEYS) do
@@ -56,9 +69,12 @@ for i, key in ipairs(KEYS) do
 end
 """
 
-# ARGV: lowest TTL and what may be added to it (ms), how long a fence lives (ms), then for each key
-# the fence that was seen and the value that a read found which waited for that fence's writer; or
-# '\xff' where the read could not wait so long: then all its writers count as new.
+# A reader replaces a dead writer's fence by what the database holds, if it is still the fence that
+# the reader saw.
+# ARGV: the lowest time to live of a value and how much may be added to it; a fence's time to live;
+# then for each key the fence that was seen, and the value that was read once the fence's writers
+# held no row any more. The value is '\xff' where the read could not wait so long: then all writers
+# of the fence count as new.
 SETTLE_MANY = """
 local time = redis.call('TIME')
 local now, changed = string.format('%010d', time[1]), string.format('%010d%06d', time[1], time[2])
@@ -81,12 +97,14 @@ for i, key in ipairs(KEYS) do
 end
 """
 
-# The last key is the watermark of the bucket: a life in 16 characters, which is another one after
-# the watermark was lost (half a token and the microsecond, as one writer may make it twice), and
-# the time of the latest COMMIT that was published, in microseconds of the database's clock. ARGV:
-# token, milliseconds a fence lives and a watermark. An entry that another writer fences is fenced
-# by both: it holds all their tokens, each with the time it came. One that came a moment ago may
-# have no row lock yet that a reader could wait for. The reply is the watermark as it was before.
+# A writer puts its fence on each entry. Where another writer's fence stands, both hold it.
+# The last key is the watermark of the bucket: its life (16 characters: half a token and the
+# microsecond, so that even one writer makes another life after the watermark was lost), then the time of the latest COMMIT that was published, in microseconds of the
+# database's clock.
+# ARGV: token; the times to live of a fence and of a watermark.
+# Replies the watermark as it was before.
+# Each writer comes with its time: one that came a moment ago may hold no row lock yet that a reader
+# could wait for.
 FENCE_MANY = """
 local time = redis.call('TIME')
 local changed = string.format('%010d%06d', time[1], time[2])
@@ -110,13 +128,18 @@ end
 return watermark
 """
 
-# The last key is the watermark. ARGV: token, milliseconds a fence and a watermark live, when the
-# change was committed (0: it was undone), lowest TTL and what may be added to it (ms), how long a
-# tombstone lives (ms), then for each entry 'row' or 'lookup' and a value. Own fence: becomes the
-# value, if nobody shared it: who did may have read the rows before ours were committed. Another's:
-# stays, less our token, and is shared from then on, also where our own was lost. Anything else was
-# put there by a reader that could not know better: goes. Where a row goes a tombstone stays for a
-# while, a fence without tokens: so that a late STORE_NEW_MANY finds the place taken.
+# A writer replaces its fences, after its COMMIT, and moves the watermark.
+# The last key is the watermark.
+# ARGV: token; the times to live of a fence and of a watermark; the time of the COMMIT (0: the
+# change was undone); the lowest time to live of a value and how much may be added to it; a
+# tombstone's time to live; then for each entry 'row' or 'lookup' and a value.
+# - Our own fence becomes the value, if nobody shared it. Who did may have read the rows before our
+#   COMMIT.
+# - A fence that others hold stays, without our token. It is shared from then on, also where our own
+#   fence was lost.
+# - Anything else was put there by a reader that did not know of our change: it goes.
+# Where a row's entry goes, a tombstone stays for a while, so that a late STORE_NEW_MANY finds the
+# place taken.
 PUBLISH_MANY = """
 local time = redis.call('TIME')
 local changed = string.format('%010d%06d', time[1], time[2])
@@ -155,11 +178,14 @@ end
 redis.call('SET', KEYS[#KEYS], watermark, 'PX', ARGV[3])
 """
 
-# The first key is a witness, set with the fences: while it stands nothing was lost and little time
-# has passed. ARGV: token, lowest TTL and what may be added to it (ms), then a value for each
-# row; '' where it is not to be stored. Stores rows whose keys are new, where nobody was faster to
-# change them. A value that stands there already is of a later writer, or of a row that had this key
-# until somebody emptied the table: it goes, as a miss is right in both cases.
+# A writer stores new rows, whose database keys nobody else knew, where nobody was faster to change
+# them.
+# The first key is the write's witness, set with its fences: while it is there Redis has lost
+# nothing since, and only little time has passed.
+# ARGV: token; the lowest time to live of a value and how much may be added to it; then a value for
+# each row, '' where it is not to be stored.
+# A value that is there already is a later writer's, or is of a row that had this database key until
+# somebody emptied the table. It goes: a miss is right in both cases.
 STORE_NEW_MANY = """
 local is_witnessed = redis.call('GET', KEYS[1]) == ARGV[1]
 math.randomseed(tonumber(redis.call('TIME')[2]))
@@ -174,8 +200,10 @@ end
 redis.call('DEL', KEYS[1])
 """
 
-# The key is a table's hint. ARGV: a generation's number, its server ('': not to be used), how long
-# the hint lives (ms). A container that is late does not bring back an earlier generation.
+# A container leaves a hint: the last generation that it knows, for containers that cannot ask the
+# database. One that is late does not bring back an earlier generation.
+# The key is the table's hint.
+# ARGV: the generation's number; its server ('': do not use it); the hint's time to live.
 LEAVE_HINT = """
 local number = tonumber(string.match(redis.call('GET', KEYS[1]) or '', '^%d+') or 0)
 if number <= tonumber(ARGV[1]) then

@@ -1,8 +1,7 @@
-"""Who the service is to its servers: a user and a password for each connection it opens.
+"""Credential providers: a user and a password for each connection that the service opens.
 
-A password is given (`DB_PASS`, in `REDIS_URL`), kept in Secrets Manager and read from there
-(`DB_SECRET_ARN`), or a token signed for one connection (`DB_AUTH=iam`, `REDIS_AUTH=iam`). `db` and
-`line` ask.
+A password is given (`DB_PASS`, or in `REDIS_URL`), read from Secrets Manager (`DB_SECRET_ARN`), or
+a token that is signed for one connection (`DB_AUTH=iam`, `REDIS_AUTH=iam`).
 """
 
 import json
@@ -19,10 +18,10 @@ from chalicelib.errors import ConfigurationError, DatabaseUnavailable
 
 log = logging.getLogger("herocache.identity")
 
+# For each of the two attempts to read a secret.
 SECRET_CONNECT_SECONDS, SECRET_ANSWER_SECONDS = 1, 2
-"""For each of the two attempts at reading a secret."""
+# During a rotation the database has the new password while the secret still calls it pending.
 STAGES = ("AWSCURRENT", "AWSPENDING")
-"""Between two steps of a rotation the database has the new password, and it is still pending."""
 
 
 @dataclass(frozen=True)
@@ -32,11 +31,14 @@ class Login:
 
 
 class Identity(Protocol):
-    def login(self) -> Login:
-        """For a new connection. Raises ConfigurationError, DatabaseUnavailable."""
+    """A credential provider for the database."""
 
-    def instead(self, refused: Login) -> Login | None:
-        """Another one after the database refused that one; None where there is no other."""
+    def login(self) -> Login:
+        """The credentials for a new connection. Raises ConfigurationError,
+        DatabaseUnavailable."""
+
+    def instead(self, rejected: Login) -> Login | None:
+        """Other credentials, after the database rejected those; None where there are none."""
 
 
 def database_identity(settings: Settings) -> Identity:
@@ -48,7 +50,8 @@ def database_identity(settings: Settings) -> Identity:
 
 
 def cache_identity(settings: Settings) -> Callable[[], tuple[str, str]] | None:
-    """Makes user and password of a connection to Redis; None: they are in REDIS_URL, or nowhere."""
+    """A credential provider for Redis: makes user and password of a new connection. None where
+    REDIS_URL has them, or Redis wants none."""
     if not settings.redis_auth:
         return None
     user = unquote(urlsplit(settings.redis_url).username or "")
@@ -63,7 +66,7 @@ class _Given:
     def login(self) -> Login:
         return self._login
 
-    def instead(self, refused: Login) -> Login | None:
+    def instead(self, rejected: Login) -> Login | None:
         return None
 
 
@@ -74,12 +77,13 @@ class _Signed:
     def login(self) -> Login:
         return Login(self._place[2], database_token(*self._place))
 
-    def instead(self, refused: Login) -> Login | None:
+    def instead(self, rejected: Login) -> Login | None:
         return None
 
 
 class _Secret:
-    """Read by the first connection, kept for the container's life, read again when refused."""
+    """A secret: read for the first connection, kept while the container lives, read again when the
+    database rejects it."""
 
     def __init__(self, arn: str) -> None:
         self._arn = arn
@@ -94,20 +98,20 @@ class _Secret:
                 raise self._unusable(f"it has no {STAGES[0]} version")
             return self._kept
 
-    def instead(self, refused: Login) -> Login | None:
+    def instead(self, rejected: Login) -> Login | None:
         with self._reading:
-            if self._kept not in (None, refused):
-                return self._kept  # another thread was refused too, and has read it again
+            if self._kept not in (None, rejected):
+                return self._kept  # another thread was rejected too, and has read the secret again
             for stage in STAGES:
                 login = self._read(stage)
-                if login is not None and login != refused:
-                    log.warning("the password was refused: taking the secret's %s", stage)
+                if login is not None and login != rejected:
+                    log.warning("the password was rejected: taking the secret's %s", stage)
                     self._kept = login
                     return login
             return None
 
     def _read(self, stage: str) -> Login | None:
-        """None where the secret has no version in this stage."""
+        """The secret's version in this stage; None where it has none."""
         from botocore.exceptions import BotoCoreError, ClientError
 
         try:

@@ -1,8 +1,8 @@
-"""Tokens in place of passwords: a signed request to connect. `identity` asks for one a connection.
+"""Tokens in place of passwords: a signed request to connect, a new one for each connection.
 
-AWS Signature Version 4 in a URL's query, over this function's own credentials: nothing is sent, and
-nothing heavy imported (boto3 would cost a cold start 150 ms). A token opens connections for 15
-minutes.
+AWS Signature Version 4 in a URL's query, signed with this function's own credentials. Nothing is
+sent, and boto3, which would cost a cold start 150 ms, is not imported. A token opens connections
+for 15 minutes.
 """
 
 import hashlib
@@ -15,21 +15,21 @@ from urllib.parse import quote
 
 from chalicelib.errors import ConfigurationError
 
+# As long as both services allow.
 TOKEN_SECONDS = 900
-"""As long as both services allow."""
 _ALGORITHM = "AWS4-HMAC-SHA256"
 _NOTHING = hashlib.sha256(b"").hexdigest()
 
 
 def database_token(host: str, port: int, user: str) -> str:
-    """The password of `user` at an Aurora endpoint; good for this host and port only. Raises
+    """The password of `user` at an Aurora endpoint, valid for this host and port only. Raises
     ConfigurationError where the environment holds no credentials."""
     return _signed("rds-db", f"{host}:{port}", {"Action": "connect", "DBUser": user})
 
 
 def cache_token(cache: str, user: str, *, is_serverless: bool) -> str:
-    """The password of the ElastiCache user, whose id and name are `user`, at the serverless cache
-    or replication group of this name. Raises as `database_token`."""
+    """The password of the ElastiCache user `user` (its id and its name) at the serverless cache or
+    replication group with the name `cache`. Raises as `database_token`."""
     asked = {"Action": "connect", "User": user}
     return _signed(
         "elasticache",
@@ -39,7 +39,7 @@ def cache_token(cache: str, user: str, *, is_serverless: bool) -> str:
 
 
 def _signed(service: str, place: str, asked: Mapping[str, str]) -> str:
-    """`place`/?query with its signature, the scheme left out as both services want it."""
+    """`place`/?query with its signature. Both services want the URL without its scheme."""
     region = _environment("AWS_REGION", "AWS_DEFAULT_REGION")
     time = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%SZ")
     scope = (time[:8], region, service, "aws4_request")
@@ -67,7 +67,7 @@ def _mac(key: bytes, text: str) -> bytes:
 
 
 def _environment(*names: str) -> str:
-    """Read each time: whoever runs this may renew them."""
+    """The first of these variables that is set. Read each time: the runtime may renew them."""
     for name in names:
         if value := os.environ.get(name):
             return value

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from chalicelib.cache.entries import Affected, Entry, Fenced
+from chalicelib.cache import Affected, Entry, Fenced
 from chalicelib.db.database import Change, Committed
 from chalicelib.tables import Column, Key, NotAsDeclared, Row, Table
 

@@ -1,43 +1,48 @@
 """Reads: from the cache what it has, from the database what it lacks, and that into the cache.
 
-The order matters and is proved in `tests/model`: a lease before the SELECT, and a store only where
-that lease still stands. A reader that cannot have the lease answers from the database and stores
-nothing. `storage` calls in.
+The order matters: a reader takes a lease before its SELECT, and stores what it read only where that
+lease still stands. A reader that cannot have the lease answers from the database and stores
+nothing. Read `get_many` beside docs/cache.md; `tests/model` tries every order of the steps.
 """
 
 import logging
 import time
-from collections.abc import Callable, Sequence
-from contextlib import closing, nullcontext, suppress
-from typing import NamedTuple, Protocol, TypeVar
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any, NamedTuple, Protocol
 
-from chalicelib.cache.entries import Cache, Entry, Leases, Pending, new_token
-from chalicelib.cache.generations import Generations
-from chalicelib.cache.recovery import Recovery
-from chalicelib.cache.scripts import LEASE, MARK
+from chalicelib.cache import (
+    LEASE,
+    MARK,
+    Cache,
+    Entry,
+    Generations,
+    Leases,
+    Pending,
+    Recovery,
+    new_token,
+)
 from chalicelib.db.database import Generation
 from chalicelib.errors import AnotherServer, CacheUnavailable, DatabaseUnavailable
 from chalicelib.tables import Column, Key, Table
 
 log = logging.getLogger("herocache.lazy_loading")
 
+# How long a reader waits, in steps, for another one that fills an entry: 50 ms in all.
 POLL_SECONDS = (0.001, 0.002, 0.004, 0.008, 0.016, 0.019)
-"""How long a reader waits, in steps, for another one that fills an entry: 50 ms in all."""
 
-MAX_VALUES_TO_LEASE = 1_000
+# After so many reads in a row that missed, the next one is expected to miss too. To lease at once
+# then saves a round trip; a read that hits is slower that way.
 MISSES_TO_EXPECT_ONE = 4
-"""After so many reads in a row that missed the next one will too: to lease at once saves a round
-trip. A read that hits is slower that way."""
+MAX_VALUES_TO_LEASE = 1_000
 
-_NOTHING_SENT = nullcontext()
-
-Result = TypeVar("Result")
 Entries = dict[Key, Entry]
 
 
 class Found(NamedTuple):
-    """The entry of each value, None where no row has it; where every one was in the cache, all of
-    them with commas between; and how many were there, None where the cache is not in use."""
+    """`entries`: the entry of each value, None where no row has it. `joined`: all of them with
+    commas between, where every one was in the cache. `hits`: how many were in the cache; None where
+    it is not in use."""
 
     entries: Sequence[Entry | None]
     joined: bytes = b""
@@ -62,62 +67,50 @@ class LazyLoading:
         self._misses_in_a_row = 0
 
     def get_many(self, table: Table, column: Column, values: Sequence[Key]) -> Found:
-        """The entries of the (distinct) `values`. One MGET when all hit; a script that reads and
-        leases in one round trip after some reads that missed. Raises
-        DatabaseUnavailable, TooLarge; never for the cache's sake."""
-        early = self._early(table)
-        if self._misses_in_a_row >= MISSES_TO_EXPECT_ONE and len(values) <= MAX_VALUES_TO_LEASE:
-            token = new_token()
-            leasing = (
-                self._cache.begin_lease_many(early, table, column, values, token) if early else None
-            )
-            with closing(leasing) if leasing else _NOTHING_SENT:
-                return self._get(
-                    table,
-                    column,
-                    values,
-                    lambda held: self._filled(
-                        held, table, column, values, token, _waited(leasing, held)
-                    ),
-                )
-        reading = self._cache.begin_get_many(early, table, column, values) if early else None
-        with closing(reading) if reading else _NOTHING_SENT:
-            return self._get(
-                table,
-                column,
-                values,
-                lambda held: self._read(held, table, column, values, _waited(reading, held)),
-            )
-
-    def _get(
-        self,
-        table: Table,
-        column: Column,
-        values: Sequence[Key],
-        look: Callable[[Generation], Found],
-    ) -> Found:
-        """What `look` finds in the cache, and else the database."""
-        generation = self._generation(table)
-        if generation is None:
-            return _found(values, self._load(table, column, values))
+        """The entries of the (distinct) `values`. One MGET where all are in the cache. After some
+        reads that missed, a script that reads and leases in one round trip. Raises
+        DatabaseUnavailable, TooLarge; nothing because of the cache."""
+        lease_first = (
+            self._misses_in_a_row >= MISSES_TO_EXPECT_ONE and len(values) <= MAX_VALUES_TO_LEASE
+        )
+        token = new_token() if lease_first else ""
+        early = self._send_early(table, column, values, token)
         try:
-            found = look(generation)
-            self._generations.leave_hint(table)
-            return found
-        except CacheUnavailable as error:
-            self._answer_without(table, generation, error)
-            return _found(values, self._load(table, column, values))
+            generation = self._generation(table)
+            if generation is None:
+                return _found(values, self._load(table, column, values))
+            try:
+                confirmed = early.wait_under(generation) if early else None
+                if lease_first:
+                    found = self._fill(generation, table, column, values, token, confirmed)
+                else:
+                    found = self._read(generation, table, column, values, confirmed)
+                self._generations.leave_hint(table)
+                return found
+            except CacheUnavailable as error:
+                self._give_up_cache(table, generation, error)
+                return _found(values, self._load(table, column, values))
+        finally:
+            if early:
+                early.close()
 
-    def _early(self, table: Table) -> Generation | None:
-        """The last generation known where the database is to be asked for it. Redis need not wait
-        for the answer: if the database confirms that generation, the early reply is valid."""
+    def _send_early(
+        self, table: Table, column: Column, values: Sequence[Key], token: str
+    ) -> Pending[Any] | None:
+        """Where the database must be asked for the generation, send the first command to Redis at
+        the same time, under the last generation known: if the database confirms that generation,
+        the early reply is valid. A lease where there is a `token`, else a MGET."""
         if not self._generations.is_due(table):
             return None
         last_known = self._generations.remembered(table)
-        return last_known if last_known is not None and last_known.enabled else None
+        if last_known is None or not last_known.enabled:
+            return None
+        if token:
+            return self._cache.begin_lease_many(last_known, table, column, values, token)
+        return self._cache.begin_get_many(last_known, table, column, values)
 
     def _generation(self, table: Table) -> Generation | None:
-        """The one to read under, None where the cache is not to be used."""
+        """The generation to read under; None where the cache is not to be used."""
         if not self._cache.is_configured:
             return None
         generation = self._generations.current(table)
@@ -134,7 +127,8 @@ class LazyLoading:
         values: Sequence[Key],
         stored: Sequence[Entry | None] | None,
     ) -> Found:
-        """By one MGET, which may have brought what is `stored` already, if all hit."""
+        """Read the entries by one MGET, unless it was sent early and brought what is `stored`; fill
+        those that have no value."""
         if stored is None:
             stored = self._cache.get_many(generation, table, column, values)
         if None not in stored:
@@ -149,13 +143,13 @@ class LazyLoading:
         }
         lacking = [value for value in values if value not in entries]
         hits = len(entries)
-        found = self._filled(generation, table, column, lacking, new_token(), None)
+        found = self._fill(generation, table, column, lacking, new_token(), None)
         entries |= {
             value: entry for value, entry in zip(lacking, found.entries) if entry is not None
         }
         return _found(values, entries, hits)
 
-    def _filled(
+    def _fill(
         self,
         generation: Generation,
         table: Table,
@@ -164,7 +158,8 @@ class LazyLoading:
         token: str,
         leases: Leases | None,
     ) -> Found:
-        """Leased, loaded, filled; or found meanwhile. The `leases` may be there already."""
+        """Lease the entries, unless `leases` were sent early; load their rows from the database;
+        fill the entries that are leased to us."""
         if leases is None:
             leases = self._cache.lease_many(generation, table, column, values, token)
         entries = leases.found
@@ -184,7 +179,8 @@ class LazyLoading:
     def _load_leased(
         self, generation: Generation, table: Table, column: Column, leases: Leases, token: str
     ) -> Entries:
-        """From the database. Where that fails the leases go back: other readers would wait."""
+        """Load the rows from the database. Where that fails, give the leases back: other readers
+        would wait for them."""
         try:
             return self._load(table, column, [*leases.granted, *leases.fenced])
         except Exception:
@@ -196,8 +192,9 @@ class LazyLoading:
     def _settle(
         self, generation: Generation, table: Table, column: Column, fences: Entries
     ) -> Entries:
-        """Lift fences whose writers are dead. If one lives after all its rows are still locked:
-        this waits for it, or lets the fences stand for as long again."""
+        """Settle fences whose writers are dead: replace each by what the database holds. If a
+        writer is alive after all, its rows are still locked: then wait for it, or let the fences
+        stand for as long again."""
         try:
             loaded = self._load(table, column, list(fences), after_writers=True)
             settled = {value: (fence, loaded.get(value)) for value, fence in fences.items()}
@@ -211,7 +208,7 @@ class LazyLoading:
     def _wait(
         self, generation: Generation, table: Table, column: Column, values: Sequence[Key]
     ) -> Entries:
-        """What another reader fills; from the database where that takes too long."""
+        """Wait for another reader to fill the entries; load what it has not filled in time."""
         entries: Entries = {}
         waiting = list(values)
         for seconds in POLL_SECONDS:
@@ -229,17 +226,13 @@ class LazyLoading:
         lacking = [value for value in values if value not in entries]
         return entries | self._load(table, column, lacking) if lacking else entries
 
-    def _answer_without(
-        self, table: Table, generation: Generation, error: CacheUnavailable
-    ) -> None:
+    def _give_up_cache(self, table: Table, generation: Generation, error: CacheUnavailable) -> None:
+        """For this read. Other reads use the cache again once the generation names the server that
+        answers, or once Redis has recovered."""
         if isinstance(error, AnotherServer):
             self._generations.use_server(table, generation, error.server)
         else:
             self._recovery.start()
-
-
-def _waited(sent: Pending[Result] | None, held: Generation) -> Result | None:
-    return sent.wait_under(held) if sent else None
 
 
 def _found(values: Sequence[Key], entries: Entries, hits: int | None = None) -> Found:

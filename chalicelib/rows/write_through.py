@@ -16,9 +16,16 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
-from chalicelib.cache.entries import Affected, Cache, Fenced, Pending, Token, new_token
-from chalicelib.cache.generations import Generations
-from chalicelib.cache.recovery import Recovery
+from chalicelib.cache import (
+    Affected,
+    Cache,
+    Fenced,
+    Generations,
+    Pending,
+    Recovery,
+    Token,
+    new_token,
+)
 from chalicelib.db.database import Change, Committed, Database, Generation, Transaction
 from chalicelib.errors import (
     AnotherServer,
