@@ -345,6 +345,7 @@ def assert_refused(project: Project, command: str, *words: str, stage: str = STA
     assert seen(project.account) == before, "something was changed"
 
 
+@pytest.mark.proof
 def test_a_missing_bucket_is_found_before_anything_is_created(configured: Project) -> None:
     bucket = configured.stage()["environment_variables"]["UPLOAD_BUCKET"]
     configured.account.client("s3").delete_bucket(Bucket=bucket)
@@ -356,6 +357,7 @@ def test_a_missing_bucket_is_found_before_anything_is_created(configured: Projec
         )
 
 
+@pytest.mark.proof
 def test_more_concurrency_than_the_account_has_is_found_before_anything_is_created(
     configured: Project,
 ) -> None:
@@ -365,6 +367,7 @@ def test_more_concurrency_than_the_account_has_is_found_before_anything_is_creat
     assert_refused(configured, "deploy", "the account has 900 to give", "reserved_concurrency")
 
 
+@pytest.mark.proof
 def test_a_deploy_that_died_half_way_is_undone_by_destroy(
     configured: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -389,6 +392,7 @@ def test_a_stage_without_its_own_account_is_not_deployed(project: Project) -> No
     assert_refused(project, "deploy", "placeholder", "make configure STAGE=dev")
 
 
+@pytest.mark.proof
 def test_a_package_without_the_databases_authority_is_not_deployed(configured: Project) -> None:
     """As after a git clone of files that a colleague configured."""
     (configured.home / "chalicelib" / "rds-ca.pem").unlink()
@@ -433,6 +437,7 @@ def test_without_a_region_the_first_step_is_told(project: Project) -> None:
         project.account.environment.update(environment)
 
 
+@pytest.mark.proof
 def test_a_protected_database_is_not_half_destroyed(project: Project) -> None:
     choices = project.read("infra/dev.json")
     choices["parameters"]["DatabaseProtection"] = "true"

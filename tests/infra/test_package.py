@@ -169,6 +169,7 @@ def test_chalice_left_no_package_out(life: Life) -> None:
         assert "Could not install" not in text
 
 
+@pytest.mark.proof  # asks PyPI
 def test_every_package_has_a_wheel_for_every_python_of_lambda() -> None:
     wanted = [(machine, (3, minor)) for machine in ELF_MACHINES for minor in (11, 12, 13)]
     with ThreadPoolExecutor() as threads:

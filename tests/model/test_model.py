@@ -133,8 +133,25 @@ WITHOUT = {
     "tombstone": NEW_ROW,
 }
 
+# Without these the search takes long to find out.
+LONG_WITHOUT = {"fresh_mark", "fresh_token", "guard", "stamp_repeated"}
 
-@pytest.mark.parametrize("world", WORLDS.values(), ids=WORLDS)
+
+def has_many_orders(world: World) -> bool:
+    return len(world.writes) > 2 or sum(world.faults) > 1
+
+
+def proof_if(is_long: bool) -> list[pytest.MarkDecorator]:
+    return [pytest.mark.proof] if is_long else []
+
+
+@pytest.mark.parametrize(
+    "world",
+    [
+        pytest.param(world, id=name, marks=proof_if(has_many_orders(world)))
+        for name, world in WORLDS.items()
+    ],
+)
 def test_no_order_of_steps_makes_a_read_stale(world: World) -> None:
     result = search(world, max_states=30_000)
 
@@ -152,7 +169,13 @@ def test_nor_do_all_faults_at_once(long_search: Done) -> None:
     assert int(output.split()[0]) > 200_000, "the search ended early"
 
 
-@pytest.mark.parametrize(("missing", "world"), WITHOUT.items(), ids=WITHOUT)
+@pytest.mark.parametrize(
+    ("missing", "world"),
+    [
+        pytest.param(name, world, id=name, marks=proof_if(name in LONG_WITHOUT))
+        for name, world in WITHOUT.items()
+    ],
+)
 def test_no_ingredient_can_be_left_out(missing: str, world: World) -> None:
     result = search(replace(world, protocol=Protocol(**{missing: False})))
 

@@ -14,6 +14,8 @@ from chalicelib.credentials import sigv4
 
 REGION = "eu-west-1"
 FIRST = datetime(2026, 11, 21, 5, 30, 0, tzinfo=timezone.utc)
+# To read those of RDS takes half a second.
+DESCRIPTIONS = botocore.session.get_session().get_component("data_loader")
 LATER = datetime(2026, 11, 21, 23, 59, 59, tzinfo=timezone.utc)
 
 
@@ -40,7 +42,10 @@ def stop_clock(monkeypatch: pytest.MonkeyPatch, at: datetime) -> None:
 
 
 def database_token(host: str, port: int, user: str) -> str:
-    client = boto3.session.Session().client("rds", region_name=REGION)
+    """Signed with the credentials of now: each session looks them up anew."""
+    session = botocore.session.get_session()
+    session.register_component("data_loader", DESCRIPTIONS)
+    client = boto3.session.Session(botocore_session=session).client("rds", region_name=REGION)
     return str(client.generate_db_auth_token(host, port, user))
 
 
