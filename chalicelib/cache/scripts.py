@@ -99,8 +99,8 @@ end
 
 # A writer puts its fence on each entry. Where another writer's fence stands, both hold it.
 # The last key is the watermark of the bucket: its life (16 characters: half a token and the
-# microsecond, so that even one writer makes another life after the watermark was lost), then the time of the latest COMMIT that was published, in microseconds of the
-# database's clock.
+# microsecond, so that one writer makes another life after the watermark was lost), then the time of
+# the latest COMMIT that was published, in microseconds of the database's clock.
 # ARGV: token; the times to live of a fence and of a watermark.
 # Replies the watermark as it was before.
 # Each writer comes with its time: one that came a moment ago may hold no row lock yet that a reader
