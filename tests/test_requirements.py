@@ -11,14 +11,19 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from local.process import ROOT
+from local.machine import ROOT
 
 STARTED_BY = {
     "requirements.txt": ["chalicelib.rows.service"],
     "requirements-deploy.txt": ["app", "infra.__main__"],
     "requirements-local.txt": [
-        *("app", "local.__main__", "local.emulated_s3", "local.container"),
-        *("local.commit_then_set", "grader.__main__"),
+        *(
+            "app",
+            "local.__main__",
+            "local.servers.s3_process",
+            "local.lambda_function.container_process",
+        ),
+        *("local.demo.commit_then_set", "grader.__main__"),
     ],
 }
 """The modules that the targets start with these packages alone."""
