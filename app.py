@@ -52,6 +52,6 @@ def ingest(event: S3Event) -> list[dict[str, Any]]:
 
 
 if "AWS_CHALICE_CLI_MODE" in os.environ:  # set by the command `chalice`, never on Lambda
-    from local import chalice_local
+    from local.chalice_http import replace_server
 
-    chalice_local.install()
+    replace_server.install()

@@ -34,7 +34,7 @@ from chalicelib.handlers import requests
 from chalicelib.ingest import service as ingest_service
 from chalicelib.tables import HEROES
 from grader.text_table import milliseconds, table
-from local.process import find_program
+from local.machine import find_program
 from local.servers import MariaDB
 from seed.generate_heroes import hero_lines, write_heroes
 

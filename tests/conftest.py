@@ -20,9 +20,8 @@ import pytest
 from chalicelib import config
 from chalicelib.cache import generations, recovery
 from chalicelib.handlers import requests
-from local.app import App
-from local.process import PORTS, Server, port_is_free
-from local.servers import MariaDB, Redis
+from local.machine import PORTS, port_is_free
+from local.servers import App, MariaDB, Redis, Server
 from tests.support import bucket as s3
 from tests.support.beside import COMMANDS, Beside, Done
 from tests.support.bucket import UploadBucket

@@ -11,7 +11,7 @@ import pytest
 from chalicelib.cache import connection as redis_connection
 from chalicelib.db.mysql import connection as mysql_connection
 from chalicelib.network import reach
-from local.process import LOOPBACK
+from local.machine import LOOPBACK
 from local.servers import MariaDB, Redis
 from tests.conftest import Configure
 from tests.support.client import InProcess, as_stored, hero

@@ -15,7 +15,7 @@ import redis
 
 from bench.candidates.raw_drivers import connect
 from bench.proxies.count import counting
-from local.process import ROOT
+from local.machine import ROOT
 
 FIRST_CACHED = "app: first read, cached"
 FIRST_UNCACHED = "app: first read, USE_CACHE false"

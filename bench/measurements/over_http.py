@@ -32,21 +32,13 @@ from bench.measurements.interleaved import (
 )
 from bench.workloads import HIT, UNCACHED, Row
 from grader.text_table import milliseconds, table
-from local.app import App
-from local.process import LOOPBACK, Server
+from local.machine import LOOPBACK
+from local.servers.app import QuietApp
 
 ROWS = 100
 WORKLOADS = (HIT, UNCACHED)
 CROWDS = (16, 64)
 TIMEOUT_SECONDS = 30
-
-
-class QuietApp(App):
-    """Its log goes to a file: a line a request does not belong among tables. It leaves the ports
-    from 8000 on to `make run`."""
-
-    _output = Server._output  # type: ignore[assignment]  # App's goes to ours
-    _choose_port = Server._choose_port
 
 
 class OverHttp(Candidate):

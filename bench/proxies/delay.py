@@ -15,7 +15,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 
-from local.process import ROOT
+from local.machine import ROOT
 
 
 @contextlib.contextmanager

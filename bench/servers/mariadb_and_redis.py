@@ -13,13 +13,12 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import redis
-from pymysql.constants import CLIENT
 
 from bench.candidates.candidate import Environment
 from bench.candidates.raw_drivers import COLUMNS, INSERT_HERO, connect
 from bench.measurements.interleaved import Seeded
 from bench.proxies.delay import delayed
-from local.process import ROOT
+from local.machine import ROOT
 from local.servers import MariaDB, Redis
 from seed.generate_heroes import hero_lines
 
@@ -63,11 +62,7 @@ def copy(database: MariaDB, name: str) -> dict[str, str]:
         f"GRANT ALL ON {name}.* TO '{database.user}'@'127.0.0.1';"
         f"USE {name};{schema}INSERT INTO heroes SELECT * FROM {database.database}.heroes"
     )
-    connection = database.connect_as_root(client_flag=CLIENT.MULTI_STATEMENTS)
-    with connection, connection.cursor() as cursor:
-        cursor.execute(script)
-        while cursor.nextset():
-            pass
+    database.run_script(script)
     return {**database.environment(), "DB_NAME": name}
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import boto3
 
-from local.process import LOOPBACK, Server
+from local.machine import LOOPBACK
+from local.servers import Server
 
 REGION = "us-east-1"
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import redis
 
-from local.process import LOOPBACK, PORTS, port_is_free
+from local.machine import LOOPBACK, PORTS, port_is_free
 from local.servers import Redis
 
 MASTERS = 3

@@ -25,8 +25,8 @@ from bench.proxies.delay import delayed
 from bench.workloads import WORKLOADS
 from grader.cache_checks import hits_compared
 from grader.http_client import Answer, Wrong, with_scheme
-from local.app import App
-from local.process import PORTS, port_is_free
+from local.machine import PORTS, port_is_free
+from local.servers import App
 from tests.conftest import running
 from tests.support.beside import Done
 

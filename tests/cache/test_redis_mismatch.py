@@ -15,7 +15,7 @@ import redis
 from chalicelib.cache import generations
 from chalicelib.cache.recovery import GOOD_PROBES
 from chalicelib.tables import TABLES
-from local.process import LOOPBACK
+from local.machine import LOOPBACK
 from tests.conftest import Configure
 from tests.support.certificates import Authority
 from tests.support.client import InProcess, hero

@@ -12,7 +12,7 @@ import pytest
 
 from chalicelib.cache import connection as redis_connection
 from chalicelib.tables import TABLES
-from local.process import find_program
+from local.machine import find_program
 from tests.conftest import Configure
 from tests.support.certificates import Authority
 from tests.support.client import InProcess, Row, as_stored, hero, heroes

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from pymysql._auth import scramble_caching_sha2
 
 from chalicelib.handlers import requests
-from local.process import LOOPBACK
+from local.machine import LOOPBACK
 from local.servers import MariaDB
 from tests.conftest import Configure, running
 from tests.support import aws_tokens

@@ -14,7 +14,7 @@ from moto.server import ThreadedMotoServer
 from app import storage
 from chalicelib.credentials import identity
 from chalicelib.handlers import requests
-from local.process import LOOPBACK
+from local.machine import LOOPBACK
 from local.servers import MariaDB
 from tests.conftest import Configure
 from tests.support import aws_tokens

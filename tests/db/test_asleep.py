@@ -12,7 +12,7 @@ from app import storage
 from chalicelib import config
 from chalicelib.cache import generations
 from chalicelib.db.mysql import connection as mysql_connection
-from local.process import LOOPBACK
+from local.machine import LOOPBACK
 from local.servers import MariaDB
 from tests.conftest import Configure
 from tests.support.client import InProcess, Row, as_stored, hero

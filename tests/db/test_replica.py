@@ -10,7 +10,7 @@ from typing import ClassVar
 import pytest
 
 from chalicelib.rows import service as row_service
-from local.process import write_private
+from local.machine import write_private
 from local.servers import MariaDB
 from tests.conftest import Configure, running
 from tests.support.client import InProcess, Row, as_stored, hero, heroes

@@ -12,8 +12,8 @@ import pytest
 import requests
 
 from chalicelib.cache.generations import MEMORY_SECONDS
-from local.app import App
-from local.process import PORTS, port_is_free
+from local.machine import PORTS, port_is_free
+from local.servers import App
 from tests.conftest import Configure, running
 from tests.support.client import InProcess, OverHttp, Row, as_stored, hero, heroes
 from tests.support.witness import Witness

@@ -19,8 +19,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from local.app import App
-from local.process import PORTS, port_is_free
+from local.machine import PORTS, port_is_free
+from local.servers import App
 from tests.conftest import running
 from tests.support.client import OverHttp, hero
 from tests.support.witness import Witness

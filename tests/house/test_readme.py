@@ -26,8 +26,8 @@ from chalicelib.db.mysql import connection as mysql_connection
 from chalicelib.errors import ConfigurationError, HerocacheError
 from chalicelib.handlers import contract
 from chalicelib.rows import service as row_service
-from local.app import FIRST_PORT
 from local.servers import MariaDB
+from local.servers.app import FIRST_PORT
 from tests import conftest
 from tests.conftest import Configure
 from tests.history.compare import picture

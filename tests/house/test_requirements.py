@@ -11,7 +11,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from local.process import ROOT
+from local.machine import ROOT
 
 STARTED_BY = {
     "requirements.txt": [
@@ -20,8 +20,13 @@ STARTED_BY = {
     ],
     "requirements-deploy.txt": ["app", "infra.__main__"],
     "requirements-local.txt": [
-        *("app", "local.__main__", "local.emulated_s3", "local.container"),
-        *("local.commit_then_set", "grader.__main__"),
+        *(
+            "app",
+            "local.__main__",
+            "local.servers.s3_process",
+            "local.lambda_function.container_process",
+        ),
+        *("local.demo.commit_then_set", "grader.__main__"),
     ],
 }
 """The modules that the targets start with these packages alone."""

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from local import demo
-from local.players import Glance
-from local.process import ROOT, has_ended
+from local.demo import demo
+from local.demo.clients import Glance
+from local.machine import ROOT, has_ended
 from tests.support.project_copy import clean_environment
 
 CALM = Glance(reads=1000, writes=20, stale=0, failed=0, hits=0.5, median_ms=1.25)

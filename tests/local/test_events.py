@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from app import app, ingest, storage
-from local import invoke
-from local.process import ROOT, ServerError
-from local.s3 import BUCKET
-from local.servers import MariaDB, Redis
+from local.commands import invoke
+from local.machine import ROOT
+from local.servers import MariaDB, Redis, ServerError
+from local.servers.s3 import BUCKET
 from tests.support.bucket import UploadBucket
 from tests.support.client import InProcess
 from tests.support.project_copy import MakeRun, copy_project, make
@@ -152,7 +152,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MakeRun]:
 
 @pytest.fixture
 def folder(run: MakeRun) -> Path:
-    return run.services.home.parent
+    return run.services.folder.parent
 
 
 def invoked(folder: Path, function: str, event: str) -> Any:
@@ -296,7 +296,7 @@ def test_make_invalidate_refuses_a_key_that_is_no_integer(monkeypatch: pytest.Mo
 
 
 def test_make_invalidate_shows_the_service_the_rows_of_another_writer(run: MakeRun) -> None:
-    folder = run.services.home.parent
+    folder = run.services.folder.parent
     read = "events/storage/course_by_id_read.json"
     invoked(folder, "storage", read)
     run.services.mariadb.query("UPDATE heroes SET color = 'plain' WHERE id = 1")

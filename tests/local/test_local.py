@@ -19,9 +19,9 @@ import pymysql
 import pytest
 
 from chalicelib.tables import TABLES
-from local.process import LOOPBACK, ROOT, ServerError, find_program, has_ended, port_is_free
-from local.servers import MariaDB, Redis
-from local.services import Services
+from local.home import Home
+from local.machine import LOOPBACK, ROOT, find_program, has_ended, port_is_free
+from local.servers import MariaDB, Redis, ServerError
 from tests.support.project_copy import MakeRun, copy_project, make
 from tests.support.seeds import insert_seed_rows
 
@@ -211,7 +211,7 @@ def test_a_server_that_cannot_start_shows_the_end_of_its_log(tmp_path: Path) -> 
 
 
 def test_up_twice_leaves_the_servers_and_a_private_settings_file(folder: Path) -> None:
-    services = Services(folder / ".local")
+    services = Home(folder / ".local")
     first = make(folder, "up")
     assert first.returncode == 0, first.stdout
     before = [server.pid for server in services.servers]
@@ -225,7 +225,7 @@ def test_up_twice_leaves_the_servers_and_a_private_settings_file(folder: Path) -
 
 
 def test_data_survives_down_and_up(folder: Path) -> None:
-    services = Services(folder / ".local")
+    services = Home(folder / ".local")
     make(folder, "up")
     services.mariadb.query("UPDATE heroes SET color = 'seen' WHERE id = 3")
     port, pids = services.mariadb.port, [server.pid for server in services.servers]
@@ -312,7 +312,7 @@ def test_a_port_that_is_asked_for_and_taken_is_an_error_in_words(folder: Path) -
         refused = make(folder, "run", PORT=str(port))
     assert refused.returncode != 0
     assert f"app: port {port} is taken by another program" in refused.stdout
-    assert Services(folder / ".local").mariadb.pid is None
+    assert Home(folder / ".local").mariadb.pid is None
 
 
 def test_the_usual_port_is_passed_over_when_it_is_taken(folder: Path) -> None:

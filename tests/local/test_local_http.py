@@ -24,9 +24,9 @@ from chalice.app import Chalice
 from chalice.config import Config
 
 from chalicelib.handlers.contract import MAX_BODY_BYTES
-from local import chalice_local, http_server
-from local.app import App
-from local.process import LOOPBACK, PORTS, ROOT, port_is_free
+from local.chalice_http import http_server, replace_server
+from local.machine import LOOPBACK, PORTS, ROOT, port_is_free
+from local.servers import App
 from tests.conftest import running
 from tests.house.test_house import run_python
 from tests.support.client import Answer, OverHttp, heroes
@@ -638,7 +638,7 @@ def test_a_page_of_an_allowed_origin_may_read_the_servers_own_errors(
 # --- how it comes into `chalice local` ------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", chalice_local.PARTS)
+@pytest.mark.parametrize("name", replace_server.PARTS)
 def test_another_chalice_is_refused_and_what_differs_is_named(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -646,10 +646,10 @@ def test_another_chalice_is_refused_and_what_differs_is_named(
 
     monkeypatch.setattr(f"chalice.local.{name}", with_other_parameters)
     with pytest.raises(SystemExit, match=rf"has another {name}.* than 1\.34\.0"):
-        chalice_local.install()
+        replace_server.install()
     monkeypatch.delattr(f"chalice.local.{name}")
     with pytest.raises(SystemExit, match=rf"has another {name}.* than 1\.34\.0"):
-        chalice_local.install()
+        replace_server.install()
 
 
 def test_a_port_that_is_taken_is_told_with_words() -> None:

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import requests
 
-from local.process import LOOPBACK, PORTS, Server, port_is_free
+from local.machine import LOOPBACK, PORTS, port_is_free
+from local.servers import Server
 from tests.support.client import OverHttp
 from tests.support.project_copy import LAST_WORDS, MakeRun, copy_project, make
 

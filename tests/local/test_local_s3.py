@@ -20,9 +20,10 @@ from urllib.parse import unquote_plus
 import pytest
 import requests
 
-from local.outcome import Outcome
-from local.process import ROOT, ServerError, has_ended
-from local.s3 import BUCKET, S3
+from local.lambda_function.upload_outcome import Outcome
+from local.machine import ROOT, has_ended
+from local.servers import S3, ServerError
+from local.servers.s3 import BUCKET
 from tests.support.project_copy import copy_project
 
 PROBE = """
@@ -220,7 +221,7 @@ def test_puts_of_a_key_at_the_same_time_lose_no_version_and_keep_their_order() -
     told = run_script("""
 import json, sys
 from concurrent.futures import ThreadPoolExecutor
-from local.emulated_s3 import BUCKET, DEFAULT_ACCOUNT_ID, deliver_to, s3_backends
+from local.servers.s3_process import BUCKET, DEFAULT_ACCOUNT_ID, deliver_to, s3_backends
 
 sys.setswitchinterval(1e-6)
 events = []
@@ -356,10 +357,10 @@ def test_a_moto_that_sends_events_in_another_way_is_refused_at_the_start(change:
 from types import SimpleNamespace
 from moto.s3 import models, notifications
 {change}
-from local import emulated_s3
+from local.servers import s3_process
 try:
-    emulated_s3.deliver_to(print)
-except emulated_s3.MotoChanged as error:
+    s3_process.deliver_to(print)
+except s3_process.MotoChanged as error:
     print(error)
 """)
     assert told.startswith("This moto sends S3's events in another way")

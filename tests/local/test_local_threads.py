@@ -12,9 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import requests
 
-from local.app import App
-from local.process import PORTS, port_is_free
-from local.servers import MariaDB, Redis
+from local.machine import PORTS, port_is_free
+from local.servers import App, MariaDB, Redis
 from tests.conftest import running
 from tests.support.client import HTTP_TIMEOUT_SECONDS, Answer, OverHttp, Row, as_stored, hero
 from tests.support.witness import Witness

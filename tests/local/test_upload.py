@@ -16,12 +16,12 @@ import boto3
 import pytest
 
 from chalicelib.tables import TABLES
-from local import upload
-from local.function import read_settings
-from local.outcome import Outcome
-from local.process import ROOT, ServerError
-from local.s3 import S3
-from local.services import Services
+from local.commands import upload
+from local.home import Home
+from local.lambda_function.upload_outcome import Outcome
+from local.machine import ROOT
+from local.servers import S3, ServerError
+from local.settings import read_settings
 from tests.support.client import OverHttp
 from tests.support.project_copy import MakeRun, clean_environment, copy_project, make
 
@@ -298,7 +298,7 @@ def test_make_upload_without_servers_fails_in_words(tmp_path: Path) -> None:
 
 
 def test_seed_rows_are_uploaded_for_empty_tables_only(folder: Path) -> None:
-    services = Services(folder / ".local")
+    services = Home(folder / ".local")
     make(folder, "down")
     make(folder, "up")
     services.mariadb.query("DELETE FROM employees")
@@ -321,5 +321,5 @@ def test_seed_rows_that_cannot_be_loaded_are_an_error_and_leave_nothing_running(
     refused = make(copy, "up")
     assert refused.returncode != 0
     assert re.search(r"no seed rows for employees: .*refused, .*UTF-8", refused.stdout)
-    services = Services(copy / ".local")
+    services = Home(copy / ".local")
     assert [server.pid for server in services.servers] == [None, None, None]

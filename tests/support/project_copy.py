@@ -7,8 +7,8 @@ import subprocess
 import threading
 from pathlib import Path
 
-from local.process import ROOT, has_ended
-from local.services import Services
+from local.home import Home
+from local.machine import ROOT, has_ended
 
 PARTS = (".chalice", "Makefile", "app.py", "chalicelib", "events", "local", "seed")
 LAST_WORDS = "Any S3 client"
@@ -61,7 +61,7 @@ class MakeRun:
             text=True,
             start_new_session=True,
         )
-        self.services = Services(folder / ".local")
+        self.services = Home(folder / ".local")
 
     def __enter__(self) -> "MakeRun":
         try:

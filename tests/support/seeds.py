@@ -2,9 +2,9 @@
 
 import csv
 
-from local.process import ROOT
+from local.home import SEEDED_TABLES
+from local.machine import ROOT
 from local.servers import MariaDB
-from local.services import SEEDED_TABLES
 
 
 def insert_seed_rows(database: MariaDB) -> None:

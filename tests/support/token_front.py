@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import pymysql
 from pymysql.constants import CLIENT
 
-from local.process import LOOPBACK
+from local.machine import LOOPBACK
 from local.servers import MariaDB
 from tests.support.certificates import Authority
 

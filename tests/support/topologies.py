@@ -16,7 +16,7 @@ from typing import Any
 import redis
 
 from chalicelib.tables import TABLES
-from local.process import LOOPBACK, PORTS, find_program, port_is_free
+from local.machine import LOOPBACK, PORTS, find_program, port_is_free
 from local.servers import Redis
 from tests.support.certificates import Authority
 from tests.support.witness import ENTRYS, Witness

@@ -1,8 +1,8 @@
-"""The process that function.py starts: calls a function of app.py once for each line that comes in.
+"""The process that container.py starts: it calls a function of app.py for each line it reads.
 
-A call is a line of JSON on standard input, its reply a line on standard output. What the app
-prints goes to the log instead. When the input ends, so does the process, at once: nobody is there
-any more who would hear the reply.
+A call is a line of JSON on standard input; its reply is a line on standard output. What the app
+prints goes to the log. When the input ends, the process ends at once, because nobody reads the
+reply.
 """
 
 import importlib
@@ -18,7 +18,7 @@ log = logging.getLogger("container")
 
 
 def main() -> None:
-    """Serve until the input ends."""
+    """Serves until the input ends."""
     replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     lines: queue.SimpleQueue[str] = queue.SimpleQueue()
@@ -28,14 +28,14 @@ def main() -> None:
 
 
 def read_lines(lines: "queue.SimpleQueue[str]") -> None:
-    """Also while the function works, so that it never outlives whoever started it."""
+    """Reads also while the function works, so that the process ends with its parent."""
     for line in sys.stdin:
         lines.put(line)
     os._exit(0)
 
 
 def reply_to(call: Any) -> dict[str, Any]:
-    """What the function returned, or why it failed; the whole traceback is in the log."""
+    """What the function returned, or why it failed. The traceback is in the log."""
     try:
         app = importlib.import_module("app")
         # Chalice's name for the function behind the API, which is the app itself.

@@ -1,6 +1,5 @@
-"""The app as a server of this machine: `chalice local`, given the settings of our servers."""
+"""The app as a server on loopback: `chalice local` with the settings of our servers."""
 
-import os
 import sys
 import urllib.error
 import urllib.request
@@ -8,17 +7,20 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
-from local.process import LOOPBACK, ROOT, Server, ServerError, port_is_free
+from local.machine import LOOPBACK, ROOT, port_is_free
+from local.servers.server import Server, ServerError
+from local.settings import environment_with
 
-# Not declared in .chalice/config.json: what a declared stage sets would win over our settings.
+# .chalice/config.json must not declare it: what a declared stage sets would replace our settings.
 STAGE = "local"
 FIRST_PORT = 8000
-# A proxy in the environment would be asked for 127.0.0.1 too.
+# Ignores a proxy of the environment, which cannot reach 127.0.0.1.
 DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 class App(Server):
-    """`chalice local` on the asked port, else on the first free one from 8000. Logs to ours."""
+    """`chalice local` on the asked port, else on the first free one from 8000. Its log goes where
+    ours goes."""
 
     title = "app"
     start_timeout_seconds = 30.0
@@ -31,11 +33,12 @@ class App(Server):
 
     @property
     def url(self) -> str:
-        """Where it serves."""
+        """The URL where it serves."""
         return f"http://{LOOPBACK}:{self.port}"
 
     def wait(self, timeout_seconds: float) -> int:
-        """Its exit code; only for the object that started it. Or subprocess.TimeoutExpired."""
+        """Waits for its end and returns the exit code. Raises subprocess.TimeoutExpired. Only the
+        object that started it can wait."""
         assert self._process is not None
         return self._process.wait(timeout_seconds)
 
@@ -72,12 +75,8 @@ class App(Server):
             return False
 
 
-def environment_with(settings: Mapping[str, str]) -> dict[str, str]:
-    """The environment of a process that runs the app with these settings."""
-    # Those of another database, cache or bucket in the caller's shell must not mix with ours.
-    names = ("DB_", "REDIS_", "AWS_", "UPLOAD_BUCKET")
-    others = {name for name in os.environ if name.startswith(names)}
-    kept = {name: value for name, value in os.environ.items() if name not in others}
-    direct = os.environ.get("no_proxy") or os.environ.get("NO_PROXY")
-    no_proxy = f"{direct},{LOOPBACK}" if direct else LOOPBACK
-    return {**kept, **settings, "no_proxy": no_proxy, "PYTHONUNBUFFERED": "1"}
+class QuietApp(App):
+    """The same on any free port, because 8000 and up are for `make run`. It logs to its folder."""
+
+    _choose_port = Server._choose_port
+    _output = Server._output  # type: ignore[assignment]  # App's returns no file

@@ -1,5 +1,7 @@
-"""`make invoke FUNCTION=storage EVENT=events/storage/….json`, and `make invalidate`: one call of a
-function of app.py, on the servers of `make run` or `make up`."""
+"""`make invoke FUNCTION=storage EVENT=events/storage/….json`, and `make invalidate`.
+
+Each calls a function of app.py once, on the servers of `make run` or `make up`.
+"""
 
 import json
 import os
@@ -7,24 +9,27 @@ from pathlib import Path
 from typing import Any
 
 from chalicelib.tables import HEROES, Integer, Table, tables_with
-from local.function import Container, InvocationFailed, read_settings
-from local.process import ServerError
-from local.services import Services, home_folder, say
+from local.home import Home, home_folder
+from local.lambda_function.container import Container, InvocationFailed
+from local.servers import ServerError
+from local.settings import read_settings
+from local.terminal import say
 
 FUNCTIONS = ("storage", "api_handler", "ingest")
 
 
 def invoke() -> int:
-    """Print what the function returns as JSON; the exit code. Raises ServerError with the reason
-    where there is nothing to run, or it fails."""
+    """Prints what the function returns, as JSON. Returns the exit code. Raises ServerError with the
+    reason where the function cannot run, or fails."""
     answer = answer_of(asked_function(), asked_event())
     print(json.dumps(answer, ensure_ascii=False, indent=2), flush=True)
     return 0
 
 
 def invalidate() -> int:
-    """The exit code: 1 when the service refuses. Raises ServerError as `invoke` does."""
-    default = Services(home_folder()).default_table
+    """Invalidates cached rows. Returns the exit code. Raises ServerError as `invoke` does, and
+    where the service answers with an error."""
+    default = Home(home_folder()).default_table
     table = os.environ.get("TABLE") or default
     keys = asked_keys(tables_with(default).get(table, HEROES))
     request = {"REQUEST": "invalidate", "TABLE": table, "SQLS": keys}
@@ -37,10 +42,10 @@ def invalidate() -> int:
 
 
 def answer_of(function: str, event: object) -> Any:
-    """What `function` returns. Raises ServerError, which names the log of the call."""
-    services = Services(home_folder())
-    if services.mariadb.pid is None:
-        alive = [server.title for server in (*services.servers, services.app) if server.pid]
+    """Returns what `function` returns. Raises ServerError, which names the log of the call."""
+    home = Home(home_folder())
+    if home.mariadb.pid is None:
+        alive = [server.title for server in (*home.servers, home.app) if server.pid]
         if not alive:
             raise ServerError(
                 "no server is running here to run it on: `make run` or `make up` first"
@@ -48,18 +53,18 @@ def answer_of(function: str, event: object) -> Any:
         raise ServerError(
             f"MariaDB is not running here ({', '.join(alive)}: running): `make up` starts it again"
         )
-    with services.invoke_log.open("wb") as log:
-        container = Container(read_settings(services.env), log)
+    with home.invoke_log.open("wb") as log:
+        container = Container(read_settings(home.env), log)
     try:
         return container.invoke(function, event)
     except InvocationFailed as error:
-        raise ServerError(f"{function} failed: {error} (log: {services.invoke_log})") from error
+        raise ServerError(f"{function} failed: {error} (log: {home.invoke_log})") from error
     finally:
         container.kill()
 
 
 def asked_function() -> str:
-    """FUNCTION of the environment. Raises ServerError when there is no such."""
+    """FUNCTION of the environment. Raises ServerError where there is no such function."""
     name = os.environ.get("FUNCTION") or FUNCTIONS[0]
     if name not in FUNCTIONS:
         raise ServerError(f"FUNCTION={name}: no such function, there are {', '.join(FUNCTIONS)}")
@@ -67,7 +72,7 @@ def asked_function() -> str:
 
 
 def asked_event() -> object:
-    """What is in the file EVENT of the environment. Raises ServerError when it is no JSON."""
+    """The content of the file EVENT of the environment. Raises ServerError where it is not JSON."""
     name = os.environ.get("EVENT", "")
     if not name:
         example = "FUNCTION=storage EVENT=events/storage/course_by_id_read.json"
@@ -81,8 +86,8 @@ def asked_event() -> object:
 
 
 def asked_keys(table: Table) -> list[str | int]:
-    """KEYS of the environment, separated by commas; all rows without one. Raises ServerError for
-    one that cannot be a key of `table`."""
+    """The database keys in KEYS of the environment, separated by commas; ["*"], which is every row,
+    where there are none. Raises ServerError for one that cannot be a key of `table`."""
     keys = [key.strip() for key in os.environ.get("KEYS", "").split(",") if key.strip()]
     if not isinstance(table.key.type, Integer) or keys == ["*"]:
         return [*keys] or ["*"]

@@ -1,8 +1,8 @@
-"""Which header `Host` the server of `chalice local` answers to.
+"""Which values of the header `Host` a server of this machine accepts.
 
-A web page can have its own host name lead to 127.0.0.1 (DNS rebinding). To a browser the service is
-then part of that page's site, and the page may delete rows. It needs a name for that: an IP address
-in `Host` shows that nobody rebound anything, and `localhost` cannot be rebound.
+A web page can make its own host name lead to 127.0.0.1 (DNS rebinding). The browser then takes the
+service for a part of that page's site, and the page may delete rows. The attack needs a name: it
+does not work with an IP address in `Host`, or with `localhost`.
 """
 
 import re
@@ -11,14 +11,14 @@ from ipaddress import ip_address
 
 from chalicelib.errors import BadRequest
 from chalicelib.tables import shown
-from local.http_body import HttpError
+from local.chalice_http.request_body import HttpError
 
 _HOST = re.compile(r"(?:\[([0-9a-f:.]+)\]|([^:]+))(?::[0-9]*)?")
 
 
 def refuse_other_hosts(headers: Message, version: str) -> None:
-    """Raises BadRequest where there is no one `Host` (RFC 9112 section 3.2: HTTP/1.0 needs none),
-    HttpError where it is a name other than localhost."""
+    """Raises BadRequest where there is not exactly one `Host` (HTTP/1.0 needs none, RFC 9112
+    section 3.2), and HttpError where it is a name other than localhost."""
     hosts = headers.get_all("Host", [])
     if not hosts and version == "HTTP/1.0":
         return
@@ -34,7 +34,7 @@ def refuse_other_hosts(headers: Message, version: str) -> None:
 
 
 def is_own_host(host: str) -> bool:
-    """Whether it is localhost or an IP address, with a port or without."""
+    """Whether `host` is localhost or an IP address, with a port or without."""
     parts = _HOST.fullmatch(host.lower())
     name = parts and (parts[1] or parts[2])
     if not name:

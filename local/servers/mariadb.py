@@ -1,27 +1,21 @@
-"""MariaDB (or MySQL) and Redis (or Valkey) as private servers on loopback.
-
-`make up`, the tests and the benchmark start them; each lives in the home folder it is given.
-"""
+"""MariaDB (or MySQL) as a private server on loopback."""
 
 import contextlib
 import os
 import shutil
 import signal
-import socket
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from local.process import LOOPBACK, ROOT, Server, ServerError, find_program, write_private
-
-__all__ = ["MariaDB", "Redis", "ServerError"]
-
-NOT_INSTALLED = "no {} server is installed: `make run` installs one, or says how"
+from local.machine import LOOPBACK, ROOT, find_program, write_private
+from local.servers.server import Server, ServerError, installed
 
 
 class MariaDB(Server):
-    """Every commit on disk. One database, `herocache`, and a user of that name confined to it."""
+    """Writes every commit to disk. Has one database, `herocache`, and a user of that name who may
+    use only that one."""
 
     title = "MariaDB"
     database = "herocache"
@@ -29,11 +23,11 @@ class MariaDB(Server):
 
     @property
     def password(self) -> str:
-        """The application user's, made up at the first start."""
+        """The application user's password, chosen at the first start."""
         return self._secret("password")
 
     def environment(self) -> dict[str, str]:
-        """The settings that lead the app here."""
+        """The settings that lead the app to it."""
         return {
             "DB_HOST": self.address,
             "DB_PORT": str(self.port),
@@ -53,10 +47,13 @@ class MariaDB(Server):
             return list(cursor.fetchall())
 
     def apply_schema(self) -> None:
-        """Run seed/schema.sql: tables that were missing are there, the others as they were."""
+        """Runs seed/schema.sql: creates missing tables, and leaves the others as they are."""
+        self.run_script((ROOT / "seed" / "schema.sql").read_text(encoding="utf-8"))
+
+    def run_script(self, script: str) -> None:
+        """Runs SQL statements as root."""
         from pymysql.constants import CLIENT
 
-        script = (ROOT / "seed" / "schema.sql").read_text(encoding="utf-8")
         connection = self.connect_as_root(client_flag=CLIENT.MULTI_STATEMENTS)
         with connection, connection.cursor() as cursor:
             cursor.execute(script)
@@ -64,8 +61,8 @@ class MariaDB(Server):
                 pass
 
     def stop(self, timeout_seconds: float = 30.0) -> None:
-        """As any server. One that still starts is killed: asked to end just then it may hang, and
-        there is nothing yet that a crash could lose."""
+        """Stops it. Kills it where it is still starting: told to end then, it may hang, and there
+        is nothing yet that a crash could lose."""
         self.resume()
         if self.pid is not None and not self._answers():
             self.kill()
@@ -108,8 +105,8 @@ class MariaDB(Server):
         return True
 
     def _environment(self) -> dict[str, str]:
-        """With a folder of its own for temporary files: a server that starts removes those that
-        others, the machine's own among them, have in a shared one."""
+        """Gives it a folder of its own for temporary files: in a shared folder, a server that
+        starts removes the files of others, also of the machine's own server."""
         return {**os.environ, "TMPDIR": str(self.home / "tmp")}
 
     def _prepare(self) -> None:
@@ -118,7 +115,8 @@ class MariaDB(Server):
         data, unfinished = self.home / "data", self.home / "data.unfinished"
         if data.exists():
             return
-        # Under its name only when whole: an interrupted first start leaves nothing half made.
+        # The folder gets its name when it is whole: an interrupted first start leaves nothing
+        # behind.
         shutil.rmtree(unfinished, ignore_errors=True)
         with (self.home / "log").open("wb") as log:
             succeeded = run_to_the_end(
@@ -133,13 +131,15 @@ class MariaDB(Server):
         options = ["--no-defaults", f"--datadir={data}"]
         if install is None or not self._program().endswith("mariadbd"):
             return [self._program(), *options, "--initialize-insecure", *as_user()]
-        # Without --user: given one, it runs `chown` on a path that may hold a space, unquoted.
-        # With --force: it needs no look-up of this machine's name, which may have none.
+        # Without --user: with it, the script runs `chown` on an unquoted path, which may hold a
+        # space. With --force: the script does not look up this machine's name, which may be
+        # unknown.
         options += ["--force", "--skip-name-resolve", "--skip-test-db"]
         return [install, *options, "--auth-root-authentication-method=socket"]
 
     def _accounts(self) -> list[str]:
-        """Run by the server before it takes connections, so that no account ever stands open."""
+        """SQL that the server runs before it accepts connections, so that no account is ever
+        without a password."""
         root, ours = f"'root'@'{LOOPBACK}'", f"'{self.user}'@'{LOOPBACK}'"
         root_password = self._secret("root-password")
         return [
@@ -168,55 +168,16 @@ class MariaDB(Server):
         )
 
     def _program(self) -> str:
-        program = find_program("mariadbd", "mysqld")
-        if program is None:
-            raise ServerError(NOT_INSTALLED.format("MariaDB or MySQL"))
-        return program
-
-
-class Redis(Server):
-    """A cache and no more: nothing on disk, and when full the least recently used go first."""
-
-    title = "Redis"
-
-    def environment(self) -> dict[str, str]:
-        """The setting that leads the app here."""
-        return {"REDIS_URL": f"redis://{LOOPBACK}:{self.port}"}
-
-    @property
-    def _identity(self) -> str:
-        # Redis writes over its command line but keeps the first word: our folder stands there.
-        return str(self.home / "redis-server")
-
-    def _executable(self) -> str:
-        program = find_program("redis-server", "valkey-server")
-        if program is None:
-            raise ServerError(NOT_INSTALLED.format("Redis or Valkey"))
-        return program
-
-    def _command(self, port: int) -> list[str]:
-        where = ["--port", str(port), "--bind", LOOPBACK]
-        memory = ["--maxmemory", "256mb", "--maxmemory-policy", "allkeys-lru"]
-        disk = ["--save", "", "--appendonly", "no"]
-        return [self._identity, *where, *memory, *disk, *self._arguments]
-
-    def _answers(self) -> bool:
-        """Whether this very process answers on the port, not another server."""
-        try:
-            with socket.create_connection((LOOPBACK, self.port), timeout=5) as connection:
-                connection.sendall(b"INFO server\r\n")
-                return f"process_id:{self.pid}\r\n".encode() in connection.recv(65_536)
-        except OSError:
-            return False
+        return installed("MariaDB or MySQL", "mariadbd", "mysqld")
 
 
 def as_user() -> list[str]:
-    """A root shell (a container) must name itself to MariaDB; nobody else may."""
+    """The option that MariaDB wants from a root shell, as in a container, and from nobody else."""
     return ["--user=root"] if os.geteuid() == 0 else []
 
 
 def run_to_the_end(command: list[str], environment: Mapping[str, str], log: int) -> bool:
-    """Whether the command succeeded. Interrupted, it ends with all that it started."""
+    """Whether the command succeeded. When we are interrupted, kills it and all that it started."""
     process = subprocess.Popen(
         command,
         env=environment,

@@ -1,7 +1,8 @@
-"""`python -m local.commit_then_set PORT`: what `make demo` sets beside herocache.
+"""`python -m local.demo.commit_then_set PORT`: the service that `make demo` compares herocache
+with.
 
-A cache as most people write one, on the same drivers and as robust: a read that misses selects the
-row and stores it, a write commits and then stores the row. Redis errors are ignored.
+It caches the usual way: a read that misses selects the row and stores it; a write commits, then
+stores the row. It uses the same drivers, with short timeouts, and ignores Redis errors.
 """
 
 import contextlib
@@ -17,7 +18,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from local.process import LOOPBACK
+from local.machine import LOOPBACK
 
 TTL_SECONDS = 3600
 TIMEOUT_SECONDS = 0.1
@@ -29,7 +30,7 @@ Row = dict[str, Any]
 
 
 class CommitThenSet:
-    """Heroes by id. A database connection for each thread, kept."""
+    """Heroes by id. Each thread keeps a database connection."""
 
     def __init__(self) -> None:
         self._cache = redis.Redis.from_url(
@@ -81,7 +82,7 @@ class CommitThenSet:
 
 
 class Handler(BaseHTTPRequestHandler):
-    """The requests that the demo makes, in herocache's contract."""
+    """Answers the requests of the demo's clients, in herocache's contract."""
 
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
@@ -111,7 +112,7 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(content)
 
     def log_message(self, *_: object) -> None:
-        """No line for every request."""
+        """Logs no line for each request."""
 
 
 class HttpServer(ThreadingHTTPServer):

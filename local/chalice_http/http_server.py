@@ -1,7 +1,5 @@
-"""What the server of `chalice local` lacks: speed on a kept connection, room for many clients, the
-edges of HTTP, and the one error shape.
-
-`chalice_local` puts these parts in the place of Chalice's.
+"""An HTTP server for `chalice local`: fast on a kept connection, for many clients at once, strict
+about HTTP, and with the one error shape.
 """
 
 import base64
@@ -25,16 +23,16 @@ from chalicelib.errors import HerocacheError, NotFound
 from chalicelib.handlers import contract
 from chalicelib.handlers.origins import headers_for_error
 from chalicelib.tables import shown
-from local.http_body import PIECE_BYTES, HttpError, declared_length, read_body
-from local.http_host import refuse_other_hosts
+from local.chalice_http.host_header import refuse_other_hosts
+from local.chalice_http.request_body import PIECE_BYTES, HttpError, declared_length, read_body
 
 BACKLOG = 128
+# How long a connection is kept for the next request.
 IDLE_SECONDS = 300.0
-"""How long a connection is kept for the next request."""
+# How long a client may be silent in the middle of a body.
 QUIET_SECONDS = 20.0
-"""A client may be silent for so long in the middle of a body."""
+# How long a whole body may take.
 BODY_SECONDS = 60.0
-"""A whole body may take so long."""
 DRAIN_SECONDS = 2.0
 DRAIN_BYTES = 64_000_000
 Headers = Mapping[str, str | list[str]]
@@ -51,7 +49,8 @@ log = logging.getLogger("herocache.requests")
 
 
 class Handler(BaseHTTPRequestHandler):
-    """The requests of one connection, one after the other, from HTTP to Chalice's LocalGateway."""
+    """Reads the requests of one connection one after the other, and calls Chalice's
+    LocalGateway."""
 
     protocol_version = "HTTP/1.1"
 
@@ -88,8 +87,9 @@ class Handler(BaseHTTPRequestHandler):
                 self._refuse(NotFound(message))
 
     def parse_request(self) -> bool:
-        """Whether the request line and headers can be read; else they are answered. One empty line
-        ahead is passed over (RFC 9112 section 2.2): some clients end a body with one."""
+        """Whether the request line and headers could be read; if not, they were answered. Ignores
+        one empty line before them (RFC 9112 section 2.2), because some clients end a body with
+        one."""
         if self.raw_requestline in (b"\r\n", b"\n") and not self._skipped_a_line:
             self._skipped_a_line, self.close_connection = True, False
             return False
@@ -103,8 +103,8 @@ class Handler(BaseHTTPRequestHandler):
         return True
 
     def __getattr__(self, name: str) -> Any:
-        """Python's server looks for `do_GET`, `do_POST` and so on. Every method is answered in the
-        same way: the app knows which ones a path takes."""
+        """Python's server looks for `do_GET`, `do_POST` and so on. All methods are handled alike,
+        because the app knows which ones a path takes."""
         if name.startswith("do_"):
             return self._answer
         raise AttributeError(name)
@@ -121,7 +121,7 @@ class Handler(BaseHTTPRequestHandler):
             self.connection.settimeout(self.timeout)
 
     def _checked_length(self) -> int:
-        """Of the body, where the headers are those of a request that may go on."""
+        """The length of the body. Raises where the headers reject the request."""
         refuse_other_hosts(self.headers, self.request_version)
         return declared_length(self.headers)
 
@@ -150,8 +150,9 @@ class Handler(BaseHTTPRequestHandler):
         self._send(reply.status, {**headers_for_error(sent, os.environ), **headers}, reply.text)
 
     def _refuse_and_close(self, error: HerocacheError) -> None:
-        """For a request of which something is left unread. To close with bytes unread would reset
-        the connection, and a client that still sends would never see the answer."""
+        """Answers a request whose body was not read. Closing with unread bytes would reset the
+        connection, and a client that still sends would never see the answer: so it reads the rest
+        for a short time."""
         self._refuse(error, Connection="close")
         with contextlib.suppress(OSError):
             self.connection.shutdown(socket.SHUT_WR)
@@ -180,7 +181,7 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.flush()
 
     def handle_expect_100(self) -> bool:
-        """Before a client sends a large body: tell it to, or why not."""
+        """A client asks before it sends a large body: tells it to go on, or why not."""
         try:
             self._checked_length()
         except HerocacheError as error:
@@ -191,7 +192,7 @@ class Handler(BaseHTTPRequestHandler):
         return True
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
-        """What Python's server says of a request that it cannot read, in our shape."""
+        """Answers a request that Python's server cannot read, in our error shape."""
         kind, words = _MALFORMED.get(code, _MALFORMED[400])
         self._refuse_and_close(HttpError(code, kind, words))
 
@@ -200,14 +201,14 @@ class Handler(BaseHTTPRequestHandler):
         return "herocache"
 
     def log_request(self, code: object = "-", size: object = "-") -> None:
-        """Each request has a line already: the app's, or that of `_refuse`."""
+        """Logs nothing: the app, or `_refuse`, has logged the request."""
 
     def log_error(self, format: str, *args: object) -> None:
-        """A kept connection was idle for too long and is closed: nothing to tell."""
+        """Logs nothing: a kept connection was idle for too long, and is closed."""
 
 
 class Listener(ThreadingHTTPServer):
-    """A thread for each connection."""
+    """Starts a thread for each connection."""
 
     # More clients than this that connect at the same moment are reset, or wait for a second.
     request_queue_size = BACKLOG
@@ -219,7 +220,7 @@ class Listener(ThreadingHTTPServer):
 
 
 class DevServer(chalice.local.LocalDevServer):
-    """Chalice's, with the parts above."""
+    """Chalice's server with the parts above."""
 
     def __init__(self, app_object: Chalice, config: Config, host: str, port: int) -> None:
         handler: Any = Handler  # declared to be Chalice's own
@@ -234,6 +235,6 @@ class DevServer(chalice.local.LocalDevServer):
                 file=sys.stderr,
                 flush=True,
             )
-            # Chalice's reloader makes the server in a thread, which is all that SystemExit would
-            # end there.
+            # Chalice's reloader makes the server in a thread, and SystemExit would end that thread
+            # only.
             os._exit(1)

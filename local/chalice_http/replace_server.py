@@ -1,7 +1,7 @@
-"""Has `chalice local` serve with `http_server`, however it was started.
+"""Makes `chalice local` use our HTTP server, also where it was started by hand.
 
-`app.py` calls `install` where Chalice's command line imports it; Lambda never comes here. What we
-take for granted of Chalice's server is listed here, checked against Chalice 1.34.0.
+`app.py` calls `install` when Chalice's command line imports it; Lambda never does. PARTS lists what
+we use of Chalice's server, checked against Chalice 1.34.0.
 """
 
 import logging
@@ -11,6 +11,7 @@ from inspect import signature
 import chalice.local
 
 CHECKED = "1.34.0"
+# Names in `chalice.local`, each with the parameters it takes.
 PARTS = {
     "LocalDevServer": ("app_object", "config", "host", "port", "handler_cls", "server_cls"),
     "LocalGateway": ("app_object", "config"),
@@ -19,19 +20,19 @@ PARTS = {
     "RouteMatcher.match_route": ("self", "url"),
     "create_local_server": ("app_obj", "config", "host", "port"),
 }
-"""Names in `chalice.local`, each with the parameters it takes."""
 
 
 def install() -> None:
-    """Ends the process, with words, where Chalice's server has other parts."""
+    """Puts our server in the place of Chalice's. Ends the process, and says why, where Chalice's
+    has other parts."""
     others = [name for name, parameters in PARTS.items() if _parameters(name) != parameters]
     if others:
         raise SystemExit(
             f"herocache: Chalice {version('chalice')} has another {', '.join(others)} in"
-            f" chalice.local than {CHECKED}, for which local/http_server.py was written: install"
-            " the version that requirements-deploy.txt names, or adapt local/http_server.py"
+            f" chalice.local than {CHECKED}, for which local/chalice_http was written: install"
+            " the version that requirements-deploy.txt names, or adapt local/chalice_http"
         )
-    from local.http_server import DevServer
+    from local.chalice_http.http_server import DevServer
 
     show_requests()
 
@@ -40,7 +41,7 @@ def install() -> None:
 
 
 def show_requests() -> None:
-    """A line for each request on standard error, in the way of `make run`."""
+    """Logs a line for each request to standard error, in the form of `make run`."""
     log = logging.getLogger("herocache.requests")
     lines = logging.StreamHandler()
     lines.setFormatter(logging.Formatter("request    %(message)s"))

@@ -1,6 +1,6 @@
-"""An S3 endpoint as a private server on loopback, and the function that its uploads reach.
+"""An S3 as a private server on loopback. Its uploads call the function `ingest`.
 
-`make up` and `make run` start it; emulated_s3.py is what runs then. Any S3 client works against it.
+Any S3 client can use it. s3_process.py is the program that runs.
 """
 
 import os
@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from local.app import DIRECT
-from local.outcome import Outcome, read_outcomes
-from local.process import LOOPBACK, ROOT, Server, ServerError
+from local.lambda_function.upload_outcome import Outcome, read_outcomes
+from local.machine import LOOPBACK, ROOT
+from local.servers.app import DIRECT
+from local.servers.server import Server, ServerError
 
 BUCKET = "herocache"
 PREFIX = "incoming/"
@@ -22,18 +23,18 @@ Progress = Callable[[int], object]
 
 
 def no_progress(_: int) -> None:
-    """Tells nobody."""
+    """Does nothing."""
 
 
 def key_for(path: Path, table: str) -> str:
-    """Where in the bucket the file belongs."""
+    """The object key for a file that is loaded into `table`."""
     return f"{PREFIX}{table}/{path.name}" if table else f"{PREFIX}{path.name}"
 
 
 class S3(Server):
-    """One versioned bucket. Its objects are gone when it stops; the rows made from them are not.
+    """One versioned bucket. Its objects are gone when it stops; the rows loaded from them stay.
 
-    `settings`: the file of `KEY=value` lines that the function runs on, read at each of its events.
+    `settings`: a file of `KEY=value` lines for the function, read at each event.
     """
 
     title = "S3"
@@ -44,17 +45,17 @@ class S3(Server):
 
     @property
     def url(self) -> str:
-        """The endpoint."""
+        """The URL of the endpoint."""
         return f"http://{LOOPBACK}:{self.port}"
 
     @property
     def uploads(self) -> str:
-        """Where uploads go, in words."""
+        """A text that says where uploads go."""
         return f"s3://{BUCKET}/{PREFIX} at {self.url}"
 
     def environment(self) -> dict[str, str]:
-        """The settings that lead the app and any S3 client here. It checks no signature, so the key
-        is no secret."""
+        """The settings that lead the app and any S3 client to it. It checks no signature, so the
+        access key is not a secret."""
         return {
             "AWS_ENDPOINT_URL_S3": self.url,
             "UPLOAD_BUCKET": BUCKET,
@@ -64,9 +65,9 @@ class S3(Server):
         }
 
     def upload(self, path: Path, table: str = "", progress: Progress = no_progress) -> str:
-        """Put a file where the function loads it into `table`, or into heroes without one; the
-        version that the object got. `progress` gets the bytes of each piece, in any thread. Raises
-        ServerError."""
+        """Uploads a file that the function loads into `table`, without one into heroes. Returns the
+        version of the object. `progress` gets the number of bytes of each piece, in any thread.
+        Raises ServerError."""
         from boto3.exceptions import Boto3Error
         from botocore.exceptions import BotoCoreError, ClientError
 
@@ -84,7 +85,7 @@ class S3(Server):
         return versions[-1]
 
     def client(self) -> Any:
-        """A boto3 client of this endpoint, whatever the machine's AWS settings are."""
+        """A boto3 client of this endpoint. It ignores the machine's AWS settings."""
         # Imported here: `make down` must stop servers when the packages are gone.
         import boto3
         import botocore.session
@@ -105,12 +106,13 @@ class S3(Server):
         )
 
     def outcomes(self) -> Iterator[Outcome | None]:
-        """What became of each upload that the function handles from now on; None: no more yet."""
+        """The outcome of each upload that ends from now on. Gives None while there is no next
+        one."""
         return read_outcomes(self.home / "outcomes")
 
     def outcome_of(self, version: str, outcomes: Iterator[Outcome | None]) -> Outcome:
-        """Wait for what became of the upload with this version, as long as it takes. Raises
-        ServerError when this server ends before."""
+        """Waits for the outcome of the upload with this version, without a timeout. Raises
+        ServerError where this server ends before."""
         for outcome in outcomes:
             if outcome is None:
                 if self.pid is None:
@@ -126,7 +128,7 @@ class S3(Server):
         return f"herocache={self.home}"
 
     def _command(self, port: int) -> list[str]:
-        module = ["-X", self._identity, "-m", "local.emulated_s3"]
+        module = ["-X", self._identity, "-m", "local.servers.s3_process"]
         return [sys.executable, *module, str(self.home), str(port), str(self._settings)]
 
     def _environment(self) -> dict[str, str]:

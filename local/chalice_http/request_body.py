@@ -1,4 +1,4 @@
-"""The body of an HTTP/1.1 request: how its length is declared, and its bytes (RFC 9112)."""
+"""Reads the body of an HTTP/1.1 request, by its declared length or in chunks (RFC 9112)."""
 
 import re
 import time
@@ -10,8 +10,8 @@ from chalicelib.errors import BadRequest, HerocacheError, TooLarge
 from chalicelib.handlers.contract import MAX_BODY_BYTES
 from chalicelib.tables import shown
 
+# In place of a length: the body comes in chunks that each have a length.
 CHUNKED = -1
-"""In place of a length: the body tells it piece by piece."""
 MAX_LINE_BYTES = 1_024
 MAX_TRAILERS = 100
 PIECE_BYTES = 65_536
@@ -25,7 +25,7 @@ _DEFECTS = (
 
 
 class HttpError(HerocacheError):
-    """A request that the server answers by itself; the app never sees it."""
+    """The server answers the request with an error; the app never sees it."""
 
     def __init__(self, status: int, kind: str, message: str) -> None:
         super().__init__(message)
@@ -38,8 +38,8 @@ class HttpError(HerocacheError):
 
 
 def declared_length(headers: Message) -> int:
-    """In bytes, or CHUNKED. Raises BadRequest, TooLarge or HttpError where it cannot be known or is
-    not read here: where the next request begins is then unknown too."""
+    """The length of the body in bytes, or CHUNKED. Raises BadRequest, TooLarge or HttpError where
+    it is unknown or not supported; it is then unknown too where the next request begins."""
     _refuse_broken_lines(headers)
     encodings = headers.get_all("Transfer-Encoding", [])
     lengths = headers.get_all("Content-Length", [])
@@ -60,8 +60,8 @@ def declared_length(headers: Message) -> int:
 
 
 def read_body(stream: BufferedReader, length: int, seconds: float) -> bytes:
-    """All of it. `length` is what `declared_length` said. Raises BadRequest where it is malformed
-    or ends early, TooLarge, and TimeoutError where it takes longer than `seconds`."""
+    """Reads the whole body. `length` comes from `declared_length`. Raises BadRequest where the body
+    is malformed or ends early, TooLarge, and TimeoutError where it takes longer than `seconds`."""
     deadline = time.monotonic() + seconds
     if length != CHUNKED:
         return _exactly(stream, length, deadline)
@@ -105,7 +105,7 @@ def _chunk_size(stream: BufferedReader, deadline: float) -> int:
 
 
 def _line(stream: BufferedReader, deadline: float) -> bytes:
-    """Without its end."""
+    """Reads a line. Returns it without its CR LF."""
     line = bytearray()
     while not line.endswith(b"\n") and len(line) < MAX_LINE_BYTES:
         piece = stream.peek()[: MAX_LINE_BYTES - len(line)]

@@ -1,7 +1,7 @@
-"""The process that s3.py starts: moto's S3 with one bucket, and what S3 does that moto does not.
+"""The program that s3.py starts: moto's S3 with one bucket, and what moto does not do as S3 does.
 
-What is put into the bucket reaches the function as an event (function.py). The objects live as long
-as this process, small ones in its memory, larger ones in temporary files.
+Each object that is stored makes an event for the function. Objects live as long as this process:
+small ones in its memory, larger ones in temporary files.
 """
 
 import logging
@@ -20,10 +20,10 @@ from moto.s3 import notifications
 from moto.s3.models import S3Backend, s3_backends
 from werkzeug.serving import make_server
 
-from local.function import Event, Function
-from local.http_host import is_own_host
-from local.process import LOOPBACK
-from local.s3 import BUCKET, PREFIX, REGION
+from local.chalice_http.host_header import is_own_host
+from local.lambda_function.event_queue import Event, Function
+from local.machine import LOOPBACK
+from local.servers.s3 import BUCKET, PREFIX, REGION
 
 PUT = notifications.S3NotificationEvent.OBJECT_CREATED_PUT_EVENT
 CREATED = notifications.S3NotificationEvent.OBJECT_CREATED_EVENT
@@ -36,23 +36,23 @@ class MotoChanged(Exception):
 
 
 class Notifications:
-    """Takes the place of moto's. Events go to `deliver` instead of to a Lambda of moto's, and are
-    as S3 sends them, with `versionId` and `sequencer`."""
+    """Replaces moto's notifications. Events go to `deliver`, not to a Lambda of moto's. They have
+    `versionId` and `sequencer`, as S3's events do."""
 
     def __init__(self, deliver: Callable[[Event], None]) -> None:
         self.deliver = deliver
         self._sequencer = 0
 
     def install(self) -> None:
-        """Have moto call us; it does so in the request that stores an object."""
-        # Two at once on one key would lose a version, and give sequencers in the wrong order.
+        """Makes moto call us in the request that stores an object."""
+        # Two requests at once for one object key would lose a version, or mix up the sequencers.
         lock = threading.RLock()
         for name in STORING:
             setattr(S3Backend, name, one_at_a_time(getattr(S3Backend, name), lock))
         notifications.send_event = self.send_event
 
     def send_event(self, account_id: str, event_name: str, bucket: Any, key: Any) -> None:
-        """What moto calls for every stored object."""
+        """Moto calls this for every stored object."""
         if event_name == PUT and key.multipart is not None:
             return  # moto sends this one and CompleteMultipartUpload, S3 the latter alone
         configuration = bucket.notification_configuration
@@ -63,14 +63,14 @@ class Notifications:
     def _event(self, name: str, bucket: Any, key: Any, configuration_id: str) -> Event:
         event: Event = notifications._get_s3_event(name, bucket, key, configuration_id)
         version = {"versionId": key.version_id} if bucket.is_versioned else {}
-        # From the clock: it must have risen too when this process is started again.
+        # From the clock, because it must also be higher after this process was started again.
         self._sequencer = max(self._sequencer + 1, time.time_ns())
         event["Records"][0]["s3"]["object"] |= {**version, "sequencer": f"{self._sequencer:018X}"}
         return event
 
 
 def one_at_a_time(method: Callable[..., Any], lock: threading.RLock) -> Callable[..., Any]:
-    """The same method, never in two threads at once."""
+    """The same method, run by one thread at a time."""
 
     @wraps(method)
     def alone(*args: Any, **kwargs: Any) -> Any:
@@ -81,7 +81,7 @@ def one_at_a_time(method: Callable[..., Any], lock: threading.RLock) -> Callable
 
 
 def make_bucket() -> None:
-    """Versioned, and the function is told of every object that is created in it."""
+    """Makes a versioned bucket that sends the function an event for every object."""
     backend = s3_backends[DEFAULT_ACCOUNT_ID]["aws"]
     backend.create_bucket(BUCKET, REGION)
     backend.put_bucket_versioning(BUCKET, "Enabled")
@@ -91,8 +91,8 @@ def make_bucket() -> None:
 
 
 def deliver_to(deliver: Callable[[Event], None]) -> None:
-    """Make the bucket and have its events delivered. Raises MotoChanged where a first object does
-    not make exactly the event that S3 would send."""
+    """Makes the bucket, and has its events delivered. Stores a first object: raises MotoChanged
+    where its event is not exactly the one that S3 would send."""
     told: list[Event] = []
     ours = Notifications(told.append)
     try:
@@ -112,9 +112,9 @@ def deliver_to(deliver: Callable[[Event], None]) -> None:
 
 
 def for_no_page(application: Any) -> Callable[..., Any]:
-    """The same WSGI application, but not for web pages: moto lets those of every origin in, and an
-    upload writes rows. A browser sends `Origin` with each upload; a page whose host name was
-    rebound to this machine needs none to read, but has that name in `Host`."""
+    """The same WSGI application, closed to web pages. Moto accepts pages of every origin, and an
+    upload writes rows. A browser sends `Origin` with each upload. A page can read without `Origin`
+    where its host name was rebound to this machine, but then that name is in `Host`."""
 
     def answer(environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
         host = environ.get("HTTP_HOST", LOOPBACK).removeprefix(f"{BUCKET}.")
@@ -127,12 +127,12 @@ def for_no_page(application: Any) -> Callable[..., Any]:
 
 
 def end(*_: object) -> None:
-    """A SIGTERM ends the process in order."""
+    """Ends the process in order on SIGTERM."""
     raise SystemExit(0)
 
 
 def main(home: Path, port: int, settings: Path) -> None:
-    """Serve until told to stop."""
+    """Serves until told to stop."""
     logging.getLogger("werkzeug").setLevel(logging.WARNING)  # no line for every request
     signal.signal(signal.SIGTERM, end)
     with Function(home, settings) as function:

@@ -1,7 +1,5 @@
-"""The servers of one home folder (`.local/`, or HEROCACHE_HOME): up and filled, down, removed.
-
-`make up`, `make down` and `make clean` end here; `make run` begins and ends here.
-"""
+"""The servers of one home folder (`.local/`, or HEROCACHE_HOME): started, filled, stopped,
+removed."""
 
 import contextlib
 import fcntl
@@ -15,55 +13,49 @@ from pathlib import Path
 
 from chalicelib.config import DB_TABLE
 from chalicelib.tables import HEROES
-from local.app import App
-from local.function import read_settings
-from local.process import ROOT, Server, ServerError, write_private
-from local.s3 import S3
-from local.servers import MariaDB, Redis
+from local.machine import ROOT, write_private
+from local.servers import S3, App, MariaDB, Redis, Server, ServerError
+from local.settings import read_settings
+from local.terminal import say
 
+# Each has a file seed/<table>.csv.
 SEEDED_TABLES = ("heroes", "products", "employees")
-"""Each has a file seed/<table>.csv."""
-CACHES = (".pytest_cache", ".mypy_cache", ".ruff_cache", ".hypothesis")
 
 
 def home_folder() -> Path:
-    """Where the servers of this project live."""
+    """The folder of this project's servers."""
     return Path(os.environ.get("HEROCACHE_HOME") or ROOT / ".local").resolve()
 
 
-def say(subject: str, text: str) -> None:
-    """One line of progress. A terminal that went away must not keep us from stopping servers."""
-    with contextlib.suppress(OSError):
-        print(f"{subject:<10} {text}", flush=True)
+class Home:
+    """MariaDB, Redis, S3 and the app in one folder, and the files that say who started them."""
 
-
-class Services:
-    """MariaDB, Redis, S3 and the app under `home`, and the files that say how they came to run."""
-
-    def __init__(self, home: Path) -> None:
-        self.home = home
-        self.mariadb = MariaDB(home / "mariadb")
-        self.redis = Redis(home / "redis")
-        self.env = home / "env"
-        self.s3 = S3(home / "s3", self.env)
-        self.app = App(home / "app")
-        # Of the last `make invoke` or `make invalidate`.
-        self.invoke_log = home / "invoke.log"
-        # There while the servers run because of `make up`: `make run` then leaves them running.
-        self.kept = home / "kept"
-        # Locked by `make run` as long as it lives; holds its process id.
-        self.run_lock = home / "run.lock"
-        # Locked by whoever starts or stops servers.
-        self.lock = home / "services.lock"
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.mariadb = MariaDB(folder / "mariadb")
+        self.redis = Redis(folder / "redis")
+        self.env = folder / "env"
+        self.s3 = S3(folder / "s3", self.env)
+        self.app = App(folder / "app")
+        # The log of the last `make invoke` or `make invalidate`.
+        self.invoke_log = folder / "invoke.log"
+        # Exists while servers run that `make up` started: `make run` then leaves them running.
+        self.kept = folder / "kept"
+        # `make run` locks it while it lives, and writes its process id into it.
+        self.run_lock = folder / "run.lock"
+        # Locked while servers are started or stopped.
+        self.lock = folder / "services.lock"
 
     @property
     def servers(self) -> tuple[MariaDB, Redis, S3]:
-        """Those that `make up` starts."""
+        """The servers that `make up` starts."""
         return self.mariadb, self.redis, self.s3
 
     def up(self, app: App | None = None) -> None:
-        """From any state: all answer, tables are there, empty ones seeded, settings written. The
-        app, if there is one, serves on them: never before the seed rows, which replace rows."""
+        """Starts what does not run, creates missing tables, seeds empty ones, writes the settings.
+
+        Then starts `app` on these servers. It never serves before the seed rows are loaded, because
+        they would replace rows that a client wrote."""
         with locked(self.lock):
             if not any(server.pid for server in self.servers):
                 self.kept.unlink(missing_ok=True)
@@ -83,12 +75,13 @@ class Services:
             app.wait_until_it_answers()
 
     def begin_app(self, app: App) -> None:
-        """Start it on these servers, unless it runs."""
+        """Starts the app on these servers, unless it runs."""
         app.settings = self.settings()
         app.begin()
 
     def settings(self) -> dict[str, str]:
-        """What leads the app to the servers, and the DB_TABLE that whoever starts it has set."""
+        """The settings that lead the app to the servers, and DB_TABLE where the caller has set
+        it."""
         each = (server.environment().items() for server in self.servers)
         settings = dict(itertools.chain.from_iterable(each))
         table = os.environ.get(DB_TABLE)
@@ -96,23 +89,23 @@ class Services:
 
     @property
     def default_table(self) -> str:
-        """The one that the service here was started with."""
+        """The table that the service here was started with."""
         return read_settings(self.env).get(DB_TABLE) or HEROES.name
 
     def write_settings(self) -> None:
-        """For the function, for `make upload`, and for any program."""
+        """Writes the file `env`, for the function, for `make upload` and for any program."""
         lines = [f"{name}={value}\n" for name, value in self.settings().items()]
         write_private(self.env, "".join(lines))
 
     def down(self) -> None:
-        """Nothing of this home runs afterwards, `make run` and leftovers of one included."""
+        """Stops everything of this folder, also a `make run` and what a killed one left behind."""
         self.end_run()
         with locked(self.lock):
             stop(self.app, *reversed(self.servers))
             self.kept.unlink(missing_ok=True)
 
     def end_run(self) -> None:
-        """Have a living `make run` stop, and wait for it."""
+        """Stops a running `make run`, and waits for its end."""
         pid = self.living_run()
         if pid is None:
             return
@@ -123,7 +116,7 @@ class Services:
             pass
 
     def living_run(self) -> int | None:
-        """Process id of the `make run` at work in this home."""
+        """The process id of the `make run` that runs in this folder, or None."""
         try:
             with locked(self.run_lock, wait=False):
                 return None
@@ -131,18 +124,19 @@ class Services:
             return int(self.run_lock.read_text() or 0) or None
 
     def remove(self) -> None:
-        """Delete what these commands made, and nothing else that may be in the home folder."""
+        """Deletes what these commands made, and nothing else in the folder."""
         for server in (*self.servers, self.app):
             shutil.rmtree(server.home, ignore_errors=True)
         for path in (self.env, self.kept, self.invoke_log, self.run_lock, self.lock):
             path.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
-            self.home.rmdir()
+            self.folder.rmdir()
 
 
 @contextlib.contextmanager
 def locked(path: Path, wait: bool = True) -> Iterator[int]:
-    """Hold a lock that ends with this process, however it ends. No `wait`: BlockingIOError."""
+    """Holds a lock that ends with this process, also where it is killed. Without `wait` raises
+    BlockingIOError where another process holds it."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
@@ -153,7 +147,7 @@ def locked(path: Path, wait: bool = True) -> Iterator[int]:
 
 
 def begin(server: Server) -> Callable[[], None]:
-    """Start a server, and say so; what is returned waits until it answers."""
+    """Starts a server, and says so. Returns a function that waits until it answers."""
     running, began = server.pid is not None, time.monotonic()
     if not (server.home / "port").exists():
         say(server.title, "starting for the first time")
@@ -168,7 +162,7 @@ def begin(server: Server) -> Callable[[], None]:
 
 
 def stop(*servers: Server) -> None:
-    """Stop servers one after the other, and say so of those that ran."""
+    """Stops servers one after the other, and says so of those that ran."""
     for server in servers:
         if server.pid is not None:
             server.stop()
@@ -176,13 +170,13 @@ def stop(*servers: Server) -> None:
 
 
 def empty_tables(database: MariaDB) -> list[str]:
-    """Those of the seeded tables that have no row."""
+    """The seeded tables that have no row."""
     return [name for name in SEEDED_TABLES if not database.query(f"SELECT 1 FROM {name} LIMIT 1")]
 
 
 def upload_seeds(s3: S3, tables: Sequence[str]) -> None:
-    """Upload seed/<table>.csv for each, and wait for its rows. Raises ServerError when they do not
-    come."""
+    """Uploads seed/<table>.csv for each table, and waits for its rows. Raises ServerError where
+    they are not loaded."""
     outcomes = s3.outcomes()
     versions = [s3.upload(ROOT / "seed" / f"{name}.csv", name) for name in tables]
     for table, version in zip(tables, versions):
@@ -190,38 +184,3 @@ def upload_seeds(s3: S3, tables: Sequence[str]) -> None:
         if [summary["status"] for summary in outcome.summaries] != ["loaded"]:
             raise ServerError(f"no seed rows for {table}: {outcome.in_words()}")
         say(table, f"{outcome.summaries[0]['rows']} seed rows")
-
-
-def up() -> None:
-    """`make up`."""
-    services = Services(home_folder())
-    idle = [server for server in services.servers if server.pid is None]
-    try:
-        services.up()
-        services.kept.touch()
-    except BaseException:
-        stop(*reversed(idle))
-        raise
-    say("uploads", f"{services.s3.uploads}, or `make upload FILE=heroes.csv`")
-    say("settings", f"{services.env} (`make down` stops the servers)")
-
-
-def down() -> None:
-    """`make down`."""
-    Services(home_folder()).down()
-    say("down", "nothing of this folder is running; `make clean` removes the data too")
-
-
-def clean() -> None:
-    """`make clean`."""
-    services = Services(home_folder())
-    services.down()
-    services.remove()
-    say("removed", f"data, settings and logs in {services.home}")
-    if services.home.exists():
-        left = ", ".join(sorted(path.name for path in services.home.iterdir()))
-        say("kept", f"{left} in {services.home}")
-    for path in [ROOT / name for name in CACHES if (ROOT / name).exists()]:
-        shutil.rmtree(path, ignore_errors=True)
-        say("removed", str(path))
-    say("kept", f"{ROOT / '.venv'}")

@@ -1,4 +1,4 @@
-"""`make upload FILE=heroes.csv [TABLE=heroes]`: a file into the bucket, then what became of it."""
+"""`make upload FILE=heroes.csv [TABLE=heroes]`: uploads a file, then prints what became of it."""
 
 import csv
 import itertools
@@ -10,19 +10,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from chalicelib.tables import tables_with
-from local.outcome import Outcome
-from local.process import ServerError
-from local.s3 import BUCKET, S3, key_for
-from local.services import Services, home_folder, say
+from local.home import Home, home_folder
+from local.lambda_function.upload_outcome import Outcome
+from local.servers import S3, ServerError
+from local.servers.s3 import BUCKET, key_for
+from local.terminal import say
 
 SHOWN_REJECTED = 10
+# In characters. A row of the report may be longer than Python's csv module allows by itself.
 LONGEST_ORIGINAL = 1 << 26
-"""Characters: more than a row in the report can have, and a csv module reads by itself."""
 
 
 def upload() -> int:
-    """The exit code: 1 when no row of the file was loaded. Raises ServerError before anything is
-    uploaded when the file, the table or S3 is not there."""
+    """Returns the exit code: 1 where the file was not loaded. Raises ServerError, and uploads
+    nothing, where the file, the table or S3 does not exist."""
     path, table = asked_file(), asked_table()
     s3 = running_s3()
     outcomes = s3.outcomes()
@@ -36,7 +37,7 @@ def upload() -> int:
 
 
 def asked_file() -> Path:
-    """FILE of the environment. Raises ServerError when there is nothing in it to upload."""
+    """FILE of the environment. Raises ServerError where it cannot be uploaded."""
     name = os.environ.get("FILE", "")
     if not name:
         raise ServerError("which file? make upload FILE=heroes.csv [TABLE=heroes]")
@@ -55,34 +56,35 @@ def asked_file() -> Path:
 
 
 def is_unicode(name: str) -> bool:
-    """A name in another encoding holds half characters when Python has read it."""
+    """Whether a file name is Unicode. Python reads others as lone surrogates."""
     return not any("\ud800" <= character <= "\udfff" for character in name)
 
 
 def asked_table() -> str:
-    """TABLE of the environment; empty: none asked for. Raises ServerError when there is no such."""
+    """TABLE of the environment, or an empty text. Raises ServerError where there is no such
+    table."""
     table = os.environ.get("TABLE", "")
-    tables = tables_with(Services(home_folder()).default_table)
+    tables = tables_with(Home(home_folder()).default_table)
     if table and table not in tables:
         raise ServerError(f"TABLE={table}: no such table, there are {', '.join(tables)}")
     return table
 
 
 def running_s3() -> S3:
-    """Raises ServerError when it does not run."""
-    s3 = Services(home_folder()).s3
+    """The S3 of this folder. Raises ServerError where it does not run."""
+    s3 = Home(home_folder()).s3
     if s3.pid is None:
         raise ServerError("nothing is running here to upload to: `make run` or `make up` first")
     return s3
 
 
 def succeeded(outcome: Outcome) -> bool:
-    """Whether its rows are in the table, all or all but refused ones."""
+    """Whether the file was loaded: all its rows, or all but the rejected ones."""
     return [summary["status"] for summary in outcome.summaries] == ["loaded"]
 
 
 def told(outcome: Outcome, s3: S3) -> Iterator[tuple[str, str]]:
-    """Subject and text of each line about it."""
+    """The lines to print about an outcome: subject and text of each."""
     if not outcome.summaries:
         yield "ingest", outcome.in_words()
         return
@@ -102,7 +104,7 @@ def told(outcome: Outcome, s3: S3) -> Iterator[tuple[str, str]]:
 
 
 def first_rejected(s3: S3, key: str) -> Iterator[list[str]]:
-    """Line, column and reason of the first rejected rows in the report under `key`."""
+    """Line, column and reason of the first rejected rows. `key`: the object key of the report."""
     csv.field_size_limit(LONGEST_ORIGINAL)
     body = s3.client().get_object(Bucket=BUCKET, Key=key)["Body"]
     lines = (line.decode() for line in body.iter_lines(keepends=True))
@@ -112,7 +114,8 @@ def first_rejected(s3: S3, key: str) -> Iterator[list[str]]:
 
 
 class Progress:
-    """How much of a file is uploaded: on a terminal one line that changes, else one at the end."""
+    """Shows how much of a file is uploaded: one changing line on a terminal, else one at the
+    end."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -131,7 +134,7 @@ class Progress:
             print(self._line(), flush=True)
 
     def add(self, count: int) -> None:
-        """So many bytes more; called in several threads."""
+        """Counts bytes that were sent. Several threads call it."""
         with self._lock:
             self._sent += count
             if self._live:

@@ -1,32 +1,33 @@
-"""The servers under a living `make run`: one that died is told and started again."""
+"""Restarts a server that dies while `make run` serves, and says so."""
 
 import time
 
-from local.process import Server, ServerError
-from local.services import Services, locked, say
+from local.home import Home, locked
+from local.servers import Server, ServerError
+from local.terminal import say
 
+# A server that dies so often in so short a time is not started again.
 MOST_DEATHS = 3
 WITHIN_SECONDS = 10.0
-"""A server that dies so often in so short a time is left dead."""
 
 
 class Watch:
-    """Of one `make run`."""
+    """Looks after the servers of one `make run`."""
 
-    def __init__(self, services: Services) -> None:
-        self._services = services
-        self._outcomes = services.s3.outcomes()
-        self._deaths: dict[Server, list[float]] = {server: [] for server in services.servers}
+    def __init__(self, home: Home) -> None:
+        self._home = home
+        self._outcomes = home.s3.outcomes()
+        self._deaths: dict[Server, list[float]] = {server: [] for server in home.servers}
 
     def tell_outcomes(self) -> None:
-        """Of the uploads that the function is done with."""
+        """Prints the outcome of each upload that has ended."""
         for outcome in iter(lambda: next(self._outcomes), None):
             say("ingest", outcome.in_words())
 
     def mend(self) -> None:
-        """Start each server again that died, with the port it had. Raises ServerError where it died
-        too often, or its port is taken."""
-        for server in self._services.servers:
+        """Starts each server that died again, on its old port. Raises ServerError where it died too
+        often, or the port is taken."""
+        for server in self._home.servers:
             if server.pid is None:
                 self._count_death(server)
                 self._start_again(server)
@@ -43,16 +44,16 @@ class Watch:
 
     def _start_again(self, server: Server) -> None:
         say(server.title, f"ended by itself: starting it again on port {server.port}")
-        with locked(self._services.lock):
+        with locked(self._home.lock):
             server.start_again()
         say(server.title, f"answers again, {self._what_is_left(server)}")
-        if server is self._services.s3:
-            self._outcomes = self._services.s3.outcomes()
+        if server is self._home.s3:
+            self._outcomes = self._home.s3.outcomes()
 
     def _what_is_left(self, server: Server) -> str:
         why = f"why it ended: {server.home / 'log.before'}"
-        if server is self._services.mariadb:
+        if server is self._home.mariadb:
             return f"with every committed row; {why}"
-        if server is self._services.redis:
+        if server is self._home.redis:
             return f"empty; the database answers until rows are cached again; {why}"
         return f"without the uploaded files; the rows made from them are still there; {why}"

@@ -1,4 +1,5 @@
-"""`make run`: servers up, the app in the foreground, and in the end everything stopped again.
+"""`make run`: starts the servers, serves the app in the foreground, and stops everything at the
+end.
 
 Servers that `make up` started stay up.
 """
@@ -7,10 +8,10 @@ import os
 import signal
 import subprocess
 
-from local.app import App
-from local.process import ServerError
-from local.services import Services, home_folder, locked, say, stop
-from local.watch import Watch
+from local.home import Home, home_folder, locked, stop
+from local.restart_servers import Watch
+from local.servers import App, ServerError
+from local.terminal import say
 
 POLL_SECONDS = 0.5
 
@@ -27,55 +28,59 @@ Any S3 client may upload to UPLOADS, with the settings in ENV
 
 
 def run() -> int:
-    """Serve until told to stop; the exit code. Raises ServerError when it cannot begin."""
-    services = Services(home_folder())
+    """Serves until told to stop. Returns the exit code. Raises ServerError where it cannot
+    begin."""
+    home = Home(home_folder())
     try:
-        with locked(services.run_lock, wait=False) as lock:
+        with locked(home.run_lock, wait=False) as lock:
             os.ftruncate(lock, 0)
             os.pwrite(lock, str(os.getpid()).encode(), 0)
-            return serve(services)
+            return serve(home)
     except BlockingIOError:
-        where = f" at {services.app.url}" if services.app.pid else ""
+        where = f" at {home.app.url}" if home.app.pid else ""
         raise ServerError(
-            f"another `make run` (process {services.living_run()}) serves this folder{where}: "
+            f"another `make run` (process {home.living_run()}) serves this folder{where}: "
             "stop it there with Ctrl-C, or from here with `make down`"
         ) from None
 
 
-def serve(services: Services) -> int:
-    """From the first start to the last stop."""
+def serve(home: Home) -> int:
+    """Starts everything, waits, stops everything. Returns the exit code."""
     parent = os.getppid()
     try:
-        if services.app.pid is not None:
+        if home.app.pid is not None:
             say("app", "stopping the one that a killed `make run` left behind")
-            services.app.stop()
-        app = App(services.app.home, asked_port())
-        services.up(app)
-        print(words_for(services, app), flush=True)
-        return wait_for(app, services, parent)
+            home.app.stop()
+        app = App(home.app.home, asked_port())
+        home.up(app)
+        print(words_for(home, app), flush=True)
+        return wait_for(app, home, parent)
     except KeyboardInterrupt:
         return 0
     finally:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
-        stop(services.app)
-        if services.kept.exists():
+        stop(home.app)
+        if home.kept.exists():
             say("servers", "stay up, as `make up` left them")
         else:
-            stop(*reversed(services.servers))
+            stop(*reversed(home.servers))
 
 
-def words_for(services: Services, app: App) -> str:
-    """What to do now."""
-    env, uploads = str(services.env), services.s3.uploads
+def words_for(home: Home, app: App) -> str:
+    """The text that says what to try now."""
+    env, uploads = str(home.env), home.s3.uploads
     return TRY_IT.replace("URL", app.url).replace("UPLOADS", uploads).replace("ENV", env)
 
 
-def wait_for(app: App, services: Services, parent: int) -> int:
-    """Until the app ends, which it should not, or `parent`, the `make` around us, does:
-    KeyboardInterrupt. Meanwhile says what becomes of uploads, and starts servers that died again.
-    Raises ServerError where that does not help."""
-    watch = Watch(services)
+def wait_for(app: App, home: Home, parent: int) -> int:
+    """Waits until the app ends. Returns its exit code, and 1 in place of 0, because it should not
+    end.
+
+    Meanwhile it prints outcomes of uploads, and restarts servers that died. Raises
+    KeyboardInterrupt where `parent`, the `make` that called us, has ended, and ServerError where a
+    server cannot be restarted."""
+    watch = Watch(home)
     while os.getppid() == parent:
         watch.tell_outcomes()
         watch.mend()
@@ -89,7 +94,7 @@ def wait_for(app: App, services: Services, parent: int) -> int:
 
 
 def asked_port() -> int | None:
-    """PORT of the environment. Raises ServerError when it is no port."""
+    """PORT of the environment, or None. Raises ServerError where it is not a port."""
     text = os.environ.get("PORT", "")
     if not text:
         return None

@@ -1,7 +1,7 @@
-"""Clients that read and write heroes over HTTP and check each answer against what was acknowledged.
+"""Clients that read and write heroes over HTTP, and compare each answer with acknowledged writes.
 
 A hero's `xp` is its version. Each hero has one writer, so its versions rise. An answer is stale
-when it shows an older version than was acknowledged before the read began.
+when its version is older than one that was acknowledged before the read began.
 """
 
 import http.client
@@ -17,26 +17,27 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from local.process import ServerError
+from local.servers import ServerError
 
 HEROES = 200
 READERS = 3
 WRITERS = 2
+# Neither service may take all the processor time from the other.
 READ_PAUSE_SECONDS = 0.005
-"""So that no service of the two takes the processors from the other."""
 WRITE_PAUSE_SECONDS = 0.1
 ANSWER_TIMEOUT_SECONDS = 30
 Request = Mapping[str, Any]
 
 
 class RequestFailed(ServerError):
-    """No answer, or one that is no success; the text says which."""
+    """There was no answer, or an error. The text says which."""
 
 
 @dataclass(frozen=True)
 class Glance:
-    """`reads`, `writes`, `stale` and `failed` from the start on; `hits` (a share, None where the
-    service does not tell) and `median_ms` of the reads since the last glance."""
+    """Figures of one moment. `reads`, `writes`, `stale` and `failed` count from the start. `hits`
+    (a share, None where the service does not say) and `median_ms` are of the reads since the last
+    glance."""
 
     reads: int
     writes: int
@@ -47,7 +48,7 @@ class Glance:
 
 
 class Client:
-    """One kept connection."""
+    """An HTTP client with one kept connection."""
 
     def __init__(self, url: str) -> None:
         self._connection = http.client.HTTPConnection(
@@ -55,7 +56,7 @@ class Client:
         )
 
     def post(self, request: Request) -> tuple[Any, str]:
-        """The body of the answer, and what `Cache-Status` says. Raises RequestFailed."""
+        """The body of the answer, and its header `Cache-Status`. Raises RequestFailed."""
         try:
             self._connection.request("POST", "/", json.dumps(request))
             response = self._connection.getresponse()
@@ -73,7 +74,7 @@ class Client:
 
 
 class Players:
-    """The clients of one service: READERS and WRITERS, each a thread. `first_id`: of its heroes."""
+    """The clients of one service, each in a thread. `first_id`: the id of its first hero."""
 
     def __init__(self, name: str, url: str, first_id: int) -> None:
         self.name = name
@@ -89,7 +90,7 @@ class Players:
         self._threads: list[threading.Thread] = []
 
     def start(self) -> None:
-        """Write every hero once, then play until `stop`. Raises RequestFailed."""
+        """Writes every hero once, then starts the clients. Raises RequestFailed."""
         with closing(Client(self._url)) as client:
             client.post(write([hero(id, 0) for id in self._ids]))
         for _ in range(READERS):
@@ -98,7 +99,7 @@ class Players:
             self._begin(self._write, self._ids[i::WRITERS])
 
     def stop(self) -> None:
-        """Nobody plays afterwards."""
+        """Stops the clients, and waits for them."""
         self._over.set()
         for thread in self._threads:
             thread.join()

@@ -1,15 +1,13 @@
-"""One server process with a home folder of its own: started, found again later, stopped.
+"""One server process with a home folder of its own: started, found again, stopped.
 
-servers.py and app.py say what to start. The process id and port are small files in the home folder,
-so that another process, or a later day, finds the server again.
+Its process id and port stand in small files in the home folder, so that another process can find
+the server later.
 """
 
 import os
 import random
 import secrets
-import shutil
 import signal
-import socket
 import subprocess
 import time
 from abc import ABC, abstractmethod
@@ -19,28 +17,28 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import BinaryIO, ClassVar, TypeVar
 
-ROOT = Path(__file__).resolve().parent.parent
-LOOPBACK = "127.0.0.1"
-# Below what systems hand out for outgoing connections: a stopped server finds its port free again.
-PORTS = range(20_000, 32_000)
-# Where servers are installed without being on an ordinary user's PATH.
-EXTRA_PATH = "/usr/sbin:/usr/local/sbin:/usr/local/bin:/usr/libexec:/opt/homebrew/bin"
-
-# Among the fields after the state in /proc/*/stat: proc(5) calls it the 20th, the state the 3rd.
-NUM_THREADS = 16
+from local.machine import (
+    LOOPBACK,
+    PORTS,
+    command_line,
+    find_program,
+    has_ended,
+    port_is_free,
+    write_private,
+)
 
 SomeServer = TypeVar("SomeServer", bound="Server")
 
 
 class ServerError(Exception):
-    """A local server cannot be started; the text says which, why and what to do."""
+    """A command or a server cannot go on. The text says which, why and what to do."""
 
 
 class Server(ABC):
-    """One process. A second object with the same home finds the process the first one started.
+    """One process. A second object with the same home finds the process of the first.
 
-    `port`: listen there or fail; without it the last port if it is free, else another.
-    `arguments` are added to the command line.
+    `port`: it listens there or fails; without it, on its last port if that is free, else on
+    another. `arguments`: added to its command line.
     """
 
     title: ClassVar[str]
@@ -55,7 +53,7 @@ class Server(ABC):
 
     @property
     def pid(self) -> int | None:
-        """Process id while it runs. None too when the remembered process is another program now."""
+        """The process id while it runs, else None: also where another program has that id now."""
         if self._process is not None and self._process.poll() is None:
             return self._process.pid
         pid = self._remembered("pid")
@@ -63,19 +61,21 @@ class Server(ABC):
 
     @property
     def port(self) -> int:
-        """Where it listens, or listened last. Raises ServerError before the first start."""
+        """The port where it listens, or listened last. Raises ServerError before the first
+        start."""
         port = self._remembered("port")
         if port is None:
             raise ServerError(f"{self.title} in {self.home} was never started")
         return port
 
     def start(self) -> None:
-        """Start it unless it runs; return when it answers. ServerError has the end of its log."""
+        """Starts it unless it runs. Returns when it answers. Raises ServerError with the end of its
+        log."""
         self.begin()
         self.wait_until_it_answers()
 
     def begin(self) -> None:
-        """The first half of `start`: its process is there and its port known."""
+        """The first half of `start`. Afterwards its process exists and its port is known."""
         if self.pid is None:
             self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
             port = self._choose_port()
@@ -95,8 +95,8 @@ class Server(ABC):
             time.sleep(0.02)
 
     def start_again(self) -> None:
-        """Start it on the port that it had, which its clients know. Raises ServerError where
-        another program has that port now."""
+        """Starts it on its old port, because its clients know that one. Raises ServerError where
+        another program has the port now."""
         self._asked_port = self.port
         self.start()
 
@@ -127,11 +127,11 @@ class Server(ABC):
             raise ServerError(f"{self.title} (process {pid}) cannot be ended")
 
     def pause(self) -> None:
-        """Make it hang (SIGSTOP): connections stay open, nothing is answered."""
+        """Makes it hang (SIGSTOP): connections stay open, and nothing is answered."""
         self._signal(signal.SIGSTOP)
 
     def resume(self) -> None:
-        """Undo `pause`."""
+        """Undoes `pause`."""
         self._signal(signal.SIGCONT)
 
     def __enter__(self: SomeServer) -> SomeServer:
@@ -144,7 +144,7 @@ class Server(ABC):
     @property
     @abstractmethod
     def _identity(self) -> str:
-        """Text in the command line of this server and of no other process."""
+        """A text that is in the command line of this server and of no other process."""
 
     @abstractmethod
     def _command(self, port: int) -> list[str]: ...
@@ -153,18 +153,18 @@ class Server(ABC):
     def _answers(self) -> bool: ...
 
     def _prepare(self) -> None:
-        """Bring the home folder to where the server can start from."""
+        """Prepares the home folder for a start."""
         return
 
     def _executable(self) -> str | None:
-        """The program to run where it is not the command's first word."""
+        """The program to run, where it is not the first word of the command."""
         return None
 
     def _environment(self) -> dict[str, str]:
         return dict(os.environ)
 
     def _output(self) -> AbstractContextManager[BinaryIO | None]:
-        """Where its messages go; None for where ours go. Those of its last life are kept."""
+        """Where its messages go; None is where ours go. The log of its last run is kept."""
         log = self.home / "log"
         if log.exists():
             log.replace(self.home / "log.before")
@@ -183,8 +183,8 @@ class Server(ABC):
         return next(port for port in shuffled if port_is_free(port, self.address))
 
     def _launch(self, port: int) -> None:
-        # Signals interrupt the main thread alone: in another, no Ctrl-C can come between starting
-        # the process and noting it down.
+        # Signals interrupt only the main thread. In another thread, no Ctrl-C can come between the
+        # start of the process and the file with its id.
         with ThreadPoolExecutor(1) as thread:
             thread.submit(self._launch_and_note, port).result()
 
@@ -234,56 +234,10 @@ class Server(ABC):
         return (self.home / name).read_text()
 
 
-def find_program(*names: str) -> str | None:
-    """Path of the first of `names` in the first folder of PATH that has one of them."""
-    path = os.environ.get("PATH", os.defpath) + os.pathsep + EXTRA_PATH
-    places = (shutil.which(name, path=each) for each in path.split(os.pathsep) for name in names)
-    return next(filter(None, places), None)
-
-
-def port_is_free(port: int, address: str = LOOPBACK) -> bool:
-    """Whether a server could listen on this port of loopback now."""
-    with socket.socket() as client:
-        if client.connect_ex((address, port)) == 0:
-            return False
-    with socket.socket() as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind((address, port))
-        except OSError:
-            return False
-    return True
-
-
-def command_line(pid: int) -> str:
-    """What a process was started with, joined by spaces; empty when there is no such process."""
-    if not Path("/proc/self").exists():
-        ps = ["ps", "-ww", "-o", "command=", "-p", str(pid)]
-        return subprocess.run(ps, capture_output=True, text=True, check=False).stdout
-    try:
-        return os.fsdecode(Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" "))
-    except OSError:
-        return ""
-
-
-def has_ended(pid: int) -> bool:
-    """Whether a process has given back its files and ports; its command line is gone before."""
-    try:
-        os.kill(pid, 0)
-        state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except ProcessLookupError:
-        return True
-    except OSError:
-        return not command_line(pid)
-    # A zombie waits for its parent to ask how it ended; its last thread holds nothing any more.
-    # (Threads are counted here: a listing of them ends early where one of them ends meanwhile.)
-    return state == "Z" and fields[NUM_THREADS] == "1"
-
-
-def write_private(path: Path, text: str) -> None:
-    """Put `text` in a file that its owner alone can read, whole or not at all."""
-    unfinished = path.with_name(path.name + ".unfinished")
-    unfinished.unlink(missing_ok=True)
-    with open(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(text)
-    unfinished.replace(path)
+def installed(what: str, *names: str) -> str:
+    """The path of the first of `names` that is installed. Raises ServerError, which names
+    `what`."""
+    program = find_program(*names)
+    if program is None:
+        raise ServerError(f"no {what} server is installed: `make run` installs one, or says how")
+    return program

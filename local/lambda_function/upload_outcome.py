@@ -1,4 +1,4 @@
-"""What became of an upload: one line of a file that function.py writes, and others follow."""
+"""What became of an upload: a line in the file `outcomes`, written once and followed by readers."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Outcome:
-    """One event, when the function is done with it: what it returned, or why it gave up."""
+    """The end of one event: what the function returned, or why it was given up."""
 
     key: str
     version: str
@@ -18,18 +18,18 @@ class Outcome:
     error: str = ""
 
     def line(self) -> str:
-        """As one line of JSON."""
+        """The outcome as one line of JSON."""
         return json.dumps(asdict(self)) + "\n"
 
     def in_words(self) -> str:
-        """For a terminal."""
+        """The outcome as text for a terminal."""
         if self.error:
             return f"{self.key}: FAILED {self.attempts} times, given up: {self.error}"
         return "; ".join(map(summary_in_words, self.summaries)) or f"{self.key}: nothing to load"
 
 
 def summary_in_words(summary: Mapping[str, Any]) -> str:
-    """What the function says of one file."""
+    """What the function returned for one file, as text."""
     key = summary["key"]
     if summary["status"] != "loaded":
         return f"{key}: {summary['status']}, {summary['reason']}"
@@ -41,7 +41,7 @@ def summary_in_words(summary: Mapping[str, Any]) -> str:
 
 
 def read_outcomes(path: Path) -> Iterator[Outcome | None]:
-    """Those written from now on, in order; None whenever there is none yet."""
+    """The outcomes written from now on, in order. Gives None while there is no next one."""
     position = path.stat().st_size if path.exists() else 0
 
     def follow() -> Iterator[Outcome | None]:

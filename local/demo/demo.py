@@ -1,9 +1,9 @@
-"""`make demo`: reads and writes go on while Redis is killed and comes back, each answer checked.
+"""`make demo`: reads and writes go on while Redis is killed and comes back; each answer is checked.
 
-Two services on the same servers, of the demo alone: herocache, and beside it commit-then-SET, the
-usual way to cache. Redis comes back with the data it had when it was killed, as one that persists
-or is restored does: what was written meanwhile is not in it. Compare what is stale, not the
-milliseconds: herocache is served by `chalice local`, the other by a bare HTTP server.
+Two services use the same servers: herocache, and commit-then-SET, the usual way to cache. Redis
+comes back with the data it had when it was killed, as a Redis that persists or is restored does.
+What was written meanwhile is not in it. Compare the stale answers, not the milliseconds: `chalice
+local` serves herocache, a bare HTTP server serves the other.
 """
 
 import sys
@@ -13,39 +13,32 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from local.app import App
-from local.players import Glance, Players
-from local.process import ROOT, Server
-from local.servers import MariaDB, Redis
-from local.services import say
+from local.demo.clients import Glance, Players
+from local.machine import ROOT
+from local.servers import App, MariaDB, Redis
+from local.servers.app import QuietApp
+from local.terminal import say
 
 WELL, KILLED, BACK = "all is well", "Redis is killed", "Redis is back"
+# The seconds of each phase.
 PHASES: Mapping[str, int] = {WELL: 5, KILLED: 5, BACK: 8}
-"""The seconds of each."""
 HEADS = ("reads", "hits", "median ms", "failed", "stale")
 
 
-class QuietApp(App):
-    """On any free port; logs to its home folder."""
-
-    _choose_port = Server._choose_port
-    _output = Server._output  # type: ignore[assignment]
-
-
 class CommitThenSet(QuietApp):
-    """The other service, commit_then_set.py."""
+    """The other service (commit_then_set.py)."""
 
     title = "commit-then-SET"
 
     def _command(self, port: int) -> list[str]:
-        return [sys.executable, "-X", self._identity, "-m", "local.commit_then_set", str(port)]
+        return [sys.executable, "-X", self._identity, "-m", "local.demo.commit_then_set", str(port)]
 
     def _environment(self) -> dict[str, str]:
         return {**super()._environment(), "PYTHONPATH": str(ROOT)}
 
 
 def demo() -> int:
-    """The exit code: 1 where herocache failed a request or answered with older data."""
+    """Returns the exit code: 1 where herocache failed a request or answered with older data."""
     say("demo", "starts MariaDB, Redis and two services of its own; it takes half a minute")
     with (
         tempfile.TemporaryDirectory(prefix="herocache-demo-") as home,
@@ -69,7 +62,7 @@ def demo() -> int:
 
 @contextmanager
 def servers(home: Path) -> Iterator[tuple[Redis, App, App]]:
-    """Redis, herocache and the other service, and a MariaDB below them; all end with the block."""
+    """Starts MariaDB, Redis and both services. All of them end with the block."""
     mariadb = MariaDB(home / "mariadb")
     redis = Redis(home / "redis", arguments=["--appendonly", "yes"])
     ours, other = QuietApp(home / "app"), CommitThenSet(home / "other")
@@ -87,7 +80,7 @@ def servers(home: Path) -> Iterator[tuple[Redis, App, App]]:
 
 @contextmanager
 def playing(both: Sequence[Players]) -> Iterator[Sequence[Players]]:
-    """The players of both services, until the block ends."""
+    """Lets the clients of both services work until the block ends."""
     try:
         for players in both:
             players.start()
@@ -98,7 +91,7 @@ def playing(both: Sequence[Players]) -> Iterator[Sequence[Players]]:
 
 
 def judged(glances: Mapping[str, Glance], first_failure: str) -> int:
-    """Say what was seen; the exit code."""
+    """Prints what was seen. Returns the exit code."""
     ours, other = glances.values()
     print(
         f"\nRedis was killed and came back with the data it had, among {ours.reads:,} reads and"
@@ -113,7 +106,7 @@ def judged(glances: Mapping[str, Glance], first_failure: str) -> int:
 
 
 class Screen:
-    """On a terminal one table that changes, else a line for every second."""
+    """Shows one changing table on a terminal, else a line for every second."""
 
     def __init__(self) -> None:
         self._is_live = sys.stdout.isatty()
@@ -128,19 +121,19 @@ class Screen:
         head = "".join(f"{word:>11}" for word in HEADS)
         lines = [f"second {second} of {total}: {phase}", f"{'':<16}{head}"]
         for name, glance in glances.items():
-            lines.append(f"{name:<16}" + "".join(f"{text:>11}" for text in entries(glance)))
+            lines.append(f"{name:<16}" + "".join(f"{text:>11}" for text in columns(glance)))
         up = f"\x1b[{self._lines_drawn}A" if self._lines_drawn else ""
         print(up + "".join(f"\x1b[K{line}\n" for line in lines), end="", flush=True)
         self._lines_drawn = len(lines)
 
 
-def entries(glance: Glance) -> tuple[str, ...]:
-    """As HEADS names them."""
+def columns(glance: Glance) -> tuple[str, ...]:
+    """The figures under HEADS."""
     hits = "-" if glance.hits is None else f"{glance.hits:.0%}"
     totals = f"{glance.failed:,}", f"{glance.stale:,}"
     return f"{glance.reads:,}", hits, f"{glance.median_ms:.1f}", *totals
 
 
 def in_words(glance: Glance) -> str:
-    reads, hits, median_ms, failed, stale = entries(glance)
+    reads, hits, median_ms, failed, stale = columns(glance)
     return f"{reads} reads, hits {hits}, median {median_ms} ms, failed {failed}, stale {stale}"
