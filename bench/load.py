@@ -30,6 +30,7 @@ from bench.raw import COLUMNS, connect
 from bench.s3 import S3, Uploads
 from bench.servers import servers, setting
 from bench.text import milliseconds, table
+from chalicelib import services
 from chalicelib.cache.generations import Generations
 from chalicelib.handlers import requests
 from chalicelib.ingest import service as ingest_service
@@ -49,15 +50,15 @@ WAYS_ROUNDS = 3
 
 MEASURE_MEMORY = """
 import json, re, sys
-from chalicelib import handlers
+from chalicelib.handlers import requests
 
 def peak():  # not ru_maxrss, which a process inherits from the one that started it
     return int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])
 
 events = json.loads(sys.argv[1])
-handlers.ingest(events[0])
+requests.ingest(events[0])
 before = peak()
-[summary] = handlers.ingest(events[1])
+[summary] = requests.ingest(events[1])
 assert summary["status"] == "loaded", summary
 print((peak() - before) / 1024, summary["rows"])
 """
@@ -91,7 +92,7 @@ def measured(
     progress(f"making a file of {rows:,} rows")
     write_heroes(file, rows, seed=1)
     with S3(home / "s3") as s3, _environment({**environment, **s3.environment()}):
-        requests.forget_settings()
+        services.forget()
         uploads = Uploads("loads")
         empty = race(database, uploads, file, rounds, is_empty=True)
         existing = race(database, uploads, file, rounds, is_empty=False)
@@ -208,7 +209,7 @@ def readable_after(uploads: Uploads) -> list[float]:
         lines = "".join(f"{n},Nova,light,Ada,{i},red\n" for n in range(1, SMALL_ROWS + 1))
         started = time.perf_counter()
         ingested(uploads.put(lines.encode()))
-        answer = requests.storage().read(HEROES, HEROES.key, [SMALL_ROWS], True)
+        answer = services.container().rows.read(HEROES, HEROES.key, [SMALL_ROWS], True)
         samples.append(time.perf_counter() - started)
         assert f'"xp":{i},'.encode() in answer.json
     return samples[3:]

@@ -23,7 +23,7 @@ from chalice.config import Config
 
 from chalicelib.errors import HerocacheError, NotFound
 from chalicelib.handlers import contract
-from chalicelib.handlers.origins import headers_for_error
+from chalicelib.handlers.cors import headers_for_error
 from chalicelib.tables import shown
 from local.http_body import PIECE_BYTES, HttpError, declared_length, read_body
 from local.http_host import refuse_other_hosts

@@ -12,15 +12,15 @@ from typing import Any
 import pytest
 import redis
 
+from chalicelib import services
 from chalicelib.cache import connection as redis_connection
 from chalicelib.cache import generations
 from chalicelib.cache.connection import NAMED_FOR_SECONDS
 from chalicelib.cache.entries import Cache, Sent
 from chalicelib.cache.generations import MEMORY_SECONDS
 from chalicelib.config import Settings
-from chalicelib.db.database import Database, Generation
-from chalicelib.handlers import requests
-from chalicelib.rows.service import Storage
+from chalicelib.db.database import Generation
+from chalicelib.rows import RowService
 from chalicelib.tables import HEROES
 from local.servers import MariaDB, Redis
 from tests.client import InProcess, Row, as_stored, hero
@@ -239,7 +239,7 @@ def test_a_master_made_a_replica_under_kept_connections_is_found_out_at_once(
     promoted one has. Neither the generation nor the server's name is asked for again."""
     service = failed_over(configure, redis_server, replica)
     monkeypatch.setattr(redis_connection, "NAMED_FOR_SECONDS", math.inf)
-    for memory in requests.storage()._lazy_loading._generations._memory.values():
+    for memory in services.container().rows._lazy_loading._generations._memory.values():
         memory.valid_until = math.inf
 
     assert "before" in values_in(witness.redis), "it has what the promoted one had"
@@ -452,7 +452,7 @@ def demoted(
     read_only(True)
     endpoint.welcome = promote
     monkeypatch.setattr(generations, "MEMORY_SECONDS", 0)
-    for memory in requests.storage()._lazy_loading._generations._memory.values():
+    for memory in services.container().rows._lazy_loading._generations._memory.values():
         memory.valid_until = 0
     return through
 
@@ -472,7 +472,7 @@ def test_a_read_that_misses_asks_the_writer_although_the_generation_is_known(
 ) -> None:
     """What it fills the cache with is everybody's."""
     monkeypatch.setattr(generations, "MEMORY_SECONDS", 60)
-    known = requests.storage()._lazy_loading._generations
+    known = services.container().rows._lazy_loading._generations
     asked = time.monotonic()
     number, enabled, server = witness.generation()
     known.saw(HEROES, Generation(number, enabled, server, 0), asked)
@@ -527,8 +527,8 @@ def test_killed_connections_fail_no_request(
 # --- races that need two faults, or a slow one ----------------------------------------------------
 
 
-def container(settings: Settings) -> Storage:
-    return Storage(Database(settings), Cache(settings))
+def container(settings: Settings) -> RowService:
+    return services.Container(settings).rows
 
 
 def test_a_row_stored_late_does_not_come_back_over_a_newer_one(

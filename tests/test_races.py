@@ -9,15 +9,14 @@ from typing import Any
 import pytest
 from pymysql.constants import ER
 
+from chalicelib import services
 from chalicelib.cache import entries
 from chalicelib.cache.client import Link
 from chalicelib.cache.connection import Command
 from chalicelib.cache.entries import UNKNOWN_COMMIT, Affected, Cache, Leases, Sent, Token, new_token
 from chalicelib.db.database import Generation
 from chalicelib.db.mysql.connection import Answer, Connection, MySQLError
-from chalicelib.handlers import requests
-from chalicelib.rows import write_through
-from chalicelib.rows.service import Storage
+from chalicelib.rows import RowService, write_through
 from chalicelib.tables import HEROES, NO_KEY, PRODUCTS, Column, Row
 from tests.client import InProcess
 from tests.conftest import Configure
@@ -33,23 +32,23 @@ def hero(id: int, name: str, xp: int = 5) -> Row:
 
 
 @pytest.fixture
-def one(service: InProcess) -> Storage:
+def one(service: InProcess) -> RowService:
     """A container that knows the generation. Heroes 1 and 2 have xp 5."""
-    storage = requests.storage()
+    storage = services.container().rows
     storage.write(HEROES, [hero(1, "before"), hero(2, "before")], False)
     return storage
 
 
 @pytest.fixture
-def other(one: Storage, configure: Configure) -> Storage:
+def other(one: RowService, configure: Configure) -> RowService:
     configure()
-    storage = requests.storage()
+    storage = services.container().rows
     storage.read(HEROES, ID, [1000], True)
     return storage
 
 
 @pytest.fixture
-def generation(one: Storage, witness: Witness) -> Generation:
+def generation(one: RowService, witness: Witness) -> Generation:
     number, enabled, server = witness.generation()
     return Generation(number, enabled, server, 0)
 
@@ -60,7 +59,7 @@ def fences_are_old(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(entries, "DEAD_WRITER_SECONDS", 0)
 
 
-def names(storage: Storage, xp: int = 5) -> list[bytes]:
+def names(storage: RowService, xp: int = 5) -> list[bytes]:
     """Of the heroes with this xp, as a cached read gives them."""
     rows = storage.read(HEROES, XP, [xp], True).json
     return [name for name in (b"before", b"after") for _ in range(rows.count(b'"%b"' % name))]
@@ -68,11 +67,11 @@ def names(storage: Storage, xp: int = 5) -> list[bytes]:
 
 @pytest.mark.usefixtures("fences_are_old")
 def test_a_reader_that_settles_a_fence_sees_that_another_writer_came_and_went(
-    one: Storage, other: Storage, generation: Generation, monkeypatch: pytest.MonkeyPatch
+    one: RowService, other: RowService, generation: Generation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The fence of a dead writer holds the same writers then as when the reader met it."""
     fenced = Affected({XP: {5: None}})
-    fence(requests.cache(), generation, fenced, new_token())
+    fence(services.container().cache, generation, fenced, new_token())
     load = one._lazy_loading._load
 
     def load_and_sleep(*arguments: object, **options: object) -> object:
@@ -89,12 +88,12 @@ def test_a_reader_that_settles_a_fence_sees_that_another_writer_came_and_went(
 
 
 def test_an_entry_is_not_settled_while_a_writer_that_just_came_holds_it(
-    one: Storage, witness: Witness, generation: Generation
+    one: RowService, witness: Witness, generation: Generation
 ) -> None:
     """Another one is dead. The reader's SELECT would not wait for who has no row lock yet; nor must
     readers take locks for as long as quick writers overlap."""
     dead, alive = new_token(), new_token()
-    used = requests.cache()
+    used = services.container().cache
     fenced = Affected({XP: {5: None}})
     fence(used, generation, fenced, dead)
     [key] = witness.redis.keys("*:xp:*")
@@ -114,7 +113,7 @@ def test_an_entry_is_not_settled_while_a_writer_that_just_came_holds_it(
 
 
 def test_of_two_writers_that_overlap_on_a_lookup_neither_shows_it(
-    one: Storage, other: Storage, monkeypatch: pytest.MonkeyPatch
+    one: RowService, other: RowService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first one read what it shows before the second one committed, and publishes last."""
     publish_many = Cache.publish_many
@@ -132,12 +131,12 @@ def test_of_two_writers_that_overlap_on_a_lookup_neither_shows_it(
 
 
 def test_a_writer_whose_fence_was_lost_lets_no_other_one_show_a_lookup(
-    one: Storage, witness: Witness, generation: Generation
+    one: RowService, witness: Witness, generation: Generation
 ) -> None:
     """Redis was emptied between the two fences; the second writer read the lookup before the first
     one committed."""
     first, second = new_token(), new_token()
-    used = requests.cache()
+    used = services.container().cache
     fence(used, generation, Affected({XP: {5: None}}), first)
     witness.forget_cached()
     fence(used, generation, Affected({XP: {5: None}}), second)
@@ -148,7 +147,7 @@ def test_a_writer_whose_fence_was_lost_lets_no_other_one_show_a_lookup(
 
 
 def test_a_writer_alone_on_a_lookup_shows_it_with_the_rows_of_others(
-    one: Storage, other: Storage, witness: Witness
+    one: RowService, other: RowService, witness: Witness
 ) -> None:
     one.write(HEROES, [hero(9, "after", xp=6), hero(3, "after")], True)
 
@@ -158,7 +157,7 @@ def test_a_writer_alone_on_a_lookup_shows_it_with_the_rows_of_others(
 
 
 def test_a_lookup_with_too_many_other_rows_is_not_read_for_a_write(
-    one: Storage, witness: Witness, monkeypatch: pytest.MonkeyPatch
+    one: RowService, witness: Witness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(write_through, "MAX_SHOWN_ROWS", 2)
     one.write(HEROES, [hero(3, "after")], True)
@@ -168,7 +167,7 @@ def test_a_lookup_with_too_many_other_rows_is_not_read_for_a_write(
 
 
 def test_a_writer_that_slept_after_it_sent_its_fences_does_not_rely_on_them(
-    one: Storage, other: Storage, witness: Witness, monkeypatch: pytest.MonkeyPatch
+    one: RowService, other: RowService, witness: Witness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They may have been settled. No reader believes an entry then."""
     number, *_ = witness.generation()
@@ -181,7 +180,7 @@ def test_a_writer_that_slept_after_it_sent_its_fences_does_not_rely_on_them(
 
 @pytest.mark.parametrize("use_cache", [True, False])
 def test_a_row_with_the_key_of_a_cached_one_that_is_gone_is_seen(
-    one: Storage, other: Storage, witness: Witness, use_cache: bool
+    one: RowService, other: RowService, witness: Witness, use_cache: bool
 ) -> None:
     """TRUNCATE lets the database give its keys from 1 again, and tells nobody."""
     [key] = one.write(HEROES, [(NO_KEY, *hero(0, "before")[1:])], True)
@@ -196,7 +195,7 @@ def test_a_row_with_the_key_of_a_cached_one_that_is_gone_is_seen(
 
 
 def test_a_repeated_write_lets_such_a_row_be_seen_too(
-    one: Storage, other: Storage, witness: Witness, monkeypatch: pytest.MonkeyPatch
+    one: RowService, other: RowService, witness: Witness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first try died when its rows were committed."""
     [key] = one.write(HEROES, [(NO_KEY, *hero(0, "before")[1:])], True)
@@ -214,7 +213,7 @@ def test_a_repeated_write_lets_such_a_row_be_seen_too(
 
 
 def test_each_try_of_a_write_has_fences_of_its_own(
-    one: Storage, monkeypatch: pytest.MonkeyPatch
+    one: RowService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What lifts those of a try that failed may come while the next one's stand."""
     commit, begin_fence_many = Connection.batch_and_commit, Cache.begin_fence_many
@@ -265,7 +264,7 @@ def until_fences_come(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[],
 
 
 HELD_BACK = object()
-CHANGES: dict[str, tuple[Callable[[Storage], object], Callable[[Storage], object]]] = {
+CHANGES: dict[str, tuple[Callable[[RowService], object], Callable[[RowService], object]]] = {
     "two inserts": (
         lambda one: one.write(HEROES, [(NO_KEY, *hero(0, "before")[1:])], True),
         lambda other: other.write(HEROES, [(NO_KEY, *hero(0, "after")[1:])], True),
@@ -288,8 +287,8 @@ CHANGES: dict[str, tuple[Callable[[Storage], object], Callable[[Storage], object
 @pytest.mark.parametrize("is_flushed", [False, True], ids=["", "and a flush"])
 @pytest.mark.parametrize("name", CHANGES)
 def test_a_writer_whose_fences_come_after_another_one_has_come_and_gone_shows_nothing(
-    one: Storage,
-    other: Storage,
+    one: RowService,
+    other: RowService,
     witness: Witness,
     until_fences_come: Callable[[Callable[[], object]], None],
     name: str,
@@ -314,8 +313,8 @@ def test_a_writer_whose_fences_come_after_another_one_has_come_and_gone_shows_no
 
 
 def test_a_writer_whose_fences_come_after_a_repeated_request_shows_nothing(
-    one: Storage,
-    other: Storage,
+    one: RowService,
+    other: RowService,
     witness: Witness,
     until_fences_come: Callable[[Callable[[], object]], None],
     monkeypatch: pytest.MonkeyPatch,
@@ -339,8 +338,8 @@ def test_a_writer_whose_fences_come_after_a_repeated_request_shows_nothing(
 
 
 def test_a_new_row_that_is_gone_when_its_witness_comes_is_not_stored(
-    one: Storage,
-    other: Storage,
+    one: RowService,
+    other: RowService,
     witness: Witness,
     until_fences_come: Callable[[Callable[[], object]], None],
 ) -> None:
@@ -363,10 +362,10 @@ def test_a_new_row_that_is_gone_when_its_witness_comes_is_not_stored(
 @pytest.mark.parametrize("column", [ID, XP], ids=["row", "lookup"])
 @pytest.mark.parametrize("first", [0, 1])
 def test_of_two_writers_that_fence_an_entry_together_neither_shows_it(
-    one: Storage, witness: Witness, generation: Generation, column: Column, first: int
+    one: RowService, witness: Witness, generation: Generation, column: Column, first: int
 ) -> None:
     """A fence that comes late does not take the place of one that stands."""
-    used, tokens = requests.cache(), [new_token(), new_token()]
+    used, tokens = services.container().cache, [new_token(), new_token()]
     fenced, shown = Affected({column: {5: None}}), Affected({column: {5: b"shown"}})
     for token in tokens:
         fence(used, generation, fenced, token)
@@ -379,9 +378,9 @@ def test_of_two_writers_that_fence_an_entry_together_neither_shows_it(
 
 
 def test_a_watermark_tells_of_the_latest_change_and_never_goes_back(
-    one: Storage, witness: Witness, generation: Generation
+    one: RowService, witness: Witness, generation: Generation
 ) -> None:
-    used, fenced = requests.cache(), Affected({XP: {5: None}})
+    used, fenced = services.container().cache, Affected({XP: {5: None}})
     witness.redis.flushall()
 
     def published_at(*times: int) -> float:
@@ -401,7 +400,7 @@ def test_a_watermark_tells_of_the_latest_change_and_never_goes_back(
 
 
 def test_a_row_that_another_writer_was_faster_to_insert_is_replaced(
-    one: Storage, other: Storage, monkeypatch: pytest.MonkeyPatch
+    one: RowService, other: RowService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its INSERT fails in the piece that has the COMMIT: it certainly did not happen."""
     begin_fence_many = Cache.begin_fence_many

@@ -13,14 +13,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
+from chalicelib.config import MAX_RESULT_BYTES
 from chalicelib.errors import (
     BadRequest,
     ConfigurationError,
     HerocacheError,
+    RowRejected,
     TooLarge,
+    TooManyRows,
     UnsupportedEncoding,
 )
-from chalicelib.rows.service import MAX_RESULT_BYTES, Page, Rows
+from chalicelib.rows import Page, Rows
 from chalicelib.tables import (
     NO_KEY,
     STRING_KEY,
@@ -441,7 +444,22 @@ def reply_invalidated() -> Reply:
 
 
 def reply_error(error: HerocacheError) -> Reply:
+    error = _in_terms_of_the_request(error)
     return _reply_failure(error.status, error.kind, str(error), error.retry_after_seconds)
+
+
+def _in_terms_of_the_request(error: HerocacheError) -> HerocacheError:
+    """Names the fields of a request where an error from below only tells what happened."""
+    match error:
+        case RowRejected():
+            place = f"{SQLS}[{error.index}]{'.' * bool(error.column)}{error.column}"
+            return BadRequest(f"{place}: {error.reason}")
+        case TooManyRows():
+            return TooLarge(
+                f"{SQLS}: {error}; ask for fewer values at a time, or for one value with {LIMIT}"
+                f" and {AFTER}"
+            )
+    return error
 
 
 def reply_bug() -> Reply:
