@@ -1,6 +1,6 @@
-"""Settings: the environment, read once when the first request needs it, checked, frozen.
+"""The settings: read from the environment, checked, and never changed after that.
 
-Names and defaults stand here and nowhere else in the code.
+Their names, values and defaults stand here and nowhere else.
 """
 
 import re
@@ -79,7 +79,7 @@ Choice = TypeVar("Choice", bound=Enum)
 
 @dataclass(frozen=True)
 class Settings:
-    """What a deployment chooses. Secrets are kept out of the repr, so that no log shows them."""
+    """What a deployment chooses. The repr leaves secrets out, so that no log shows them."""
 
     db_host: str
     db_user: str
@@ -195,7 +195,7 @@ def _user(environment: Mapping[str, str]) -> str:
 
 
 def _password(environment: Mapping[str, str]) -> str:
-    """Empty where another way to log in is chosen. Two ways would leave open which one holds."""
+    """Empty where the settings choose another way to log in. Raises where they choose two."""
     ways = [name for name in (DB_PASS, DB_SECRET_ARN, DB_AUTH) if environment.get(name)]
     if not ways:
         raise ConfigurationError(
@@ -207,7 +207,7 @@ def _password(environment: Mapping[str, str]) -> str:
 
 
 def _table(environment: Mapping[str, str]) -> str:
-    """It becomes part of SQL: nothing in it may end a name there."""
+    """The name becomes part of SQL, so it has no character that could end a quoted name there."""
     name = environment.get(DB_TABLE, "")
     if name and not re.fullmatch(r"[0-9A-Za-z_$]{1,64}", name):
         raise ConfigurationError(
@@ -236,7 +236,7 @@ def _secret_arn(environment: Mapping[str, str]) -> str:
 
 
 def _iam(environment: Mapping[str, str], name: str, needed: str) -> str:
-    """`iam` or nothing; `needed` is the setting that it takes besides."""
+    """`iam` or nothing. `needed`: a setting that `iam` does not work without."""
     text = environment.get(name, "")
     if text not in ("", "iam"):
         raise ConfigurationError(f"{name}: expected iam or nothing")
@@ -263,7 +263,7 @@ def _integer(
 
 
 def _names(environment: Mapping[str, str], name: str) -> tuple[str, ...]:
-    """None where nothing is said. Whether the table has them is for the ingest to say."""
+    """Empty where the setting is. The ingest checks whether the table has such columns."""
     text = environment.get(name, "")
     names = tuple(part.strip() for part in text.split(",")) if text else ()
     if "" in names or len({each.casefold() for each in names}) != len(names):
@@ -281,7 +281,7 @@ def _switch(environment: Mapping[str, str], name: str) -> bool:
 
 
 def _redis_url(environment: Mapping[str, str]) -> str:
-    """The URL as given; empty means no cache. The text of an error never shows it: it may hold a
+    """The URL as it was given; empty: no cache. Errors do not show it, because it may hold a
     password."""
     url = environment.get(REDIS_URL, "")
     if not url:
