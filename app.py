@@ -1,12 +1,12 @@
-"""Start here: every route and event source, a line or two each into a handler."""
+"""Start here: each route and each event source, a line or two into its handler."""
 
 import os
 from typing import Any
 
 from chalice.app import Request, Response, S3Event
 
-from chalicelib.handlers import auth, requests
-from chalicelib.handlers.api import Api
+from chalicelib.config import UPLOAD_BUCKET
+from chalicelib.handlers import Api, auth, requests
 
 app = Api(app_name="herocache")
 app.log.setLevel("INFO")
@@ -25,12 +25,12 @@ def rows() -> Response:
 
 @app.route("/health", methods=["GET", "HEAD"])
 def health() -> Response:
-    return requests.health(request())
+    return requests.get_health(request())
 
 
 @app.route("/health/deep", methods=["GET"], **guard)
 def deep_health() -> Response:
-    return requests.deep_health(request())
+    return requests.get_deep_health(request())
 
 
 # A browser sends this ahead of a page's request, without credentials.
@@ -46,7 +46,7 @@ def storage(event: Any, context: object) -> dict[str, Any]:
     return requests.invoke(event)
 
 
-@app.on_s3_event(bucket=os.environ.get("UPLOAD_BUCKET", "uploads"), name="ingest")
+@app.on_s3_event(bucket=os.environ.get(UPLOAD_BUCKET, "uploads"), name="ingest")
 def ingest(event: S3Event) -> list[dict[str, Any]]:
     return requests.ingest(event.to_dict())
 

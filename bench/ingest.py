@@ -29,6 +29,7 @@ from bench.candidates.raw_drivers import INSERT_HERO, connect
 from bench.progress import progress
 from bench.servers.mariadb_and_redis import servers, setting
 from bench.servers.moto_s3 import S3, Uploads
+from chalicelib import services
 from chalicelib.cache.generations import Generations
 from chalicelib.handlers import requests
 from chalicelib.ingest import service as ingest_service
@@ -91,7 +92,7 @@ def measured(
     progress(f"making a file of {rows:,} rows")
     write_heroes(file, rows, seed=1)
     with S3(home / "s3") as s3, _environment({**environment, **s3.environment()}):
-        requests.forget_settings()
+        services.forget()
         uploads = Uploads("loads")
         empty = race(database, uploads, file, rounds, is_empty=True)
         existing = race(database, uploads, file, rounds, is_empty=False)
@@ -206,7 +207,7 @@ def readable_after(uploads: Uploads) -> list[float]:
         lines = "".join(f"{n},Nova,light,Ada,{i},red\n" for n in range(1, SMALL_ROWS + 1))
         started = time.perf_counter()
         ingested(uploads.put(lines.encode()))
-        answer = requests.storage().read(HEROES, HEROES.key, [SMALL_ROWS], True)
+        answer = services.container().rows.read(HEROES, HEROES.key, [SMALL_ROWS], True)
         samples.append(time.perf_counter() - started)
         assert f'"xp":{i},'.encode() in answer.json
     return samples[3:]

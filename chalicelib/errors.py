@@ -2,12 +2,13 @@
 
     HerocacheError
     ├── BadRequest            400  the request is wrong; the text says what, where and what to do
-    │   └── RowRejected            the database refuses a row; `storage` says which in the request
+    │   └── RowRejected            the database rejects a row; `contract` says which in the request
     ├── Forbidden             403  a web page that may not use the service sent the request
     ├── NotFound              404  there is no such path
     ├── MethodNotAllowed      405  the path does not take this HTTP method
     ├── Conflict              409  an idempotency key was used for another request before
     ├── TooLarge              413  too many items, or a result that does not fit into one answer
+    │   └── TooManyRows            so many rows cannot fit, whatever is in them
     ├── UnsupportedEncoding   415  the body is compressed in a way that is not read here
     ├── DatabaseUnavailable   503  the database cannot be reached now; nothing was written
     │   └── OutcomeUnknown    503  the connection was lost during a write: it may have happened
@@ -17,7 +18,7 @@
     ├── AlreadyClaimed             never reaches a caller: an earlier request with the key was done
     ├── FileRefused                an uploaded file can never be loaded; recorded, not retried
     ├── BucketUnavailable          S3 cannot be reached or refuses; the event is delivered again
-    └── CacheUnavailable           never reaches a caller: storage answers from the database
+    └── CacheUnavailable           never reaches a caller: the database answers
         └── AnotherServer          Redis failed over or was restored: its entries are not believed
 
 Anything else that escapes is a bug: the caller sees `InternalError`, the log has the traceback.
@@ -47,7 +48,7 @@ class BadRequest(HerocacheError):
 
 
 class RowRejected(BadRequest):
-    """The database refuses the row at `index` of those given, for what it has in `column`, which is
+    """The database rejects the row at `index` of those given, for what it has in `column`, which is
     empty where the server does not say. Nothing was written."""
 
     def __init__(self, index: int, column: str, reason: str) -> None:
@@ -75,6 +76,15 @@ class Conflict(HerocacheError):
 
 class TooLarge(HerocacheError):
     status = 413
+
+
+class TooManyRows(TooLarge):
+    """More than `most` rows have the values of `column` that were asked for."""
+
+    def __init__(self, column: str, most: int) -> None:
+        super().__init__(f"more than {most} rows have these {column} values")
+        self.column = column
+        self.most = most
 
 
 class UnsupportedEncoding(HerocacheError):

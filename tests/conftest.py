@@ -17,9 +17,8 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import pytest
 
-from chalicelib import config
+from chalicelib import config, services
 from chalicelib.cache import generations, recovery
-from chalicelib.handlers import requests
 from local.machine import PORTS, port_is_free
 from local.servers import App, MariaDB, Redis, Server
 from tests.support import bucket as s3
@@ -190,15 +189,15 @@ def configure(
 def end_app() -> None:
     """The next request finds a cold one. What the old one still did at its Redis, to look for it or
     to close connections, would be counted as somebody else's."""
-    if requests.cache.cache_info().currsize:
+    if services.container.cache_info().currsize:
         with pytest.MonkeyPatch.context() as patch:
             clock = SimpleNamespace(monotonic=lambda: inf, sleep=time.sleep)
             patch.setattr(recovery, "time", clock)
             for thread in threading.enumerate():
                 if thread.name == "recovery":
                     thread.join(timeout=10)
-        requests.cache()._client._pool.clear()
-    requests.forget_settings()
+        services.container().cache._client._pool.clear()
+    services.forget()
 
 
 @pytest.fixture

@@ -11,26 +11,22 @@ from app import app
 from bench.api_gateway_event import rest_event
 from bench.candidates.candidate import Call, Candidate, Environment
 from bench.workloads import Row, Workload
-from chalicelib.cache.entries import Cache
+from chalicelib import services
 from chalicelib.config import Settings
-from chalicelib.db.database import Database
-from chalicelib.handlers import requests
-from chalicelib.rows.service import Storage
 
 KEYS = {"heroes": "id", "products": "ProductId"}
 
 
 class Ours(Candidate):
-    """Several may be timed in one process: before a call the app is given its own storage."""
+    """Several may be timed in one process: before a call the app is given its own container."""
 
     name = "ours"
     redis_database = 1
 
     def __init__(self, environment: Environment, name: str = "") -> None:
         super().__init__(environment, name)
-        settings = Settings.from_environment(self.environment)
-        storage = Storage(Database(settings), Cache(settings))
-        self._made = {"settings": lambda: settings, "storage": lambda: storage}
+        container = services.Container(Settings.from_environment(self.environment))
+        self._made = {"container": lambda: container}
 
     def read(self, ids: Sequence[int], use_cache: bool) -> Call:
         return self._request("read", "heroes", ids, use_cache)
@@ -44,7 +40,7 @@ class Ours(Candidate):
     def _request(self, request: str, table: str, values: Sequence[Any], use_cache: bool) -> Call:
         payload = {"REQUEST": request, "SQLS": list(values), "USE_CACHE": str(use_cache)}
         event = rest_event(json.dumps(payload | ({} if table == "heroes" else {"TABLE": table})))
-        vars(requests).update(self._made)
+        vars(services).update(self._made)
         return lambda: app(event, None)
 
     def rows(self, answer: Any) -> list[Row]:

@@ -1,7 +1,8 @@
-"""The wire: JSON text to a checked request, results to the JSON text of an answer.
+"""The contract with clients: fields of a request, limits, shapes and texts of answers.
 
-The only place that knows field names and error shapes. `decode` takes bytes apart, `parse` checks
-what came out of them (or what Lambda handed over as a payload); replies go the other way.
+`decode` makes a JSON value of a body, `parse` makes a checked request of a JSON value or of a
+Lambda payload. The functions `reply_...` make the JSON text of an answer. No other module names a
+field of a request or shapes an answer.
 """
 
 import gzip
@@ -13,14 +14,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
+from chalicelib.config import MAX_RESULT_BYTES
 from chalicelib.errors import (
     BadRequest,
     ConfigurationError,
     HerocacheError,
+    RowRejected,
     TooLarge,
+    TooManyRows,
     UnsupportedEncoding,
 )
-from chalicelib.rows.service import MAX_RESULT_BYTES, Page, Rows
+from chalicelib.rows import Page, Rows
 from chalicelib.tables import (
     NO_KEY,
     STRING_KEY,
@@ -36,33 +40,37 @@ from chalicelib.tables import (
     tables_with,
 )
 
+# The fields of a request, and the kinds of requests.
 REQUEST, SQLS, USE_CACHE, TABLE, BY = "REQUEST", "SQLS", "USE_CACHE", "TABLE", "BY"
-IDEMPOTENCY_KEY = "IDEMPOTENCY_KEY"
-IDEMPOTENCY_HEADER = "idempotency-key"
-ENCODING_HEADER = "content-encoding"
-CACHE_NAME = "herocache"
 LIMIT, AFTER = "LIMIT", "AFTER"
+IDEMPOTENCY_KEY = "IDEMPOTENCY_KEY"
 FIELDS = (REQUEST, SQLS, USE_CACHE, TABLE, BY, LIMIT, AFTER, IDEMPOTENCY_KEY)
 READ, WRITE, DELETE, INVALIDATE = "read", "write", "delete", "invalidate"
+# The SQLS of an invalidate that means the whole table.
 EVERY_ROW = ["*"]
-"""The SQLS of an invalidate that means the whole table."""
+
+# Headers by the names that Chalice looks them up under.
+IDEMPOTENCY_HEADER = "idempotency-key"
+ENCODING_HEADER = "content-encoding"
+# How the header Cache-Status names this cache.
+CACHE_NAME = "herocache"
 
 MAX_READ_VALUES = 10_000
 MAX_LIMIT = 10_000
 MAX_WRITE_ROWS = 1_000
 MAX_BODY_BYTES = 6_000_000
-# Below this no way of escaping a text into Lambda's own JSON answer can pass its limit: a character
-# outside the basic plane becomes two escapes of six bytes.
+# A shorter text fits into the JSON that Lambda makes of an answer, whatever is in it: the longest
+# escape of one character is twelve bytes (an emoji, for example, becomes two escapes of six).
 _SURELY_SMALL_CHARACTERS = MAX_RESULT_BYTES // 12
 _LIMIT = Integer(1, MAX_LIMIT)
+# The highest key that a BIGINT column takes.
 _HIGHEST_KEY = 2**63 - 1
-"""Of a column that is BIGINT."""
 _LOGGED_CHARACTERS = 300
 
 
 @dataclass(frozen=True)
 class Read:
-    """`page`: only a part of the rows that have the one value in `values`."""
+    """`page`: which part of the rows to read; then there is one value in `values`."""
 
     table: Table
     column: Column
@@ -90,7 +98,7 @@ class Delete:
 
 @dataclass(frozen=True)
 class Invalidate:
-    """`keys` says which rows were changed elsewhere; None: any of them."""
+    """`keys`: which rows somebody else changed; None: any rows of the table."""
 
     table: Table
     keys: Sequence[Key] | None
@@ -98,8 +106,8 @@ class Invalidate:
 
 @dataclass(frozen=True)
 class Reply:
-    """`text` is the whole answer as JSON; `status` is also in it as `statusCode`. `cache_status`
-    is what the header of this name says of a read."""
+    """`text`: the whole answer as JSON, with `status` in it as `statusCode`. `cache_status`: the
+    value of the header Cache-Status, which only the answer to a read has."""
 
     text: str
     status: int = 200
@@ -114,7 +122,7 @@ Request = Read | Write | Delete | Invalidate
 
 
 def decode(body: bytes) -> object:
-    """The JSON value in `body`. Raises BadRequest or TooLarge saying where it is not one."""
+    """The JSON value in `body`. Raises TooLarge; BadRequest, which tells where it is not JSON."""
     if len(body) > MAX_BODY_BYTES:
         raise TooLarge(f"body: more than {MAX_BODY_BYTES} bytes; send fewer items at a time")
     try:
@@ -136,9 +144,9 @@ def decode(body: bytes) -> object:
 
 
 def unpacked(body: bytes, encoding: str) -> bytes:
-    """`body` without the compression that the header Content-Encoding names. A gateway that has
-    taken it off already may leave the header. Raises BadRequest, UnsupportedEncoding; TooLarge
-    before more than the limit is unpacked."""
+    """`body` without the compression that the header Content-Encoding names. A body that is not
+    compressed is returned as it is: a gateway may have unpacked it and left the header. Never
+    unpacks more than one byte beyond MAX_BODY_BYTES. Raises BadRequest, UnsupportedEncoding."""
     if encoding.strip().lower() in ("", "identity"):
         return body
     if encoding.strip().lower() not in ("gzip", "x-gzip"):
@@ -156,8 +164,8 @@ def unpacked(body: bytes, encoding: str) -> bytes:
 
 
 def parse(payload: object, default_table: str, read_by: str | None) -> Request:
-    """The request in `payload`. `default_table` and `read_by` are the deployment's settings.
-    Raises BadRequest naming the place, TooLarge, ConfigurationError."""
+    """The checked request in `payload`. `default_table` and `read_by` are the settings DB_TABLE and
+    READ_BY. Raises BadRequest, which names the place; TooLarge, ConfigurationError."""
     if not isinstance(payload, dict):
         raise BadRequest(f"body: expected a JSON object, got {_json_type(payload)}")
     for name in payload:
@@ -167,14 +175,14 @@ def parse(payload: object, default_table: str, read_by: str | None) -> Request:
     table = _table(payload, default_table)
     use_cache = _use_cache(payload)
     if request == READ:
-        _refuse(payload, IDEMPOTENCY_KEY, "a read changes nothing")
+        _reject_field(payload, IDEMPOTENCY_KEY, "a read changes nothing")
         column = _column(payload, table, read_by)
         values = _values(column, _items(payload, MAX_READ_VALUES, "values"))
         return Read(table, column, values, use_cache, _page(payload, table, column, values))
     for name in (BY, LIMIT, AFTER):
-        _refuse(payload, name, "only a read has it")
+        _reject_field(payload, name, "only a read has it")
     if request == INVALIDATE:
-        _refuse(payload, IDEMPOTENCY_KEY, "an invalidate may be sent again without one")
+        _reject_field(payload, IDEMPOTENCY_KEY, "an invalidate may be sent again without one")
         items = _items(payload, MAX_READ_VALUES, 'keys, or ["*"] for the whole table')
         return Invalidate(table, None if items == EVERY_ROW else _values(table.key, items))
     idempotency_key = _idempotency_key(payload)
@@ -188,8 +196,8 @@ def parse(payload: object, default_table: str, read_by: str | None) -> Request:
 def _page(
     payload: Mapping[str, object], table: Table, column: Column, values: Sequence[Key]
 ) -> Page | None:
-    """One value at a time: the last key of a page says where the next one begins, and only within
-    the rows of one value do keys rise."""
+    """Only for one value: the next page begins after the last key of this one, and keys rise only
+    within the rows of one value."""
     if LIMIT not in payload and AFTER not in payload:
         return None
     name = LIMIT if LIMIT in payload else AFTER
@@ -207,13 +215,13 @@ def _page(
 
 
 def _before_keys(table: Table) -> Integer | String:
-    """What AFTER may be: a key, also one that only others could give, or the 0 that stands before
-    all of them."""
+    """The values of AFTER: any key that the column could hold, also one that this service would
+    not write; or 0, which stands before all keys."""
     key = table.key.type
     return Integer(0, _HIGHEST_KEY) if isinstance(key, Integer) else key
 
 
-def _refuse(payload: Mapping[str, object], name: str, why: str) -> None:
+def _reject_field(payload: Mapping[str, object], name: str, why: str) -> None:
     if name in payload:
         raise BadRequest(f"{name}: {why}; leave it out")
 
@@ -228,8 +236,8 @@ def _idempotency_key(payload: Mapping[str, object]) -> str:
 
 
 def with_idempotency_key(payload: object, header: str) -> object:
-    """The payload with the header's key as its field. It stays out of a request that has no use
-    for one."""
+    """The payload with the idempotency key of the header as a field. Requests that change nothing
+    stay as they are: clients may send the header with every request."""
     if not isinstance(payload, dict) or payload.get(REQUEST) in (READ, INVALIDATE):
         return payload
     if payload.get(IDEMPOTENCY_KEY, header) != header:
@@ -307,7 +315,7 @@ def _row(table: Table, item: object, index: int) -> Row:
 
 
 def _explained_row(table: Table, item: object, index: int) -> Row:
-    """The slow way, which finds the words for what is wrong."""
+    """Slower than `Table.parse`: finds which value is wrong. Raises BadRequest."""
     place = f"{SQLS}[{index}]"
     if not isinstance(item, dict):
         raise BadRequest(f"{place}: expected a row object, got {_json_type(item)}")
@@ -351,7 +359,7 @@ def _json_type(value: object) -> str:
 
 
 class _Number:
-    """A number no column takes, kept as it was written so that its place can be named."""
+    """A number that no column takes. Kept as it was written, so that `parse` can name its place."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -368,18 +376,18 @@ def _exact_integer(text: str) -> int | _Number:
 def _unique_fields(pairs: list[tuple[str, object]]) -> dict[str, object]:
     fields = dict(pairs)
     if len(fields) != len(pairs):
-        _refuse_duplicate(pairs)
+        _reject_duplicate(pairs)
     return fields
 
 
-def _refuse_duplicate(pairs: Sequence[tuple[str, object]]) -> NoReturn:
+def _reject_duplicate(pairs: Sequence[tuple[str, object]]) -> NoReturn:
     counts = Counter(name for name, _ in pairs)
     twice = next(name for name, count in counts.items() if count > 1)
     raise BadRequest(f"body: an object has the field {shown(twice)} twice; give it once")
 
 
 _DECODER = json.JSONDecoder(object_pairs_hook=_unique_fields, parse_constant=_Number)
-# Slower: looks at every integer. For texts that may hold one Python would not tell from another.
+# Slower: it sees the text of every integer. Python reads -0 as 0, and no integer of 5,000 digits.
 _EXACT = json.JSONDecoder(
     object_pairs_hook=_unique_fields, parse_constant=_Number, parse_int=_exact_integer
 )
@@ -389,19 +397,19 @@ _EXACT = json.JSONDecoder(
 
 
 def reply_rows(rows: Rows, read: Read) -> Reply:
-    """Raises TooLarge when Lambda could not send it."""
+    """Raises TooLarge where Lambda could not send the answer."""
     size = len(rows.json)
     if size > MAX_RESULT_BYTES:
-        _refuse_result(size, read)
+        _raise_too_large(size, read)
     missing = f',"missing":{_json(rows.missing)}' if rows.missing else ""
     text = f'{{"statusCode":200,"body":[{rows.json.decode()}]{missing}}}'
     if len(text) > _SURELY_SMALL_CHARACTERS and (size := len(json.dumps(text))) > MAX_RESULT_BYTES:
-        _refuse_result(size, read)
+        _raise_too_large(size, read)
     return Reply(text, cache_status=_cache_status(rows, read))
 
 
 def in_words(request: Request | None, reply: Reply) -> str:
-    """A line for a log that somebody reads: what was asked, of how many, and what came of it."""
+    """A line for the log: the kind of request, how many values, and the result."""
     if request is None or reply.status != 200:
         failure = json.loads(reply.text)["body"]
         return f"{reply.status} {failure['error']}: {failure['message'][:_LOGGED_CHARACTERS]}"
@@ -419,7 +427,7 @@ def in_words(request: Request | None, reply: Reply) -> str:
 
 
 def _cache_status(rows: Rows, read: Read) -> str:
-    """RFC 9211; `detail` counts the values that the cache answered, of those it was asked for."""
+    """As RFC 9211 says. `detail`: how many of the distinct values the cache answered."""
     if rows.hits is None:
         return f"{CACHE_NAME}; fwd=bypass" + '; detail="not in use"' * read.use_cache
     if rows.hits == rows.asked:
@@ -441,11 +449,27 @@ def reply_invalidated() -> Reply:
 
 
 def reply_error(error: HerocacheError) -> Reply:
+    error = _in_terms_of_the_request(error)
     return _reply_failure(error.status, error.kind, str(error), error.retry_after_seconds)
 
 
+def _in_terms_of_the_request(error: HerocacheError) -> HerocacheError:
+    """Names the fields of a request where an error from below only tells what happened."""
+    match error:
+        case RowRejected():
+            place = f"{SQLS}[{error.index}]{'.' * bool(error.column)}{error.column}"
+            return BadRequest(f"{place}: {error.reason}")
+        case TooManyRows():
+            return TooLarge(
+                f"{SQLS}: {error}; ask for fewer values at a time, or for one value with {LIMIT}"
+                f" and {AFTER}"
+            )
+    return error
+
+
 def reply_bug() -> Reply:
-    """For an error nobody foresaw: nothing of it leaves the house."""
+    """For an unexpected error: its text may hold something internal, so the client gets none of
+    it."""
     return _reply_failure(500, "InternalError", "an internal error; the log has the details", None)
 
 
@@ -454,7 +478,7 @@ def _reply_failure(status: int, kind: str, message: str, retry_after: int | None
     return Reply(_json({"statusCode": status, "body": body}), status, retry_after)
 
 
-def _refuse_result(size: int, read: Read) -> NoReturn:
+def _raise_too_large(size: int, read: Read) -> NoReturn:
     less = "ask for fewer values at a time"
     if read.page:
         less = f"give a lower {LIMIT}"

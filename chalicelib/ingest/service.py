@@ -16,10 +16,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from chalicelib.cache.entries import Cache
-from chalicelib.cache.generations import Generations
-from chalicelib.cache.recovery import Recovery
-from chalicelib.config import INGEST_COLUMNS
+from chalicelib.config import INGEST_COLUMNS, IngestEngine
 from chalicelib.db.database import Database, Transaction
 from chalicelib.errors import BadRequest, ConfigurationError, FileRefused
 from chalicelib.ingest.bucket import Bucket, Gone, Writer
@@ -69,22 +66,20 @@ class Ingest:
     def __init__(
         self,
         database: Database,
-        cache: Cache,
+        write_through: WriteThrough,
         max_refused_percent: int,
-        engine: str,
+        engine: IngestEngine,
         default_table: str,
         default_columns: Sequence[str],
     ) -> None:
-        """`database` is one for loads. More refused rows than `max_refused_percent` refuse the
-        whole file. `engine`: one of config's ENGINES, for large files. `default_table`: where files
-        go that are in no table's folder; `default_columns`: what those without a header have, in
-        order."""
-        generations = Generations(database, cache)
-        recovery = Recovery(database, cache, generations)
+        """`database` is one for loads, and `write_through` changes it. More refused rows than
+        `max_refused_percent` refuse the whole file. `engine`: for large files. `default_table`:
+        where files go that are in no table's folder; `default_columns`: what those without a header
+        have, in order."""
         self._database = database
-        self._write_through = WriteThrough(database, cache, generations, recovery)
+        self._write_through = write_through
         self._max_refused_percent = max_refused_percent
-        self._is_staged = engine == "aurora"
+        self._is_staged = engine is IngestEngine.AURORA
         self._tables = tables_with(default_table)
         self._default_table = default_table
         self._default_columns = default_columns

@@ -9,7 +9,7 @@ import logging
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from chalicelib.cache import (
     LEASE,
@@ -24,6 +24,7 @@ from chalicelib.cache import (
 )
 from chalicelib.db.database import Generation
 from chalicelib.errors import AnotherServer, CacheUnavailable, DatabaseUnavailable
+from chalicelib.rows.loader import RowLoader
 from chalicelib.tables import Column, Key, Table
 
 log = logging.getLogger("herocache.lazy_loading")
@@ -49,18 +50,11 @@ class Found(NamedTuple):
     hits: int | None = None
 
 
-class Loader(Protocol):
-    def __call__(
-        self, table: Table, column: Column, values: Sequence[Key], *, after_writers: bool = False
-    ) -> Entries:
-        """The entries of those values that have rows, fresh from the writer. One SELECT."""
-
-
 class LazyLoading:
     def __init__(
-        self, load: Loader, cache: Cache, generations: Generations, recovery: Recovery
+        self, loader: RowLoader, cache: Cache, generations: Generations, recovery: Recovery
     ) -> None:
-        self._load = load
+        self._load = loader.load
         self._cache = cache
         self._generations = generations
         self._recovery = recovery

@@ -21,7 +21,7 @@ from chalice.config import Config
 
 from chalicelib.errors import HerocacheError, NotFound
 from chalicelib.handlers import contract
-from chalicelib.handlers.origins import headers_for_error
+from chalicelib.handlers.cors import headers_for_error
 from chalicelib.tables import shown
 from local.chalice_http.host_header import refuse_other_hosts
 from local.chalice_http.request_body import PIECE_BYTES, HttpError, declared_length, read_body

@@ -15,10 +15,10 @@ import hiredis
 import pytest
 import redis
 
+from chalicelib import services
 from chalicelib.cache.connection import TIMEOUT_SECONDS
 from chalicelib.cache.redis_driver import Deadline, _Parser
 from chalicelib.errors import CacheUnavailable
-from chalicelib.handlers import requests
 from local.servers import Redis
 from tests.conftest import Configure, running
 from tests.support.client import InProcess, Row, as_stored, hero
@@ -195,7 +195,7 @@ def test_a_silent_server_is_not_asked_again(
     asked: list[None] = []
     with relaying(redis_server.port) as relay:
         configure(REDIS_URL=f"redis://127.0.0.1:{relay.port}")
-        link = requests.cache()._client
+        link = services.container().cache._client
         link.probe()
         relay.welcome = lambda: asked.append(None)
         relay.silence()

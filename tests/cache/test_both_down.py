@@ -12,11 +12,11 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from app import storage
+from chalicelib import services
 from chalicelib.cache import generations
 from chalicelib.db.database import Transaction
 from chalicelib.errors import DatabaseUnavailable
-from chalicelib.handlers import requests
-from chalicelib.rows.service import Storage
+from chalicelib.rows.service import RowService
 from chalicelib.tables import HEROES
 from local.servers import MariaDB, Redis
 from tests.conftest import Configure, running
@@ -56,25 +56,25 @@ def way(redis_server: Redis) -> Iterator[Relay]:
 
 
 @pytest.fixture
-def reader(service: InProcess, monkeypatch: pytest.MonkeyPatch) -> Storage:
+def reader(service: InProcess, monkeypatch: pytest.MonkeyPatch) -> RowService:
     """A container that has read hero 1, "before", from the cache."""
     monkeypatch.setattr(generations, "MEMORY_SECONDS", MEMORY_SECONDS)
     service.write([{"id": ID, **hero(name="before")}])
-    assert name_in(requests.storage()) == "before"
-    return requests.storage()
+    assert name_in(services.container().rows) == "before"
+    return services.container().rows
 
 
 @pytest.fixture
-def writer(reader: Storage, way: Relay, configure: Configure) -> Storage:
+def writer(reader: RowService, way: Relay, configure: Configure) -> RowService:
     """Another one, which knows the generation; Redis does not answer it any more. Requests go to
     it."""
     configure(REDIS_URL=f"redis://127.0.0.1:{way.port}")
-    assert name_in(requests.storage()) == "before"
+    assert name_in(services.container().rows) == "before"
     way.silence()
-    return requests.storage()
+    return services.container().rows
 
 
-def name_in(container: Storage) -> str:
+def name_in(container: RowService) -> str:
     row = container.read(HEROES, HEROES.key, [ID], True).json
     return "before" if b'"before"' in row else "after"
 
@@ -82,7 +82,7 @@ def name_in(container: Storage) -> str:
 @pytest.mark.usefixtures("writer")
 @pytest.mark.parametrize("is_back", [False, True], ids=["stays away", "comes back"])
 def test_a_write_that_a_reader_misses_is_not_acknowledged(
-    reader: Storage,
+    reader: RowService,
     witness: Witness,
     mariadb: MariaDB,
     caplog: pytest.LogCaptureFixture,
@@ -138,7 +138,7 @@ def test_the_first_write_after_the_database_was_away_waits_once_more(mariadb: Ma
 @pytest.mark.usefixtures("service")
 def test_a_write_under_an_earlier_generation_than_is_known_does_not_wait_for_ever() -> None:
     """Another thread learnt of the later one, and then that the database did not answer."""
-    known = generations.Generations(requests.database(), requests.cache())
+    known = generations.Generations(services.container().database, services.container().cache)
     held = known.current(HEROES)
     raised = dataclasses.replace(held, number=held.number + 1, age_seconds=0)
     known.saw(HEROES, raised, time.monotonic())
@@ -155,11 +155,11 @@ def test_a_write_under_an_earlier_generation_than_is_known_does_not_wait_for_eve
 def test_after_an_outage_no_generation_is_old_enough_to_acknowledge_at_once(knows: bool) -> None:
     """It was retired long ago, just before the outage: readers who could not ask went on with the
     one before it."""
-    known = generations.Generations(requests.database(), requests.cache())
+    known = generations.Generations(services.container().database, services.container().cache)
     old = known.current(HEROES)
     assert old.age_seconds >= generations.SURELY_KNOWN_SECONDS
     if not knows:
-        known = generations.Generations(requests.database(), requests.cache())
+        known = generations.Generations(services.container().database, services.container().cache)
     known.mark_stale()
     begun = time.monotonic()
 
@@ -186,16 +186,16 @@ def test_a_generation_that_waited_for_its_lock_is_not_older_than_that(
     witness.query("START TRANSACTION")
     witness.query("SELECT * FROM cache_generation LOCK IN SHARE MODE")
     with ThreadPoolExecutor(1) as thread:
-        raising = thread.submit(requests.database().transact, work)
+        raising = thread.submit(services.container().database.transact, work)
         time.sleep(LOCKED_SECONDS)
         witness.query("COMMIT")
         raising.result()
-    assert requests.database().generation(HEROES).age_seconds < int(LOCKED_SECONDS)
+    assert services.container().database.generation(HEROES).age_seconds < int(LOCKED_SECONDS)
 
 
 @pytest.mark.parametrize("fails", ["before it is used again", "once it is used again"])
 def test_a_container_that_starts_later_does_not_go_by_what_was_retired(
-    writer: Storage,
+    writer: RowService,
     way: Relay,
     witness: Witness,
     mariadb: MariaDB,
@@ -215,4 +215,4 @@ def test_a_container_that_starts_later_does_not_go_by_what_was_retired(
 
     configure()
     with pytest.raises(DatabaseUnavailable):
-        name_in(requests.storage())
+        name_in(services.container().rows)

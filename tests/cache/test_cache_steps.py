@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from chalicelib import services
 from chalicelib.cache import entries, generations, recovery
 from chalicelib.cache.client import MAX_EARLY_CONNECTIONS
 from chalicelib.cache.entries import UNKNOWN_COMMIT, Affected, Cache, Entry, new_token
@@ -21,7 +22,6 @@ from chalicelib.cache.scripts import FENCE, LEASE, MARK, TOKEN_LENGTH
 from chalicelib.config import Settings
 from chalicelib.db.database import Database, Generation
 from chalicelib.errors import AnotherServer, CacheUnavailable
-from chalicelib.handlers import requests
 from chalicelib.rows import lazy_loading, write_through
 from chalicelib.rows.write_through import Work
 from chalicelib.tables import HEROES, Column, Key, Row
@@ -43,7 +43,7 @@ def hero(id: int, name: str = "before") -> Row:
 def used(service: InProcess) -> Cache:
     """The app's, which has served a request."""
     service.read([1000])
-    return requests.cache()
+    return services.container().cache
 
 
 @pytest.fixture
@@ -95,7 +95,7 @@ def test_a_reader_that_waits_does_not_take_a_fence_for_a_value(
     used: Cache, held: Generation, witness: Witness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A writer came while another reader filled the entry."""
-    storage = requests.storage()
+    storage = services.container().rows
     storage.write(HEROES, [hero(1)], False)
     witness.forget_cached()
     used.lease_many(held, HEROES, ID, [1], TOKEN)
@@ -123,7 +123,7 @@ def test_a_reader_that_waits_is_answered_with_what_the_other_one_fills(
 
     monkeypatch.setattr(lazy_loading, "time", SimpleNamespace(sleep=fill_at_last))
     with witness.logged() as statements:
-        assert requests.storage().read(HEROES, ID, [1], True).json == b'{"id":1}'
+        assert services.container().rows.read(HEROES, ID, [1], True).json == b'{"id":1}'
     assert not [text for text in statements if "FROM heroes" in text]
 
 
@@ -151,7 +151,7 @@ def test_a_read_that_finds_no_row_leaves_no_lease(
     used: Cache, witness: Witness, by: Column
 ) -> None:
     """The next one would wait for nobody."""
-    requests.storage().read(HEROES, by, [1, 2], True)
+    services.container().rows.read(HEROES, by, [1, 2], True)
     used.probe()  # whatever was sent before it has arrived
 
     assert witness.redis.keys(f"*:{by.name}:*") == []
@@ -202,7 +202,7 @@ def test_what_is_stored_together_does_not_expire_together(
 
 def settled_by_a_read(monkeypatch: pytest.MonkeyPatch, commit: Callable[[], None]) -> bytes:
     """What a reader answers that takes the writer for dead; `commit` is called while it waits."""
-    storage = requests.storage()
+    storage = services.container().rows
     with monkeypatch.context() as patch, ThreadPoolExecutor(1) as thread:
         patch.setattr(entries, "DEAD_WRITER_SECONDS", 0)
         reading = thread.submit(storage.read, HEROES, ID, [1], True)
@@ -214,7 +214,7 @@ def test_a_fence_is_settled_once_its_writer_has_let_go_of_the_row(
     used: Cache, held: Generation, witness: Witness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It was slow, and not dead: the reader's SELECT waits for it."""
-    requests.storage().write(HEROES, [hero(1)], False)
+    services.container().rows.write(HEROES, [hero(1)], False)
     witness.query("START TRANSACTION")
     witness.query("UPDATE heroes SET name = 'after' WHERE id = 1")
     fence(used, held, Affected({ID: {1: None}}), TOKEN)
@@ -227,7 +227,9 @@ def test_a_fence_is_settled_once_its_writer_has_let_go_of_the_row(
         witness.query("COMMIT")
 
     assert settled_by_a_read(monkeypatch, commit) == HEROES.encode(hero(1, "after"))
-    assert requests.storage().read(HEROES, ID, [1], True).json == HEROES.encode(hero(1, "after"))
+    assert services.container().rows.read(HEROES, ID, [1], True).json == HEROES.encode(
+        hero(1, "after")
+    )
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (1, 0, 2), (2, 1, 0)])
@@ -304,7 +306,7 @@ def test_a_lost_watermark_never_comes_back_with_the_same_life(
 
 @pytest.fixture
 def known(used: Cache) -> Generations:
-    return Generations(requests.database(), used)
+    return Generations(services.container().database, used)
 
 
 @pytest.fixture
@@ -387,7 +389,7 @@ def test_a_write_counts_from_before_its_transaction(
 
     monkeypatch.setattr(Database, "transact", transact_)
     monkeypatch.setattr(Generations, "wait_until_known", wait_)
-    writing = requests.storage()._write_through
+    writing = services.container().rows._write_through
     writing.change(HEROES, Work([hero(1)]), store=True)
     writing.replace_all(HEROES, lambda transaction: None)
 
@@ -399,10 +401,10 @@ def test_only_the_generation_that_was_met_is_raised_for_another_server(
     used: Cache, held: Generation, witness: Witness
 ) -> None:
     """Somebody else was faster."""
-    requests.database().switch_on(HEROES, held.number - 1, "another")
+    services.container().database.switch_on(HEROES, held.number - 1, "another")
     assert witness.generation() == (held.number, True, held.server)
 
-    requests.database().switch_on(HEROES, held.number, "another")
+    services.container().database.switch_on(HEROES, held.number, "another")
     assert witness.generation() == (held.number + 1, True, "another")
 
 
@@ -419,7 +421,7 @@ def test_a_write_that_cannot_publish_switches_the_cache_off(
 
     monkeypatch.setattr(Cache, "publish_many", fail)
     monkeypatch.setattr(Recovery, "start", lambda self: None)
-    requests.storage().write(HEROES, [hero(1)], True)
+    services.container().rows.write(HEROES, [hero(1)], True)
 
     assert witness.generation() == (held.number + 1, False, held.server)
 
@@ -442,7 +444,7 @@ def test_what_was_sent_early_is_given_back_where_it_is_not_needed(
     used: Cache, witness: Witness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The table was switched off meanwhile, or the database goes away."""
-    storage, known = requests.storage(), requests.storage()._lazy_loading._generations
+    storage, known = services.container().rows, services.container().rows._lazy_loading._generations
     monkeypatch.setattr(Recovery, "start", lambda self: None)
     for missed in (0, lazy_loading.MISSES_TO_EXPECT_ONE):
         for _ in range(MAX_EARLY_CONNECTIONS + 1):
@@ -477,8 +479,8 @@ def test_redis_is_used_again_after_some_good_probes_in_a_row(
     used._client.is_down = True
     monkeypatch.setattr(used._client, "probe", answer)
     monkeypatch.setattr(recovery, "PROBE_SECONDS", 0)
-    known = Generations(requests.database(), used)
-    Recovery(requests.database(), used, known).start()
+    known = Generations(services.container().database, used)
+    Recovery(services.container().database, used, known).start()
     wait_until(lambda: not used._client.is_down)
 
     assert len(asked) == probes

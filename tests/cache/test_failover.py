@@ -12,16 +12,16 @@ from typing import Any
 import pytest
 import redis
 
+from chalicelib import services
 from chalicelib.cache import connection as redis_connection
 from chalicelib.cache import generations
 from chalicelib.cache.connection import NAMED_FOR_SECONDS
 from chalicelib.cache.entries import Cache, Pending
 from chalicelib.cache.generations import MEMORY_SECONDS
 from chalicelib.config import Settings
-from chalicelib.db.database import Database, Generation
+from chalicelib.db.database import Generation
 from chalicelib.errors import AnotherServer
-from chalicelib.handlers import requests
-from chalicelib.rows.service import Storage
+from chalicelib.rows.service import RowService
 from chalicelib.tables import HEROES
 from local.servers import MariaDB, Redis
 from tests.conftest import Configure, running
@@ -240,7 +240,7 @@ def test_a_master_made_a_replica_under_kept_connections_is_found_out_at_once(
     promoted one has. Neither the generation nor the server's name is asked for again."""
     service = failed_over(configure, redis_server, replica)
     monkeypatch.setattr(redis_connection, "NAMED_FOR_SECONDS", math.inf)
-    for memory in requests.storage()._lazy_loading._generations._memory.values():
+    for memory in services.container().rows._lazy_loading._generations._memory.values():
         memory.valid_until = math.inf
 
     assert "before" in values_in(witness.redis), "it has what the promoted one had"
@@ -279,7 +279,7 @@ def test_a_reply_that_nobody_waited_for_tells_of_a_master_that_was_a_replica_mea
     """It is the master again when its entries are read, and not yet asked for its name."""
     monkeypatch.setattr(redis_connection, "NAMED_FOR_SECONDS", math.inf)
     number, enabled, server = witness.generation()
-    held, used = Generation(number, enabled, server, 0), requests.cache()
+    held, used = Generation(number, enabled, server, 0), services.container().cache
     assert None not in used.get_many(held, HEROES, HEROES.key, [CHANGED])
 
     witness.redis.execute_command("REPLICAOF", "127.0.0.1", "1")
@@ -471,7 +471,7 @@ def demoted(
     read_only(True)
     endpoint.welcome = promote
     monkeypatch.setattr(generations, "MEMORY_SECONDS", 0)
-    for memory in requests.storage()._lazy_loading._generations._memory.values():
+    for memory in services.container().rows._lazy_loading._generations._memory.values():
         memory.valid_until = 0
     return through
 
@@ -491,7 +491,7 @@ def test_a_read_that_misses_asks_the_writer_although_the_generation_is_known(
 ) -> None:
     """What it fills the cache with is everybody's."""
     monkeypatch.setattr(generations, "MEMORY_SECONDS", 60)
-    known = requests.storage()._lazy_loading._generations
+    known = services.container().rows._lazy_loading._generations
     asked = time.monotonic()
     number, enabled, server = witness.generation()
     known.saw(HEROES, Generation(number, enabled, server, 0), asked)
@@ -546,8 +546,8 @@ def test_killed_connections_fail_no_request(
 # --- races that need two faults, or a slow one ----------------------------------------------------
 
 
-def container(settings: Settings) -> Storage:
-    return Storage(Database(settings), Cache(settings))
+def container(settings: Settings) -> RowService:
+    return services.Container(settings).rows
 
 
 def test_a_row_stored_late_does_not_come_back_over_a_newer_one(

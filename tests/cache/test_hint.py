@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from chalicelib import services
 from chalicelib.cache import generations
-from chalicelib.handlers import requests
 from chalicelib.tables import HEROES
 from local.servers import MariaDB, Redis
 from tests.conftest import Configure, running
@@ -74,7 +74,7 @@ def test_a_container_that_slept_takes_the_later_generation_of_the_hint(
     monkeypatch.setattr(generations, "MEMORY_SECONDS", 0)
     service.write(heroes(1))
     service.read(ids)
-    sleeper = requests.storage()
+    sleeper = services.container().rows
     witness.query("UPDATE cache_generation SET generation = generation + 1")
     witness.query("UPDATE heroes SET name = 'after'")
     configure()
@@ -97,8 +97,8 @@ def test_a_slow_container_does_not_bring_back_the_hint_of_a_retired_generation(
     retired_by: str,
 ) -> None:
     """It learnt of the generation before it was retired, and tells Redis after everybody else."""
-    cache = requests.cache()
-    slow = generations.Generations(requests.database(), cache)
+    cache = services.container().cache
+    slow = generations.Generations(services.container().database, cache)
     slow.current(HEROES)
     witness.query("UPDATE cache_generation SET generation = generation + 1")
     witness.query("UPDATE heroes SET name = 'after'")
@@ -126,7 +126,7 @@ def test_a_slow_container_does_not_bring_back_the_hint_of_a_retired_generation(
 def test_a_generation_that_another_thread_forgot_leaves_no_hint(
     service: InProcess, witness: Witness, ids: list[int]
 ) -> None:
-    known = generations.Generations(requests.database(), requests.cache())
+    known = generations.Generations(services.container().database, services.container().cache)
     known.current(HEROES)
     known.forget(HEROES)
     witness.redis.delete(*witness.redis.keys("*:generation"))

@@ -12,6 +12,7 @@ import pytest
 from pymysql.constants import ER
 from pymysql.cursors import Cursor
 
+from chalicelib import services
 from chalicelib.cache import entries
 from chalicelib.cache.client import Client
 from chalicelib.cache.connection import Command
@@ -31,9 +32,8 @@ from chalicelib.db.mysql import connection as mysql_connection
 from chalicelib.db.mysql.connection import Answer, Connection, MySQLError
 from chalicelib.db.statements import COMMIT, Statement
 from chalicelib.errors import AnotherServer, CacheUnavailable, DatabaseUnavailable, OutcomeUnknown
-from chalicelib.handlers import requests
 from chalicelib.rows import changed_entries, write_through
-from chalicelib.rows.service import Storage
+from chalicelib.rows.service import RowService
 from chalicelib.tables import HEROES, NO_KEY, PRODUCTS, Column, Row
 from local.servers import MariaDB
 from tests.conftest import Configure
@@ -53,23 +53,23 @@ def hero(id: int, name: str, xp: int = 5) -> Row:
 
 
 @pytest.fixture
-def one(service: InProcess) -> Storage:
+def one(service: InProcess) -> RowService:
     """A container that knows the generation. Heroes 1 and 2 have xp 5."""
-    storage = requests.storage()
+    storage = services.container().rows
     storage.write(HEROES, [hero(1, "before"), hero(2, "before")], False)
     return storage
 
 
 @pytest.fixture
-def other(one: Storage, configure: Configure) -> Storage:
+def other(one: RowService, configure: Configure) -> RowService:
     configure()
-    storage = requests.storage()
+    storage = services.container().rows
     storage.read(HEROES, ID, [1000], True)
     return storage
 
 
 @pytest.fixture
-def generation(one: Storage, witness: Witness) -> Generation:
+def generation(one: RowService, witness: Witness) -> Generation:
     number, enabled, server = witness.generation()
     return Generation(number, enabled, server, 0)
 
@@ -80,7 +80,7 @@ def fences_are_old(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(entries, "DEAD_WRITER_SECONDS", 0)
 
 
-def names(storage: Storage, xp: int = 5) -> list[bytes]:
+def names(storage: RowService, xp: int = 5) -> list[bytes]:
     """Of the heroes with this xp, as a cached read gives them."""
     rows = storage.read(HEROES, XP, [xp], True).json
     return [name for name in (b"before", b"after") for _ in range(rows.count(b'"%b"' % name))]
@@ -88,11 +88,11 @@ def names(storage: Storage, xp: int = 5) -> list[bytes]:
 
 @pytest.mark.usefixtures("fences_are_old")
 def test_a_reader_that_settles_a_fence_sees_that_another_writer_came_and_went(
-    one: Storage, other: Storage, generation: Generation, monkeypatch: pytest.MonkeyPatch
+    one: RowService, other: RowService, generation: Generation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The fence of a dead writer holds the same writers then as when the reader met it."""
     fenced = Affected({XP: {5: None}})
-    fence(requests.cache(), generation, fenced, new_token())
+    fence(services.container().cache, generation, fenced, new_token())
     load = one._lazy_loading._load
 
     def load_and_sleep(*arguments: object, **options: object) -> object:
@@ -109,12 +109,12 @@ def test_a_reader_that_settles_a_fence_sees_that_another_writer_came_and_went(
 
 
 def test_an_entry_is_not_settled_while_a_writer_that_just_came_holds_it(
-    one: Storage, witness: Witness, generation: Generation
+    one: RowService, witness: Witness, generation: Generation
 ) -> None:
     """Another one is dead. The reader's SELECT would not wait for who has no row lock yet; nor must
     readers take locks for as long as quick writers overlap."""
     dead, alive = new_token(), new_token()
-    used = requests.cache()
+    used = services.container().cache
     fenced = Affected({XP: {5: None}})
     fence(used, generation, fenced, dead)
     [key] = witness.redis.keys("*:xp:*")
@@ -134,7 +134,7 @@ def test_an_entry_is_not_settled_while_a_writer_that_just_came_holds_it(
 
 
 def test_of_two_writers_that_overlap_on_a_lookup_neither_shows_it(
-    one: Storage, other: Storage, monkeypatch: pytest.MonkeyPatch
+    one: RowService, other: RowService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first one read what it shows before the second one committed, and publishes last."""
     publish_many = Cache.publish_many
@@ -152,12 +152,12 @@ def test_of_two_writers_that_overlap_on_a_lookup_neither_shows_it(
 
 
 def test_a_writer_whose_fence_was_lost_lets_no_other_one_show_a_lookup(
-    one: Storage, witness: Witness, generation: Generation
+    one: RowService, witness: Witness, generation: Generation
 ) -> None:
     """Redis was emptied between the two fences; the second writer read the lookup before the first
     one committed."""
     first, second = new_token(), new_token()
-    used = requests.cache()
+    used = services.container().cache
     fence(used, generation, Affected({XP: {5: None}}), first)
     witness.forget_cached()
     fence(used, generation, Affected({XP: {5: None}}), second)
@@ -168,7 +168,7 @@ def test_a_writer_whose_fence_was_lost_lets_no_other_one_show_a_lookup(
 
 
 def test_a_writer_alone_on_a_lookup_shows_it_with_the_rows_of_others(
-    one: Storage, other: Storage, witness: Witness
+    one: RowService, other: RowService, witness: Witness
 ) -> None:
     one.write(HEROES, [hero(9, "after", xp=6), hero(3, "after")], True)
 
@@ -178,7 +178,7 @@ def test_a_writer_alone_on_a_lookup_shows_it_with_the_rows_of_others(
 
 
 def test_a_lookup_with_too_many_other_rows_is_not_read_for_a_write(
-    one: Storage, witness: Witness, monkeypatch: pytest.MonkeyPatch
+    one: RowService, witness: Witness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(changed_entries, "MAX_SHOWN_ROWS", 2)
     one.write(HEROES, [hero(3, "after")], True)
@@ -188,7 +188,7 @@ def test_a_lookup_with_too_many_other_rows_is_not_read_for_a_write(
 
 
 def test_a_writer_that_slept_after_it_sent_its_fences_does_not_rely_on_them(
-    one: Storage, other: Storage, witness: Witness, monkeypatch: pytest.MonkeyPatch
+    one: RowService, other: RowService, witness: Witness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They may have been settled. No reader believes an entry then."""
     number, *_ = witness.generation()
@@ -200,20 +200,20 @@ def test_a_writer_that_slept_after_it_sent_its_fences_does_not_rely_on_them(
 
 
 def test_a_writer_that_slept_for_a_moment_stores_no_new_row(
-    one: Storage, other: Storage, witness: Witness, monkeypatch: pytest.MonkeyPatch
+    one: RowService, other: RowService, witness: Witness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """If its witness came late, the tombstone of a later change may have ended."""
     generation = witness.generation()
     monkeypatch.setattr(write_through, "MAX_SECONDS_TO_STORE", -1)
     [key] = one.write(HEROES, [(NO_KEY, *hero(0, "after")[1:])], True)
-    requests.cache().probe()  # whatever was sent before it has arrived
+    services.container().cache.probe()  # whatever was sent before it has arrived
 
     assert witness.entries() == {}
     assert witness.generation() == generation
     assert b"after" in other.read(HEROES, ID, [key], True).json
 
 
-WRITES: dict[str, Callable[[Storage], object]] = {
+WRITES: dict[str, Callable[[RowService], object]] = {
     "insert": lambda storage: storage.write(HEROES, [(NO_KEY, *hero(0, "after")[1:])], True),
     "replace": lambda storage: storage.write(HEROES, [hero(1, "after")], True),
     "delete": lambda storage: storage.delete(HEROES, [1]),
@@ -223,7 +223,7 @@ each_write = pytest.mark.parametrize("name", WRITES)
 
 @each_write
 def test_nobody_believes_what_a_writer_changed_that_died_behind_its_commit(
-    one: Storage, other: Storage, monkeypatch: pytest.MonkeyPatch, name: str
+    one: RowService, other: RowService, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     """Its fences were sent before."""
     commit = Connection.batch_and_commit
@@ -244,7 +244,7 @@ def test_nobody_believes_what_a_writer_changed_that_died_behind_its_commit(
 
 @each_write
 def test_a_write_with_an_unknown_outcome_whose_fences_fail_lets_nobody_believe_an_entry(
-    one: Storage, other: Storage, witness: Witness, monkeypatch: pytest.MonkeyPatch, name: str
+    one: RowService, other: RowService, witness: Witness, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     """The caller is told to read its rows."""
     number, *_ = witness.generation()
@@ -270,7 +270,7 @@ def test_a_write_with_an_unknown_outcome_whose_fences_fail_lets_nobody_believe_a
 
 @pytest.mark.parametrize("code", [CONNECTION_KILLED, ER.SERVER_SHUTDOWN, ER.QUERY_INTERRUPTED])
 def test_a_write_whose_commit_is_answered_with_an_error_is_not_done_again(
-    one: Storage, witness: Witness, monkeypatch: pytest.MonkeyPatch, code: int
+    one: RowService, witness: Witness, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
     """The server may have committed before it was told to end."""
     send, receive = Connection.send, Connection.receive
@@ -299,8 +299,8 @@ def test_a_write_whose_commit_is_answered_with_an_error_is_not_done_again(
 @pytest.mark.parametrize("server", ["", "another"], ids=["away", "moved"])
 @pytest.mark.parametrize("times", [1, 2], ids=["write", "replay"])
 def test_what_cannot_be_published_is_acknowledged_once_nobody_remembers_the_generation(
-    one: Storage,
-    other: Storage,
+    one: RowService,
+    other: RowService,
     monkeypatch: pytest.MonkeyPatch,
     server: str,
     times: int,
@@ -323,7 +323,7 @@ def test_what_cannot_be_published_is_acknowledged_once_nobody_remembers_the_gene
 
 @pytest.mark.parametrize("use_cache", [True, False])
 def test_a_row_with_the_key_of_a_cached_one_that_is_gone_is_seen(
-    one: Storage, other: Storage, witness: Witness, use_cache: bool
+    one: RowService, other: RowService, witness: Witness, use_cache: bool
 ) -> None:
     """TRUNCATE lets the database give its keys from 1 again, and tells nobody."""
     [key] = one.write(HEROES, [(NO_KEY, *hero(0, "before")[1:])], True)
@@ -338,7 +338,7 @@ def test_a_row_with_the_key_of_a_cached_one_that_is_gone_is_seen(
 
 
 def test_a_repeated_write_lets_such_a_row_be_seen_too(
-    one: Storage, other: Storage, witness: Witness, monkeypatch: pytest.MonkeyPatch
+    one: RowService, other: RowService, witness: Witness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first try died when its rows were committed."""
     [key] = one.write(HEROES, [(NO_KEY, *hero(0, "before")[1:])], True)
@@ -356,7 +356,7 @@ def test_a_repeated_write_lets_such_a_row_be_seen_too(
 
 
 def test_each_try_of_a_write_has_fences_of_its_own(
-    one: Storage, monkeypatch: pytest.MonkeyPatch
+    one: RowService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What lifts those of a try that failed may come while the next one's stand."""
     commit, begin_fence_many = Connection.batch_and_commit, Cache.begin_fence_many
@@ -386,7 +386,7 @@ ROWS: dict[str, Row] = {
 
 @pytest.mark.parametrize("name", ROWS)
 def test_what_is_written_right_behind_a_large_write_is_in_the_cache(
-    one: Storage, other: Storage, monkeypatch: pytest.MonkeyPatch, name: str
+    one: RowService, other: RowService, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     """To make the SQL of that one took a while; its COMMIT does not lie ahead by so much."""
     row = ROWS[name]
@@ -409,7 +409,7 @@ def test_what_is_written_right_behind_a_large_write_is_in_the_cache(
 
 @pytest.mark.parametrize("name", ROWS)
 def test_what_cannot_be_read_of_the_answer_to_a_commit_does_not_undo_it(
-    one: Storage, other: Storage, monkeypatch: pytest.MonkeyPatch, name: str
+    one: RowService, other: RowService, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     """Such as another row with this xp that is too long for the driver."""
     receive = Connection.receive
@@ -439,8 +439,8 @@ def test_what_cannot_be_read_of_the_answer_to_a_commit_does_not_undo_it(
 @pytest.mark.usefixtures("fences_are_old")
 @pytest.mark.parametrize("name", ROWS)
 def test_a_commit_that_the_network_holds_back_for_long_is_refused(
-    one: Storage,
-    other: Storage,
+    one: RowService,
+    other: RowService,
     witness: Witness,
     mariadb: MariaDB,
     configure: Configure,
@@ -462,7 +462,7 @@ def test_a_commit_that_the_network_holds_back_for_long_is_refused(
 
     with relaying(mariadb.port) as relay:
         configure(DB_PORT=str(relay.port))
-        late = requests.storage()
+        late = services.container().rows
         late.read(HEROES, ID, [1], True)
         relay.judge = hold_back
         try:
@@ -485,7 +485,7 @@ def die(*_: object) -> None:
     raise Died
 
 
-def assert_nothing_is_stale(*containers: Storage) -> None:
+def assert_nothing_is_stale(*containers: RowService) -> None:
     for storage in containers:
         for column, value in ((ID, 1), (XP, 5)):
             cached = storage.read(HEROES, column, [value], True).json
@@ -517,7 +517,7 @@ def until_fences_come(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[],
 
 
 HELD_BACK = object()
-CHANGES: dict[str, tuple[Callable[[Storage], object], Callable[[Storage], object]]] = {
+CHANGES: dict[str, tuple[Callable[[RowService], object], Callable[[RowService], object]]] = {
     "two inserts": (
         lambda one: one.write(HEROES, [(NO_KEY, *hero(0, "before")[1:])], True),
         lambda other: other.write(HEROES, [(NO_KEY, *hero(0, "after")[1:])], True),
@@ -540,8 +540,8 @@ CHANGES: dict[str, tuple[Callable[[Storage], object], Callable[[Storage], object
 @pytest.mark.parametrize("is_flushed", [False, True], ids=["", "and a flush"])
 @pytest.mark.parametrize("name", CHANGES)
 def test_a_writer_whose_fences_come_after_another_one_has_come_and_gone_shows_nothing(
-    one: Storage,
-    other: Storage,
+    one: RowService,
+    other: RowService,
     witness: Witness,
     until_fences_come: Callable[[Callable[[], object]], None],
     name: str,
@@ -564,8 +564,8 @@ def test_a_writer_whose_fences_come_after_another_one_has_come_and_gone_shows_no
 
 @pytest.mark.parametrize("name", CHANGES)
 def test_it_counts_from_when_it_read_its_rows_however_late_it_hears_of_its_commit(
-    one: Storage,
-    other: Storage,
+    one: RowService,
+    other: RowService,
     witness: Witness,
     until_fences_come: Callable[[Callable[[], object]], None],
     monkeypatch: pytest.MonkeyPatch,
@@ -588,8 +588,8 @@ def test_it_counts_from_when_it_read_its_rows_however_late_it_hears_of_its_commi
 
 
 def test_a_rejected_write_whose_fences_come_late_does_not_bring_back_what_it_read(
-    one: Storage,
-    other: Storage,
+    one: RowService,
+    other: RowService,
     until_fences_come: Callable[[Callable[[], object]], None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -608,8 +608,8 @@ def test_a_rejected_write_whose_fences_come_late_does_not_bring_back_what_it_rea
 
 
 def test_a_writer_whose_fences_come_after_a_repeated_request_shows_nothing(
-    one: Storage,
-    other: Storage,
+    one: RowService,
+    other: RowService,
     witness: Witness,
     until_fences_come: Callable[[Callable[[], object]], None],
     monkeypatch: pytest.MonkeyPatch,
@@ -633,8 +633,8 @@ def test_a_writer_whose_fences_come_after_a_repeated_request_shows_nothing(
 
 
 def test_a_new_row_that_is_gone_when_its_witness_comes_is_not_stored(
-    one: Storage,
-    other: Storage,
+    one: RowService,
+    other: RowService,
     witness: Witness,
     until_fences_come: Callable[[Callable[[], object]], None],
 ) -> None:
@@ -657,10 +657,10 @@ def test_a_new_row_that_is_gone_when_its_witness_comes_is_not_stored(
 @pytest.mark.parametrize("column", [ID, XP], ids=["row", "lookup"])
 @pytest.mark.parametrize("first", [0, 1])
 def test_of_two_writers_that_fence_an_entry_together_neither_shows_it(
-    one: Storage, witness: Witness, generation: Generation, column: Column, first: int
+    one: RowService, witness: Witness, generation: Generation, column: Column, first: int
 ) -> None:
     """A fence that comes late does not take the place of one that stands."""
-    used, tokens = requests.cache(), [new_token(), new_token()]
+    used, tokens = services.container().cache, [new_token(), new_token()]
     fenced, shown = Affected({column: {5: None}}), Affected({column: {5: b"shown"}})
     for token in tokens:
         fence(used, generation, fenced, token)
@@ -673,9 +673,9 @@ def test_of_two_writers_that_fence_an_entry_together_neither_shows_it(
 
 
 def test_a_watermark_tells_of_the_latest_change_and_never_goes_back(
-    one: Storage, witness: Witness, generation: Generation
+    one: RowService, witness: Witness, generation: Generation
 ) -> None:
-    used, fenced = requests.cache(), Affected({XP: {5: None}})
+    used, fenced = services.container().cache, Affected({XP: {5: None}})
     witness.redis.flushall()
 
     def published_at(*times: int) -> float:
@@ -695,7 +695,7 @@ def test_a_watermark_tells_of_the_latest_change_and_never_goes_back(
 
 
 def test_a_row_that_another_writer_was_faster_to_insert_is_replaced(
-    one: Storage, other: Storage, monkeypatch: pytest.MonkeyPatch
+    one: RowService, other: RowService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its INSERT fails in the piece that has the COMMIT: it certainly did not happen."""
     begin_fence_many = Cache.begin_fence_many

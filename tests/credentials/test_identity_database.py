@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from pymysql._auth import scramble_caching_sha2
 
-from chalicelib.handlers import requests
+from chalicelib import services
 from local.machine import LOOPBACK
 from local.servers import MariaDB
 from tests.conftest import Configure, running
@@ -67,9 +67,9 @@ def test_tls_is_used_and_the_certificate_checked(
     [id] = service.write([hero()]).ids
     assert service.read([id], use_cache=False).rows == [as_stored(id, hero())]
 
-    connection = requests.database()._pool.acquire()
+    connection = services.container().database._pool.acquire()
     [(_, cipher)] = connection.rows(("SHOW STATUS LIKE 'Ssl_cipher'", ()))
-    requests.database()._pool.release(connection)
+    services.container().database._pool.release(connection)
     assert cipher
 
 

@@ -12,8 +12,8 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from app import storage
+from chalicelib import services
 from chalicelib.credentials import identity
-from chalicelib.handlers import requests
 from local.machine import LOOPBACK
 from local.servers import MariaDB
 from tests.conftest import Configure
@@ -119,7 +119,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def lose_idle_connections() -> None:
     """The next request needs to log in."""
-    requests.database()._pool.clear()
+    services.container().database._pool.clear()
 
 
 def test_the_secret_is_read_once_a_container(service: InProcess, reads: list[str]) -> None:
@@ -163,7 +163,7 @@ def test_threads_that_are_refused_together_read_it_once(
     service: InProcess, vault: Vault, reads: list[str]
 ) -> None:
     service.read([1], use_cache=False)
-    ours = requests.database()._identity
+    ours = services.container().database._identity
     refused = ours.login()
     vault.make_pending()
     vault.set_password()

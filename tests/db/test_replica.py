@@ -9,7 +9,6 @@ from typing import ClassVar
 
 import pytest
 
-from chalicelib.rows import service as row_service
 from local.machine import write_private
 from local.servers import MariaDB
 from tests.conftest import Configure, running
@@ -148,7 +147,7 @@ def test_the_writer_answers_for_a_killed_replica_until_it_is_back(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(row_service, "REPLICA_RESTS_SECONDS", 0.5)
+    monkeypatch.setattr(loader, "REPLICA_RESTS_SECONDS", 0.5)
     assert names(service.read(range(1, 10), use_cache=False).rows) == {"Replica"}
     replica.kill()
 
@@ -163,7 +162,7 @@ def test_the_writer_answers_for_a_killed_replica_until_it_is_back(
 def test_the_writer_answers_for_a_hanging_replica_and_nobody_waits_for_it_twice(
     service: InProcess, replica: MariaDB, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(row_service, "REPLICA_RESTS_SECONDS", 2)
+    monkeypatch.setattr(loader, "REPLICA_RESTS_SECONDS", 2)
     service.read([1], use_cache=False)
     replica.pause()
     assert names(service.read(range(1, 10), use_cache=False).rows) == {"Writer"}

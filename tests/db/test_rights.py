@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from chalicelib.handlers import requests
+from chalicelib import services
+from chalicelib.handlers import health as health_report
 from chalicelib.rows import service as row_service
 from local.servers import MariaDB
 from tests.conftest import Configure
@@ -72,7 +73,7 @@ def test_a_user_with_too_few_connections_is_told_so(
     service: InProcess, as_user: As, mariadb: MariaDB
 ) -> None:
     as_user("WITH MAX_USER_CONNECTIONS 1", f"ALL ON {mariadb.database}.*")
-    only_one = requests.database()._pool.acquire()
+    only_one = services.container().database._pool.acquire()
     answer = service.read([1], use_cache=False)
     health = deep(service)
     only_one.drop()
@@ -223,7 +224,7 @@ def test_a_column_without_the_right_to_it_is_named(
 def test_a_bug_in_the_health_has_the_shape_of_every_bug(
     service: InProcess, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(requests, "_checked", None)
+    monkeypatch.setattr(health_report, "_checked", None)
 
     for answer in (service.ask("GET", "/health/deep"), service.health("?deep=1")):
         assert (answer.status, answer.error) == (500, "InternalError")

@@ -15,13 +15,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chalicelib import services
 from chalicelib.cache import entries
 from chalicelib.cache.entries import _probe
 from chalicelib.cache.keys import BUCKETS
 from chalicelib.db import schema
 from chalicelib.db.database import Database
 from chalicelib.errors import BadRequest
-from chalicelib.handlers import requests
 from chalicelib.ingest import staged_statements
 from chalicelib.rows.lazy_loading import MISSES_TO_EXPECT_ONE
 from chalicelib.tables import EMPLOYEES, HEROES, OWN_NAMES, NotAsDeclared, Row, Table, tables_with
@@ -407,7 +407,9 @@ def test_the_cache_of_a_table_of_the_settings_comes_back_as_every_other(
     configure(DB_NAME=OTHER, DB_TABLE="superheroes")
     [id] = service.write([hero()]).ids
     database.query("UPDATE cache_generation SET enabled = 0, generation = generation + 1")
-    requests.storage()._lazy_loading._generations.forget(requests.cache().tables["superheroes"])
+    services.container().rows._lazy_loading._generations.forget(
+        services.container().cache.tables["superheroes"]
+    )
 
     assert service.read([id]).rows == [as_stored(id, hero())]
     for thread in threading.enumerate():
@@ -517,7 +519,7 @@ def test_an_id_that_no_request_can_name_is_not_given(
             in answer.message
         )
     assert service.read([7], use_cache, BY="xp").missing == [7]
-    loads = Database(requests.settings(), for_loads=True)
+    loads = Database(services.container().settings, for_loads=True)
     columns = HEROES.columns[1:]
     texts = [["h", "p", "n", "1", "c"]]
     with pytest.raises(BadRequest, match="no free id"):
@@ -612,7 +614,7 @@ def test_a_read_that_fails_lets_nobody_wait_for_its_rows(
     service.write([{"id": 5, **hero()}, {"id": 6, **hero()}])
     database.query("UPDATE heroes SET power = NULL WHERE id = 6")
     witness.forget_cached()
-    requests.storage()._lazy_loading._misses_in_a_row = misses
+    services.container().rows._lazy_loading._misses_in_a_row = misses
 
     assert_mismatch(service.read([5, 6]))
 
@@ -857,7 +859,7 @@ def test_a_load_of_what_the_database_refuses_is_refused_at_once(
     rows = [{"id": 3, **hero(power="p1", xp=1)}, {"id": 4, **hero(power="p2", xp=2), **wrong}]
     column = "" if name.startswith("taken") else column  # the server names an index
     texts = [[str(row[column.name]) for column in columns] for row in rows]
-    loads = Database(requests.settings(), for_loads=True)
+    loads = Database(services.container().settings, for_loads=True)
 
     with pytest.raises(BadRequest, match=f"^heroes{re.escape(column)}: a row of the file is refus"):
         loads.transact(lambda transaction: transaction.load(HEROES, columns, [texts]))
@@ -914,11 +916,11 @@ def test_what_is_stored_may_stand_for_what_is_declared(
     service: InProcess, database: Tables
 ) -> None:
     """Narrower values, under the same keys of the cache."""
-    assert requests.database().as_stored(EMPLOYEES) == EMPLOYEES
+    assert services.container().database.as_stored(EMPLOYEES) == EMPLOYEES
     database.query("ALTER TABLE heroes MODIFY hero VARCHAR(20) CHARACTER SET utf8mb3 NOT NULL")
     database.query("ALTER TABLE heroes MODIFY xp TINYINT UNSIGNED NOT NULL")
 
-    stored: Table = requests.database().as_stored(HEROES)
+    stored: Table = services.container().database.as_stored(HEROES)
 
     types = {column.name: column.type for column in stored.columns}
     assert types["hero"].takes_texts(["x" * 20, "ß\uffff"])

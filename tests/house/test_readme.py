@@ -25,7 +25,6 @@ from chalicelib.db import database
 from chalicelib.db.mysql import connection as mysql_connection
 from chalicelib.errors import ConfigurationError, HerocacheError
 from chalicelib.handlers import contract
-from chalicelib.rows import service as row_service
 from local.servers import MariaDB
 from local.servers.app import FIRST_PORT
 from tests import conftest
@@ -365,7 +364,7 @@ def test_identity_names_settings_that_exist_and_the_figures_of_the_code() -> Non
         f"or {mysql_connection.RESUME_RETRY_AFTER_SECONDS} where it may be waking up",
     ):
         assert words in one_line(IDENTITY + README), words
-    assert [code(row[0])[0] for row in table(IDENTITY, "`API_AUTH`")] == list(config.CALLERS)
+    assert [code(row[0])[0] for row in table(IDENTITY, "`API_AUTH`")] == list(config.ApiAuth)
 
 
 def test_identity_names_the_rights_that_the_caches_user_needs() -> None:
@@ -427,7 +426,7 @@ def test_the_limits_are_those_of_the_code() -> None:
         ["rows in a write, keys in a delete", f"{contract.MAX_WRITE_ROWS:,}"],
         ["rows in a page (`LIMIT`)", f"{contract.MAX_LIMIT:,}"],
         ["bytes in a request", f"{contract.MAX_BODY_BYTES:,}"],
-        ["bytes in an answer", f"{row_service.MAX_RESULT_BYTES:,}"],
+        ["bytes in an answer", f"{config.MAX_RESULT_BYTES:,}"],
         ["characters in a string", f"{tables.STRING.max_characters:,}"],
         ["integer columns", f"{integer.minimum:,} to {integer.maximum:,}"],
         ["`id` and `ProductId`", f"{key.minimum:,} to {key.maximum:,}"],

@@ -18,9 +18,9 @@ from botocore.exceptions import ClientError
 from cfnlint.decode import decode
 
 from app import app
+from chalicelib import services
 from chalicelib.cache import generations
 from chalicelib.config import Settings
-from chalicelib.handlers import requests
 from chalicelib.ingest import staged_statements
 from infra import configuration, database, leftovers, stack
 from infra.stack import Stack
@@ -112,7 +112,7 @@ def test_the_login_may_do_what_the_app_does_and_nothing_else(
         assert service.write([{"id": id, **hero(xp=11)}], use_cache=False).ids == [id]
         assert service.read([id]).rows[0]["xp"] == 11
         assert service.delete([id]).deleted == [id]
-        requests.database().transact(
+        services.container().database.transact(
             lambda t: t.run(*staged_statements.CREATE, staged_statements.DROP)
         )
         of_user, of_tables = [str(r[0]) for r in mariadb.query(f"SHOW GRANTS FOR '{user}'@'%'")]

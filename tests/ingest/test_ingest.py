@@ -10,6 +10,7 @@ import pytest
 from chalice.test import Client
 
 from app import app
+from chalicelib import services
 from chalicelib.errors import ConfigurationError
 from chalicelib.handlers import requests
 from chalicelib.ingest import service as ingest_service
@@ -223,7 +224,7 @@ def test_what_the_service_writes_makes_no_upload_and_costs_nothing(
     loaded(bucket, lines(1, 2) + "bad\n", "a.csv")
     written = bucket.keys() - {"a.csv"}
     events = together(*[bucket.put(key, lines(3, 2)) for key in written])
-    requests.forget_settings()
+    services.forget()
 
     with witness.spent() as spent:
         summaries = requests.ingest(events)

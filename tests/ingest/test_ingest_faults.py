@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from chalicelib import services
 from chalicelib.errors import BucketUnavailable, DatabaseUnavailable
 from chalicelib.handlers import requests
 from chalicelib.ingest import service as ingest_service
@@ -145,7 +146,7 @@ def test_without_redis_a_file_is_loaded_and_no_read_is_stale(
     count: int,
 ) -> None:
     requests.ingest(bucket.put("incoming/heroes/before.csv", lines(1, FEW, hero="Old")))
-    reader = requests.storage()
+    reader = services.container().rows
     assert service.read([1]).rows[0]["hero"] == "Old"
     configure(REDIS_URL="redis://127.0.0.1:1")
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from chalicelib import services
 from chalicelib.cache.generations import Generations
 from chalicelib.errors import OutcomeUnknown
 from chalicelib.handlers import requests
@@ -307,7 +308,7 @@ def test_what_a_second_delivery_acknowledges_every_reader_sees(
     """Redis is emptied while the first one commits; a reader, who finds no fence, stores the row as
     it was; and the answer to the COMMIT is lost."""
     configure()
-    reader = requests.storage()
+    reader = services.container().rows
     reader.write(HEROES, [(1, "Old", "light", "Ada 1", 1, "red")], True)
     configure(DB_PORT=str(relayed.port))
     event = bucket.put(KEY, lines(1, count, hero="New"))

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from chalicelib import services
 from chalicelib.db.database import Database, Transaction
 from chalicelib.errors import ConfigurationError, FileRefused
 from chalicelib.handlers import requests
@@ -61,7 +62,7 @@ class Loads:
 
     def __init__(self, bucket: UploadBucket) -> None:
         self._bucket = bucket
-        self._database = Database(requests.settings(), for_loads=True)
+        self._database = Database(services.container().settings, for_loads=True)
 
     def staged(
         self, content: str | bytes, table: Table = HEROES, order: Sequence[Column] = ()

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from chalicelib import services
 from chalicelib.handlers import requests
 from chalicelib.rows import service as row_service
 from chalicelib.tables import HEROES
@@ -123,7 +124,7 @@ def test_what_a_retry_acknowledges_every_reader_sees(
     """Redis is emptied while the first try commits; a reader, who finds no fence, stores the rows
     as they were; and the answer to the COMMIT is lost."""
     configure()
-    reader = requests.storage()
+    reader = services.container().rows
     asked = [("id", [1, 2]), ("xp", [10, 11])]
 
     def read(use_cache: bool = True) -> list[bytes]:

@@ -2,7 +2,6 @@
 
 import pytest
 
-from chalicelib.rows import service as row_service
 from tests.support.client import InProcess, Row, as_stored, hero, heroes
 
 each_way = pytest.mark.parametrize("use_cache", [True, False], ids=["cached", "uncached"])
@@ -65,7 +64,7 @@ def test_what_is_too_large_as_a_whole_can_be_read_in_pages(
     service: InProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = stored(service, 40)
-    monkeypatch.setattr(row_service, "MAX_RESULT_BYTES", 2_000)
+    monkeypatch.setattr(loader, "MAX_RESULT_BYTES", 2_000)
 
     refused = service.read([7], False, BY="xp")
 

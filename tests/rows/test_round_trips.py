@@ -9,9 +9,9 @@ from threading import Event
 
 import pytest
 
+from chalicelib import services
 from chalicelib.cache import generations, scripts
 from chalicelib.db.statements import IS_READ_ONLY, guard_time
-from chalicelib.handlers import requests
 from chalicelib.rows import service as row_service
 from local.servers import MariaDB, Redis
 from tests.conftest import Configure
@@ -429,7 +429,7 @@ def test_where_triggers_may_change_rows_a_write_costs_one_round_trip_more(
     """It reads them back before it fences what shows them."""
     witness.query("CREATE TRIGGER redden BEFORE INSERT ON heroes FOR EACH ROW SET NEW.color = 'r'")
     try:
-        requests.database()._fitting.clear()
+        services.container().database._fitting.clear()
         service.write([row])
         sent.clear()
         service.write([row])
@@ -561,7 +561,7 @@ def redis_of_a_new_database(service: InProcess, witness: Witness, sent: RoundTri
     """No table has entries on it so far, the app only a connection to the database. Its name."""
     *_, server = witness.generation()
     witness.give_cache_to("")
-    requests.forget_settings()
+    services.forget()
     service.read([1], use_cache=False)
     sent.clear()
     return server

@@ -129,12 +129,13 @@ def peak_mb() -> float:
 
 
 def main(step: str) -> None:
+    from chalicelib import services
     from chalicelib.handlers import requests
     from chalicelib.ingest.bucket import Bucket
     from tests.support.aurora import load_from_s3
 
     events = json.load(sys.stdin)
-    requests.file_ingest()
+    assert services.container().ingest  # its modules are in
     Bucket(events[0]["Records"][0]["s3"]["bucket"]["name"])._call("list_objects_v2")  # boto3 is in
     if step == MID_FILE:
         die_mid_file()

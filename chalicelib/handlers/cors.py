@@ -1,7 +1,7 @@
-"""Which web pages may use the service, and the headers that browsers want for it.
+"""CORS: which web pages may use the service, and the headers that browsers want for it.
 
-A browser sends the header `Origin` with every POST of a page, and with what a page asks of another
-host. Other clients send none and are not concerned. https://fetch.spec.whatwg.org/#http-cors-protocol
+A browser sends the header `Origin` with every POST of a page, and with a page's requests to another
+host. Requests of other clients have no such header and need nothing of this. https://fetch.spec.whatwg.org/#http-cors-protocol
 """
 
 from collections.abc import Collection, Mapping
@@ -25,8 +25,9 @@ _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 
 
 def headers_for(request: Mapping[str, str], allowed: Collection[str]) -> Headers:
-    """What an answer needs so that the page which sent `request` may read it; nothing where no
-    other host's page did. Raises Forbidden where the page's origin is not `allowed`."""
+    """The headers of an answer that let a page of another host read it. None where the request did
+    not come from such a page. `request`: its headers. Raises Forbidden where the page's origin is
+    not `allowed`."""
     origin = request.get("origin")
     if origin is None or _is_own(origin, request):
         return {}
@@ -53,8 +54,8 @@ def preflight_headers_for(request: Mapping[str, str], allowed: Collection[str]) 
 
 
 def headers_for_error(request: Mapping[str, str], environment: Mapping[str, str]) -> Headers:
-    """As `headers_for`, for an error that no route sees: nothing for a page that is not allowed,
-    because there is an error to tell already. `request`: its headers, the names in any case."""
+    """As `headers_for`, for an error that is found before a route is called. None where the page is
+    not allowed: the answer tells the first error. The names of headers may be in any case."""
     sent = {name.lower(): value for name, value in request.items()}
     try:
         return headers_for(sent, cors_origins(environment))
@@ -63,8 +64,8 @@ def headers_for_error(request: Mapping[str, str], environment: Mapping[str, str]
 
 
 def _is_own(origin: str, request: Mapping[str, str]) -> bool:
-    """Whether the page came from where the request was sent to: the same scheme, host and port. API
-    Gateway tells the scheme; `chalice local` speaks http only."""
+    """Whether the page came from the service itself: the same scheme, host and port. API Gateway
+    tells the scheme in a header; `chalice local` speaks http only."""
     try:
         page = urlsplit(origin)
     except ValueError:
