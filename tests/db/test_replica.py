@@ -9,6 +9,7 @@ from typing import ClassVar
 
 import pytest
 
+from chalicelib.rows import loader
 from local.machine import write_private
 from local.servers import MariaDB
 from tests.conftest import Configure, running

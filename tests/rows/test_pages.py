@@ -2,6 +2,7 @@
 
 import pytest
 
+from chalicelib.rows import loader
 from tests.support.client import InProcess, Row, as_stored, hero, heroes
 
 each_way = pytest.mark.parametrize("use_cache", [True, False], ids=["cached", "uncached"])
