@@ -12,6 +12,7 @@ from app import storage
 from chalicelib import config
 from chalicelib.cache import generations
 from chalicelib.db.mysql import connection as mysql_connection
+from chalicelib.db.mysql import errors as mysql_errors
 from local.process import LOOPBACK
 from local.servers import MariaDB
 from tests.client import InProcess, Row, as_stored, hero
@@ -108,7 +109,7 @@ def test_one_that_sleeps_on_is_a_503_that_says_so(
     for answer in answers:
         assert (answer.status, answer.error) == (503, "DatabaseUnavailable")
         assert answer.message.endswith("Or it is waking up: try again in a moment")
-        assert answer.headers["retry-after"] == str(mysql_connection.RESUME_RETRY_AFTER_SECONDS)
+        assert answer.headers["retry-after"] == str(mysql_errors.RESUME_RETRY_AFTER_SECONDS)
         assert_tells_nothing_internal(answer)
 
 

@@ -20,25 +20,27 @@ from chalicelib.credentials.identity import STAGES, Login, database_identity
 from chalicelib.db import statements
 from chalicelib.db.mysql.connection import (
     ANSWER_TIMEOUT_SECONDS,
-    CONNECT_TIMEOUT_SECONDS,
     LOAD_TIMEOUT_SECONDS,
-    MAX_ATTEMPTS,
     Answer,
     Connection,
-    MySQLError,
     connect,
+)
+from chalicelib.db.mysql.driver import CONNECT_TIMEOUT_SECONDS, require_checked_driver
+from chalicelib.db.mysql.errors import (
+    MAX_ATTEMPTS,
+    MySQLError,
     duplicate_index,
     is_forbidden,
     is_guard_failed,
     is_key_space_exhausted,
+    is_login_refused,
     is_misfit,
-    is_refused,
     is_unfit,
-    is_value_refused,
+    is_value_rejected,
     is_worth_another_try,
     missing_table,
-    refusal,
     refuse_replica,
+    rejection,
     translated,
     translated_from_connecting,
 )
@@ -138,7 +140,9 @@ class Database:
         self, settings: Settings, *, for_loads: bool = False, is_replica: bool = False
     ) -> None:
         """One for loads waits much longer for each answer, and can load files. Unless it
-        `is_replica` a server that is read-only is taken for the wrong one."""
+        `is_replica` a server that is read-only is taken for the wrong one. Raises
+        ConfigurationError where the driver is another version than the one that was checked."""
+        require_checked_driver()
         self._settings = settings
         self._is_replica = is_replica
         self._for_loads = for_loads
@@ -302,7 +306,7 @@ class Database:
             try:
                 return self._connect_as(login, patience_seconds)
             except MySQLError as error:
-                other = self._identity.instead(login) if is_refused(error) else None
+                other = self._identity.instead(login) if is_login_refused(error) else None
                 if other is None:
                     raise
                 login = other
@@ -687,7 +691,7 @@ class Transaction:
         try:
             yield
         except MySQLError as error:
-            if writes is None or not is_value_refused(error):
+            if writes is None or not is_value_rejected(error):
                 raise
             self.run(statements.ROLLBACK, statements.START)
             for make, group in writes.groups:
@@ -709,7 +713,7 @@ class Transaction:
                 self.run(make(table, half))
                 items = items[len(half) :]
             except MySQLError as error:
-                if not is_value_refused(error):
+                if not is_value_rejected(error):
                     raise
                 if len(half) == 1:
                     return half[0], error
@@ -718,7 +722,7 @@ class Transaction:
 
     def _rejected(self, table: Table, item: object, index: int, error: MySQLError) -> RowRejected:
         """In the words of the column's own limits where it has passed them."""
-        name, reason = refusal(error)
+        name, reason = rejection(error)
         if unique := duplicate_index(error):
             columns = self._connection.rows(statements.index_columns(table, unique))
             name = columns[0][0] if len(columns) == 1 else ""
@@ -828,9 +832,9 @@ def refusing_rows(table: Table) -> Iterator[None]:
     try:
         yield
     except MySQLError as error:
-        if not is_value_refused(error):
+        if not is_value_rejected(error):
             raise
-        column, reason = refusal(error)
+        column, reason = rejection(error)
         place = f"{table.name}.{column}" if column in table.positions else table.name
         raise BadRequest(f"{place}: a row of the file is refused: {reason}") from error
 
