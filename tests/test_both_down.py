@@ -13,7 +13,7 @@ import pytest
 
 from app import storage
 from chalicelib.cache import generations
-from chalicelib.db.database import Transaction
+from chalicelib.db import Transaction
 from chalicelib.errors import DatabaseUnavailable
 from chalicelib.handlers import requests
 from chalicelib.rows.service import Storage

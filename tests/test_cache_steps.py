@@ -18,7 +18,7 @@ from chalicelib.cache.entries import Affected, Cache, Entry, new_token
 from chalicelib.cache.generations import Generations
 from chalicelib.cache.recovery import Recovery
 from chalicelib.cache.scripts import FENCE, LEASE
-from chalicelib.db.database import Database, Generation
+from chalicelib.db import Database, Generation
 from chalicelib.errors import AnotherServer, CacheUnavailable
 from chalicelib.handlers import requests
 from chalicelib.rows import lazy_loading, write_through

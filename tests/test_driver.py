@@ -142,7 +142,7 @@ class Server:
 
 
 def rows_of(server: Server) -> Any:
-    reader: Any = driver.ResultReader(server)
+    reader: Any = driver.ResultReader(cast(Any, server))
     reader.converters = [("ascii", int)]
     reader._read_rowdata_packet()
     return reader.rows

@@ -18,7 +18,7 @@ from chalicelib.cache.connection import NAMED_FOR_SECONDS
 from chalicelib.cache.entries import Cache, Sent
 from chalicelib.cache.generations import MEMORY_SECONDS
 from chalicelib.config import Settings
-from chalicelib.db.database import Database, Generation
+from chalicelib.db import Database, Generation
 from chalicelib.handlers import requests
 from chalicelib.rows.service import Storage
 from chalicelib.tables import HEROES

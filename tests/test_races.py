@@ -13,8 +13,8 @@ from chalicelib.cache import entries
 from chalicelib.cache.client import Link
 from chalicelib.cache.connection import Command
 from chalicelib.cache.entries import UNKNOWN_COMMIT, Affected, Cache, Leases, Sent, Token, new_token
-from chalicelib.db.database import Generation
-from chalicelib.db.mysql.connection import Answer, Connection, MySQLError
+from chalicelib.db import Generation
+from chalicelib.db.mysql import Answer, Connection, MySQLError
 from chalicelib.handlers import requests
 from chalicelib.rows import write_through
 from chalicelib.rows.service import Storage

@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from chalicelib.db.statements import Statement
+from chalicelib.db import Statement
 from chalicelib.tables import Column, Integer, String
 
 NUL = "\0"

@@ -15,7 +15,7 @@ from chalicelib.cache.entries import Cache, Entry, Leases, Sent, new_token
 from chalicelib.cache.generations import Generations
 from chalicelib.cache.recovery import Recovery
 from chalicelib.cache.scripts import LEASE, MARK
-from chalicelib.db.database import Generation
+from chalicelib.db import Generation
 from chalicelib.errors import AnotherServer, CacheUnavailable, DatabaseUnavailable
 from chalicelib.tables import Column, Key, Table
 

@@ -13,17 +13,19 @@ from dataclasses import dataclass
 from chalicelib.cache.entries import Cache, Entry
 from chalicelib.cache.generations import Generations
 from chalicelib.cache.recovery import Recovery
-from chalicelib.db.database import Change, Database
+from chalicelib.db import Change, Database
 from chalicelib.errors import (
     AlreadyClaimed,
     BadRequest,
     DatabaseUnavailable,
+    KeyTooFar,
+    NoKeyLeft,
     OutcomeUnknown,
     RowRejected,
     SchemaMismatch,
     TooLarge,
 )
-from chalicelib.rows.idempotency import IdempotentChange
+from chalicelib.rows.idempotency import IdempotentChange, prune_claims
 from chalicelib.rows.lazy_loading import LazyLoading
 from chalicelib.rows.write_through import Work, WriteThrough
 from chalicelib.tables import Column, Key, NotAsDeclared, Row, Table
@@ -193,11 +195,13 @@ class Storage:
         except RowRejected as error:
             place = f"SQLS[{error.index}]{'.' * bool(error.column)}{error.column}"
             raise BadRequest(f"{place}: {error.reason}") from error
+        except (KeyTooFar, NoKeyLeft) as error:
+            raise BadRequest(f"TABLE {error}") from error
 
     def _prune_claims(self) -> None:
         """What keeps it from that is no news for a caller whose write is done."""
         try:
-            self._database.prune_claims()
+            prune_claims(self._database)
         except DatabaseUnavailable as error:
             log.warning("old idempotency keys stay for now: %s", error)
 

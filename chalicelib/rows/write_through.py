@@ -17,7 +17,7 @@ from typing import Protocol, TypeVar
 from chalicelib.cache.entries import Affected, Cache, Entry, Fenced, Sent, Token, new_token
 from chalicelib.cache.generations import Generations
 from chalicelib.cache.recovery import Recovery
-from chalicelib.db.database import Change, Committed, Database, Generation, Transaction
+from chalicelib.db import Change, Committed, Database, Generation, Transaction
 from chalicelib.errors import (
     AnotherServer,
     CacheUnavailable,

@@ -154,6 +154,11 @@ def translated(error: MySQLError) -> Exception:
     return error
 
 
+def is_foreseen(error: MySQLError) -> bool:
+    """Whether `translated` has words for it."""
+    return translated(error) is not error
+
+
 def code_of(error: BaseException | None) -> int:
     """0 for what has none, as some errors of the driver."""
     code = error.args[0] if isinstance(error, MySQLError) and error.args else 0
