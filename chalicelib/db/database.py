@@ -46,9 +46,9 @@ class Database:
     def __init__(
         self, settings: Settings, *, for_loads: bool = False, is_replica: bool = False
     ) -> None:
-        """One for loads waits much longer for each answer, and can load files. Unless it
-        `is_replica` a server that is read-only is taken for the wrong one. Raises
-        ConfigurationError where the driver is another version than the one that was checked."""
+        """One `for_loads` waits much longer for each answer, and can load files. Unless it
+        `is_replica`, a read-only server is treated as the wrong one. Raises ConfigurationError
+        where the driver has another version than the one that was checked."""
         require_checked_driver()
         self._settings = settings
         self._is_replica = is_replica
@@ -151,7 +151,7 @@ class Database:
         return self._run(lambda connection: describe(connection, names))
 
     def _connect(self, patience_seconds: float | None = None) -> Connection:
-        """With another password where the first is refused: they are changed while we run."""
+        """With another password where the first is refused: passwords may change while we run."""
         login = self._identity.login()
         for _ in STAGES:
             try:
@@ -198,8 +198,8 @@ class Database:
         raise AssertionError("unreachable: the last attempt returns or raises")
 
     def _acquire(self, connect_options: Mapping[str, float | None]) -> Connection:
-        """A kept connection unless the server has closed it meanwhile: found out only by sending a
-        write over it, nobody could tell whether that was done."""
+        """A kept connection, unless the server has closed it meanwhile. That is found out before a
+        write is sent: afterwards nobody could tell whether it was done."""
         connection = self._pool.acquire(**connect_options)
         if connection.was_closed_by_server():
             self._pool.discard(connection)

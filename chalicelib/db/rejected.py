@@ -23,7 +23,8 @@ Run = Callable[..., list[Answer]]
 
 @dataclass(frozen=True)
 class Writes:
-    """Of `items`, rows or keys: those of each group, and what makes a statement of them."""
+    """What a transaction writes: `items`, which are rows or keys, in groups. Each group has the
+    function that makes its statement."""
 
     table: Table
     items: Sequence[Any]

@@ -32,12 +32,12 @@ APPLY_SCHEMA = (
     " makes what is missing"
 )
 GENERATIONS = "cache_generation"
+# The service's own tables, and what needs them.
 OWN_TABLES = {
     GENERATIONS: "every write and every read with the cache",
     "idempotency": "requests with an idempotency key",
     "ingest_log": "uploaded files",
 }
-"""The service's own tables, and what needs them."""
 OTHER_VERSION = (
     "one of the service's own tables lacks a column, or a trigger names one that is not there:"
     f" compare {', '.join(OWN_TABLES)} with seed/schema.sql; the log names the column"
@@ -49,12 +49,12 @@ _COMPUTED = re.compile("VIRTUAL|STORED|PERSISTENT")  # in `extra`, of MariaDB an
 # MySQL's latin1 is cp1252, where five bytes stand for the control characters of these numbers.
 _LATIN1 = bytes(range(256)).decode("cp1252", "ignore") + "\x81\x8d\x8f\x90\x9d"
 _NO_BMP = "[\U00010000-\U0010ffff]"
+# What a character set does not have; one that is not here is not judged.
 _OUTSIDE = {
     "ascii": r"[^\x00-\x7f]",
     "latin1": f"[^{re.escape(_LATIN1)}]",
     **dict.fromkeys(("utf8", "utf8mb3", "ucs2"), _NO_BMP),
 }
-"""What a character set does not have; one that is not here is not judged."""
 
 
 class Stops(Enum):

@@ -1,8 +1,8 @@
 """One transaction: rows written, replaced and deleted, and what is committed with them.
 
-What nobody waits for goes with the next statements that somebody waits for, in one round trip. So
-new rows take one round trip; other rows are locked and read in one, and changed in a second one
-with the COMMIT. One more where triggers may change rows.
+A write costs two round trips: new rows are inserted, or other rows are locked and read; then what
+is left is changed together with the COMMIT. New rows alone can be inserted and committed in one.
+Where triggers may change rows, one more reads them back.
 """
 
 import math
@@ -30,8 +30,8 @@ from chalicelib.tables import NO_KEY, Column, Key, NotAsDeclared, Row, Table, sh
 
 @dataclass(frozen=True)
 class Change:
-    """What a transaction did to a table: the rows it met as they were, the rows it left, in the
-    order they were given, and the generation that held meanwhile. `new_keys` are those that the
+    """What a transaction did to a table: the rows as they were `before`, and as they are `after` in
+    the order they were given; and the generation that it held. `new_keys` are those that the
     database gave: nobody else knows of these rows before the COMMIT."""
 
     generation: Generation
@@ -51,8 +51,8 @@ class Committed:
 
 
 class Transaction:
-    """What may be done before COMMIT. What nobody waits for goes with the next statements that
-    somebody does, in one round trip; BEGIN goes with the first."""
+    """What may be done before COMMIT. Statements whose answers nobody needs yet wait in a queue and
+    go with the next ones, in the same round trip. BEGIN goes with the first."""
 
     def __init__(self, connection: Connection, fit: Fit) -> None:
         self._connection = connection
@@ -134,10 +134,10 @@ class Transaction:
 
     def write_many(self, table: Table, rows: Sequence[Row]) -> Change:
         """Insert each row, or put it in the place of the row that has its key; rows with NO_KEY
-        get the next keys, rising in the order of `rows`. Those with a key, of which there is one,
-        go first: no new row can then be given a key that another row brings along. Where there is
-        none without one the change itself is left to the next statements. Where triggers may change
-        rows it is not: `after` is read back from the table."""
+        get the next keys, rising in the order of `rows`. At least one row has a key. Rows with
+        keys are written first, so that no new row is given a key which another row brings along.
+        Where every row has a key the change goes with the next statements, unless triggers may
+        change rows: then `after` is read back from the table."""
         self.ensure_fit(table)
         keyed = sorted(row for row in rows if row[0] != NO_KEY)
         keyless = [row for row in rows if row[0] == NO_KEY]

@@ -13,27 +13,28 @@ from collections.abc import Iterator, Mapping
 from chalicelib.errors import FileRejected
 
 MAX_LINE_BYTES = 1 << 20
+# How much larger than the gzip file its content may be; deflate itself ends at 1,032.
 MAX_EXPANSION = 500
-"""How much larger than the gzip file its content may be; deflate itself ends at 1,032."""
 EXPANSION_CHECKED_FROM_BYTES = 10_000_000
 CHUNK_BYTES = 1 << 18
+# So much of a file tells what it is.
 HEAD_BYTES = 8192
-"""So much of a file tells what it is."""
 GZIP = b"\x1f\x8b"
 UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 _UTF_32 = (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)
 _UTF_16_WORDS = "UTF-16 without a byte order mark"
+# Which of four bytes are mostly NUL in a text of which most is ASCII.
 _NULLS: Mapping[tuple[bool, ...], str] = {
     (False, True, False, True): _UTF_16_WORDS,
     (True, False, True, False): _UTF_16_WORDS,
     (False, True, True, True): "UTF-32",
     (True, True, True, False): "UTF-32",
 }
-"""Which of four bytes are mostly NUL in a text of which most is ASCII."""
 _CONTROLS = bytes({*range(32), 127} - set(b"\t\n\v\f\r"))
 
 _SAVE_AS_CSV = 'save it as "CSV UTF-8" and upload that'
+# How a file of another kind begins, and what its uploader is told.
 _KINDS = (
     (rb"PK\x03\x04.*xl/", f"an Excel workbook (.xlsx), not a CSV file: {_SAVE_AS_CSV}"),
     (rb"PK\x03\x04.*opendocument", f"an OpenDocument file (.ods), not a CSV file: {_SAVE_AS_CSV}"),
@@ -45,7 +46,6 @@ _KINDS = (
     (rb"\s*<(?i:!doctype|html|\?xml)\b", f"HTML or XML, not a CSV file: {_SAVE_AS_CSV}"),
     (rb'\s*(\[\s*[\[{]|\{\s*")', "JSON, not a CSV file: POST it to the API, or write it as CSV"),
 )
-"""How a file of another kind begins, and what its uploader is told."""
 
 
 def too_long_a_line() -> FileRejected:

@@ -20,24 +20,24 @@ from chalicelib.tables import Column, Integer, InvalidValue, Table, shown
 BATCH_ROWS = 1_000
 BATCH_BYTES = 1 << 20
 PIECE_ROWS = 50
+# Of a batch, and PIECE_ROWS rows more: those that a table takes are half a MB at most.
 MAX_HELD_BYTES = 2 << 20
-"""Of a batch, and PIECE_ROWS rows more: those that a table takes are half a MB at most."""
 FIRST_ROWS = 3
 DELIMITERS = ",;\t|"
 _DELIMITER_NAMES = {",": "comma", ";": "semicolon", "\t": "tab", "|": "|"}
+# Without a header the first row with a fitting number of values, among these lines, decides whether
+# rows have keys. They decide between delimiters too, and no header may stand in them.
 READ_AHEAD_LINES = 50
-"""Without a header the first row with a fitting number of values, among these lines, decides
-whether rows have keys. They decide between delimiters too, and no header may stand in them."""
 LINE_END = re.compile(rb"\r\n?|\n")
 _INTEGER = re.compile(r"-?[0-9]+")
 _TEXT_LINE_END = re.compile(r"\r\n?|\n")
+# Excel's: its first line names the delimiter, and may have more of them behind it.
 _SEPARATOR = re.compile(r'"?sep=([^\r\n])"?', re.IGNORECASE)
-"""Excel's: its first line names the delimiter, and may have more of them behind it."""
 
 _csv_reader = functools.partial(csv.reader, strict=True)
 
+# The values of one row as the file has them.
 Texts = Sequence[str]
-"""The values of one row as the file has them."""
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,11 @@ from urllib.parse import unquote_plus
 from chalicelib.errors import BadRequest
 
 INCOMING_FOLDER, REJECTED_FOLDER, RESULTS_FOLDER = "incoming/", "rejected/", "results/"
+# The service alone writes here, and nowhere else. Their objects are never taken for uploads: each
+# one would make another.
 OWN_FOLDERS = (REJECTED_FOLDER, RESULTS_FOLDER)
-"""The service alone writes here, and nowhere else. Their objects are never taken for uploads: each
-one would make another."""
+# Of an object, in UTF-8.
 MAX_KEY_BYTES = 1_024
-"""Of an object, in UTF-8."""
 # A status: the rows are in the table; none is, and none ever will be; there was nothing to do.
 LOADED, REJECTED, SKIPPED = "loaded", "refused", "skipped"
 

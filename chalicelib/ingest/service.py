@@ -42,15 +42,15 @@ from chalicelib.tables import NO_KEY, Column, Key, Row, Table, tables_with
 
 log = logging.getLogger("herocache.ingest")
 
+# Up to here, unzipped, a file is written in one statement, and its entries are fenced and published
+# row by row. A larger one empties the cache of its table, which takes half a second whatever the
+# size.
 MAX_SMALL_BYTES = 256 * 1024
 MAX_SMALL_ROWS = 5_000
-"""Up to here, unzipped, a file is written in one statement, and its entries are fenced and
-published row by row. A larger one empties the cache of its table, which takes half a second
-whatever the size."""
+# With fewer rows than this a share of rejected ones says nothing.
 MIN_ROWS_TO_JUDGE = 20
-"""With fewer rows than this a share of rejected ones says nothing."""
+# Brings rows into a table; of a file without a header they have these columns.
 Load = Callable[[Transaction, Upload, Table, Sequence[Column], Callable[[Rejected], None]], Loaded]
-"""Brings rows into a table; of a file without a header they have these columns."""
 _REPORT_HEADER = ("line", "column", "reason", "original")
 
 

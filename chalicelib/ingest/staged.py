@@ -33,11 +33,11 @@ from chalicelib.ingest.loaded import Loaded, first_stored
 from chalicelib.ingest.staged_statements import Layout, Settled
 from chalicelib.tables import Column, Table
 
+# For each statement; the function itself has 900.
 PATIENCE_SECONDS = 840
-"""For each statement; the function itself has 900."""
+# Of the lines that come here at a time, at most.
 BLOCK_LINES = 1_000
 BLOCK_BYTES = 4 << 20
-"""Of the lines that come here at a time, at most."""
 _SEVERAL_ENDS = "its lines end in several ways"
 
 

@@ -96,13 +96,14 @@ _IN_WORDS = {
 
 
 def refuse_replica(is_read_only: int) -> None:
-    """A replica answers reads, with what it has so far: raises what it says to a write."""
+    """A replica answers reads, but may lack the last writes. So this raises the error with which a
+    replica answers a write."""
     if is_read_only:
         raise pymysql.OperationalError(_READ_ONLY, "the server is read-only")
 
 
 def is_said_by_server(error: MySQLError) -> bool:
-    """Not by the driver, which numbers from 2000 on what became of the connection."""
+    """Whether the server sent it. The driver's own errors, of a lost connection, begin at 2000."""
     return code_of(error) > 0 and code_of(error) // 1000 != 2
 
 
@@ -112,8 +113,8 @@ def is_login_refused(error: MySQLError) -> bool:
 
 
 def translated_from_connecting(error: MySQLError, settings: Settings) -> Exception:
-    """As `translated`. A database that may sleep, and takes a connection without a word, may be
-    waking up because of it."""
+    """As `translated`, for an error while connecting. A database that may sleep, and that takes a
+    connection and is silent, may be waking up because of that connection."""
     found = translated(error)
     if found is error:
         found = DatabaseUnavailable(
@@ -127,7 +128,8 @@ def translated_from_connecting(error: MySQLError, settings: Settings) -> Excepti
 
 
 def translated(error: MySQLError) -> Exception:
-    """The error for storage's callers; what is not about reaching the database is a bug."""
+    """The error in the service's words: DatabaseUnavailable or ConfigurationError. Any other error
+    is a bug, and comes back as it is."""
     code = code_of(error)
     if code in _IN_WORDS:
         found = DatabaseUnavailable(f"the database cannot be used now: {_IN_WORDS[code]}")
@@ -160,7 +162,7 @@ def is_foreseen(error: MySQLError) -> bool:
 
 
 def code_of(error: BaseException | None) -> int:
-    """0 for what has none, as some errors of the driver."""
+    """0 where it has none, as some errors of the driver."""
     code = error.args[0] if isinstance(error, MySQLError) and error.args else 0
     return code if isinstance(code, int) else 0
 
