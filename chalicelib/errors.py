@@ -2,7 +2,9 @@
 
     HerocacheError
     ├── BadRequest            400  the request is wrong; the text says what, where and what to do
-    │   └── RowRejected            the database rejects a row; `contract` says which in the request
+    │   ├── RowRejected            the database rejects a row; `contract` says which in the request
+    │   ├── KeyTooFar              the key of a new row is far above all others
+    │   └── NoKeyLeft              the database has no key left to give to new rows
     ├── Forbidden             403  a web page that may not use the service sent the request
     ├── NotFound              404  there is no such path
     ├── MethodNotAllowed      405  the path does not take this HTTP method
@@ -16,7 +18,7 @@
     ├── SchemaMismatch        500  a table differs from its declaration; the text says how
     ├── NotAtOnce                  never reaches a caller: the rows are written in another way
     ├── AlreadyClaimed             never reaches a caller: an earlier request with the key was done
-    ├── FileRefused                an uploaded file can never be loaded; recorded, not retried
+    ├── FileRejected                an uploaded file can never be loaded; recorded, not retried
     ├── BucketUnavailable          S3 cannot be reached or refuses; the event is delivered again
     └── CacheUnavailable           never reaches a caller: the database answers
         └── AnotherServer          Redis failed over or was restored: its entries are not believed
@@ -56,6 +58,30 @@ class RowRejected(BadRequest):
         self.index = index
         self.column = column
         self.reason = reason
+
+
+class KeyTooFar(BadRequest):
+    """The `key` of a new row is more than `max_gap` above the `highest` one of `table`."""
+
+    def __init__(self, table: str, column: str, key: int, highest: int, max_gap: int) -> None:
+        super().__init__(
+            f"{table}: the {column} {key} is more than {max_gap} above"
+            f" {highest}, the highest one: too few would be left for rows without"
+            f" {column}; give a lower one, or none"
+        )
+
+
+class NoKeyLeft(BadRequest):
+    """`table` has no key left above its highest one, up to `maximum`. `identifier`: the table's
+    name as SQL has it."""
+
+    def __init__(self, table: str, column: str, maximum: int, identifier: str) -> None:
+        super().__init__(
+            f"{table}: no free {column} above the highest one is left; give each row its {column},"
+            f" up to {maximum}; or, where the highest row was deleted, have an operator"
+            f" run: ALTER TABLE {identifier} AUTO_INCREMENT = 1 (the database goes on after the"
+            f" highest {column} that is there)"
+        )
 
 
 class Forbidden(HerocacheError):
@@ -119,12 +145,13 @@ class AlreadyClaimed(HerocacheError):
     """An earlier transaction brought the idempotency key; nothing was written."""
 
 
-class FileRefused(HerocacheError):
-    """The text says what is wrong with the file, and where. `refused`: rows told one by one."""
+class FileRejected(HerocacheError):
+    """The text says what is wrong with the file, and where. `rejected`: how many rows were
+    told one by one."""
 
-    def __init__(self, message: str, refused: int = 0) -> None:
+    def __init__(self, message: str, rejected: int = 0) -> None:
         super().__init__(message)
-        self.refused = refused
+        self.rejected = rejected
 
 
 class BucketUnavailable(HerocacheError):

@@ -23,7 +23,7 @@ from chalicelib.cache.client import Client
 from chalicelib.cache.connection import Command, Connection, Words, packed_series
 from chalicelib.cache.keys import MAX_KEYS_AN_MGET, Keys
 from chalicelib.config import Settings
-from chalicelib.db.database import Generation
+from chalicelib.db import Generation
 from chalicelib.tables import Column, Key, Table, tables_with
 
 Result = TypeVar("Result")

@@ -14,7 +14,7 @@ import time
 from dataclasses import dataclass
 
 from chalicelib.cache.entries import Cache
-from chalicelib.db.database import Database, Generation
+from chalicelib.db import Database, Generation
 from chalicelib.errors import CacheUnavailable, DatabaseUnavailable
 from chalicelib.tables import Table
 

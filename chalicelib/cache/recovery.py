@@ -11,7 +11,7 @@ import time
 
 from chalicelib.cache.entries import Cache
 from chalicelib.cache.generations import REFRESH_TIMEOUT_SECONDS, Generations
-from chalicelib.db.database import Database
+from chalicelib.db import Database
 from chalicelib.errors import CacheUnavailable, DatabaseUnavailable, SchemaMismatch
 
 log = logging.getLogger("herocache.recovery")

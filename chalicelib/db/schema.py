@@ -1,7 +1,6 @@
 """How a table of the database differs from its declaration, in words, and what its columns take.
 
-`db` reads `Found` from information_schema (`sql.describe`) when a table is first used, and judges
-it here. Three kinds of differences:
+A table is compared with its declaration when it is first used. Three kinds of differences:
 
 - An error: every request for the table is refused, because it would fail, or its answer could be
   wrong. A missing table or column; a view; an engine other than InnoDB (a failed write must leave
@@ -24,8 +23,8 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
-from typing import NamedTuple
 
+from chalicelib.db.information_schema import Found
 from chalicelib.tables import TABLES, Column, Integer, String, Table
 
 APPLY_SCHEMA = (
@@ -33,12 +32,12 @@ APPLY_SCHEMA = (
     " makes what is missing"
 )
 GENERATIONS = "cache_generation"
+# The service's own tables, and what needs them.
 OWN_TABLES = {
     GENERATIONS: "every write and every read with the cache",
     "idempotency": "requests with an idempotency key",
     "ingest_log": "uploaded files",
 }
-"""The service's own tables, and what needs them."""
 OTHER_VERSION = (
     "one of the service's own tables lacks a column, or a trigger names one that is not there:"
     f" compare {', '.join(OWN_TABLES)} with seed/schema.sql; the log names the column"
@@ -50,49 +49,12 @@ _COMPUTED = re.compile("VIRTUAL|STORED|PERSISTENT")  # in `extra`, of MariaDB an
 # MySQL's latin1 is cp1252, where five bytes stand for the control characters of these numbers.
 _LATIN1 = bytes(range(256)).decode("cp1252", "ignore") + "\x81\x8d\x8f\x90\x9d"
 _NO_BMP = "[\U00010000-\U0010ffff]"
+# What a character set does not have; one that is not here is not judged.
 _OUTSIDE = {
     "ascii": r"[^\x00-\x7f]",
     "latin1": f"[^{re.escape(_LATIN1)}]",
     **dict.fromkeys(("utf8", "utf8mb3", "ucs2"), _NO_BMP),
 }
-"""What a character set does not have; one that is not here is not judged."""
-
-
-class Found(NamedTuple):
-    """A column as information_schema tells it: `sql.describe`. `key` is PRI, UNI or MUL where an
-    index begins with it; `engine` is None for a view. `default` and `comment` are SQL.
-    `rights`: what the user may do with the
-    column. `triggers`: those of the table that may change a row before it is written;
-    `sees_triggers` is 0 where the user lacks the right that shows them."""
-
-    table: str
-    name: str
-    sql_type: str
-    type: str
-    is_nullable: str
-    has_default: int
-    extra: str
-    max_characters: int | None
-    character_set: str | None
-    collation: str | None
-    key: str
-    engine: str | None
-    default: str | None
-    comment: str
-    rights: str
-    triggers: int
-    sees_triggers: int
-
-
-class Surroundings(NamedTuple):
-    """What a table has that REPLACE, which deletes and inserts, may harm: `sql.surroundings`.
-    How many columns, unique indexes besides the primary key, foreign keys that refer to it, and
-    triggers that the login may see."""
-
-    columns: int
-    unique_indexes: int
-    references: int
-    triggers: int
 
 
 class Stops(Enum):
@@ -136,13 +98,6 @@ def differences(table: Table, found: Sequence[Found]) -> list[Difference]:
 def may_rewrite(found: Sequence[Found]) -> bool:
     """Whether the table may store other values than those it is given."""
     return any(column.triggers or not column.sees_triggers for column in found)
-
-
-def may_replace(table: Table, found: Surroundings) -> bool:
-    """Whether REPLACE does nothing but give rows their new values: no column that is not declared
-    loses its value, no row goes because of another key, no child goes with its parent, and no
-    trigger takes it for a DELETE."""
-    return found == Surroundings(len(table.columns), 0, 0, 0)
 
 
 def missing_own_tables(names: Iterable[str]) -> str:

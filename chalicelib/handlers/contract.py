@@ -19,6 +19,8 @@ from chalicelib.errors import (
     BadRequest,
     ConfigurationError,
     HerocacheError,
+    KeyTooFar,
+    NoKeyLeft,
     RowRejected,
     TooLarge,
     TooManyRows,
@@ -459,6 +461,8 @@ def _in_terms_of_the_request(error: HerocacheError) -> HerocacheError:
         case RowRejected():
             place = f"{SQLS}[{error.index}]{'.' * bool(error.column)}{error.column}"
             return BadRequest(f"{place}: {error.reason}")
+        case KeyTooFar() | NoKeyLeft():
+            return BadRequest(f"{TABLE} {error}")
         case TooManyRows():
             return TooLarge(
                 f"{SQLS}: {error}; ask for fewer values at a time, or for one value with {LIMIT}"

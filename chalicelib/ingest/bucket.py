@@ -14,8 +14,8 @@ from chalicelib.errors import BucketUnavailable
 from chalicelib.ingest.events import OWN_FOLDERS, Upload
 
 CHUNK_BYTES = 1 << 18
+# S3 takes parts of 5 MiB and more, 10,000 of them.
 PART_BYTES = 8 << 20
-"""S3 takes parts of 5 MiB and more, 10,000 of them."""
 TIMEOUT_SECONDS = 20
 
 _GONE = frozenset({"NoSuchKey", "NoSuchVersion", "PreconditionFailed", "MethodNotAllowed", "404"})

@@ -1,7 +1,7 @@
 """The bytes of an uploaded file, on their way to be text: unzipped, in UTF-8, in small pieces.
 
-What is no CSV at all is refused here, by the first bytes it has: FileRefused says what the file is
-and what to do. In constant memory; no I/O.
+What is no CSV at all is rejected here, by the first bytes it has: FileRejected says what the file
+is and what to do. In constant memory; no I/O.
 """
 
 import codecs
@@ -10,30 +10,31 @@ import re
 import zlib
 from collections.abc import Iterator, Mapping
 
-from chalicelib.errors import FileRefused
+from chalicelib.errors import FileRejected
 
 MAX_LINE_BYTES = 1 << 20
+# How much larger than the gzip file its content may be; deflate itself ends at 1,032.
 MAX_EXPANSION = 500
-"""How much larger than the gzip file its content may be; deflate itself ends at 1,032."""
 EXPANSION_CHECKED_FROM_BYTES = 10_000_000
 CHUNK_BYTES = 1 << 18
+# So much of a file tells what it is.
 HEAD_BYTES = 8192
-"""So much of a file tells what it is."""
 GZIP = b"\x1f\x8b"
 UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 _UTF_32 = (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)
 _UTF_16_WORDS = "UTF-16 without a byte order mark"
+# Which of four bytes are mostly NUL in a text of which most is ASCII.
 _NULLS: Mapping[tuple[bool, ...], str] = {
     (False, True, False, True): _UTF_16_WORDS,
     (True, False, True, False): _UTF_16_WORDS,
     (False, True, True, True): "UTF-32",
     (True, True, True, False): "UTF-32",
 }
-"""Which of four bytes are mostly NUL in a text of which most is ASCII."""
 _CONTROLS = bytes({*range(32), 127} - set(b"\t\n\v\f\r"))
 
 _SAVE_AS_CSV = 'save it as "CSV UTF-8" and upload that'
+# How a file of another kind begins, and what its uploader is told.
 _KINDS = (
     (rb"PK\x03\x04.*xl/", f"an Excel workbook (.xlsx), not a CSV file: {_SAVE_AS_CSV}"),
     (rb"PK\x03\x04.*opendocument", f"an OpenDocument file (.ods), not a CSV file: {_SAVE_AS_CSV}"),
@@ -45,16 +46,15 @@ _KINDS = (
     (rb"\s*<(?i:!doctype|html|\?xml)\b", f"HTML or XML, not a CSV file: {_SAVE_AS_CSV}"),
     (rb'\s*(\[\s*[\[{]|\{\s*")', "JSON, not a CSV file: POST it to the API, or write it as CSV"),
 )
-"""How a file of another kind begins, and what its uploader is told."""
 
 
-def too_long_a_line() -> FileRefused:
-    return FileRefused(f"a line of more than {MAX_LINE_BYTES} bytes: is this a CSV file?")
+def too_long_a_line() -> FileRejected:
+    return FileRejected(f"a line of more than {MAX_LINE_BYTES} bytes: is this a CSV file?")
 
 
 def text_bytes(chunks: Iterator[bytes]) -> Iterator[bytes]:
     """The same file in UTF-8 and pieces of about CHUNK_BYTES, none of them empty. Raises
-    FileRefused."""
+    FileRejected."""
     return _bounded(_in_utf8(_of_csv(_unzipped_if_gzip(chunks))))
 
 
@@ -74,11 +74,11 @@ def _of_csv(chunks: Iterator[bytes]) -> Iterator[bytes]:
     start = head[:HEAD_BYTES].removeprefix(codecs.BOM_UTF8)
     for pattern, words in _KINDS:
         if re.match(pattern, start, re.DOTALL):
-            raise FileRefused(f"the file is {words}")
+            raise FileRejected(f"the file is {words}")
     if encoding := _other_encoding(start):
-        raise FileRefused(f"the file is {encoding}: save it as UTF-8")
+        raise FileRejected(f"the file is {encoding}: save it as UTF-8")
     if _is_binary(start):
-        raise FileRefused(f"the file is no text file: {_SAVE_AS_CSV}")
+        raise FileRejected(f"the file is no text file: {_SAVE_AS_CSV}")
     return chunks
 
 
@@ -122,7 +122,7 @@ def _from_utf16(chunks: Iterator[bytes]) -> Iterator[bytes]:
                 yield text.encode()
         decoder.decode(b"", final=True)
     except UnicodeDecodeError as error:
-        raise FileRefused(
+        raise FileRejected(
             f"not UTF-16 after line {ends}, though it begins as UTF-16: save it as UTF-8"
         ) from error
 
@@ -166,10 +166,10 @@ def _unzipped(chunks: Iterator[bytes]) -> Iterator[bytes]:
             try:
                 piece = unzip.decompress(chunk, CHUNK_BYTES)
             except zlib.error as error:
-                raise FileRefused(f"gzip: damaged after {made} bytes of content") from error
+                raise FileRejected(f"gzip: damaged after {made} bytes of content") from error
             made += len(piece)
             if made > max(EXPANSION_CHECKED_FROM_BYTES, came * MAX_EXPANSION):
-                raise FileRefused(
+                raise FileRejected(
                     f"gzip: the content is more than {MAX_EXPANSION} times as large as the file"
                 )
             if piece:  # an empty one would be taken for the end
@@ -178,4 +178,4 @@ def _unzipped(chunks: Iterator[bytes]) -> Iterator[bytes]:
     while not unzip.eof and (piece := unzip.decompress(b"", CHUNK_BYTES)):
         yield piece
     if not unzip.eof:
-        raise FileRefused(f"gzip: it ends after {made} bytes of content: uploaded only in part?")
+        raise FileRejected(f"gzip: it ends after {made} bytes of content: uploaded only in part?")

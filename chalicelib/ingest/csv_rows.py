@@ -1,4 +1,4 @@
-"""CSV as people write it: bytes in, checked rows out, refused rows told one by one.
+"""CSV as people write it: bytes in, checked rows out, rejected rows told one by one.
 
 Decoded, parsed and checked in pieces, in constant memory. The column types are the API's own. No
 I/O here.
@@ -13,35 +13,35 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from chalicelib.errors import FileRefused
+from chalicelib.errors import FileRejected
 from chalicelib.ingest.csv_bytes import text_bytes
 from chalicelib.tables import Column, Integer, InvalidValue, Table, shown
 
 BATCH_ROWS = 1_000
 BATCH_BYTES = 1 << 20
 PIECE_ROWS = 50
+# Of a batch, and PIECE_ROWS rows more: those that a table takes are half a MB at most.
 MAX_HELD_BYTES = 2 << 20
-"""Of a batch, and PIECE_ROWS rows more: those that a table takes are half a MB at most."""
 FIRST_ROWS = 3
 DELIMITERS = ",;\t|"
 _DELIMITER_NAMES = {",": "comma", ";": "semicolon", "\t": "tab", "|": "|"}
+# Without a header the first row with a fitting number of values, among these lines, decides whether
+# rows have keys. They decide between delimiters too, and no header may stand in them.
 READ_AHEAD_LINES = 50
-"""Without a header the first row with a fitting number of values, among these lines, decides
-whether rows have keys. They decide between delimiters too, and no header may stand in them."""
 LINE_END = re.compile(rb"\r\n?|\n")
 _INTEGER = re.compile(r"-?[0-9]+")
 _TEXT_LINE_END = re.compile(r"\r\n?|\n")
+# Excel's: its first line names the delimiter, and may have more of them behind it.
 _SEPARATOR = re.compile(r'"?sep=([^\r\n])"?', re.IGNORECASE)
-"""Excel's: its first line names the delimiter, and may have more of them behind it."""
 
 _csv_reader = functools.partial(csv.reader, strict=True)
 
+# The values of one row as the file has them.
 Texts = Sequence[str]
-"""The values of one row as the file has them."""
 
 
 @dataclass(frozen=True)
-class Refused:
+class Rejected:
     """A row that is not loaded. `line`: the one it begins in, from 1; `original`: its lines."""
 
     line: int
@@ -52,7 +52,7 @@ class Refused:
 
 class Judged(NamedTuple):
     """A row that ends before line `end`, from 0. `row` has its values where it is to be loaded;
-    `column` and `reason` tell why it is refused. A blank line has neither."""
+    `column` and `reason` tell why it is rejected. A blank line has neither."""
 
     end: int
     row: list[str]
@@ -66,29 +66,29 @@ class WrongColumns(ValueError):
 
 class CsvRows:
     """The rows of one file. Its header, or the lack of one, is read by the constructor. Raises
-    FileRefused for what concerns the file as a whole, at any time.
+    FileRejected for what concerns the file as a whole, at any time.
 
     `columns`: those that rows have values for, in their order; `delimiter` stands between these,
     `ignored` empty ones may follow. `lines_before`: those before the first row. `first_rows`: at
-    most FIRST_ROWS of the checked ones, once these were given out. `refused` rows stand in
-    `refused_lines`: a quote too many makes one row of many.
+    most FIRST_ROWS of the checked ones, once these were given out. `rejected` rows stand in
+    `rejected_lines`: a quote too many makes one row of many.
     """
 
     def __init__(
         self,
         chunks: Iterator[bytes],
         table: Table,
-        refuse: Callable[[Refused], None],
+        reject: Callable[[Rejected], None],
         order: Sequence[Column] = (),
     ) -> None:
-        """`refuse` is told of each row that is not loaded, in the order of the file. `order`: the
+        """`reject` is told of each row that is not loaded, in the order of the file. `order`: the
         columns of a file without a header; else the table's."""
         self.rows = 0
-        self.refused = 0
-        self.refused_lines = 0
+        self.rejected = 0
+        self.rejected_lines = 0
         self.first_rows: list[list[str]] = []
         self._table = table
-        self._refuse = refuse
+        self._reject = reject
         self._line = 0
         self._lines: list[str] = []
         self._held_bytes = 0
@@ -145,7 +145,7 @@ class CsvRows:
             self._had_cr_last = chunk.endswith(b"\r")
 
     def _recorded(self) -> Iterator[str]:
-        """The lines, each remembered should a row of its batch be refused."""
+        """The lines, each remembered should a row of its batch be rejected."""
         record = self._lines.append
         while self._ahead:
             record(self._ahead.pop(0))
@@ -168,7 +168,7 @@ class CsvRows:
             if not _is_blank(self._ahead[0]):
                 return self._ahead[0]
             self._drop_line()
-        raise FileRefused("no row: the file is empty, or all its lines are blank")
+        raise FileRejected("no row: the file is empty, or all its lines are blank")
 
     def _look_ahead(self, count: int) -> list[str]:
         """So many lines ahead, or as many as there are in about BATCH_BYTES."""
@@ -187,7 +187,7 @@ class CsvRows:
         self._line += 1
         self._held_bytes = 0
 
-    def _not_utf8(self, error: UnicodeDecodeError) -> FileRefused:
+    def _not_utf8(self, error: UnicodeDecodeError) -> FileRejected:
         """It comes when a whole chunk is decoded, before the first line in it is read; so is a
         line whose CR the chunk before ended with, for there may be a LF to come."""
         before = error.object[: error.start]
@@ -208,7 +208,7 @@ class CsvRows:
 
     def _delimiter_of(self, first: str, order: Sequence[Column]) -> str:
         """The one that makes as many values of the first line as a row has. Of several the one
-        that the lines ahead speak least against. Raises FileRefused where that decides nothing."""
+        that the lines ahead speak least against. Raises FileRejected where that decides nothing."""
         counts = _counts(order, self._table)
         fitting = [d for d in DELIMITERS if len(_values(first, d)) in counts]
         if not fitting:
@@ -235,16 +235,16 @@ class CsvRows:
         values = _values(self._peek(), self.delimiter)
         if _is_header(values, _columns_of(len(values), order, self._table), self._table):
             return self._of_header(values)
-        self._refuse_late_header(order)
+        self._reject_late_header(order)
         return self._look_at_rows(order)
 
-    def _refuse_late_header(self, order: Sequence[Column]) -> None:
+    def _reject_late_header(self, order: Sequence[Column]) -> None:
         """Whatever stands before it, the rows behind it have its columns."""
         for delimiter in DELIMITERS:
             for line, values in self._rows_ahead(delimiter):
                 columns = _columns_of(len(values), order, self._table)
                 if _is_late_header(values, columns, self._table):
-                    raise FileRefused(
+                    raise FileRejected(
                         f"line {line}: the header stands here, and other lines before it: delete"
                         " these, or move the header to the first line"
                     )
@@ -257,7 +257,7 @@ class CsvRows:
         try:
             columns = named_columns(self._table, names)
         except WrongColumns as error:
-            raise FileRefused(f"header: {error}") from error
+            raise FileRejected(f"header: {error}") from error
         self._wanted = f"{len(columns)} values"
         return columns
 
@@ -304,9 +304,9 @@ class CsvRows:
         for judged in self.judge(lines, first_line):
             original = "".join(lines[start : judged.end])
             if judged.reason:
-                self.refused += 1
-                self.refused_lines += judged.end - start
-                self._refuse(Refused(first_line + start, judged.column, judged.reason, original))
+                self.rejected += 1
+                self.rejected_lines += judged.end - start
+                self._reject(Rejected(first_line + start, judged.column, judged.reason, original))
             elif judged.row:
                 good.append(judged.row)
             start = judged.end
@@ -314,7 +314,7 @@ class CsvRows:
 
     def judge(self, lines: Iterable[str], first_line: int) -> Iterator["Judged"]:
         """Each row in `lines`, good or not; the number of the first one is `first_line`. Raises
-        FileRefused where a quoted value never ends: the rows behind it cannot be told from it."""
+        FileRejected where a quoted value never ends: the rows behind it cannot be told from it."""
         read: list[str] = []
         reader = _csv_reader(_remembered(lines, read), delimiter=self.delimiter)
         end = 0
@@ -374,19 +374,19 @@ def named_columns(table: Table, names: Sequence[str]) -> tuple[Column, ...]:
     return columns
 
 
-def not_utf8(line: int) -> FileRefused:
-    return FileRefused(f"not UTF-8 in line {line}: save it as UTF-8")
+def not_utf8(line: int) -> FileRejected:
+    return FileRejected(f"not UTF-8 in line {line}: save it as UTF-8")
 
 
-def never_ending(line: int) -> FileRefused:
-    return FileRefused(f"a row of some MB after line {line}: does a quoted value never end?")
+def never_ending(line: int) -> FileRejected:
+    return FileRejected(f"a row of some MB after line {line}: does a quoted value never end?")
 
 
-def unclosed(line: int, is_too_long: bool) -> FileRefused:
+def unclosed(line: int, is_too_long: bool) -> FileRejected:
     """Whether one that is too long ends later, nobody looks: it may go on for the whole file."""
     never = f"does not end within {csv.field_size_limit()} characters, which is more than any"
     end = f"{never} column takes" if is_too_long else "never ends"
-    return FileRefused(
+    return FileRejected(
         f"line {line}: a quoted value begins here and {end}: close the quote; where it belongs"
         ' to the value, write the value in quotes and each quote within twice ("")'
     )
@@ -449,18 +449,18 @@ def _columns_of(count: int, order: Sequence[Column], table: Table) -> Sequence[C
     return [column for column in order if column != table.key]
 
 
-def _undecided(line: int, delimiters: Sequence[str]) -> FileRefused:
+def _undecided(line: int, delimiters: Sequence[str]) -> FileRejected:
     names = " and ".join(_DELIMITER_NAMES[delimiter] for delimiter in delimiters)
-    return FileRefused(
+    return FileRejected(
         f"line {line}: {names} both make a row of it: name the one that stands between values in a"
         f" first line of its own, for example sep={delimiters[0]}"
     )
 
 
 def _named_delimiter(text: str) -> str:
-    """Raises FileRefused where no CSV is read with it."""
+    """Raises FileRejected where no CSV is read with it."""
     if text not in DELIMITERS:
-        raise FileRefused(
+        raise FileRejected(
             f"sep={text}: expected comma, semicolon, tab or |: save it with one of these"
         )
     return text

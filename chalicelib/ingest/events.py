@@ -9,14 +9,14 @@ from urllib.parse import unquote_plus
 
 from chalicelib.errors import BadRequest
 
-INCOMING, REJECTED, RESULTS = "incoming/", "rejected/", "results/"
-OWN_FOLDERS = (REJECTED, RESULTS)
-"""The service alone writes here, and nowhere else. Their objects are never taken for uploads: each
-one would make another."""
+INCOMING_FOLDER, REJECTED_FOLDER, RESULTS_FOLDER = "incoming/", "rejected/", "results/"
+# The service alone writes here, and nowhere else. Their objects are never taken for uploads: each
+# one would make another.
+OWN_FOLDERS = (REJECTED_FOLDER, RESULTS_FOLDER)
+# Of an object, in UTF-8.
 MAX_KEY_BYTES = 1_024
-"""Of an object, in UTF-8."""
-LOADED, REFUSED, SKIPPED = "loaded", "refused", "skipped"
-"""A status: the rows are in the table; none is, and none ever will be; there was nothing to do."""
+# A status: the rows are in the table; none is, and none ever will be; there was nothing to do.
+LOADED, REJECTED, SKIPPED = "loaded", "refused", "skipped"
 
 
 @dataclass(frozen=True)
@@ -50,12 +50,12 @@ class Upload:
 
 def result_key(upload: Upload) -> str:
     """Where the bucket tells what became of it."""
-    return _told_at(RESULTS, upload.key, ".json")
+    return _told_at(RESULTS_FOLDER, upload.key, ".json")
 
 
 def report_key(upload: Upload) -> str:
-    """Where its refused rows are told."""
-    return _told_at(REJECTED, upload.key, ".csv")
+    """Where its rejected rows are told."""
+    return _told_at(REJECTED_FOLDER, upload.key, ".csv")
 
 
 def _told_at(folder: str, key: str, ending: str) -> str:
@@ -70,14 +70,14 @@ def _told_at(folder: str, key: str, ending: str) -> str:
 
 @dataclass(frozen=True)
 class Outcome:
-    """`rows` in the table now, `refused` rows told in the report, `reason` why all of the file was
-    refused or skipped. `table` is empty where it is for none that there is. `first_rows`: at most
+    """`rows` in the table now, `rejected` rows told in the report, `reason` why all of the file was
+    rejected or skipped. `table` is empty where it is for none that there is. `first_rows`: at most
     three of them, as a read answers with them; the database keeps all of an outcome but these."""
 
     status: str
     table: str
     rows: int = 0
-    refused: int = 0
+    rejected: int = 0
     reason: str = ""
     first_rows: Sequence[Mapping[str, Any]] = field(default=(), compare=False)
 

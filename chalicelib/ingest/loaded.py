@@ -6,21 +6,20 @@ Texts of a file become rows here, and rows the objects that a read answers with.
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from chalicelib.db import statements
-from chalicelib.db.database import Transaction
-from chalicelib.ingest.load_text import Batch
+from chalicelib.db import Statement, Transaction
+from chalicelib.ingest.load_data import Batch
 from chalicelib.tables import NO_KEY, Column, Integer, Key, Row, Table
 
 RowObject = Mapping[str, Key]
-_FIRST_GIVEN_KEY: statements.Statement = ("SELECT LAST_INSERT_ID()", ())
+_FIRST_GIVEN_KEY: Statement = ("SELECT LAST_INSERT_ID()", ())
 
 
 class Loaded(NamedTuple):
-    """`refused` rows stand in `refused_lines`."""
+    """`rejected` rows stand in `rejected_lines`."""
 
     rows: int
-    refused: int
-    refused_lines: int
+    rejected: int
+    rejected_lines: int
     first_rows: Sequence[RowObject]
 
 
@@ -56,8 +55,7 @@ def first_stored(
 def stored(transaction: Transaction, table: Table, keys: Sequence[Key]) -> Sequence[Row]:
     """The rows of `keys` as the table holds them, whatever a trigger made of them, in this order.
     One SELECT."""
-    [answer] = transaction.run(statements.rows_of_keys(table, keys))
-    rows: Mapping[Key, Row] = {row[0]: row for row in answer.rows}
+    rows: Mapping[Key, Row] = {row[0]: row for row in transaction.rows_of(table, keys)}
     return [rows[key] for key in keys if key in rows]
 
 

@@ -17,14 +17,15 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from chalicelib.config import INGEST_COLUMNS, IngestEngine
-from chalicelib.db.database import Database, Transaction
-from chalicelib.errors import BadRequest, ConfigurationError, FileRefused
+from chalicelib.db import Database, Transaction
+from chalicelib.errors import BadRequest, ConfigurationError, FileRejected, KeyTooFar, NoKeyLeft
+from chalicelib.ingest import ledger, load_data
 from chalicelib.ingest.bucket import Bucket, Gone, Writer
-from chalicelib.ingest.csv_rows import CsvRows, Refused, WrongColumns, named_columns
+from chalicelib.ingest.csv_rows import CsvRows, Rejected, WrongColumns, named_columns
 from chalicelib.ingest.events import (
-    INCOMING,
+    INCOMING_FOLDER,
     LOADED,
-    REFUSED,
+    REJECTED,
     SKIPPED,
     Outcome,
     Upload,
@@ -38,15 +39,15 @@ from chalicelib.tables import NO_KEY, Column, Key, Row, Table, tables_with
 
 log = logging.getLogger("herocache.ingest")
 
+# Up to here, unzipped, a file is written in one statement, and its entries are fenced and published
+# row by row. A larger one empties the cache of its table, which takes half a second whatever the
+# size.
 MAX_SMALL_BYTES = 256 * 1024
 MAX_SMALL_ROWS = 5_000
-"""Up to here, unzipped, a file is written in one statement, and its entries are fenced and
-published row by row. A larger one empties the cache of its table, which takes half a second
-whatever the size."""
+# With fewer rows than this a share of rejected ones says nothing.
 MIN_ROWS_TO_JUDGE = 20
-"""With fewer rows than this a share of refused ones says nothing."""
-Load = Callable[[Transaction, Upload, Table, Sequence[Column], Callable[[Refused], None]], Loaded]
-"""Brings rows into a table; of a file without a header they have these columns."""
+# Brings rows into a table; of a file without a header they have these columns.
+Load = Callable[[Transaction, Upload, Table, Sequence[Column], Callable[[Rejected], None]], Loaded]
 _REPORT_HEADER = ("line", "column", "reason", "original")
 
 
@@ -67,18 +68,18 @@ class Ingest:
         self,
         database: Database,
         write_through: WriteThrough,
-        max_refused_percent: int,
+        max_rejected_percent: int,
         engine: IngestEngine,
         default_table: str,
         default_columns: Sequence[str],
     ) -> None:
-        """`database` is one for loads, and `write_through` changes it. More refused rows than
-        `max_refused_percent` refuse the whole file. `engine`: for large files. `default_table`:
+        """`database` is one for loads, and `write_through` changes it. More rejected rows than
+        `max_rejected_percent` reject the whole file. `engine`: for large files. `default_table`:
         where files go that are in no table's folder; `default_columns`: what those without a header
         have, in order."""
         self._database = database
         self._write_through = write_through
-        self._max_refused_percent = max_refused_percent
+        self._max_rejected_percent = max_rejected_percent
         self._is_staged = engine is IngestEngine.AURORA
         self._tables = tables_with(default_table)
         self._default_table = default_table
@@ -112,24 +113,26 @@ class Ingest:
             return Outcome(SKIPPED, "", reason="a folder, not a file")
         name = ""
         try:
-            _raise_if_known(upload, self._database.last_upload(upload))
+            _raise_if_known(upload, ledger.last(self._database, upload))
             table = self._table(upload)
             name = table.name
             return self._load(upload, self._database.as_stored(table))
         except Gone:
             return Outcome(SKIPPED, name, reason="deleted or overwritten since")
-        except FileRefused as error:
-            return self._refuse(upload, Outcome(REFUSED, name, 0, error.refused, str(error)))
+        except FileRejected as error:
+            return self._reject(upload, Outcome(REJECTED, name, 0, error.rejected, str(error)))
+        except (KeyTooFar, NoKeyLeft) as error:
+            return self._reject(upload, Outcome(REJECTED, name, reason=f"TABLE {error}"))
         except BadRequest as error:
-            return self._refuse(upload, Outcome(REFUSED, name, reason=str(error)))
+            return self._reject(upload, Outcome(REJECTED, name, reason=str(error)))
 
     def _table(self, upload: Upload) -> Table:
-        """Raises FileRefused."""
+        """Raises FileRejected."""
         name = _folder(upload.key) or self._default_table
         if name not in self._tables:
-            raise FileRefused(
+            raise FileRejected(
                 f"{upload.key}: there is no table {name}; there are {', '.join(self._tables)}:"
-                f" upload to {INCOMING}<table>/, or to the bucket's root for DB_TABLE"
+                f" upload to {INCOMING_FOLDER}<table>/, or to the bucket's root for DB_TABLE"
             )
         return self._tables[name]
 
@@ -154,7 +157,7 @@ class Ingest:
             with self._report(upload) as report:
                 loaded = load(transaction, upload, table, order, report.add)
             outcome = self._judged(table, loaded, report)
-            transaction.record_upload(upload, outcome)
+            ledger.record(transaction, upload, outcome)
             return outcome
 
         return self._write_through.replace_all(table, apply)
@@ -172,7 +175,7 @@ class Ingest:
                     # Of two rows with one key the later one stays, as in a large file.
                     found[row[0] if row[0] != NO_KEY else -len(found) - 1] = row
         outcome = self._judged(
-            table, Loaded(rows.rows, rows.refused, rows.refused_lines, ()), report
+            table, Loaded(rows.rows, rows.rejected, rows.rejected_lines, ()), report
         )
 
         work = Work(list(found.values()), claim=_UploadClaim(upload, outcome))
@@ -191,27 +194,27 @@ class Ingest:
             raise ConfigurationError(f"{INGEST_COLUMNS}: {error}") from error
 
     def _judged(self, table: Table, loaded: Loaded, report: "_Report") -> Outcome:
-        """Raises FileRefused where too many rows are, or none is left to load. One that takes
+        """Raises FileRejected where too many rows are, or none is left to load. One that takes
         many lines counts as so many: a stray quote makes one of them."""
-        rows, refused, refused_lines, first_rows = loaded
-        count = rows + refused_lines
+        rows, rejected, rejected_lines, first_rows = loaded
+        count = rows + rejected_lines
         if not rows:
-            raise FileRefused(_nothing_loaded(refused, report.first), refused)
-        if count >= MIN_ROWS_TO_JUDGE and refused_lines * 100 > count * self._max_refused_percent:
-            in_lines = f" (one of many lines counts as so many: {refused} stand in these)"
-            raise FileRefused(
-                f"{refused_lines} of {count} rows are refused"
-                f"{in_lines * (refused_lines > refused)}, more than"
-                f" {self._max_refused_percent} % (INGEST_MAX_REJECTED), nothing is loaded;"
+            raise FileRejected(_nothing_loaded(rejected, report.first), rejected)
+        if count >= MIN_ROWS_TO_JUDGE and rejected_lines * 100 > count * self._max_rejected_percent:
+            in_lines = f" (one of many lines counts as so many: {rejected} stand in these)"
+            raise FileRejected(
+                f"{rejected_lines} of {count} rows are refused"
+                f"{in_lines * (rejected_lines > rejected)}, more than"
+                f" {self._max_rejected_percent} % (INGEST_MAX_REJECTED), nothing is loaded;"
                 f" {_in_words(report.first)}",
-                refused,
+                rejected,
             )
-        return Outcome(LOADED, table.name, rows, refused, first_rows=first_rows)
+        return Outcome(LOADED, table.name, rows, rejected, first_rows=first_rows)
 
-    def _refuse(self, upload: Upload, outcome: Outcome) -> Outcome:
+    def _reject(self, upload: Upload, outcome: Outcome) -> Outcome:
         def record(transaction: Transaction) -> Outcome:
             _claim(transaction, upload)
-            transaction.record_upload(upload, outcome)
+            ledger.record(transaction, upload, outcome)
             return outcome
 
         return self._database.transact(record)
@@ -222,11 +225,11 @@ class Ingest:
 
 
 class _Report:
-    """The refused rows as CSV in the bucket. None without refused rows; none where the block that
+    """The rejected rows as CSV in the bucket. None without rejected rows; none where the block that
     finds them fails. `first`: the first one."""
 
     def __init__(self, writer: Writer) -> None:
-        self.first: Refused | None = None
+        self.first: Rejected | None = None
         self._writer = writer
 
     def __enter__(self) -> "_Report":
@@ -236,14 +239,14 @@ class _Report:
     def __exit__(self, *error: Any) -> None:
         self._writer.__exit__(*error)
 
-    def add(self, refused: Refused) -> None:
+    def add(self, rejected: Rejected) -> None:
         text = io.StringIO()
         lines = csv.writer(text)
         if self.first is None:
-            self.first = refused
+            self.first = rejected
             lines.writerow(_REPORT_HEADER)
-        original = refused.original.rstrip("\r\n")
-        lines.writerow((refused.line, refused.column, refused.reason, original))
+        original = rejected.original.rstrip("\r\n")
+        lines.writerow((rejected.line, rejected.column, rejected.reason, original))
         self._writer.write(text.getvalue().encode())
 
 
@@ -252,15 +255,15 @@ def _load_streamed(
     upload: Upload,
     table: Table,
     order: Sequence[Column],
-    refuse: Callable[[Refused], None],
+    reject: Callable[[Rejected], None],
 ) -> Loaded:
     """As `load_staged`, by way of this process."""
     with closing(Bucket(upload.bucket).read(upload)) as chunks:
-        rows = CsvRows(chunks, table, refuse, order)
+        rows = CsvRows(chunks, table, reject, order)
         with _without_collector():
-            transaction.load(table, rows.columns, rows.batches())
+            load_data.load(transaction, table, rows.columns, rows.batches())
     first_rows = first_stored(transaction, table, rows.columns, rows.first_rows)
-    return Loaded(rows.rows, rows.refused, rows.refused_lines, first_rows)
+    return Loaded(rows.rows, rows.rejected, rows.rejected_lines, first_rows)
 
 
 @contextmanager
@@ -276,26 +279,26 @@ def _without_collector() -> Iterator[None]:
 
 
 def _folder(key: str) -> str:
-    """The one that names the table; empty for a file that is in none. Raises FileRefused."""
-    folder, slash, _ = key.removeprefix(INCOMING).partition("/")
-    if slash and not key.startswith(INCOMING):
-        raise FileRefused(
-            f"{key}: nothing is loaded from the folder {folder}/: upload to {INCOMING}<table>/, or"
-            " to the bucket's root for DB_TABLE"
+    """The one that names the table; empty for a file that is in none. Raises FileRejected."""
+    folder, slash, _ = key.removeprefix(INCOMING_FOLDER).partition("/")
+    if slash and not key.startswith(INCOMING_FOLDER):
+        raise FileRejected(
+            f"{key}: nothing is loaded from the folder {folder}/: upload to"
+            f" {INCOMING_FOLDER}<table>/, or to the bucket's root for DB_TABLE"
         )
     return folder if slash else ""
 
 
-def _nothing_loaded(refused: int, first: Refused | None) -> str:
+def _nothing_loaded(rejected: int, first: Rejected | None) -> str:
     if first is None:
         return "no row: there is a header and nothing else"
-    return f"every row is refused ({refused}), nothing is loaded; {_in_words(first)}"
+    return f"every row is refused ({rejected}), nothing is loaded; {_in_words(first)}"
 
 
-def _in_words(refused: Refused | None) -> str:
-    assert refused, "it was counted"
-    where = f"line {refused.line}{', ' * bool(refused.column)}{refused.column}"
-    return f"{where}: {refused.reason}"
+def _in_words(rejected: Rejected | None) -> str:
+    assert rejected, "it was counted"
+    where = f"line {rejected.line}{', ' * bool(rejected.column)}{rejected.column}"
+    return f"{where}: {rejected.reason}"
 
 
 def _told_first_rows(upload: Upload) -> Sequence[Mapping[str, Any]]:
@@ -318,12 +321,12 @@ class _UploadClaim:
         _claim(transaction, self.upload)
 
     def record(self, transaction: Transaction, *_: object) -> None:
-        transaction.record_upload(self.upload, self.outcome)
+        ledger.record(transaction, self.upload, self.outcome)
 
 
 def _claim(transaction: Transaction, upload: Upload) -> None:
     """From here to the end of the transaction nobody else deals with this key. Raises _Known."""
-    _raise_if_known(upload, transaction.claim_upload(upload))
+    _raise_if_known(upload, ledger.claim(transaction, upload))
 
 
 def _raise_if_known(upload: Upload, last: tuple[Upload, Outcome] | None) -> None:
@@ -341,10 +344,10 @@ def _summary(upload: Upload, outcome: Outcome, seconds: float) -> dict[str, Any]
         "status": outcome.status,
         **{"bucket": upload.bucket, "key": upload.key},
         **{"version": upload.version, "etag": upload.etag},
-        **{"table": outcome.table, "rows": outcome.rows, "refused": outcome.refused},
+        **{"table": outcome.table, "rows": outcome.rows, "refused": outcome.rejected},
         "seconds": seconds,
         "reason": outcome.reason,
-        "rejected": report_key(upload) if outcome.refused else "",
+        "rejected": report_key(upload) if outcome.rejected else "",
         "first_rows": list(outcome.first_rows),
     }
 
@@ -366,6 +369,6 @@ def _metrics(outcome: Outcome, seconds: float) -> dict[str, Any]:
         "Table": outcome.table or "none",
         "Status": outcome.status,
         "IngestedRows": outcome.rows,
-        "RefusedRows": outcome.refused,
+        "RefusedRows": outcome.rejected,
         "IngestSeconds": seconds,
     }

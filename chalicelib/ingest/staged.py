@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from typing import Any
 
-from chalicelib.db.database import Transaction
-from chalicelib.db.statements import Statement
+from chalicelib.config import INGEST_ENGINE
+from chalicelib.db import DatabaseError, Statement, Transaction, is_foreseen
+from chalicelib.errors import ConfigurationError
 from chalicelib.ingest import staged_statements
 from chalicelib.ingest.bucket import Bucket
 from chalicelib.ingest.csv_bytes import GZIP, MAX_LINE_BYTES, UTF_16, too_long_a_line
@@ -22,20 +23,21 @@ from chalicelib.ingest.csv_rows import (
     LINE_END,
     MAX_HELD_BYTES,
     CsvRows,
-    Refused,
+    Rejected,
     never_ending,
     not_utf8,
 )
 from chalicelib.ingest.events import Upload
+from chalicelib.ingest.load_data import fill, make_temporary_table
 from chalicelib.ingest.loaded import Loaded, first_stored
 from chalicelib.ingest.staged_statements import Layout, Settled
 from chalicelib.tables import Column, Table
 
+# For each statement; the function itself has 900.
 PATIENCE_SECONDS = 840
-"""For each statement; the function itself has 900."""
+# Of the lines that come here at a time, at most.
 BLOCK_LINES = 1_000
 BLOCK_BYTES = 4 << 20
-"""Of the lines that come here at a time, at most."""
 _SEVERAL_ENDS = "its lines end in several ways"
 
 
@@ -48,11 +50,11 @@ def load_staged(
     upload: Upload,
     table: Table,
     order: Sequence[Column],
-    refuse: Callable[[Refused], None],
+    reject: Callable[[Rejected], None],
 ) -> Loaded:
-    """Load `upload` into `table`. `order`: the columns of a file without a header. Refused rows
-    are told to `refuse`. Raises NotStageable, FileRefused, BucketUnavailable, Gone."""
-    staged = StagedRows(transaction, upload, table, order, refuse)
+    """Load `upload` into `table`. `order`: the columns of a file without a header. Rejected rows
+    are told to `reject`. Raises NotStageable, FileRejected, BucketUnavailable, Gone."""
+    staged = StagedRows(transaction, upload, table, order, reject)
     staged.read()
     staged.settle()
     return staged.merge()
@@ -67,13 +69,13 @@ class StagedRows:
         upload: Upload,
         table: Table,
         order: Sequence[Column],
-        refuse: Callable[[Refused], None],
+        reject: Callable[[Rejected], None],
     ) -> None:
-        self._refused = self._refused_lines = 0
+        self._rejected = self._rejected_lines = 0
         self._transaction = transaction
         self._upload = upload
         self._table = table
-        self._refuse = refuse
+        self._reject = reject
         self._block_lines = BLOCK_LINES
         self._window: dict[int, bytes] = {}
         with closing(Bucket(upload.bucket).read(upload)) as chunks:
@@ -82,14 +84,14 @@ class StagedRows:
                 raise NotStageable("it is compressed")
             if head.startswith(UTF_16):
                 raise NotStageable("it is UTF-16")
-            self._rows = CsvRows(itertools.chain([head], chunks), table, refuse, order)
+            self._rows = CsvRows(itertools.chain([head], chunks), table, reject, order)
         self._layout = _layout(self._rows, head)
 
     def read(self) -> None:
         """Have the database read the object, which it always does in its latest version."""
         self._transaction.wait_at_most(PATIENCE_SECONDS)
         self._check_is_latest()
-        self._transaction.make_temporary_table(staged_statements.CREATE)
+        make_temporary_table(self._transaction, staged_statements.CREATE)
         self._load_from_s3()
         self._check_is_latest()
         [(count, last, longest_bytes)] = self._fetch(staged_statements.MEASURE)
@@ -104,10 +106,19 @@ class StagedRows:
             raise NotStageable("there is a later upload")
 
     def _load_from_s3(self) -> None:
+        """Raises ConfigurationError where the database does not do so."""
         uri = f"s3://{self._upload.bucket}/{self._upload.key}"
         in_no_line = secrets.token_hex(16)
         statement = staged_statements.load_from_s3(uri, self._layout, in_no_line)
-        self._transaction.load_from_s3(statement)
+        try:
+            self._transaction.run(statement)
+        except DatabaseError as error:
+            if is_foreseen(error):
+                raise
+            raise ConfigurationError(
+                f"{INGEST_ENGINE}=aurora: the database loads nothing from S3: {error.args[-1]}; it"
+                " must be Aurora MySQL, with a role that may read the bucket (docs/ingest.md)"
+            ) from error
 
     def settle(self) -> None:
         """Decide on every line that the database left in doubt."""
@@ -132,9 +143,9 @@ class StagedRows:
             statement = staged_statements.merge(target, columns, replaces=replaces)
             self._transaction.run(statement, staged_statements.DROP)
 
-        self._transaction.fill(self._table, columns, bring)
+        fill(self._transaction, self._table, columns, bring)
         stored = first_stored(self._transaction, self._table, columns, first)
-        return Loaded(int(count), self._refused, self._refused_lines, stored)
+        return Loaded(int(count), self._rejected, self._rejected_lines, stored)
 
     def _settle(self, n: int, block: Mapping[int, bytes]) -> Settled:
         """The row that begins in line `n`."""
@@ -142,9 +153,9 @@ class StagedRows:
         line = self._layout.skipped + n
         judged = next(self._rows.judge(self._texts(n, block, lines), line))
         if judged.reason:
-            self._refused += 1
-            self._refused_lines += len(lines)
-            self._refuse(Refused(line, judged.column, judged.reason, "".join(lines)))
+            self._rejected += 1
+            self._rejected_lines += len(lines)
+            self._reject(Rejected(line, judged.column, judged.reason, "".join(lines)))
         return Settled(n, n + len(lines) - 1, judged.row)
 
     def _texts(self, first: int, block: Mapping[int, bytes], taken: list[str]) -> Iterator[str]:
@@ -168,7 +179,7 @@ class StagedRows:
         return self._window.get(n)
 
     def _decoded(self, n: int, content: bytes) -> str:
-        """With its end. Raises FileRefused, NotStageable."""
+        """With its end. Raises FileRejected, NotStageable."""
         line = self._layout.skipped + n
         if _has_another_end(content, self._layout.line_end):
             raise NotStageable(_SEVERAL_ENDS)

@@ -8,17 +8,19 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from chalicelib.db.statements import Statement
+from chalicelib.db import Statement
 from chalicelib.tables import Column, Integer, String
 
+# Between the values of a row that was read elsewhere: no column takes it in a value.
 NUL = "\0"
-"""Between the values of a row that was read elsewhere: no column takes it in a value."""
 
 # What stands in a value beyond doubt: no quote, no line end, no NUL, nothing that ends a value.
 _PLAIN = r'[^"\r\n\x00{delimiter}]'
 # Of a key also: ASCII that shows, and spaces within.
 _PLAIN_KEY = r"(?! )(?:(?!{delimiter})[ !#-~]){{1,{most}}}(?<! )"
 
+# `n`: the number of the line. `cut`: what stands between the values of a row that every column
+# takes; empty where the line holds none; NULL while that is in doubt.
 CREATE: Sequence[Statement] = (
     ("DROP TEMPORARY TABLE IF EXISTS ingest_lines", ()),
     (
@@ -27,8 +29,6 @@ CREATE: Sequence[Statement] = (
         (),
     ),
 )
-"""`n`: the number of the line. `cut`: what stands between the values of a row that every column
-takes; empty where the line holds none; NULL while that is in doubt."""
 DROP: Statement = ("DROP TEMPORARY TABLE ingest_lines", ())
 MEASURE: Statement = (
     "SELECT COUNT(*), COALESCE(MAX(n), 0), COALESCE(MAX(LENGTH(line)), 0) FROM ingest_lines",
@@ -136,8 +136,8 @@ def _rows(columns: Sequence[Column]) -> str:
     return f"SELECT {values} FROM ({_CONTENTS}) AS of_rows ORDER BY n"
 
 
+# A line that is a row beyond doubt, without the quotes around values and half a line end CR LF.
 _BARE = "REPLACE(TRIM(TRAILING X'0D' FROM line), X'22', '')"
-"""A line that is a row beyond doubt, without the quotes around values and half a line end CR LF."""
 _CONTENTS = (
     f"SELECT n, cut, IF(cut = X'00', line, {_BARE}) AS content FROM ingest_lines WHERE cut <> ''"
 )

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from chalicelib.cache import Affected, Entry, Fenced
-from chalicelib.db.database import Change, Committed
+from chalicelib.db import Change, Committed
 from chalicelib.tables import Column, Key, NotAsDeclared, Row, Table
 
 log = logging.getLogger("herocache.write_through")

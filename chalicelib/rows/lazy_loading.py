@@ -22,7 +22,7 @@ from chalicelib.cache import (
     Recovery,
     new_token,
 )
-from chalicelib.db.database import Generation
+from chalicelib.db import Generation
 from chalicelib.errors import AnotherServer, CacheUnavailable, DatabaseUnavailable
 from chalicelib.rows.loader import RowLoader
 from chalicelib.tables import Column, Key, Table

@@ -9,13 +9,13 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from chalicelib.db.database import Change, Database
+from chalicelib.db import Change, Database
 from chalicelib.errors import (
     AlreadyClaimed,
     DatabaseUnavailable,
     OutcomeUnknown,
 )
-from chalicelib.rows.idempotency import IdempotentChange
+from chalicelib.rows.idempotency import IdempotentChange, prune_claims
 from chalicelib.rows.lazy_loading import LazyLoading
 from chalicelib.rows.loader import Page, RowLoader, mismatch
 from chalicelib.rows.write_through import Work, WriteThrough
@@ -169,6 +169,6 @@ class RowService:
     def _prune_claims(self) -> None:
         """The caller's change is done: a failure here is only logged."""
         try:
-            self._database.prune_claims()
+            prune_claims(self._database)
         except Exception:
             log.warning("old idempotency keys stay for now", exc_info=True)

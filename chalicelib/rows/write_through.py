@@ -26,7 +26,7 @@ from chalicelib.cache import (
     Token,
     new_token,
 )
-from chalicelib.db.database import Change, Committed, Database, Generation, Transaction
+from chalicelib.db import Change, Committed, Database, Generation, Transaction
 from chalicelib.errors import (
     AnotherServer,
     CacheUnavailable,

@@ -14,7 +14,7 @@ import pytest
 from app import storage
 from chalicelib import services
 from chalicelib.cache import generations
-from chalicelib.db.database import Transaction
+from chalicelib.db import Transaction
 from chalicelib.errors import DatabaseUnavailable
 from chalicelib.rows.service import RowService
 from chalicelib.tables import HEROES

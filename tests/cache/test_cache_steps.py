@@ -20,7 +20,7 @@ from chalicelib.cache.generations import Generations
 from chalicelib.cache.recovery import Recovery
 from chalicelib.cache.scripts import FENCE, LEASE, MARK, TOKEN_LENGTH
 from chalicelib.config import Settings
-from chalicelib.db.database import Database, Generation
+from chalicelib.db import Database, Generation
 from chalicelib.errors import AnotherServer, CacheUnavailable
 from chalicelib.rows import lazy_loading, write_through
 from chalicelib.rows.write_through import Work

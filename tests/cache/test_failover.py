@@ -19,7 +19,7 @@ from chalicelib.cache.connection import NAMED_FOR_SECONDS
 from chalicelib.cache.entries import Cache, Pending
 from chalicelib.cache.generations import MEMORY_SECONDS
 from chalicelib.config import Settings
-from chalicelib.db.database import Generation
+from chalicelib.db import Generation
 from chalicelib.errors import AnotherServer
 from chalicelib.rows.service import RowService
 from chalicelib.tables import HEROES

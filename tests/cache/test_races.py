@@ -26,11 +26,9 @@ from chalicelib.cache.entries import (
     new_token,
 )
 from chalicelib.cache.recovery import Recovery
-from chalicelib.db import database
-from chalicelib.db.database import Generation
+from chalicelib.db import Generation, database
+from chalicelib.db.mysql import Answer, Connection, MySQLError
 from chalicelib.db.mysql import connection as mysql_connection
-from chalicelib.db.mysql.connection import Answer, Connection, MySQLError
-from chalicelib.db.statements import COMMIT, Statement
 from chalicelib.errors import AnotherServer, CacheUnavailable, DatabaseUnavailable, OutcomeUnknown
 from chalicelib.rows import changed_entries, write_through
 from chalicelib.rows.service import RowService
@@ -273,23 +271,17 @@ def test_a_write_whose_commit_is_answered_with_an_error_is_not_done_again(
     one: RowService, witness: Witness, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
     """The server may have committed before it was told to end."""
-    send, receive = Connection.send, Connection.receive
-    commits: list[Connection] = []
+    run_piece = Connection.run_piece
 
-    def note_commits(self: Connection, statements: Sequence[Statement]) -> None:
-        commits[:] = [self] if statements[-1] == COMMIT else []
-        send(self, statements)
-
-    def be_killed(self: Connection) -> list[Answer]:
-        answers = receive(self)
-        if self not in commits:
+    def be_killed(self: Connection, piece: str) -> list[Answer]:
+        answers = run_piece(self, piece)
+        if not piece.endswith("COMMIT"):
             return answers
         self.answered = len(answers) - 1
         raise MySQLError(code, "for this test")
 
     count = witness.count()
-    monkeypatch.setattr(Connection, "send", note_commits)
-    monkeypatch.setattr(Connection, "receive", be_killed)
+    monkeypatch.setattr(Connection, "run_piece", be_killed)
     with pytest.raises(OutcomeUnknown):
         one.write(HEROES, [(NO_KEY, *hero(0, "after")[1:])], True)
 
@@ -412,21 +404,16 @@ def test_what_cannot_be_read_of_the_answer_to_a_commit_does_not_undo_it(
     one: RowService, other: RowService, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     """Such as another row with this xp that is too long for the driver."""
-    receive = Connection.receive
+    run_piece = Connection.run_piece
 
-    def fail(self: Connection) -> list[Answer]:
-        if len(receive(self)) > 3:
-            monkeypatch.undo()
-            raise NotImplementedError
-        raise AssertionError("this is no COMMIT")
+    def fail(self: Connection, piece: str) -> list[Answer]:
+        answers = run_piece(self, piece)
+        if not piece.endswith("COMMIT"):
+            return answers
+        monkeypatch.undo()
+        raise NotImplementedError
 
-    with_commit = Connection.batch_and_commit
-
-    def begin_to_fail(self: Connection, statements: Sequence[Statement]) -> list[Answer]:
-        monkeypatch.setattr(Connection, "receive", fail)
-        return with_commit(self, statements)
-
-    monkeypatch.setattr(Connection, "batch_and_commit", begin_to_fail)
+    monkeypatch.setattr(Connection, "run_piece", fail)
     with pytest.raises(OutcomeUnknown):
         one.write(HEROES, [ROWS[name]], True)
 
@@ -573,14 +560,15 @@ def test_it_counts_from_when_it_read_its_rows_however_late_it_hears_of_its_commi
 ) -> None:
     """The other one's COMMIT is earlier than the latest time at which its own may have been."""
     first, second = CHANGES[name]
-    receive = Connection.receive
+    run_piece = Connection.run_piece
 
-    def hear_late(self: Connection) -> list[Answer]:
+    def hear_late(self: Connection, piece: str) -> list[Answer]:
+        answers = run_piece(self, piece)
         self.sent_at -= 10
-        return receive(self)
+        return answers
 
     until_fences_come(lambda: second(other))
-    monkeypatch.setattr(Connection, "receive", hear_late)
+    monkeypatch.setattr(Connection, "run_piece", hear_late)
     first(one)
 
     assert_nothing_is_stale(one, other)

@@ -83,7 +83,7 @@ def test_a_file_is_found_from_the_folder_of_the_app_on(
 ) -> None:
     """Wherever the process was started."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("chalicelib.mysql._PACKAGE", authority.certificate.parent.parent)
+    monkeypatch.setattr("chalicelib.db.mysql.tls._APP_FOLDER", authority.certificate.parent.parent)
     path = authority.certificate.relative_to(authority.certificate.parent.parent)
     configure(**strict_mariadb.environment(), DB_SSL_CA=str(path))
 

@@ -12,6 +12,8 @@ from app import storage
 from chalicelib import config
 from chalicelib.cache import generations
 from chalicelib.db.mysql import connection as mysql_connection
+from chalicelib.db.mysql import driver as mysql_driver
+from chalicelib.db.mysql import errors as mysql_errors
 from local.machine import LOOPBACK
 from local.servers import MariaDB
 from tests.conftest import Configure
@@ -108,7 +110,7 @@ def test_one_that_sleeps_on_is_a_503_that_says_so(
     for answer in answers:
         assert (answer.status, answer.error) == (503, "DatabaseUnavailable")
         assert answer.message.endswith("Or it is waking up: try again in a moment")
-        assert answer.headers["retry-after"] == str(mysql_connection.RESUME_RETRY_AFTER_SECONDS)
+        assert answer.headers["retry-after"] == str(mysql_errors.RESUME_RETRY_AFTER_SECONDS)
         assert_tells_nothing_internal(answer)
 
 
@@ -158,9 +160,9 @@ def test_a_host_that_takes_no_connection_is_not_waited_for(
 def test_the_longest_wait_ends_before_api_gateway_hangs_up() -> None:
     longest = (
         generations.REFRESH_TIMEOUT_SECONDS
-        + mysql_connection.CONNECT_TIMEOUT_SECONDS  # the network
+        + mysql_driver.CONNECT_TIMEOUT_SECONDS  # the network
         + config.MAX_RESUME_SECONDS  # the greeting
-        + mysql_connection.CONNECT_TIMEOUT_SECONDS  # the login
+        + mysql_driver.CONNECT_TIMEOUT_SECONDS  # the login
     )
 
     assert longest < API_GATEWAY_WAITS_SECONDS

@@ -19,10 +19,9 @@ from chalicelib import services
 from chalicelib.cache import entries
 from chalicelib.cache.entries import _probe
 from chalicelib.cache.keys import BUCKETS
-from chalicelib.db import schema
-from chalicelib.db.database import Database
+from chalicelib.db import Database, schema
 from chalicelib.errors import BadRequest
-from chalicelib.ingest import staged_statements
+from chalicelib.ingest import load_data, staged_statements
 from chalicelib.rows.lazy_loading import MISSES_TO_EXPECT_ONE
 from chalicelib.tables import EMPLOYEES, HEROES, OWN_NAMES, NotAsDeclared, Row, Table, tables_with
 from local.servers import MariaDB
@@ -523,7 +522,7 @@ def test_an_id_that_no_request_can_name_is_not_given(
     columns = HEROES.columns[1:]
     texts = [["h", "p", "n", "1", "c"]]
     with pytest.raises(BadRequest, match="no free id"):
-        loads.transact(lambda transaction: transaction.load(HEROES, columns, [texts]))
+        loads.transact(lambda transaction: load_data.load(transaction, HEROES, columns, [texts]))
     assert database.query("SELECT id FROM heroes") == [(id,)]
     [problem] = service.health("?deep=1").fields["database"]["problems"]
     assert problem.startswith("heroes.id is BIGINT(20) UNSIGNED, and requests take no id above")
@@ -862,7 +861,7 @@ def test_a_load_of_what_the_database_refuses_is_refused_at_once(
     loads = Database(services.container().settings, for_loads=True)
 
     with pytest.raises(BadRequest, match=f"^heroes{re.escape(column)}: a row of the file is refus"):
-        loads.transact(lambda transaction: transaction.load(HEROES, columns, [texts]))
+        loads.transact(lambda transaction: load_data.load(transaction, HEROES, columns, [texts]))
 
     assert len(database.query("SELECT * FROM heroes")) == 2
 

@@ -11,8 +11,7 @@ from chalicelib.cache import connection as redis_connection
 from chalicelib.cache import scripts
 from chalicelib.cache.connection import Command
 from chalicelib.cache.entries import Affected, Cache
-from chalicelib.db import database
-from chalicelib.db.database import Generation, Transaction
+from chalicelib.db import Generation, Transaction, cache_generation, database
 from chalicelib.errors import HerocacheError
 from chalicelib.handlers import requests
 from chalicelib.ingest import service as ingest_service
@@ -140,7 +139,8 @@ def without_new_generations_for_small_files(reach: Reach) -> Invoke:
 
 def without_asking_for_the_writer(reach: Reach) -> Invoke:
     """A replica is believed as the writer is."""
-    database.refuse_replica = lambda is_read_only: None  # type: ignore[attr-defined]
+    for module in (cache_generation, database):
+        module.refuse_replica = lambda is_read_only: None  # type: ignore[attr-defined]
     return herocache(reach)
 
 

@@ -21,8 +21,10 @@ from chalicelib.cache import entries, generations, recovery
 from chalicelib.cache.connection import TIMEOUT_SECONDS
 from chalicelib.config import Settings
 from chalicelib.credentials import sigv4
-from chalicelib.db import database
+from chalicelib.db import given_keys
 from chalicelib.db.mysql import connection as mysql_connection
+from chalicelib.db.mysql import driver as mysql_driver
+from chalicelib.db.mysql import errors as mysql_errors
 from chalicelib.errors import ConfigurationError, HerocacheError
 from chalicelib.handlers import contract
 from local.servers import MariaDB
@@ -354,14 +356,14 @@ def test_identity_names_settings_that_exist_and_the_figures_of_the_code() -> Non
     assert len(named) > 8
     assert named <= settings_table().keys()
     for words in (
-        f"Retry-After: {mysql_connection.RESUME_RETRY_AFTER_SECONDS}`",
+        f"Retry-After: {mysql_errors.RESUME_RETRY_AFTER_SECONDS}`",
         f"The longest wait, at {config.MAX_RESUME_SECONDS},",
-        f"The network has {mysql_connection.CONNECT_TIMEOUT_SECONDS} s still",
+        f"The network has {mysql_driver.CONNECT_TIMEOUT_SECONDS} s still",
         f"for {generations.REFRESH_TIMEOUT_SECONDS:g} s, and go on",
         f"idle for {mysql_connection.IDLE_TIMEOUT_SECONDS} s",
         f"opens connections for {sigv4.TOKEN_SECONDS // 60} minutes",
         f"up to {config.MAX_RESUME_SECONDS}; `0`: it never does",
-        f"or {mysql_connection.RESUME_RETRY_AFTER_SECONDS} where it may be waking up",
+        f"or {mysql_errors.RESUME_RETRY_AFTER_SECONDS} where it may be waking up",
     ):
         assert words in one_line(IDENTITY + README), words
     assert [code(row[0])[0] for row in table(IDENTITY, "`API_AUTH`")] == list(config.ApiAuth)
@@ -430,14 +432,14 @@ def test_the_limits_are_those_of_the_code() -> None:
         ["characters in a string", f"{tables.STRING.max_characters:,}"],
         ["integer columns", f"{integer.minimum:,} to {integer.maximum:,}"],
         ["`id` and `ProductId`", f"{key.minimum:,} to {key.maximum:,}"],
-        ["how far above the highest one a new row's may be", f"{database.MAX_KEY_GAP:,}"],
+        ["how far above the highest one a new row's may be", f"{given_keys.MAX_KEY_GAP:,}"],
     ]
 
 
 def test_the_errors_are_those_a_caller_can_get() -> None:
     documented = {code(row[0])[0]: row[1:] for row in table(README, "error", "status")}
     raised = {kind.__name__: kind for kind in _below(HerocacheError)}
-    told_otherwise = ("CacheUnavailable", "AnotherServer", "FileRefused", "BucketUnavailable")
+    told_otherwise = ("CacheUnavailable", "AnotherServer", "FileRejected", "BucketUnavailable")
     for inner in (*told_otherwise, "RowRejected", "NotAtOnce", "AlreadyClaimed"):
         del raised[inner]
     bug = json.loads(contract.reply_bug().text)

@@ -15,9 +15,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chalicelib.errors import FileRefused
+from chalicelib.errors import FileRejected
 from chalicelib.ingest import csv_rows
-from chalicelib.ingest.csv_rows import BATCH_ROWS, CsvRows, Refused, named_columns
+from chalicelib.ingest.csv_rows import BATCH_ROWS, CsvRows, Rejected, named_columns
 from chalicelib.tables import EMPLOYEES, HEROES, Column, Table
 
 ADA = ["1", "Nova", "light", "Ada", "10", "red"]
@@ -31,14 +31,14 @@ ADA_LINE, BO_LINE = ",".join(ADA), ",".join(BO)
 
 def parsed(
     content: bytes, table: Table = HEROES, chunk_bytes: int = 7, order: Sequence[Column] = ()
-) -> tuple[list[list[str]], list[Refused], list[str]]:
+) -> tuple[list[list[str]], list[Rejected], list[str]]:
     """Rows, refused rows, and the names of the columns that the rows have values for."""
-    refused: list[Refused] = []
+    rejected: list[Rejected] = []
     chunks = (content[i : i + chunk_bytes] for i in range(0, len(content), chunk_bytes))
-    rows = CsvRows(chunks, table, refused.append, order)
+    rows = CsvRows(chunks, table, rejected.append, order)
     good = list(itertools.chain.from_iterable(rows.batches()))
-    assert (rows.rows, rows.refused) == (len(good), len(refused))
-    return [list(row) for row in good], refused, [column.name for column in rows.columns]
+    assert (rows.rows, rows.rejected) == (len(good), len(rejected))
+    return [list(row) for row in good], rejected, [column.name for column in rows.columns]
 
 
 FORMATS: dict[str, tuple[str | bytes, Sequence[Sequence[str]]]] = {
@@ -154,23 +154,23 @@ def test_a_file_as_people_write_it_is_read(name: str, chunk_bytes: int) -> None:
     content, expected = FORMATS[name]
     content = content if isinstance(content, bytes) else content.encode()
 
-    rows, refused, columns = parsed(content, chunk_bytes=chunk_bytes)
+    rows, rejected, columns = parsed(content, chunk_bytes=chunk_bytes)
 
-    assert (rows, refused) == (expected, [])
+    assert (rows, rejected) == (expected, [])
     assert columns == NAMES.split(",")[6 - len(columns) :]
 
 
 def test_columns_come_in_the_order_of_the_header() -> None:
-    rows, refused, columns = parsed(b"color,xp,NAME,id,hero,power\nred,10,Ada,1,Nova,light\n")
+    rows, rejected, columns = parsed(b"color,xp,NAME,id,hero,power\nred,10,Ada,1,Nova,light\n")
 
     assert columns == ["color", "xp", "name", "id", "hero", "power"]
-    assert (rows, refused) == ([["red", "10", "Ada", "1", "Nova", "light"]], [])
+    assert (rows, rejected) == ([["red", "10", "Ada", "1", "Nova", "light"]], [])
 
 
 def test_a_table_with_a_key_of_text_needs_it() -> None:
     assert parsed(b"E1,Ann\nE2,Bo\n", EMPLOYEES)[0] == [["E1", "Ann"], ["E2", "Bo"]]
     assert parsed(b"EmpName,empid\nAnn,E1\n", EMPLOYEES)[2] == ["EmpName", "EmpId"]
-    with pytest.raises(FileRefused, match="EmpId is missing"):
+    with pytest.raises(FileRejected, match="EmpId is missing"):
         parsed(b"EmpName\nAnn\n", EMPLOYEES)
 
 
@@ -290,7 +290,7 @@ REFUSED_FILES = {
 def test_a_file_that_can_never_be_loaded_is_refused_with_the_reason(name: str) -> None:
     content, reason = REFUSED_FILES[name]
 
-    with pytest.raises(FileRefused, match=reason):
+    with pytest.raises(FileRejected, match=reason):
         parsed(content, chunk_bytes=1 << 18)
 
 
@@ -322,11 +322,11 @@ def test_a_refused_row_is_told_and_the_others_are_read(name: str, position: int)
     lines = [f"{i},Nova,light,Ada,{i},red" for i in range(10, 1010)]
     lines[position - 1] = line
 
-    rows, [refused], _ = parsed("\n".join([NAMES, *lines]).encode(), chunk_bytes=1 << 16)
+    rows, [rejected], _ = parsed("\n".join([NAMES, *lines]).encode(), chunk_bytes=1 << 16)
 
-    assert (refused.line, refused.column) == (position + 1, column)
-    assert reason in refused.reason
-    assert refused.original.rstrip("\n") == line
+    assert (rejected.line, rejected.column) == (position + 1, column)
+    assert reason in rejected.reason
+    assert rejected.original.rstrip("\n") == line
     assert [row[0] for row in rows] == [str(i) for i in range(10, 1010) if i != position + 9]
 
 
@@ -344,33 +344,33 @@ def test_a_refused_row_is_told_and_the_others_are_read(name: str, position: int)
     ],
 )
 def test_how_many_values_a_row_should_have_is_told_as_it_is(lines: list[str], wanted: str) -> None:
-    _, refused, _ = parsed("\n".join(lines).encode(), chunk_bytes=1 << 16)
+    _, rejected, _ = parsed("\n".join(lines).encode(), chunk_bytes=1 << 16)
 
-    assert wanted in refused[0].reason
-    assert all("5 or 6 values, got 5" not in row.reason for row in refused)
+    assert wanted in rejected[0].reason
+    assert all("5 or 6 values, got 5" not in row.reason for row in rejected)
 
 
 def test_a_table_whose_rows_need_their_key_has_one_count() -> None:
-    _, [refused], _ = parsed(b"E1,Ann\nBo\n", EMPLOYEES)
+    _, [rejected], _ = parsed(b"E1,Ann\nBo\n", EMPLOYEES)
 
-    assert refused.reason == "expected 2 values as in line 1, got 1"
+    assert rejected.reason == "expected 2 values as in line 1, got 1"
 
 
 def test_a_first_row_that_does_not_fit_takes_no_other_row_along() -> None:
-    rows, [refused], columns = parsed(
+    rows, [rejected], columns = parsed(
         b"sep=,\nbad\nNova,light,Ada,10,red\nOnyx,frost,Bo,-20,blue\n"
     )
 
-    assert (rows, refused.line, columns) == (KEYLESS, 2, NAMES.split(",")[1:])
+    assert (rows, rejected.line, columns) == (KEYLESS, 2, NAMES.split(",")[1:])
 
 
 def test_long_lines_are_read_to_the_end_of_the_file() -> None:
     count = 300
     content = f"{ADA_LINE}{' ' * 20_000}\n" * count
 
-    rows, refused, _ = parsed(content.encode(), chunk_bytes=1 << 18)
+    rows, rejected, _ = parsed(content.encode(), chunk_bytes=1 << 18)
 
-    assert (rows, [r.line for r in refused]) == ([], list(range(1, count + 1)))
+    assert (rows, [r.line for r in rejected]) == ([], list(range(1, count + 1)))
 
 
 ORDER = ["id", "name", "hero", "power", "xp", "color"]
@@ -390,18 +390,18 @@ ORDER = ["id", "name", "hero", "power", "xp", "color"]
 def test_a_file_without_a_header_has_the_columns_in_the_declared_order(
     order: list[str], content: str, columns: list[str] | None
 ) -> None:
-    rows, refused, found = parsed(content.encode(), order=named_columns(HEROES, order))
+    rows, rejected, found = parsed(content.encode(), order=named_columns(HEROES, order))
 
     values = content.splitlines()[-1].replace(";", ",").replace("|", ",").split(",")
-    assert (rows, refused) == ([values], [])
+    assert (rows, rejected) == ([values], [])
     assert found == (columns or [c for c in order if c != "id" or len(values) == 6])
 
 
 @pytest.mark.parametrize("first", ["x" * 200_000, '1,"No"va', "1,2,3"])
 def test_a_first_line_of_any_kind_is_refused_as_a_row(first: str) -> None:
-    rows, refused, _ = parsed(f"{first}\n".encode(), chunk_bytes=1 << 16)
+    rows, rejected, _ = parsed(f"{first}\n".encode(), chunk_bytes=1 << 16)
 
-    assert (rows, [r.line for r in refused]) == ([], [1])
+    assert (rows, [r.line for r in rejected]) == ([], [1])
 
 
 def test_a_row_with_the_names_of_columns_in_it_is_no_header() -> None:
@@ -441,27 +441,27 @@ def test_of_two_delimiters_the_one_that_leaves_integers_in_their_place_is_taken(
     ],
 )
 def test_a_file_that_can_be_read_in_two_ways_is_refused(content: str, words: str) -> None:
-    with pytest.raises(FileRefused, match=words.replace("|", r"\|")):
+    with pytest.raises(FileRejected, match=words.replace("|", r"\|")):
         parsed(content.encode(), EMPLOYEES)
 
 
 def test_line_numbers_count_the_lines_within_values() -> None:
     content = '\n1,"a\nb\nc",p,n,1,c\n2,h,p,n,two,c\n3,"a\r\nb",p,n,three,c\r\n4,h,p,n,4,c\n'
 
-    rows, refused, _ = parsed(content.encode())
+    rows, rejected, _ = parsed(content.encode())
 
     assert [row[0] for row in rows] == ["1", "4"]
-    assert [r.line for r in refused] == [5, 6]
-    assert refused[1].original == '3,"a\r\nb",p,n,three,c\r\n'
+    assert [r.line for r in rejected] == [5, 6]
+    assert rejected[1].original == '3,"a\r\nb",p,n,three,c\r\n'
 
 
 def test_a_batch_in_which_a_row_is_refused_ends_where_the_next_one_begins() -> None:
     count = 2 * BATCH_ROWS + 3
     lines = [f"{i},N,l,A,{'x' if i % 1000 == 0 else i},r\n" for i in range(1, count + 1)]
 
-    rows, refused, _ = parsed("".join(lines).encode(), chunk_bytes=1 << 16)
+    rows, rejected, _ = parsed("".join(lines).encode(), chunk_bytes=1 << 16)
 
-    assert [r.line for r in refused] == list(range(1000, count + 1, 1000))
+    assert [r.line for r in rejected] == list(range(1000, count + 1, 1000))
     assert [int(row[0]) for row in rows] == [i for i in range(1, count + 1) if i % 1000]
 
 
@@ -471,7 +471,7 @@ def test_the_line_that_is_not_utf_8_is_named(line_end: str, chunk_bytes: int) ->
     lines = [ADA_LINE.encode()] * BATCH_ROWS * 2
     lines[BATCH_ROWS + 7] = "2,Zoë,light,Ada,10,red".encode("latin-1")
 
-    with pytest.raises(FileRefused, match=f"not UTF-8 in line {BATCH_ROWS + 8}:"):
+    with pytest.raises(FileRejected, match=f"not UTF-8 in line {BATCH_ROWS + 8}:"):
         parsed(line_end.encode().join(lines), chunk_bytes=chunk_bytes)
 
 
@@ -485,7 +485,7 @@ def test_a_gzip_bomb_is_refused_before_it_goes_off() -> None:
             read += 1000
             yield content[i : i + 1000]
 
-    with pytest.raises(FileRefused, match="times as large"):
+    with pytest.raises(FileRejected, match="times as large"):
         for _ in CsvRows(bomb(), HEROES, list[Any]().append).batches():
             pass
     assert len(content) > 90_000
@@ -529,11 +529,11 @@ def test_what_python_writes_in_any_dialect_is_read_as_it_was(
     writer.writerows(rows)
     content = codecs.BOM_UTF8 * has_mark + text.getvalue().encode()
 
-    found, refused, _ = parsed(
+    found, rejected, _ = parsed(
         gzip.compress(content) if is_compressed else content, chunk_bytes=chunk_bytes
     )
 
-    assert refused == []
+    assert rejected == []
     assert found == [[str(value) for value in row] for row in rows]
 
 
@@ -542,13 +542,13 @@ def test_a_header_of_a_hundred_thousand_unknown_names_is_read_in_one_pass() -> N
     """Compared in pairs they take minutes, which the time limit of a test ends."""
     names = ",".join(["id", *(f"n{number}" for number in range(140_000))])
 
-    with pytest.raises(FileRefused, match="no column is called 'n0'"):
+    with pytest.raises(FileRejected, match="no column is called 'n0'"):
         parsed(f"{names}\n".encode(), chunk_bytes=1 << 18)
 
 
 @pytest.mark.timeout(30)
 def test_a_first_line_that_seems_to_name_a_delimiter_is_read_in_one_pass() -> None:
     """Tried at each of its spaces it takes minutes."""
-    rows, refused, _ = parsed(b"sep=" + b" " * 1_000_000 + b"x\n", chunk_bytes=1 << 18)
+    rows, rejected, _ = parsed(b"sep=" + b" " * 1_000_000 + b"x\n", chunk_bytes=1 << 18)
 
-    assert (rows, len(refused)) == ([], 1)
+    assert (rows, len(rejected)) == ([], 1)

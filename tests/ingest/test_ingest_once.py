@@ -94,13 +94,13 @@ def test_a_file_that_is_refused_late_does_not_take_the_place_of_a_later_one(
     """The later one was loaded while it was read, and is delivered twice."""
     older = bucket.put(KEY, "bad\n" * FEW)
     newer = bucket.put(KEY, keyless(FEW))
-    refuse = Ingest._refuse
+    refuse = Ingest._reject
 
     def refuse_late(self: Ingest, upload: Upload, outcome: Outcome) -> Outcome:
         requests.ingest(newer)
         return refuse(self, upload, outcome)
 
-    monkeypatch.setattr(Ingest, "_refuse", refuse_late)
+    monkeypatch.setattr(Ingest, "_reject", refuse_late)
     [late] = requests.ingest(older)
 
     assert late["status"] == "skipped"

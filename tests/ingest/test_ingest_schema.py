@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
-from chalicelib.db import statements
+from chalicelib.db import Statement
 from chalicelib.errors import ConfigurationError, SchemaMismatch
 from chalicelib.handlers import requests
+from chalicelib.ingest import load_data
 from chalicelib.ingest import service as ingest_service
 from chalicelib.tables import Column, Table
 from local.servers import MariaDB
@@ -257,7 +258,7 @@ def test_the_first_rows_are_what_a_trigger_made_of_them(database: Tables, load: 
 def test_rows_go_straight_into_a_table_as_it_is_declared(
     database: Tables, load: Load, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(statements, "STAGED", "no such table")
+    monkeypatch.setattr(load_data, "STAGED", "no such table")
     database.query(OLD_ROW)
 
     assert load("5,other,a,b,2,c\n6,six,a,b,2,c\n")["status"] == "loaded"
@@ -269,15 +270,15 @@ def test_a_load_runs_again_where_a_key_that_it_found_missing_is_there_after_all(
     database: Tables, load: Load, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     database.query("ALTER TABLE heroes ADD notes INT")
-    merge = statements.merge
+    merge = load_data.merge
     late = [OLD_ROW]
 
-    def merge_late(table: Table, columns: Sequence[Column]) -> list[statements.Statement]:
+    def merge_late(table: Table, columns: Sequence[Column]) -> list[Statement]:
         update, *others = merge(table, columns)
         insert_of_another = [(late.pop(), ())] if late else []
         return [update, *insert_of_another, *others]
 
-    monkeypatch.setattr(statements, "merge", merge_late)
+    monkeypatch.setattr(load_data, "merge", merge_late)
 
     assert load("5,other,a,b,2,c\n6,six,a,b,2,c\n")["status"] == "loaded"
 

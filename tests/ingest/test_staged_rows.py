@@ -12,14 +12,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from chalicelib import services
-from chalicelib.db.database import Database, Transaction
-from chalicelib.errors import ConfigurationError, FileRefused
+from chalicelib.db import Database, Transaction
+from chalicelib.errors import ConfigurationError, FileRejected
 from chalicelib.handlers import requests
 from chalicelib.ingest import service as ingest_service
 from chalicelib.ingest import staged
 from chalicelib.ingest.bucket import CHUNK_BYTES
 from chalicelib.ingest.csv_bytes import MAX_LINE_BYTES, UTF_16
-from chalicelib.ingest.csv_rows import DELIMITERS, FIRST_ROWS, Refused, named_columns
+from chalicelib.ingest.csv_rows import DELIMITERS, FIRST_ROWS, Rejected, named_columns
 from chalicelib.ingest.events import uploads_in
 from chalicelib.ingest.staged import NotStageable, StagedRows
 from chalicelib.tables import EMPLOYEES, HEROES, PRODUCTS, Column, Table
@@ -46,10 +46,10 @@ class Made(NamedTuple):
     nothing is."""
 
     rows: int = 0
-    refused: int = 0
+    rejected: int = 0
     first_rows: Sequence[tuple[Any, ...]] = ()
     stored: Sequence[tuple[Any, ...]] = ()
-    told: Sequence[Refused] = ()
+    told: Sequence[Rejected] = ()
     reason: str = ""
 
 
@@ -83,8 +83,8 @@ class Loads:
 
         def work(transaction: Transaction) -> None:
             nonlocal made
-            told: list[Refused] = []
-            rows, refused, _, objects = load(transaction, upload, table, order, told.append)
+            told: list[Rejected] = []
+            rows, rejected, _, objects = load(transaction, upload, table, order, told.append)
             [answer] = transaction.run((f"SELECT * FROM {table.name} ORDER BY 1", ()))
             told = [replace(row, original=row.original.rstrip("\r\n")) for row in told]
             first_rows = [tuple(each.values()) for each in objects]
@@ -92,7 +92,7 @@ class Loads:
             first_key = answer.rows[0][0] if answer.rows else 0
             made = Made(
                 rows,
-                refused,
+                rejected,
                 _from_first_key(first_rows, table, first_key),
                 _from_first_key(answer.rows, table, first_key),
                 told,
@@ -103,7 +103,7 @@ class Loads:
             self._database.transact(work)
         except Undo:
             pass
-        except FileRefused as error:
+        except FileRejected as error:
             made = Made(reason=str(error))
         return made
 
@@ -136,7 +136,7 @@ def test_a_file_as_people_write_it_makes_the_same_rows(loads: Loads, name: str) 
     made = loads.staged(content)
 
     assert made == loads.streamed(content)
-    assert (made.rows, made.refused) == (len(rows), 0)
+    assert (made.rows, made.rejected) == (len(rows), 0)
     assert len(made.first_rows) == min(len(rows), FIRST_ROWS)
     assert [[str(value) for value in row][-len(rows[0]) :] for row in made.stored] == rows or (
         not rows
@@ -167,7 +167,7 @@ def test_a_refused_row_is_told_in_the_same_words(loads: Loads, name: str) -> Non
 
     made = loads.staged(content)
 
-    assert (made.rows, made.refused, made.told[0].column) == (1000, 1, column)
+    assert (made.rows, made.rejected, made.told[0].column) == (1000, 1, column)
     assert made == loads.streamed(content)
 
 

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from chalicelib.cache.entries import TOMBSTONE_MILLISECONDS, WITNESS_MILLISECONDS
-from chalicelib.db import database
+from chalicelib.db import given_keys
 from tests.conftest import Configure
 from tests.support.client import InProcess, as_stored, hero, heroes
 from tests.support.witness import Witness
@@ -221,7 +221,7 @@ def test_what_an_operator_is_told_to_do_gives_ids_again(
 def test_an_id_far_above_all_others_is_refused(service: InProcess, witness: Witness) -> None:
     """It would use up the ids of all rows that bring none."""
     ids = service.write(heroes(3)).ids
-    farthest = ids[-1] + database.MAX_KEY_GAP
+    farthest = ids[-1] + given_keys.MAX_KEY_GAP
     for rows in ([{"id": farthest + 1, **hero()}], [hero(), {"id": 2**32 - 1, **hero()}]):
         refused = service.write(rows)
 

@@ -11,7 +11,7 @@ from typing import Any
 import boto3
 import pytest
 
-from chalicelib.db.mysql.connection import Connection
+from chalicelib.db.mysql.connection import Answer, Connection
 from chalicelib.db.statements import Statement
 
 PIECE_BYTES = 1 << 20
@@ -21,21 +21,21 @@ PIECE_BYTES = 1 << 20
 def load_from_s3() -> Iterator[list[str]]:
     """What is loaded meanwhile: URIs."""
     loaded: list[str] = []
-    send = Connection.send
+    batch = Connection.batch
 
-    def translated(self: Connection, statements: Sequence[Statement]) -> None:
+    def translated(self: Connection, statements: Sequence[Statement]) -> list[Answer]:
         text, parameters = statements[-1]
         if not text.startswith("LOAD DATA FROM S3"):
-            return send(self, statements)
+            return batch(self, statements)
         [_] = statements
         uri, *others = parameters
         loaded.append(str(uri))
         local = text.replace("FROM S3 FILE %s", "LOCAL INFILE 'object'", 1)
         self.feed = pieces(str(uri))
-        return send(self, [(local, others)])
+        return batch(self, [(local, others)])
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Connection, "send", translated)
+        patch.setattr(Connection, "batch", translated)
         yield loaded
 
 

@@ -21,7 +21,7 @@ class Step(NamedTuple):
     """Where a process dies: before or after the call of this method; with `prefix` the call that
     has a text with it."""
 
-    owner: type
+    owner: Any
     method: str
     is_after: bool
     prefix: str = ""
@@ -33,29 +33,30 @@ class Step(NamedTuple):
 def steps() -> dict[str, Step]:
     from chalicelib.cache.entries import Cache
     from chalicelib.cache.generations import Generations
-    from chalicelib.db.database import Transaction
+    from chalicelib.db import Transaction
     from chalicelib.db.mysql.connection import Connection
+    from chalicelib.ingest import ledger, load_data
     from chalicelib.ingest.bucket import Bucket
-    from chalicelib.ingest.events import REJECTED, RESULTS
+    from chalicelib.ingest.events import REJECTED_FOLDER, RESULTS_FOLDER
     from chalicelib.ingest.staged import StagedRows
 
     return {
-        "upload claimed": Step(Transaction, "claim_upload", True),
-        "rows loaded": Step(Transaction, "load", True),
+        "upload claimed": Step(ledger, "claim", True),
+        "rows loaded": Step(load_data, "load", True),
         "lines staged": Step(StagedRows, "read", True),
         "lines settled": Step(StagedRows, "settle", True),
         "lines merged": Step(StagedRows, "merge", True),
         "rows written": Step(Transaction, "write_many", True),
         "fences sent": Step(Cache, "begin_fence_many", True),
-        "outcome recorded": Step(Transaction, "record_upload", True),
+        "outcome recorded": Step(ledger, "record", True),
         "generation raised": Step(Transaction, "raise_generation", True),
         "about to commit": Step(Connection, "batch_and_commit", False),
         "committed": Step(Connection, "batch_and_commit", True),
         "entries published": Step(Cache, "publish_many", True),
         "generation known": Step(Generations, "wait_until_known", True),
-        "refused rows told": Step(Bucket, "write", True, REJECTED),
-        "about to tell": Step(Bucket, "write", False, RESULTS),
-        "told": Step(Bucket, "write", True, RESULTS),
+        "refused rows told": Step(Bucket, "write", True, REJECTED_FOLDER),
+        "about to tell": Step(Bucket, "write", False, RESULTS_FOLDER),
+        "told": Step(Bucket, "write", True, RESULTS_FOLDER),
     }
 
 

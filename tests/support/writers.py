@@ -1,7 +1,7 @@
 """A writer's steps on the cache, each played alone, on heroes."""
 
 from chalicelib.cache.entries import Affected, Cache, Token
-from chalicelib.db.database import Generation
+from chalicelib.db import Generation
 from chalicelib.tables import HEROES
 
 
