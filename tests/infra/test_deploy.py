@@ -13,7 +13,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from chalicelib.config import Settings
-from infra import gateway_responses
+from infra import aws_errors, gateway_responses
 from tests.support.client import ROOT, Answer
 from tests.support.deployment import NAME, STAGE, Project, trust_store
 from tests.support.emulated_aws import REGION, Emulated, emulated
@@ -300,7 +300,7 @@ def test_a_deployment_that_comes_too_soon_is_made_again(
 
     monkeypatch.setattr(gateway, "create_deployment", create_at_the_third_attempt)
     clock = SimpleNamespace(sleep=waits.append, monotonic=lambda: sum(waits))
-    monkeypatch.setattr(gateway_responses, "time", clock)
+    monkeypatch.setattr(aws_errors, "time", clock)
 
     gateway_responses.apply(gateway, api_id, "dev", {})
     assert len(waits) == 2

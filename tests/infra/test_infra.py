@@ -22,8 +22,8 @@ from chalicelib import services
 from chalicelib.cache import generations
 from chalicelib.config import Settings
 from chalicelib.ingest import staged_statements
-from infra import configuration, database, leftovers, stack
-from infra.stack import Stack
+from infra import aws_errors, chalice_config, cloudformation_stack, database_schema, leftovers
+from infra.cloudformation_stack import Stack
 from infra.terminal import Refused
 from local.servers import MariaDB, Redis
 from tests.conftest import Configure
@@ -100,7 +100,7 @@ def test_the_login_may_do_what_the_app_does_and_nothing_else(
 ) -> None:
     """infra/login.sql, but for the two words that only Aurora knows."""
     user = f"login_{secrets.token_hex(4)}"
-    create, grant, *loads = database.statements(ROOT / "infra" / "login.sql")
+    create, grant, *loads = database_schema.statements(ROOT / "infra" / "login.sql")
     password = secrets.token_hex(8)
     assert "REQUIRE SSL" in create
     assert all("AWS_LOAD_S3_ACCESS" in load for load in loads)
@@ -233,7 +233,7 @@ def test_the_repository_has_placeholders_and_no_account(stage: str) -> None:
 
 def settings(**changes: str) -> Settings:
     """Of a stage whose stack has these outputs."""
-    written = configuration.environment({**OUTPUTS, **changes})
+    written = chalice_config.environment({**OUTPUTS, **changes})
     there = {name: value for name, value in written.items() if value is not None}
     return Settings.from_environment(there)
 
@@ -254,14 +254,14 @@ def test_the_right_to_log_in_is_the_one_that_the_stack_needs() -> None:
     policy = json.loads((ROOT / ".chalice" / "policy-dev-ingest.json").read_text())
     secret = OUTPUTS["DatabaseSecretArn"]
     changes = {"DatabaseLogin": "secret", "DatabaseLoginArn": secret}
-    by_token = configuration.with_resources(policy, OUTPUTS)
-    by_secret = configuration.with_resources(by_token, {**OUTPUTS, **changes})
+    by_token = chalice_config.with_resources(policy, OUTPUTS)
+    by_secret = chalice_config.with_resources(by_token, {**OUTPUTS, **changes})
     [login] = [each for each in by_secret["Statement"] if each["Sid"] == "DatabaseLogin"]
 
     assert login["Action"] == "secretsmanager:GetSecretValue"
     assert login["Resource"] == secret
     assert "rds-db:connect" not in json.dumps(by_secret)
-    assert configuration.with_resources(by_secret, OUTPUTS) == by_token, "and back again"
+    assert chalice_config.with_resources(by_secret, OUTPUTS) == by_token, "and back again"
     assert "000000000000" not in json.dumps(by_token)
 
 
@@ -310,7 +310,7 @@ class CloudFormation:
 def played(monkeypatch: pytest.MonkeyPatch, *looks: tuple[str | None, list[str]]) -> CloudFormation:
     played = CloudFormation(list(looks))
     clock = SimpleNamespace(sleep=played.look_again, monotonic=lambda: 0.0)
-    monkeypatch.setattr(stack, "time", clock)
+    monkeypatch.setattr(cloudformation_stack, "time", clock)
     return played
 
 
@@ -394,23 +394,23 @@ class DataApi:
 def test_a_sleeping_database_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     waits: list[float] = []
     clock = SimpleNamespace(sleep=waits.append, monotonic=lambda: sum(waits))
-    monkeypatch.setattr(database, "time", clock)
+    monkeypatch.setattr(aws_errors, "time", clock)
     asleep = DataApi(*["DatabaseResumingException"] * 5)
-    database.prepare(asleep, "arn", "secret")
-    assert sum(waits) == 5 * database.RETRY_SECONDS
-    assert asleep.executed == [each for path in database.FILES for each in statements(path)]
+    database_schema.prepare(asleep, "arn", "secret")
+    assert sum(waits) == 5 * database_schema.RETRY_SECONDS
+    assert asleep.executed == [each for path in database_schema.FILES for each in statements(path)]
 
     with pytest.raises(Refused, match="DatabaseResumingException"):
-        database.prepare(DataApi(*["DatabaseResumingException"] * 99), "arn", "secret")
+        database_schema.prepare(DataApi(*["DatabaseResumingException"] * 99), "arn", "secret")
 
 
 def statements(path: Path) -> list[str]:
-    return database.statements(path)
+    return database_schema.statements(path)
 
 
 def test_a_statement_that_fails_is_named() -> None:
     with pytest.raises(Refused, match=r"seed/schema\.sql: CREATE TABLE .*heroes.*the text"):
-        database.prepare(DataApi("BadRequestException"), "arn", "secret")
+        database_schema.prepare(DataApi("BadRequestException"), "arn", "secret")
 
 
 def test_no_statement_holds_a_comment_or_is_cut_in_two(mariadb: MariaDB) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from bench.api_gateway_event import rest_event
-from infra.chalice import refuse_missing_wheels
+from infra.before_deploy import refuse_missing_wheels
 from infra.terminal import Refused
 from tests.support.client import hero
 from tests.support.container import Container, runtime_folder, upload_event

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from infra import configuration
+from infra import chalice_config
 from tests.support.client import ROOT
 from tests.support.container import Container, runtime_folder, upload_event
 from tests.support.deployment import NAME
@@ -287,7 +287,7 @@ def test_the_databases_secret_is_read_with_the_right_that_configure_gives(
     secrets = enforced.account.client("secretsmanager")
     arn = secrets.create_secret(Name="database", SecretString=json.dumps(login))["ARN"]
     changes = {"DatabaseLogin": "secret", "DatabaseLoginArn": arn}
-    content = configuration.with_resources(policy("dev", "storage"), {**OUTPUTS, **changes})
+    content = chalice_config.with_resources(policy("dev", "storage"), {**OUTPUTS, **changes})
     role = Role(enforced.account, "storage", content)
     settings = {name: each for name, each in environment.items() if name not in _LOGIN}
     settings |= {**enforced.account.environment, **role.credentials(), "DB_SECRET_ARN": arn}

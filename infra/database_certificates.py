@@ -1,5 +1,7 @@
-"""Who signs the database's certificate: AWS's own authority, which no system knows. Its
-certificates go into the package, so that the functions can tell the database from somebody else.
+"""Fetches the certificates of AWS's authority that signs the database's certificate.
+
+No operating system has them. They go into the package, so that the functions can verify that they
+talk to the database.
 """
 
 import os
@@ -8,20 +10,20 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from infra.stage import ROOT
+from infra.stage_files import ROOT
 from infra.terminal import Refused, say
 
+# The path in the project and in the package; the setting DB_SSL_CA.
 FILE = Path("chalicelib") / "rds-ca.pem"
-"""Within the project and within the package; the setting DB_SSL_CA."""
+# RDS_TRUST_STORE in the environment names another one, for partitions that have their own.
 TRUST_STORE = "https://truststore.pki.rds.amazonaws.com"
-"""RDS_TRUST_STORE in the environment names another one, for partitions that have their own."""
 _TIMEOUT_SECONDS = 20
 _MAX_BYTES = 1_000_000
 
 
 def fetch(region: str) -> None:
-    """The region's certificates into FILE. Raises Refused where what comes is none, and keeps the
-    file as it was."""
+    """Writes the region's certificates to FILE. Raises Refused where they cannot be had or read;
+    FILE is unchanged then."""
     url = f"{os.environ.get('RDS_TRUST_STORE') or TRUST_STORE}/{region}/{region}-bundle.pem"
     try:
         with urllib.request.urlopen(url, timeout=_TIMEOUT_SECONDS) as response:

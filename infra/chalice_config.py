@@ -1,6 +1,6 @@
-"""The stack's outputs, written into the stage's part of .chalice/config.json and into its policies.
+"""Writes the stack's outputs into the stage's part of .chalice/config.json and into its policies.
 
-What stands there for other reasons stays: memory, timeouts, TTL, the actions of a policy.
+What else stands there stays: memory, timeouts, TTL, the actions of a policy.
 """
 
 import json
@@ -8,19 +8,19 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from infra import authority
-from infra.stage import CHALICE, ROOT, Json, Stage, write_json
+from infra.database_certificates import FILE as CERTIFICATES
+from infra.stage_files import CHALICE, ROOT, Json, Stage, write_json
 from infra.terminal import Refused, say
 
+# How long a request waits for a database that may sleep. It wakes up in about 15 s.
 RESUME_SECONDS = "20"
-"""How long a request waits for a database that may sleep; it wakes up in about 15 s."""
-# What the repository has where an account's own values belong.
+# The repository has these in place of an account's own values.
 _PLACEHOLDER = re.compile(r"\b0{12}\b|\b(?:subnet|sg)-(\d)\1{16}\b")
 _BUCKET = re.compile(r'(?<=:s3:::)[^/"]+')
 
 
 def write(stage: Stage, outputs: Mapping[str, str]) -> None:
-    """`make configure`. Raises Refused, and writes nothing, where an output is missing."""
+    """Writes the files. Raises Refused, and writes nothing, where an output is missing."""
     try:
         variables = environment(outputs)
         subnet_ids = outputs["SubnetIds"].split(",")
@@ -43,8 +43,8 @@ def write(stage: Stage, outputs: Mapping[str, str]) -> None:
 
 
 def environment(outputs: Mapping[str, str]) -> dict[str, str | None]:
-    """The functions' settings that the stack decides; None for one that must not be there. Names
-    and ARNs, never a secret."""
+    """The functions' settings that come from the stack; None for a setting that must not exist.
+    They are names and ARNs, never a secret."""
     is_serverless = outputs["CacheKind"] == "serverless"
     by_secret = outputs["DatabaseLogin"] == "secret"
     name = outputs["CacheName"]
@@ -54,7 +54,7 @@ def environment(outputs: Mapping[str, str]) -> dict[str, str | None]:
         "DB_NAME": "herocache",
         "DB_USER": None if by_secret else "herocache",
         "DB_AUTH": None if by_secret else "iam",
-        "DB_SSL_CA": authority.FILE.as_posix(),
+        "DB_SSL_CA": CERTIFICATES.as_posix(),
         "DB_RESUME_SECONDS": RESUME_SECONDS if float(outputs["DatabaseMinCapacity"]) == 0 else None,
         "DB_SECRET_ARN": outputs["DatabaseSecretArn"] if by_secret else None,
         "REDIS_URL": f"rediss://{name}@{outputs['CacheHost']}:6379",
@@ -67,8 +67,8 @@ def environment(outputs: Mapping[str, str]) -> dict[str, str | None]:
 
 
 def with_resources(policy: Json, outputs: Mapping[str, str]) -> Json:
-    """The policy for what the stack has made: statements are known by their Sid, and of buckets
-    only the name changes. Actions stay, but for those of the way to log in."""
+    """The policy with the ARNs of the stack. Statements are found by their Sid. Of a bucket's ARN
+    only the name changes. Actions stay, except those for the database login."""
     by_secret = outputs["DatabaseLogin"] == "secret"
     changes: dict[str, dict[str, Any]] = {
         "DatabaseLogin": {
@@ -87,7 +87,7 @@ def with_resources(policy: Json, outputs: Mapping[str, str]) -> Json:
 
 
 def refuse_unconfigured(stage: Stage) -> None:
-    """Raises Refused where the stage misses something that only `make configure` can know."""
+    """Raises Refused where something is missing that `make configure` writes."""
     texts = {CHALICE / "config.json": json.dumps(stage.config)}
     texts |= {path: json.dumps(policy) for path, policy in stage.policies()}
     for path, text in texts.items():
@@ -98,9 +98,9 @@ def refuse_unconfigured(stage: Stage) -> None:
             )
     if "UPLOAD_BUCKET" not in stage.environment:
         raise Refused(f"UPLOAD_BUCKET is not set: run make configure STAGE={stage.name}")
-    if not (ROOT / authority.FILE).exists():
+    if not (ROOT / CERTIFICATES).exists():
         raise Refused(
-            f"{authority.FILE} is not there, which git does not keep: run make configure"
+            f"{CERTIFICATES} is not there, which git does not keep: run make configure"
             f" STAGE={stage.name}"
         )
 

@@ -1,4 +1,4 @@
-"""The real `chalice deploy` and `chalice delete`, and what has to be true before either begins."""
+"""Checks before `chalice deploy`: everything that would make it end half-way."""
 
 import subprocess
 import sys
@@ -6,23 +6,22 @@ import tempfile
 
 from botocore.exceptions import ClientError
 
-from infra import configuration, leftovers
-from infra.account import Client, client, code_of
-from infra.stage import ROOT, Stage
-from infra.terminal import Refused, say
+from infra import chalice_config, leftovers
+from infra.account import Client, client
+from infra.aws_errors import code_of
+from infra.stage_files import ROOT, Stage
+from infra.terminal import Refused
 
+# Lambda keeps so many concurrent executions for functions that reserve none.
 UNRESERVED_MINIMUM = 100
-"""What Lambda keeps for functions that reserve nothing."""
-_INCOMPLETE = "Could not install dependencies"
 _PLATFORMS = {"arm64": "aarch64", "x86_64": "x86_64"}
 
 
 def refuse_unprepared(stage: Stage) -> None:
-    """Everything that would make `chalice deploy` end half-way, checked before it begins. Raises
-    Refused; nothing was created."""
+    """Raises Refused where `chalice deploy` would fail. Nothing was created then."""
     if stage.name == "prod" and stage.environment.get("API_AUTH", "none") == "none":
         raise Refused("STAGE=prod: API_AUTH is none: choose iam or key in .chalice/config.json")
-    configuration.refuse_unconfigured(stage)
+    chalice_config.refuse_unconfigured(stage)
     _refuse_another_deployment(client("apigateway"), stage)
     refuse_missing_bucket(client("s3"), stage)
     _refuse_too_much_concurrency(client("lambda"), stage)
@@ -30,7 +29,8 @@ def refuse_unprepared(stage: Stage) -> None:
 
 
 def _refuse_another_deployment(gateway: Client, stage: Stage) -> None:
-    """Chalice knows an API by the note it made when it deployed; without it there would be two."""
+    """Chalice finds an API by the file it wrote when it deployed. Without that file it would make a
+    second API."""
     if not stage.deployed() and any(leftovers.apis(gateway, stage)):
         raise Refused(
             f"{stage.full_name} has an API, but {stage.deployed_file} is not there: get that file"
@@ -40,7 +40,7 @@ def _refuse_another_deployment(gateway: Client, stage: Stage) -> None:
 
 
 def refuse_missing_bucket(s3: Client, stage: Stage) -> None:
-    """Raises Refused where the upload bucket cannot be asked: Chalice would find out last."""
+    """Raises Refused where the upload bucket cannot be used. Chalice would notice it last."""
     bucket = stage.environment["UPLOAD_BUCKET"]
     try:
         s3.head_bucket(Bucket=bucket)
@@ -76,8 +76,8 @@ def _reserved(functions: Client, name: str) -> int:
 
 
 def refuse_missing_wheels(architecture: str, python: tuple[int, int]) -> None:
-    """Raises Refused where a package of requirements.txt has none: Chalice would only warn, and
-    leave it out."""
+    """Raises Refused where a package of requirements.txt has no wheel for Lambda. Chalice would
+    only warn, and leave the package out."""
     machine = _PLATFORMS[architecture]
     with tempfile.TemporaryDirectory() as folder:
         done = subprocess.run(
@@ -98,39 +98,3 @@ def refuse_missing_wheels(architecture: str, python: tuple[int, int]) -> None:
             f"requirements.txt has no wheel for {architecture}, Python {python[0]}.{python[1]}:"
             f" {done.stderr.strip()}"
         )
-
-
-def deploy(stage: Stage) -> None:
-    """Raises Refused where it fails, or has left out a package."""
-    lines = _run(stage, "deploy")
-    if any(_INCOMPLETE in line for line in lines):
-        raise Refused(
-            "Chalice left a package out (see above): the functions that are deployed now do not"
-            " work; make requirements.txt resolve and run make deploy again"
-        )
-
-
-def delete(stage: Stage) -> None:
-    """Raises Refused where it fails. A stage that is not deployed is left alone."""
-    if stage.deployed():
-        _run(stage, "delete")
-    else:
-        say("chalice", f"nothing of {stage.name} is deployed")
-
-
-def _run(stage: Stage, verb: str) -> list[str]:
-    """What it said, which is shown while it comes."""
-    # Not .venv/bin/chalice: its first line is wrong once the project folder has been moved.
-    chalice = [sys.executable, "-c", "import sys; from chalice.cli import main; sys.exit(main())"]
-    command = [*chalice, "--project-dir", str(ROOT), verb, "--stage", stage.name]
-    lines = []
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    ) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            lines.append(line)
-            print(f"  {line}", end="", flush=True)
-    if process.returncode:
-        raise Refused(f"chalice {verb} failed, see above; run the same make command again then")
-    return lines

@@ -1,4 +1,4 @@
-"""A CloudFormation stack: created, changed, deleted, its events shown while they come."""
+"""Creates, changes and deletes a CloudFormation stack, and prints its events while they come."""
 
 import time
 from collections.abc import Iterator, Mapping
@@ -6,33 +6,34 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from infra.account import Client, code_of
+from infra.account import Client
+from infra.aws_errors import code_of
 from infra.terminal import Refused, say
 
 POLL_SECONDS = 3.0
+# For one change. A database cluster and a cache take a quarter of an hour each.
 PATIENCE_SECONDS = 2 * 3600.0
-"""For one change; a cluster and a cache take a quarter of an hour each."""
 _DONE = {"CREATE_COMPLETE", "UPDATE_COMPLETE", "DELETE_COMPLETE"}
-# The creation failed and was undone: such a stack can only be deleted.
+# The creation failed. Such a stack can only be deleted.
 _STILLBORN = {"ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "CREATE_FAILED", "REVIEW_IN_PROGRESS"}
 
 Event = dict[str, Any]
 
 
 class Stack:
-    """By its name, in the region of `client`."""
+    """The stack of this name, in the region of `client`."""
 
     def __init__(self, client: Client, name: str) -> None:
         self._client = client
         self.name = name
 
     def status(self) -> str | None:
-        """CloudFormation's word; None where there is no such stack."""
+        """The status as CloudFormation names it; None where there is no such stack."""
         found = self._described()
         return None if found is None else str(found["StackStatus"])
 
     def outputs(self) -> dict[str, str]:
-        """Raises Refused where it is not there, or not whole."""
+        """The outputs. Raises Refused where the stack does not exist or is not complete."""
         found = self._described()
         if found is None:
             raise Refused(f"there is no stack {self.name}: run make infra first")
@@ -41,12 +42,12 @@ class Stack:
         return _outputs(found)
 
     def remaining_outputs(self) -> dict[str, str]:
-        """Whatever state it is in; empty where it is not there."""
+        """The outputs, whatever its status; empty where it does not exist."""
         return _outputs(self._described() or {})
 
     def apply(self, template: str, parameters: Mapping[str, str]) -> None:
-        """Bring it to what `template` says, from wherever it is. Raises Refused with the reasons
-        where that fails; CloudFormation has then undone what it began."""
+        """Creates the stack from `template`, or changes it. Raises Refused with the reasons where
+        that fails; CloudFormation has undone the change then."""
         status = self.status()
         if status is not None and status.endswith("_IN_PROGRESS") and status not in _STILLBORN:
             say("stack", f"{self.name} is {status}: following it")
@@ -72,14 +73,14 @@ class Stack:
             self._change(request)
 
     def delete(self) -> None:
-        """Gone afterwards, also if it never was. Raises Refused with what kept it."""
+        """Deletes the stack if it exists. Raises Refused with the reasons where that fails."""
         found = self._described()
         if found is None:
             say("stack", f"{self.name} is not there")
             return
         seen = {event["EventId"] for event in self._events(self.name)}
         self._client.delete_stack(StackName=self.name)
-        # By its id: once it is gone nothing answers to the name.
+        # By its id, because a deleted stack cannot be found by its name.
         self._finish(seen, found["StackId"])
 
     def _change(self, request: dict[str, Any]) -> None:
@@ -101,7 +102,8 @@ class Stack:
         say("stack", f"{self.name} is {status}")
 
     def _follow(self, stack: str, seen: set[str]) -> tuple[str, list[str]]:
-        """Show the events that are not in `seen` until it rests: its status, and what failed."""
+        """Prints new events until the change ends. Returns the status, and the events that
+        failed."""
         failures: list[str] = []
         deadline = time.monotonic() + PATIENCE_SECONDS
         while time.monotonic() < deadline:
@@ -127,7 +129,7 @@ class Stack:
             yield event
 
     def _events(self, stack: str) -> Iterator[Event]:
-        """The newest one first."""
+        """The events, newest first."""
         for page in self._client.get_paginator("describe_stack_events").paginate(StackName=stack):
             yield from page["StackEvents"]
 
@@ -146,7 +148,8 @@ def _outputs(described: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _show(event: Event) -> str | None:
-    """Say what happened; the line if it is a failure of its own, not a consequence of one."""
+    """Prints an event. Returns its line where it is a failure, but not where another one caused
+    it."""
     status, reason = event["ResourceStatus"], event.get("ResourceStatusReason", "")
     what = f"{event['LogicalResourceId']} {status}"
     at = event["Timestamp"].strftime("%H:%M:%S")

@@ -1,7 +1,5 @@
-"""One stage as the files of this project have it: its part of .chalice/config.json, its policies,
-infra/<stage>.json, and what `chalice deploy` noted down.
-
-`configure` writes here, everybody else reads.
+"""The files that describe a stage: its part of .chalice/config.json, its policies,
+infra/<stage>.json, and the file in which `chalice deploy` records what it made.
 """
 
 import json
@@ -15,8 +13,8 @@ from infra.terminal import Refused
 ROOT = Path(__file__).parent.parent
 CHALICE = ROOT / ".chalice"
 APP = "herocache"
+# Chalice's names for event sources that do not wait for the function's answer.
 EVENT_SOURCES = {"s3_event", "scheduled_event", "cloudwatch_event", "sns_event"}
-"""Chalice's names for sources that call a function without waiting for its answer."""
 
 _NEEDED = (
     "api_gateway_stage",
@@ -29,7 +27,7 @@ Json = dict[str, Any]
 
 
 class Stage:
-    """Raises Refused where .chalice/config.json does not declare it."""
+    """A stage that .chalice/config.json declares. Raises Refused for another."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -59,24 +57,25 @@ class Stage:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What its functions get."""
+        """The settings of its functions."""
         variables: dict[str, str] = self.config["environment_variables"]
         return variables
 
     @property
     def function_names(self) -> list[str]:
-        """As Lambda has them; the API's own function has the plain name."""
+        """The names of its functions in Lambda. The API's own function has the stage's full
+        name."""
         suffixes = ["" if name == "api_handler" else f"-{name}" for name in self._functions]
         return [f"{self.full_name}{suffix}" for suffix in suffixes]
 
     @property
     def role_names(self) -> list[str]:
-        """Chalice makes one for each function."""
+        """The names of the roles that Chalice makes, one for each function."""
         return [f"{self.full_name}-{name}" for name in self._functions]
 
     @property
     def reserved_concurrency(self) -> int:
-        """Of all its functions together."""
+        """The reserved concurrency of all its functions together."""
         return sum(options.get("reserved_concurrency", 0) for options in self._functions.values())
 
     @property
@@ -85,22 +84,22 @@ class Stage:
         return functions
 
     def policies(self) -> Iterator[tuple[Path, Json]]:
-        """Each function's policy and where it stands, once each."""
+        """Path and content of each policy, once each."""
         names = {options["iam_policy_file"] for options in self._functions.values()}
         for name in sorted(names):
             yield CHALICE / name, read_json(CHALICE / name)
 
     def write_config(self) -> bool:
-        """Whether the file has changed."""
+        """Writes .chalice/config.json. Returns whether it changed."""
         return write_json(CHALICE / "config.json", self._whole_config)
 
     @property
     def deployed_file(self) -> Path:
-        """Chalice's note of what it made."""
+        """The file in which Chalice records what it made."""
         return CHALICE / "deployed" / f"{self.name}.json"
 
     def deployed(self) -> list[Json]:
-        """What Chalice made, as it noted it down; empty where nothing is deployed."""
+        """What Chalice recorded that it made; empty where nothing is deployed."""
         if not self.deployed_file.exists():
             return []
         resources: list[Json] = read_json(self.deployed_file)["resources"]
@@ -108,7 +107,7 @@ class Stage:
 
 
 def event_functions(deployed: list[Json]) -> list[str]:
-    """Names of the functions that events call, each once."""
+    """The names of the functions that events call, once each."""
     return sorted(
         {
             str(resource["lambda_arn"]).rpartition(":")[2]
@@ -119,14 +118,14 @@ def event_functions(deployed: list[Json]) -> list[str]:
 
 
 def refuse_missing(content: Json, names: Iterable[str], where: str) -> None:
-    """Raises Refused where one of `names` is not in what stands at `where`."""
+    """Raises Refused where `content`, which comes from `where`, lacks one of `names`."""
     for name in names:
         if name not in content:
             raise Refused(f"{where}: {name} is missing")
 
 
 def read_json(path: Path) -> Json:
-    """Raises Refused that names the file and the place."""
+    """Reads a JSON object. Raises Refused, which names the file and the place of the error."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
@@ -139,7 +138,7 @@ def read_json(path: Path) -> Json:
 
 
 def write_json(path: Path, content: Json) -> bool:
-    """Whole or not at all. Whether the file has changed."""
+    """Writes the whole file or nothing. Returns whether it changed."""
     text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
     if path.read_text(encoding="utf-8") == text:
         return False
