@@ -220,10 +220,8 @@ def test_a_fence_is_settled_once_its_writer_has_let_go_of_the_row(
     fence(used, held, Affected({ID: {1: None}}), TOKEN)
 
     def commit() -> None:
-        waiting = "SELECT 1 FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT'"
-        deadline = time.monotonic() + 1
-        while not witness.query(waiting) and time.monotonic() < deadline:
-            time.sleep(0.02)
+        waiting = "SHOW GLOBAL STATUS LIKE 'Innodb_row_lock_current_waits'"
+        wait_until(lambda: witness.query(waiting)[0][1] != "0")
         witness.query("COMMIT")
 
     assert settled_by_a_read(monkeypatch, commit) == HEROES.encode(hero(1, "after"))

@@ -341,7 +341,7 @@ def once(verdict: int, words: bytes) -> Callable[[bytes], int]:
 
 def count_of(witness: Witness, name: str, expected: int) -> int:
     """Rows with this name, once there are as many or after a moment."""
-    deadline = time.monotonic() + 1
+    deadline = time.monotonic() + SYNCED_WITHIN_SECONDS
     while True:
         [(count,)] = witness.query("SELECT COUNT(*) FROM heroes WHERE name = %s", [name])
         if count >= expected or time.monotonic() > deadline:

@@ -17,7 +17,8 @@ from tests.conftest import Configure
 from tests.support.client import InProcess, as_stored, hero
 
 SLOW, SHORT = "slow.example", 0.05
-LATE_SECONDS = 0.5
+# A look-up that hangs takes 30 s.
+LATE_SECONDS = 10
 
 
 @pytest.fixture(autouse=True)

@@ -89,7 +89,7 @@ class Overlap:
 
     def hear_database(self, piece: bytes) -> int:
         if self._held in piece and not self.happened:
-            self.happened.append(self._came.wait(timeout=2))
+            self.happened.append(self._came.wait(timeout=10))
         return PASS
 
     def hear_redis(self, piece: bytes) -> int:
