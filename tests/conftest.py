@@ -96,11 +96,6 @@ def ingredients(request: pytest.FixtureRequest) -> Done:
     return request.config.stash[BESIDE].done("ingredients")
 
 
-@pytest.fixture
-def long_search(request: pytest.FixtureRequest) -> Done:
-    return request.config.stash[BESIDE].done("long_search")
-
-
 @contextmanager
 def running(server: SomeServer) -> Iterator[SomeServer]:
     """From start to stop, whatever happens between."""

@@ -21,8 +21,9 @@ from chalicelib.cache.recovery import Recovery
 from chalicelib.cache.scripts import FENCE, LEASE, MARK, TOKEN_LENGTH
 from chalicelib.config import Settings
 from chalicelib.db import Database, Generation
-from chalicelib.errors import AnotherServer, CacheUnavailable
+from chalicelib.errors import AnotherServer, CacheUnavailable, TooLarge
 from chalicelib.rows import lazy_loading, write_through
+from chalicelib.rows import service as row_service
 from chalicelib.rows.write_through import Work
 from chalicelib.tables import HEROES, Column, Key, Row
 from tests.support.client import InProcess
@@ -95,8 +96,8 @@ def test_a_reader_that_waits_does_not_take_a_fence_for_a_value(
     used: Cache, held: Generation, witness: Witness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A writer came while another reader filled the entry."""
-    storage = services.container().rows
-    storage.write(HEROES, [hero(1)], False)
+    row_service = services.container().rows
+    row_service.write(HEROES, [hero(1)], False)
     witness.forget_cached()
     used.lease_many(held, HEROES, ID, [1], TOKEN)
 
@@ -105,7 +106,7 @@ def test_a_reader_that_waits_does_not_take_a_fence_for_a_value(
 
     monkeypatch.setattr(lazy_loading, "time", SimpleNamespace(sleep=fence_it))
 
-    assert storage.read(HEROES, ID, [1], True).json == HEROES.encode(hero(1))
+    assert row_service.read(HEROES, ID, [1], True).json == HEROES.encode(hero(1))
     assert entry(witness).startswith(FENCE)
 
 
@@ -157,6 +158,34 @@ def test_a_read_that_finds_no_row_leaves_no_lease(
     assert witness.redis.keys(f"*:{by.name}:*") == []
 
 
+def test_a_read_that_fails_leaves_no_lease(
+    used: Cache, witness: Witness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For whatever reason."""
+    services.container().rows.write(HEROES, [hero(1)], False)
+    monkeypatch.setattr(row_service, "MAX_RESULT_BYTES", 0)
+    with pytest.raises(TooLarge):
+        services.container().rows.read(HEROES, XP, [5], True)
+    used.probe()  # whatever was sent before it has arrived
+
+    assert witness.redis.keys("*:xp:*") == []
+
+
+@pytest.mark.parametrize("is_witnessed", [True, False])
+def test_a_new_row_is_stored_while_its_witness_stands_only(
+    used: Cache, held: Generation, witness: Witness, is_witnessed: bool
+) -> None:
+    """Without it Redis was emptied, or much time has passed."""
+    new = Affected(new={1: b"{}"})
+    fence(used, held, new, TOKEN)
+    if not is_witnessed:
+        witness.redis.delete(*witness.redis.keys("*:witness:*"))
+    publish(used, held, new, TOKEN)
+    used.probe()  # whatever was sent before it has arrived
+
+    assert len(witness.entries()) == is_witnessed
+
+
 def store_by_filling(used: Cache, held: Generation) -> None:
     used.lease_many(held, HEROES, ID, MANY, TOKEN)
     used.fill_many(held, HEROES, ID, dict.fromkeys(MANY, b"{}"), TOKEN)
@@ -202,10 +231,10 @@ def test_what_is_stored_together_does_not_expire_together(
 
 def settled_by_a_read(monkeypatch: pytest.MonkeyPatch, commit: Callable[[], None]) -> bytes:
     """What a reader answers that takes the writer for dead; `commit` is called while it waits."""
-    storage = services.container().rows
+    row_service = services.container().rows
     with monkeypatch.context() as patch, ThreadPoolExecutor(1) as thread:
         patch.setattr(entries, "DEAD_WRITER_SECONDS", 0)
-        reading = thread.submit(storage.read, HEROES, ID, [1], True)
+        reading = thread.submit(row_service.read, HEROES, ID, [1], True)
         commit()
         return reading.result().json
 
@@ -442,17 +471,20 @@ def test_what_was_sent_early_is_given_back_where_it_is_not_needed(
     used: Cache, witness: Witness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The table was switched off meanwhile, or the database goes away."""
-    storage, known = services.container().rows, services.container().rows._lazy_loading._generations
+    row_service, known = (
+        services.container().rows,
+        services.container().rows._lazy_loading._generations,
+    )
     monkeypatch.setattr(Recovery, "start", lambda self: None)
     for missed in (0, lazy_loading.MISSES_TO_EXPECT_ONE):
         for _ in range(MAX_EARLY_CONNECTIONS + 1):
-            storage._lazy_loading._misses_in_a_row = missed
+            row_service._lazy_loading._misses_in_a_row = missed
             witness.query("UPDATE cache_generation SET enabled = 1, generation = generation + 1")
             known.forget(HEROES)
             known.current(HEROES)
             known._memory["heroes"].valid_until = 0
             witness.query("UPDATE cache_generation SET enabled = 0, generation = generation + 1")
-            storage.read(HEROES, ID, [1], True)
+            row_service.read(HEROES, ID, [1], True)
 
     assert used._client._early_turns._value == MAX_EARLY_CONNECTIONS
 

@@ -6,6 +6,7 @@ Two containers in one process; where one of them stops, the other goes on.
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -44,6 +45,7 @@ from tests.support.writers import fence, publish
 XP = HEROES.readable["xp"]
 ID = HEROES.key
 CONNECTION_KILLED = 1927
+NOW = "TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6))"
 
 
 def hero(id: int, name: str, xp: int = 5) -> Row:
@@ -264,6 +266,48 @@ def test_a_write_with_an_unknown_outcome_whose_fences_fail_lets_nobody_believe_a
         WRITES[name](one)
 
     assert witness.generation()[:2] == (number + 1, False)
+
+
+@each_write
+def test_a_write_waits_for_who_raises_the_generation(
+    one: RowService, other: RowService, witness: Witness, name: str
+) -> None:
+    """Else its fences would be on entries that nobody reads any more."""
+    waits = "SHOW GLOBAL STATUS WHERE Variable_name = 'Innodb_row_lock_current_waits' AND Value > 0"
+    witness.query("START TRANSACTION")
+    witness.query("UPDATE cache_generation SET generation = generation + 1")
+    with ThreadPoolExecutor(1) as thread:
+        writing = thread.submit(WRITES[name], one)
+        wait_until(lambda: bool(witness.query(waits)))
+        witness.query("COMMIT")
+        writing.result()
+
+    assert_nothing_is_stale(one, other)
+
+
+@each_write
+def test_a_commit_is_told_as_of_the_latest_time_at_which_it_may_have_been(
+    one: RowService,
+    witness: Witness,
+    generation: Generation,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+) -> None:
+    """Else who read just before it would take what he read for the latest."""
+    [(begun,)] = witness.query(f"SELECT {NOW}")
+    run_piece = Connection.run_piece
+
+    def hear_late(self: Connection, piece: str) -> list[Answer]:
+        answers = run_piece(self, piece)
+        self.sent_at -= 10
+        return answers
+
+    monkeypatch.setattr(Connection, "run_piece", hear_late)
+    WRITES[name](one)
+
+    told = fence(services.container().cache, generation, Affected({XP: {6: None}}), new_token())
+    assert begun + 10_000_000 <= told < UNKNOWN_COMMIT
+    witness.redis.flushall()  # its watermark is ahead of the time
 
 
 @pytest.mark.parametrize("code", [CONNECTION_KILLED, ER.SERVER_SHUTDOWN, ER.QUERY_INTERRUPTED])

@@ -41,10 +41,11 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--compare", action="store_true")
     parser.add_argument("--ingredients", action="store_true")
+    parser.add_argument("--seconds", type=float, default=COMPARED_SECONDS, help="a fault compared")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     if options.compare:
-        compare(COMPARED_SECONDS, options.seed)
+        compare(options.seconds, options.seed)
         return 0
     if options.ingredients:
         with tempfile.TemporaryDirectory() as home, servers(Path(home)) as on:

@@ -18,12 +18,16 @@ from tests.history.systems import (
 )
 from tests.history.worker import DELETE, INSERT, MIX, READ, REPLACE, UPLOAD
 
-SECONDS = 8
-MOST_ROUNDS = 5
-EXPECTED = frozenset({"stale read (cached)", "stale read (uncached)", "entry differs once quiet"})
+SECONDS = 5
+MOST_ROUNDS = 12
+STALE = frozenset({"stale read (cached)", "stale read (uncached)"})
+EXPECTED = STALE | {"entry differs once quiet", "cache not in use once quiet"}
+"""The last one where the machine is busy: Redis counts as silent again and again."""
 INSERTS = {READ: 90, INSERT: 10}
 FEW_WRITES = {READ: 99, REPLACE: 0.5, DELETE: 0.5}
 """Each one heals the entries of what it changes."""
+MOSTLY_READS = {READ: 85, REPLACE: 12, DELETE: 3}
+"""Enough writes for a reader to sleep through, too few to heal at once what it stores then."""
 FEW_FILES = {READ: 99, UPLOAD: 1}
 
 
@@ -39,14 +43,14 @@ class Play:
 ASLEEP = ("reader asleep before storing", "writer asleep before publishing")
 LOST = ("redis flushed before a commit whose answer is lost",)
 PLAYS = (
-    Play(NO_LEASE_CHECK, ASLEEP, MIX),
+    Play(NO_LEASE_CHECK, ("reader asleep before storing",), MOSTLY_READS),
     Play(NO_FENCE, ASLEEP, MIX),
     Play(NO_FENCE, ("writer asleep before commit", "writer asleep before publishing"), INSERTS),
     Play(NO_WATERMARK, ("redis late with fences",), INSERTS),
     Play(NO_REPLAY, LOST, FEW_WRITES),
     Play(NO_REDELIVERY, LOST, FEW_FILES),
     Play(NO_RAISE, (), FEW_FILES),
-    Play(NO_WRITER_CHECK, ("database switched over and back",), MIX),
+    Play(NO_WRITER_CHECK, ("database switched over and back",), FEW_WRITES),
     Play(NO_SERVER_NAME, ("redis failed over and back",), MIX),
     Play(COMMIT_THEN_SET, ASLEEP, MIX),
 )
@@ -59,7 +63,7 @@ def wrong_verdicts(on: Servers, folder: Path) -> Iterator[str]:
         report = _report_of(one, on, folder / str(number))
         print(f"{one.system}: {report}\n", flush=True)
         found = set(report.verdict.violations)
-        if "stale read (cached)" not in found or not found <= EXPECTED:
+        if not found & STALE or not found <= EXPECTED:
             yield f"{one.system}: found {found or 'nothing'}"
         for fault in set(one.faults) - set(report.injected):
             yield f"{one.system}: nobody met {fault}"
@@ -78,7 +82,7 @@ def _report_of(one: Play, on: Servers, folder: Path) -> Report:
             seed=seed,
             mix=one.mix,
         )
-        is_found = report.verdict.violations["stale read (cached)"] > 0
+        is_found = bool(STALE & set(report.verdict.violations))
         if is_found and set(one.faults) <= set(report.injected):
             break
     return report

@@ -7,7 +7,7 @@ documents as given up, so faults of the database keep their distance from those 
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import pymysql
@@ -17,8 +17,8 @@ from local.servers import MariaDB, Redis
 from tests.history.crew import Crew
 from tests.history.moments import BEFORE_COMMIT, BEFORE_FILL, BEFORE_PUBLISH, DIE, Orders
 from tests.history.records import now
-from tests.history.standbys import failover, follow, switch_over
-from tests.history.traps import COMMIT, FENCE, PUBLISH, Trap
+from tests.history.standbys import REPLICA_FOR_SECONDS, failover, follow, switch_over
+from tests.history.traps import COMMIT, FENCE, PUBLISH, RECORDS, Trap
 from tests.support.relay import CUT_AFTER, CUT_BEFORE, HOLD_ANSWER, PASS, Relay
 
 DISTANCE_SECONDS = 2.0
@@ -59,11 +59,13 @@ class Nemesis:
         """When the database was killed."""
 
     def run(self, kinds: list[str]) -> None:
-        """Inject faults of these kinds until the time is over, then heal all."""
+        """Inject faults of these kinds until the time is over, each once before any comes again;
+        then heal all."""
         weights = [WEIGHTS[kind] for kind in kinds]
+        first = self._random.sample(kinds, len(kinds))
         while self._left() > 0:
             if kinds:
-                [kind] = self._random.choices(kinds, weights)
+                kind = first.pop() if first else self._random.choices(kinds, weights)[0]
                 self._inject(kind)
             self._rest(self._random.uniform(0.1, 1.2))
         for _, heal in self._later:
@@ -123,8 +125,8 @@ class Nemesis:
         return self._flush_before_a_commit(PASS)
 
     def redis_flushed_before_a_commit_whose_answer_is_lost(self) -> bool:
-        """The writer may send its request again."""
-        return self._flush_before_a_commit(CUT_AFTER)
+        """Of one that may be sent again."""
+        return self._flush_before_a_commit(CUT_AFTER, RECORDS)
 
     def redis_flushed_before_a_publish(self) -> bool:
         def flush() -> int:
@@ -150,11 +152,13 @@ class Nemesis:
 
     def redis_failed_over_and_back(self) -> bool:
         """To a replica that misses what came last."""
+        if self._left() < 3 * REPLICA_FOR_SECONDS:
+            return False
         with failover(self._scene.redis, self._scene.redis_standby) as take_over:
             self._rest(self._some_seconds(0.5))
             take_over()
             self._cut_at_times(self._scene.relay)
-            self._rest(self._some_seconds(3))
+            self._rest(max(REPLICA_FOR_SECONDS, self._some_seconds(2)))
         self._cut_at_times(self._scene.relay)
         return True
 
@@ -237,13 +241,16 @@ class Nemesis:
         return True
 
     def database_switched_over_and_back(self) -> bool:
-        """Connections that stand lead to a replica then, which shows older rows."""
+        """Connections that stand lead to a replica then, which shows older rows; and Redis is
+        flushed, so that these are read."""
         writer, standby = self._scene.mariadb, self._scene.mariadb_standby
         for old, new, seconds in ((writer, standby, self._some_seconds(3)), (standby, writer, 0)):
             switch_over(old, new)
             self._scene.endpoint.target = new.port
             self._cut_at_times(self._scene.endpoint)
             self._rest(seconds)
+            self.redis_flushed()
+            self._rest(TIME_TO_FILL_SECONDS)
             follow(old, new)
         return True
 
@@ -251,26 +258,32 @@ class Nemesis:
         if self._random.random() < 0.5:
             relay.cut()
 
-    def _flush_before_a_commit(self, verdict: int) -> bool:
+    def _flush_before_a_commit(self, verdict: int, others: Sequence[bytes] = ()) -> bool:
         def flush() -> int:
             self.redis_flushed()
             time.sleep(TIME_TO_FILL_SECONDS)
             return verdict
 
         seconds = TIME_TO_FILL_SECONDS + TIME_TO_REPEAT_SECONDS * (verdict == CUT_AFTER)
-        return self._trap(self._scene.endpoint, COMMIT, flush, seconds)
+        return self._trap(self._scene.endpoint, COMMIT, flush, seconds, others)
 
     def _trap(
-        self, relay: Relay, words: bytes, spring: Callable[[], int], seconds: float = 0.0
+        self,
+        relay: Relay,
+        words: bytes,
+        spring: Callable[[], int],
+        seconds: float = 0.0,
+        others: Sequence[bytes] = (),
     ) -> bool:
-        """Whether a piece with `words` came; and rest until it passed, `seconds` later."""
+        """Whether a piece with `words` came, and one of `others` in it where there are any; and
+        rest until it passed, `seconds` later."""
         sprung: list[int] = []
 
         def note() -> int:
             sprung.append(1)
             return spring()
 
-        trap = relay.judge = Trap(words, note)
+        trap = relay.judge = Trap(words, note, others)
         self._wait_for(lambda: bool(sprung))
         trap.disarm()
         if sprung:
@@ -286,16 +299,16 @@ class Nemesis:
         return min(self._random.choice(SLEEPS), max(0.0, self._left()))
 
     def _order(self, moment: int, seconds: float) -> bool:
-        """Whether some process came to the moment and obeyed."""
-        process = self._random.randrange(self._scene.processes)
-        before = self._scene.orders.obeyed[process]
-        self._scene.orders.give(process, moment, seconds)
-        self._wait_for(lambda: self._has_obeyed(process, before))
-        self._scene.orders.withdraw(process)
-        return self._has_obeyed(process, before)
-
-    def _has_obeyed(self, process: int, before: int) -> bool:
-        return bool(self._scene.orders.obeyed[process] != before)
+        """Whether some process came to the moment and obeyed; it is the first that comes to it, or
+        at times two come at once."""
+        orders, processes = self._scene.orders, range(self._scene.processes)
+        before = list(orders.obeyed)
+        for process in processes:
+            orders.give(process, moment, seconds)
+        self._wait_for(lambda: list(orders.obeyed) != before)
+        for process in processes:
+            orders.withdraw(process)
+        return list(orders.obeyed) != before
 
     def _redis(self) -> "redis.Redis":
         return redis.Redis(host="127.0.0.1", port=self._scene.redis.port)

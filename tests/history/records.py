@@ -88,6 +88,10 @@ class Recorder:
         os.write(self._file, line.encode() + b"\n")
 
 
+def records_of(folder: Path, process: int, incarnation: int) -> Path:
+    return folder / f"{process}-{incarnation}.jsonl"
+
+
 def recorded(folder: Path, process: str = "*") -> Iterator[Record]:
     """All records of a folder, or of one process and those that it took the place of; a line that
     a killed process left unfinished is none."""

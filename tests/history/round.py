@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import math
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -89,7 +90,7 @@ def play(
     environment = {**on.mariadb.environment(), **on.redis.environment(), **(settings or {})}
     report = Report()
     orders = Orders(CONTEXT, PROCESSES)
-    until = time.monotonic() + seconds
+    until = CONTEXT.RawValue(ctypes.c_double, math.inf)
     news = CONTEXT.RawArray(ctypes.c_uint64, NEWS)
     with relaying(on.redis.port) as relay, relaying(on.mariadb.port) as endpoint:
 
@@ -101,9 +102,11 @@ def play(
         plan = Plan(str(seed), system, through, folder, until, orders, news, mix, threads=2)
         crew = Crew(plan, PROCESSES, own_settings)
         servers_of_all = (on.mariadb, on.mariadb_standby, on.redis, on.redis_standby)
-        scene = Scene(*servers_of_all, relay, endpoint, crew, orders, PROCESSES, until)
-        nemesis = Nemesis(scene, seed)
         try:
+            crew.wait_until_all_begun()
+            until.value = time.monotonic() + seconds
+            scene = Scene(*servers_of_all, relay, endpoint, crew, orders, PROCESSES, until.value)
+            nemesis = Nemesis(scene, seed)
             nemesis.run(list(FAULTS) if kinds is None else kinds)
             hung = crew.join()
         finally:

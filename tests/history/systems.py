@@ -54,7 +54,8 @@ def herocache(reach: Reach) -> Invoke:
         publish(self, *arguments)
 
     def fill_many(self: Cache, *arguments: Any) -> None:
-        reach(BEFORE_FILL)
+        if any(arguments[3].values()):
+            reach(BEFORE_FILL)
         fill(self, *arguments)
 
     Cache.begin_fence_many = begin_fence_many  # type: ignore[assignment, method-assign]

@@ -37,6 +37,7 @@ def test_no_fault_makes_an_answer_stale_or_loses_a_write(
     assert len(report.injected) > len(FAULTS) // 2
 
 
+@pytest.mark.timeout(1200)  # it leaves the cores to the other tests
 def test_the_checker_finds_what_is_stale_without_an_ingredient(ingredients: Done) -> None:
     output = ingredients.stdout.decode()
 

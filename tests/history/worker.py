@@ -30,6 +30,7 @@ from tests.history.records import (
     Token,
     Wrong,
     now,
+    records_of,
     unfinished,
 )
 
@@ -56,13 +57,14 @@ Invoke = Callable[[Answer], Answer]
 @dataclass(frozen=True)
 class Plan:
     """What a worker is given. `name` starts every token. `system` names how it serves requests,
-    see `systems`. `news`: ids that somebody was given lately, in shared memory."""
+    see `systems`. In shared memory: `until`, the time at which to end, which is known once all have
+    begun; `news`, ids that somebody was given lately."""
 
     name: str
     system: str
     environment: Mapping[str, str]
     folder: Path
-    until: float
+    until: Any
     orders: Orders
     news: Any
     mix: Mapping[str, float]
@@ -81,7 +83,7 @@ def work(plan: Plan, process: int, incarnation: int, relayed: Mapping[str, str])
     ingest_service.MAX_SMALL_BYTES = MAX_SMALL_BYTES
     invoke = SYSTEMS[plan.system](lambda moment: plan.orders.reach(process, moment))
     left = unfinished(plan.folder, process)
-    recorder = Recorder(plan.folder / f"{process}-{incarnation}.jsonl")
+    recorder = Recorder(records_of(plan.folder, process, incarnation))
     clients = [
         Client(plan, f"{plan.name}.{process}.{incarnation}.{thread}", invoke, recorder, bucket)
         for thread in range(plan.threads)
@@ -115,7 +117,7 @@ class Client:
             **{DELETE: self._delete, UPLOAD: self._upload},
         }
         mix = self._plan.mix
-        while time.monotonic() < self._plan.until:
+        while time.monotonic() < self._plan.until.value:
             [step] = self._random.choices(list(mix), list(mix.values()))
             steps[step]()
 

@@ -27,13 +27,16 @@ def steps(world: World, state: State) -> Iterator[Step]:
     yield from time(world, state)
     faults = state.faults
     for index, server in enumerate(state.servers[: state.primary + 1]):
+        if server.watermark.life is None and not state.is_replica(index):
+            met = server._replace(watermark=Watermark(state.new_life()))
+            yield "another container meets the watermark", state.server(index, met)
         empty = Server((None,) * world.max_generations)
         if faults.flushes and server != empty:
             after = state._replace(faults=faults._replace(flushes=faults.flushes - 1))
             yield "Redis is flushed", after.server(index, empty)
         if faults.evictions:
             after = state._replace(faults=faults._replace(evictions=faults.evictions - 1))
-            yield from _losses(after, index, lambda entry: True, "is evicted")
+            yield from _losses(after, index, lambda number, entry: True, "is evicted")
             if server.watermark != Watermark():
                 lost = server._replace(watermark=Watermark())
                 yield "the watermark is evicted", after.server(index, lost)
@@ -80,26 +83,27 @@ def _with_lines(state: State, old: int, new: int) -> State:
 
 
 def time(world: World, state: State) -> Iterator[Step]:
-    """A witness (5 s) is gone before a tombstone (6 s), before a fence counts as old (10 s), and,
-    where TTL is long enough, before a value. A fence lives longer (60 s) than its writer."""
+    """A witness (5 s) is gone before a fence that came then counts as old (10 s), before a
+    tombstone (6 s) that came later, and, where TTL is long enough, a value. A fence lives longer
+    (60 s) than its writer."""
     working = {state.token(number) for number, w in enumerate(state.writers) if w.at not in ENDED}
     for index, server in enumerate(state.servers[: state.primary + 1]):
 
-        def may_expire(entry: Entry, server: Server = server) -> bool:
+        def may_expire(number: int, entry: Entry, server: Server = server) -> bool:
             if isinstance(entry, Fence) and entry.holders:
                 return entry.since < state.clock and not working & entry.tokens
-            return isinstance(entry, Lease) or not server.witnesses
+            return isinstance(entry, Lease) or all(pair[0] != number for pair in server.outlived)
 
         yield from _losses(state, index, may_expire, "expires")
         for token in server.witnesses:
-            after = state.server(index, server._replace(witnesses=server.witnesses - {token}))
+            after = state.server(index, server.without_witnesses(frozenset({token})))
             yield "a witness expires", after
     fences = [
         entry for server in state.servers for entry in server.entries if isinstance(entry, Fence)
     ]
     if not any(stamp == state.clock for fence in fences for stamp, _ in fence.holders):
         return
-    servers = tuple(server._replace(witnesses=frozenset()) for server in state.servers)
+    servers = tuple(server.without_witnesses(server.witnesses) for server in state.servers)
     after = state._replace(clock=state.clock + 1, servers=servers)
     if not any(_is_unseen(world, writer) for writer in state.writers):
         yield "ten seconds go by", after
@@ -112,7 +116,7 @@ def _is_unseen(world: World, writer: Writer) -> bool:
     """Whether its fences may grow old before a reader that settles them would wait for its row."""
     if writer.at == "orphan":
         return writer.piece == "sent" or world.is_lookup
-    return writer.at in ("sent", "lift")
+    return writer.at in ("sent", "lift", "lift_and_retry", "make_stand")
 
 
 def switch_on(world: World, state: State) -> Iterator[Step]:
@@ -126,9 +130,9 @@ def switch_on(world: World, state: State) -> Iterator[Step]:
 
 
 def _losses(
-    state: State, index: int, is_lost: Callable[[Entry], bool], what: str
+    state: State, index: int, is_lost: Callable[[int, Entry], bool], what: str
 ) -> Iterator[Step]:
     server = state.servers[index]
     for number, entry in enumerate(server.entries):
-        if entry is not None and is_lost(entry):
-            yield f"{entry} {what}", state.server(index, server.without(number))
+        if entry is not None and is_lost(number, entry):
+            yield f"{entry} {what}", state.server(index, server.with_entry(number, None))

@@ -54,7 +54,7 @@ def execute(world: World, state: State, message: Message) -> tuple[State, Reply]
         return state.server(message.server, server), reply
     if message.verb == "store_new_many":
         after = store_new_many(world, server, before, message)
-        server = server._replace(witnesses=server.witnesses - {message.token})
+        server = server.without_witnesses(frozenset({message.token}))
         return _stored(state, message, after, server), None
     moment = Moment(state.clock, _new_mark(state) if world.protocol.fresh_mark else 0)
     after = SCRIPTS[message.verb](world, moment, before, message)
@@ -65,7 +65,7 @@ def execute(world: World, state: State, message: Message) -> tuple[State, Reply]
 
 def _watermark(state: State, watermark: Watermark, message: Message) -> Watermark:
     """Its life is a new one where it is absent. A stamp makes it pass whoever read before."""
-    if watermark.life is None and not (message.verb == "publish_many" and message.newer is None):
+    if watermark.life is None:
         watermark = Watermark(state.new_life())
     return watermark._replace(passed=watermark.passed | (message.newer or frozenset()))
 
@@ -73,9 +73,11 @@ def _watermark(state: State, watermark: Watermark, message: Message) -> Watermar
 def store_new_many(world: World, server: Server, entry: Entry, message: Message) -> Entry:
     if isinstance(entry, Value) and world.protocol.only_absent:
         return None
+    if message.rows is None:
+        return entry
     is_witnessed = message.token in server.witnesses or not world.protocol.witness
     is_free = entry is None or not world.protocol.only_absent
-    return Value(message.rows or ()) if is_witnessed and is_free else entry
+    return Value(message.rows) if is_witnessed and is_free else entry
 
 
 def lease_many(world: World, moment: Moment, entry: Entry, message: Message) -> Entry:
@@ -164,6 +166,6 @@ def _value(rows: tuple[int, ...] | None) -> Entry:
 
 
 def _stored(state: State, message: Message, entry: Entry, server: Server) -> State:
-    entries = list(server.entries)
-    entries[message.generation] = entry
-    return state.server(message.server, server._replace(entries=tuple(entries)))
+    if entry != server.entries[message.generation]:
+        server = server.with_entry(message.generation, entry)
+    return state.server(message.server, server)

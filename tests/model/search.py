@@ -101,7 +101,7 @@ def _without_unreadable(state: State) -> State:
     for index, server in enumerate(state.servers):
         for number in range(newest):
             if server.entries[number] is not None and number not in readable:
-                server = server.without(number)
+                server = server.with_entry(number, None)
                 state = state.server(index, server)
     for message in state.late:
         if message.generation not in readable:

@@ -57,15 +57,24 @@ class Watermark(NamedTuple):
 
 class Server(NamedTuple):
     """A Redis, or what became of it when it took over again: the entry under each generation, the
-    witnesses that stand, and the watermark."""
+    witnesses that stand, and the watermark. `outlived`: the generation of an entry and a witness
+    that was there before it, and so expires before it."""
 
     entries: tuple[Entry, ...]
     witnesses: frozenset[int] = frozenset()
     watermark: Watermark = Watermark()
+    outlived: frozenset[tuple[int, int]] = frozenset()
 
-    def without(self, generation: int) -> "Server":
-        entries = (*self.entries[:generation], None, *self.entries[generation + 1 :])
-        return self._replace(entries=entries)
+    def with_entry(self, generation: int, entry: Entry) -> "Server":
+        entries = (*self.entries[:generation], entry, *self.entries[generation + 1 :])
+        outlived = {pair for pair in self.outlived if pair[0] != generation}
+        if entry is not None:
+            outlived |= {(generation, token) for token in self.witnesses}
+        return self._replace(entries=entries, outlived=frozenset(outlived))
+
+    def without_witnesses(self, tokens: frozenset[int]) -> "Server":
+        outlived = frozenset(pair for pair in self.outlived if pair[1] not in tokens)
+        return self._replace(witnesses=self.witnesses - tokens, outlived=outlived)
 
 
 class Message(NamedTuple):
@@ -98,11 +107,13 @@ class Reader(NamedTuple):
 class Writer(NamedTuple):
     """`at` is what its client does next; an `orphan` has none any more. `piece` is how far its
     transaction came: `sent` (the fast way: nothing was run), `held` (it holds the generation and
-    its row), `read` (it has changed its row, and read what it will show) or `committed`. `fence` is
+    its row), `read` (it has changed its row, and read what it will show), `committed`, or '' where
+    nothing is under way. `fence` is
     what the client knows of its fences: `sent`, `good`, `bad`, `moved` or `failed`. `life` is the
     watermark's as its client knew it before it sent the piece; `newer` the writers that read before
     it committed. `row` is what its transaction makes of its row, `shown` what it read of all rows
-    of a lookup; `tries` counts those that were undone."""
+    of a lookup, or its row as it was where the change was refused; `tries` counts those that were
+    undone."""
 
     at: str = "write_many"
     piece: str = ""
@@ -129,6 +140,7 @@ class Faults(NamedTuple):
     retries: int = 0
     refusals: int = 0
     sleeps: int = 0
+    losses: int = 0
 
 
 class State(NamedTuple):
@@ -191,13 +203,17 @@ class State(NamedTuple):
 
     @property
     def watching(self) -> frozenset[int]:
-        """The writers that have read and do not know yet whether their fences are good."""
+        """The writers that have read and do not know yet whether their fences are good. What a
+        refused change gives back of a row was read when the row was locked."""
         return frozenset(
             index
             for index, writer in enumerate(self.writers)
             if writer.fence == "sent"
-            and writer.piece in ("read", "committed")
             and writer.life is not None
+            and (
+                writer.piece in ("read", "committed")
+                or (len(self.table) == 1 and (writer.piece == "held" or writer.at == "lift"))
+            )
         )
 
 
@@ -239,11 +255,15 @@ class Protocol:
     life: bool = True
     store_good: bool = True
     publish_awaited: bool = True
+    stamp_of_lift: bool = True
+    make_stand: bool = True
 
 
 @dataclass(frozen=True)
 class World:
-    """Who does what to the model's one entry. `writes`: the verb and the row of each writer."""
+    """Who does what to the one entry of the model. `writes`: the verb and the row of each writer.
+    `converges`: at rest the entry has what the table has. `unknown_is_shown`: who is told that the
+    outcome is unknown, and reads then, sees what is committed."""
 
     writes: tuple[tuple[str, int], ...] = (("replace", 0), ("replace", 0))
     rows: Rows = (1,)
@@ -251,6 +271,7 @@ class World:
     faults: Faults = field(default_factory=Faults)
     max_generations: int = 4
     converges: bool = True
+    unknown_is_shown: bool = False
     protocol: Protocol = field(default_factory=Protocol)
 
     @property

@@ -30,7 +30,7 @@ def steps(world: World, state: State, index: int) -> Iterator[Step]:
     if writer.at == "orphan":
         yield from orphan(world, state, index)
         return
-    if writer.at in ("sent", "lift") and writer.fence == "sent":
+    if writer.fence == "sent":
         yield from fence_steps(world, state, index)
     if writer.at == "sent":
         yield from piece_steps(world, state, index)
@@ -71,12 +71,48 @@ def send_at_once(world: World, state: State, index: int) -> Iterator[Step]:
                     after = after.writer(index, at="sent", fence="sent")
                     label = f"sends its fences and its piece under generation {number}, life {life}"
                     yield label, after
+            held = state.writer(index, generation=number)
+            yield from cannot_send(world, held, index)
 
 
 def send(world: World, state: State, index: int) -> Iterator[Step]:
     for life in _known_lives(state):
         after = state.writer(index, at="sent", fence="sent", life=life)
         yield f"sends its fences and its piece, life {life}", after
+    yield from cannot_send(world, state, index)
+
+
+def cannot_send(world: World, state: State, index: int) -> Iterator[Step]:
+    """Where the fences could not be sent, and then fail, its transaction is undone before the
+    COMMIT: it is done again with the cache switched off, or for the server that was reached. Where
+    they stand then the piece is sent later: one of the orders that there are without it."""
+    message = _fences(world, state, index)
+    undone = state.writer(index, row=0, piece="", at="write_uncached")
+    after, reply, server = call(world, undone, message)
+    if reply == ANOTHER_SERVER:
+        again = "use_server_and_retry" if not state.writers[index].tries else "write_uncached"
+        yield f"waits for its fences: {reply}", after.writer(index, server=server, at=again)
+    if state.faults.outages:
+        faults = state.faults._replace(outages=state.faults.outages - 1)
+        after = _sent(undone._replace(faults=faults), message)
+        yield "waits for its fences: CacheUnavailable, may arrive late", after
+
+
+def write_uncached(world: World, state: State, index: int) -> Iterator[Step]:
+    """The generation is raised in the transaction of the change, which waits for all others."""
+    if _can_raise(world, state) and _can_lock(world, state, index):
+        verb, row = world.writes[index]
+        if verb == "insert" or state.table[row] & 1:
+            after = state.writer(index, row=_changed(world, state, index))
+            after = _committed(world, after, index).writer(index, piece="", newer=frozenset())
+            after = after.raised(False, state.generations[-1].server)
+            after = after.writer(index, at="wait_until_known", generation=after.newest)
+            yield f"switch_off: generation {after.newest}, commit", after
+
+
+def use_server_and_retry(world: World, state: State, index: int) -> Iterator[Step]:
+    for label, after in use_server(world, state, index):
+        yield f"{label}, begins again", _begins_again(world, after, index)
 
 
 def _known_lives(state: State) -> list[int | None]:
@@ -118,7 +154,11 @@ def piece_steps(world: World, state: State, index: int) -> Iterator[Step]:
     writer = state.writers[index]
     number = writer.generation
     if writer.piece == "sent" and world.protocol.guard and number != state.newest:
-        yield "the guard fails", _begins_again(world, _abandoned(world, state, index), index)
+        if _announce(world, index) == "set_witness":
+            after = _begins_again(world, _abandoned(world, state, index), index)
+        else:
+            after = state.writer(index, at="lift_and_retry", piece="")
+        yield "the guard fails", after
     elif writer.piece == "sent":
         after = state.writer(index, row=_changed(world, state, index))
         yield "the guard holds: inserts, reads", _read(after, world, index)
@@ -132,8 +172,14 @@ def piece_steps(world: World, state: State, index: int) -> Iterator[Step]:
         if _announce(world, index) == "set_witness":
             after = _abandoned(world, after, index).ended(index, "crashed")
         else:
-            after = after.writer(index, at="lift", piece="", shown=(), row=0, newer=frozenset())
+            before = state.table[world.writes[index][1]]
+            shown = (before,) if before & 1 and not world.is_lookup else ()
+            after = after.writer(index, at="lift", piece="", shown=shown, row=0, newer=frozenset())
         yield "the database refuses the change", after
+    if state.faults.losses:
+        faults = state.faults._replace(losses=state.faults.losses - 1)
+        after = state._replace(faults=faults).writer(index, at="make_stand", shown=(), life=None)
+        yield "its connection to the database is lost", after
 
 
 def _read(state: State, world: World, index: int) -> State:
@@ -153,8 +199,7 @@ def _received(world: World, state: State, index: int, fence: str) -> State:
     if writer.at != "sent" or fence == "sent" or writer.piece != "committed":
         return state
     if _announce(world, index) == "set_witness":
-        is_stored = fence == "good" or not world.protocol.store_good
-        at = "publish_many" if is_stored else "wait_until_known"
+        at = "publish_many" if fence in ("good", "bad") else "wait_until_known"
     else:
         at = AFTER_FENCE[fence]
         if at == "raise_unfenced" and not world.protocol.raise_unfenced:
@@ -203,13 +248,18 @@ def publish_repeated(world: World, state: State, index: int) -> Iterator[Step]:
 
 
 def lift(world: World, state: State, index: int) -> Iterator[Step]:
-    """Of a change that is undone; its transaction may be tried once more."""
+    """Of a change that is undone; its transaction may be tried once more. A row is shown as it was
+    when it was locked; the change has no stamp."""
     writer = state.writers[index]
     if writer.fence == "sent":
         return
     ways = [("its fences failed", state)]
     if writer.fence in ("good", "bad"):
-        message = Message("publish_many", writer.server, writer.generation, state.token(index))
+        is_right = writer.fence == "good" or not world.protocol.stamp_of_lift
+        rows = writer.shown if writer.shown and is_right else None
+        message = Message(
+            "publish_many", writer.server, writer.generation, state.token(index), rows
+        )
         after, reply, _ = call(world, state, message)
         ways = [(f"lifts its fences: {reply}", after)]
         if state.faults.outages:
@@ -217,8 +267,36 @@ def lift(world: World, state: State, index: int) -> Iterator[Step]:
             late = _sent(state._replace(faults=faults), message)
             ways.append(("lifts its fences: may arrive late", late))
     for label, then in ways:
-        yield label, then.ended(index, "crashed")
+        if writer.at == "lift":
+            yield label, then.ended(index, "crashed")
         yield f"{label}, begins again", _begins_again(world, then, index)
+
+
+def make_stand(world: World, state: State, index: int) -> Iterator[Step]:
+    """Of a change that may be committed: what its connection was sent may still be run. Its client
+    waits for the fences, or has the generation raised if it can, and is told that nobody knows."""
+    writer = state.writers[index]
+    if writer.piece:
+        yield from orphan(world, state, index)
+    if writer.fence == "sent" and world.protocol.make_stand:
+        return
+    if writer.fence == "failed" and _can_raise(world, state):
+        after = state.raised(False, state.generations[state.newest].server)
+        yield f"switch_off: generation {after.newest}", _told(world, after, index)
+    elif writer.fence == "moved":
+        for label, after in use_server(world, state, index):
+            yield label, _told(world, after, index)
+    yield "OutcomeUnknown", _told(world, _abandoned(world, state, index), index)
+
+
+def _told(world: World, state: State, index: int) -> State:
+    writer = state.writers[index]
+    if world.unknown_is_shown and writer.committed:
+        state = _acknowledged(world, state, index)
+    if writer.piece in ("", "committed"):
+        return state.ended(index, "crashed")
+    orphan = Writer("orphan", writer.piece, generation=writer.generation, row=writer.row)
+    return _put(state, index, orphan)
 
 
 def use_server(world: World, state: State, index: int) -> Iterator[Step]:
@@ -255,17 +333,26 @@ def wait_until_known(world: World, state: State, index: int) -> Iterator[Step]:
     older = any(reader.memory < number for reader in state.readers)
     if world.protocol.wait and older:
         return
-    acknowledged = list(state.acknowledged)
-    row = world.writes[index][1]
-    acknowledged[row] = max(acknowledged[row], state.writers[index].row)
-    state = state._replace(acknowledged=tuple(acknowledged))
+    state = _acknowledged(world, state, index)
     yield f"acknowledged: {state.acknowledged}", state.ended(index, "acknowledged")
 
 
+def _acknowledged(world: World, state: State, index: int) -> State:
+    acknowledged = list(state.acknowledged)
+    row = world.writes[index][1]
+    acknowledged[row] = max(acknowledged[row], state.writers[index].row)
+    return state._replace(acknowledged=tuple(acknowledged))
+
+
 def orphan(world: World, state: State, index: int) -> Iterator[Step]:
-    """The client is gone; the database may still run the piece that it was sent, or drops it."""
+    """The connection is gone; the database may still run the piece that it was sent, or drops
+    it."""
     writer = state.writers[index]
-    yield "the database drops what it sent", state.ended(index, "crashed")
+    is_over = writer.at == "orphan"
+    if writer.piece == "committed":
+        return
+    dropped = state.writer(index, piece="")
+    yield "the database drops what it sent", dropped.ended(index, "crashed") if is_over else dropped
     if writer.piece == "sent":
         if writer.generation == state.newest or not world.protocol.guard:
             after = state.writer(index, row=_changed(world, state, index), piece="read")
@@ -273,7 +360,8 @@ def orphan(world: World, state: State, index: int) -> Iterator[Step]:
     elif writer.piece == "held":
         yield "changes its row", state.writer(index, piece="read")
     else:
-        yield "commit", _committed(world, state, index).ended(index, "crashed")
+        after = _committed(world, state, index)
+        yield "commit", after.ended(index, "crashed") if is_over else after
 
 
 STEPS = {
@@ -287,6 +375,10 @@ STEPS = {
     "raise_unfenced": raise_unpublished,
     "raise_unpublished": raise_unpublished,
     "lift": lift,
+    "lift_and_retry": lift,
+    "make_stand": make_stand,
+    "write_uncached": write_uncached,
+    "use_server_and_retry": use_server_and_retry,
     "wait_until_known": wait_until_known,
 }
 
@@ -301,10 +393,10 @@ def _crashes(world: World, state: State, index: int) -> Iterator[Step]:
         return
     if writer.fence == "sent":
         state = _sent(state, _fences(world, state, index))
-    if writer.at == "sent":
+    if writer.at in ("sent", "make_stand"):
         if writer.piece == "sent":
             yield "crashes before its piece is sent", state.ended(index, "crashed")
-        if writer.piece != "committed":
+        if writer.piece not in ("committed", ""):
             orphan = Writer("orphan", writer.piece, generation=writer.generation, row=writer.row)
             yield "crashes, its piece is sent", _put(state, index, orphan)
             return
@@ -334,12 +426,13 @@ def _publish(world: World, state: State, index: int) -> Message:
         return Message("publish_many", writer.server, writer.generation, token, newer=newer)
     is_new = _announce(world, index) == "set_witness"
     rows = writer.shown if world.is_lookup else (writer.row,)
+    is_shown = writer.fence == "good" or (is_new and not world.protocol.store_good)
     message = Message(
         "store_new_many" if is_new else "publish_many",
         writer.server,
         writer.generation,
         state.token(index),
-        rows if (writer.fence == "good" or is_new) and verb != "delete" else None,
+        rows if is_shown and verb != "delete" else None,
     )
     return message if is_new else message._replace(newer=writer.newer)
 

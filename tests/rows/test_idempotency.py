@@ -130,6 +130,14 @@ def test_the_same_key_with_another_request_is_a_conflict(
     assert with_header(service, INSERT, "order-1").ids == ids
 
 
+def test_the_same_ids_of_another_table_are_another_request(service: InProcess) -> None:
+    assert with_header(service, DELETE, "order-1").status == 200
+
+    answer = with_header(service, {**DELETE, "TABLE": "products"}, "order-1")
+
+    assert (answer.status, answer.error) == (409, "Conflict")
+
+
 def test_the_same_rows_in_other_json_are_the_same_request(
     service: InProcess, witness: Witness
 ) -> None:

@@ -15,7 +15,6 @@ COMMANDS: Mapping[str, Sequence[str]] = {
     "lived": ("-m", "tests.support.stage_life"),
     "quick_bench": ("-m", "bench", "--quick"),
     "ingredients": ("-m", "tests.history", "--ingredients"),
-    "long_search": ("-m", "tests.model"),
 }
 """By the fixture that waits for it; in the order of the tests that do."""
 
