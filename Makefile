@@ -53,7 +53,7 @@ invalidate: ## drop the cached rows of TABLE (DB_TABLE, or heroes) with the KEYS
 # one by one, so that none of them is idle at the end.
 test: ## the tests, on servers of their own (5 minutes); ARGS go to pytest
 	$(INSTALL) dev $(SERVERS) openssl
-	@$(IN_VENV) pytest -n 3 --dist loadgroup $(ARGS)
+	@$(IN_VENV) pytest -n 3 --dist loadfile $(ARGS)
 
 proof: ## what takes long (model, histories, a stage's life, a benchmark), and headless Chromium and Node
 	$(INSTALL) dev $(SERVERS) openssl chromium nodejs

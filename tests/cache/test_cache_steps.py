@@ -22,8 +22,7 @@ from chalicelib.cache.scripts import FENCE, LEASE, MARK, TOKEN_LENGTH
 from chalicelib.config import Settings
 from chalicelib.db import Database, Generation
 from chalicelib.errors import AnotherServer, CacheUnavailable, TooLarge
-from chalicelib.rows import lazy_loading, write_through
-from chalicelib.rows import service as row_service
+from chalicelib.rows import lazy_loading, loader, write_through
 from chalicelib.rows.write_through import Work
 from chalicelib.tables import HEROES, Column, Key, Row
 from tests.support.client import InProcess
@@ -163,7 +162,7 @@ def test_a_read_that_fails_leaves_no_lease(
 ) -> None:
     """For whatever reason."""
     services.container().rows.write(HEROES, [hero(1)], False)
-    monkeypatch.setattr(row_service, "MAX_RESULT_BYTES", 0)
+    monkeypatch.setattr(loader, "MAX_RESULT_BYTES", 0)
     with pytest.raises(TooLarge):
         services.container().rows.read(HEROES, XP, [5], True)
     used.probe()  # whatever was sent before it has arrived
