@@ -9,11 +9,9 @@ import os
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
 
-from chalicelib.cache.entries import Cache
-from chalicelib.cache.generations import Generations
-from chalicelib.cache.recovery import Recovery
+from chalicelib.cache import Cache, Generations, Recovery
 from chalicelib.config import Settings, UncachedReads
-from chalicelib.db.database import Database
+from chalicelib.db import Database
 from chalicelib.rows import LazyLoading, RowLoader, RowService, WriteThrough
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 from chalicelib.config import Settings
-from chalicelib.credentials.identity import STAGES, Login, database_identity
+from chalicelib.credentials import STAGES, Login, database_identity
 from chalicelib.db import cache_generation, statements
 from chalicelib.db.cache_generation import Generation, NoGeneration, generation_in
 from chalicelib.db.fit import Columns, Fit, describe, report

@@ -11,7 +11,7 @@ from chalice.app import Chalice, Request, Response
 from chalicelib.errors import BadRequest, HerocacheError, MethodNotAllowed, NotFound
 from chalicelib.handlers import requests
 from chalicelib.handlers.cors import headers_for_error
-from chalicelib.ingest.events import has_uploads
+from chalicelib.ingest import has_uploads
 from chalicelib.tables import shown
 
 Event = Mapping[str, Any]

@@ -16,7 +16,7 @@ from chalicelib import services
 from chalicelib.config import ApiAuth
 from chalicelib.errors import BadRequest, HerocacheError
 from chalicelib.handlers import contract, cors, health
-from chalicelib.ingest.events import uploads_in
+from chalicelib.ingest import uploads_in
 from chalicelib.rows import RowService
 
 log = logging.getLogger("herocache")

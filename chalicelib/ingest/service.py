@@ -34,7 +34,7 @@ from chalicelib.ingest.events import (
 )
 from chalicelib.ingest.loaded import Loaded, as_object, first_stored, rows_of
 from chalicelib.ingest.staged import NotStageable, load_staged
-from chalicelib.rows.write_through import Work, WriteThrough
+from chalicelib.rows import Work, WriteThrough
 from chalicelib.tables import NO_KEY, Column, Key, Row, Table, tables_with
 
 log = logging.getLogger("herocache.ingest")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from chalicelib.config import MAX_RESULT_BYTES
-from chalicelib.db.database import Database
+from chalicelib.db import Database
 from chalicelib.errors import DatabaseUnavailable, SchemaMismatch, TooManyRows
 from chalicelib.tables import Column, Key, NotAsDeclared, Row, Table
 

@@ -13,7 +13,7 @@ import pymysql
 from pymysql.constants import CLIENT, CR
 
 from chalicelib.config import Settings
-from chalicelib.credentials.identity import Login
+from chalicelib.credentials import Login
 from chalicelib.db.mysql.driver import CONNECT_TIMEOUT_SECONDS, DriverConnection
 from chalicelib.db.mysql.errors import (
     CERTAINLY_NOT_COMMITTED,
