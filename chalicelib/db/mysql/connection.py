@@ -95,9 +95,10 @@ class Connection(DriverConnection):
 
     def batch(self, statements: Sequence[Statement]) -> list[Answer]:
         """Run these one after the other, up to the first that fails: one round trip."""
-        return self.run_piece(self._piece(statements))
+        return self.run_piece(self.piece_of(statements))
 
-    def _piece(self, statements: Sequence[Statement]) -> str:
+    def piece_of(self, statements: Sequence[Statement]) -> str:
+        """One piece of SQL, with the values in place."""
         text = ";".join(text for text, _ in statements)
         return self.cursor().mogrify(text, [value for _, values in statements for value in values])
 
@@ -124,7 +125,7 @@ class Connection(DriverConnection):
     def batch_and_commit(self, statements: Sequence[Statement]) -> list[Answer]:
         """Run these and COMMIT, in one round trip; nothing is committed where one of them fails.
         Raises OutcomeUnknown where the connection is lost meanwhile."""
-        piece = self._piece([*statements, COMMIT])
+        piece = self.piece_of([*statements, COMMIT])
         try:
             return self.run_piece(piece)[:-1]
         except Exception as error:  # whatever it is, the server may have gone on to the COMMIT
