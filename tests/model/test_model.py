@@ -24,7 +24,7 @@ from tests.model.worlds import (
     TWO_NEW,
 )
 
-MOST_STATES = 80_000
+MOST_STATES = 50_000
 
 WITHOUT = {
     "lease_check": REPLACES,
