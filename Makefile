@@ -49,7 +49,8 @@ invalidate: ## drop the cached rows of TABLE (DB_TABLE, or heroes) with the KEYS
 	$(INSTALL) local
 	@$(IN_VENV) local invalidate
 
-# Workers wait for servers most of the time: three of them keep two cores busy.
+# Workers wait for servers most of the time: three of them keep two cores busy. Tests are handed out
+# one by one, so that none of them is idle at the end.
 test: ## the tests, on servers of their own (5 minutes); ARGS go to pytest
 	$(INSTALL) dev $(SERVERS) openssl
 	@$(IN_VENV) pytest -n 3 --dist loadfile $(ARGS)
@@ -78,11 +79,11 @@ format: ## rewrite the code in the house's format, and mend what ruff can mend
 bench: ## measure against the raw drivers and the course's way; ARGS go to it
 	$(INSTALL) dev $(SERVERS)
 	@$(IN_VENV) bench $(ARGS)
-	@$(IN_VENV) bench.load
+	@$(IN_VENV) bench.ingest
 
 grade: ## play the graders of the course against URL, with the API key in KEY where it wants one; ARGS go to it
 	$(INSTALL) local
-	@$(IN_VENV) bench.grade $(ARGS)
+	@$(IN_VENV) grader $(ARGS)
 
 STAGE ?= dev
 infra: ## what STAGE (dev) stands on in the AWS account: infra/template.yaml, then the tables

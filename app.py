@@ -1,16 +1,16 @@
-"""Start here: every route and event source, a line or two each into a handler."""
+"""Start here: each route and each event source, a line or two into its handler."""
 
 import os
 from typing import Any
 
 from chalice.app import Request, Response, S3Event
 
-from chalicelib import callers, handlers
-from chalicelib.api import Api
+from chalicelib.config import UPLOAD_BUCKET
+from chalicelib.handlers import Api, auth, requests
 
 app = Api(app_name="herocache")
 app.log.setLevel("INFO")
-guard = callers.guard(os.environ)
+guard = auth.guard(os.environ)
 
 
 def request() -> Request:
@@ -20,17 +20,17 @@ def request() -> Request:
 
 @app.route("/", methods=["POST"], content_types=["*/*"], **guard)
 def rows() -> Response:
-    return handlers.post(request())
+    return requests.post(request())
 
 
 @app.route("/health", methods=["GET", "HEAD"])
 def health() -> Response:
-    return handlers.health(request())
+    return requests.get_health(request())
 
 
 @app.route("/health/deep", methods=["GET"], **guard)
 def deep_health() -> Response:
-    return handlers.deep_health(request())
+    return requests.get_deep_health(request())
 
 
 # A browser sends this ahead of a page's request, without credentials.
@@ -38,20 +38,20 @@ def deep_health() -> Response:
 @app.route("/health", methods=["OPTIONS"], content_types=["*/*"])
 @app.route("/health/deep", methods=["OPTIONS"], content_types=["*/*"])
 def preflight() -> Response:
-    return handlers.preflight(request())
+    return requests.preflight(request())
 
 
 @app.lambda_function(name="storage")
 def storage(event: Any, context: object) -> dict[str, Any]:
-    return handlers.invoke(event)
+    return requests.invoke(event)
 
 
-@app.on_s3_event(bucket=os.environ.get("UPLOAD_BUCKET", "uploads"), name="ingest")
+@app.on_s3_event(bucket=os.environ.get(UPLOAD_BUCKET, "uploads"), name="ingest")
 def ingest(event: S3Event) -> list[dict[str, Any]]:
-    return handlers.ingest(event.to_dict())
+    return requests.ingest(event.to_dict())
 
 
 if "AWS_CHALICE_CLI_MODE" in os.environ:  # set by the command `chalice`, never on Lambda
-    from local import chalice_local
+    from local.chalice_http import replace_server
 
-    chalice_local.install()
+    replace_server.install()

@@ -1,4 +1,4 @@
-"""`python -m bench`: everything measured in one run on servers of its own, and printed."""
+"""`python -m bench`: measures everything in one run, on servers of its own, and prints it."""
 
 import argparse
 import logging
@@ -11,18 +11,18 @@ from pathlib import Path
 
 from app import app
 from bench import report
-from bench.cluster import cluster
-from bench.cold_start import connection_talks, import_seconds, third_party_packages
-from bench.contenders import Contender, Environment
-from bench.flows import FLOWS, HIT, MISS, Flow
-from bench.headers import time_headers
-from bench.http import CROWDS, Crowd, crowd, crowds_table, local_app, time_kept
-from bench.lineup import clustered, contending
-from bench.measure import Limits, Seeded, measure
+from bench.candidates.candidate import Candidate, Environment
+from bench.candidates.groups import cluster_candidates, one_node_candidates
+from bench.measurements.cold_start import connection_talks, import_seconds, third_party_packages
+from bench.measurements.header_cost import time_headers
+from bench.measurements.interleaved import Limits, Results, Seeded, measure
+from bench.measurements.over_http import CROWDS, Crowd, crowd, crowds_table, local_app, time_kept
+from bench.measurements.round_trips import BATCH, count_trips
 from bench.progress import progress
-from bench.round_trips import BATCH, count_trips
-from bench.servers import copy, far_away, ping, seed, servers, setting
-from bench.targets import Measured, targets_table
+from bench.servers.mariadb_and_redis import copy, far_away, ping, seed, servers, setting
+from bench.servers.redis_cluster import cluster
+from bench.thresholds import Measured, targets_table
+from bench.workloads import HIT, MISS, WORKLOADS, Workload
 from local.servers import MariaDB
 
 NETWORK_SECONDS = 0.001
@@ -30,9 +30,13 @@ NETWORK_SECONDS = 0.001
 
 @dataclass(frozen=True)
 class Plan:
-    """`near` directly, `far` behind the network; `headers` for a small difference; each crowd for
-    `crowd_seconds`; `import_rounds` fresh processes of each kind;
-    a call's round trips are those of most of `trip_rounds`, a cold process's of `cold_rounds`."""
+    """How long to measure.
+
+    `near`: limits for servers on this machine. `far`: limits for servers behind the added network.
+    `headers`: limits for the cost of headers, a small difference. `crowd_seconds`: for each number
+    of threads. `trip_rounds`, `cold_rounds`: how often round trips are counted; the most frequent
+    count is shown. `import_rounds`: fresh processes of each kind.
+    """
 
     seeded_rows: int
     near_sizes: Sequence[int]
@@ -110,21 +114,21 @@ def main() -> None:
     show(f"The run took {time.perf_counter() - started:.0f} s.")
 
 
-def measure_near(plan: Plan, environment: Environment, seeded: Seeded) -> report.Cells:
-    with contending(environment, seeded) as contenders:
-        cells = _measured("near", contenders, plan.near_sizes, seeded, plan.near)
-    show("Medians in ms, servers on this machine", report.flows_table(cells))
-    return cells
+def measure_near(plan: Plan, environment: Environment, seeded: Seeded) -> Results:
+    with one_node_candidates(environment, seeded) as candidates:
+        results = _measured("near", candidates, plan.near_sizes, seeded, plan.near)
+    show("Medians in ms, servers on this machine", report.workloads_table(results))
+    return results
 
 
-def measure_far(plan: Plan, environment: Environment, seeded: Seeded) -> report.Cells:
+def measure_far(plan: Plan, environment: Environment, seeded: Seeded) -> Results:
     with far_away(environment, NETWORK_SECONDS) as far:
-        with contending(far, seeded, plan.has_far_template) as contenders:
-            cells = _measured("far", contenders, plan.far_sizes, seeded, plan.far)
+        with one_node_candidates(far, seeded, plan.has_far_template) as candidates:
+            results = _measured("far", candidates, plan.far_sizes, seeded, plan.far)
         pings = f"a PING takes {ping(far):.2f} ms, without it {ping(environment):.2f}"
     network = f"{NETWORK_SECONDS * 1000:g} ms of network added to both servers"
-    show(f"Medians in ms, {network} ({pings})", report.flows_table(cells))
-    return cells
+    show(f"Medians in ms, {network} ({pings})", report.workloads_table(results))
+    return results
 
 
 def measure_cluster(
@@ -133,49 +137,49 @@ def measure_cluster(
     progress("starting a cluster")
     with cluster(home) as masters:
         own = {**copy(database, "clustered"), **masters}
-        with clustered(environment, own, seeded) as contenders:
-            cells = _measured("cluster", contenders, [BATCH], seeded, plan.near, [HIT, MISS])
+        with cluster_candidates(environment, own, seeded) as candidates:
+            results = _measured("cluster", candidates, [BATCH], seeded, plan.near, [HIT, MISS])
     clients = (
         "raw x3 is redis-py's RedisCluster: mget_nonatomic, with our 16 hash tags or plain keys"
     )
     title = "Medians in ms, x3: a cluster of three Redis masters, on this machine"
-    show(f"{title} ({clients})", report.flows_table(cells, report.AGAINST_CLUSTER))
+    show(f"{title} ({clients})", report.workloads_table(results, report.AGAINST_CLUSTER))
 
 
 def measure_http(
     plan: Plan, environment: Environment, seeded: Seeded, home: Path
-) -> tuple[report.Cells, Sequence[Crowd]]:
+) -> tuple[Results, Sequence[Crowd]]:
     progress("HTTP: starting chalice local")
     with local_app(environment, home) as port:
         progress("HTTP: one kept connection")
-        cells = time_kept(environment, port, seeded, plan.near)
+        results = time_kept(environment, port, seeded, plan.near)
         crowds = []
         for threads in CROWDS:
             progress(f"HTTP: {threads} threads")
             crowds.append(crowd(port, seeded, threads, plan.crowd_seconds))
     title = "Medians in ms over HTTP: chalice local and one kept connection; ours: without HTTP"
-    show(title, report.flows_table(cells, report.AGAINST_HTTP))
+    show(title, report.workloads_table(results, report.AGAINST_HTTP))
     title = (
         f"chalice local with threads that open a connection for each cached read of {BATCH} rows"
     )
     show(title, crowds_table(crowds))
-    return cells, crowds
+    return results, crowds
 
 
 def _measured(
     where: str,
-    contenders: Sequence[Contender],
+    candidates: Sequence[Candidate],
     sizes: Sequence[int],
     seeded: Seeded,
     limits: Limits,
-    flows: Sequence[Flow] = FLOWS,
-) -> report.Cells:
-    cells = {}
-    for flow in flows:
+    workloads: Sequence[Workload] = WORKLOADS,
+) -> Results:
+    results = {}
+    for workload in workloads:
         for n in sizes:
-            progress(f"{where}: {flow.name}, batches of {n}")
-            cells[flow, n] = measure(flow, n, contenders, seeded, limits)
-    return cells
+            progress(f"{where}: {workload.name}, batches of {n}")
+            results[workload, n] = measure(workload, n, candidates, seeded, limits)
+    return results
 
 
 def show(*texts: str) -> None:

@@ -1,4 +1,4 @@
-"""Where a long run is, on standard error: its tables go to standard output."""
+"""What a long run is doing, on standard error. Its tables go to standard output."""
 
 import sys
 import time

@@ -1,38 +1,34 @@
-"""What was measured, as text tables."""
+"""The measurements as text tables."""
 
 import statistics
 from collections.abc import Mapping, Sequence
 
-from bench.cold_start import Talk
-from bench.flows import Flow
-from bench.http import OverHttp
-from bench.lineup import CLUSTER, ONE_NODE, RAW_PLAIN, RAW_TAGGED
-from bench.measure import Samples
-from bench.round_trips import Counts, Trips
-from bench.text import milliseconds, table
-
-Cells = Mapping[tuple[Flow, int], Samples]
-"""What `measure` gave, by flow and batch size."""
+from bench.candidates.groups import CLUSTER, ONE_NODE, RAW_PLAIN, RAW_TAGGED
+from bench.measurements.cold_start import Talk
+from bench.measurements.interleaved import Results
+from bench.measurements.over_http import OverHttp
+from bench.measurements.round_trips import Counts, Trips
+from grader.text_table import milliseconds, table
 
 LIMIT = "raw"
 OURS = "ours"
+# Pairs of candidates whose ratio gets a column.
 AGAINST = ((OURS, LIMIT), ("dogpile", OURS), ("kept", OURS), ("template", OURS))
 AGAINST_CLUSTER = ((CLUSTER, ONE_NODE), (CLUSTER, RAW_TAGGED), (CLUSTER, RAW_PLAIN))
 AGAINST_HTTP = ((OverHttp.name, OURS),)
-"""Pairs of contenders whose ratio is worth a column."""
 
 
-def flows_table(cells: Cells, against: Sequence[tuple[str, str]] = AGAINST) -> str:
+def workloads_table(results: Results, against: Sequence[tuple[str, str]] = AGAINST) -> str:
     """Medians in ms, then the ratio of each pair in `against`."""
-    names = list(dict.fromkeys(name for samples in cells.values() for name in samples))
+    names = list(dict.fromkeys(name for samples in results.values() for name in samples))
     ratios = [f"{one}/{other}" for one, other in against]
     rows = [["flow", "N", *names, *ratios, "rounds"]]
-    for (flow, n), samples in cells.items():
+    for (workload, n), samples in results.items():
         median = {name: statistics.median(times) for name, times in samples.items()}
         times = [milliseconds(median[name]) if name in median else "-" for name in names]
         shown = [_ratio(median.get(one), median.get(other)) for one, other in against]
         rounds = max(map(len, samples.values()))
-        rows.append([flow.name, str(n), *times, *shown, str(rounds)])
+        rows.append([workload.name, str(n), *times, *shown, str(rounds)])
     return table(rows)
 
 
@@ -40,9 +36,9 @@ def trips_table(counts: Counts) -> str:
     names = list(dict.fromkeys(name for _, name in counts))
     columns = [f"{name}: {server}" for name in names for server in ("MariaDB", "Redis", "in a row")]
     rows = [["round trips of a call (+ not waited for)", *columns]]
-    for flow in dict.fromkeys(flow for flow, _ in counts):
-        trips = [counts.get((flow, name)) for name in names]
-        rows.append([flow.name, *[text for t in trips for text in _trips(t)]])
+    for workload in dict.fromkeys(workload for workload, _ in counts):
+        trips = [counts.get((workload, name)) for name in names]
+        rows.append([workload.name, *[text for t in trips for text in _trips(t)]])
     return table(rows)
 
 

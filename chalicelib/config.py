@@ -1,11 +1,13 @@
-"""Settings: the environment, read once when the first request needs it, checked, frozen.
+"""The settings: read from the environment, checked, and never changed after that.
 
-Names and defaults stand here and nowhere else in the code.
+Their names, values and defaults stand here and nowhere else.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import Enum
+from typing import TypeVar
 from urllib.parse import parse_qs, urlsplit
 
 from chalicelib.errors import ConfigurationError
@@ -37,25 +39,47 @@ INGEST_COLUMNS = "INGEST_COLUMNS"
 API_AUTH = "API_AUTH"
 CORS_ORIGINS = "CORS_ORIGINS"
 
+# Schemes of REDIS_URL, and what may stand behind its question mark.
 REDIS_OPTIONS = {
     "redis": set[str](),
     "rediss": {"ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_check_hostname"},
 }
-"""Schemes of REDIS_URL, and what may stand behind its question mark."""
+# With the login after it this stays below the 29 s that API Gateway waits.
 MAX_RESUME_SECONDS = 24
-"""With the login after it this stays below the 29 s that API Gateway waits."""
+# The most JSON that one answer may hold: Lambda sends at most 6 MB.
+MAX_RESULT_BYTES = 6_000_000
 _ORIGIN = re.compile(r"\*|https?://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
 _DEFAULT_PORT = re.compile("http://.*:80|https://.*:443")
-CALLERS = ("none", "iam", "key")
-ENGINES = ("mysql", "aurora")
-"""Who reads a large uploaded file: the function, or the database itself."""
-READERS = ("writer", "replica")
-"""Who answers a read without the cache. A replica lags behind: it may not have the last writes."""
+
+
+class ApiAuth(str, Enum):
+    """How API Gateway checks who calls: not at all, by IAM, or by an API key."""
+
+    NONE = "none"
+    IAM = "iam"
+    KEY = "key"
+
+
+class IngestEngine(str, Enum):
+    """Who reads a large uploaded file: the function, or the database (Aurora) itself."""
+
+    MYSQL = "mysql"
+    AURORA = "aurora"
+
+
+class UncachedReads(str, Enum):
+    """Who answers a read without the cache. A replica may not have the last writes."""
+
+    WRITER = "writer"
+    REPLICA = "replica"
+
+
+Choice = TypeVar("Choice", bound=Enum)
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What a deployment chooses. Secrets are kept out of the repr, so that no log shows them."""
+    """What a deployment chooses. The repr leaves secrets out, so that no log shows them."""
 
     db_host: str
     db_user: str
@@ -67,7 +91,7 @@ class Settings:
     db_resume_seconds: int = 0
     db_port: int = 3306
     db_reader_host: str = ""
-    uncached_reads: str = READERS[0]
+    uncached_reads: UncachedReads = UncachedReads.WRITER
     default_table: str = "heroes"
     redis_url: str = field(default="", repr=False)
     redis_cluster: bool = False
@@ -76,11 +100,10 @@ class Settings:
     redis_serverless: bool = False
     ttl_seconds: int = 3600
     read_by: str | None = None
-    upload_bucket: str = ""
-    max_refused_percent: int = 10
-    ingest_engine: str = ENGINES[0]
+    max_rejected_percent: int = 10
+    ingest_engine: IngestEngine = IngestEngine.MYSQL
     ingest_columns: tuple[str, ...] = ()
-    api_auth: str = CALLERS[0]
+    api_auth: ApiAuth = ApiAuth.NONE
     cors_origins: frozenset[str] = frozenset()
 
     @classmethod
@@ -106,20 +129,19 @@ class Settings:
             redis_serverless=_switch(environment, REDIS_SERVERLESS),
             ttl_seconds=_integer(environment, TTL, cls.ttl_seconds, 1, 30 * 24 * 3600),
             read_by=environment.get(READ_BY) or None,
-            upload_bucket=environment.get(UPLOAD_BUCKET, ""),
-            max_refused_percent=_integer(
-                environment, INGEST_MAX_REJECTED, cls.max_refused_percent, 0, 100
+            max_rejected_percent=_integer(
+                environment, INGEST_MAX_REJECTED, cls.max_rejected_percent, 0, 100
             ),
-            ingest_engine=_choice(environment, INGEST_ENGINE, ENGINES),
+            ingest_engine=_choice(environment, INGEST_ENGINE, IngestEngine),
             ingest_columns=_names(environment, INGEST_COLUMNS),
             api_auth=api_auth(environment),
             cors_origins=cors_origins(environment),
         )
 
 
-def api_auth(environment: Mapping[str, str]) -> str:
-    """One of CALLERS; `app` needs it before there are settings."""
-    return _choice(environment, API_AUTH, CALLERS)
+def api_auth(environment: Mapping[str, str]) -> ApiAuth:
+    """`app` needs this one when it is imported, before there are settings."""
+    return _choice(environment, API_AUTH, ApiAuth)
 
 
 def cors_origins(environment: Mapping[str, str]) -> frozenset[str]:
@@ -141,19 +163,20 @@ def cors_origins(environment: Mapping[str, str]) -> frozenset[str]:
     return named
 
 
-def _uncached_reads(environment: Mapping[str, str]) -> str:
-    reader = _choice(environment, UNCACHED_READS, READERS)
-    if reader == "replica" and not environment.get(DB_READER_HOST):
+def _uncached_reads(environment: Mapping[str, str]) -> UncachedReads:
+    reader = _choice(environment, UNCACHED_READS, UncachedReads)
+    if reader is UncachedReads.REPLICA and not environment.get(DB_READER_HOST):
         raise ConfigurationError(f"{UNCACHED_READS}=replica needs {DB_READER_HOST}")
     return reader
 
 
-def _choice(environment: Mapping[str, str], name: str, choices: Sequence[str]) -> str:
-    """The first one where nothing is said."""
+def _choice(environment: Mapping[str, str], name: str, kind: type[Choice]) -> Choice:
+    """The member of `kind` that the setting names; the first one where it is not set."""
+    choices = [member.value for member in kind]
     text = environment.get(name) or choices[0]
     if text not in choices:
         raise ConfigurationError(f"{name}: expected {', '.join(choices[:-1])} or {choices[-1]}")
-    return text
+    return kind(text)
 
 
 def _required(environment: Mapping[str, str], name: str) -> str:
@@ -172,7 +195,7 @@ def _user(environment: Mapping[str, str]) -> str:
 
 
 def _password(environment: Mapping[str, str]) -> str:
-    """Empty where another way to log in is chosen. Two ways would leave open which one holds."""
+    """Empty where the settings choose another way to log in. Raises where they choose two."""
     ways = [name for name in (DB_PASS, DB_SECRET_ARN, DB_AUTH) if environment.get(name)]
     if not ways:
         raise ConfigurationError(
@@ -184,7 +207,7 @@ def _password(environment: Mapping[str, str]) -> str:
 
 
 def _table(environment: Mapping[str, str]) -> str:
-    """It becomes part of SQL: nothing in it may end a name there."""
+    """The name becomes part of SQL, so it has no character that could end a quoted name there."""
     name = environment.get(DB_TABLE, "")
     if name and not re.fullmatch(r"[0-9A-Za-z_$]{1,64}", name):
         raise ConfigurationError(
@@ -213,7 +236,7 @@ def _secret_arn(environment: Mapping[str, str]) -> str:
 
 
 def _iam(environment: Mapping[str, str], name: str, needed: str) -> str:
-    """`iam` or nothing; `needed` is the setting that it takes besides."""
+    """`iam` or nothing. `needed`: a setting that `iam` does not work without."""
     text = environment.get(name, "")
     if text not in ("", "iam"):
         raise ConfigurationError(f"{name}: expected iam or nothing")
@@ -240,7 +263,7 @@ def _integer(
 
 
 def _names(environment: Mapping[str, str], name: str) -> tuple[str, ...]:
-    """None where nothing is said. Whether the table has them is for the ingest to say."""
+    """Empty where the setting is. The ingest checks whether the table has such columns."""
     text = environment.get(name, "")
     names = tuple(part.strip() for part in text.split(",")) if text else ()
     if "" in names or len({each.casefold() for each in names}) != len(names):
@@ -258,7 +281,7 @@ def _switch(environment: Mapping[str, str], name: str) -> bool:
 
 
 def _redis_url(environment: Mapping[str, str]) -> str:
-    """The URL as given; empty means no cache. The text of an error never shows it: it may hold a
+    """The URL as it was given; empty: no cache. Errors do not show it, because it may hold a
     password."""
     url = environment.get(REDIS_URL, "")
     if not url:

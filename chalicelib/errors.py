@@ -2,21 +2,26 @@
 
     HerocacheError
     ├── BadRequest            400  the request is wrong; the text says what, where and what to do
-    │   └── RowRejected            the database refuses a row; `storage` says which in the request
+    │   ├── RowRejected            the database rejects a row; `contract` says which in the request
+    │   ├── KeyTooFar              the key of a new row is far above all others
+    │   └── NoKeyLeft              the database has no key left to give to new rows
     ├── Forbidden             403  a web page that may not use the service sent the request
     ├── NotFound              404  there is no such path
     ├── MethodNotAllowed      405  the path does not take this HTTP method
     ├── Conflict              409  an idempotency key was used for another request before
     ├── TooLarge              413  too many items, or a result that does not fit into one answer
+    │   └── TooManyRows            so many rows cannot fit, whatever is in them
     ├── UnsupportedEncoding   415  the body is compressed in a way that is not read here
     ├── DatabaseUnavailable   503  the database cannot be reached now; nothing was written
     │   └── OutcomeUnknown    503  the connection was lost during a write: it may have happened
     ├── ConfigurationError    500  a setting is missing or wrong, or DB_USER lacks a right; named
     ├── SchemaMismatch        500  a table differs from its declaration; the text says how
-    ├── FileRefused                an uploaded file can never be loaded; recorded, not retried
+    ├── NotAtOnce                  never reaches a caller: the rows are written in another way
+    ├── AlreadyClaimed             never reaches a caller: an earlier request with the key was done
+    ├── FileRejected                an uploaded file can never be loaded; recorded, not retried
     ├── BucketUnavailable          S3 cannot be reached or refuses; the event is delivered again
-    └── CacheUnavailable           never reaches a caller: storage answers from the database
-        └── AnotherServer          Redis failed over or was restored: its cells are not believed
+    └── CacheUnavailable           never reaches a caller: the database answers
+        └── AnotherServer          Redis failed over or was restored: its entries are not believed
 
 Anything else that escapes is a bug: the caller sees `InternalError`, the log has the traceback.
 """
@@ -45,7 +50,7 @@ class BadRequest(HerocacheError):
 
 
 class RowRejected(BadRequest):
-    """The database refuses the row at `index` of those given, for what it has in `column`, which is
+    """The database rejects the row at `index` of those given, for what it has in `column`, which is
     empty where the server does not say. Nothing was written."""
 
     def __init__(self, index: int, column: str, reason: str) -> None:
@@ -53,6 +58,30 @@ class RowRejected(BadRequest):
         self.index = index
         self.column = column
         self.reason = reason
+
+
+class KeyTooFar(BadRequest):
+    """The `key` of a new row is more than `max_gap` above the `highest` one of `table`."""
+
+    def __init__(self, table: str, column: str, key: int, highest: int, max_gap: int) -> None:
+        super().__init__(
+            f"{table}: the {column} {key} is more than {max_gap} above"
+            f" {highest}, the highest one: too few would be left for rows without"
+            f" {column}; give a lower one, or none"
+        )
+
+
+class NoKeyLeft(BadRequest):
+    """`table` has no key left above its highest one, up to `maximum`. `identifier`: the table's
+    name as SQL has it."""
+
+    def __init__(self, table: str, column: str, maximum: int, identifier: str) -> None:
+        super().__init__(
+            f"{table}: no free {column} above the highest one is left; give each row its {column},"
+            f" up to {maximum}; or, where the highest row was deleted, have an operator"
+            f" run: ALTER TABLE {identifier} AUTO_INCREMENT = 1 (the database goes on after the"
+            f" highest {column} that is there)"
+        )
 
 
 class Forbidden(HerocacheError):
@@ -73,6 +102,15 @@ class Conflict(HerocacheError):
 
 class TooLarge(HerocacheError):
     status = 413
+
+
+class TooManyRows(TooLarge):
+    """More than `most` rows have the values of `column` that were asked for."""
+
+    def __init__(self, column: str, most: int) -> None:
+        super().__init__(f"more than {most} rows have these {column} values")
+        self.column = column
+        self.most = most
 
 
 class UnsupportedEncoding(HerocacheError):
@@ -99,12 +137,21 @@ class SchemaMismatch(HerocacheError):
     """The text says what differs, and the statement that mends it."""
 
 
-class FileRefused(HerocacheError):
-    """The text says what is wrong with the file, and where. `refused`: rows told one by one."""
+class NotAtOnce(HerocacheError):
+    """The rows cannot be inserted and committed in one piece; nothing was written."""
 
-    def __init__(self, message: str, refused: int = 0) -> None:
+
+class AlreadyClaimed(HerocacheError):
+    """An earlier transaction brought the idempotency key; nothing was written."""
+
+
+class FileRejected(HerocacheError):
+    """The text says what is wrong with the file, and where. `rejected`: how many rows were
+    told one by one."""
+
+    def __init__(self, message: str, rejected: int = 0) -> None:
         super().__init__(message)
-        self.refused = refused
+        self.rejected = rejected
 
 
 class BucketUnavailable(HerocacheError):
@@ -117,7 +164,7 @@ class CacheUnavailable(HerocacheError):
 
 class AnotherServer(CacheUnavailable):
     def __init__(self, server: str) -> None:
-        super().__init__("it is another server than the one the cells were written to")
+        super().__init__("it is another server than the one the entries were written to")
         self.server = server
 
 

@@ -1,4 +1,4 @@
-"""Kept connections, one user at a time: Lambda holds one, the threads of `chalice local` a few."""
+"""Kept connections, each with one user at a time. Lambda keeps one, `chalice local` a few."""
 
 from collections import deque
 from collections.abc import Callable
@@ -11,10 +11,11 @@ MAX_IDLE_CONNECTIONS = 8
 
 
 class Pool(Generic[Connection]):
-    """Last in, first out, so that the warmest connection is used first.
+    """Last in, first out, so that the connection that was used last is used next.
 
-    `acquire` never waits: where none is idle it opens one. More than `MAX_IDLE_CONNECTIONS` that
-    come back are closed. `deque` makes each step atomic; there is no lock to hold.
+    `acquire` never waits: where no connection is idle it opens one. A connection that comes back is
+    closed where `MAX_IDLE_CONNECTIONS` are idle already. There is no lock, because each step of a
+    `deque` is atomic.
     """
 
     def __init__(
@@ -27,10 +28,11 @@ class Pool(Generic[Connection]):
         self._idle: deque[Connection] = deque()
 
     def acquire(self, **options: Any) -> Connection:
-        """`options` are for opening one."""
-        with suppress(IndexError):
+        """An idle connection, or a new one, which is opened with `options`."""
+        try:
             return self._idle.pop()
-        return self._open(**options)
+        except IndexError:
+            return self._open(**options)
 
     def release(self, connection: Connection) -> None:
         """Give back a connection that is fit for the next user."""
@@ -40,7 +42,7 @@ class Pool(Generic[Connection]):
             self._close(connection)
 
     def discard(self, connection: Connection) -> None:
-        """Close a connection that failed, and the idle ones: what broke it broke them too."""
+        """Close a connection that failed, and the idle ones: the same failure will meet them."""
         self._close(connection)
         self.clear()
 

@@ -70,10 +70,10 @@ class Integer:
         return number
 
     def takes_all(self, values: Sequence[object]) -> bool:
-        """Whether every one of `values` may pass unparsed; asked at C speed."""
-        return set(map(type, values)) == {int} and (
-            self.minimum <= min(values) and max(values) <= self.maximum  # type: ignore[type-var, operator]
-        )
+        """Whether every one of `values` may pass unparsed."""
+        if not values or [value for value in values if type(value) is not int]:
+            return False
+        return self.minimum <= min(values) and max(values) <= self.maximum  # type: ignore[type-var, operator]
 
     def encode_all(self, values: Sequence[Any]) -> Iterable[object]:
         """What JSON shows of each. Raises TypeError where one is no integer; a boolean is none."""

@@ -1,4 +1,5 @@
-"""From an AWS account to a running stage and back: `make infra`, `configure`, `deploy`, `destroy`.
+"""Creates and removes a stage in an AWS account: `make infra`, `configure`, `deploy`, `destroy`.
 
-The functions and the API are Chalice's, everything they stand on is `template.yaml`'s.
+Chalice makes the functions and the API. `template.yaml` makes everything that they need.
+`commands` is the place to start.
 """

@@ -1,18 +1,18 @@
-"""`python -m infra infra|configure|deploy|destroy STAGE`, the way the Makefile asks."""
+"""`python -m infra infra|configure|deploy|destroy STAGE`: the Makefile calls these."""
 
 import sys
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from infra.commands import configure, deploy, destroy, infra
-from infra.stage import Stage
+from infra.stage_files import Stage
 from infra.terminal import Refused
 
 COMMANDS = {"infra": infra, "configure": configure, "deploy": deploy, "destroy": destroy}
 
 
 def main() -> int:
-    """The exit code."""
+    """Runs one command. Returns the exit code."""
     if len(sys.argv) != 3 or sys.argv[1] not in COMMANDS:
         print(f"usage: python -m infra {'|'.join(COMMANDS)} STAGE", file=sys.stderr)
         return 2

@@ -8,13 +8,13 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from infra.terminal import Refused
 
+# boto3 makes its clients from data files, so they have no types.
 Client = Any
-"""boto3 makes these from data files: there is nothing to name."""
 
 
 @lru_cache(maxsize=1)
 def session() -> boto3.Session:
-    """Raises Refused where no region or no valid credentials are set."""
+    """A boto3 session. Raises Refused where no region or no valid credentials are set."""
     found = boto3.Session()
     if found.region_name is None:
         raise Refused("no region is set: export AWS_DEFAULT_REGION=eu-west-1, or your own")
@@ -29,15 +29,10 @@ def session() -> boto3.Session:
 
 
 def client(service: str) -> Client:
-    """Of this service, in this region. Raises as `session` does."""
+    """A client of this service in this region. Raises as `session` does."""
     return session().client(service)
 
 
 def region() -> str:
-    """Its code, such as eu-west-1."""
+    """The code of the region, such as eu-west-1."""
     return str(session().region_name)
-
-
-def code_of(error: ClientError) -> str:
-    """AWS's own name for what went wrong."""
-    return str(error.response["Error"]["Code"])

@@ -1,51 +1,58 @@
-"""The four commands, step by step. Each may be run again, from wherever the last run ended."""
+"""The four commands, step by step. Each can be run again, wherever the last run ended."""
 
 from botocore.exceptions import ClientError
 
 from infra import (
-    authority,
-    chalice,
-    configuration,
-    database,
-    functions,
+    before_deploy,
+    chalice_cli,
+    chalice_config,
+    database_certificates,
+    database_schema,
+    failed_events,
     gateway_responses,
     leftovers,
+    log_retention,
     usage_plan,
 )
-from infra.account import client, code_of, region
-from infra.stack import Stack
-from infra.stage import ROOT, Stage, event_functions
+from infra.account import client, region
+from infra.aws_errors import code_of
+from infra.cloudformation_stack import Stack
+from infra.stage_files import ROOT, Stage, event_functions
 from infra.terminal import Refused, confirm, say
 
 TEMPLATE = ROOT / "infra" / "template.yaml"
 
 
 def infra(stage: Stage) -> None:
-    """`make infra`: the stack, then the tables and the functions' login."""
+    """`make infra`: creates the stack, then the tables and the functions' login."""
     parameters = {"Stage": stage.name, **stage.choices["parameters"]}
     stack = _stack(stage)
     stack.apply(TEMPLATE.read_text(encoding="utf-8"), parameters)
     outputs = stack.outputs()
-    database.prepare(client("rds-data"), outputs["DatabaseArn"], outputs["DatabaseSecretArn"])
+    database_schema.prepare(
+        client("rds-data"), outputs["DatabaseArn"], outputs["DatabaseSecretArn"]
+    )
     say("next", f"make configure STAGE={stage.name}")
 
 
 def configure(stage: Stage) -> None:
-    """`make configure`: what the stack made, into the files that Chalice reads."""
+    """`make configure`: writes what the stack made into the files that Chalice reads."""
     outputs = _stack(stage).outputs()
-    authority.fetch(region())
-    configuration.write(stage, outputs)
+    database_certificates.fetch(region())
+    chalice_config.write(stage, outputs)
     say("next", f"make deploy STAGE={stage.name}")
 
 
 def deploy(stage: Stage) -> None:
-    """`make deploy`: the functions and the API, then what Chalice cannot set."""
-    chalice.refuse_unprepared(stage)
+    """`make deploy`: deploys the functions and the API, then sets what Chalice cannot set."""
+    before_deploy.refuse_unprepared(stage)
     queue_arn = _stack(stage).outputs()["FailureQueueArn"]
-    functions.keep_logs(client("logs"), stage.function_names, stage.choices["log_retention_days"])
-    chalice.deploy(stage)
+    log_retention.keep_logs(
+        client("logs"), stage.function_names, stage.choices["log_retention_days"]
+    )
+    chalice_cli.deploy(stage)
     deployed = stage.deployed()
-    functions.send_failures(client("lambda"), event_functions(deployed), queue_arn)
+    failed_events.send_failures(client("lambda"), event_functions(deployed), queue_arn)
     [api] = [each for each in deployed if each["resource_type"] == "rest_api"]
     if stage.environment.get("API_AUTH") == "key":
         usage_plan.apply(
@@ -67,7 +74,7 @@ def deploy(stage: Stage) -> None:
 
 
 def destroy(stage: Stage) -> None:
-    """`make destroy`: everything that the other three made, the last first. It asks first."""
+    """`make destroy`: asks, then removes everything that the other three made, the last first."""
     stack = _stack(stage)
     outputs = stack.remaining_outputs()
     _refuse_what_would_end_half_way(stage, outputs)
@@ -77,10 +84,10 @@ def destroy(stage: Stage) -> None:
         stage.name,
     )
     usage_plan.remove(client("apigateway"), stage.full_name)
-    chalice.delete(stage)
+    chalice_cli.delete(stage)
     leftovers.remove_apis(client("apigateway"), stage)
     leftovers.remove_functions(client("lambda"), client("iam"), stage)
-    functions.remove_logs(client("logs"), stage.function_names)
+    log_retention.remove_logs(client("logs"), stage.function_names)
     if outputs:
         leftovers.wait_for_interfaces(client("ec2"), outputs["SecurityGroupId"])
         leftovers.empty_bucket(client("s3"), outputs["UploadBucket"])
@@ -94,7 +101,7 @@ def _stack(stage: Stage) -> Stack:
 
 def _refuse_what_would_end_half_way(stage: Stage, outputs: dict[str, str]) -> None:
     if stage.deployed():
-        chalice.refuse_missing_bucket(client("s3"), stage)
+        before_deploy.refuse_missing_bucket(client("s3"), stage)
     if outputs and _is_protected(stage):
         raise Refused(
             f'the database is protected: set DatabaseProtection to "false" in'

@@ -1,17 +1,17 @@
-"""What API Gateway answers by itself, where no function of ours runs: in the shape of our errors.
+"""Gives API Gateway's own error answers, which come without a call of our functions, our error
+shape.
 
 The types and their usual status:
 https://docs.aws.amazon.com/apigateway/latest/developerguide/supported-gateway-response-types.html
 """
 
 import json
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
-from botocore.exceptions import ClientError
-
-from infra.account import Client, code_of
+from infra.account import Client
+from infra.aws_errors import retry
 from infra.terminal import say
 
 PATIENCE_SECONDS = 60.0
@@ -27,7 +27,7 @@ _SETUP = (
 
 @dataclass(frozen=True)
 class Answer:
-    """`status` is the HTTP status and stands in the body too."""
+    """One error answer. `status` is the HTTP status; it stands in the body too."""
 
     status: int
     error: str
@@ -35,6 +35,8 @@ class Answer:
     retry_after_seconds: int | None = None
 
 
+# All types that API Gateway has. Each needs an entry: a type without one gets the status of a
+# DEFAULT, which the body could not show.
 ANSWERS = {
     "DEFAULT_4XX": Answer(400, "BadRequest", "the request cannot be read: send JSON in UTF-8"),
     "BAD_REQUEST_BODY": Answer(400, "BadRequest", "body: it cannot be read: send JSON in UTF-8"),
@@ -81,10 +83,8 @@ ANSWERS = {
     "AUTHORIZER_CONFIGURATION_ERROR": Answer(500, "ConfigurationError", _SETUP),
     "AUTHORIZER_FAILURE": Answer(500, "ConfigurationError", _SETUP),
 }
-"""All types there are. API Gateway gives the status of a DEFAULT to each type that has none of its
-own; the body could not tell it then."""
 
-# Where callers sign, API Gateway does not tell an unknown path from a request without a signature.
+# Where callers must sign, API Gateway gives one answer to unknown paths and to unsigned requests.
 _UNSIGNED = Answer(
     403,
     "Forbidden",
@@ -94,10 +94,10 @@ _UNSIGNED = Answer(
 
 
 def apply(gateway: Client, api_id: str, api_stage: str, environment: Mapping[str, str]) -> None:
-    """Every answer of API Gateway's own is in our shape. `environment`: what the functions get.
+    """Sets every answer. `environment`: the functions' settings.
 
-    `chalice deploy` imports the API anew, which may remove these answers: they are set again after
-    each one. They take effect with a deployment of the API, so the last step makes another one."""
+    Runs after each `chalice deploy`, which imports the API anew and may remove these answers. They
+    take effect with a deployment of the API, so the last step makes one."""
     readable = _cross_origin_headers(environment.get("CORS_ORIGINS", ""))
     for kind, answer in answers(environment.get("API_AUTH", "none")).items():
         gateway.put_gateway_response(
@@ -107,18 +107,20 @@ def apply(gateway: Client, api_id: str, api_stage: str, environment: Mapping[str
             responseParameters=_headers(answer) | readable,
             responseTemplates={"application/json": text(answer)},
         )
-    _deploy(gateway, api_id, api_stage)
+    # An account may make one deployment in 5 seconds, and `chalice deploy` has just made one.
+    deploy = partial(gateway.create_deployment, restApiId=api_id, stageName=api_stage)
+    retry(deploy, {"TooManyRequestsException"}, PATIENCE_SECONDS)
     say("errors", f"{len(ANSWERS)} that API Gateway answers by itself: in the shape of ours")
 
 
 def answers(api_auth: str) -> dict[str, Answer]:
-    """By API Gateway's name for what happened."""
+    """The answers by API Gateway's response type."""
     signed = {"MISSING_AUTHENTICATION_TOKEN": _UNSIGNED} if api_auth == "iam" else {}
     return {**ANSWERS, **signed}
 
 
 def text(answer: Answer) -> str:
-    """The JSON of the answer."""
+    """The body of the answer, as JSON."""
     body = {"error": answer.error, "message": answer.message}
     return json.dumps({"statusCode": answer.status, "body": body}, separators=(",", ":"))
 
@@ -130,9 +132,9 @@ def _headers(answer: Answer) -> dict[str, str]:
 
 
 def _cross_origin_headers(origins: str) -> dict[str, str]:
-    """With them a page of an allowed origin may read the answer. The value is the same for every
-    request, and may name one origin only: where several are allowed, it allows every page. Then
-    any page may read these texts, which hold nothing of a caller or a row."""
+    """The headers that let a page of an allowed origin read the answer. The value is the same for
+    every request, and can name only one origin. Where several are allowed it allows every page;
+    these texts hold nothing about a caller or a row."""
     allowed = {origin.strip() for origin in origins.split(",")} - {""}
     if not allowed:
         return {}
@@ -143,19 +145,5 @@ def _cross_origin_headers(origins: str) -> dict[str, str]:
 
 
 def _static(header: str, value: str) -> dict[str, str]:
-    """As API Gateway wants a value that is no name of a request's header."""
+    """A header with a fixed value, in API Gateway's syntax."""
     return {f"gatewayresponse.header.{header}": f"'{value}'"}
-
-
-def _deploy(gateway: Client, api_id: str, api_stage: str) -> None:
-    """An account may make one deployment in 5 seconds, and `chalice deploy` has just made one."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while True:
-        try:
-            gateway.create_deployment(restApiId=api_id, stageName=api_stage)
-            return
-        except ClientError as error:
-            is_early = code_of(error) == "TooManyRequestsException"
-            if not is_early or time.monotonic() > deadline:
-                raise
-        time.sleep(2)

@@ -1,24 +1,25 @@
-"""What stands in the way of deleting a stack, and what `chalice delete` does not know of.
+"""Removes what `chalice delete` does not know, and what keeps a stack from being deleted.
 
-Everything here is known by its name, is gone afterwards, and may have been gone before.
+Everything is found by its name, and may have been removed before.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from botocore.exceptions import ClientError
 
-from infra.account import Client, code_of
-from infra.stage import APP, Json, Stage
+from infra.account import Client
+from infra.aws_errors import code_of, done_unless
+from infra.stage_files import APP, Json, Stage
 from infra.terminal import Refused, say
 
 POLL_SECONDS = 15.0
+# Lambda releases the network interfaces of deleted functions after some time.
 PATIENCE_SECONDS = 45 * 60.0
-"""Lambda gives back the network interfaces of functions that are gone when it sees fit."""
 
 
 def apis(gateway: Client, stage: Stage) -> Iterator[Json]:
-    """Those of this app that serve this stage."""
+    """The APIs of this app that serve this stage."""
     for page in gateway.get_paginator("get_rest_apis").paginate():
         for api in page["items"]:
             if api["name"] == APP:
@@ -28,16 +29,16 @@ def apis(gateway: Client, stage: Stage) -> Iterator[Json]:
 
 
 def remove_apis(gateway: Client, stage: Stage) -> None:
-    """A deployment that failed half-way leaves one that Chalice has not noted down."""
+    """Removes APIs of deployments that failed half-way: Chalice has no record of them."""
     for api in list(apis(gateway, stage)):
         gateway.delete_rest_api(restApiId=api["id"])
         say("api", f"{api['id']}: removed")
 
 
 def remove_functions(lambdas: Client, iam: Client, stage: Stage) -> None:
-    """The same for functions and their roles."""
+    """Removes functions and roles of deployments that failed half-way."""
     for name in stage.function_names:
-        if _is_done(lambdas.delete_function, FunctionName=name):
+        if done_unless("ResourceNotFoundException", lambdas.delete_function, FunctionName=name):
             say("function", f"{name}: removed")
     for role in stage.role_names:
         _remove_role(iam, role)
@@ -54,18 +55,8 @@ def _remove_role(iam: Client, role: str) -> None:
     say("role", f"{role}: removed")
 
 
-def _is_done(call: Callable[..., object], **arguments: str) -> bool:
-    try:
-        call(**arguments)
-    except ClientError as error:
-        if code_of(error) != "ResourceNotFoundException":
-            raise
-        return False
-    return True
-
-
 def empty_bucket(s3: Client, bucket: str) -> None:
-    """Every version of every file."""
+    """Removes every version of every object."""
     count = 0
     try:
         for page in s3.get_paginator("list_object_versions").paginate(Bucket=bucket):
@@ -89,8 +80,8 @@ def _delete(s3: Client, bucket: str, named: list[dict[str, str]]) -> None:
 
 
 def wait_for_interfaces(ec2: Client, security_group_id: str) -> None:
-    """Until no network interface uses the group; while one does, neither it nor its subnet can be
-    deleted. Raises Refused after PATIENCE_SECONDS."""
+    """Waits until no network interface uses the security group. Until then neither the group nor
+    its subnet can be deleted. Raises Refused after PATIENCE_SECONDS."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     filters = [{"Name": "group-id", "Values": [security_group_id]}]
     while found := ec2.describe_network_interfaces(Filters=filters)["NetworkInterfaces"]:

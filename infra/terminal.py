@@ -1,4 +1,4 @@
-"""What the commands say, ask and refuse."""
+"""What the commands print and ask, and the error that ends them."""
 
 
 class Refused(Exception):
@@ -6,12 +6,12 @@ class Refused(Exception):
 
 
 def say(subject: str, text: str) -> None:
-    """One line of what was done."""
+    """Prints one line of what was done."""
     print(f"{subject:<12} {text}", flush=True)
 
 
 def confirm(question: str, answer: str) -> None:
-    """Raises Refused unless `answer` is typed."""
+    """Asks. Raises Refused unless `answer` is typed."""
     try:
         given = input(f"{question}\nType {answer} to go on: ")
     except EOFError:

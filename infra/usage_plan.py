@@ -1,16 +1,13 @@
-"""Who may call how often, where callers have keys: a usage plan and its first key."""
+"""How often callers with an API key may call: a usage plan and its first key."""
 
-from typing import Any
-
-from botocore.exceptions import ClientError
-
-from infra.account import Client, code_of
-from infra.stage import Json
+from infra.account import Client
+from infra.aws_errors import done_unless
+from infra.stage_files import Json
 from infra.terminal import say
 
 
 def apply(gateway: Client, name: str, api_id: str, api_stage: str, limits: Json) -> None:
-    """The plan `name` limits this stage of this API, and has a key."""
+    """Creates or changes the plan `name` for this stage of this API, and gives it a key."""
     plan = _find(gateway, name)
     if plan is None:
         plan = gateway.create_usage_plan(
@@ -33,7 +30,7 @@ def apply(gateway: Client, name: str, api_id: str, api_stage: str, limits: Json)
 
 
 def _change(gateway: Client, plan: Json, api_stage: str, limits: Json) -> None:
-    """`api_stage`: the API's id, a colon, the stage."""
+    """Changes a plan. `api_stage`: the API's id, a colon, the stage."""
     attached = _attached(plan)
     changes = [
         ("replace", "/throttle/rateLimit", str(limits["requests_per_second"])),
@@ -51,14 +48,14 @@ def _change(gateway: Client, plan: Json, api_stage: str, limits: Json) -> None:
 
 
 def remove(gateway: Client, name: str) -> None:
-    """Plan and key are gone afterwards, also if they never were."""
+    """Removes the plan and the key, where they exist."""
     plan, key = _find(gateway, name), find_key(gateway, name)
     if plan is not None:
         for attached in _attached(plan):
             change = {"op": "remove", "path": "/apiStages", "value": attached}
             gateway.update_usage_plan(usagePlanId=plan["id"], patchOperations=[change])
         if key is not None:
-            _ignoring(
+            done_unless(
                 "NotFoundException",
                 gateway.delete_usage_plan_key,
                 usagePlanId=plan["id"],
@@ -72,7 +69,7 @@ def remove(gateway: Client, name: str) -> None:
 
 
 def find_key(gateway: Client, name: str) -> Json | None:
-    """Its id and name; never its value."""
+    """The API key of this name, without its value; None where there is none."""
     for page in gateway.get_paginator("get_api_keys").paginate(nameQuery=name):
         for key in page["items"]:
             if key["name"] == name:
@@ -82,7 +79,7 @@ def find_key(gateway: Client, name: str) -> Json | None:
 
 def _give_key(gateway: Client, name: str, plan_id: str) -> None:
     key = find_key(gateway, name) or gateway.create_api_key(name=name, enabled=True)
-    _ignoring(
+    done_unless(
         "ConflictException",
         gateway.create_usage_plan_key,
         usagePlanId=plan_id,
@@ -102,11 +99,3 @@ def _find(gateway: Client, name: str) -> Json | None:
 
 def _attached(plan: Json) -> list[str]:
     return [f"{each['apiId']}:{each['stage']}" for each in plan.get("apiStages", [])]
-
-
-def _ignoring(code: str, call: Any, **arguments: str) -> None:
-    try:
-        call(**arguments)
-    except ClientError as error:
-        if code_of(error) != code:
-            raise

@@ -1,14 +1,14 @@
-"""`python -m local run`, `up`, `down` and so on, the way the Makefile asks."""
+"""`python -m local run`, `up`, `down` and so on: the Makefile calls these."""
 
 import signal
 import sys
 
-from local.demo import demo
-from local.invoke import invalidate, invoke
-from local.process import ServerError
-from local.run import run
-from local.services import clean, down, up
-from local.upload import upload
+from local.commands.invoke import invalidate, invoke
+from local.commands.run import run
+from local.commands.up_down_clean import clean, down, up
+from local.commands.upload import upload
+from local.demo.demo import demo
+from local.servers import ServerError
 
 COMMANDS = {
     "run": run,
@@ -23,14 +23,14 @@ COMMANDS = {
 
 
 def interrupt(*_: object) -> None:
-    """Every way of asking us to stop becomes one exception, once."""
+    """Turns the first signal that ends us into KeyboardInterrupt, and ignores all later ones."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 
 def main() -> int:
-    """The exit code."""
+    """Runs one command. Returns the exit code."""
     if len(sys.argv) != 2 or sys.argv[1] not in COMMANDS:
         print(f"usage: python -m local {'|'.join(COMMANDS)}", file=sys.stderr)
         return 2

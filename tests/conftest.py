@@ -17,18 +17,18 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import pytest
 
-from chalicelib import config, generations, handlers, recovery
-from local.app import App
-from local.process import PORTS, Server, port_is_free
-from local.servers import MariaDB, Redis
-from tests import bucket as s3
-from tests.beside import COMMANDS, Beside, Done
-from tests.bucket import UploadBucket
-from tests.client import InProcess
-from tests.witness import Witness
+from chalicelib import config, services
+from chalicelib.cache import generations, recovery
+from local.machine import PORTS, port_is_free
+from local.servers import App, MariaDB, Redis, Server
+from tests.support import bucket as s3
+from tests.support.beside import COMMANDS, Beside, Done
+from tests.support.bucket import UploadBucket
+from tests.support.client import InProcess
+from tests.support.witness import Witness
 
 if TYPE_CHECKING:  # moto takes a second to import, and few tests need it
-    from tests.stage_life import Life
+    from tests.support.stage_life import Life
 
 SETTINGS = [
     value for name, value in vars(config).items() if name.isupper() and isinstance(value, str)
@@ -54,10 +54,21 @@ def pytest_configure() -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What waits for something long is left to `make proof`."""
+    """What waits for something long is left to `make proof`. A file whose tests share servers of
+    their own goes to one worker whole; the other tests go one by one to whoever is free."""
     for item in items:
         if {"life", *COMMANDS} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.proof)
+    shared = {item.path for item in items if shares_servers(item)}
+    for item in items:
+        if item.path in shared:
+            item.add_marker(pytest.mark.xdist_group(item.path.name))
+
+
+def shares_servers(item: pytest.Item) -> bool:
+    """Whether a fixture of its module serves more tests than this one."""
+    fixtures = item._fixtureinfo.name2fixturedefs if isinstance(item, pytest.Function) else {}
+    return any(definitions[-1].scope == "module" for definitions in fixtures.values())
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -83,11 +94,6 @@ def quick_bench(request: pytest.FixtureRequest) -> Done:
 @pytest.fixture
 def ingredients(request: pytest.FixtureRequest) -> Done:
     return request.config.stash[BESIDE].done("ingredients")
-
-
-@pytest.fixture
-def long_search(request: pytest.FixtureRequest) -> Done:
-    return request.config.stash[BESIDE].done("long_search")
 
 
 @contextmanager
@@ -178,15 +184,15 @@ def configure(
 def end_app() -> None:
     """The next request finds a cold one. What the old one still did at its Redis, to look for it or
     to close connections, would be counted as somebody else's."""
-    if handlers.cache.cache_info().currsize:
+    if services.container.cache_info().currsize:
         with pytest.MonkeyPatch.context() as patch:
             clock = SimpleNamespace(monotonic=lambda: inf, sleep=time.sleep)
             patch.setattr(recovery, "time", clock)
             for thread in threading.enumerate():
                 if thread.name == "recovery":
                     thread.join(timeout=10)
-        handlers.cache().link._pool.clear()
-    handlers.forget_settings()
+        services.container().cache._client._pool.clear()
+    services.forget()
 
 
 @pytest.fixture
@@ -205,6 +211,6 @@ def service(witness: Witness, configure: Configure) -> InProcess:
 @pytest.fixture(scope="session")
 def life(lived: Done) -> "Life":
     """Of the stage dev, on an emulated account that is gone again."""
-    from tests.stage_life import life_in
+    from tests.support.stage_life import life_in
 
     return life_in(lived)

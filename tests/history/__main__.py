@@ -15,6 +15,7 @@ from pathlib import Path
 from tests.history.compare import compare
 from tests.history.ingredients import wrong_verdicts
 from tests.history.round import Report, play, servers
+from tests.history.worker import MIX_WITH_FILES
 
 ROUND_SECONDS = 60
 COMPARED_SECONDS = 8
@@ -27,7 +28,8 @@ def soak(minutes: float, seed: int) -> Report:
     with tempfile.TemporaryDirectory() as home, servers(Path(home)) as on:
         while (left := until - time.monotonic()) > 0:
             seed += 1
-            report = play(on, Path(home) / f"round-{seed}", min(ROUND_SECONDS, left), seed=seed)
+            folder, seconds = Path(home) / f"round-{seed}", min(ROUND_SECONDS, left)
+            report = play(on, folder, seconds, seed=seed, mix=MIX_WITH_FILES)
             print(f"round {seed}: {report}\n", flush=True)
             total += report
     return total
@@ -39,10 +41,11 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--compare", action="store_true")
     parser.add_argument("--ingredients", action="store_true")
+    parser.add_argument("--seconds", type=float, default=COMPARED_SECONDS, help="a fault compared")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     if options.compare:
-        compare(COMPARED_SECONDS, options.seed)
+        compare(options.seconds, options.seed)
         return 0
     if options.ingredients:
         with tempfile.TemporaryDirectory() as home, servers(Path(home)) as on:

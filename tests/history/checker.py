@@ -132,7 +132,8 @@ def _check_changes(changes: Changes, ledger: Sequence[Note], verdict: Verdict) -
     for operation, intent in changes.intents.items():
         found = done[operation]
         outcome = changes.outcomes.get(operation)
-        verdict.checked[f"changes {outcome.outcome if outcome else 'cut off'}"] += 1
+        what = "files" if "Records" in intent.request else "changes"
+        verdict.checked[f"{what} {outcome.outcome if outcome else 'cut off'}"] += 1
         tokens = {token: id for id, _, token in intent.rows}
         if max(found.values(), default=0) > 1:
             verdict.violated("done twice", f"{operation}: {dict(found)}")

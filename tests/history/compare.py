@@ -24,14 +24,14 @@ def compare(seconds: float, seed: int) -> dict[str, Report]:
     totals = {system: Report() for system in COMPARED}
     with tempfile.TemporaryDirectory() as home, servers(Path(home)) as on:
         for number, kind in enumerate((NO_FAULT, *FAULTS)):
-            cells = []
+            entries = []
             for system in COMPARED:
                 kinds = [] if kind == NO_FAULT else [kind]
                 folder = Path(home) / f"{number} {system}"
                 report = play(on, folder, seconds, system=system, kinds=kinds, seed=seed)
                 totals[system] += report
-                cells.append(_found(report))
-            print(f"| {kind} | {' | '.join(cells)} |", flush=True)
+                entries.append(_found(report))
+            print(f"| {kind} | {' | '.join(entries)} |", flush=True)
     print(f"| all | {' | '.join(_found(total) for total in totals.values())} |\n")
     print(picture({system: stale_reads(total) for system, total in totals.items()}), flush=True)
     return totals
@@ -58,7 +58,7 @@ def picture(found: Mapping[str, tuple[int, int]]) -> str:
 
 
 def _found(report: Report) -> str:
-    """Stale reads of how many, cells that stay stale, and whatever else was wrong."""
+    """Stale reads of how many, entries that stay stale, and whatever else was wrong."""
     stale, reads = stale_reads(report)
     others = {kind: n for kind, n in report.verdict.violations.items() if kind != STALE}
     return ", ".join([f"{stale} stale of {reads}", *(f"{n} {kind}" for kind, n in others.items())])

@@ -5,10 +5,12 @@ import multiprocessing
 import os
 import random
 import signal
+import time
 from collections.abc import Callable, Mapping
 from multiprocessing.context import SpawnContext, SpawnProcess
 
 from tests.history.moments import DIED
+from tests.history.records import records_of
 from tests.history.worker import Plan, work
 
 CONTEXT: SpawnContext = multiprocessing.get_context("spawn")
@@ -28,6 +30,13 @@ class Crew:
         self.deaths: list[int] = []
         """Exit codes of processes that nobody let come to their end."""
         self._processes = [self._start(number) for number in range(processes)]
+
+    def wait_until_all_begun(self) -> None:
+        """On a busy machine that takes as long as a short round."""
+        for number in range(len(self._processes)):
+            while not records_of(self._plan.folder, number, 0).exists():
+                assert self._processes[number].exitcode is None, "a worker died before it began"
+                time.sleep(0.02)
 
     def replace_dead(self) -> None:
         for number, process in enumerate(self._processes):

@@ -13,7 +13,7 @@ from typing import Any
 BEFORE_FILL = 1
 """A reader has rows from the database and has not stored them yet."""
 BEFORE_COMMIT = 2
-"""A writer has changed the rows and announced it, and has not committed yet."""
+"""A writer has sent its fences, and has not committed yet."""
 BEFORE_PUBLISH = 3
 """A writer has committed, and the cache does not show it yet."""
 

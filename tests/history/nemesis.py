@@ -7,7 +7,7 @@ documents as given up, so faults of the database keep their distance from those 
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import pymysql
@@ -17,21 +17,31 @@ from local.servers import MariaDB, Redis
 from tests.history.crew import Crew
 from tests.history.moments import BEFORE_COMMIT, BEFORE_FILL, BEFORE_PUBLISH, DIE, Orders
 from tests.history.records import now
-from tests.relay import Relay
+from tests.history.standbys import REPLICA_FOR_SECONDS, failover, follow, switch_over
+from tests.history.traps import COMMIT, FENCE, PUBLISH, RECORDS, Trap
+from tests.support.relay import CUT_AFTER, CUT_BEFORE, HOLD_ANSWER, PASS, Relay
 
 DISTANCE_SECONDS = 2.0
 OBEYED_WITHIN_SECONDS = 1.0
 SLEEPS = (0.05, 0.3, 1.5, 5.5)
+DELAYS = (0.03, 0.08, 0.3, 1.5)
+"""Of a piece on the network. Redis is given 0.1 s."""
+TIME_TO_FILL_SECONDS = 0.1
+TIME_TO_REPEAT_SECONDS = 0.5
 CLIENTS = "SELECT id FROM information_schema.processlist WHERE user = %s"
 
 
 @dataclass(frozen=True)
 class Scene:
-    """What can fail. `relay` stands between Redis and some of the workers."""
+    """What can fail. `relay` stands between Redis and some of the workers, `endpoint` between all
+    of them and the database."""
 
     mariadb: MariaDB
+    mariadb_standby: MariaDB
     redis: Redis
+    redis_standby: Redis
     relay: Relay
+    endpoint: Relay
     crew: Crew
     orders: Orders
     processes: int
@@ -49,11 +59,13 @@ class Nemesis:
         """When the database was killed."""
 
     def run(self, kinds: list[str]) -> None:
-        """Inject faults of these kinds until the time is over, then heal all."""
+        """Inject faults of these kinds until the time is over, each once before any comes again;
+        then heal all."""
         weights = [WEIGHTS[kind] for kind in kinds]
+        first = self._random.sample(kinds, len(kinds))
         while self._left() > 0:
             if kinds:
-                [kind] = self._random.choices(kinds, weights)
+                kind = first.pop() if first else self._random.choices(kinds, weights)[0]
                 self._inject(kind)
             self._rest(self._random.uniform(0.1, 1.2))
         for _, heal in self._later:
@@ -105,10 +117,50 @@ class Nemesis:
             client.flushall()
         return True
 
-    def redis_flushed_within_a_request(self) -> bool:
-        """Between the announcement of a write and its commit, or a read and its store."""
-        moment = self._random.choice((BEFORE_COMMIT, BEFORE_FILL, BEFORE_PUBLISH))
-        return self._order(moment, 0.1) and self.redis_flushed()
+    def redis_flushed_before_a_store(self) -> bool:
+        return self._order(BEFORE_FILL, 0.1) and self.redis_flushed()
+
+    def redis_flushed_before_a_commit(self) -> bool:
+        """Its fences went before it. Readers have time to store what it is about to change."""
+        return self._flush_before_a_commit(PASS)
+
+    def redis_flushed_before_a_commit_whose_answer_is_lost(self) -> bool:
+        """Of one that may be sent again."""
+        return self._flush_before_a_commit(CUT_AFTER, RECORDS)
+
+    def redis_flushed_before_a_publish(self) -> bool:
+        def flush() -> int:
+            self.redis_flushed()
+            return PASS
+
+        return self._trap(self._scene.relay, PUBLISH, flush)
+
+    def redis_late_with_fences(self) -> bool:
+        """Of some writers, for a while; others write meanwhile."""
+        seconds = self._random.choice(DELAYS)
+
+        def delay(piece: bytes) -> int:
+            if FENCE in piece:
+                time.sleep(seconds)
+            return PASS
+
+        self._scene.relay.judge = delay
+        self._rest(1.0)
+        self._scene.relay.judge = lambda piece: PASS
+        self._rest(seconds)
+        return True
+
+    def redis_failed_over_and_back(self) -> bool:
+        """To a replica that misses what came last."""
+        if self._left() < 3 * REPLICA_FOR_SECONDS:
+            return False
+        with failover(self._scene.redis, self._scene.redis_standby) as take_over:
+            self._rest(self._some_seconds(0.5))
+            take_over()
+            self._cut_at_times(self._scene.relay)
+            self._rest(max(REPLICA_FOR_SECONDS, self._some_seconds(2)))
+        self._cut_at_times(self._scene.relay)
+        return True
 
     def redis_connections_cut(self) -> bool:
         with self._redis() as client:
@@ -122,6 +174,25 @@ class Nemesis:
             self._scene.relay.cut()
         self._scene.relay.end_silence()
         return True
+
+    def commit_late(self) -> bool:
+        seconds = self._random.choice(DELAYS)
+
+        def delay() -> int:
+            time.sleep(seconds)
+            return PASS
+
+        return self._trap(self._scene.endpoint, COMMIT, delay, seconds)
+
+    def commit_answered_late(self) -> bool:
+        self._scene.endpoint.held_seconds = self._random.choice(DELAYS)
+        return self._trap(self._scene.endpoint, COMMIT, lambda: HOLD_ANSWER)
+
+    def commit_lost(self) -> bool:
+        return self._trap(self._scene.endpoint, COMMIT, lambda: CUT_BEFORE)
+
+    def commit_answer_lost(self) -> bool:
+        return self._trap(self._scene.endpoint, COMMIT, lambda: CUT_AFTER)
 
     def worker_killed(self) -> bool:
         self._scene.crew.kill_one(self._random)
@@ -169,21 +240,75 @@ class Nemesis:
         self._scene.mariadb.start()
         return True
 
+    def database_switched_over_and_back(self) -> bool:
+        """Connections that stand lead to a replica then, which shows older rows; and Redis is
+        flushed, so that these are read."""
+        writer, standby = self._scene.mariadb, self._scene.mariadb_standby
+        for old, new, seconds in ((writer, standby, self._some_seconds(3)), (standby, writer, 0)):
+            switch_over(old, new)
+            self._scene.endpoint.target = new.port
+            self._cut_at_times(self._scene.endpoint)
+            self._rest(seconds)
+            self.redis_flushed()
+            self._rest(TIME_TO_FILL_SECONDS)
+            follow(old, new)
+        return True
+
+    def _cut_at_times(self, relay: Relay) -> None:
+        if self._random.random() < 0.5:
+            relay.cut()
+
+    def _flush_before_a_commit(self, verdict: int, others: Sequence[bytes] = ()) -> bool:
+        def flush() -> int:
+            self.redis_flushed()
+            time.sleep(TIME_TO_FILL_SECONDS)
+            return verdict
+
+        seconds = TIME_TO_FILL_SECONDS + TIME_TO_REPEAT_SECONDS * (verdict == CUT_AFTER)
+        return self._trap(self._scene.endpoint, COMMIT, flush, seconds, others)
+
+    def _trap(
+        self,
+        relay: Relay,
+        words: bytes,
+        spring: Callable[[], int],
+        seconds: float = 0.0,
+        others: Sequence[bytes] = (),
+    ) -> bool:
+        """Whether a piece with `words` came, and one of `others` in it where there are any; and
+        rest until it passed, `seconds` later."""
+        sprung: list[int] = []
+
+        def note() -> int:
+            sprung.append(1)
+            return spring()
+
+        trap = relay.judge = Trap(words, note, others)
+        self._wait_for(lambda: bool(sprung))
+        trap.disarm()
+        if sprung:
+            self._rest(seconds)
+        return bool(sprung)
+
+    def _wait_for(self, has_come: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + OBEYED_WITHIN_SECONDS
+        while not has_come() and time.monotonic() < deadline:
+            self._rest(0.005)
+
     def _sleep(self) -> float:
         return min(self._random.choice(SLEEPS), max(0.0, self._left()))
 
     def _order(self, moment: int, seconds: float) -> bool:
-        """Whether some process came to the moment and obeyed."""
-        process = self._random.randrange(self._scene.processes)
-        before = self._scene.orders.obeyed[process]
-        self._scene.orders.give(process, moment, seconds)
-        deadline = time.monotonic() + OBEYED_WITHIN_SECONDS
-        while self._scene.orders.obeyed[process] == before:
-            if time.monotonic() > deadline:
-                self._scene.orders.withdraw(process)
-                return bool(self._scene.orders.obeyed[process] != before)
-            self._rest(0.005)
-        return True
+        """Whether some process came to the moment and obeyed; it is the first that comes to it, or
+        at times two come at once."""
+        orders, processes = self._scene.orders, range(self._scene.processes)
+        before = list(orders.obeyed)
+        for process in processes:
+            orders.give(process, moment, seconds)
+        self._wait_for(lambda: list(orders.obeyed) != before)
+        for process in processes:
+            orders.withdraw(process)
+        return list(orders.obeyed) != before
 
     def _redis(self) -> "redis.Redis":
         return redis.Redis(host="127.0.0.1", port=self._scene.redis.port)
@@ -196,9 +321,18 @@ FAULTS: Mapping[str, Fault] = {
         Nemesis.redis_killed,
         Nemesis.redis_hung,
         Nemesis.redis_flushed,
-        Nemesis.redis_flushed_within_a_request,
+        Nemesis.redis_flushed_before_a_store,
+        Nemesis.redis_flushed_before_a_commit,
+        Nemesis.redis_flushed_before_a_commit_whose_answer_is_lost,
+        Nemesis.redis_flushed_before_a_publish,
+        Nemesis.redis_late_with_fences,
+        Nemesis.redis_failed_over_and_back,
         Nemesis.redis_connections_cut,
         Nemesis.redis_cut_off_from_some,
+        Nemesis.commit_late,
+        Nemesis.commit_answered_late,
+        Nemesis.commit_lost,
+        Nemesis.commit_answer_lost,
         Nemesis.worker_killed,
         Nemesis.worker_hung,
         Nemesis.writer_killed_before_commit,
@@ -209,10 +343,14 @@ FAULTS: Mapping[str, Fault] = {
         Nemesis.database_connections_killed,
         Nemesis.database_hung,
         Nemesis.database_killed,
+        Nemesis.database_switched_over_and_back,
     )
 }
 # Faults after which the cache is out of use for a second or two are rarer: most time is with it.
-_RARE = ("redis killed", "redis hung", "redis cut off from some", "database hung")
+_RARE = (
+    *("redis killed", "redis hung", "redis cut off from some", "redis late with fences"),
+    *("redis failed over and back", "database hung", "database switched over and back"),
+)
 WEIGHTS = {
     kind: 0.4 if kind == "database killed" else 1.3 if kind in _RARE else 2 for kind in FAULTS
 }

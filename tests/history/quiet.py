@@ -1,4 +1,4 @@
-"""Once all is quiet: is every cell of the cache what the table has?
+"""Once all is quiet: is every entry of the cache what the table has?
 
 Asked as a client would, until nothing is left that a dead process announced and never ended: such
 a fence is lifted by a reader ten seconds later. A read answered from the database proves nothing
@@ -22,7 +22,7 @@ SETTLED_WITHIN_SECONDS = 20
 """Ten until a fence counts as left behind, the rest to bring the cache back into use."""
 
 
-def check_cells(system: str, environment: Mapping[str, str], mariadb: MariaDB) -> Verdict:
+def check_entries(system: str, environment: Mapping[str, str], mariadb: MariaDB) -> Verdict:
     """Asked by a process of its own, which starts with nothing in memory."""
     with ProcessPoolExecutor(1, get_context("spawn")) as process:
         return process.submit(_ask, system, dict(environment), mariadb.home).result()
@@ -49,8 +49,8 @@ def _check(invoke: Invoke, mariadb: MariaDB, verdict: Verdict) -> None:
             }
             if rows != expected:
                 what = f"{by} {value}: the cache has {rows - expected}, not {expected - rows}"
-                verdict.violated("cell differs once quiet", what)
-        verdict.checked["cells once quiet"] += len(asked)
+                verdict.violated("entry differs once quiet", what)
+        verdict.checked["entries once quiet"] += len(asked)
         with_rows = [(by, value) for by, value in asked if by == "xp" or value in table]
         start, before = time.monotonic(), _selects(mariadb)
         for by, value in with_rows:

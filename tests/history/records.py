@@ -22,12 +22,14 @@ ACKNOWLEDGED, REFUSED, UNKNOWN = "acknowledged", "refused", "unknown"
 
 @dataclass(frozen=True)
 class Intent:
-    """A change about to be sent. `rows` are (id or 0, xp, token) to write, `deletes` ids."""
+    """A change about to be sent. `rows` are (id or 0, xp, token) to write, `deletes` ids.
+    `request`: as it is sent, where it may be sent again."""
 
     operation: str
     start: int
     rows: list[tuple[int, int, Token]] = field(default_factory=list)
     deletes: list[int] = field(default_factory=list)
+    request: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -86,14 +88,27 @@ class Recorder:
         os.write(self._file, line.encode() + b"\n")
 
 
-def recorded(folder: Path) -> Iterator[Record]:
-    """All records of a folder; a line that a killed process left unfinished is none."""
-    for path in sorted(folder.glob("*.jsonl")):
+def records_of(folder: Path, process: int, incarnation: int) -> Path:
+    return folder / f"{process}-{incarnation}.jsonl"
+
+
+def recorded(folder: Path, process: str = "*") -> Iterator[Record]:
+    """All records of a folder, or of one process and those that it took the place of; a line that
+    a killed process left unfinished is none."""
+    for path in sorted(folder.glob(f"{process}-*.jsonl")):
         with path.open("rb") as file:
             for line in file:
                 if line.endswith(b"\n"):
                     kind, *fields = json.loads(line)
                     yield _KINDS[kind](*fields)
+
+
+def unfinished(folder: Path, process: int) -> list[Intent]:
+    """What those before this process sent, may be sent again, and was not answered."""
+    records = list(recorded(folder, str(process)))
+    done = {record.operation for record in records if isinstance(record, Outcome)}
+    intents = [record for record in records if isinstance(record, Intent)]
+    return [intent for intent in intents if intent.request and intent.operation not in done]
 
 
 def now() -> int:

@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import math
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -16,10 +17,11 @@ from tests.history.crew import CONTEXT, Crew
 from tests.history.ledger import open_ledger, read_ledger, read_table
 from tests.history.moments import Orders
 from tests.history.nemesis import FAULTS, Nemesis, Scene
-from tests.history.quiet import check_cells
+from tests.history.quiet import check_entries
+from tests.history.standbys import database_pair, redis_pair
 from tests.history.systems import HEROCACHE
-from tests.history.worker import NEWS, Plan
-from tests.relay import relaying
+from tests.history.worker import MIX, NEWS, Plan
+from tests.support.relay import relaying
 
 PROCESSES = 5
 
@@ -55,14 +57,15 @@ class Servers:
     """Of one's own: they are killed."""
 
     mariadb: MariaDB
+    mariadb_standby: MariaDB
     redis: Redis
+    redis_standby: Redis
 
 
 @contextlib.contextmanager
 def servers(home: Path) -> Iterator[Servers]:
-    with MariaDB(home / "mariadb") as mariadb, Redis(home / "redis") as redis:
-        mariadb.apply_schema()
-        yield Servers(mariadb, redis)
+    with database_pair(home) as databases, redis_pair(home) as caches:
+        yield Servers(*databases, *caches)
 
 
 def play(
@@ -74,8 +77,10 @@ def play(
     kinds: list[str] | None = None,
     seed: int = 0,
     settings: Mapping[str, str] | None = None,
+    mix: Mapping[str, float] = MIX,
 ) -> Report:
-    """`kinds` of faults, all by default. `folder` is new and holds the records afterwards."""
+    """`kinds` of faults, all by default; a `mix` of requests. `folder` is new and holds the records
+    afterwards."""
     started = time.monotonic()
     folder.mkdir(parents=True)
     open_ledger(on.mariadb)
@@ -85,19 +90,23 @@ def play(
     environment = {**on.mariadb.environment(), **on.redis.environment(), **(settings or {})}
     report = Report()
     orders = Orders(CONTEXT, PROCESSES)
-    until = time.monotonic() + seconds
+    until = CONTEXT.RawValue(ctypes.c_double, math.inf)
     news = CONTEXT.RawArray(ctypes.c_uint64, NEWS)
-    with relaying(on.redis.port) as relay:
+    with relaying(on.redis.port) as relay, relaying(on.mariadb.port) as endpoint:
 
         def own_settings(process: int) -> Mapping[str, str]:
             far = {"REDIS_URL": f"redis://127.0.0.1:{relay.port}"}
             return far if process < PROCESSES // 2 else {}
 
-        plan = Plan(str(seed), system, environment, folder, until, orders, news, threads=2)
+        through = {**environment, "DB_PORT": str(endpoint.port)}
+        plan = Plan(str(seed), system, through, folder, until, orders, news, mix, threads=2)
         crew = Crew(plan, PROCESSES, own_settings)
-        scene = Scene(on.mariadb, on.redis, relay, crew, orders, PROCESSES, until)
-        nemesis = Nemesis(scene, seed)
+        servers_of_all = (on.mariadb, on.mariadb_standby, on.redis, on.redis_standby)
         try:
+            crew.wait_until_all_begun()
+            until.value = time.monotonic() + seconds
+            scene = Scene(*servers_of_all, relay, endpoint, crew, orders, PROCESSES, until.value)
+            nemesis = Nemesis(scene, seed)
             nemesis.run(list(FAULTS) if kinds is None else kinds)
             hung = crew.join()
         finally:
@@ -109,7 +118,7 @@ def play(
         report.verdict.violated("worker never came back", str(number))
     for code in crew.unexpected_deaths():
         report.verdict.violated("worker died on a bug", f"exit code {code}, see {folder}")
-    report.verdict += check_cells(system, environment, on.mariadb)
+    report.verdict += check_entries(system, environment, on.mariadb)
     report.verdict += check(
         folder, read_ledger(on.mariadb), read_table(on.mariadb), nemesis.crashes
     )

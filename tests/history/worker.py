@@ -1,18 +1,22 @@
 """A client with the service in its process: random requests for a few rows, each noted.
 
-Runs until its time is over or it is killed; the next one in its place takes a new incarnation.
+Runs until its time is over or it is killed; the next one in its place takes a new incarnation, and
+sends what was not answered again: requests with an idempotency key, and files.
 """
 
 import logging
 import os
 import random
+import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from chalicelib.ingest import service as ingest_service
+from tests.history.bucket import Folder
 from tests.history.moments import Orders
 from tests.history.records import (
     ACKNOWLEDGED,
@@ -23,8 +27,11 @@ from tests.history.records import (
     Outcome,
     Recorder,
     Seen,
+    Token,
     Wrong,
     now,
+    records_of,
+    unfinished,
 )
 
 SHARED_IDS = range(1, 9)
@@ -33,7 +40,15 @@ OWN_ROWS = 3
 """Rows without a key that a client leaves standing before it deletes the oldest."""
 NEWS = 64
 ATTEMPTS = 6
-RETRY_SECONDS = 0.2
+RETRY_SECONDS = 0.02
+"""After the first try; then twice as long each time."""
+MAX_SMALL_BYTES = 150
+"""Of a file: those of three rows count as large."""
+READ, REPLACE, INSERT, DELETE, UPLOAD = "read", "replace", "insert", "delete", "upload"
+MIX: Mapping[str, float] = {READ: 70, REPLACE: 20, INSERT: 5, DELETE: 5}
+"""What clients do, and how often."""
+MIX_WITH_FILES = {**MIX, UPLOAD: 0.2}
+"""Rare: a large one empties the cache and takes half a second."""
 
 Answer = dict[str, Any]
 Invoke = Callable[[Answer], Answer]
@@ -42,15 +57,17 @@ Invoke = Callable[[Answer], Answer]
 @dataclass(frozen=True)
 class Plan:
     """What a worker is given. `name` starts every token. `system` names how it serves requests,
-    see `systems`. `news`: ids that somebody was given lately, in shared memory."""
+    see `systems`. In shared memory: `until`, the time at which to end, which is known once all have
+    begun; `news`, ids that somebody was given lately."""
 
     name: str
     system: str
     environment: Mapping[str, str]
     folder: Path
-    until: float
+    until: Any
     orders: Orders
     news: Any
+    mix: Mapping[str, float]
     threads: int = 1
 
 
@@ -59,36 +76,54 @@ def work(plan: Plan, process: int, incarnation: int, relayed: Mapping[str, str])
     from tests.history.systems import SYSTEMS
 
     os.environ.update({**plan.environment, **relayed})
+    sys.stdout = (plan.folder / f"{process}.metrics").open("a")
     logging.basicConfig(filename=plan.folder / f"{process}.log", level=logging.WARNING)
+    bucket = Folder(plan.folder / "bucket")
+    bucket.stand_in()
+    ingest_service.MAX_SMALL_BYTES = MAX_SMALL_BYTES
     invoke = SYSTEMS[plan.system](lambda moment: plan.orders.reach(process, moment))
-    recorder = Recorder(plan.folder / f"{process}-{incarnation}.jsonl")
+    left = unfinished(plan.folder, process)
+    recorder = Recorder(records_of(plan.folder, process, incarnation))
     clients = [
-        Client(plan, f"{plan.name}.{process}.{incarnation}.{thread}", invoke, recorder)
+        Client(plan, f"{plan.name}.{process}.{incarnation}.{thread}", invoke, recorder, bucket)
         for thread in range(plan.threads)
     ]
     threads = [threading.Thread(target=client.run) for client in clients[1:]]
     for thread in threads:
         thread.start()
+    for intent in left:
+        clients[0].send_again(intent)
     clients[0].run()
     for thread in threads:
         thread.join()
 
 
 class Client:
-    def __init__(self, plan: Plan, name: str, invoke: Invoke, recorder: Recorder) -> None:
+    def __init__(
+        self, plan: Plan, name: str, invoke: Invoke, recorder: Recorder, bucket: Folder
+    ) -> None:
         self._plan = plan
         self._name = name
         self._invoke = invoke
         self._recorder = recorder
+        self._bucket = bucket
         self._random = random.Random(name)
         self._count = 0
         self._own: list[int] = []
 
     def run(self) -> None:
-        choices = [self._read, self._replace, self._insert, self._delete]
-        while time.monotonic() < self._plan.until:
-            [step] = self._random.choices(choices, (70, 20, 5, 5))
-            step()
+        steps = {
+            **{READ: self._read, REPLACE: self._replace, INSERT: self._insert},
+            **{DELETE: self._delete, UPLOAD: self._upload},
+        }
+        mix = self._plan.mix
+        while time.monotonic() < self._plan.until.value:
+            [step] = self._random.choices(list(mix), list(mix.values()))
+            steps[step]()
+
+    def send_again(self, intent: Intent) -> None:
+        """What another one sent, of whom nobody knows how far he came."""
+        self._send(intent, intent.request, UNKNOWN)
 
     def _read(self) -> None:
         by = self._random.choice(("id", "id", "xp"))
@@ -115,49 +150,80 @@ class Client:
         self._write([0] * self._random.randint(1, 2))
 
     def _delete(self) -> None:
-        operation = self._next()
-        self._change(Intent(operation, now(), deletes=self._some(SHARED_IDS, 2)), key=True)
+        ids = self._some(SHARED_IDS, 2)
+        self._change(self._next(), {"REQUEST": "delete", "SQLS": ids}, deletes=ids, key=True)
 
     def _write(self, ids: list[int]) -> None:
-        """Rows under these ids, 0 for a new one; of one's own the oldest go."""
+        """Rows under these ids, 0 for a new one."""
         operation = self._next()
-        rows = [
+        rows = self._rows(operation, ids)
+        cached = self._random.random() < 0.85
+        heroes = [_hero(*row) for row in rows]
+        payload = {"REQUEST": "write", "SQLS": heroes, "USE_CACHE": str(cached)}
+        answered = self._change(operation, payload, rows, key=self._random.random() < 0.25)
+        self._adopt([id for asked, id in zip(ids, answered) if not asked])
+
+    def _upload(self) -> None:
+        """A file of rows with ids, or of rows without; now and then it is delivered twice."""
+        operation = self._next()
+        ids = self._ids(3, 0) if self._random.random() < 0.7 else [0] * self._random.randint(1, 3)
+        rows = self._rows(operation, ids)
+        lines = [",".join(map(str, _hero(*row).values())) for row in rows]
+        event = self._bucket.upload(f"incoming/heroes/{operation}.csv", "\n".join(lines) + "\n")
+        answered = self._change(operation, event, rows, key=False)
+        self._adopt([id for asked, id in zip(ids, answered) if not asked])
+        if self._random.random() < 0.3:
+            self._invoke(event)
+
+    def _rows(self, operation: str, ids: list[int]) -> list[tuple[int, int, Token]]:
+        return [
             (id, self._random.choice(XPS), f"{operation}.{number}") for number, id in enumerate(ids)
         ]
-        answered = self._change(Intent(operation, now(), rows), key=self._random.random() < 0.25)
-        for asked, id in zip(ids, answered):
-            if not asked:
-                self._own.append(id)
-                self._plan.news[self._random.randrange(NEWS)] = id
-        while len(self._own) > OWN_ROWS:
-            self._change(Intent(self._next(), now(), deletes=[self._own.pop(0)]), key=False)
 
-    def _change(self, intent: Intent, *, key: bool) -> list[int]:
-        """Send it, with an idempotency key again and again until it is known to have happened.
-        The ids in the answer."""
-        payload: Answer = {
-            "REQUEST": "write" if intent.rows else "delete",
-            "SQLS": [_hero(*row) for row in intent.rows] or intent.deletes,
-        }
-        if intent.rows:
-            payload["USE_CACHE"] = str(self._random.random() < 0.85)
+    def _adopt(self, ids: list[int]) -> None:
+        """New rows; of one's own the oldest go."""
+        for id in ids:
+            self._own.append(id)
+            self._plan.news[self._random.randrange(NEWS)] = id
+        while len(self._own) > OWN_ROWS:
+            oldest = [self._own.pop(0)]
+            payload = {"REQUEST": "delete", "SQLS": oldest}
+            self._change(self._next(), payload, deletes=oldest, key=False)
+
+    def _change(
+        self,
+        operation: str,
+        payload: Answer,
+        rows: Sequence[tuple[int, int, Token]] = (),
+        deletes: Sequence[int] = (),
+        *,
+        key: bool,
+    ) -> list[int]:
+        """The ids in the answer."""
         if key:
-            payload["IDEMPOTENCY_KEY"] = intent.operation
+            payload["IDEMPOTENCY_KEY"] = operation
+        may_repeat = key or "Records" in payload
+        request = payload if may_repeat else {}
+        intent = Intent(operation, now(), list(rows), list(deletes), request)
         self._recorder.add(intent)
-        outcome = REFUSED
-        for _ in range(ATTEMPTS if key else 1):
+        return self._send(intent, payload, REFUSED)
+
+    def _send(self, intent: Intent, payload: Answer, outcome: str) -> list[int]:
+        """Where that is possible, again and again until it is known to have happened. `outcome`: of
+        the tries before."""
+        for attempt in range(ATTEMPTS if intent.request else 1):
             start = now()
             answer = self._invoke(payload)
             end = now()
             if answer["statusCode"] == 200:
-                ids: list[int] = answer["ids"] if intent.rows else answer["deleted"]
+                ids: list[int] = answer["deleted" if intent.deletes else "ids"]
                 self._recorder.add(Outcome(intent.operation, end, ACKNOWLEDGED, ids))
                 return ids
-            self._failed(payload["REQUEST"], start, end, answer)
+            self._failed(payload.get("REQUEST", UPLOAD), start, end, answer)
             if answer["body"]["error"] == "OutcomeUnknown":
                 outcome = UNKNOWN
-            if key:
-                time.sleep(RETRY_SECONDS)
+            if intent.request:
+                time.sleep(RETRY_SECONDS * 2**attempt)
         self._recorder.add(Outcome(intent.operation, end, outcome))
         return []
 

@@ -3,7 +3,18 @@
 from collections.abc import Callable, Iterator
 
 from tests.model.redis import execute
-from tests.model.state import ENDED, Cell, Fence, Lease, Message, Server, State, World
+from tests.model.state import (
+    ENDED,
+    Entry,
+    Fence,
+    Lease,
+    Message,
+    Server,
+    State,
+    Watermark,
+    World,
+    Writer,
+)
 
 Step = tuple[str, State]
 
@@ -16,13 +27,19 @@ def steps(world: World, state: State) -> Iterator[Step]:
     yield from time(world, state)
     faults = state.faults
     for index, server in enumerate(state.servers[: state.primary + 1]):
+        if server.watermark.life is None and not state.is_replica(index):
+            met = server._replace(watermark=Watermark(state.new_life()))
+            yield "another container meets the watermark", state.server(index, met)
         empty = Server((None,) * world.max_generations)
         if faults.flushes and server != empty:
             after = state._replace(faults=faults._replace(flushes=faults.flushes - 1))
             yield "Redis is flushed", after.server(index, empty)
         if faults.evictions:
             after = state._replace(faults=faults._replace(evictions=faults.evictions - 1))
-            yield from _losses(after, index, lambda cell: True, "is evicted")
+            yield from _losses(after, index, lambda number, entry: True, "is evicted")
+            if server.watermark != Watermark():
+                lost = server._replace(watermark=Watermark())
+                yield "the watermark is evicted", after.server(index, lost)
     if faults.failovers:
         if state.servers[1] != state.servers[0]:
             yield "the replica catches up", state.server(1, state.servers[0])
@@ -66,31 +83,40 @@ def _with_lines(state: State, old: int, new: int) -> State:
 
 
 def time(world: World, state: State) -> Iterator[Step]:
-    """A witness (5 s) is gone before a grave (6 s), before a fence counts as old (10 s), and, where
-    TTL is long enough, before a value. A fence lives longer (60 s) than its writer."""
+    """A witness (5 s) is gone before a fence that came then counts as old (10 s), before a
+    tombstone (6 s) that came later, and, where TTL is long enough, a value. A fence lives longer
+    (60 s) than its writer."""
     working = {state.token(number) for number, w in enumerate(state.writers) if w.at not in ENDED}
     for index, server in enumerate(state.servers[: state.primary + 1]):
 
-        def may_expire(cell: Cell, server: Server = server) -> bool:
-            if isinstance(cell, Fence) and cell.holders:
-                return cell.since < state.clock and not working & cell.tokens
-            return isinstance(cell, Lease) or not server.witnesses
+        def may_expire(number: int, entry: Entry, server: Server = server) -> bool:
+            if isinstance(entry, Fence) and entry.holders:
+                return entry.since < state.clock and not working & entry.tokens
+            return isinstance(entry, Lease) or all(pair[0] != number for pair in server.outlived)
 
         yield from _losses(state, index, may_expire, "expires")
         for token in server.witnesses:
-            after = state.server(index, server._replace(witnesses=server.witnesses - {token}))
+            after = state.server(index, server.without_witnesses(frozenset({token})))
             yield "a witness expires", after
-    fences = [cell for server in state.servers for cell in server.cells if isinstance(cell, Fence)]
-    # An INSERT whose fences overtook it holds its row by then, or was given up; so has a writer
-    # changed its row by then whose fences stand before that.
-    is_overtaken = any(
-        (w.at == "write_many" and w.early >= 0) or w.at == "read_lookups" for w in state.writers
-    )
-    if not is_overtaken and any(
-        stamp == state.clock for fence in fences for stamp, _ in fence.holders
-    ):
-        servers = tuple(server._replace(witnesses=frozenset()) for server in state.servers)
-        yield "ten seconds go by", state._replace(clock=state.clock + 1, servers=servers)
+    fences = [
+        entry for server in state.servers for entry in server.entries if isinstance(entry, Fence)
+    ]
+    if not any(stamp == state.clock for fence in fences for stamp, _ in fence.holders):
+        return
+    servers = tuple(server.without_witnesses(server.witnesses) for server in state.servers)
+    after = state._replace(clock=state.clock + 1, servers=servers)
+    if not any(_is_unseen(world, writer) for writer in state.writers):
+        yield "ten seconds go by", after
+    elif state.faults.sleeps:
+        faults = state.faults._replace(sleeps=state.faults.sleeps - 1)
+        yield "ten seconds go by, a writer sleeps", after._replace(faults=faults)
+
+
+def _is_unseen(world: World, writer: Writer) -> bool:
+    """Whether its fences may grow old before a reader that settles them would wait for its row."""
+    if writer.at == "orphan":
+        return writer.piece == "sent" or world.is_lookup
+    return writer.at in ("sent", "lift", "lift_and_retry", "make_stand")
 
 
 def switch_on(world: World, state: State) -> Iterator[Step]:
@@ -103,8 +129,10 @@ def switch_on(world: World, state: State) -> Iterator[Step]:
         yield f"recovery: switch_on generation {state.newest + 1}", state.raised(True, server)
 
 
-def _losses(state: State, index: int, is_lost: Callable[[Cell], bool], what: str) -> Iterator[Step]:
+def _losses(
+    state: State, index: int, is_lost: Callable[[int, Entry], bool], what: str
+) -> Iterator[Step]:
     server = state.servers[index]
-    for number, cell in enumerate(server.cells):
-        if cell is not None and is_lost(cell):
-            yield f"{cell} {what}", state.server(index, server.without(number))
+    for number, entry in enumerate(server.entries):
+        if entry is not None and is_lost(number, entry):
+            yield f"{entry} {what}", state.server(index, server.with_entry(number, None))

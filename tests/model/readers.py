@@ -5,7 +5,7 @@ What only answers from the database is no step: that answer is never stale, and 
 
 from collections.abc import Iterator
 
-from tests.model.redis import ANOTHER_SERVER, FENCED, GRANTED, WAIT, call, execute
+from tests.model.redis import ANOTHER_SERVER, FENCED, GRANTED, REFUSED, WAIT, call, execute
 from tests.model.state import Fence, Lease, Message, Reader, Rows, State, Value, World
 
 Step = tuple[str, State]
@@ -35,14 +35,14 @@ def current(world: World, state: State, index: int) -> Iterator[Step]:
 def get_many(world: World, state: State, index: int) -> Iterator[Step]:
     reader = state.readers[index]
     message = Message("get_many", reader.server, reader.generation)
-    state, cell, server = call(world, state, message)
+    state, entry, server = call(world, state, message)
     state = state.reader(index, server=server) if server != reader.server else state
-    if cell == ANOTHER_SERVER:
-        yield f"get_many: {cell}", state.reader(index, at="use_server", floor=())
-    elif isinstance(cell, Value):
-        yield _answer("get_many", state, index, cell.rows)
+    if entry == ANOTHER_SERVER:
+        yield f"get_many: {entry}", state.reader(index, at="use_server", floor=())
+    elif isinstance(entry, Value):
+        yield _answer("get_many", state, index, entry.rows)
     else:
-        yield f"get_many: {cell}", state.reader(index, at="lease_many")
+        yield f"get_many: {entry}", state.reader(index, at="lease_many")
 
 
 def lease_many(world: World, state: State, index: int) -> Iterator[Step]:
@@ -61,7 +61,7 @@ def lease_many(world: World, state: State, index: int) -> Iterator[Step]:
         yield "lease_many: granted", _loading(state, index, "load", ready)
     elif reply == WAIT:
         yield "lease_many: another fills it, wait", state.reader(index, at="get_many")
-    elif reply == FENCED:
+    elif reply in (FENCED, REFUSED):
         yield "lease_many: fenced", _ended(state, index)
     else:
         yield f"lease_many: {reply}", state.reader(index, at="use_server", floor=())
@@ -71,9 +71,8 @@ def load(world: World, state: State, index: int) -> Iterator[Step]:
     """The SELECT. Nobody waits for the store that follows it."""
     ready = state.readers[index].ready
     assert ready is not None
-    if not (world.protocol.locking_load and state.is_locked()):
-        sent = ready._replace(rows=state.table, server=state.readers[index].server)
-        yield f"load {state.table}, sends fill_many", _ended(state, index, sent)
+    sent = ready._replace(rows=state.table, server=state.readers[index].server)
+    yield f"load {state.table}, sends fill_many", _ended(state, index, sent)
 
 
 def settle_many(world: World, state: State, index: int) -> Iterator[Step]:
@@ -92,7 +91,7 @@ def _has_writers(world: World, state: State) -> bool:
     a row that comes to it only once that was changed, which is just before the COMMIT."""
     if not world.is_lookup:
         return state.is_locked()
-    return any(writer.at in ("commit", "commit_off") for writer in state.writers)
+    return any(writer.piece == "read" for writer in state.writers)
 
 
 def use_server(world: World, state: State, index: int) -> Iterator[Step]:
@@ -146,5 +145,5 @@ def _new_token(state: State) -> int:
     used = {reader.ready.token for reader in state.readers if reader.ready}
     used |= {reader.sent.token for reader in state.readers if reader.sent}
     for server in state.servers:
-        used |= {cell.token for cell in server.cells if isinstance(cell, Lease)}
+        used |= {entry.token for entry in server.entries if isinstance(entry, Lease)}
     return next(token for token in range(100, 200) if token not in used)

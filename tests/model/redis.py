@@ -1,14 +1,14 @@
-"""Redis in the model: each command of `chalicelib.cache` on the one cell, as one atomic step."""
+"""Redis in the model: each command of `chalicelib.cache` on the one entry, as one atomic step."""
 
 from collections.abc import Callable
 from typing import NamedTuple
 
-from tests.model.state import Cell, Fence, Lease, Message, Server, State, Value, World
+from tests.model.state import Entry, Fence, Lease, Message, Server, State, Value, Watermark, World
 
-Reply = Cell | str
+Reply = Entry | Watermark | str
 GRANTED, WAIT, FENCED, ANOTHER_SERVER = "granted", "wait", "fenced", "AnotherServer"
-Witnesses = frozenset[int]
-Script = Callable[[World, "Moment", Cell, Message], Cell]
+REFUSED = "a replica takes no writes"
+Script = Callable[[World, "Moment", Entry, Message], Entry]
 
 
 class Moment(NamedTuple):
@@ -19,9 +19,9 @@ class Moment(NamedTuple):
 
 
 def call(world: World, state: State, message: Message) -> tuple[State, Reply, int]:
-    """`Link.call`: what it did, its reply and the server that was reached. A kept line that leads
-    to a server the generation does not speak of, or to a replica, is replaced by a new one, and
-    that one is asked."""
+    """`Client.call`: what it did, its reply and the server that was reached. A kept connection
+    that leads to a server the generation does not speak of, or to a replica, is replaced by a new
+    one, and that one is asked."""
     believed = state.generations[message.generation].server
     if world.protocol.only_masters and state.is_replica(message.server):
         message = message._replace(server=state.primary)
@@ -41,80 +41,98 @@ def _is_same(world: World, server: int, believed: int) -> bool:
 
 def execute(world: World, state: State, message: Message) -> tuple[State, Reply]:
     server = state.servers[message.server]
-    before = server.cells[message.generation]
-    if state.is_replica(message.server) and message.verb != "get_many":
-        return state, None  # it takes no writes
+    before = server.entries[message.generation]
+    if message.verb == "get_many":
+        return state, before
+    if state.is_replica(message.server):
+        return state, REFUSED
+    if message.verb in ("set_witness", "fence_many", "publish_many"):
+        server = server._replace(watermark=_watermark(state, server.watermark, message))
+    reply: Reply = server.watermark
     if message.verb == "set_witness":
-        return _stored(state, message, before, server.witnesses | {message.token}), None
+        server = server._replace(witnesses=server.witnesses | {message.token})
+        return state.server(message.server, server), reply
     if message.verb == "store_new_many":
         after = store_new_many(world, server, before, message)
-        return _stored(state, message, after, server.witnesses - {message.token}), None
+        server = server.without_witnesses(frozenset({message.token}))
+        return _stored(state, message, after, server), None
     moment = Moment(state.clock, _new_mark(state) if world.protocol.fresh_mark else 0)
     after = SCRIPTS[message.verb](world, moment, before, message)
-    reply = _leased(state, before) if message.verb == "lease_many" else before
-    return _stored(state, message, after, server.witnesses), reply
+    if message.verb == "lease_many":
+        reply = _leased(state, before)
+    return _stored(state, message, after, server), reply
 
 
-def store_new_many(world: World, server: Server, cell: Cell, message: Message) -> Cell:
-    if isinstance(cell, Value) and world.protocol.only_absent:
+def _watermark(state: State, watermark: Watermark, message: Message) -> Watermark:
+    """Its life is a new one where it is absent. A stamp makes it pass whoever read before."""
+    if watermark.life is None:
+        watermark = Watermark(state.new_life())
+    return watermark._replace(passed=watermark.passed | (message.newer or frozenset()))
+
+
+def store_new_many(world: World, server: Server, entry: Entry, message: Message) -> Entry:
+    if isinstance(entry, Value) and world.protocol.only_absent:
         return None
+    if message.rows is None:
+        return entry
     is_witnessed = message.token in server.witnesses or not world.protocol.witness
-    is_free = cell is None or not world.protocol.only_absent
-    return Value(message.rows or ()) if is_witnessed and is_free else cell
+    is_free = entry is None or not world.protocol.only_absent
+    return Value(message.rows) if is_witnessed and is_free else entry
 
 
-def lease_many(world: World, moment: Moment, cell: Cell, message: Message) -> Cell:
-    return Lease(message.token) if cell is None else cell
+def lease_many(world: World, moment: Moment, entry: Entry, message: Message) -> Entry:
+    return Lease(message.token) if entry is None else entry
 
 
-def fill_many(world: World, moment: Moment, cell: Cell, message: Message) -> Cell:
-    is_ours = cell == Lease(message.token) or not world.protocol.lease_check
-    return _value(message.rows) if is_ours else cell
+def fill_many(world: World, moment: Moment, entry: Entry, message: Message) -> Entry:
+    is_ours = entry == Lease(message.token) or not world.protocol.lease_check
+    return _value(message.rows) if is_ours else entry
 
 
-def settle_many(world: World, moment: Moment, cell: Cell, message: Message) -> Cell:
+def settle_many(world: World, moment: Moment, entry: Entry, message: Message) -> Entry:
     return (
-        _value(message.rows) if cell == message.fence or not world.protocol.settle_check else cell
+        _value(message.rows) if entry == message.fence or not world.protocol.settle_check else entry
     )
 
 
-def renew_many(world: World, moment: Moment, cell: Cell, message: Message) -> Cell:
+def renew_many(world: World, moment: Moment, entry: Entry, message: Message) -> Entry:
     """`settle_many` where the read could not wait for the writers."""
-    if isinstance(cell, Fence) and cell == message.fence:
-        holders = sorted((moment.clock, token) for token in cell.tokens)
-        return Fence(tuple(holders), moment.mark, cell.is_shared)
-    return cell
+    if isinstance(entry, Fence) and entry == message.fence:
+        holders = sorted((moment.clock, token) for token in entry.tokens)
+        return Fence(tuple(holders), moment.mark, entry.is_shared)
+    return entry
 
 
-def fence_many(world: World, moment: Moment, cell: Cell, message: Message) -> Cell:
+def fence_many(world: World, moment: Moment, entry: Entry, message: Message) -> Entry:
     """Whoever holds it already does not come again."""
     others: tuple[tuple[int, int], ...] = ()
-    if world.is_lookup and world.protocol.append and isinstance(cell, Fence):
-        others = cell.holders
-        if message.token in cell.tokens:
-            return Fence(others, moment.mark, cell.is_shared)
+    if world.protocol.append and isinstance(entry, Fence):
+        others = entry.holders
+        if message.token in entry.tokens:
+            return Fence(others, moment.mark, entry.is_shared)
     holders = tuple(sorted((*others, (moment.clock, message.token))))
     return Fence(holders, moment.mark, bool(others))
 
 
-def publish_many(world: World, moment: Moment, cell: Cell, message: Message) -> Cell:
-    if isinstance(cell, Fence) and world.protocol.own_fence_check:
-        if message.token not in cell.tokens:
-            # Our fence was lost: who came later does not know of our row.
-            return cell._replace(mark=moment.mark, is_shared=True) if world.is_lookup else cell
-        others = tuple(holder for holder in cell.holders if holder[1] != message.token)
+def publish_many(world: World, moment: Moment, entry: Entry, message: Message) -> Entry:
+    value = None if message.rows is None else Value(message.rows)
+    if not world.protocol.own_fence_check and value is not None:
+        return value
+    if isinstance(entry, Fence) and entry.holders:
+        others = tuple(holder for holder in entry.holders if holder[1] != message.token)
+        if len(others) == len(entry.holders):
+            # Our fence was lost: who came later may not know of our row.
+            is_shared = entry.is_shared or world.protocol.lost_is_shared
+            return Fence(others, moment.mark, is_shared)
         if others:
-            return Fence(others, moment.mark, cell.is_shared)
-        if cell.is_shared and world.protocol.shared_goes:
-            return None
-    is_ours = isinstance(cell, Fence) or not world.protocol.own_fence_check
-    if message.rows is not None and is_ours:
-        return Value(message.rows)
-    return None if world.is_lookup or not world.protocol.grave else Fence((), moment.mark)
+            return Fence(others, moment.mark, entry.is_shared)
+        if value is not None and not (entry.is_shared and world.protocol.shared_goes):
+            return value
+    return None if world.is_lookup or not world.protocol.tombstone else Fence((), moment.mark)
 
 
 SCRIPTS: dict[str, Script] = {
-    "get_many": lambda world, moment, cell, message: cell,
+    "get_many": lambda world, moment, entry, message: entry,
     "lease_many": lease_many,
     "fill_many": fill_many,
     "settle_many": settle_many,
@@ -124,15 +142,17 @@ SCRIPTS: dict[str, Script] = {
 }
 
 
-def _leased(state: State, cell: Cell) -> Reply:
+def _leased(state: State, entry: Entry) -> Reply:
     """A fence that ten seconds went by over is told as it is: its writer counts as dead."""
-    if isinstance(cell, Fence):
-        return cell if cell.holders and cell.since < state.clock else FENCED
-    return GRANTED if cell is None else WAIT if isinstance(cell, Lease) else cell
+    if isinstance(entry, Fence):
+        return entry if entry.holders and entry.since < state.clock else FENCED
+    return GRANTED if entry is None else WAIT if isinstance(entry, Lease) else entry
 
 
 def _new_mark(state: State) -> int:
-    used = {cell.mark for server in state.servers for cell in server.cells if type(cell) is Fence}
+    used = {
+        entry.mark for server in state.servers for entry in server.entries if type(entry) is Fence
+    }
     for reader in state.readers:
         for message in (reader.ready, reader.sent):
             if message is not None and message.fence is not None:
@@ -140,15 +160,12 @@ def _new_mark(state: State) -> int:
     return next(mark for mark in range(len(used) + 1) if mark not in used)
 
 
-def _value(rows: tuple[int, ...] | None) -> Cell:
+def _value(rows: tuple[int, ...] | None) -> Entry:
     """A row that does not exist is not cached."""
     return Value(rows) if rows and any(row & 1 for row in rows) else None
 
 
-def _stored(state: State, message: Message, cell: Cell, witnesses: Witnesses) -> State:
-    server = state.servers[message.server]
-    if cell == server.cells[message.generation] and witnesses == server.witnesses:
-        return state
-    cells = list(server.cells)
-    cells[message.generation] = cell
-    return state.server(message.server, Server(tuple(cells), witnesses))
+def _stored(state: State, message: Message, entry: Entry, server: Server) -> State:
+    if entry != server.entries[message.generation]:
+        server = server.with_entry(message.generation, entry)
+    return state.server(message.server, server)

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tests.model import faults, readers, writers
-from tests.model.state import ENDED, Cell, Fence, Lease, Message, State, Value, World
+from tests.model.state import ENDED, Entry, Fence, Lease, Message, State, Value, Watermark, World
 
 READING = frozenset({"get_many", "lease_many"})
 
@@ -54,16 +54,19 @@ def steps(world: World, state: State) -> Iterator[tuple[str, State]]:
 def violation(world: World, state: State) -> str:
     if any(reader.at == "stale" for reader in state.readers):
         return "a read is stale"
-    if world.converges and all(writer.at in ENDED for writer in state.writers):
+    is_at_rest = all(writer.at in ENDED for writer in state.writers) and not any(
+        message.verb == "fence_many" for message in state.late
+    )
+    if world.converges and is_at_rest:
         enabled, server = state.generations[-1]
-        cell = state.servers[server].cells[state.newest]
-        if enabled and isinstance(cell, Value) and cell.rows != state.table:
-            return f"at rest the cell holds {cell.rows}, the table {state.table}"
+        entry = state.servers[server].entries[state.newest]
+        if enabled and isinstance(entry, Value) and entry.rows != state.table:
+            return f"at rest the entry holds {entry.rows}, the table {state.table}"
     return ""
 
 
 def tidy(world: World, state: State) -> State:
-    """The same state without what can have no effect any more: cells that nobody can read, stores
+    """The same state without what can have no effect any more: entries that nobody can read, stores
     whose lease or fence is gone. Neither is ever set again: a lease has a new token each time, and
     each change of a fence a new mark."""
     if state.newest:
@@ -73,15 +76,16 @@ def tidy(world: World, state: State) -> State:
             state = state.reader(index, sent=None)
         if reader.ready is not None and _is_dead(world, state, reader.ready):
             state = state.reader(index, at="current", ready=None)
+    state = _without_unasked(state)
     return _reclocked(state) if state.clock else state
 
 
 def _is_dead(world: World, state: State, message: Message) -> bool:
-    cell = state.servers[message.server].cells[message.generation]
+    entry = state.servers[message.server].entries[message.generation]
     if message.verb == "fill_many":
-        return world.protocol.lease_check and cell != Lease(message.token)
+        return world.protocol.lease_check and entry != Lease(message.token)
     is_gone_for_good = world.protocol.settle_check and world.protocol.fresh_mark
-    return is_gone_for_good and cell != message.fence
+    return is_gone_for_good and entry != message.fence
 
 
 def _without_unreadable(state: State) -> State:
@@ -96,8 +100,8 @@ def _without_unreadable(state: State) -> State:
             readable.add(reader.generation)
     for index, server in enumerate(state.servers):
         for number in range(newest):
-            if server.cells[number] is not None and number not in readable:
-                server = server.without(number)
+            if server.entries[number] is not None and number not in readable:
+                server = server.with_entry(number, None)
                 state = state.server(index, server)
     for message in state.late:
         if message.generation not in readable:
@@ -105,13 +109,37 @@ def _without_unreadable(state: State) -> State:
     return state
 
 
+def _without_unasked(state: State) -> State:
+    """Lives count from 0 in the order of the servers; one that no server has is none. Who watches
+    no more is in no stamp."""
+    lives: dict[int | None, int | None] = {None: None}
+    for server in state.servers:
+        lives.setdefault(server.watermark.life, len(lives) - 1)
+    for index, writer in enumerate(state.writers):
+        if writer.life is not None and writer.life != lives.get(writer.life):
+            state = state.writer(index, life=lives.get(writer.life))
+    watching = state.watching
+    for index, writer in enumerate(state.writers):
+        if not writer.newer <= watching:
+            state = state.writer(index, newer=writer.newer & watching)
+    for index, server in enumerate(state.servers):
+        life, passed = server.watermark
+        if life != lives[life] or not passed <= watching:
+            watermark = Watermark(lives[life], passed & watching)
+            state = state.server(index, server._replace(watermark=watermark))
+    if any(message.newer and not message.newer <= watching for message in state.late):
+        late = (m._replace(newer=m.newer & watching) if m.newer else m for m in state.late)
+        state = state._replace(late=frozenset(late))
+    return state
+
+
 def _reclocked(state: State) -> State:
     """Stamps count from 0, without gaps."""
     stamps = {state.clock}
     for server in state.servers:
-        for cell in server.cells:
-            if type(cell) is Fence:
-                stamps.update(stamp for stamp, _ in cell.holders)
+        for entry in server.entries:
+            if type(entry) is Fence:
+                stamps.update(stamp for stamp, _ in entry.holders)
     for reader in state.readers:
         for message in (reader.ready, reader.sent):
             if message is not None and message.fence is not None:
@@ -123,8 +151,8 @@ def _reclocked(state: State) -> State:
     def fence_(fence: Fence) -> Fence:
         return fence._replace(holders=tuple((new[at], token) for at, token in fence.holders))
 
-    def cell_(cell: Cell) -> Cell:
-        return fence_(cell) if isinstance(cell, Fence) else cell
+    def entry_(entry: Entry) -> Entry:
+        return fence_(entry) if isinstance(entry, Fence) else entry
 
     def message_(message: Message | None) -> Message | None:
         if message is None or message.fence is None:
@@ -133,7 +161,7 @@ def _reclocked(state: State) -> State:
 
     return state._replace(
         clock=new[state.clock],
-        servers=tuple(s._replace(cells=tuple(map(cell_, s.cells))) for s in state.servers),
+        servers=tuple(s._replace(entries=tuple(map(entry_, s.entries))) for s in state.servers),
         readers=tuple(
             reader._replace(ready=message_(reader.ready), sent=message_(reader.sent))
             for reader in state.readers

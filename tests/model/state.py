@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 Rows = tuple[int, ...]
-"""Every row that the one cell of a model shows."""
+"""Every row that the one entry of a model shows."""
 
 
 class Value(NamedTuple):
@@ -20,7 +20,7 @@ class Lease(NamedTuple):
 
 
 class Fence(NamedTuple):
-    """Of each writer that holds it the time it came and its token; without any it is a grave.
+    """Of each writer that holds it the time it came and its token; without any it is a tombstone.
     `mark` tells it from every other fence, also from itself before a change. `is_shared`: it had
     two holders once."""
 
@@ -38,7 +38,7 @@ class Fence(NamedTuple):
         return {token for _, token in self.holders}
 
 
-Cell = Value | Lease | Fence | None
+Entry = Value | Lease | Fence | None
 
 
 class Generation(NamedTuple):
@@ -46,20 +46,40 @@ class Generation(NamedTuple):
     server: int
 
 
+class Watermark(NamedTuple):
+    """`life` is None where the key is absent. `passed` stands for the stamp: the writers that read
+    before the latest commit that was published in this life, so that they find it too late. Of the
+    rest (`State.watching`) nobody asks any more."""
+
+    life: int | None = None
+    passed: frozenset[int] = frozenset()
+
+
 class Server(NamedTuple):
-    """A Redis, or what became of it when it took over again: the cell under each generation, and
-    the witnesses that stand."""
+    """A Redis, or what became of it when it took over again: the entry under each generation, the
+    witnesses that stand, and the watermark. `outlived`: the generation of an entry and a witness
+    that was there before it, and so expires before it."""
 
-    cells: tuple[Cell, ...]
+    entries: tuple[Entry, ...]
     witnesses: frozenset[int] = frozenset()
+    watermark: Watermark = Watermark()
+    outlived: frozenset[tuple[int, int]] = frozenset()
 
-    def without(self, generation: int) -> "Server":
-        cells = (*self.cells[:generation], None, *self.cells[generation + 1 :])
-        return Server(cells, self.witnesses)
+    def with_entry(self, generation: int, entry: Entry) -> "Server":
+        entries = (*self.entries[:generation], entry, *self.entries[generation + 1 :])
+        outlived = {pair for pair in self.outlived if pair[0] != generation}
+        if entry is not None:
+            outlived |= {(generation, token) for token in self.witnesses}
+        return self._replace(entries=entries, outlived=frozenset(outlived))
+
+    def without_witnesses(self, tokens: frozenset[int]) -> "Server":
+        outlived = frozenset(pair for pair in self.outlived if pair[1] not in tokens)
+        return self._replace(witnesses=self.witnesses - tokens, outlived=outlived)
 
 
 class Message(NamedTuple):
-    """A command on its way to a Redis. `rows` is None where the cell is to go."""
+    """A command on its way to a Redis. `rows` is None where the entry is to go. `newer` stands for
+    a stamp: the writers that read before it. Without a stamp it is None."""
 
     verb: str
     server: int
@@ -67,6 +87,7 @@ class Message(NamedTuple):
     token: int = 0
     rows: Rows | None = None
     fence: Fence | None = None
+    newer: frozenset[int] | None = None
 
 
 class Reader(NamedTuple):
@@ -84,17 +105,25 @@ class Reader(NamedTuple):
 
 
 class Writer(NamedTuple):
-    """`at` is what it calls next; `row` what its transaction makes of its row; `early` the
-    generation under which it has sent its fences before its transaction held the row; `shown` what
-    its transaction sees of a lookup's rows; `tries` those that were undone."""
+    """`at` is what its client does next; an `orphan` has none any more. `piece` is how far its
+    transaction came: `sent` (the fast way: nothing was run), `held` (it holds the generation and
+    its row), `read` (it has changed its row, and read what it will show), `committed`, or '' where
+    nothing is under way. `fence` is
+    what the client knows of its fences: `sent`, `good`, `bad`, `moved` or `failed`. `life` is the
+    watermark's as its client knew it before it sent the piece; `newer` the writers that read before
+    it committed. `row` is what its transaction makes of its row, `shown` what it read of all rows
+    of a lookup, or its row as it was where the change was refused; `tries` counts those that were
+    undone."""
 
     at: str = "write_many"
-    early: int = -1
+    piece: str = ""
+    fence: str = ""
     server: int = 0
     generation: int = 0
+    life: int | None = None
+    newer: frozenset[int] = frozenset()
     row: int = 0
     shown: Rows = ()
-    was_moved: bool = False
     committed: bool = False
     tries: int = 0
 
@@ -110,6 +139,8 @@ class Faults(NamedTuple):
     evictions: int = 0
     retries: int = 0
     refusals: int = 0
+    sleeps: int = 0
+    losses: int = 0
 
 
 class State(NamedTuple):
@@ -161,15 +192,34 @@ class State(NamedTuple):
     def raised(self, enabled: bool, server: int) -> "State":
         return self._replace(generations=(*self.generations, Generation(enabled, server)))
 
+    def new_life(self) -> int:
+        used = {server.watermark.life for server in self.servers}
+        used |= {writer.life for writer in self.writers}
+        return next(life for life in range(len(used) + 1) if life not in used)
+
     def is_locked(self) -> bool:
-        """Whether a transaction under way has changed a row of the cell. Each also holds the
-        generation: shared, or exclusively where it switches off."""
-        return any(writer.at in HOLDING for writer in self.writers)
+        """Whether a transaction under way holds a row of the entry, and with it the generation."""
+        return any(writer.piece in HOLDING for writer in self.writers)
+
+    @property
+    def watching(self) -> frozenset[int]:
+        """The writers that have read and do not know yet whether their fences are good. What a
+        refused change gives back of a row was read when the row was locked."""
+        return frozenset(
+            index
+            for index, writer in enumerate(self.writers)
+            if writer.fence == "sent"
+            and writer.life is not None
+            and (
+                writer.piece in ("read", "committed")
+                or (len(self.table) == 1 and (writer.piece == "held" or writer.at == "lift"))
+            )
+        )
 
 
 TOKENS = 10
 """More than there are writers."""
-HOLDING = frozenset({"fence_many", "read_lookups", "commit", "commit_off"})
+HOLDING = frozenset({"held", "read"})
 ENDED = frozenset({"acknowledged", "crashed"})
 
 
@@ -181,30 +231,39 @@ class Protocol:
     fence: bool = True
     append: bool = True
     own_fence_check: bool = True
+    lost_is_shared: bool = True
     settle_waits: bool = True
     settle_check: bool = True
-    switch_off: bool = True
+    raise_unfenced: bool = True
     raise_unpublished: bool = True
     wait: bool = True
     hold_generation: bool = True
     server_check: bool = True
     witness: bool = True
     only_absent: bool = True
-    grave: bool = True
-    locking_load: bool = False
+    tombstone: bool = True
     raise_generation: bool = True
     publish_repeated: bool = True
+    stamp_repeated: bool = True
     fresh_mark: bool = True
     only_masters: bool = True
     name_history: bool = True
     shared_goes: bool = True
-    read_after_fence: bool = True
     fresh_token: bool = True
+    guard: bool = True
+    stamp: bool = True
+    life: bool = True
+    store_good: bool = True
+    publish_awaited: bool = True
+    stamp_of_lift: bool = True
+    make_stand: bool = True
 
 
 @dataclass(frozen=True)
 class World:
-    """Who does what to the one cell of the model. `writes`: the verb and the row of each writer."""
+    """Who does what to the one entry of the model. `writes`: the verb and the row of each writer.
+    `converges`: at rest the entry has what the table has. `unknown_is_shown`: who is told that the
+    outcome is unknown, and reads then, sees what is committed."""
 
     writes: tuple[tuple[str, int], ...] = (("replace", 0), ("replace", 0))
     rows: Rows = (1,)
@@ -212,6 +271,7 @@ class World:
     faults: Faults = field(default_factory=Faults)
     max_generations: int = 4
     converges: bool = True
+    unknown_is_shown: bool = False
     protocol: Protocol = field(default_factory=Protocol)
 
     @property
@@ -219,7 +279,7 @@ class World:
         return len(self.rows) > 1
 
     def start(self) -> State:
-        server = Server((None,) * self.max_generations)
+        server = Server((None,) * self.max_generations, watermark=Watermark(0))
         return State(
             table=self.rows,
             acknowledged=self.rows,

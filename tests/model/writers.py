@@ -1,16 +1,24 @@
 """Write-through in the model: each function is one atomic step of a writer, or of its transaction.
 
-`write_many` stands for every statement before the fences, deletes too: they run under row locks.
+The fences and the piece of SQL that holds the COMMIT are under way at the same time; `piece_steps`
+and `fence_steps` may follow each other in any order.
 """
 
 from collections.abc import Iterator
 
-from tests.model.redis import ANOTHER_SERVER, call
-from tests.model.state import ENDED, Faults, Message, State, World, Writer
+from tests.model.redis import ANOTHER_SERVER, REFUSED, Reply, call
+from tests.model.state import ENDED, Message, State, Watermark, World, Writer
 
 Step = tuple[str, State]
 REPEATED = 50
 """The first of the tokens that later tries have."""
+AFTER_FENCE = {
+    "good": "publish_many",
+    "bad": "publish_many",
+    "moved": "use_server",
+    "failed": "raise_unfenced",
+}
+"""What follows the COMMIT, by what came of the fences."""
 
 
 def steps(world: World, state: State, index: int) -> Iterator[Step]:
@@ -19,164 +27,302 @@ def steps(world: World, state: State, index: int) -> Iterator[Step]:
         if writer.at == "crashed" and writer.committed and state.faults.retries:
             yield "claim finds the answer of a first try", _retried(world, state, index)
         return
-    yield from STEPS[writer.at](world, state, index)
-    if state.faults.refusals and _may_have_fenced(writer):
-        faults = state.faults._replace(refusals=state.faults.refusals - 1)
-        yield "the database refuses the change", _refused(world, state, index, faults)
+    if writer.at == "orphan":
+        yield from orphan(world, state, index)
+        return
+    if writer.fence == "sent":
+        yield from fence_steps(world, state, index)
+    if writer.at == "sent":
+        yield from piece_steps(world, state, index)
+    else:
+        yield from STEPS[writer.at](world, state, index)
     if state.faults.crashes and writer.at != "write_many":
-        faults = state.faults._replace(crashes=state.faults.crashes - 1)
-        crashed = state._replace(faults=faults).ended(index, "crashed")
-        yield f"crashes before {writer.at}", crashed
-        for late in _commands(world, state, index):
-            yield f"sends {late.verb} and crashes", _sent(crashed, late)
+        yield from _crashes(world, state, index)
 
 
 def write_many(world: World, state: State, index: int) -> Iterator[Step]:
+    """The general way: BEGIN, hold the generation, lock the row (or insert it)."""
     verb, row = world.writes[index]
+    writer = state.writers[index]
     if index and world.writes[index - 1] == (verb, row) and state.writers[index - 1] == Writer():
         return  # Writers of the same are alike: let the first begin.
-    if verb == "insert" and state.writers[index].early < 0 and world.protocol.fence:
-        yield from fence_early(world, state, index)
+    if verb == "insert" and writer.tries == 0:
+        yield from send_at_once(world, state, index)
     if not _can_lock(world, state, index) or (verb != "insert" and not state.table[row] & 1):
         return
+    changed = _changed(world, state, index)
     if verb == "load":
-        row = _changed(world, state, index)
-        yield "load: the row", state.writer(index, at="commit_load", row=row)
+        yield "load: the row", state.writer(index, at="commit_load", row=changed)
         return
     number = state.newest
-    stand = state.writers[index].early == number
-    row = _changed(world, state, index)
-    after = state.writer(index, generation=number, row=row, early=-1)
-    if not world.protocol.read_after_fence:
-        after = _shown(world, after, index)
-    is_cached = state.generations[number].enabled
-    at = _fenced(world, after, index) if stand else "fence_many" if is_cached else "commit"
-    yield f"{verb}: locks generation {number} and the row", after.writer(index, at=at)
+    at = "send" if state.generations[number].enabled else "uncached"
+    after = state.writer(index, generation=number, row=changed, piece="held", at=at)
+    yield f"{verb}: holds generation {number} and the row", after
 
 
-def fence_early(world: World, state: State, index: int) -> Iterator[Step]:
-    """The INSERT is under way, and its fences overtake it. Whether they stand is known, and the
-    generation compared, when both are done."""
-    number = state.newest
-    if state.generations[number].enabled:
-        message = Message(_announce(world, index), 0, number, state.token(index))
-        after, reply, server = call(world, state, message)
-        early = -1 if reply == ANOTHER_SERVER else number
-        after = after.writer(index, early=early, server=server)
-        if after != state:
-            yield f"{message.verb} early: {reply}", after
-        yield from _cut_off(state, index, message, "switch_off")
+def send_at_once(world: World, state: State, index: int) -> Iterator[Step]:
+    """The fast way: what the container remembers takes the place of asking. It goes the general
+    way where it does not know the watermark's life, or where the guard failed."""
+    for number, generation in enumerate(state.generations):
+        if generation.enabled:
+            for life in _known_lives(state):
+                if life is not None:
+                    after = state.writer(index, generation=number, life=life, piece="sent")
+                    after = after.writer(index, at="sent", fence="sent")
+                    label = f"sends its fences and its piece under generation {number}, life {life}"
+                    yield label, after
+            held = state.writer(index, generation=number)
+            yield from cannot_send(world, held, index)
 
 
-def fence_many(world: World, state: State, index: int) -> Iterator[Step]:
-    if not world.protocol.fence:
-        yield "no fence", state.writer(index, at="commit")
-        return
-    (message,) = _commands(world, state, index)
-    after, reply, server = call(world, state, message)
-    at = _fenced(world, state, index)
+def send(world: World, state: State, index: int) -> Iterator[Step]:
+    for life in _known_lives(state):
+        after = state.writer(index, at="sent", fence="sent", life=life)
+        yield f"sends its fences and its piece, life {life}", after
+    yield from cannot_send(world, state, index)
+
+
+def cannot_send(world: World, state: State, index: int) -> Iterator[Step]:
+    """Where the fences could not be sent, and then fail, its transaction is undone before the
+    COMMIT: it is done again with the cache switched off, or for the server that was reached. Where
+    they stand then the piece is sent later: one of the orders that there are without it."""
+    message = _fences(world, state, index)
+    undone = state.writer(index, row=0, piece="", at="write_uncached")
+    after, reply, server = call(world, undone, message)
     if reply == ANOTHER_SERVER:
-        at = "switch_off" if state.writers[index].was_moved else "use_server"
-    yield f"{message.verb}: {reply}", after.writer(index, at=at, server=server)
-    yield from _cut_off(state, index, message, "switch_off")
+        again = "use_server_and_retry" if not state.writers[index].tries else "write_uncached"
+        yield f"waits for its fences: {reply}", after.writer(index, server=server, at=again)
+    if state.faults.outages:
+        faults = state.faults._replace(outages=state.faults.outages - 1)
+        after = _sent(undone._replace(faults=faults), message)
+        yield "waits for its fences: CacheUnavailable, may arrive late", after
 
 
-def read_lookups(world: World, state: State, index: int) -> Iterator[Step]:
-    """The rows of a lookup as they will be once this is committed, read while its fence stands."""
-    after = _shown(world, state, index).writer(index, at="commit")
-    yield f"reads what its lookup shows: {after.writers[index].shown}", after
+def write_uncached(world: World, state: State, index: int) -> Iterator[Step]:
+    """The generation is raised in the transaction of the change, which waits for all others."""
+    if _can_raise(world, state) and _can_lock(world, state, index):
+        verb, row = world.writes[index]
+        if verb == "insert" or state.table[row] & 1:
+            after = state.writer(index, row=_changed(world, state, index))
+            after = _committed(world, after, index).writer(index, piece="", newer=frozenset())
+            after = after.raised(False, state.generations[-1].server)
+            after = after.writer(index, at="wait_until_known", generation=after.newest)
+            yield f"switch_off: generation {after.newest}, commit", after
 
 
-def commit(world: World, state: State, index: int) -> Iterator[Step]:
-    is_cached = state.generations[state.writers[index].generation].enabled
-    at = "publish_many" if is_cached else "wait_until_known"
-    yield "commit", _committed(world, state, index).writer(index, at=at)
+def use_server_and_retry(world: World, state: State, index: int) -> Iterator[Step]:
+    for label, after in use_server(world, state, index):
+        yield f"{label}, begins again", _begins_again(world, after, index)
+
+
+def _known_lives(state: State) -> list[int | None]:
+    """A life that no server has any more is as good as none: it never comes back. None also stands
+    for a stamp that was published higher than its commit, so that good fences look bad."""
+    return [None, *{s.watermark.life for s in state.servers if s.watermark.life is not None}]
+
+
+def fence_steps(world: World, state: State, index: int) -> Iterator[Step]:
+    """They reach Redis, or fail."""
+    message = _fences(world, state, index)
+    if not world.protocol.fence:
+        yield "no fence", _received(world, state, index, "good")
+        return
+    after, reply, server = call(world, state, message)
+    fence = _judged(world, state, index, reply)
+    yield (
+        f"{message.verb}: {reply}: {fence}",
+        _received(world, after.writer(index, server=server), index, fence),
+    )
+    if state.faults.outages:
+        faults = state.faults._replace(outages=state.faults.outages - 1)
+        after = _received(world, _sent(state._replace(faults=faults), message), index, "failed")
+        yield f"{message.verb}: CacheUnavailable, may arrive late", after
+
+
+def _judged(world: World, state: State, index: int, reply: Reply) -> str:
+    """The fences are good where nobody who committed after this writer read has published before
+    they were set. The watermark tells, if it has lived since then."""
+    if not isinstance(reply, Watermark):
+        return "moved" if reply == ANOTHER_SERVER else "failed"
+    life = state.writers[index].life
+    lived = (life is not None and reply.life == life) or not world.protocol.life
+    passed = index in reply.passed and world.protocol.stamp
+    return "good" if lived and not passed else "bad"
+
+
+def piece_steps(world: World, state: State, index: int) -> Iterator[Step]:
+    writer = state.writers[index]
+    number = writer.generation
+    if writer.piece == "sent" and world.protocol.guard and number != state.newest:
+        if _announce(world, index) == "set_witness":
+            after = _begins_again(world, _abandoned(world, state, index), index)
+        else:
+            after = state.writer(index, at="lift_and_retry", piece="")
+        yield "the guard fails", after
+    elif writer.piece == "sent":
+        after = state.writer(index, row=_changed(world, state, index))
+        yield "the guard holds: inserts, reads", _read(after, world, index)
+    elif writer.piece == "held":
+        yield "changes its row, reads", _read(state, world, index)
+    elif writer.piece == "read":
+        yield "commit", _received(world, _committed(world, state, index), index, writer.fence)
+    if state.faults.refusals and writer.piece != "committed":
+        faults = state.faults._replace(refusals=state.faults.refusals - 1)
+        after = state._replace(faults=faults)
+        if _announce(world, index) == "set_witness":
+            after = _abandoned(world, after, index).ended(index, "crashed")
+        else:
+            before = state.table[world.writes[index][1]]
+            shown = (before,) if before & 1 and not world.is_lookup else ()
+            after = after.writer(index, at="lift", piece="", shown=shown, row=0, newer=frozenset())
+        yield "the database refuses the change", after
+    if state.faults.losses:
+        faults = state.faults._replace(losses=state.faults.losses - 1)
+        after = state._replace(faults=faults).writer(index, at="make_stand", shown=(), life=None)
+        yield "its connection to the database is lost", after
+
+
+def _read(state: State, world: World, index: int) -> State:
+    """What the piece reads is read at its stamp: nobody has passed it yet."""
+    table = list(state.table)
+    table[world.writes[index][1]] = state.writers[index].row
+    return state.writer(index, piece="read", shown=tuple(table) if world.is_lookup else ())
+
+
+def _received(world: World, state: State, index: int, fence: str) -> State:
+    """What the client does once both have answered. A new row is stored only where its witness is
+    good; else nobody needs to be told of it."""
+    state = state.writer(index, fence=fence)
+    if fence != "sent":
+        state = state.writer(index, life=None)
+    writer = state.writers[index]
+    if writer.at != "sent" or fence == "sent" or writer.piece != "committed":
+        return state
+    if _announce(world, index) == "set_witness":
+        at = "publish_many" if fence in ("good", "bad") else "wait_until_known"
+    else:
+        at = AFTER_FENCE[fence]
+        if at == "raise_unfenced" and not world.protocol.raise_unfenced:
+            at = "wait_until_known"
+    state = state.writer(index, at=at, piece="")
+    return state if at == "publish_many" else _forgotten(state, index)
+
+
+def uncached(world: World, state: State, index: int) -> Iterator[Step]:
+    """Under a generation that is switched off."""
+    after = _committed(world, state, index).writer(index, at="wait_until_known", piece="")
+    yield "commit", after
 
 
 def publish_many(world: World, state: State, index: int) -> Iterator[Step]:
     """An own fence that could not be lifted does not prove that it stands. Nobody waits until a
     new row is stored."""
-    if _announce(world, index) == "set_witness":
-        (message,) = _commands(world, state, index)
-        yield f"sends {message.verb}", _sent(state, message).writer(index, at="wait_until_known")
+    message = _publish(world, state, index)
+    if message.verb == "store_new_many" or not world.protocol.publish_awaited:
+        after = _forgotten(_sent(state, message), index)
+        yield f"sends {message.verb}", after.writer(index, at="wait_until_known")
         return
+    yield from _publish_steps(world, state, index, message)
+
+
+def _publish_steps(world: World, state: State, index: int, message: Message) -> Iterator[Step]:
     failed = "raise_unpublished" if world.protocol.raise_unpublished else "wait_until_known"
-    (message,) = _commands(world, state, index)
     after, reply, _ = call(world, state, message)
-    at = failed if reply == ANOTHER_SERVER else "wait_until_known"
-    yield f"{message.verb}: {reply}", after.writer(index, at=at)
-    yield from _cut_off(state, index, message, failed)
+    at = failed if reply in (ANOTHER_SERVER, REFUSED) else "wait_until_known"
+    state = _forgotten(state, index)
+    after = _forgotten(after, index)
+    yield f"{message.verb} {message.rows}: {reply}", after.writer(index, at=at)
+    if state.faults.outages:
+        faults = state.faults._replace(outages=state.faults.outages - 1)
+        after = _sent(state._replace(faults=faults), message).writer(index, at=failed)
+        yield f"{message.verb}: CacheUnavailable, may arrive late", after
+
+
+def _forgotten(state: State, index: int) -> State:
+    return state.writer(index, shown=(), newer=frozenset(), fence="")
 
 
 def publish_repeated(world: World, state: State, index: int) -> Iterator[Step]:
     """`publish_many` of what an earlier try changed, with a token that no fence has."""
-    failed = "raise_unpublished" if world.protocol.raise_unpublished else "wait_until_known"
-    (message,) = _commands(world, state, index)
-    after, reply, _ = call(world, state, message)
-    at = failed if reply == ANOTHER_SERVER else "wait_until_known"
-    yield f"{message.verb} of an earlier try: {reply}", after.writer(index, at=at)
-    yield from _cut_off(state, index, message, failed)
+    yield from _publish_steps(world, state, index, _publish(world, state, index))
 
 
 def lift(world: World, state: State, index: int) -> Iterator[Step]:
-    """Of a change that is undone; its transaction may be tried once more. The code does so before
-    it releases the row, or after it."""
-    message = _undone(world, state, index)
-    tries = state.writers[index].tries + world.protocol.fresh_token
-    after, reply, _ = call(world, state, message)
-    late = _late(state, message) if state.faults.outages else ()
-    for label, then in ((f"lifts its fences: {reply}", after), *late):
-        yield label, then.ended(index, "crashed")
-        yield f"{label}, begins again", then.writer(index, **Writer(tries=tries)._asdict())
+    """Of a change that is undone; its transaction may be tried once more. A row is shown as it was
+    when it was locked; the change has no stamp."""
+    writer = state.writers[index]
+    if writer.fence == "sent":
+        return
+    ways = [("its fences failed", state)]
+    if writer.fence in ("good", "bad"):
+        is_right = writer.fence == "good" or not world.protocol.stamp_of_lift
+        rows = writer.shown if writer.shown and is_right else None
+        message = Message(
+            "publish_many", writer.server, writer.generation, state.token(index), rows
+        )
+        after, reply, _ = call(world, state, message)
+        ways = [(f"lifts its fences: {reply}", after)]
+        if state.faults.outages:
+            faults = state.faults._replace(outages=state.faults.outages - 1)
+            late = _sent(state._replace(faults=faults), message)
+            ways.append(("lifts its fences: may arrive late", late))
+    for label, then in ways:
+        if writer.at == "lift":
+            yield label, then.ended(index, "crashed")
+        yield f"{label}, begins again", _begins_again(world, then, index)
+
+
+def make_stand(world: World, state: State, index: int) -> Iterator[Step]:
+    """Of a change that may be committed: what its connection was sent may still be run. Its client
+    waits for the fences, or has the generation raised if it can, and is told that nobody knows."""
+    writer = state.writers[index]
+    if writer.piece:
+        yield from orphan(world, state, index)
+    if writer.fence == "sent" and world.protocol.make_stand:
+        return
+    if writer.fence == "failed" and _can_raise(world, state):
+        after = state.raised(False, state.generations[state.newest].server)
+        yield f"switch_off: generation {after.newest}", _told(world, after, index)
+    elif writer.fence == "moved":
+        for label, after in use_server(world, state, index):
+            yield label, _told(world, after, index)
+    yield "OutcomeUnknown", _told(world, _abandoned(world, state, index), index)
+
+
+def _told(world: World, state: State, index: int) -> State:
+    writer = state.writers[index]
+    if world.unknown_is_shown and writer.committed:
+        state = _acknowledged(world, state, index)
+    if writer.piece in ("", "committed"):
+        return state.ended(index, "crashed")
+    orphan = Writer("orphan", writer.piece, generation=writer.generation, row=writer.row)
+    return _put(state, index, orphan)
 
 
 def use_server(world: World, state: State, index: int) -> Iterator[Step]:
-    """The generation is raised for the server that was reached; then once more from the start."""
+    """The change is committed. The generation is raised for the server that was reached."""
     writer = state.writers[index]
     label = "use_server: another was faster"
-    if state.newest == writer.generation and state.newest + 1 < world.max_generations:
-        if state.is_locked() and world.protocol.hold_generation:
+    if state.newest == writer.generation:
+        if not _can_raise(world, state):
             return
         state = state.raised(True, writer.server)
         label = f"use_server: switch_on generation {state.newest}"
-    tries = writer.tries + world.protocol.fresh_token
-    yield label, state.writer(index, at="write_many", was_moved=True, tries=tries)
-
-
-def switch_off(world: World, state: State, index: int) -> Iterator[Step]:
-    """The transaction begins that raises the generation and changes the row: `without_cache`."""
-    if world.protocol.switch_off:
-        if not _can_switch_off(world, state):
-            return
-        number = state.newest + 1
-    else:
-        if not _can_lock(world, state, index):
-            return
-        number = state.newest
-    row = _changed(world, state, index)
-    after = state.writer(index, at="commit_off", generation=number, row=row)
-    yield f"switch_off: generation {number}, locks the row", after
-
-
-def commit_off(world: World, state: State, index: int) -> Iterator[Step]:
-    after = _committed(world, state, index).writer(index, at="wait_until_known")
-    if world.protocol.switch_off:
-        after = after.raised(False, state.generations[state.newest].server)
-    yield "commit", after
+    yield label, state.writer(index, at="wait_until_known", generation=state.newest)
 
 
 def commit_load(world: World, state: State, index: int) -> Iterator[Step]:
     """`replace_all`: no fence; the generation is raised last, once nobody else holds it."""
-    after = _committed(world, state, index).writer(index, at="wait_until_known")
+    after = _committed(world, state, index).writer(index, at="wait_until_known", piece="")
     if not world.protocol.raise_generation:
         yield "commit", after.writer(index, generation=state.newest)
-    elif _can_switch_off(world, state):
+    elif _can_raise(world, state):
         after = after.raised(*state.generations[state.newest])
         yield f"commit, generation {after.newest}", after.writer(index, generation=after.newest)
 
 
 def raise_unpublished(world: World, state: State, index: int) -> Iterator[Step]:
-    if _can_switch_off(world, state):
+    if _can_raise(world, state):
         after = state.raised(False, state.generations[state.newest].server)
         after = after.writer(index, at="wait_until_known", generation=after.newest)
         yield f"switch_off: generation {after.newest}", after
@@ -187,87 +333,128 @@ def wait_until_known(world: World, state: State, index: int) -> Iterator[Step]:
     older = any(reader.memory < number for reader in state.readers)
     if world.protocol.wait and older:
         return
+    state = _acknowledged(world, state, index)
+    yield f"acknowledged: {state.acknowledged}", state.ended(index, "acknowledged")
+
+
+def _acknowledged(world: World, state: State, index: int) -> State:
     acknowledged = list(state.acknowledged)
     row = world.writes[index][1]
     acknowledged[row] = max(acknowledged[row], state.writers[index].row)
-    state = state._replace(acknowledged=tuple(acknowledged))
-    yield f"acknowledged: {state.acknowledged}", state.ended(index, "acknowledged")
+    return state._replace(acknowledged=tuple(acknowledged))
+
+
+def orphan(world: World, state: State, index: int) -> Iterator[Step]:
+    """The connection is gone; the database may still run the piece that it was sent, or drops
+    it."""
+    writer = state.writers[index]
+    is_over = writer.at == "orphan"
+    if writer.piece == "committed":
+        return
+    dropped = state.writer(index, piece="")
+    yield "the database drops what it sent", dropped.ended(index, "crashed") if is_over else dropped
+    if writer.piece == "sent":
+        if writer.generation == state.newest or not world.protocol.guard:
+            after = state.writer(index, row=_changed(world, state, index), piece="read")
+            yield "the guard holds: inserts", after
+    elif writer.piece == "held":
+        yield "changes its row", state.writer(index, piece="read")
+    else:
+        after = _committed(world, state, index)
+        yield "commit", after.ended(index, "crashed") if is_over else after
 
 
 STEPS = {
     "write_many": write_many,
-    "fence_many": fence_many,
-    "read_lookups": read_lookups,
-    "commit": commit,
+    "send": send,
+    "uncached": uncached,
     "publish_many": publish_many,
     "publish_repeated": publish_repeated,
     "use_server": use_server,
-    "switch_off": switch_off,
-    "commit_off": commit_off,
     "commit_load": commit_load,
+    "raise_unfenced": raise_unpublished,
     "raise_unpublished": raise_unpublished,
     "lift": lift,
+    "lift_and_retry": lift,
+    "make_stand": make_stand,
+    "write_uncached": write_uncached,
+    "use_server_and_retry": use_server_and_retry,
     "wait_until_known": wait_until_known,
 }
 
 
-def _commands(world: World, state: State, index: int) -> list[Message]:
-    """What the writer is about to send to Redis."""
+def _crashes(world: World, state: State, index: int) -> Iterator[Step]:
     writer = state.writers[index]
-    verb, _ = world.writes[index]
-    announce = _announce(world, index)
-    if writer.at == "fence_many" and world.protocol.fence:
-        return [Message(announce, writer.server, writer.generation, state.token(index))]
-    if writer.at == "publish_repeated":
-        token = REPEATED + state.faults.retries * len(world.writes) + index
-        return [Message("publish_many", writer.server, writer.generation, token)]
-    if writer.at != "publish_many":
-        return []
-    name = "store_new_many" if announce == "set_witness" else "publish_many"
-    rows = writer.shown if world.is_lookup else None if verb == "delete" else (writer.row,)
-    return [Message(name, writer.server, writer.generation, state.token(index), rows)]
+    state = state._replace(faults=state.faults._replace(crashes=state.faults.crashes - 1))
+    if writer.at == "send":
+        fences = _fences(world, state, index)
+        yield "crashes before send", state.ended(index, "crashed")
+        yield "sends its fences and crashes", _sent(state, fences).ended(index, "crashed")
+        return
+    if writer.fence == "sent":
+        state = _sent(state, _fences(world, state, index))
+    if writer.at in ("sent", "make_stand"):
+        if writer.piece == "sent":
+            yield "crashes before its piece is sent", state.ended(index, "crashed")
+        if writer.piece not in ("committed", ""):
+            orphan = Writer("orphan", writer.piece, generation=writer.generation, row=writer.row)
+            yield "crashes, its piece is sent", _put(state, index, orphan)
+            return
+    yield f"crashes before {writer.at}", state.ended(index, "crashed")
+    if writer.at in ("publish_many", "publish_repeated"):
+        message = _publish(world, state, index)
+        yield f"sends {message.verb} and crashes", _sent(state, message).ended(index, "crashed")
 
 
 def _announce(world: World, index: int) -> str:
-    """What the writer sends before its COMMIT."""
+    """What the writer sends beside its piece."""
     is_new_row = world.writes[index][0] == "insert" and not world.is_lookup
     return "set_witness" if is_new_row else "fence_many"
 
 
-def _cut_off(state: State, index: int, message: Message, at: str) -> Iterator[Step]:
-    """The call fails; what it sent may still arrive, whenever."""
-    if state.faults.outages:
-        faults = state.faults._replace(outages=state.faults.outages - 1)
-        after = _sent(state._replace(faults=faults), message).writer(index, at=at)
-        yield f"{message.verb}: CacheUnavailable, may arrive late", after
+def _fences(world: World, state: State, index: int) -> Message:
+    writer = state.writers[index]
+    return Message(_announce(world, index), writer.server, writer.generation, state.token(index))
 
 
-def _may_have_fenced(writer: Writer) -> bool:
-    return writer.at in ("commit", "read_lookups") or (
-        writer.at == "write_many" and writer.early >= 0
+def _publish(world: World, state: State, index: int) -> Message:
+    writer = state.writers[index]
+    verb, _ = world.writes[index]
+    if writer.at == "publish_repeated":
+        token = REPEATED + state.faults.retries * len(world.writes) + index
+        newer = writer.newer if world.protocol.stamp_repeated else None
+        return Message("publish_many", writer.server, writer.generation, token, newer=newer)
+    is_new = _announce(world, index) == "set_witness"
+    rows = writer.shown if world.is_lookup else (writer.row,)
+    is_shown = writer.fence == "good" or (is_new and not world.protocol.store_good)
+    message = Message(
+        "store_new_many" if is_new else "publish_many",
+        writer.server,
+        writer.generation,
+        state.token(index),
+        rows if is_shown and verb != "delete" else None,
+    )
+    return message if is_new else message._replace(newer=writer.newer)
+
+
+def _abandoned(world: World, state: State, index: int) -> State:
+    """Fences that nobody waits for may still arrive."""
+    if state.writers[index].fence == "sent" and world.protocol.fence:
+        return _sent(state, _fences(world, state, index))
+    return state
+
+
+def _begins_again(world: World, state: State, index: int) -> State:
+    """With another token, the general way."""
+    writer = state.writers[index]
+    return _put(
+        state, index, Writer(server=writer.server, tries=writer.tries + world.protocol.fresh_token)
     )
 
 
-def _refused(world: World, state: State, index: int, faults: Faults) -> State:
-    writer = state.writers[index]
-    state = state._replace(faults=faults)
-    if _announce(world, index) == "set_witness" or not world.protocol.fence:
-        return state.ended(index, "crashed")
-    number = writer.early if writer.at == "write_many" else writer.generation
-    row = state.table[world.writes[index][1]]
-    return state.writer(index, at="lift", generation=number, row=row, early=-1)
-
-
-def _undone(world: World, state: State, index: int) -> Message:
-    """The row as it was when its change was undone; a lookup goes."""
-    writer = state.writers[index]
-    rows = None if world.is_lookup or not writer.row & 1 else (writer.row,)
-    return Message("publish_many", writer.server, writer.generation, state.token(index), rows)
-
-
-def _late(state: State, message: Message) -> Iterator[Step]:
-    faults = state.faults._replace(outages=state.faults.outages - 1)
-    yield f"{message.verb}: may arrive late", _sent(state._replace(faults=faults), message)
+def _put(state: State, index: int, writer: Writer) -> State:
+    writers = (*state.writers[:index], writer, *state.writers[index + 1 :])
+    return state._replace(writers=writers)
 
 
 def _sent(state: State, message: Message) -> State:
@@ -275,23 +462,13 @@ def _sent(state: State, message: Message) -> State:
 
 
 def _retried(world: World, state: State, index: int) -> State:
-    """What the first try changed leaves the cache, unless somebody fences it."""
+    """What the first try changed leaves the cache, with the stamp of now."""
     faults = state.faults._replace(retries=state.faults.retries - 1)
     number = state.newest
     is_cached = state.generations[number].enabled and world.protocol.publish_repeated
     at = "publish_repeated" if is_cached else "wait_until_known"
-    return state._replace(faults=faults).writer(index, at=at, generation=number)
-
-
-def _fenced(world: World, state: State, index: int) -> str:
-    """What comes when the fence stands."""
-    return "read_lookups" if world.is_lookup and world.protocol.read_after_fence else "commit"
-
-
-def _shown(world: World, state: State, index: int) -> State:
-    table = list(state.table)
-    table[world.writes[index][1]] = state.writers[index].row
-    return state.writer(index, shown=tuple(table))
+    after = state._replace(faults=faults)
+    return after.writer(index, at=at, generation=number, newer=state.watching)
 
 
 def _changed(world: World, state: State, index: int) -> int:
@@ -300,26 +477,24 @@ def _changed(world: World, state: State, index: int) -> int:
 
 
 def _committed(world: World, state: State, index: int) -> State:
+    """Whoever has read by now, and does not know yet what its fences are worth, read before it."""
     table = list(state.table)
     table[world.writes[index][1]] = state.writers[index].row
-    return state._replace(table=tuple(table)).writer(index, committed=True)
+    state = state._replace(table=tuple(table))
+    newer = state.watching - {index}
+    return state.writer(index, committed=True, piece="committed", newer=newer)
 
 
 def _can_lock(world: World, state: State, index: int) -> bool:
-    """Nobody holds the row, nobody the generation exclusively."""
+    """Nobody holds the row."""
     return not any(
-        other.at in ("fence_many", "read_lookups", "commit", "commit_off", "commit_load")
-        and (
-            world.writes[number][1] == world.writes[index][1]
-            or (other.at == "commit_off" and world.protocol.switch_off)
-        )
+        (other.piece in ("held", "read") or other.at == "commit_load")
+        and world.writes[number][1] == world.writes[index][1]
         for number, other in enumerate(state.writers)
     )
 
 
-def _can_switch_off(world: World, state: State) -> bool:
+def _can_raise(world: World, state: State) -> bool:
     if state.newest + 1 >= world.max_generations:
         return False
-    if world.protocol.hold_generation:
-        return not state.is_locked()
-    return not any(other.at == "commit_off" for other in state.writers)
+    return not (world.protocol.hold_generation and state.is_locked())

@@ -1,0 +1,1 @@
+"""What is timed: ours, and what it is compared with, each as a `Candidate`."""

@@ -1,0 +1,47 @@
+"""What the headers `Cache-Status` and `Server-Timing` of a read cost.
+
+Times the same cached read by turns: as it is, and with an empty Cache-Status, where the answer has
+neither header.
+"""
+
+from collections.abc import Sequence
+
+from bench.candidates.candidate import Call, Environment
+from bench.candidates.groups import closing
+from bench.candidates.ours import Ours
+from bench.measurements.interleaved import Limits, Samples, Seeded, measure
+from bench.workloads import HIT
+from chalicelib.handlers import contract
+
+# The function that makes Cache-Status. Where it returns nothing, Server-Timing is left out too.
+MAKER = "_cache_status"
+WITH, WITHOUT = "headers", "no headers"
+TOLD = "Server-Timing"
+ROWS = 100
+
+
+class Telling(Ours):
+    """Ours, with Cache-Status made by `maker`."""
+
+    def __init__(self, environment: Environment, name: str, maker: object) -> None:
+        super().__init__(environment, name)
+        self._maker = maker
+
+    def read(self, ids: Sequence[int], use_cache: bool) -> Call:
+        setattr(contract, MAKER, self._maker)
+        return super().read(ids, use_cache)
+
+
+def time_headers(environment: Environment, seeded: Seeded, limits: Limits) -> Samples:
+    maker = getattr(contract, MAKER)
+    telling = Telling(environment, WITH, maker)
+    silent = Telling(environment, WITHOUT, lambda *_: "")
+    batch = seeded.batch(HIT, ROWS)
+    with closing([telling, silent]):
+        try:
+            for candidate, tells in {telling: True, silent: False}.items():
+                has_header = TOLD in candidate.prepare(HIT, batch)()["headers"]
+                assert has_header is tells, f"{candidate.name}: {TOLD} is {has_header}"
+            return measure(HIT, ROWS, [telling, silent], seeded, limits)
+        finally:
+            setattr(contract, MAKER, maker)

@@ -1,0 +1,1 @@
+"""The servers of one run, which are gone afterwards with their data."""

@@ -1,0 +1,40 @@
+"""The cache in Redis, and the protocol that keeps it right. What other packages may use:
+
+Cache             the verbs of the protocol on entries (`entries`)
+Generations       which entries may be believed now, and when a write may be acknowledged
+Recovery          takes Redis back into use after it failed
+Entry, Affected, Fenced, Leases, Pending, Token, new_token   what the verbs take and return
+LEASE, MARK       how an entry begins that has no value (`scripts`)
+TIMEOUT_SECONDS   how long a request waits for Redis
+"""
+
+from chalicelib.cache.connection import TIMEOUT_SECONDS
+from chalicelib.cache.entries import (
+    Affected,
+    Cache,
+    Entry,
+    Fenced,
+    Leases,
+    Pending,
+    Token,
+    new_token,
+)
+from chalicelib.cache.generations import Generations
+from chalicelib.cache.recovery import Recovery
+from chalicelib.cache.scripts import LEASE, MARK
+
+__all__ = [
+    "LEASE",
+    "MARK",
+    "TIMEOUT_SECONDS",
+    "Affected",
+    "Cache",
+    "Entry",
+    "Fenced",
+    "Generations",
+    "Leases",
+    "Pending",
+    "Recovery",
+    "Token",
+    "new_token",
+]

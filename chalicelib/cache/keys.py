@@ -1,0 +1,101 @@
+"""The Redis keys of entries, and how many of them one command may name.
+
+A key is `{<table>.<bucket>}:<generation>:<column>:<value>`. Redis Cluster places a key by what
+stands in the braces, its hash tag: all keys of a bucket are on one server. A single server needs
+only one bucket. Integers have as many digits as their column may need, so that all keys of a batch
+have one length.
+"""
+
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from typing import cast
+from zlib import crc32
+
+from chalicelib.tables import Column, Integer, Key, Table
+
+BUCKETS = 16
+MAX_KEYS_A_SCRIPT = 1000
+# In a cluster. ElastiCache Serverless takes no command of more than 3,999 words.
+MAX_KEYS_AN_MGET = 3_900
+
+
+class Keys:
+    """The keys of entries, on one server or in a cluster."""
+
+    def __init__(self, is_cluster: bool) -> None:
+        self._bucket_count = BUCKETS if is_cluster else 1
+
+    @property
+    def buckets(self) -> range:
+        return range(self._bucket_count)
+
+    def entries(
+        self, generation: int, table: Table, column: Column, values: Iterable[Key]
+    ) -> list[str]:
+        """The key of each value's entry."""
+        prefixes = _prefixes(table.name, generation, column.name)
+        if not isinstance(column.type, Integer):
+            return [f"{prefixes[self._bucket(value)]}{value}" for value in values]
+        width, count = column.type.width, self._bucket_count
+        return [f"{prefixes[v % count]}{v:0{width}d}" for v in cast(Iterable[int], values)]
+
+    def series(self, generation: int, table: Table, column: Column) -> tuple[str, int] | None:
+        """Where all keys of a column differ only in a number: what stands before the number, and
+        its width. Else None."""
+        if self._bucket_count > 1 or not isinstance(column.type, Integer):
+            return None
+        return _prefixes(table.name, generation, column.name)[0], column.type.width
+
+    def groups(self, values: Sequence[Key]) -> list[tuple[int, Sequence[int]]]:
+        """Each bucket with the positions of its values."""
+        if self._bucket_count == 1:
+            return [(0, range(len(values)))] if values else []
+        positions: dict[int, list[int]] = {}
+        for position, value in enumerate(values):
+            positions.setdefault(self._bucket(value), []).append(position)
+        return list(positions.items())
+
+    def chunks(
+        self, values: Sequence[Key], most: int = MAX_KEYS_A_SCRIPT
+    ) -> list[tuple[int, Sequence[int]]]:
+        """The same, with at most `most` positions at a time: as many as one command may name."""
+        return [
+            (bucket, positions[start : start + most])
+            for bucket, positions in self.groups(values)
+            for start in range(0, len(positions), most)
+        ]
+
+    def _bucket(self, value: Key) -> int:
+        return (value if isinstance(value, int) else crc32(value.encode())) % self._bucket_count
+
+
+@lru_cache(maxsize=64)
+def _prefixes(table: str, generation: int, column: str) -> tuple[str, ...]:
+    """What stands before a value in its key, for each bucket."""
+    return tuple(f"{{{table}.{bucket}}}:{generation}:{column}:" for bucket in range(BUCKETS))
+
+
+def witness(table: Table, bucket: int, token: str) -> str:
+    """The witness of a write: while its key is there, Redis has lost nothing since the write set
+    it, and only little time has passed."""
+    return f"{{{tag(table, bucket)}}}:witness:{token}"
+
+
+def watermark(table: Table, bucket: int) -> str:
+    """The watermark: when the latest change was committed that was published in this bucket."""
+    return f"{{{tag(table, bucket)}}}:watermark"
+
+
+def hint(table: Table) -> str:
+    """The hint: the last generation known, for containers that cannot ask the database."""
+    return f"{{{tag(table, 0)}}}:generation"
+
+
+def probe(tag: str) -> str:
+    """A key that no entry has."""
+    return f"{{{tag}}}:probe"
+
+
+def tag(table: Table, bucket: int) -> str:
+    """The hash tag of the bucket's keys."""
+    return f"{table.name}.{bucket}"

@@ -1,0 +1,76 @@
+"""Taking Redis back into use after it failed, in a thread of its own.
+
+A request starts it that met the failure, or that found a table's cache switched off. There is one
+thread a container, and it ends when its work is done. Where Lambda freezes the container, the
+thread goes on when the container does.
+"""
+
+import logging
+import threading
+import time
+
+from chalicelib.cache.entries import Cache
+from chalicelib.cache.generations import REFRESH_TIMEOUT_SECONDS, Generations
+from chalicelib.db import Database
+from chalicelib.errors import CacheUnavailable, DatabaseUnavailable, SchemaMismatch
+
+log = logging.getLogger("herocache.recovery")
+
+PROBE_SECONDS = 0.25
+# In a row.
+GOOD_PROBES = 3
+# Then the thread ends. The next request that meets the failure starts another one.
+PATIENCE_SECONDS = 60
+
+
+class Recovery:
+    """Probes Redis until it has answered a few times in a row. Then raises the generation of each
+    table whose cache is switched off, and takes it into use."""
+
+    def __init__(self, database: Database, cache: Cache, generations: Generations) -> None:
+        self._database = database
+        self._cache = cache
+        self._generations = generations
+        self._starting = threading.Lock()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Start the thread and return at once. Nothing happens where one runs."""
+        with self._starting:
+            if self._cache.is_configured and not (self._thread and self._thread.is_alive()):
+                self._thread = threading.Thread(target=self._run, name="recovery", daemon=True)
+                self._thread.start()
+
+    def _run(self) -> None:
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        good = 0
+        while time.monotonic() < deadline:
+            time.sleep(PROBE_SECONDS)
+            try:
+                server = self._cache.probe()
+                good += 1
+                if good >= GOOD_PROBES:
+                    self._take_into_use(server)
+                    return
+            except CacheUnavailable:
+                good = 0
+
+    def _take_into_use(self, server: str) -> None:
+        """Retire the hint of each table first: it may name a generation that was retired while
+        Redis was away, and a container that cannot ask the database would believe it."""
+        self._cache.resume()
+        for table in self._cache.tables.values():
+            try:
+                generation = self._database.generation(table, REFRESH_TIMEOUT_SECONDS)
+                if not generation.enabled:
+                    self._cache.retire_hint(table, generation.number)
+                    self._database.switch_on(table, generation.number, server)
+                    self._generations.forget(table)
+                    log.warning("the cache of %s is in use again", table.name)
+            except SchemaMismatch as error:
+                log.info("the cache of %s stays off: %s", table.name, error)
+            except DatabaseUnavailable as error:
+                log.warning("the cache of %s stays off: %s", table.name, error)
+                known = self._generations.remembered(table)
+                if known is not None and not known.enabled:
+                    self._cache.retire_hint(table, known.number)

@@ -1,0 +1,143 @@
+"""redis-py's connections, with one time limit for each wait: all that needs its private parts.
+
+The driver starts its timeout again with each byte that comes, and with each address of a host name.
+Here one limit holds for all of a connect, and one for all of a reply. A redis-py whose private
+parts look different is rejected when the service starts.
+"""
+
+import inspect
+import math
+import socket
+import ssl
+import time
+from collections.abc import Mapping
+from functools import lru_cache, partial
+from typing import Any
+
+import redis
+from redis.backoff import NoBackoff
+from redis.connection import AbstractConnection, DefaultParser
+from redis.retry import Retry
+
+from chalicelib.errors import ConfigurationError
+from chalicelib.network import reach
+
+CHECKED_VERSION = "8.1.0"
+
+# How late a wait may end. A wait that has just begun uses the socket's own timeout: to set another
+# one takes two system calls.
+_SLACK_SECONDS = 0.001
+
+# What is overridden here beyond the driver's public interface, by its parameters.
+_PRIVATE_PARTS: Mapping[tuple[type, str], list[str]] = {
+    (redis.Connection, "_connect"): ["self"],
+    (redis.SSLConnection, "_connect"): ["self"],
+    (redis.SSLConnection, "_wrap_socket_with_ssl"): ["self", "sock"],
+    (DefaultParser, "read_from_socket"): ["self", "timeout", "raise_on_timeout"],
+}
+
+
+def check_driver() -> None:
+    """Raises ConfigurationError where redis-py is not the one that this module was made for."""
+    for (owner, name), expected in _PRIVATE_PARTS.items():
+        part = vars(owner).get(name)
+        if part is None or list(inspect.signature(part).parameters) != expected:
+            raise ConfigurationError(
+                f"redis {redis.__version__} has another {owner.__name__}.{name} than redis"
+                f" {CHECKED_VERSION}, which this service was checked against: install that one"
+                " (requirements.txt)"
+            )
+
+
+class Deadline:
+    """Until when a connection waits for replies, in monotonic seconds."""
+
+    until = math.inf
+
+
+def new_connection(
+    options: Mapping[str, Any], timeout_seconds: float, deadline: Deadline
+) -> AbstractConnection:
+    """A connection that opens with its first command, in as few round trips as Redis allows.
+    `options` are those of the URL."""
+    options = dict(options)
+    is_tls = options.pop("connection_class", None) is redis.SSLConnection
+    connection_class = _TlsConnection if is_tls else _Connection
+    connection: AbstractConnection = connection_class(
+        socket_timeout=timeout_seconds,
+        retry=Retry(NoBackoff(), 0),
+        protocol=2,
+        driver_info=None,
+        parser_class=partial(_Parser, deadline, timeout_seconds),
+        **options,
+    )
+    return connection
+
+
+class Unusable(redis.RedisError):
+    """Redis cannot be used as it is configured. The text says why."""
+
+
+class _Parser(DefaultParser):  # type: ignore[misc, valid-type]
+    """The driver's parser, which waits until its deadline, however many pieces a reply comes in."""
+
+    def __init__(
+        self, deadline: Deadline, timeout_seconds: float, *arguments: Any, **named: Any
+    ) -> None:
+        super().__init__(*arguments, **named)
+        self._deadline = deadline
+        self._whole_wait = timeout_seconds - _SLACK_SECONDS
+
+    def read_from_socket(self, timeout: object = None, raise_on_timeout: bool = True) -> bool:
+        left = self._deadline.until - time.monotonic()
+        if left <= 0:
+            raise redis.TimeoutError("Timeout reading from socket")
+        if left > self._whole_wait:
+            return bool(super().read_from_socket(raise_on_timeout=raise_on_timeout))
+        return bool(super().read_from_socket(timeout=left, raise_on_timeout=raise_on_timeout))
+
+
+class _Connection(redis.Connection):
+    """The driver's connection, with one time limit for all addresses that the host name has."""
+
+    def _connect(self) -> socket.socket:
+        return _connected(self)
+
+
+class _TlsConnection(redis.SSLConnection):
+    """The same over TLS, with a context that all connections share."""
+
+    def _connect(self) -> ssl.SSLSocket:
+        connection = _connected(self)
+        try:
+            return self._wrap_socket_with_ssl(connection)
+        except (OSError, redis.RedisError):
+            connection.close()
+            raise
+
+    def _wrap_socket_with_ssl(self, sock: socket.socket) -> ssl.SSLSocket:
+        context = _tls(self.ca_certs, self.certfile, self.keyfile, self.check_hostname)
+        return context.wrap_socket(sock, server_hostname=self.host)
+
+
+def _connected(connection: redis.Connection) -> socket.socket:
+    seconds = connection.socket_timeout
+    assert seconds is not None, "new_connection sets it"
+    connected = reach(connection.host, connection.port, seconds)
+    connected.settimeout(seconds)
+    return connected
+
+
+@lru_cache
+def _tls(
+    ca_certs: str | None, certfile: str | None, keyfile: str | None, check_hostname: bool
+) -> ssl.SSLContext:
+    """Made once a process: to load the system's authorities takes 30 ms."""
+    try:
+        context = ssl.create_default_context(cafile=ca_certs)
+        if certfile:
+            context.load_cert_chain(certfile, keyfile)
+    except OSError as error:
+        raise Unusable("the files that its ssl_ options name cannot be read (REDIS_URL)") from error
+    context.check_hostname = check_hostname
+    return context

@@ -1,0 +1,40 @@
+"""The database: rows in and out, changes in transactions, and the generation of each table.
+
+It knows the declared tables and SQL. It knows nothing of requests, files or Redis. What other
+packages may use:
+
+Database, Transaction          read rows, run a transaction; run the statements of your own tables
+Change, Committed, Generation  what a transaction did, when it was committed, what was held
+Statement, FAILS               SQL with its parameters; an expression that makes a guard fail
+giving_keys, check_distance, highest_allowed, no_key_left
+                               the keys that the database gives to new rows
+DatabaseError, is_forbidden, is_value_rejected, rejection, is_foreseen
+                               why a statement failed
+"""
+
+from chalicelib.db.cache_generation import Generation
+from chalicelib.db.database import Database
+from chalicelib.db.given_keys import check_distance, giving_keys, highest_allowed, no_key_left
+from chalicelib.db.mysql import MySQLError as DatabaseError
+from chalicelib.db.mysql import is_forbidden, is_foreseen, is_value_rejected, rejection
+from chalicelib.db.statements import FAILS, Statement
+from chalicelib.db.transaction import Change, Committed, Transaction
+
+__all__ = [
+    "FAILS",
+    "Change",
+    "Committed",
+    "Database",
+    "DatabaseError",
+    "Generation",
+    "Statement",
+    "Transaction",
+    "check_distance",
+    "giving_keys",
+    "highest_allowed",
+    "is_forbidden",
+    "is_foreseen",
+    "is_value_rejected",
+    "no_key_left",
+    "rejection",
+]

@@ -1,0 +1,127 @@
+"""The generation of a table: a row of `cache_generation`, and the statements for it.
+
+A cached entry is believed only under the current generation of its table, and only in the Redis
+that the generation names.
+"""
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from chalicelib.db.mysql import refuse_replica
+from chalicelib.db.statements import FAILS, MICROSECONDS_NOW, READ_ONLY, WAIT_FOR_WRITERS, Statement
+from chalicelib.tables import Table
+
+_GENERATION = (
+    "SELECT generation, enabled, server, TIMESTAMPDIFF(SECOND, retired_at, UTC_TIMESTAMP(6)),"
+    f" {READ_ONLY}, {MICROSECONDS_NOW}"
+    " FROM cache_generation WHERE table_name = %s"
+)
+
+
+@dataclass(frozen=True)
+class Generation:
+    """Entries of a table are believed under this `number` only, and in the Redis `server` only.
+    While it is not `enabled` none is believed. `age_seconds`: since the last one that was in use
+    was retired. `told_at`: when the database was asked for it, in microseconds of its clock;
+    `asked_at`: the same or sooner, in monotonic seconds."""
+
+    number: int
+    enabled: bool
+    server: str
+    age_seconds: int
+    told_at: int = 0
+    asked_at: float = 0
+
+    def database_time(self, in_seconds: float) -> int:
+        """Not before that will be `in_seconds`, in microseconds of the database's clock."""
+        passed = time.monotonic() - self.asked_at
+        return self.told_at + math.ceil((passed + in_seconds) * 1_000_000)
+
+
+class NoGeneration(Exception):
+    """The table is new: it has no row yet."""
+
+    def __init__(self, table: Table) -> None:
+        super().__init__(table.name)
+        self.table = table
+
+
+def generation_in(table: Table, rows: Sequence[Any], asked_at: float) -> Generation:
+    """The one in the answer to `select` or `hold`, which were sent at `asked_at`, in monotonic
+    seconds. Raises NoGeneration; MySQLError where a replica answered."""
+    if not rows:
+        raise NoGeneration(table)
+    [(number, enabled, server, seconds, is_read_only, now)] = rows
+    refuse_replica(is_read_only)
+    return Generation(number, bool(enabled), server, seconds, now, asked_at)
+
+
+def select(table: Table) -> Statement:
+    return _GENERATION, (table.name,)
+
+
+def add(table: Table) -> Statement:
+    """The first one is the time: a row that was lost and is made again must not bring back a number
+    that cached rows may still be stored under."""
+    return (
+        "INSERT IGNORE INTO cache_generation (table_name, generation, enabled)"
+        " VALUES (%s, ROUND(UNIX_TIMESTAMP(NOW(3)) * 1000), 1)",
+        (table.name,),
+    )
+
+
+def hold(table: Table) -> Statement:
+    """Nobody changes it before this transaction ends."""
+    return _GENERATION + WAIT_FOR_WRITERS, (table.name,)
+
+
+def guard(table: Table, number: int, until: int) -> Statement:
+    """The same, and when it began; an error where it is not generation `number`, after `until`, or
+    on a replica, which takes writes of some users."""
+    return (
+        "SELECT IF(%s = (SELECT generation FROM cache_generation WHERE table_name = %s"
+        f"{WAIT_FOR_WRITERS}) AND {MICROSECONDS_NOW} < %s AND NOT {READ_ONLY},"
+        f" {MICROSECONDS_NOW}, {FAILS})",
+        (number, table.name, until),
+    )
+
+
+def lock(table: Table) -> Statement:
+    """Wait for every transaction that holds it. `UTC_TIMESTAMP` is when a statement began: a
+    change of it that waited for its lock itself would take a time before that wait."""
+    return (
+        "SELECT generation FROM cache_generation WHERE table_name = %s FOR UPDATE",
+        (table.name,),
+    )
+
+
+def switch_off(table: Table) -> Statement:
+    """Raise the generation and take the cache out of use."""
+    return (
+        "UPDATE cache_generation SET generation = generation + 1,"
+        " retired_at = IF(enabled, UTC_TIMESTAMP(6), retired_at), enabled = 0"
+        " WHERE table_name = %s",
+        (table.name,),
+    )
+
+
+def switch_on(table: Table, number: int, server: str) -> Statement:
+    """Raise generation `number`, where it still is the current one, for the entries of `server`."""
+    return (
+        "UPDATE cache_generation SET generation = generation + 1,"
+        " retired_at = IF(enabled AND server <> '', UTC_TIMESTAMP(6), retired_at),"
+        " enabled = 1, server = %s WHERE table_name = %s AND generation = %s",
+        (server, table.name, number),
+    )
+
+
+def raise_number(table: Table) -> Statement:
+    """Every entry of the table becomes unreachable; its cache stays in use."""
+    return (
+        "UPDATE cache_generation SET generation = generation + 1,"
+        " retired_at = IF(enabled, UTC_TIMESTAMP(6), retired_at) WHERE table_name = %s",
+        (table.name,),
+    )

@@ -1,0 +1,222 @@
+"""The database: connections, retries, reads, and the generation. Changes go through a Transaction.
+
+A read costs one round trip. One more before the first read of a table: it is compared with its
+declaration (`fit`), again and again while it does not fit.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
+
+from chalicelib.config import Settings
+from chalicelib.credentials import STAGES, Login, database_identity
+from chalicelib.db import cache_generation, statements
+from chalicelib.db.cache_generation import Generation, NoGeneration, generation_in
+from chalicelib.db.fit import Columns, Fit, describe, report
+from chalicelib.db.mysql import (
+    ANSWER_TIMEOUT_SECONDS,
+    CONNECT_TIMEOUT_SECONDS,
+    LOAD_TIMEOUT_SECONDS,
+    MAX_ATTEMPTS,
+    Answer,
+    Connection,
+    MySQLError,
+    connect,
+    is_login_refused,
+    is_misfit,
+    is_unfit,
+    is_worth_another_try,
+    refuse_replica,
+    require_checked_driver,
+    translated,
+    translated_from_connecting,
+)
+from chalicelib.db.schema import OWN_TABLES, narrowed
+from chalicelib.db.statements import Statement
+from chalicelib.db.transaction import Transaction
+from chalicelib.errors import HerocacheError, OutcomeUnknown, SchemaMismatch
+from chalicelib.pool import Pool
+from chalicelib.tables import Column, Key, Row, Table, tables_with
+
+Result = TypeVar("Result")
+
+
+class Database:
+    """The writer endpoint. Safe for threads: each call has a connection of its own."""
+
+    def __init__(
+        self, settings: Settings, *, for_loads: bool = False, is_replica: bool = False
+    ) -> None:
+        """One `for_loads` waits much longer for each answer, and can load files. Unless it
+        `is_replica`, a read-only server is treated as the wrong one. Raises ConfigurationError
+        where the driver has another version than the one that was checked."""
+        require_checked_driver()
+        self._settings = settings
+        self._is_replica = is_replica
+        self._for_loads = for_loads
+        self._patience = LOAD_TIMEOUT_SECONDS if for_loads else ANSWER_TIMEOUT_SECONDS
+        self._greeting_patience = max(CONNECT_TIMEOUT_SECONDS, settings.db_resume_seconds)
+        self._identity = database_identity(settings)
+        self._pool: Pool[Connection] = Pool(self._connect, Connection.drop)
+        self._fit = Fit()
+
+    def fetch_many(
+        self,
+        table: Table,
+        column: Column,
+        values: Sequence[Key],
+        max_rows: int,
+        *,
+        after: Key | None = None,
+        after_writers: bool = False,
+    ) -> Sequence[Row]:
+        """The rows whose `column` is one of `values`; by a lookup `max_rows` at the most, in the
+        order of their keys, only those after the key `after` where it is given. One SELECT. With
+        `after_writers` it waits for every transaction that holds one of those rows. Raises
+        DatabaseUnavailable, SchemaMismatch."""
+        statement = statements.select(
+            table, column, values, max_rows, after=after, after_writers=after_writers
+        )
+
+        def read(connection: Connection) -> Sequence[Row]:
+            self._fit.ensure(connection, table)
+            if self._is_replica:
+                return connection.rows(statement)
+            return _rows_of_writer(connection, statement)
+
+        return self._run(read)
+
+    def generation(self, table: Table, timeout_seconds: float | None = None) -> Generation:
+        """The table's current generation. One SELECT. Raises SchemaMismatch; DatabaseUnavailable,
+        after about `timeout_seconds` where they are given and the database is silent: it may be
+        asleep."""
+
+        def read(connection: Connection) -> Generation:
+            connection.wait_at_most(timeout_seconds or ANSWER_TIMEOUT_SECONDS)
+            self._fit.ensure(connection, table)
+            found = connection.rows(cache_generation.select(table))
+            return generation_in(table, found, connection.sent_at)
+
+        return self._run(read, patience_seconds=timeout_seconds)
+
+    def switch_on(self, table: Table, number: int, server: str) -> None:
+        """Raise generation `number` for the entries of the Redis `server`, and take them into use;
+        nothing happens where somebody raised it already. One UPDATE."""
+        self.run(cache_generation.switch_on(table, number, server))
+
+    def transact(self, work: Callable[["Transaction"], Result]) -> Result:
+        """What `work` returns, once what it did is committed, by itself or here. `work` runs again
+        when the database certainly undid the first try, so it must be safe to run twice. Raises
+        DatabaseUnavailable, OutcomeUnknown, SchemaMismatch, and whatever `work` raises."""
+
+        def run(connection: Connection) -> Result:
+            transaction = Transaction(connection, self._fit)
+            try:
+                result = work(transaction)
+                if not transaction.is_over:
+                    transaction.commit()
+            except BaseException:
+                if transaction.has_begun:
+                    connection.undo()
+                raise
+            return result
+
+        return self._run(run)
+
+    def run(self, *statements: Statement) -> list[Answer]:
+        """The answers to `statements`, each committed by itself: one round trip. Raises
+        DatabaseUnavailable, SchemaMismatch."""
+        return self._run(lambda connection: connection.batch(statements))
+
+    def check(self) -> None:
+        """One statement on a kept connection or a new one. Raises DatabaseUnavailable."""
+        self.run(statements.PING)
+
+    def check_tables(self) -> list[str]:
+        """Whether requests without TABLE can be answered. One statement. What differs elsewhere,
+        in words. Raises DatabaseUnavailable; SchemaMismatch where they cannot."""
+        tables = tables_with(self._settings.default_table)
+        default = tables[self._settings.default_table]
+        found = self._describe([*tables, *OWN_TABLES])
+        return report(default, tables.values(), found)
+
+    def as_stored(self, table: Table) -> Table:
+        """The table with columns that take no more than those of the database do. It may stand for
+        the declared one in all that is done with its rows. One SELECT. Raises SchemaMismatch,
+        DatabaseUnavailable."""
+        return narrowed(table, self._run(lambda connection: self._fit.judge(connection, table)))
+
+    def _misfit(self, error: MySQLError) -> SchemaMismatch:
+        return self._fit.misfit(error, self._describe)
+
+    def _describe(self, names: Sequence[str]) -> Columns:
+        return self._run(lambda connection: describe(connection, names))
+
+    def _connect(self, patience_seconds: float | None = None) -> Connection:
+        """With another password where the first is refused: passwords may change while we run."""
+        login = self._identity.login()
+        for _ in STAGES:
+            try:
+                return self._connect_as(login, patience_seconds)
+            except MySQLError as error:
+                other = self._identity.instead(login) if is_login_refused(error) else None
+                if other is None:
+                    raise
+                login = other
+        return self._connect_as(login, patience_seconds)
+
+    def _connect_as(self, login: Login, patience_seconds: float | None) -> Connection:
+        patience_seconds = patience_seconds or self._greeting_patience
+        return connect(self._settings, login, patience_seconds, for_loads=self._for_loads)
+
+    def _run(self, work: Callable[[Connection], Result], **connect_options: float | None) -> Result:
+        for attempt in range(MAX_ATTEMPTS):
+            try:
+                connection = self._acquire(connect_options)
+            except MySQLError as error:
+                raise translated_from_connecting(error, self._settings) from error
+            try:
+                result = work(connection)
+            except MySQLError as error:
+                self._put_back(connection, error)
+                if is_worth_another_try(error, attempt):
+                    continue
+                raise (self._misfit(error) if is_misfit(error) else translated(error)) from error
+            except NoGeneration as new:
+                self._pool.release(connection)
+                self.run(cache_generation.add(new.table))
+                continue
+            except OutcomeUnknown:
+                self._pool.discard(connection)
+                raise
+            except HerocacheError as error:
+                self._put_back(connection, error.__cause__)
+                raise
+            except BaseException:
+                self._pool.discard(connection)
+                raise
+            self._pool.release(connection)
+            return result
+        raise AssertionError("unreachable: the last attempt returns or raises")
+
+    def _acquire(self, connect_options: Mapping[str, float | None]) -> Connection:
+        """A kept connection, unless the server has closed it meanwhile. That is found out before a
+        write is sent: afterwards nobody could tell whether it was done."""
+        connection = self._pool.acquire(**connect_options)
+        if connection.was_closed_by_server():
+            self._pool.discard(connection)
+            connection = self._pool.acquire(**connect_options)
+        connection.wait_at_most(self._patience)
+        return connection
+
+    def _put_back(self, connection: Connection, error: BaseException | None) -> None:
+        if connection.open and not is_unfit(error):
+            self._pool.release(connection)
+        else:
+            self._pool.discard(connection)
+
+
+def _rows_of_writer(connection: Connection, statement: Statement) -> Sequence[Row]:
+    """A kept connection may lead to a server that was made a replica since."""
+    found, is_read_only = connection.batch([statement, statements.IS_READ_ONLY])
+    refuse_replica(is_read_only.rows[0][0])
+    return found.rows

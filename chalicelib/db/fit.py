@@ -1,0 +1,115 @@
+"""Does a table of the database fit its declaration? Asked when the table is first used.
+
+A table that fits is not asked about again, until a statement fails on it.
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from chalicelib.db import information_schema
+from chalicelib.db.information_schema import Found
+from chalicelib.db.mysql import Connection, MySQLError, missing_table
+from chalicelib.db.schema import (
+    GENERATIONS,
+    OTHER_VERSION,
+    OWN_TABLES,
+    Difference,
+    Stops,
+    differences,
+    may_rewrite,
+    missing_own_tables,
+    missing_rights,
+)
+from chalicelib.errors import SchemaMismatch
+from chalicelib.tables import Table
+
+log = logging.getLogger("herocache.db")
+
+
+# Of each table, those that it has.
+Columns = Mapping[str, Sequence[Found]]
+
+
+class Fit:
+    """What is known of the tables that were used so far. Safe for threads."""
+
+    def __init__(self) -> None:
+        self._fitting: dict[str, Table] = {}
+        self._rewriting: set[str] = set()
+
+    def ensure(self, connection: Connection, table: Table) -> bool:
+        """Whether triggers may change rows before they are written. One SELECT when the table is
+        first used, and as long as it does not fit its declaration. Raises SchemaMismatch."""
+        if table.name not in self._fitting:
+            found = self.judge(connection, table)
+            for difference in differences(table, found):
+                log.warning("%s", difference.text)
+            self._fitting[table.name] = table
+        return table.name in self._rewriting
+
+    def judge(self, connection: Connection, table: Table) -> Sequence[Found]:
+        """The table's columns, as they are now. Raises SchemaMismatch where requests cannot be
+        answered, from here on."""
+        found = describe(connection, [table.name]).get(table.name, [])
+        try:
+            _raise_if_stopped(differences(table, found))
+        except SchemaMismatch:
+            self._fitting.pop(table.name, None)
+            self._rewriting.discard(table.name)
+            raise
+        if may_rewrite(found):
+            self._rewriting.add(table.name)
+        else:
+            self._rewriting.discard(table.name)
+        return found
+
+    def misfit(self, error: MySQLError, find: Callable[[list[str]], Columns]) -> SchemaMismatch:
+        """The words for a statement that met other tables than those it was made for: somebody
+        changed them since, or the service's own are missing. `find` tells how these tables are
+        now."""
+        log.warning("the tables are compared again: %s", error.args[-1])
+        tables = list(self._fitting.values())
+        names = [*[table.name for table in tables], *OWN_TABLES]
+        found = find(names)
+        texts = [
+            difference.text
+            for table in tables
+            for difference in differences(table, found.get(table.name, ()))
+            if difference.stops != Stops.NOTHING
+        ]
+        texts += filter(None, [missing_own_tables(found)])
+        missing = missing_table(error)
+        if missing and missing not in names:
+            texts.append(
+                f"the database has no table {missing}, which a trigger of"
+                f" {', '.join(table.name for table in tables)} needs: create it, or drop the"
+                " trigger"
+            )
+        return SchemaMismatch("; ".join(texts) or OTHER_VERSION)
+
+
+def describe(connection: Connection, names: Sequence[str]) -> Columns:
+    """The columns of those of these tables that there are."""
+    tables: dict[str, list[Found]] = {}
+    for row in connection.rows(information_schema.describe(names)):
+        tables.setdefault(row[0], []).append(Found(*row))
+    return tables
+
+
+def report(default: Table, tables: Iterable[Table], found: Columns) -> list[str]:
+    """What differs in words, where requests for the table `default` can be answered all the same.
+    Raises SchemaMismatch where they cannot."""
+    missing = missing_own_tables(found)
+    if GENERATIONS not in found:
+        raise SchemaMismatch(missing)
+    _raise_if_stopped(differences(default, found.get(default.name, ())))
+    others = [d for t in tables for d in differences(t, found.get(t.name, ()))]
+    rights = [text for name in OWN_TABLES for text in missing_rights(found.get(name, ()))]
+    return [*filter(None, [missing]), *rights, *[difference.text for difference in others]]
+
+
+def _raise_if_stopped(found: Iterable[Difference]) -> None:
+    """Raises SchemaMismatch with all that stops every request."""
+    texts = [difference.text for difference in found if difference.stops == Stops.EVERYTHING]
+    if texts:
+        raise SchemaMismatch("; ".join(texts))

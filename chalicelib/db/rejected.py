@@ -1,0 +1,85 @@
+"""Which row the database rejected, when many were written in one statement.
+
+No server tells which statement of a piece the rejected row stood in, and few tell which row. So the
+writes are done again by halves until one row is left.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from chalicelib.db import information_schema, statements
+from chalicelib.db.information_schema import Found
+from chalicelib.db.mysql import Answer, MySQLError, duplicate_index, is_value_rejected, rejection
+from chalicelib.db.schema import narrowed
+from chalicelib.db.statements import Statement
+from chalicelib.errors import RowRejected
+from chalicelib.tables import InvalidValue, Table
+
+Item = TypeVar("Item")
+Make = Callable[[Table, Sequence[Any]], Statement]
+Run = Callable[..., list[Answer]]
+
+
+@dataclass(frozen=True)
+class Writes:
+    """What a transaction writes: `items`, which are rows or keys, in groups. Each group has the
+    function that makes its statement."""
+
+    table: Table
+    items: Sequence[Any]
+    groups: Iterable[tuple[Make, Sequence[Any]]]
+
+
+def find_rejected(run: Run, writes: Writes) -> RowRejected | None:
+    """Do the `writes` again in a new transaction, up to the first item that the database rejects.
+    None where it rejects none any more. The transaction is of no more use then."""
+    run(statements.ROLLBACK, statements.START)
+    for make, group in writes.groups:
+        if found := _first_rejected(run, writes.table, make, group):
+            item, error = found
+            index = next(i for i, other in enumerate(writes.items) if other is item)
+            return _row_rejected(run, writes.table, item, index, error)
+    return None
+
+
+def _first_rejected(
+    run: Run,
+    table: Table,
+    make: Callable[[Table, Sequence[Item]], Statement],
+    items: Sequence[Item],
+) -> tuple[Item, MySQLError] | None:
+    """Those before it are written: it may be rejected because of one of them."""
+    while items:
+        half = items[: (len(items) + 1) // 2]
+        try:
+            run(make(table, half))
+            items = items[len(half) :]
+        except MySQLError as error:
+            if not is_value_rejected(error):
+                raise
+            if len(half) == 1:
+                return half[0], error
+            items = half
+    return None
+
+
+def _row_rejected(
+    run: Run, table: Table, item: object, index: int, error: MySQLError
+) -> RowRejected:
+    """In the words of the column's own limits where the value has passed them."""
+    name, reason = rejection(error)
+    if unique := duplicate_index(error):
+        [columns] = run(information_schema.index_columns(table, unique))
+        name = columns.rows[0][0] if len(columns.rows) == 1 else ""
+    by_name = {column.name.lower(): column.name for column in table.columns}
+    name = by_name.get(name.lower(), "")
+    if name and isinstance(item, tuple):
+        [found] = run(information_schema.describe([table.name]))
+        real = narrowed(table, [Found(*row) for row in found.rows])
+        position = table.positions[name]
+        try:
+            real.columns[position].type.parse(item[position])
+        except InvalidValue as invalid:
+            reason = str(invalid)
+    return RowRejected(index, name, reason)

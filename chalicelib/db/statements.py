@@ -1,0 +1,145 @@
+"""SQL statements for the rows of the declared tables, each with its parameters.
+
+Identifiers come from `tables` only; a value is always a parameter.
+"""
+
+from collections.abc import Sequence
+
+from chalicelib.tables import Column, Key, Row, String, Table
+
+# SQL with %s for each of its parameters, and those.
+Statement = tuple[str, Sequence[Key]]
+
+START: Statement = ("START TRANSACTION", ())
+COMMIT: Statement = ("COMMIT", ())
+PING: Statement = ("SELECT 1", ())
+ROLLBACK: Statement = ("ROLLBACK", ())
+
+# Not 0 on a replica: Aurora has the second one there, others the first.
+READ_ONLY = "(@@read_only + @@innodb_read_only)"
+IS_READ_ONLY: Statement = (f"SELECT {READ_ONLY}", ())
+
+# The column may have another character set than the connection: both become UTF-8, then bytes.
+_EXACT = "CAST(CONVERT({} USING utf8mb4) AS BINARY)"
+_BYTES = "CAST(%s AS BINARY)"
+WAIT_FOR_WRITERS = " LOCK IN SHARE MODE"
+MICROSECONDS_NOW = "TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6))"
+# When this statement began.
+NOW: Statement = (f"SELECT {MICROSECONDS_NOW}", ())
+# In place of a value: an error, after which the server runs none of the statements behind it.
+FAILS = "(SELECT 1 UNION SELECT 2)"
+
+
+def select(
+    table: Table,
+    column: Column,
+    values: Sequence[Key],
+    max_rows: int,
+    *,
+    after: Key | None = None,
+    after_writers: bool = False,
+) -> Statement:
+    """By a lookup: in the order of the keys, `max_rows` at the most, from behind the key `after`
+    on."""
+    sql, values = _rows_with_exactly(table, column, values)
+    if after is not None:
+        sql += f" AND {table.key.name} > %s"
+        values = [*values, after]
+    if column is not table.key:
+        sql += f" ORDER BY {table.key.name} LIMIT {max_rows:d}"
+    return sql + WAIT_FOR_WRITERS * after_writers, values
+
+
+def lock(table: Table, keys: Sequence[Key]) -> Statement:
+    sql = f"{_rows_with(table, table.key, len(keys))} ORDER BY {table.key.name} FOR UPDATE"
+    return sql, keys
+
+
+def rows_of_keys(table: Table, keys: Sequence[Key]) -> Statement:
+    """In any order."""
+    return _rows_with(table, table.key, len(keys)), keys
+
+
+def others(
+    table: Table, column: Column, values: Sequence[Key], keys: Sequence[Key], max_rows: int
+) -> Statement:
+    """The rows with exactly one of `values`, but for those with `keys`; `max_rows` at the most."""
+    sql, parameters = _rows_with_exactly(table, column, values)
+    sql += f" AND {table.key.name} NOT IN ({_marks(len(keys))}) LIMIT {max_rows:d}"
+    return sql, [*parameters, *keys]
+
+
+def others_than_new(
+    table: Table, column: Column, values: Sequence[Key], new_keys: int, max_rows: int
+) -> Statement:
+    """The same, but for those that the INSERT before it gave the next `new_keys` keys."""
+    sql, parameters = _rows_with_exactly(table, column, values)
+    sql += (
+        f" AND {table.key.name} NOT BETWEEN LAST_INSERT_ID() AND LAST_INSERT_ID() + %s"
+        f" LIMIT {max_rows:d}"
+    )
+    return sql, [*parameters, new_keys - 1]
+
+
+def insert(table: Table, rows: Sequence[Row]) -> Statement:
+    return _values(table, table.columns, rows)
+
+
+def insert_keyless(table: Table, rows: Sequence[Row]) -> Statement:
+    """The database gives the keys."""
+    return _values(table, table.columns[1:], [row[1:] for row in rows])
+
+
+def replace(table: Table, rows: Sequence[Row]) -> Statement:
+    """For rows that exist. No REPLACE: that would delete and insert."""
+    updates = ",".join(f"{c.name}=VALUES({c.name})" for c in table.columns[1:])
+    text, parameters = insert(table, rows)
+    return f"{text} ON DUPLICATE KEY UPDATE {updates}", parameters
+
+
+def delete(table: Table, keys: Sequence[Key]) -> Statement:
+    return f"DELETE FROM {table.identifier} WHERE {table.key.name} IN ({_marks(len(keys))})", keys
+
+
+def highest_key(table: Table) -> Statement:
+    return f"SELECT MAX({table.key.name}) FROM {table.identifier}", ()
+
+
+def guard_time(until: int) -> Statement:
+    """When it began; an error after `until`, in microseconds of the database's clock."""
+    return f"SELECT IF({MICROSECONDS_NOW} < %s, {MICROSECONDS_NOW}, {FAILS})", (until,)
+
+
+def guard_new_keys(count: int, highest: int) -> Statement:
+    """An error where one of the `count` keys that the INSERT before it was given is above
+    `highest`."""
+    return f"SELECT IF(LAST_INSERT_ID() + %s > %s, {FAILS}, 1)", (count - 1, highest)
+
+
+def _rows_with(table: Table, column: Column, count: int) -> str:
+    names = _names(table.columns)
+    return f"SELECT {names} FROM {table.identifier} WHERE {column.name} IN ({_marks(count)})"
+
+
+def _rows_with_exactly(table: Table, column: Column, values: Sequence[Key]) -> Statement:
+    """By a lookup of text only rows with exactly one of the texts: a collation may take others for
+    the same, such as 'Rome ' for 'Rome'."""
+    sql = _rows_with(table, column, len(values))
+    if column is not table.key and isinstance(column.type, String):
+        sql += f" AND {_EXACT.format(column.name)} IN ({_marks(len(values), _BYTES)})"
+        values = [*values, *values]
+    return sql, values
+
+
+def _values(table: Table, columns: Sequence[Column], rows: Sequence[Row]) -> Statement:
+    marks = ",".join([f"({_marks(len(columns))})"] * len(rows))
+    parameters = [value for row in rows for value in row]
+    return f"INSERT INTO {table.identifier} ({_names(columns)}) VALUES {marks}", parameters
+
+
+def _names(columns: Sequence[Column]) -> str:
+    return ",".join(column.name for column in columns)
+
+
+def _marks(count: int, mark: str = "%s") -> str:
+    return ",".join([mark] * count)

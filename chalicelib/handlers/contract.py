@@ -1,0 +1,497 @@
+"""The contract with clients: fields of a request, limits, shapes and texts of answers.
+
+`decode` makes a JSON value of a body, `parse` makes a checked request of a JSON value or of a
+Lambda payload. The functions `reply_...` make the JSON text of an answer. No other module names a
+field of a request or shapes an answer.
+"""
+
+import gzip
+import io
+import json
+import zlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from chalicelib.config import MAX_RESULT_BYTES
+from chalicelib.errors import (
+    BadRequest,
+    ConfigurationError,
+    HerocacheError,
+    KeyTooFar,
+    NoKeyLeft,
+    RowRejected,
+    TooLarge,
+    TooManyRows,
+    UnsupportedEncoding,
+)
+from chalicelib.rows import Page, Rows
+from chalicelib.tables import (
+    NO_KEY,
+    STRING_KEY,
+    TABLES,
+    Column,
+    Integer,
+    InvalidValue,
+    Key,
+    Row,
+    String,
+    Table,
+    shown,
+    tables_with,
+)
+
+# The fields of a request, and the kinds of requests.
+REQUEST, SQLS, USE_CACHE, TABLE, BY = "REQUEST", "SQLS", "USE_CACHE", "TABLE", "BY"
+LIMIT, AFTER = "LIMIT", "AFTER"
+IDEMPOTENCY_KEY = "IDEMPOTENCY_KEY"
+FIELDS = (REQUEST, SQLS, USE_CACHE, TABLE, BY, LIMIT, AFTER, IDEMPOTENCY_KEY)
+READ, WRITE, DELETE, INVALIDATE = "read", "write", "delete", "invalidate"
+# The SQLS of an invalidate that means the whole table.
+EVERY_ROW = ["*"]
+
+# Headers by the names that Chalice looks them up under.
+IDEMPOTENCY_HEADER = "idempotency-key"
+ENCODING_HEADER = "content-encoding"
+# How the header Cache-Status names this cache.
+CACHE_NAME = "herocache"
+
+MAX_READ_VALUES = 10_000
+MAX_LIMIT = 10_000
+MAX_WRITE_ROWS = 1_000
+MAX_BODY_BYTES = 6_000_000
+# A shorter text fits into the JSON that Lambda makes of an answer, whatever is in it: the longest
+# escape of one character is twelve bytes (an emoji, for example, becomes two escapes of six).
+_SURELY_SMALL_CHARACTERS = MAX_RESULT_BYTES // 12
+_LIMIT = Integer(1, MAX_LIMIT)
+# The highest key that a BIGINT column takes.
+_HIGHEST_KEY = 2**63 - 1
+_LOGGED_CHARACTERS = 300
+
+
+@dataclass(frozen=True)
+class Read:
+    """`page`: which part of the rows to read; then there is one value in `values`."""
+
+    table: Table
+    column: Column
+    values: Sequence[Key]
+    use_cache: bool
+    page: Page | None = None
+
+
+@dataclass(frozen=True)
+class Write:
+    """`rows` in the order of SQLS; NO_KEY stands where a row came without its key."""
+
+    table: Table
+    rows: Sequence[Row]
+    use_cache: bool
+    idempotency_key: str
+
+
+@dataclass(frozen=True)
+class Delete:
+    table: Table
+    keys: Sequence[Key]
+    idempotency_key: str
+
+
+@dataclass(frozen=True)
+class Invalidate:
+    """`keys`: which rows somebody else changed; None: any rows of the table."""
+
+    table: Table
+    keys: Sequence[Key] | None
+
+
+@dataclass(frozen=True)
+class Reply:
+    """`text`: the whole answer as JSON, with `status` in it as `statusCode`. `cache_status`: the
+    value of the header Cache-Status, which only the answer to a read has."""
+
+    text: str
+    status: int = 200
+    retry_after_seconds: int | None = None
+    cache_status: str = ""
+
+
+Request = Read | Write | Delete | Invalidate
+
+
+# --- requests -----------------------------------------------------------------------------------
+
+
+def decode(body: bytes) -> object:
+    """The JSON value in `body`. Raises TooLarge; BadRequest, which tells where it is not JSON."""
+    if len(body) > MAX_BODY_BYTES:
+        raise TooLarge(f"body: more than {MAX_BODY_BYTES} bytes; send fewer items at a time")
+    try:
+        text = body.decode()
+    except UnicodeDecodeError as error:
+        raise BadRequest(f"body: not UTF-8 at byte {error.start}") from error
+    try:
+        if "-0" in text:
+            return _EXACT.decode(text)
+        return _DECODER.decode(text)
+    except RecursionError as error:
+        raise BadRequest("body: nested too deeply; SQLS is a flat list") from error
+    except json.JSONDecodeError as error:
+        raise BadRequest(
+            f"body: not JSON at line {error.lineno} column {error.colno}: {error.msg}"
+        ) from error
+    except ValueError:
+        return _EXACT.decode(text)  # an integer of more digits than Python converts
+
+
+def unpacked(body: bytes, encoding: str) -> bytes:
+    """`body` without the compression that the header Content-Encoding names. A body that is not
+    compressed is returned as it is: a gateway may have unpacked it and left the header. Never
+    unpacks more than one byte beyond MAX_BODY_BYTES. Raises BadRequest, UnsupportedEncoding."""
+    if encoding.strip().lower() in ("", "identity"):
+        return body
+    if encoding.strip().lower() not in ("gzip", "x-gzip"):
+        raise UnsupportedEncoding(
+            f"Content-Encoding: {shown(encoding)} is not read here; send the body as it is, or gzip"
+        )
+    if not body.startswith(b"\x1f"):
+        return body
+    try:
+        return gzip.GzipFile(fileobj=io.BytesIO(body)).read(MAX_BODY_BYTES + 1)
+    except EOFError as error:
+        raise BadRequest("body: Content-Encoding says gzip, but it ends too early") from error
+    except (gzip.BadGzipFile, zlib.error) as error:
+        raise BadRequest("body: Content-Encoding says gzip, but it is damaged") from error
+
+
+def parse(payload: object, default_table: str, read_by: str | None) -> Request:
+    """The checked request in `payload`. `default_table` and `read_by` are the settings DB_TABLE and
+    READ_BY. Raises BadRequest, which names the place; TooLarge, ConfigurationError."""
+    if not isinstance(payload, dict):
+        raise BadRequest(f"body: expected a JSON object, got {_json_type(payload)}")
+    for name in payload:
+        if name not in FIELDS:
+            raise BadRequest(f"{shown(name)}: no such field; there are {', '.join(FIELDS)}")
+    request = _choice(payload, REQUEST, (READ, WRITE, DELETE, INVALIDATE))
+    table = _table(payload, default_table)
+    use_cache = _use_cache(payload)
+    if request == READ:
+        _reject_field(payload, IDEMPOTENCY_KEY, "a read changes nothing")
+        column = _column(payload, table, read_by)
+        values = _values(column, _items(payload, MAX_READ_VALUES, "values"))
+        return Read(table, column, values, use_cache, _page(payload, table, column, values))
+    for name in (BY, LIMIT, AFTER):
+        _reject_field(payload, name, "only a read has it")
+    if request == INVALIDATE:
+        _reject_field(payload, IDEMPOTENCY_KEY, "an invalidate may be sent again without one")
+        items = _items(payload, MAX_READ_VALUES, 'keys, or ["*"] for the whole table')
+        return Invalidate(table, None if items == EVERY_ROW else _values(table.key, items))
+    idempotency_key = _idempotency_key(payload)
+    if request == DELETE:
+        keys = _values(table.key, _items(payload, MAX_WRITE_ROWS, "keys"))
+        return Delete(table, keys, idempotency_key)
+    rows = _rows(table, _items(payload, MAX_WRITE_ROWS, "rows"))
+    return Write(table, rows, use_cache, idempotency_key)
+
+
+def _page(
+    payload: Mapping[str, object], table: Table, column: Column, values: Sequence[Key]
+) -> Page | None:
+    """Only for one value: the next page begins after the last key of this one, and keys rise only
+    within the rows of one value."""
+    if LIMIT not in payload and AFTER not in payload:
+        return None
+    name = LIMIT if LIMIT in payload else AFTER
+    if column is table.key:
+        raise BadRequest(f"{name}: goes with a read by a lookup, and this one is by {column.name}")
+    if len(values) > 1:
+        raise BadRequest(f"{name}: goes with one value in {SQLS}, got {len(values)}")
+    limit = _value(Column(LIMIT, _LIMIT), payload.get(LIMIT, MAX_LIMIT), LIMIT)
+    after = (
+        _value(Column(AFTER, _before_keys(table)), payload[AFTER], AFTER)
+        if AFTER in payload
+        else None
+    )
+    return Page(int(limit), after)
+
+
+def _before_keys(table: Table) -> Integer | String:
+    """The values of AFTER: any key that the column could hold, also one that this service would
+    not write; or 0, which stands before all keys."""
+    key = table.key.type
+    return Integer(0, _HIGHEST_KEY) if isinstance(key, Integer) else key
+
+
+def _reject_field(payload: Mapping[str, object], name: str, why: str) -> None:
+    if name in payload:
+        raise BadRequest(f"{name}: {why}; leave it out")
+
+
+def _idempotency_key(payload: Mapping[str, object]) -> str:
+    """Empty where there is none."""
+    if IDEMPOTENCY_KEY not in payload:
+        return ""
+    return str(
+        _value(Column(IDEMPOTENCY_KEY, STRING_KEY), payload[IDEMPOTENCY_KEY], "Idempotency-Key")
+    )
+
+
+def with_idempotency_key(payload: object, header: str) -> object:
+    """The payload with the idempotency key of the header as a field. Requests that change nothing
+    stay as they are: clients may send the header with every request."""
+    if not isinstance(payload, dict) or payload.get(REQUEST) in (READ, INVALIDATE):
+        return payload
+    if payload.get(IDEMPOTENCY_KEY, header) != header:
+        raise BadRequest(f"{IDEMPOTENCY_KEY}: the header Idempotency-Key has another one; give one")
+    return {**payload, IDEMPOTENCY_KEY: header}
+
+
+def _choice(payload: Mapping[str, object], name: str, known: Sequence[str]) -> str:
+    value = payload.get(name)
+    if name not in payload:
+        raise BadRequest(f"{name}: missing; give one of {_listed(known)}")
+    if not isinstance(value, str) or value not in known:
+        raise BadRequest(f"{name}: expected one of {_listed(known)}, got {shown(value)}")
+    return value
+
+
+def _table(payload: Mapping[str, object], default: str) -> Table:
+    tables = tables_with(default)
+    return tables[_choice(payload, TABLE, tuple(tables)) if TABLE in payload else default]
+
+
+def _column(payload: Mapping[str, object], table: Table, read_by: str | None) -> Column:
+    if BY in payload:
+        return table.readable[_choice(payload, BY, tuple(table.readable))]
+    if read_by and not any(read_by in declared.readable for declared in TABLES.values()):
+        raise ConfigurationError("READ_BY: no table is declared to be read by this column")
+    return table.readable.get(read_by or "", table.key)
+
+
+def _use_cache(payload: Mapping[str, object]) -> bool:
+    value = payload.get(USE_CACHE, True)
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, str) and value.lower() in ("true", "false"):
+        return value.lower() == "true"
+    raise BadRequest(f'{USE_CACHE}: expected "True" or "False", got {shown(value)}')
+
+
+def _items(payload: Mapping[str, object], most: int, noun: str) -> list[object]:
+    if SQLS not in payload:
+        raise BadRequest(f"{SQLS}: missing; give a list of {noun}")
+    items = payload[SQLS]
+    if not isinstance(items, list):
+        raise BadRequest(f"{SQLS}: expected a list of {noun}, got {_json_type(items)}")
+    if len(items) > most:
+        raise TooLarge(
+            f"{SQLS}: {len(items)} {noun}, at most {most}; send them in several requests"
+        )
+    return items
+
+
+def _values(column: Column, items: Sequence[Any]) -> Sequence[Key]:
+    if column.type.takes_all(items):
+        return items
+    return [_value(column, item, f"{SQLS}[{i}]") for i, item in enumerate(items)]
+
+
+def _rows(table: Table, items: Sequence[object]) -> list[Row]:
+    rows = [_row(table, item, i) for i, item in enumerate(items)]
+    seen: dict[Key, int] = {}
+    for i, row in enumerate(rows):
+        if row[0] != NO_KEY and seen.setdefault(row[0], i) != i:
+            raise BadRequest(
+                f"{SQLS}[{i}].{table.key.name}: {shown(row[0])} is also the key of"
+                f" {SQLS}[{seen[row[0]]}]; write a row once"
+            )
+    return rows
+
+
+def _row(table: Table, item: object, index: int) -> Row:
+    try:
+        return table.parse(item)
+    except (TypeError, KeyError, InvalidValue):
+        return _explained_row(table, item, index)
+
+
+def _explained_row(table: Table, item: object, index: int) -> Row:
+    """Slower than `Table.parse`: finds which value is wrong. Raises BadRequest."""
+    place = f"{SQLS}[{index}]"
+    if not isinstance(item, dict):
+        raise BadRequest(f"{place}: expected a row object, got {_json_type(item)}")
+    if not item.keys() <= table.positions.keys():
+        unknown = next(name for name in item if name not in table.positions)
+        raise BadRequest(
+            f"{place}: {table.name} has no column {shown(unknown)};"
+            f" it has {', '.join(table.positions)}"
+        )
+    return tuple(
+        [
+            _value(column, item[column.name], f"{place}.{column.name}")
+            if column.name in item
+            else _absent(table, column, place)
+            for column in table.columns
+        ]
+    )
+
+
+def _absent(table: Table, column: Column, place: str) -> Key:
+    if column is table.key and table.auto_key:
+        return NO_KEY
+    raise BadRequest(f"{place}.{column.name}: missing; a row of {table.name} needs it")
+
+
+def _value(column: Column, value: object, place: str) -> Key:
+    try:
+        return column.type.parse(value)
+    except InvalidValue as error:
+        raise BadRequest(f"{place}: {error}") from error
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(f'"{name}"' for name in names)
+
+
+def _json_type(value: object) -> str:
+    names = {dict: "an object", list: "a list", str: "a string", bool: "a boolean"}
+    names |= {type(None): "null", int: "a number", float: "a number"}
+    return names.get(type(value), "something else")
+
+
+class _Number:
+    """A number that no column takes. Kept as it was written, so that `parse` can name its place."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def __repr__(self) -> str:
+        digits = len(self._text.lstrip("-"))
+        return f"an integer of {digits} digits" if digits > 20 else self._text
+
+
+def _exact_integer(text: str) -> int | _Number:
+    return _Number(text) if text == "-0" or len(text) > 20 else int(text)
+
+
+def _unique_fields(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    fields = dict(pairs)
+    if len(fields) != len(pairs):
+        _reject_duplicate(pairs)
+    return fields
+
+
+def _reject_duplicate(pairs: Sequence[tuple[str, object]]) -> NoReturn:
+    counts = Counter(name for name, _ in pairs)
+    twice = next(name for name, count in counts.items() if count > 1)
+    raise BadRequest(f"body: an object has the field {shown(twice)} twice; give it once")
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_unique_fields, parse_constant=_Number)
+# Slower: it sees the text of every integer. Python reads -0 as 0, and no integer of 5,000 digits.
+_EXACT = json.JSONDecoder(
+    object_pairs_hook=_unique_fields, parse_constant=_Number, parse_int=_exact_integer
+)
+
+
+# --- replies ------------------------------------------------------------------------------------
+
+
+def reply_rows(rows: Rows, read: Read) -> Reply:
+    """Raises TooLarge where Lambda could not send the answer."""
+    size = len(rows.json)
+    if size > MAX_RESULT_BYTES:
+        _raise_too_large(size, read)
+    missing = f',"missing":{_json(rows.missing)}' if rows.missing else ""
+    text = f'{{"statusCode":200,"body":[{rows.json.decode()}]{missing}}}'
+    if len(text) > _SURELY_SMALL_CHARACTERS and (size := len(json.dumps(text))) > MAX_RESULT_BYTES:
+        _raise_too_large(size, read)
+    return Reply(text, cache_status=_cache_status(rows, read))
+
+
+def in_words(request: Request | None, reply: Reply) -> str:
+    """A line for the log: the kind of request, how many values, and the result."""
+    if request is None or reply.status != 200:
+        failure = json.loads(reply.text)["body"]
+        return f"{reply.status} {failure['error']}: {failure['message'][:_LOGGED_CHARACTERS]}"
+    match request:
+        case Read(table, column, values):
+            _, quote, detail = reply.cache_status.rstrip('"').partition('"')
+            cached = detail if quote else "not asked"
+            return f"read {table.name}: {len(values)} by {column.name}; cached: {cached}"
+        case Write(table, rows):
+            return f"write {table.name}: {len(rows)}"
+        case Delete(table, keys):
+            return f"delete {table.name}: {len(keys)}"
+        case Invalidate(table, keys):
+            return f"invalidate {table.name}: {'all' if keys is None else len(keys)}"
+
+
+def _cache_status(rows: Rows, read: Read) -> str:
+    """As RFC 9211 says. `detail`: how many of the distinct values the cache answered."""
+    if rows.hits is None:
+        return f"{CACHE_NAME}; fwd=bypass" + '; detail="not in use"' * read.use_cache
+    if rows.hits == rows.asked:
+        return f'{CACHE_NAME}; hit; detail="{rows.hits} of {rows.asked}"'
+    kind = "partial" if rows.hits else "miss"
+    return f'{CACHE_NAME}; fwd={kind}; detail="{rows.hits} of {rows.asked}"'
+
+
+def reply_written(keys: Sequence[Key]) -> Reply:
+    return Reply(f'{{"statusCode":200,"body":"write success","ids":{_json(keys)}}}')
+
+
+def reply_deleted(keys: Sequence[Key]) -> Reply:
+    return Reply(f'{{"statusCode":200,"body":"delete success","deleted":{_json(keys)}}}')
+
+
+def reply_invalidated() -> Reply:
+    return Reply('{"statusCode":200,"body":"invalidate success"}')
+
+
+def reply_error(error: HerocacheError) -> Reply:
+    error = _in_terms_of_the_request(error)
+    return _reply_failure(error.status, error.kind, str(error), error.retry_after_seconds)
+
+
+def _in_terms_of_the_request(error: HerocacheError) -> HerocacheError:
+    """Names the fields of a request where an error from below only tells what happened."""
+    match error:
+        case RowRejected():
+            place = f"{SQLS}[{error.index}]{'.' * bool(error.column)}{error.column}"
+            return BadRequest(f"{place}: {error.reason}")
+        case KeyTooFar() | NoKeyLeft():
+            return BadRequest(f"{TABLE} {error}")
+        case TooManyRows():
+            return TooLarge(
+                f"{SQLS}: {error}; ask for fewer values at a time, or for one value with {LIMIT}"
+                f" and {AFTER}"
+            )
+    return error
+
+
+def reply_bug() -> Reply:
+    """For an unexpected error: its text may hold something internal, so the client gets none of
+    it."""
+    return _reply_failure(500, "InternalError", "an internal error; the log has the details", None)
+
+
+def _reply_failure(status: int, kind: str, message: str, retry_after: int | None) -> Reply:
+    body = {"error": kind, "message": message}
+    return Reply(_json({"statusCode": status, "body": body}), status, retry_after)
+
+
+def _raise_too_large(size: int, read: Read) -> NoReturn:
+    less = "ask for fewer values at a time"
+    if read.page:
+        less = f"give a lower {LIMIT}"
+    elif read.column is not read.table.key:
+        less += f", or for one value with {LIMIT} and {AFTER}"
+    raise TooLarge(
+        f"{SQLS}: the rows make an answer of {size} bytes, at most {MAX_RESULT_BYTES}; {less}"
+    )
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, separators=(",", ":"))

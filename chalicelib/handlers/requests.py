@@ -1,0 +1,201 @@
+"""Requests come in over HTTP or as Lambda events, answers go out.
+
+`contract` says what a request and an answer look like; `services` holds what does the work. Each
+error becomes an answer here, and nowhere else.
+"""
+
+import json
+import logging
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from chalice.app import Request, Response
+
+from chalicelib import services
+from chalicelib.config import ApiAuth
+from chalicelib.errors import BadRequest, HerocacheError
+from chalicelib.handlers import contract, cors, health
+from chalicelib.ingest import uploads_in
+from chalicelib.rows import RowService
+
+log = logging.getLogger("herocache")
+# One line a request. `chalice local` shows them; in AWS they would cost money.
+requests_log = logging.getLogger("herocache.requests")
+requests_log.setLevel(logging.WARNING)
+
+_JSON: cors.Headers = {"Content-Type": "application/json"}
+
+
+# --- HTTP ---------------------------------------------------------------------------------------
+
+
+def post(request: Request) -> Response:
+    """`POST /`: reads and changes rows. The body is JSON, whatever its content type says."""
+    return _http(request, _post)
+
+
+def get_health(request: Request) -> Response:
+    """`GET /health`, open to everybody: whether the service runs. With `?deep=1` as
+    `get_deep_health`, but only on a stage without authentication: the check loads the database."""
+    return _http(request, _get_health)
+
+
+def get_deep_health(request: Request) -> Response:
+    """`GET /health/deep`: whether the service reaches its servers, too."""
+    return _http(request, _get_deep_health)
+
+
+def preflight(request: Request) -> Response:
+    """`OPTIONS`: whether a browser may send the request that a page of another host asks for."""
+    try:
+        allowed = services.container().settings.cors_origins
+        headers = cors.preflight_headers_for(request.headers, allowed)
+    except HerocacheError as error:
+        return error_response(error)
+    return Response("", headers=headers, status_code=204)
+
+
+def error_response(error: HerocacheError, **headers: str) -> Response:
+    """The answer to a request that goes no further."""
+    response = _response(contract.reply_error(error))
+    response.headers.update(headers)
+    return response
+
+
+def _http(request: Request, answer: Callable[[Request], Response]) -> Response:
+    """The answer to `request`, with the headers that a page of another host needs to read it. A
+    page that may not use the service gets an error instead."""
+    headers: cors.Headers = {}
+    try:
+        if "origin" in set(request.headers):
+            allowed = services.container().settings.cors_origins
+            headers = cors.headers_for(request.headers, allowed)
+        response = answer(request)
+    except HerocacheError as error:
+        response = error_response(error)
+    except Exception:
+        log.exception("a request failed on a bug")
+        response = _response(contract.reply_bug())
+    if headers:
+        response.headers.update(headers)
+    return response
+
+
+def _post(request: Request) -> Response:
+    return _response(*_answered(lambda: _payload(request)))
+
+
+def _get_health(request: Request) -> Response:
+    if request.query_params is None or request.query_params.get("deep") != "1":
+        return Response(health.alive(), headers=dict(_JSON))
+    if services.container().settings.api_auth is not ApiAuth.NONE:
+        raise BadRequest("deep: this stage asks callers who they are: use GET /health/deep")
+    return _get_deep_health(request)
+
+
+def _get_deep_health(_: Request) -> Response:
+    report, status = health.deep()
+    return Response(report, headers=dict(_JSON), status_code=status)
+
+
+def _payload(request: Request) -> object:
+    """The JSON value in the body. An idempotency key in the headers becomes a field of it."""
+    names = set(request.headers)  # Chalice needs a microsecond to look up a header that is absent
+    payload = contract.decode(_body(request, contract.ENCODING_HEADER in names))
+    if contract.IDEMPOTENCY_HEADER in names:
+        return contract.with_idempotency_key(payload, request.headers[contract.IDEMPOTENCY_HEADER])
+    return payload
+
+
+def _body(request: Request, is_encoded: bool) -> bytes:
+    try:
+        body = request.raw_body
+    except ValueError as error:
+        raise BadRequest("body: not base64 although the event says so, or not UTF-8") from error
+    body = body if isinstance(body, bytes) else body.encode()
+    if is_encoded:
+        return contract.unpacked(body, request.headers[contract.ENCODING_HEADER])
+    return body
+
+
+def _response(reply: contract.Reply, milliseconds: float = 0.0) -> Response:
+    headers = dict(_JSON)
+    if reply.cache_status:
+        headers["Cache-Status"] = reply.cache_status
+        headers["Server-Timing"] = f"total;dur={milliseconds:.3f}"
+    if reply.retry_after_seconds is not None:
+        headers["Retry-After"] = str(reply.retry_after_seconds)
+    return Response(reply.text, headers=headers, status_code=reply.status)
+
+
+# --- Lambda -------------------------------------------------------------------------------------
+
+
+def invoke(payload: object) -> dict[str, Any]:
+    """The same contract without HTTP: the payload is the request, the dict is the answer."""
+    reply, _ = _answered(lambda: payload)
+    answer: dict[str, Any] = json.loads(reply.text)
+    return answer
+
+
+def ingest(event: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """An S3 event: tries all objects in it and returns a summary of each; or raises the first
+    error, so that Lambda delivers the event again. Objects that are done are not loaded again."""
+    summaries, failures = [], []
+    for upload in uploads_in(event):
+        try:
+            summaries.append(services.container().ingest.load(upload))
+        except HerocacheError as error:
+            log.error("%s: %s: %s", upload.key, error.kind, error)
+            failures.append(error)
+    if failures:
+        raise failures[0]
+    return summaries
+
+
+def failed_invocation(error: HerocacheError) -> dict[str, Any]:
+    """The answer to a payload that is not for the function that it was sent to."""
+    answer: dict[str, Any] = json.loads(contract.reply_error(error).text)
+    return answer
+
+
+# --- both ---------------------------------------------------------------------------------------
+
+
+def _answered(payload: Callable[[], object]) -> tuple[contract.Reply, float]:
+    """The reply to the request that `payload` returns, and the milliseconds it took. Writes a line
+    to the log of requests where that is on."""
+    started = time.perf_counter()
+    request = None
+    try:
+        asked = payload()  # before the settings: to reject what is not JSON needs none
+        container = services.container()
+        settings = container.settings
+        request = contract.parse(asked, settings.default_table, settings.read_by)
+        reply = _done(request, container.rows)
+    except HerocacheError as error:
+        if error.status >= 500:
+            log.error("%s: %s", error.kind, error)
+        reply = contract.reply_error(error)
+    except Exception:
+        log.exception("a request failed on a bug")
+        reply = contract.reply_bug()
+    milliseconds = (time.perf_counter() - started) * 1000
+    if requests_log.isEnabledFor(logging.INFO):
+        requests_log.info("%s; %.2f ms", contract.in_words(request, reply), milliseconds)
+    return reply, milliseconds
+
+
+def _done(request: contract.Request, service: RowService) -> contract.Reply:
+    match request:
+        case contract.Read(table, column, values, use_cache, page):
+            rows = service.read(table, column, values, use_cache, page)
+            return contract.reply_rows(rows, request)
+        case contract.Write(table, rows, use_cache, key):
+            return contract.reply_written(service.write(table, rows, use_cache, key))
+        case contract.Delete(table, keys, key):
+            return contract.reply_deleted(service.delete(table, keys, key))
+        case contract.Invalidate(table, keys):
+            service.invalidate(table, keys)
+            return contract.reply_invalidated()

@@ -1,0 +1,180 @@
+"""The bucket: an uploaded object as a stream; reports and summaries back into it.
+
+The only place that talks to S3; boto3 comes with Lambda and is imported when it
+is first needed.
+"""
+
+import io
+from collections.abc import Generator
+from functools import lru_cache
+from types import TracebackType
+from typing import Any
+
+from chalicelib.errors import BucketUnavailable
+from chalicelib.ingest.events import OWN_FOLDERS, Upload
+
+CHUNK_BYTES = 1 << 18
+# S3 takes parts of 5 MiB and more, 10,000 of them.
+PART_BYTES = 8 << 20
+TIMEOUT_SECONDS = 20
+
+_GONE = frozenset({"NoSuchKey", "NoSuchVersion", "PreconditionFailed", "MethodNotAllowed", "404"})
+
+
+class Gone(Exception):
+    """The object, or this version of it, is not there any more."""
+
+
+class Bucket:
+    """Raises BucketUnavailable, which says which bucket and why."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def read(self, upload: Upload) -> Generator[bytes, None, None]:
+        """The bytes of just this upload, in pieces of CHUNK_BYTES. Raises Gone."""
+        which = {"VersionId": upload.version} if upload.version else {"IfMatch": upload.etag}
+        body = self._call("get_object", Key=upload.key, **which)["Body"]
+        try:
+            yield from body.iter_chunks(CHUNK_BYTES)
+        except _errors() as error:
+            raise self._unavailable(error) from error
+        finally:
+            body.close()
+
+    def is_latest(self, upload: Upload) -> bool:
+        """Whether who asks for the key alone gets just this upload."""
+        try:
+            found = self._call("head_object", Key=upload.key)
+        except Gone:
+            return False
+        if upload.version:
+            return bool(found.get("VersionId") == upload.version)
+        return bool(found["ETag"].strip('"') == upload.etag)
+
+    def find(self, key: str) -> bytes | None:
+        """A small object; None where there is none."""
+        try:
+            body: bytes = self._call("get_object", Key=key)["Body"].read()
+        except Gone:
+            return None
+        except _errors() as error:
+            raise self._unavailable(error) from error
+        return body
+
+    def write(self, key: str, body: bytes, content_type: str) -> None:
+        """Raises ValueError outside of OWN_FOLDERS: S3 would take it for an upload."""
+        _check_is_own(key)
+        self._call("put_object", Key=key, Body=body, ContentType=content_type)
+
+    def writer(self, key: str, content_type: str) -> "Writer":
+        """As `write`."""
+        _check_is_own(key)
+        return Writer(self, key, content_type)
+
+    def _call(self, operation: str, **arguments: Any) -> Any:
+        try:
+            return getattr(_client(), operation)(Bucket=self._name, **arguments)
+        except _errors() as error:
+            if _code(error) in _GONE:
+                raise Gone(_code(error)) from error
+            raise self._unavailable(error) from error
+
+    def _unavailable(self, error: Exception) -> BucketUnavailable:
+        """No address in it: botocore's own texts name it."""
+        reason = _code(error) or type(error).__name__
+        return BucketUnavailable(
+            f"the bucket {self._name} cannot be used now (UPLOAD_BUCKET): {reason}; is there a"
+            " route to S3 (gateway endpoint), has the function the right?"
+        )
+
+
+class Writer:
+    """An object written piece by piece, whatever its size. With no piece there is none; where the
+    block that writes it fails there is none either."""
+
+    def __init__(self, bucket: Bucket, key: str, content_type: str) -> None:
+        self._bucket = bucket
+        self._key = key
+        self._content_type = content_type
+        self._buffer = io.BytesIO()
+        self._upload_id = ""
+        self._parts: list[dict[str, object]] = []
+
+    def __enter__(self) -> "Writer":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is None:
+            self._finish()
+        elif self._upload_id:
+            self._bucket._call("abort_multipart_upload", Key=self._key, UploadId=self._upload_id)
+
+    def write(self, piece: bytes) -> None:
+        self._buffer.write(piece)
+        if self._buffer.tell() >= PART_BYTES:
+            self._send_part()
+
+    def _finish(self) -> None:
+        if not self._upload_id:
+            if self._buffer.tell():
+                self._bucket.write(self._key, self._buffer.getvalue(), self._content_type)
+            return
+        if self._buffer.tell():
+            self._send_part()
+        self._bucket._call(
+            "complete_multipart_upload",
+            Key=self._key,
+            UploadId=self._upload_id,
+            MultipartUpload={"Parts": self._parts},
+        )
+
+    def _send_part(self) -> None:
+        if not self._upload_id:
+            begun = self._bucket._call(
+                "create_multipart_upload", Key=self._key, ContentType=self._content_type
+            )
+            self._upload_id = begun["UploadId"]
+        number = len(self._parts) + 1
+        which = {"UploadId": self._upload_id, "PartNumber": number}
+        part = self._bucket._call(
+            "upload_part", Key=self._key, Body=self._buffer.getvalue(), **which
+        )
+        self._parts.append({"PartNumber": number, "ETag": part["ETag"]})
+        self._buffer = io.BytesIO()
+
+
+def _check_is_own(key: str) -> None:
+    if not key.startswith(OWN_FOLDERS):
+        raise ValueError(f"{key}: the service writes to {' and '.join(OWN_FOLDERS)} only")
+
+
+@lru_cache(maxsize=1)
+def _client() -> Any:
+    import boto3
+    from botocore.config import Config
+
+    return boto3.client(
+        "s3",
+        config=Config(
+            connect_timeout=TIMEOUT_SECONDS,
+            read_timeout=TIMEOUT_SECONDS,
+            retries={"mode": "standard", "total_max_attempts": 3},
+        ),
+    )
+
+
+def _errors() -> tuple[type[Exception], ...]:
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    return BotoCoreError, ClientError
+
+
+def _code(error: Exception) -> str:
+    response = getattr(error, "response", {})
+    return str(response.get("Error", {}).get("Code", ""))

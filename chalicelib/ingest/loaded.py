@@ -1,0 +1,69 @@
+"""What a load brought into a table: how many rows, and the first ones as they were stored.
+
+Texts of a file become rows here, and rows the objects that a read answers with.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from chalicelib.db import Statement, Transaction
+from chalicelib.ingest.load_data import Batch
+from chalicelib.tables import NO_KEY, Column, Integer, Key, Row, Table
+
+RowObject = Mapping[str, Key]
+_FIRST_GIVEN_KEY: Statement = ("SELECT LAST_INSERT_ID()", ())
+
+
+class Loaded(NamedTuple):
+    """`rejected` rows stand in `rejected_lines`."""
+
+    rows: int
+    rejected: int
+    rejected_lines: int
+    first_rows: Sequence[RowObject]
+
+
+def rows_of(table: Table, columns: Sequence[Column], batch: Batch) -> Iterator[Row]:
+    """Checked texts as the row the API would make of them; with NO_KEY where they have no key."""
+    makers = [int if isinstance(column.type, Integer) else str for column in columns]
+    order = [columns.index(column) for column in table.columns if column in columns]
+    no_key = (NO_KEY,) * (table.key not in columns)
+    for texts in batch:
+        values = [make(text) for make, text in zip(makers, texts)]
+        yield (*no_key, *[values[position] for position in order])
+
+
+def first_stored(
+    transaction: Transaction, table: Table, columns: Sequence[Column], first: Batch
+) -> Sequence[RowObject]:
+    """What the table holds where the `first` rows of a file were just loaded. Keys that the
+    database gave rise by one unless others insert at the same time: a row that is not at the key
+    it should have is left out."""
+    if not first:
+        return ()
+    rows = list(rows_of(table, columns, first))
+    is_keyed = table.key in columns
+    keys = [row[0] for row in rows] if is_keyed else _given_keys(transaction, len(rows))
+    wanted = dict(zip(keys, rows))
+    return [
+        as_object(table, row)
+        for row in stored(transaction, table, list(wanted))
+        if is_keyed or row[1:] == wanted[row[0]][1:]
+    ]
+
+
+def stored(transaction: Transaction, table: Table, keys: Sequence[Key]) -> Sequence[Row]:
+    """The rows of `keys` as the table holds them, whatever a trigger made of them, in this order.
+    One SELECT."""
+    rows: Mapping[Key, Row] = {row[0]: row for row in transaction.rows_of(table, keys)}
+    return [rows[key] for key in keys if key in rows]
+
+
+def as_object(table: Table, row: Row) -> RowObject:
+    return {column.name: value for column, value in zip(table.columns, row)}
+
+
+def _given_keys(transaction: Transaction, count: int) -> Sequence[Key]:
+    [answer] = transaction.run(_FIRST_GIVEN_KEY)
+    [(first,)] = answer.rows
+    return range(first, first + count)

@@ -1,0 +1,374 @@
+"""The use case of the ingest: an uploaded CSV file becomes rows of a table, exactly once.
+
+Claim the upload, check its rows, load them, record the outcome and let no reader see older rows,
+all in one transaction; then tell in the bucket what became of it.
+"""
+
+import csv
+import gc
+import io
+import itertools
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+from chalicelib.config import INGEST_COLUMNS, IngestEngine
+from chalicelib.db import Database, Transaction
+from chalicelib.errors import BadRequest, ConfigurationError, FileRejected, KeyTooFar, NoKeyLeft
+from chalicelib.ingest import ledger, load_data
+from chalicelib.ingest.bucket import Bucket, Gone, Writer
+from chalicelib.ingest.csv_rows import CsvRows, Rejected, WrongColumns, named_columns
+from chalicelib.ingest.events import (
+    INCOMING_FOLDER,
+    LOADED,
+    REJECTED,
+    SKIPPED,
+    Outcome,
+    Upload,
+    report_key,
+    result_key,
+)
+from chalicelib.ingest.loaded import Loaded, as_object, first_stored, rows_of
+from chalicelib.ingest.staged import NotStageable, load_staged
+from chalicelib.rows import Work, WriteThrough
+from chalicelib.tables import NO_KEY, Column, Key, Row, Table, tables_with
+
+log = logging.getLogger("herocache.ingest")
+
+# Up to here, unzipped, a file is written in one statement, and its entries are fenced and published
+# row by row. A larger one empties the cache of its table, which takes half a second whatever the
+# size.
+MAX_SMALL_BYTES = 256 * 1024
+MAX_SMALL_ROWS = 5_000
+# With fewer rows than this a share of rejected ones says nothing.
+MIN_ROWS_TO_JUDGE = 20
+# Brings rows into a table; of a file without a header they have these columns.
+Load = Callable[[Transaction, Upload, Table, Sequence[Column], Callable[[Rejected], None]], Loaded]
+_REPORT_HEADER = ("line", "column", "reason", "original")
+
+
+class _Known(Exception):
+    """This upload, or a later one of its key, was dealt with before."""
+
+    def __init__(self, outcome: Outcome) -> None:
+        super().__init__(outcome)
+        self.outcome = outcome
+
+
+class _NotSmall(Exception):
+    """There is more in the file than its size told."""
+
+
+class Ingest:
+    def __init__(
+        self,
+        database: Database,
+        write_through: WriteThrough,
+        max_rejected_percent: int,
+        engine: IngestEngine,
+        default_table: str,
+        default_columns: Sequence[str],
+    ) -> None:
+        """`database` is one for loads, and `write_through` changes it. More rejected rows than
+        `max_rejected_percent` reject the whole file. `engine`: for large files. `default_table`:
+        where files go that are in no table's folder; `default_columns`: what those without a header
+        have, in order."""
+        self._database = database
+        self._write_through = write_through
+        self._max_rejected_percent = max_rejected_percent
+        self._is_staged = engine is IngestEngine.AURORA
+        self._tables = tables_with(default_table)
+        self._default_table = default_table
+        self._default_columns = default_columns
+
+    def load(self, upload: Upload) -> dict[str, Any]:
+        """Deal with `upload`; its summary, as it is put beside it. Whatever may go better next time
+        is raised: BucketUnavailable, DatabaseUnavailable, OutcomeUnknown; then call again."""
+        started = time.monotonic()
+        try:
+            outcome, is_news = self._deal_with(upload), True
+        except _Known as known:
+            outcome, is_news = known.outcome, False
+            if outcome.status == LOADED:  # by one that may have died before every reader saw it
+                table = tables_with(outcome.table)[outcome.table]
+                self._write_through.replace_all(table, lambda transaction: None)
+                outcome = replace(outcome, first_rows=_told_first_rows(upload))
+        seconds = round(time.monotonic() - started, 3)
+        summary = _summary(upload, outcome, seconds)
+        log.info("%s", json.dumps(summary))
+        if outcome.status != SKIPPED:  # told again where a first try may not have come so far
+            text = json.dumps(summary, indent=2, ensure_ascii=False).encode()
+            Bucket(upload.bucket).write(result_key(upload), text, "application/json")
+        if is_news and outcome.status != SKIPPED:
+            print(json.dumps(_metrics(outcome, seconds)), flush=True)
+        return summary
+
+    def _deal_with(self, upload: Upload) -> Outcome:
+        """Raises _Known."""
+        if upload.key.endswith("/") and not upload.size:
+            return Outcome(SKIPPED, "", reason="a folder, not a file")
+        name = ""
+        try:
+            _raise_if_known(upload, ledger.last(self._database, upload))
+            table = self._table(upload)
+            name = table.name
+            return self._load(upload, self._database.as_stored(table))
+        except Gone:
+            return Outcome(SKIPPED, name, reason="deleted or overwritten since")
+        except FileRejected as error:
+            return self._reject(upload, Outcome(REJECTED, name, 0, error.rejected, str(error)))
+        except (KeyTooFar, NoKeyLeft) as error:
+            return self._reject(upload, Outcome(REJECTED, name, reason=f"TABLE {error}"))
+        except BadRequest as error:
+            return self._reject(upload, Outcome(REJECTED, name, reason=str(error)))
+
+    def _table(self, upload: Upload) -> Table:
+        """Raises FileRejected."""
+        name = _folder(upload.key) or self._default_table
+        if name not in self._tables:
+            raise FileRejected(
+                f"{upload.key}: there is no table {name}; there are {', '.join(self._tables)}:"
+                f" upload to {INCOMING_FOLDER}<table>/, or to the bucket's root for DB_TABLE"
+            )
+        return self._tables[name]
+
+    def _load(self, upload: Upload, table: Table) -> Outcome:
+        if upload.size <= MAX_SMALL_BYTES:
+            try:
+                return self._load_small(upload, table)
+            except _NotSmall:
+                log.info("%s: more is in it than its size tells", upload.key)
+        if self._is_staged:
+            try:
+                return self._load_large(upload, table, load_staged)
+            except NotStageable as reason:
+                log.info("%s is not read by the database: %s", upload.key, reason)
+        return self._load_large(upload, table, _load_streamed)
+
+    def _load_large(self, upload: Upload, table: Table, load: Load) -> Outcome:
+        order = self._order(table)
+
+        def apply(transaction: Transaction) -> Outcome:
+            _claim(transaction, upload)
+            with self._report(upload) as report:
+                loaded = load(transaction, upload, table, order, report.add)
+            outcome = self._judged(table, loaded, report)
+            ledger.record(transaction, upload, outcome)
+            return outcome
+
+        return self._write_through.replace_all(table, apply)
+
+    def _load_small(self, upload: Upload, table: Table) -> Outcome:
+        found: dict[Key, Row] = {}
+        characters = 0
+        with self._report(upload) as report, closing(Bucket(upload.bucket).read(upload)) as chunks:
+            rows = CsvRows(chunks, table, report.add, self._order(table))
+            for batch in rows.batches():
+                characters += sum(map(len, itertools.chain.from_iterable(batch)))
+                if len(found) + len(batch) > MAX_SMALL_ROWS or characters > MAX_SMALL_BYTES:
+                    raise _NotSmall
+                for row in rows_of(table, rows.columns, batch):
+                    # Of two rows with one key the later one stays, as in a large file.
+                    found[row[0] if row[0] != NO_KEY else -len(found) - 1] = row
+        outcome = self._judged(
+            table, Loaded(rows.rows, rows.rejected, rows.rejected_lines, ()), report
+        )
+
+        work = Work(list(found.values()), claim=_UploadClaim(upload, outcome))
+        after = self._write_through.change(table, work, store=True).after
+        first_keys = {row[0] for row in rows_of(table, rows.columns, rows.first_rows)}
+        count = len(rows.first_rows) if first_keys == {NO_KEY} else len(first_keys)
+        return replace(outcome, first_rows=[as_object(table, row) for row in after[:count]])
+
+    def _order(self, table: Table) -> Sequence[Column]:
+        """Of a file without a header. Raises ConfigurationError."""
+        if table.name != self._default_table or not self._default_columns:
+            return table.columns
+        try:
+            return named_columns(table, self._default_columns)
+        except WrongColumns as error:
+            raise ConfigurationError(f"{INGEST_COLUMNS}: {error}") from error
+
+    def _judged(self, table: Table, loaded: Loaded, report: "_Report") -> Outcome:
+        """Raises FileRejected where too many rows are, or none is left to load. One that takes
+        many lines counts as so many: a stray quote makes one of them."""
+        rows, rejected, rejected_lines, first_rows = loaded
+        count = rows + rejected_lines
+        if not rows:
+            raise FileRejected(_nothing_loaded(rejected, report.first), rejected)
+        if count >= MIN_ROWS_TO_JUDGE and rejected_lines * 100 > count * self._max_rejected_percent:
+            in_lines = f" (one of many lines counts as so many: {rejected} stand in these)"
+            raise FileRejected(
+                f"{rejected_lines} of {count} rows are refused"
+                f"{in_lines * (rejected_lines > rejected)}, more than"
+                f" {self._max_rejected_percent} % (INGEST_MAX_REJECTED), nothing is loaded;"
+                f" {_in_words(report.first)}",
+                rejected,
+            )
+        return Outcome(LOADED, table.name, rows, rejected, first_rows=first_rows)
+
+    def _reject(self, upload: Upload, outcome: Outcome) -> Outcome:
+        def record(transaction: Transaction) -> Outcome:
+            _claim(transaction, upload)
+            ledger.record(transaction, upload, outcome)
+            return outcome
+
+        return self._database.transact(record)
+
+    def _report(self, upload: Upload) -> "_Report":
+        writer = Bucket(upload.bucket).writer(report_key(upload), "text/csv; charset=utf-8")
+        return _Report(writer)
+
+
+class _Report:
+    """The rejected rows as CSV in the bucket. None without rejected rows; none where the block that
+    finds them fails. `first`: the first one."""
+
+    def __init__(self, writer: Writer) -> None:
+        self.first: Rejected | None = None
+        self._writer = writer
+
+    def __enter__(self) -> "_Report":
+        self._writer.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._writer.__exit__(*error)
+
+    def add(self, rejected: Rejected) -> None:
+        text = io.StringIO()
+        lines = csv.writer(text)
+        if self.first is None:
+            self.first = rejected
+            lines.writerow(_REPORT_HEADER)
+        original = rejected.original.rstrip("\r\n")
+        lines.writerow((rejected.line, rejected.column, rejected.reason, original))
+        self._writer.write(text.getvalue().encode())
+
+
+def _load_streamed(
+    transaction: Transaction,
+    upload: Upload,
+    table: Table,
+    order: Sequence[Column],
+    reject: Callable[[Rejected], None],
+) -> Loaded:
+    """As `load_staged`, by way of this process."""
+    with closing(Bucket(upload.bucket).read(upload)) as chunks:
+        rows = CsvRows(chunks, table, reject, order)
+        with _without_collector():
+            load_data.load(transaction, table, rows.columns, rows.batches())
+    first_rows = first_stored(transaction, table, rows.columns, rows.first_rows)
+    return Loaded(rows.rows, rows.rejected, rows.rejected_lines, first_rows)
+
+
+@contextmanager
+def _without_collector() -> Iterator[None]:
+    """Rows are lists by the million, none in a cycle: it costs time to look for some in them."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def _folder(key: str) -> str:
+    """The one that names the table; empty for a file that is in none. Raises FileRejected."""
+    folder, slash, _ = key.removeprefix(INCOMING_FOLDER).partition("/")
+    if slash and not key.startswith(INCOMING_FOLDER):
+        raise FileRejected(
+            f"{key}: nothing is loaded from the folder {folder}/: upload to"
+            f" {INCOMING_FOLDER}<table>/, or to the bucket's root for DB_TABLE"
+        )
+    return folder if slash else ""
+
+
+def _nothing_loaded(rejected: int, first: Rejected | None) -> str:
+    if first is None:
+        return "no row: there is a header and nothing else"
+    return f"every row is refused ({rejected}), nothing is loaded; {_in_words(first)}"
+
+
+def _in_words(rejected: Rejected | None) -> str:
+    assert rejected, "it was counted"
+    where = f"line {rejected.line}{', ' * bool(rejected.column)}{rejected.column}"
+    return f"{where}: {rejected.reason}"
+
+
+def _told_first_rows(upload: Upload) -> Sequence[Mapping[str, Any]]:
+    """What the first delivery of this upload told of it, if it came so far."""
+    text = Bucket(upload.bucket).find(result_key(upload))
+    told = json.loads(text) if text else {}
+    is_same = (told.get("version"), told.get("etag")) == (upload.version, upload.etag)
+    first_rows: Sequence[Mapping[str, Any]] = told.get("first_rows", ()) if is_same else ()
+    return first_rows
+
+
+@dataclass(frozen=True)
+class _UploadClaim:
+    """A `write_through.Claim`."""
+
+    upload: Upload
+    outcome: Outcome
+
+    def begin(self, transaction: Transaction) -> None:
+        _claim(transaction, self.upload)
+
+    def record(self, transaction: Transaction, *_: object) -> None:
+        ledger.record(transaction, self.upload, self.outcome)
+
+
+def _claim(transaction: Transaction, upload: Upload) -> None:
+    """From here to the end of the transaction nobody else deals with this key. Raises _Known."""
+    _raise_if_known(upload, ledger.claim(transaction, upload))
+
+
+def _raise_if_known(upload: Upload, last: tuple[Upload, Outcome] | None) -> None:
+    if last is None:
+        return
+    last_upload, outcome = last
+    if upload.is_same(last_upload):
+        raise _Known(outcome)
+    if upload.came_before(last_upload):
+        raise _Known(Outcome(SKIPPED, outcome.table, reason="a later upload is there already"))
+
+
+def _summary(upload: Upload, outcome: Outcome, seconds: float) -> dict[str, Any]:
+    return {
+        "status": outcome.status,
+        **{"bucket": upload.bucket, "key": upload.key},
+        **{"version": upload.version, "etag": upload.etag},
+        **{"table": outcome.table, "rows": outcome.rows, "refused": outcome.rejected},
+        "seconds": seconds,
+        "reason": outcome.reason,
+        "rejected": report_key(upload) if outcome.rejected else "",
+        "first_rows": list(outcome.first_rows),
+    }
+
+
+def _metrics(outcome: Outcome, seconds: float) -> dict[str, Any]:
+    """A line that CloudWatch makes metrics of, by its embedded metric format."""
+    units = {"IngestedRows": "Count", "RefusedRows": "Count", "IngestSeconds": "Seconds"}
+    return {
+        "_aws": {
+            "Timestamp": round(time.time() * 1000),
+            "CloudWatchMetrics": [
+                {
+                    "Namespace": "herocache",
+                    "Dimensions": [["Table", "Status"]],
+                    "Metrics": [{"Name": name, "Unit": unit} for name, unit in units.items()],
+                }
+            ],
+        },
+        "Table": outcome.table or "none",
+        "Status": outcome.status,
+        "IngestedRows": outcome.rows,
+        "RefusedRows": outcome.rejected,
+        "IngestSeconds": seconds,
+    }

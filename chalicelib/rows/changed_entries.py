@@ -1,0 +1,93 @@
+"""Which entries a change affects, and what they show after it."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from chalicelib.cache import Affected, Entry, Fenced
+from chalicelib.db import Change, Committed
+from chalicelib.tables import Column, Key, NotAsDeclared, Row, Table
+
+log = logging.getLogger("herocache.write_through")
+
+# How many other rows that share a lookup's value with the written ones are read for its entry. To
+# read more of them costs more than the miss that it saves.
+MAX_SHOWN_ROWS = 2_000
+
+
+def of_change(table: Table, change: Change, store: bool) -> Affected:
+    """The entries of the changed rows, and every lookup entry that shows or showed one of them. The
+    rows' entries have their new JSON where `store` is true; the lookups' have none yet."""
+    rows: dict[Key, Entry | None] = {row[0]: None for row in change.before}
+    new: dict[Key, Entry | None] = {}
+    entries = table.encode_many(change.after) if store else [None] * len(change.after)
+    for row, entry in zip(change.after, entries):
+        (new if row[0] in change.new_keys else rows)[row[0]] = entry
+    fenced = {table.key: rows} if rows else {}
+    fenced |= of_lookups(table, (*change.before, *change.after))
+    return Affected(fenced, new if fenced or store else {})
+
+
+def of_lookups(table: Table, rows: Sequence[Row]) -> dict[Column, dict[Key, Entry | None]]:
+    """The lookup entries that show one of `rows`, without a value yet."""
+    if not rows:
+        return {}
+    return {column: dict.fromkeys(table.values(rows, column)) for column in table.lookup_columns}
+
+
+def values(fenced: Fenced) -> dict[Column, list[Key]]:
+    """The values of the entries, by column."""
+    return {column: list(own) for column, own in fenced.items()}
+
+
+def with_lookups(
+    table: Table, affected: Affected, change: Change, committed: Committed
+) -> Affected:
+    """The same entries, with what the lookups show: the changed rows, and other rows."""
+    lookups = [column for column in affected.fenced if column != table.key]
+    shown = {
+        column: _shown(table, column, affected, change.after, others)
+        for column, others in zip(lookups, committed.others)
+    }
+    return replace(affected, fenced={**affected.fenced, **shown})
+
+
+def _shown(
+    table: Table, column: Column, affected: Affected, own: Sequence[Row], others: Sequence[Row]
+) -> Mapping[Key, Entry | None]:
+    """For each affected value of a lookup the JSON of its rows, in the order of their database
+    keys. None where no row has the value. None everywhere where one of the `others` cannot be
+    shown, or where there are so many that some were not read."""
+    entries: dict[Key, list[Entry]] = {value: [] for value in affected.fenced[column]}
+    if len(others) >= MAX_SHOWN_ROWS:
+        return dict.fromkeys(entries)
+    encoded = {**affected.fenced.get(table.key, {}), **affected.new}
+    try:
+        encoded |= zip([row[0] for row in others], table.encode_many(others))
+    except NotAsDeclared as error:
+        log.warning("a lookup of %s is left to its next reader: %s", table.name, error)
+        return dict.fromkeys(entries)
+    for row in sorted([*own, *others]):
+        entries[row[table.positions[column.name]]].append(encoded[row[0]] or b"")
+    return {value: b",".join(parts) or None for value, parts in entries.items()}
+
+
+def without_values(affected: Affected) -> Affected:
+    """The same entries, all of which go."""
+    fenced = {column: dict.fromkeys(own) for column, own in affected.fenced.items()}
+    return Affected(fenced, dict.fromkeys(affected.new))
+
+
+def as_before(table: Table, affected: Affected, before: Sequence[Row]) -> Affected:
+    """The same entries, with the rows as they were `before` a change that was undone. The lookups
+    go."""
+    try:
+        rows = dict(zip([row[0] for row in before], table.encode_many(before)))
+    except NotAsDeclared:
+        rows = {}
+    return Affected(
+        {
+            column: {value: rows.get(value) if column is table.key else None for value in own}
+            for column, own in affected.fenced.items()
+        }
+    )

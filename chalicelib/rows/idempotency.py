@@ -1,0 +1,99 @@
+"""Idempotency keys: a request that comes again with its key is done once and answered alike.
+
+The key is claimed and the answer recorded in the transaction of the change itself. Both stand in
+the table `idempotency`.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from chalicelib.db import FAILS, Change, Database, Statement, Transaction
+from chalicelib.errors import AlreadyClaimed, Conflict, DatabaseUnavailable
+from chalicelib.tables import Key, Row, Table
+
+# An error where an earlier transaction brought the key.
+GUARD_CLAIM = f"SELECT IF(answer = '', 1, {FAILS}) FROM idempotency WHERE idempotency_key = %s"
+PRUNE_CLAIMS: Statement = (
+    "DELETE FROM idempotency WHERE claimed_at < UTC_TIMESTAMP() - INTERVAL 1 DAY LIMIT 1000",
+    (),
+)
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """Of the first request: the keys it was answered with; by column, the values of all entries
+    that show or showed a row it changed."""
+
+    answer: Sequence[Key]
+    entries: Mapping[str, Sequence[Key]]
+
+
+class IdempotentChange:
+    """A `write_through.Claim` for one request: it writes `rows`, or deletes the rows with `keys`.
+    `answer` tells what to answer."""
+
+    def __init__(
+        self,
+        idempotency_key: str,
+        table: Table,
+        rows: Sequence[Row],
+        keys: Sequence[Key],
+        answer: Callable[[Change], Sequence[Key]],
+    ) -> None:
+        request = ("write", rows) if rows else ("delete", keys)
+        self._fingerprint = hashlib.sha256(repr((table.name, request)).encode()).hexdigest()
+        self._key = idempotency_key
+        self._table = table
+        self._answer = answer
+
+    def begin(self, transaction: Transaction) -> None:
+        """With the next statements, which raise AlreadyClaimed where this is not the first
+        transaction with this key. They wait for one that is under way."""
+        transaction.queue(self._claim())
+        transaction.queue_guard((GUARD_CLAIM, (self._key,)), AlreadyClaimed)
+
+    def record(
+        self, transaction: Transaction, change: Change, entries: Mapping[str, Sequence[Key]]
+    ) -> None:
+        """What a retry with this key is told; with the next statements."""
+        answer = self._answer(change)
+        entries = {**entries, self._table.key.name: answer}
+        text = json.dumps([answer, entries])
+        transaction.queue(
+            ("UPDATE idempotency SET answer = %s WHERE idempotency_key = %s", (text, self._key))
+        )
+
+    def recorded(self, transaction: Transaction) -> Recorded:
+        """By the first request with this key. Raises Conflict where that one asked for something
+        else; DatabaseUnavailable where it was pruned a moment ago."""
+        *_, found = transaction.run(
+            self._claim(),
+            (
+                "SELECT fingerprint, answer FROM idempotency WHERE idempotency_key = %s",
+                (self._key,),
+            ),
+        )
+        [(first_fingerprint, answer)] = found.rows
+        if first_fingerprint != self._fingerprint:
+            raise Conflict(
+                "Idempotency-Key: it came with another request before; use a new key for a new"
+                " request"
+            )
+        if not answer:
+            raise DatabaseUnavailable("Idempotency-Key: it was forgotten a moment ago; try again")
+        return Recorded(*json.loads(answer))
+
+    def _claim(self) -> Statement:
+        """Where the key exists this waits for the transaction that brought it, and adds nothing."""
+        return (
+            "INSERT INTO idempotency (idempotency_key, fingerprint, answer, claimed_at) VALUES"
+            " (%s, %s, '', UTC_TIMESTAMP()) ON DUPLICATE KEY UPDATE fingerprint = fingerprint",
+            (self._key, self._fingerprint),
+        )
+
+
+def prune_claims(database: Database) -> None:
+    """Forget idempotency keys of more than a day ago, some at a time."""
+    database.run(PRUNE_CLAIMS)

@@ -1,0 +1,440 @@
+"""Writes: into the database in one transaction, and through it into the cache.
+
+A write puts a fence on every entry that it affects: while the fence stands no reader believes or
+fills that entry. It sends the fences just before the piece of SQL that holds the COMMIT, and waits
+for neither until both are sent. So the fences may come late, after other writers have come and
+gone. What this writer read is then right only if nobody has published a change that was committed
+after it read. The watermark tells that.
+
+Read `change` beside docs/cache.md; `tests/model` tries every order of these steps.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Concatenate, ParamSpec, Protocol, TypeVar
+
+from chalicelib.cache import (
+    Affected,
+    Cache,
+    Fenced,
+    Generations,
+    Pending,
+    Recovery,
+    Token,
+    new_token,
+)
+from chalicelib.db import Change, Committed, Database, Generation, Transaction
+from chalicelib.errors import (
+    AnotherServer,
+    CacheUnavailable,
+    DatabaseUnavailable,
+    HerocacheError,
+    NotAtOnce,
+    OutcomeUnknown,
+)
+from chalicelib.rows import changed_entries
+from chalicelib.rows.idempotency import Recorded
+from chalicelib.tables import NO_KEY, Key, Row, Table
+
+log = logging.getLogger("herocache.write_through")
+
+# A writer whose fences are older does not rely on them: they soon count as those of a dead writer.
+MAX_FENCE_SECONDS = 5
+
+# A COMMIT that reaches the database later is refused there: where its writer has gone, nobody else
+# would tell readers of it once its fences were settled.
+MAX_SECONDS_TO_COMMIT = 5
+
+# A writer whose fences are older stores nothing. This and the time that a new row's witness lives
+# must together be shorter than the time that a tombstone stays.
+MAX_SECONDS_TO_STORE = 1
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+
+
+class Claim(Protocol):
+    """Makes sure that a change is done once."""
+
+    def begin(self, transaction: Transaction) -> None:
+        """Called before the change. Raises whatever ends it, here or with the next statements."""
+
+    def record(
+        self, transaction: Transaction, change: Change, entries: Mapping[str, Sequence[Key]]
+    ) -> None:
+        """Called before the COMMIT. `entries`, by column: the values of the entries that show or
+        showed one of the rows, except rows that nobody else knows of yet."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one transaction does: write `rows`, or delete the rows with `keys`; at most once where
+    there is a `claim`."""
+
+    rows: Sequence[Row] = ()
+    keys: Sequence[Key] = ()
+    claim: Claim | None = None
+
+    @property
+    def inserts_only(self) -> bool:
+        """Whether the database gives all keys."""
+        return bool(self.rows) and all(row[0] == NO_KEY for row in self.rows)
+
+
+@dataclass
+class Fences:
+    """The fences of one try of a write: sent under the generation `held`, and perhaps not yet
+    waited for. `sent_at` is Unix time, which goes on while the process sleeps."""
+
+    held: Generation
+    token: Token
+    sent_at: float
+    pending: Pending[float]
+    watermark: float | None = None
+
+    def wait(self) -> float:
+        """Return when the fences stand. The result is the watermark: when the latest change was
+        committed that had been published before. Raises CacheUnavailable, AnotherServer."""
+        if self.watermark is None:
+            self.watermark = self.pending.wait()
+        return self.watermark
+
+    def allow(self, read_at: int) -> bool:
+        """Whether what was read at `read_at` may be stored: nobody has published a later change.
+        Waits for the fences, and raises as `wait`. Raises CacheUnavailable where they may count as
+        a dead writer's."""
+        watermark = self.wait()
+        age = time.time() - self.sent_at
+        if age > MAX_FENCE_SECONDS:
+            raise CacheUnavailable("this process slept since it sent its fences")
+        return watermark < read_at and age <= MAX_SECONDS_TO_STORE
+
+
+@dataclass(frozen=True)
+class Done:
+    """A change that is committed, the entries that it affects, and the fences that were sent; no
+    fences where no reader can believe one of these entries."""
+
+    change: Change
+    affected: Affected = field(default_factory=Affected)
+    committed: Committed | None = None
+    fences: Fences | None = None
+
+
+class WriteThrough:
+    def __init__(
+        self, database: Database, cache: Cache, generations: Generations, recovery: Recovery
+    ) -> None:
+        self._database = database
+        self._cache = cache
+        self._generations = generations
+        self._recovery = recovery
+
+    def change(self, table: Table, work: Work, *, store: bool) -> Change:
+        """Do `work` on `table` and commit; every read that starts after this has returned sees it.
+        With `store` the rows are then in the cache, by key and by every lookup; without it they are
+        not, and nothing stale is. Raises AlreadyClaimed, BadRequest, RowRejected, NotAsDeclared,
+        SchemaMismatch, DatabaseUnavailable, OutcomeUnknown."""
+        self._learn_watermarks(table)
+        asked = time.monotonic()
+        done = self._commit(table, work, store)
+        with _after_commit():
+            generation = self._publish(table, done)
+            self._generations.wait_until_known(table, generation, asked)
+        return done.change
+
+    def show_again(self, table: Table, find: Callable[[Transaction], Recorded]) -> Recorded:
+        """What `find` finds: an earlier transaction recorded it with its change. That writer may
+        have died before every reader saw the change, so its entries leave the cache now. Raises as
+        `change`."""
+        asked = time.monotonic()
+        recorded, held = self._transact(_find, find, table)
+        columns = recorded.entries.items()
+        gone = Affected({table.readable[name]: dict.fromkeys(keys) for name, keys in columns})
+        with _after_commit():
+            if self._is_cached(held):
+                try:
+                    self._cache.publish_many(held, table, gone, new_token(), held.told_at)
+                except CacheUnavailable as error:
+                    held = self._retire(table, held, error)
+            self._generations.wait_until_known(table, held, asked)
+        return recorded
+
+    def replace_all(self, table: Table, apply: Callable[[Transaction], Result]) -> Result:
+        """Commit what `apply` does, which may be to any number of rows; every read that starts
+        after this has returned sees it. The whole table leaves the cache. Raises as `change`."""
+        asked = time.monotonic()
+        result, generation = self._transact(_apply_and_raise_generation, apply, table)
+        with _after_commit():
+            self._generations.wait_until_known(table, generation, asked)
+        return result
+
+    # --- before the transaction -------------------------------------------------------------------
+
+    def _learn_watermarks(self, table: Table) -> None:
+        """Read what this container must know before its first write of a table. Learnt within the
+        transaction it would cost the write its keys, or its place in the cache."""
+        if self._cache.knows_watermarks(table) or not self._cache.is_configured:
+            return
+        generation = self._generations.remembered(table) or self._generations.current(table)
+        try:
+            server = generation.server
+            if not server:
+                server = self._cache.probe()
+                self._generations.use_server(table, generation, server)
+            self._cache.learn_watermarks(table, server)
+        except CacheUnavailable as error:
+            log.info("%s is written without knowing its cache: %s", table.name, error)
+
+    # --- from BEGIN to COMMIT ---------------------------------------------------------------------
+
+    def _commit(self, table: Table, work: Work, store: bool) -> Done:
+        """Commit with fences. Where they cannot even be sent, the transaction is done again and
+        switches the table's cache off."""
+        try:
+            try:
+                return self._commit_with_fences(table, work, store)
+            except Moved as moved:
+                self._generations.use_server(table, moved.held, moved.server)
+                return self._commit_with_fences(table, work, store)
+        except CacheUnavailable as error:
+            log.warning("the cache of %s is switched off: %s", table.name, error)
+            self._recovery.start()
+            return self._transact(_write_uncached, table, work)
+
+    def _commit_with_fences(self, table: Table, work: Work, store: bool) -> Done:
+        held = self._generations.remembered(table)
+        if held and work.inserts_only and not work.claim:
+            with suppress(NotAtOnce):
+                return self._transact(self._insert_at_once, table, work.rows, held, store)
+        return self._transact(self._lock_and_write, table, work, store)
+
+    def _insert_at_once(
+        self,
+        transaction: Transaction,
+        table: Table,
+        rows: Sequence[Row],
+        held: Generation,
+        store: bool,
+    ) -> Done:
+        """Insert rows with NO_KEY, from BEGIN to COMMIT in one piece of SQL. Raises NotAtOnce."""
+        if not transaction.can_insert_at_once(table):
+            raise NotAtOnce
+        lookups = changed_entries.of_lookups(table, rows)
+        until = held.database_time(in_seconds=MAX_SECONDS_TO_COMMIT)
+        if not self._is_cached(held) or not (lookups or store):
+            change, _ = transaction.insert_and_commit(table, rows, held, {}, 0, until)
+            return Done(change)
+        fences = self._send_fences(held, table, lookups, None if store else ())
+        with self._lifted_if_undone(table, fences, Affected(lookups)):
+            shown = changed_entries.values(lookups) if store else {}
+            change, committed = transaction.insert_and_commit(
+                table, rows, held, shown, changed_entries.MAX_SHOWN_ROWS, until
+            )
+        affected = changed_entries.of_change(table, change, store)
+        affected = changed_entries.with_lookups(table, affected, change, committed)
+        return Done(change, affected, committed, fences)
+
+    def _lock_and_write(
+        self, transaction: Transaction, table: Table, work: Work, store: bool
+    ) -> Done:
+        """BEGIN, and insert the rows, or lock and read them; then all else, with the COMMIT. Raises
+        AlreadyClaimed."""
+        change = _begin(transaction, table, work)
+        held, affected = change.generation, Affected()
+        if self._is_cached(held):
+            affected = changed_entries.of_change(table, change, store)
+        if affected == Affected():
+            transaction.commit()
+            return Done(change)
+        fences = self._send_fences(held, table, affected.fenced, affected.new)
+        undone = changed_entries.as_before(table, affected, change.before)
+        with self._lifted_if_undone(table, fences, undone):
+            lookups = {
+                column: own for column, own in affected.fenced.items() if column != table.key
+            }
+            shown = changed_entries.values(lookups) if store else {}
+            keys = [row[0] for row in change.after]
+            until = held.database_time(in_seconds=MAX_SECONDS_TO_COMMIT)
+            committed = transaction.commit_and_show(
+                table, shown, keys, changed_entries.MAX_SHOWN_ROWS, until
+            )
+        affected = changed_entries.with_lookups(table, affected, change, committed)
+        return Done(change, affected, committed, fences)
+
+    def _send_fences(
+        self,
+        held: Generation,
+        table: Table,
+        fenced: Fenced,
+        new: Collection[Key] | None,
+    ) -> Fences:
+        """Send the fences and return at once. Where they could not be sent, return once they stand:
+        raises CacheUnavailable, Moved."""
+        # Each try has another token: what lifts the fences of one try may come late.
+        token, sent_at = new_token(), time.time()
+        pending = self._cache.begin_fence_many(held, table, fenced, new, token)
+        fences = Fences(held, token, sent_at, pending)
+        if not pending.is_sent:
+            try:
+                fences.wait()
+            except AnotherServer as error:
+                raise Moved(held, error.server) from error
+        return fences
+
+    @contextmanager
+    def _lifted_if_undone(self, table: Table, fences: Fences, undone: Affected) -> Iterator[None]:
+        """Stands around the COMMIT that goes with `fences`. Where it fails the fences are lifted,
+        and the entries show what is `undone`; where its outcome is unknown the fences stay."""
+        try:
+            yield
+        except OutcomeUnknown:
+            self._keep_standing(table, fences)
+            raise
+        except Exception:
+            self._lift(table, fences, undone)
+            raise
+        except BaseException:
+            fences.pending.close()
+            raise
+
+    def _lift(self, table: Table, fences: Fences, undone: Affected) -> None:
+        """Where Redis does not hear of it the fences count as those of a dead writer."""
+        try:
+            # The rows were locked from `told_at` on.
+            may_store = fences.allow(fences.held.told_at)
+            shown = undone if may_store else changed_entries.without_values(undone)
+            self._cache.publish_many(fences.held, table, shown, fences.token, 0)
+        except CacheUnavailable as error:
+            log.info("fences of %s left standing: %s", table.name, error)
+
+    def _keep_standing(self, table: Table, fences: Fences) -> None:
+        """The change may be committed, and the caller is told to read the rows. Make sure that the
+        fences stand: no reader may believe the entries until somebody has read the rows anew."""
+        try:
+            fences.wait()
+        except CacheUnavailable as error:
+            with suppress(OutcomeUnknown), _after_commit():
+                self._retire(table, fences.held, error)
+
+    # --- after the COMMIT -------------------------------------------------------------------------
+
+    def _publish(self, table: Table, done: Done) -> Generation:
+        """Wait for the fences, and put the new values in their place. The generation that holds
+        then. Where Redis went away nobody knows whether the fences stand: no entry of the table is
+        believed any more."""
+        fences, affected = done.fences, done.affected
+        if fences is None or done.committed is None:
+            return done.change.generation
+        try:
+            may_store = fences.allow(done.committed.read_at)
+            shown = affected if may_store else changed_entries.without_values(affected)
+            self._cache.publish_many(fences.held, table, shown, fences.token, done.committed.by)
+        except CacheUnavailable as error:
+            if affected.fenced:
+                return self._retire(table, fences.held, error)
+            log.info("new rows of %s are not in the cache: %s", table.name, error)
+            self._recovery.start()
+        return fences.held
+
+    def _retire(self, table: Table, held: Generation, error: CacheUnavailable) -> Generation:
+        """Raise the generation, so that nobody believes an entry under `held` any more. The
+        generation that follows it."""
+        if isinstance(error, AnotherServer):
+            self._database.switch_on(table, held.number, error.server)
+            return self._database.generation(table)
+        log.warning("the cache of %s is switched off: %s", table.name, error)
+        self._recovery.start()
+        return self._transact(_switch_off, table)
+
+    def _transact(
+        self,
+        attempt: Callable[Concatenate[Transaction, Arguments], Result],
+        *arguments: Arguments.args,
+        **named: Arguments.kwargs,
+    ) -> Result:
+        """What `attempt` returns, once that is committed. Where the database undid it, it runs
+        again."""
+        try:
+            return self._database.transact(
+                lambda transaction: attempt(transaction, *arguments, **named)
+            )
+        except DatabaseUnavailable:
+            self._generations.mark_stale()
+            raise
+
+    def _is_cached(self, generation: Generation) -> bool:
+        """Whether some reader may believe entries under this generation. Where this container has
+        no Redis but others have, it must not write behind their backs: the fences fail."""
+        return generation.enabled and (self._cache.is_configured or bool(generation.server))
+
+
+class Moved(AnotherServer):
+    """The generation `held` speaks of another server. Nothing was committed."""
+
+    def __init__(self, held: Generation, server: str) -> None:
+        super().__init__(server)
+        self.held = held
+
+
+@contextmanager
+def _after_commit() -> Iterator[None]:
+    """For what makes a change visible: no failure of it may look as if nothing was written. Raises
+    OutcomeUnknown."""
+    try:
+        yield
+    except Exception as error:
+        if not isinstance(error, HerocacheError):
+            log.exception("a bug, or an error of the database that is not known here")
+        why = f" ({error})" * isinstance(error, HerocacheError)
+        raise OutcomeUnknown(
+            "the rows are written, but neither the cache nor the database can be told so that"
+            f" every reader sees them{why}; read them before you write them again"
+        ) from error
+
+
+def _begin(transaction: Transaction, table: Table, work: Work) -> Change:
+    """Insert the rows, or lock and read them. The rest is left to the next statements."""
+    if work.claim:
+        work.claim.begin(transaction)
+    transaction.refuse_far_keys(table, [row[0] for row in work.rows])
+    if work.inserts_only:
+        change = transaction.insert(table, work.rows)
+    elif work.rows:
+        change = transaction.write_many(table, work.rows)
+    else:
+        change = transaction.delete_many(table, work.keys)
+    if work.claim:
+        entries = changed_entries.of_change(table, change, store=False).fenced
+        values = {column.name: list(own) for column, own in entries.items()}
+        work.claim.record(transaction, change, values)
+    return change
+
+
+def _write_uncached(transaction: Transaction, table: Table, work: Work) -> Done:
+    """From BEGIN to COMMIT; the table's cache is switched off in the same transaction."""
+    transaction.switch_off(table)
+    change = _begin(transaction, table, work)
+    transaction.commit()
+    return Done(change)
+
+
+def _switch_off(transaction: Transaction, table: Table) -> Generation:
+    transaction.switch_off(table)
+    return transaction.end(table)
+
+
+def _find(
+    transaction: Transaction, find: Callable[[Transaction], Recorded], table: Table
+) -> tuple[Recorded, Generation]:
+    return find(transaction), transaction.end(table)
+
+
+def _apply_and_raise_generation(
+    transaction: Transaction, apply: Callable[[Transaction], Result], table: Table
+) -> tuple[Result, Generation]:
+    result = apply(transaction)
+    return result, transaction.raise_generation(table)

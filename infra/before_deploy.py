@@ -1,0 +1,100 @@
+"""Checks before `chalice deploy`: everything that would make it end half-way."""
+
+import subprocess
+import sys
+import tempfile
+
+from botocore.exceptions import ClientError
+
+from infra import chalice_config, leftovers
+from infra.account import Client, client
+from infra.aws_errors import code_of
+from infra.stage_files import ROOT, Stage
+from infra.terminal import Refused
+
+# Lambda keeps so many concurrent executions for functions that reserve none.
+UNRESERVED_MINIMUM = 100
+_PLATFORMS = {"arm64": "aarch64", "x86_64": "x86_64"}
+
+
+def refuse_unprepared(stage: Stage) -> None:
+    """Raises Refused where `chalice deploy` would fail. Nothing was created then."""
+    if stage.name == "prod" and stage.environment.get("API_AUTH", "none") == "none":
+        raise Refused("STAGE=prod: API_AUTH is none: choose iam or key in .chalice/config.json")
+    chalice_config.refuse_unconfigured(stage)
+    _refuse_another_deployment(client("apigateway"), stage)
+    refuse_missing_bucket(client("s3"), stage)
+    _refuse_too_much_concurrency(client("lambda"), stage)
+    refuse_missing_wheels(stage.config["lambda_architecture"], sys.version_info[:2])
+
+
+def _refuse_another_deployment(gateway: Client, stage: Stage) -> None:
+    """Chalice finds an API by the file it wrote when it deployed. Without that file it would make a
+    second API."""
+    if not stage.deployed() and any(leftovers.apis(gateway, stage)):
+        raise Refused(
+            f"{stage.full_name} has an API, but {stage.deployed_file} is not there: get that file"
+            " from whoever ran make deploy; if a first make deploy failed half-way, run"
+            f" make destroy STAGE={stage.name}, and begin again"
+        )
+
+
+def refuse_missing_bucket(s3: Client, stage: Stage) -> None:
+    """Raises Refused where the upload bucket cannot be used. Chalice would notice it last."""
+    bucket = stage.environment["UPLOAD_BUCKET"]
+    try:
+        s3.head_bucket(Bucket=bucket)
+    except ClientError as error:
+        if code_of(error) != "404":
+            raise Refused(f"the bucket {bucket} (UPLOAD_BUCKET) cannot be used: {error}") from error
+        raise Refused(
+            f"there is no bucket {bucket} (UPLOAD_BUCKET): run make infra and make configure"
+            f" STAGE={stage.name}; nothing was changed"
+        ) from error
+
+
+def _refuse_too_much_concurrency(functions: Client, stage: Stage) -> None:
+    free = functions.get_account_settings()["AccountLimit"]["UnreservedConcurrentExecutions"]
+    ours = sum(_reserved(functions, name) for name in stage.function_names)
+    room = free + ours - UNRESERVED_MINIMUM
+    if stage.reserved_concurrency > room:
+        raise Refused(
+            f"STAGE={stage.name} reserves {stage.reserved_concurrency} concurrent executions, the"
+            f" account has {max(room, 0)} to give: ask for more (Service Quotas, Lambda,"
+            " Concurrent executions) or take reserved_concurrency out of .chalice/config.json"
+        )
+
+
+def _reserved(functions: Client, name: str) -> int:
+    try:
+        found = functions.get_function_concurrency(FunctionName=name)
+    except ClientError as error:
+        if code_of(error) == "ResourceNotFoundException":
+            return 0
+        raise
+    return int(found.get("ReservedConcurrentExecutions", 0))
+
+
+def refuse_missing_wheels(architecture: str, python: tuple[int, int]) -> None:
+    """Raises Refused where a package of requirements.txt has no wheel for Lambda. Chalice would
+    only warn, and leave the package out."""
+    machine = _PLATFORMS[architecture]
+    with tempfile.TemporaryDirectory() as folder:
+        done = subprocess.run(
+            [
+                *(sys.executable, "-m", "pip", "download", "--quiet", "--dest", folder),
+                *("--disable-pip-version-check", "--only-binary", ":all:", "--no-deps"),
+                *("--implementation", "cp", "--python-version", f"{python[0]}.{python[1]}"),
+                *("--platform", f"manylinux_2_17_{machine}"),
+                *("--platform", f"manylinux2014_{machine}"),
+                *("--requirement", str(ROOT / "requirements.txt")),
+            ],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    if done.returncode:
+        raise Refused(
+            f"requirements.txt has no wheel for {architecture}, Python {python[0]}.{python[1]}:"
+            f" {done.stderr.strip()}"
+        )

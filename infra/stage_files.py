@@ -1,0 +1,148 @@
+"""The files that describe a stage: its part of .chalice/config.json, its policies,
+infra/<stage>.json, and the file in which `chalice deploy` records what it made.
+"""
+
+import json
+from collections.abc import Iterable, Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from infra.terminal import Refused
+
+ROOT = Path(__file__).parent.parent
+CHALICE = ROOT / ".chalice"
+APP = "herocache"
+# Chalice's names for event sources that do not wait for the function's answer.
+EVENT_SOURCES = {"s3_event", "scheduled_event", "cloudwatch_event", "sns_event"}
+
+_NEEDED = (
+    "api_gateway_stage",
+    "environment_variables",
+    "lambda_architecture",
+    "lambda_functions",
+)
+
+Json = dict[str, Any]
+
+
+class Stage:
+    """A stage that .chalice/config.json declares. Raises Refused for another."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.full_name = f"{APP}-{name}"
+        stages = self._whole_config["stages"]
+        if name not in stages:
+            declared = ", ".join(stages)
+            raise Refused(f"STAGE={name}: .chalice/config.json declares {declared}")
+        self.config: Json = stages[name]
+        refuse_missing(self.config, _NEEDED, f".chalice/config.json, {name}")
+        for function, options in self._functions.items():
+            refuse_missing(
+                options, ("iam_policy_file",), f".chalice/config.json, {name}, {function}"
+            )
+
+    @cached_property
+    def _whole_config(self) -> Json:
+        return read_json(CHALICE / "config.json")
+
+    @cached_property
+    def choices(self) -> Json:
+        """infra/<stage>.json: the template's parameters, log retention, the usage plan."""
+        path = ROOT / "infra" / f"{self.name}.json"
+        choices = read_json(path)
+        refuse_missing(choices, ("parameters", "log_retention_days", "usage_plan"), str(path))
+        return choices
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The settings of its functions."""
+        variables: dict[str, str] = self.config["environment_variables"]
+        return variables
+
+    @property
+    def function_names(self) -> list[str]:
+        """The names of its functions in Lambda. The API's own function has the stage's full
+        name."""
+        suffixes = ["" if name == "api_handler" else f"-{name}" for name in self._functions]
+        return [f"{self.full_name}{suffix}" for suffix in suffixes]
+
+    @property
+    def role_names(self) -> list[str]:
+        """The names of the roles that Chalice makes, one for each function."""
+        return [f"{self.full_name}-{name}" for name in self._functions]
+
+    @property
+    def reserved_concurrency(self) -> int:
+        """The reserved concurrency of all its functions together."""
+        return sum(options.get("reserved_concurrency", 0) for options in self._functions.values())
+
+    @property
+    def _functions(self) -> dict[str, Json]:
+        functions: dict[str, Json] = self.config["lambda_functions"]
+        return functions
+
+    def policies(self) -> Iterator[tuple[Path, Json]]:
+        """Path and content of each policy, once each."""
+        names = {options["iam_policy_file"] for options in self._functions.values()}
+        for name in sorted(names):
+            yield CHALICE / name, read_json(CHALICE / name)
+
+    def write_config(self) -> bool:
+        """Writes .chalice/config.json. Returns whether it changed."""
+        return write_json(CHALICE / "config.json", self._whole_config)
+
+    @property
+    def deployed_file(self) -> Path:
+        """The file in which Chalice records what it made."""
+        return CHALICE / "deployed" / f"{self.name}.json"
+
+    def deployed(self) -> list[Json]:
+        """What Chalice recorded that it made; empty where nothing is deployed."""
+        if not self.deployed_file.exists():
+            return []
+        resources: list[Json] = read_json(self.deployed_file)["resources"]
+        return resources
+
+
+def event_functions(deployed: list[Json]) -> list[str]:
+    """The names of the functions that events call, once each."""
+    return sorted(
+        {
+            str(resource["lambda_arn"]).rpartition(":")[2]
+            for resource in deployed
+            if resource["resource_type"] in EVENT_SOURCES
+        }
+    )
+
+
+def refuse_missing(content: Json, names: Iterable[str], where: str) -> None:
+    """Raises Refused where `content`, which comes from `where`, lacks one of `names`."""
+    for name in names:
+        if name not in content:
+            raise Refused(f"{where}: {name} is missing")
+
+
+def read_json(path: Path) -> Json:
+    """Reads a JSON object. Raises Refused, which names the file and the place of the error."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise Refused(f"{path}: there is no such file") from error
+    except ValueError as error:
+        raise Refused(f"{path}: not JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise Refused(f"{path}: expected an object")
+    return content
+
+
+def write_json(path: Path, content: Json) -> bool:
+    """Writes the whole file or nothing. Returns whether it changed."""
+    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    if path.read_text(encoding="utf-8") == text:
+        return False
+    unfinished = path.with_name(path.name + ".unfinished")
+    unfinished.write_text(text, encoding="utf-8")
+    unfinished.replace(path)
+    return True

@@ -1,0 +1,240 @@
+"""An HTTP server for `chalice local`: fast on a kept connection, for many clients at once, strict
+about HTTP, and with the one error shape.
+"""
+
+import base64
+import contextlib
+import json
+import logging
+import os
+import socket
+import sys
+import time
+from collections.abc import Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from io import BufferedReader
+from typing import Any, cast
+
+import chalice.local
+from chalice.app import Chalice
+from chalice.config import Config
+
+from chalicelib.errors import HerocacheError, NotFound
+from chalicelib.handlers import contract
+from chalicelib.handlers.cors import headers_for_error
+from chalicelib.tables import shown
+from local.chalice_http.host_header import refuse_other_hosts
+from local.chalice_http.request_body import PIECE_BYTES, HttpError, declared_length, read_body
+
+BACKLOG = 128
+# How long a connection is kept for the next request.
+IDLE_SECONDS = 300.0
+# How long a client may be silent in the middle of a body.
+QUIET_SECONDS = 20.0
+# How long a whole body may take.
+BODY_SECONDS = 60.0
+DRAIN_SECONDS = 2.0
+DRAIN_BYTES = 64_000_000
+Headers = Mapping[str, str | list[str]]
+_JSON: Headers = {"Content-Type": "application/json"}
+# Errors that Python's server finds before there is a request.
+_MALFORMED = {
+    400: ("BadRequest", "the request line: expected METHOD /path HTTP/1.1"),
+    414: ("UriTooLong", "the request line: at most 65536 bytes; send POST / with a body"),
+    431: ("HeadersTooLarge", "headers: at most 99, each of at most 65536 bytes; send fewer"),
+    505: ("HttpVersionNotSupported", "the request line: send HTTP/1.1 or HTTP/1.0"),
+}
+
+log = logging.getLogger("herocache.requests")
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Reads the requests of one connection one after the other, and calls Chalice's
+    LocalGateway."""
+
+    protocol_version = "HTTP/1.1"
+
+    # Else the second packet of an answer waits for the client's delayed acknowledgement: 40 ms.
+    disable_nagle_algorithm = True
+    wbufsize = 65_536  # an answer up to this size is one packet for the client, or few
+    timeout = IDLE_SECONDS
+    default_request_version = "HTTP/1.0"  # a malformed line is answered with a status too
+
+    def __init__(
+        self,
+        request: Any,
+        client_address: tuple[str, int],
+        server: Any,
+        app_object: Chalice,
+        config: Config,
+    ) -> None:
+        self._gateway = chalice.local.LocalGateway(app_object, config)
+        self._routes = chalice.local.RouteMatcher(list(app_object.routes))
+        self._skipped_a_line = False
+        super().__init__(request, client_address, server)
+
+    def _answer(self) -> None:
+        try:
+            body = self._body()
+        except HerocacheError as error:
+            self._refuse_and_close(error)
+        else:
+            if self._is_a_path():
+                self._pass_on(body)
+            else:
+                known = ", ".join(self._routes.route_urls)
+                message = f"{shown(self.path)}: there is no such path; there are {known}"
+                self._refuse(NotFound(message))
+
+    def parse_request(self) -> bool:
+        """Whether the request line and headers could be read; if not, they were answered. Ignores
+        one empty line before them (RFC 9112 section 2.2), because some clients end a body with
+        one."""
+        if self.raw_requestline in (b"\r\n", b"\n") and not self._skipped_a_line:
+            self._skipped_a_line, self.close_connection = True, False
+            return False
+        self._skipped_a_line = False
+        if not super().parse_request():
+            return False
+        if self.request_version.startswith("HTTP/0"):
+            self.request_version = self.protocol_version  # else the answer would have no headers
+            self.send_error(505)
+            return False
+        return True
+
+    def __getattr__(self, name: str) -> Any:
+        """Python's server looks for `do_GET`, `do_POST` and so on. All methods are handled alike,
+        because the app knows which ones a path takes."""
+        if name.startswith("do_"):
+            return self._answer
+        raise AttributeError(name)
+
+    def _body(self) -> bytes:
+        length = self._checked_length()
+        self.connection.settimeout(QUIET_SECONDS)
+        try:
+            return read_body(cast(BufferedReader, self.rfile), length, BODY_SECONDS)
+        except TimeoutError as error:
+            message = "body: it did not come in time; send it without a pause"
+            raise HttpError(408, "RequestTimeout", message) from error
+        finally:
+            self.connection.settimeout(self.timeout)
+
+    def _checked_length(self) -> int:
+        """The length of the body. Raises where the headers reject the request."""
+        refuse_other_hosts(self.headers, self.request_version)
+        return declared_length(self.headers)
+
+    def _is_a_path(self) -> bool:
+        try:
+            self._routes.match_route(self.path)
+        except ValueError:
+            return False
+        return True
+
+    def _pass_on(self, body: bytes) -> None:
+        response = self._gateway.handle_request(
+            method=self.command, path=self.path, headers=dict(self.headers), body=body or None
+        )
+        content = response["body"] or ""
+        if response.get("isBase64Encoded"):
+            content = base64.b64decode(content)
+        headers = {**response["headers"], **response["multiValueHeaders"]}
+        self._send(response["statusCode"], headers, content)
+
+    def _refuse(self, error: HerocacheError, **headers: str) -> None:
+        reply = contract.reply_error(error)
+        # The app logs a line for each request that it sees; this one it does not see.
+        log.info("%s %s: %s", reply.status, json.dumps(self.requestline[:200]), error)
+        sent = dict(getattr(self, "headers", {}))  # none where the request line is malformed
+        self._send(reply.status, {**headers_for_error(sent, os.environ), **headers}, reply.text)
+
+    def _refuse_and_close(self, error: HerocacheError) -> None:
+        """Answers a request whose body was not read. Closing with unread bytes would reset the
+        connection, and a client that still sends would never see the answer: so it reads the rest
+        for a short time."""
+        self._refuse(error, Connection="close")
+        with contextlib.suppress(OSError):
+            self.connection.shutdown(socket.SHUT_WR)
+            self._drain()
+
+    def _drain(self) -> None:
+        deadline, left = time.monotonic() + DRAIN_SECONDS, DRAIN_BYTES
+        self.connection.settimeout(DRAIN_SECONDS)
+        while left > 0 and time.monotonic() < deadline:
+            read = len(self.connection.recv(PIECE_BYTES))
+            if not read:
+                return
+            left -= read
+
+    def _send(self, status: int, headers: Headers, content: str | bytes) -> None:
+        encoded = content.encode() if isinstance(content, str) else content
+        self.send_response(status)
+        for name, value in {**_JSON, **headers}.items():
+            for each in value if isinstance(value, list) else [value]:
+                self.send_header(name, each)
+        if status != 204:
+            self.send_header("Content-Length", str(len(encoded)))
+        self.end_headers()
+        if self.command != "HEAD" and status != 204:
+            self.wfile.write(encoded)
+        self.wfile.flush()
+
+    def handle_expect_100(self) -> bool:
+        """A client asks before it sends a large body: tells it to go on, or why not."""
+        try:
+            self._checked_length()
+        except HerocacheError as error:
+            self._refuse_and_close(error)
+            return False
+        super().handle_expect_100()
+        self.wfile.flush()
+        return True
+
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        """Answers a request that Python's server cannot read, in our error shape."""
+        kind, words = _MALFORMED.get(code, _MALFORMED[400])
+        self._refuse_and_close(HttpError(code, kind, words))
+
+    def version_string(self) -> str:
+        """The header Server."""
+        return "herocache"
+
+    def log_request(self, code: object = "-", size: object = "-") -> None:
+        """Logs nothing: the app, or `_refuse`, has logged the request."""
+
+    def log_error(self, format: str, *args: object) -> None:
+        """Logs nothing: a kept connection was idle for too long, and is closed."""
+
+
+class Listener(ThreadingHTTPServer):
+    """Starts a thread for each connection."""
+
+    # More clients than this that connect at the same moment are reset, or wait for a second.
+    request_queue_size = BACKLOG
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """No traceback for a client that went away."""
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
+
+
+class DevServer(chalice.local.LocalDevServer):
+    """Chalice's server with the parts above."""
+
+    def __init__(self, app_object: Chalice, config: Config, host: str, port: int) -> None:
+        handler: Any = Handler  # declared to be Chalice's own
+        try:
+            super().__init__(
+                app_object, config, host, port, handler_cls=handler, server_cls=Listener
+            )
+        except OSError as error:
+            print(
+                f"herocache: cannot listen on port {port} of {host}: {error.strerror}. Give another"
+                " one with --port, or end the program that has it",
+                file=sys.stderr,
+                flush=True,
+            )
+            # Chalice's reloader makes the server in a thread, and SystemExit would end that thread
+            # only.
+            os._exit(1)

@@ -1,0 +1,1 @@
+"""What the make targets do, each in a module that has the target's name."""

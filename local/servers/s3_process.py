@@ -1,0 +1,147 @@
+"""The program that s3.py starts: moto's S3 with one bucket, and what moto does not do as S3 does.
+
+Each object that is stored makes an event for the function. Objects live as long as this process:
+small ones in its memory, larger ones in temporary files.
+"""
+
+import logging
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+from moto.core.models import DEFAULT_ACCOUNT_ID
+from moto.moto_server.werkzeug_app import MotoRequestHandler, create_backend_app
+from moto.s3 import notifications
+from moto.s3.models import S3Backend, s3_backends
+from werkzeug.serving import make_server
+
+from local.chalice_http.host_header import is_own_host
+from local.lambda_function.event_queue import Event, Function
+from local.machine import LOOPBACK
+from local.servers.s3 import BUCKET, PREFIX, REGION
+
+PUT = notifications.S3NotificationEvent.OBJECT_CREATED_PUT_EVENT
+CREATED = notifications.S3NotificationEvent.OBJECT_CREATED_EVENT
+FUNCTION_ARN = f"arn:aws:lambda:{REGION}:{DEFAULT_ACCOUNT_ID}:function:ingest"
+STORING = ("put_object", "complete_multipart_upload", "copy_object")
+
+
+class MotoChanged(Exception):
+    """This moto sends S3's events in another way: adapt this module, or pin the former moto."""
+
+
+class Notifications:
+    """Replaces moto's notifications. Events go to `deliver`, not to a Lambda of moto's. They have
+    `versionId` and `sequencer`, as S3's events do."""
+
+    def __init__(self, deliver: Callable[[Event], None]) -> None:
+        self.deliver = deliver
+        self._sequencer = 0
+
+    def install(self) -> None:
+        """Makes moto call us in the request that stores an object."""
+        # Two requests at once for one object key would lose a version, or mix up the sequencers.
+        lock = threading.RLock()
+        for name in STORING:
+            setattr(S3Backend, name, one_at_a_time(getattr(S3Backend, name), lock))
+        notifications.send_event = self.send_event
+
+    def send_event(self, account_id: str, event_name: str, bucket: Any, key: Any) -> None:
+        """Moto calls this for every stored object."""
+        if event_name == PUT and key.multipart is not None:
+            return  # moto sends this one and CompleteMultipartUpload, S3 the latter alone
+        configuration = bucket.notification_configuration
+        for function in configuration.cloud_function if configuration else ():
+            if function.matches(event_name, key.name):
+                self.deliver(self._event(event_name, bucket, key, function.id))
+
+    def _event(self, name: str, bucket: Any, key: Any, configuration_id: str) -> Event:
+        event: Event = notifications._get_s3_event(name, bucket, key, configuration_id)
+        version = {"versionId": key.version_id} if bucket.is_versioned else {}
+        # From the clock, because it must also be higher after this process was started again.
+        self._sequencer = max(self._sequencer + 1, time.time_ns())
+        event["Records"][0]["s3"]["object"] |= {**version, "sequencer": f"{self._sequencer:018X}"}
+        return event
+
+
+def one_at_a_time(method: Callable[..., Any], lock: threading.RLock) -> Callable[..., Any]:
+    """The same method, run by one thread at a time."""
+
+    @wraps(method)
+    def alone(*args: Any, **kwargs: Any) -> Any:
+        with lock:
+            return method(*args, **kwargs)
+
+    return alone
+
+
+def make_bucket() -> None:
+    """Makes a versioned bucket that sends the function an event for every object."""
+    backend = s3_backends[DEFAULT_ACCOUNT_ID]["aws"]
+    backend.create_bucket(BUCKET, REGION)
+    backend.put_bucket_versioning(BUCKET, "Enabled")
+    function = {"CloudFunction": FUNCTION_ARN, "Event": [CREATED.value]}
+    configuration = {"CloudFunctionConfiguration": [function]}
+    backend.put_bucket_notification_configuration(BUCKET, configuration)
+
+
+def deliver_to(deliver: Callable[[Event], None]) -> None:
+    """Makes the bucket, and has its events delivered. Stores a first object: raises MotoChanged
+    where its event is not exactly the one that S3 would send."""
+    told: list[Event] = []
+    ours = Notifications(told.append)
+    try:
+        ours.install()
+        make_bucket()
+        backend = s3_backends[DEFAULT_ACCOUNT_ID]["aws"]
+        key = backend.put_object(BUCKET, f"{PREFIX}a b", b"x")
+        backend.delete_object(BUCKET, key.name, version_id=key.version_id)
+        [[sent]] = [event["Records"] for event in told]
+        stored = sent["s3"]["object"]
+        as_s3 = stored["versionId"] == key.version_id and stored["key"].endswith("a+b")
+    except (AttributeError, TypeError, KeyError, ValueError) as error:
+        raise MotoChanged(MotoChanged.__doc__) from error
+    if not as_s3:
+        raise MotoChanged(MotoChanged.__doc__)
+    ours.deliver = deliver
+
+
+def for_no_page(application: Any) -> Callable[..., Any]:
+    """The same WSGI application, closed to web pages. Moto accepts pages of every origin, and an
+    upload writes rows. A browser sends `Origin` with each upload. A page can read without `Origin`
+    where its host name was rebound to this machine, but then that name is in `Host`."""
+
+    def answer(environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
+        host = environ.get("HTTP_HOST", LOOPBACK).removeprefix(f"{BUCKET}.")
+        if "HTTP_ORIGIN" not in environ and is_own_host(host):
+            return application(environ, start_response)
+        start_response("403 Forbidden", [("Content-Type", "text/plain")])
+        return [b"web pages may not use this S3; other clients use localhost or 127.0.0.1\n"]
+
+    return answer
+
+
+def end(*_: object) -> None:
+    """Ends the process in order on SIGTERM."""
+    raise SystemExit(0)
+
+
+def main(home: Path, port: int, settings: Path) -> None:
+    """Serves until told to stop."""
+    logging.getLogger("werkzeug").setLevel(logging.WARNING)  # no line for every request
+    signal.signal(signal.SIGTERM, end)
+    with Function(home, settings) as function:
+        deliver_to(function.invoke_later)
+        application = for_no_page(create_backend_app("s3"))
+        make_server(
+            LOOPBACK, port, application, threaded=True, request_handler=MotoRequestHandler
+        ).serve_forever()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))

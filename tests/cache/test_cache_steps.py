@@ -1,0 +1,515 @@
+"""Each step of the protocol alone, on real servers: what it must do, and what it must leave.
+
+A step that fails here may go unnoticed by tests of whole requests, but for a rare order of them.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from chalicelib import services
+from chalicelib.cache import entries, generations, recovery
+from chalicelib.cache.client import MAX_EARLY_CONNECTIONS
+from chalicelib.cache.entries import UNKNOWN_COMMIT, Affected, Cache, Entry, new_token
+from chalicelib.cache.generations import Generations
+from chalicelib.cache.recovery import Recovery
+from chalicelib.cache.scripts import FENCE, LEASE, MARK, TOKEN_LENGTH
+from chalicelib.config import Settings
+from chalicelib.db import Database, Generation
+from chalicelib.errors import AnotherServer, CacheUnavailable, TooLarge
+from chalicelib.rows import lazy_loading, loader, write_through
+from chalicelib.rows.write_through import Work
+from chalicelib.tables import HEROES, Column, Key, Row
+from tests.support.client import InProcess
+from tests.support.topologies import wait_until
+from tests.support.witness import Witness
+from tests.support.writers import fence, publish
+
+ID, XP = HEROES.key, HEROES.readable["xp"]
+MANY = list(range(1, 31))
+TOKEN = "t" * 16
+
+
+def hero(id: int, name: str = "before") -> Row:
+    return (id, "Nova", "light", name, 5, "red")
+
+
+@pytest.fixture
+def used(service: InProcess) -> Cache:
+    """The app's, which has served a request."""
+    service.read([1000])
+    return services.container().cache
+
+
+@pytest.fixture
+def held(used: Cache, witness: Witness) -> Generation:
+    number, enabled, server = witness.generation()
+    return Generation(number, enabled, server, 0)
+
+
+def entry(witness: Witness, id: int = 1) -> bytes:
+    [key] = witness.redis.keys(f"*:id:*{id}")
+    found = witness.redis.get(key)
+    assert isinstance(found, bytes)
+    return found
+
+
+# --- leases and fills -----------------------------------------------------------------------------
+
+
+def test_a_lease_ends_by_itself(used: Cache, held: Generation, witness: Witness) -> None:
+    """Its reader may have died."""
+    used.lease_many(held, HEROES, ID, [1], TOKEN)
+
+    [key] = witness.redis.keys("*:id:*1")
+    assert 0 < witness.redis.pttl(key) <= entries.LEASE_MILLISECONDS
+
+
+def test_a_lease_that_is_asked_for_again_is_granted_again(
+    used: Cache, held: Generation, witness: Witness
+) -> None:
+    """The first reply was lost: nobody else would fill the entry."""
+    for _ in range(2):
+        assert used.lease_many(held, HEROES, ID, [1], TOKEN).granted == [1]
+    assert used.lease_many(held, HEROES, ID, [1], new_token()).waiting == [1]
+
+
+def test_an_entry_is_filled_under_its_own_lease_only(
+    used: Cache, held: Generation, witness: Witness
+) -> None:
+    used.lease_many(held, HEROES, ID, [1], TOKEN)
+    used.fill_many(held, HEROES, ID, {1: b"{}"}, new_token())
+    used.fill_many(held, HEROES, ID, {2: b"{}"}, TOKEN)
+    assert used.get_many(held, HEROES, ID, [1, 2]) == [LEASE + TOKEN.encode(), None]
+
+    used.fill_many(held, HEROES, ID, {1: b"{}"}, TOKEN)
+    assert used.get_many(held, HEROES, ID, [1]) == [b"{}"]
+
+
+def test_a_reader_that_waits_does_not_take_a_fence_for_a_value(
+    used: Cache, held: Generation, witness: Witness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A writer came while another reader filled the entry."""
+    row_service = services.container().rows
+    row_service.write(HEROES, [hero(1)], False)
+    witness.forget_cached()
+    used.lease_many(held, HEROES, ID, [1], TOKEN)
+
+    def fence_it(seconds: float) -> None:
+        fence(used, held, Affected({ID: {1: None}}), new_token())
+
+    monkeypatch.setattr(lazy_loading, "time", SimpleNamespace(sleep=fence_it))
+
+    assert row_service.read(HEROES, ID, [1], True).json == HEROES.encode(hero(1))
+    assert entry(witness).startswith(FENCE)
+
+
+def test_a_reader_that_waits_is_answered_with_what_the_other_one_fills(
+    used: Cache, held: Generation, witness: Witness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However late within the time that it waits."""
+    used.lease_many(held, HEROES, ID, [1], TOKEN)
+    turns = []
+
+    def fill_at_last(seconds: float) -> None:
+        turns.append(seconds)
+        if len(turns) == len(lazy_loading.POLL_SECONDS):
+            used.fill_many(held, HEROES, ID, {1: b'{"id":1}'}, TOKEN)
+
+    monkeypatch.setattr(lazy_loading, "time", SimpleNamespace(sleep=fill_at_last))
+    with witness.logged() as statements:
+        assert services.container().rows.read(HEROES, ID, [1], True).json == b'{"id":1}'
+    assert not [text for text in statements if "FROM heroes" in text]
+
+
+def test_what_a_writer_leaves_lives_long_enough(
+    used: Cache, held: Generation, witness: Witness
+) -> None:
+    """A tombstone longer than any witness; and a writer relies on no fence that counts as dead."""
+    publish(used, held, Affected({ID: {1: None}}), TOKEN)
+
+    [key] = witness.redis.keys("*:id:*1")
+    late = write_through.MAX_SECONDS_TO_STORE * 1000
+    assert witness.redis.pttl(key) > entries.WITNESS_MILLISECONDS + late - 500
+    assert write_through.MAX_FENCE_SECONDS < entries.DEAD_WRITER_SECONDS
+
+
+def test_a_tombstone_keeps_its_place(used: Cache, held: Generation) -> None:
+    """No reader settles it: who still stores the new row that is gone would find the place free."""
+    publish(used, held, Affected({ID: {1: None}}), TOKEN)
+
+    assert used.lease_many(held, HEROES, ID, [1], new_token()).fenced == [1]
+
+
+@pytest.mark.parametrize("by", [ID, XP])
+def test_a_read_that_finds_no_row_leaves_no_lease(
+    used: Cache, witness: Witness, by: Column
+) -> None:
+    """The next one would wait for nobody."""
+    services.container().rows.read(HEROES, by, [1, 2], True)
+    used.probe()  # whatever was sent before it has arrived
+
+    assert witness.redis.keys(f"*:{by.name}:*") == []
+
+
+def test_a_read_that_fails_leaves_no_lease(
+    used: Cache, witness: Witness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For whatever reason."""
+    services.container().rows.write(HEROES, [hero(1)], False)
+    monkeypatch.setattr(loader, "MAX_RESULT_BYTES", 0)
+    with pytest.raises(TooLarge):
+        services.container().rows.read(HEROES, XP, [5], True)
+    used.probe()  # whatever was sent before it has arrived
+
+    assert witness.redis.keys("*:xp:*") == []
+
+
+@pytest.mark.parametrize("is_witnessed", [True, False])
+def test_a_new_row_is_stored_while_its_witness_stands_only(
+    used: Cache, held: Generation, witness: Witness, is_witnessed: bool
+) -> None:
+    """Without it Redis was emptied, or much time has passed."""
+    new = Affected(new={1: b"{}"})
+    fence(used, held, new, TOKEN)
+    if not is_witnessed:
+        witness.redis.delete(*witness.redis.keys("*:witness:*"))
+    publish(used, held, new, TOKEN)
+    used.probe()  # whatever was sent before it has arrived
+
+    assert len(witness.entries()) == is_witnessed
+
+
+def store_by_filling(used: Cache, held: Generation) -> None:
+    used.lease_many(held, HEROES, ID, MANY, TOKEN)
+    used.fill_many(held, HEROES, ID, dict.fromkeys(MANY, b"{}"), TOKEN)
+
+
+def store_by_settling(used: Cache, held: Generation) -> None:
+    fence(used, held, Affected({ID: dict.fromkeys(MANY)}), TOKEN)
+    fences = used.get_many(held, HEROES, ID, MANY)
+    settled: dict[Key, tuple[Entry, Entry | None]] = {
+        id: (fence or b"", b"{}") for id, fence in zip(MANY, fences)
+    }
+    used.settle_many(held, HEROES, ID, settled)
+
+
+def store_by_publishing(used: Cache, held: Generation) -> None:
+    affected = Affected({ID: dict.fromkeys(MANY, b"{}")})
+    fence(used, held, affected, TOKEN)
+    publish(used, held, affected, TOKEN)
+
+
+def store_as_new(used: Cache, held: Generation) -> None:
+    affected = Affected(new=dict.fromkeys(MANY, b"{}"))
+    fence(used, held, affected, TOKEN)
+    publish(used, held, affected, TOKEN)
+
+
+@pytest.mark.parametrize(
+    "store", [store_by_filling, store_by_settling, store_by_publishing, store_as_new]
+)
+def test_what_is_stored_together_does_not_expire_together(
+    used: Cache, held: Generation, witness: Witness, store: Callable[[Cache, Generation], None]
+) -> None:
+    store(used, held)
+
+    assert used.get_many(held, HEROES, ID, MANY) == [b"{}"] * len(MANY)
+    lives = {round(witness.redis.ttl(key) / 10) for key in witness.entries()}
+    assert len(lives) > 3
+    assert 3200 <= 10 * min(lives) <= 10 * max(lives) <= 4000
+
+
+# --- settling -------------------------------------------------------------------------------------
+
+
+def settled_by_a_read(monkeypatch: pytest.MonkeyPatch, commit: Callable[[], None]) -> bytes:
+    """What a reader answers that takes the writer for dead; `commit` is called while it waits."""
+    row_service = services.container().rows
+    with monkeypatch.context() as patch, ThreadPoolExecutor(1) as thread:
+        patch.setattr(entries, "DEAD_WRITER_SECONDS", 0)
+        reading = thread.submit(row_service.read, HEROES, ID, [1], True)
+        commit()
+        return reading.result().json
+
+
+def test_a_fence_is_settled_once_its_writer_has_let_go_of_the_row(
+    used: Cache, held: Generation, witness: Witness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was slow, and not dead: the reader's SELECT waits for it."""
+    services.container().rows.write(HEROES, [hero(1)], False)
+    witness.query("START TRANSACTION")
+    witness.query("UPDATE heroes SET name = 'after' WHERE id = 1")
+    fence(used, held, Affected({ID: {1: None}}), TOKEN)
+
+    def commit() -> None:
+        waiting = "SHOW GLOBAL STATUS LIKE 'Innodb_row_lock_current_waits'"
+        wait_until(lambda: witness.query(waiting)[0][1] != "0")
+        witness.query("COMMIT")
+
+    assert settled_by_a_read(monkeypatch, commit) == HEROES.encode(hero(1, "after"))
+    assert services.container().rows.read(HEROES, ID, [1], True).json == HEROES.encode(
+        hero(1, "after")
+    )
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (1, 0, 2), (2, 1, 0)])
+def test_a_shared_fence_stands_until_the_last_writer_lifts_it(
+    used: Cache, held: Generation, order: tuple[int, ...]
+) -> None:
+    fenced, tokens = Affected({XP: {5: None}}), [new_token() for _ in order]
+    for token in tokens:
+        fence(used, held, fenced, token)
+
+    for at in order:
+        assert used.lease_many(held, HEROES, XP, [5], new_token()).fenced == [5]
+        publish(used, held, fenced, tokens[at])
+    assert used.lease_many(held, HEROES, XP, [5], new_token()).granted == [5]
+
+
+def test_a_fence_that_is_sent_twice_is_lifted_once(used: Cache, held: Generation) -> None:
+    """The first reply was lost."""
+    fenced = Affected({XP: {5: None}})
+    for _ in range(2):
+        fence(used, held, fenced, TOKEN)
+    publish(used, held, fenced, TOKEN)
+
+    assert used.lease_many(held, HEROES, XP, [5], new_token()).granted == [5]
+
+
+def test_a_shared_fence_that_a_reader_renews_is_still_shared(
+    used: Cache, held: Generation, witness: Witness
+) -> None:
+    """The last writer may have read before another one committed, who is gone."""
+    first, last = new_token(), new_token()
+    for token in (first, last):
+        fence(used, held, Affected({XP: {5: None}}), token)
+    publish(used, held, Affected({XP: {5: None}}), first)
+    [found] = used.get_many(held, HEROES, XP, [5])
+    used.settle_many(held, HEROES, XP, {5: (found or b"", MARK)})
+    publish(used, held, Affected({XP: {5: b"{}"}}), last)
+
+    assert witness.entries() == {}
+
+
+@pytest.mark.parametrize("latest", [0, 1])
+def test_of_the_watermarks_of_a_cluster_the_latest_counts(
+    environment: dict[str, str], latest: int
+) -> None:
+    """Each bucket of a table has its own."""
+    settings = Settings.from_environment({**environment, "REDIS_CLUSTER": "1"})
+    in_cluster, tags = Cache(settings), ["heroes.0", "heroes.1"]
+    told = [TOKEN.encode() + (b"7" if at == latest else b"5") for at in range(2)]
+    assert in_cluster._published({}, tags, told) == UNKNOWN_COMMIT
+    known = dict(in_cluster._lives)
+
+    assert in_cluster._published(known, tags, told) == 7
+    del known[tags[1 - latest]]
+    assert in_cluster._published(known, tags, told) == UNKNOWN_COMMIT
+
+
+# --- generations ----------------------------------------------------------------------------------
+
+
+def test_a_lost_watermark_never_comes_back_with_the_same_life(
+    used: Cache, held: Generation, witness: Witness
+) -> None:
+    """Also where the writer makes it that made the lost one: nobody may rely on what he knew."""
+    lives = set()
+    for make in (fence, publish, fence, publish):
+        witness.redis.flushall()
+        make(used, held, Affected({ID: {1: None}}), TOKEN)
+        [name] = witness.redis.keys("*:watermark")
+        lives.add(witness.redis.getrange(name, 0, TOKEN_LENGTH - 1))
+
+    assert len(lives) == 4
+
+
+@pytest.fixture
+def known(used: Cache) -> Generations:
+    return Generations(services.container().database, used)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """What time it is for what is remembered."""
+    now = [1000.0]
+    patched = SimpleNamespace(monotonic=lambda: now[0], sleep=time.sleep)
+    monkeypatch.setattr(generations, "time", patched)
+    return now
+
+
+def test_memory_counts_from_the_question(
+    known: Generations, clock: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another container may raise the generation while the answer is on its way."""
+    ask = Database.generation
+
+    def answer_late(self: Database, *arguments: Any) -> Generation:
+        answer = ask(self, *arguments)
+        clock[0] += generations.MEMORY_SECONDS - 0.1
+        return answer
+
+    monkeypatch.setattr(Database, "generation", answer_late)
+    known.current(HEROES)
+
+    assert not known.is_due(HEROES)
+    clock[0] += 0.1
+    assert known.is_due(HEROES)
+
+
+def test_an_earlier_generation_does_not_take_the_place_of_a_later_one(
+    known: Generations, held: Generation
+) -> None:
+    later = Generation(held.number + 1, True, held.server, 0)
+    known.saw(HEROES, later, time.monotonic())
+    known.saw(HEROES, held, time.monotonic())
+
+    assert known.remembered(HEROES) == later
+
+
+def test_threads_whose_memory_ran_out_ask_once(
+    known: Generations, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads = 8
+    known.current(HEROES)
+    known._memory["heroes"].valid_until = 0
+    ask, asked = Database.generation, list[int]()
+    together = threading.Barrier(threads)
+
+    def answer_slowly(self: Database, *arguments: Any) -> Generation:
+        asked.append(1)
+        time.sleep(0.1)
+        return ask(self, *arguments)
+
+    def current(_: int) -> Generation:
+        together.wait()
+        return known.current(HEROES)
+
+    monkeypatch.setattr(Database, "generation", answer_slowly)
+    with ThreadPoolExecutor(threads) as pool:
+        assert len(set(pool.map(current, range(threads)))) == 1
+
+    assert len(asked) == 1
+
+
+def test_a_write_counts_from_before_its_transaction(
+    used: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it learns there is as old as that."""
+    transact, wait = Database.transact, Generations.wait_until_known
+    begun, asked = list[float](), list[float]()
+
+    def transact_(self: Database, work: Any) -> Any:
+        begun.append(time.monotonic())
+        return transact(self, work)
+
+    def wait_(self: Generations, *arguments: Any) -> None:
+        asked.append(arguments[-1])
+        wait(self, *arguments)
+
+    monkeypatch.setattr(Database, "transact", transact_)
+    monkeypatch.setattr(Generations, "wait_until_known", wait_)
+    writing = services.container().rows._write_through
+    writing.change(HEROES, Work([hero(1)]), store=True)
+    writing.replace_all(HEROES, lambda transaction: None)
+
+    assert all(at <= start for at, start in zip(asked, begun, strict=True))
+    assert len(asked) == 2
+
+
+def test_only_the_generation_that_was_met_is_raised_for_another_server(
+    used: Cache, held: Generation, witness: Witness
+) -> None:
+    """Somebody else was faster."""
+    services.container().database.switch_on(HEROES, held.number - 1, "another")
+    assert witness.generation() == (held.number, True, held.server)
+
+    services.container().database.switch_on(HEROES, held.number, "another")
+    assert witness.generation() == (held.number + 1, True, "another")
+
+
+# --- what fails -----------------------------------------------------------------------------------
+
+
+def test_a_write_that_cannot_publish_switches_the_cache_off(
+    used: Cache, held: Generation, witness: Witness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody knows whether its fences stand."""
+
+    def fail(self: Cache, *_: object) -> None:
+        raise CacheUnavailable("for this test")
+
+    monkeypatch.setattr(Cache, "publish_many", fail)
+    monkeypatch.setattr(Recovery, "start", lambda self: None)
+    services.container().rows.write(HEROES, [hero(1)], True)
+
+    assert witness.generation() == (held.number + 1, False, held.server)
+
+
+def test_an_early_reply_of_another_server_is_not_believed(
+    used: Cache, held: Generation, witness: Witness
+) -> None:
+    moved = Generation(held.number, True, "another", 0)
+    for begin in (
+        lambda: used.begin_get_many(moved, HEROES, ID, [1]),
+        lambda: used.begin_lease_many(moved, HEROES, ID, [1], TOKEN),
+        lambda: used.begin_fence_many(moved, HEROES, {XP: {5: None}}, None, TOKEN),
+    ):
+        sent: Any = begin()
+        with pytest.raises(AnotherServer):
+            sent.wait()
+
+
+def test_what_was_sent_early_is_given_back_where_it_is_not_needed(
+    used: Cache, witness: Witness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The table was switched off meanwhile, or the database goes away."""
+    row_service, known = (
+        services.container().rows,
+        services.container().rows._lazy_loading._generations,
+    )
+    monkeypatch.setattr(Recovery, "start", lambda self: None)
+    for missed in (0, lazy_loading.MISSES_TO_EXPECT_ONE):
+        for _ in range(MAX_EARLY_CONNECTIONS + 1):
+            row_service._lazy_loading._misses_in_a_row = missed
+            witness.query("UPDATE cache_generation SET enabled = 1, generation = generation + 1")
+            known.forget(HEROES)
+            known.current(HEROES)
+            known._memory["heroes"].valid_until = 0
+            witness.query("UPDATE cache_generation SET enabled = 0, generation = generation + 1")
+            row_service.read(HEROES, ID, [1], True)
+
+    assert used._client._early_turns._value == MAX_EARLY_CONNECTIONS
+
+
+@pytest.mark.parametrize(
+    ("answers", "probes"),
+    [("+-+-+-+++", 9), ("+++", 3), ("++-++-+++", 9)],
+)
+def test_redis_is_used_again_after_some_good_probes_in_a_row(
+    used: Cache, monkeypatch: pytest.MonkeyPatch, answers: str, probes: int
+) -> None:
+    """One that answers every other time would fail requests again and again."""
+    asked = list[int]()
+    probe = used._client.probe
+
+    def answer() -> str:
+        asked.append(1)
+        if answers[len(asked) - 1] == "-":
+            raise CacheUnavailable("for this test")
+        return probe()
+
+    used._client.is_down = True
+    monkeypatch.setattr(used._client, "probe", answer)
+    monkeypatch.setattr(recovery, "PROBE_SECONDS", 0)
+    known = Generations(services.container().database, used)
+    Recovery(services.container().database, used, known).start()
+    wait_until(lambda: not used._client.is_down)
+
+    assert len(asked) == probes

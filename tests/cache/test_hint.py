@@ -1,0 +1,153 @@
+"""A container that starts while the database is away answers cached reads all the same."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from chalicelib import services
+from chalicelib.cache import generations
+from chalicelib.tables import HEROES
+from local.servers import MariaDB, Redis
+from tests.conftest import Configure, running
+from tests.support.client import InProcess, heroes
+from tests.support.witness import Witness
+
+
+@pytest.fixture(scope="module")
+def mariadb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MariaDB]:
+    with running(MariaDB(Path(tmp_path_factory.mktemp("hint")) / "mariadb")) as server:
+        server.apply_schema()
+        yield server
+
+
+@pytest.fixture
+def ids(service: InProcess) -> list[int]:
+    ids = service.write(heroes(5)).ids
+    service.read(ids)
+    assert len(service.read(ids).rows) == 5
+    return ids
+
+
+@pytest.mark.parametrize("fault", [MariaDB.kill, MariaDB.pause])
+def test_cached_reads_of_a_new_container_need_no_database(
+    configure: Configure, service: InProcess, mariadb: MariaDB, ids: list[int], fault: object
+) -> None:
+    fault(mariadb)  # type: ignore[operator]
+    try:
+        configure()  # forgets all that a container remembers
+        assert [row["id"] for row in service.read(ids).rows] == ids
+        assert service.post({"REQUEST": "read", "SQLS": [*ids, 4_000_000]}).status == 503
+    finally:
+        mariadb.resume()
+        mariadb.start()
+
+
+def test_a_hint_of_another_server_is_not_taken(
+    configure: Configure,
+    service: InProcess,
+    mariadb: MariaDB,
+    redis_server: Redis,
+    witness: Witness,
+    ids: list[int],
+) -> None:
+    """As after a restore: the entries are as old as the hint."""
+    [hint] = witness.redis.keys("*:generation")
+    witness.redis.append(hint, "another")
+    mariadb.kill()
+    try:
+        configure()
+        assert service.post({"REQUEST": "read", "SQLS": ids}).status == 503
+    finally:
+        mariadb.start()
+
+
+def test_a_container_that_slept_takes_the_later_generation_of_the_hint(
+    configure: Configure,
+    service: InProcess,
+    mariadb: MariaDB,
+    witness: Witness,
+    ids: list[int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What it remembers was retired, and rows were changed, before the database went away."""
+    monkeypatch.setattr(generations, "MEMORY_SECONDS", 0)
+    service.write(heroes(1))
+    service.read(ids)
+    sleeper = services.container().rows
+    witness.query("UPDATE cache_generation SET generation = generation + 1")
+    witness.query("UPDATE heroes SET name = 'after'")
+    configure()
+    for _ in range(2):
+        assert {row["name"] for row in service.read(ids).rows} == {"after"}
+    mariadb.kill()
+    try:
+        assert sleeper.read(HEROES, HEROES.key, ids, True).json.count(b'"after"') == len(ids)
+    finally:
+        mariadb.start()
+
+
+@pytest.mark.parametrize("retired_by", ["a reader", "a recovery"])
+def test_a_slow_container_does_not_bring_back_the_hint_of_a_retired_generation(
+    configure: Configure,
+    service: InProcess,
+    mariadb: MariaDB,
+    witness: Witness,
+    ids: list[int],
+    retired_by: str,
+) -> None:
+    """It learnt of the generation before it was retired, and tells Redis after everybody else."""
+    cache = services.container().cache
+    slow = generations.Generations(services.container().database, cache)
+    slow.current(HEROES)
+    witness.query("UPDATE cache_generation SET generation = generation + 1")
+    witness.query("UPDATE heroes SET name = 'after'")
+    if retired_by == "a reader":
+        configure()
+        for _ in range(2):
+            service.read(ids)
+    else:
+        number, *_ = witness.generation()
+        cache.retire_hint(HEROES, number)
+    slow.leave_hint(HEROES)
+    cache.probe()  # whatever was sent before it has arrived
+    mariadb.kill()
+    try:
+        configure()
+        answer = service.post({"REQUEST": "read", "SQLS": ids})
+        if retired_by == "a reader":
+            assert {row["name"] for row in answer.rows} == {"after"}
+        else:
+            assert answer.status == 503
+    finally:
+        mariadb.start()
+
+
+def test_a_generation_that_another_thread_forgot_leaves_no_hint(
+    service: InProcess, witness: Witness, ids: list[int]
+) -> None:
+    known = generations.Generations(services.container().database, services.container().cache)
+    known.current(HEROES)
+    known.forget(HEROES)
+    witness.redis.delete(*witness.redis.keys("*:generation"))
+
+    known.leave_hint(HEROES)
+
+    assert witness.redis.keys("*:generation") == []
+
+
+def test_the_first_use_of_a_cache_is_no_warning_and_its_move_is_one(
+    configure: Configure,
+    service: InProcess,
+    witness: Witness,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    witness.query("UPDATE cache_generation SET server = ''")
+    ids = service.write(heroes(1)).ids
+    assert len(service.read(ids).rows) == 1
+    assert [entry for entry in caplog.records if entry.levelname == "WARNING"] == []
+    witness.query("UPDATE cache_generation SET server = 'another' WHERE table_name = 'heroes'")
+    configure()  # forgets the server that it knew
+    service.read(ids)
+    [moved] = [entry for entry in caplog.records if entry.levelname == "WARNING"]
+    assert "heroes: the cache moved to another server" in moved.getMessage()

@@ -1,0 +1,746 @@
+"""Orders of steps that a busy hour brings about, each played on purpose.
+
+Two containers in one process; where one of them stops, the other goes on.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from pymysql.constants import ER
+from pymysql.cursors import Cursor
+
+from chalicelib import services
+from chalicelib.cache import entries
+from chalicelib.cache.client import Client
+from chalicelib.cache.connection import Command
+from chalicelib.cache.entries import (
+    UNKNOWN_COMMIT,
+    Affected,
+    Cache,
+    Leases,
+    Pending,
+    Token,
+    new_token,
+)
+from chalicelib.cache.recovery import Recovery
+from chalicelib.db import Generation, database
+from chalicelib.db.mysql import Answer, Connection, MySQLError
+from chalicelib.db.mysql import connection as mysql_connection
+from chalicelib.errors import AnotherServer, CacheUnavailable, DatabaseUnavailable, OutcomeUnknown
+from chalicelib.rows import changed_entries, write_through
+from chalicelib.rows.service import RowService
+from chalicelib.tables import HEROES, NO_KEY, PRODUCTS, Column, Row
+from local.servers import MariaDB
+from tests.conftest import Configure
+from tests.support.client import InProcess
+from tests.support.relay import PASS, relaying
+from tests.support.topologies import wait_until
+from tests.support.witness import Witness
+from tests.support.writers import fence, publish
+
+XP = HEROES.readable["xp"]
+ID = HEROES.key
+CONNECTION_KILLED = 1927
+NOW = "TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6))"
+
+
+def hero(id: int, name: str, xp: int = 5) -> Row:
+    return (id, "Nova", "light", name, xp, "red")
+
+
+@pytest.fixture
+def one(service: InProcess) -> RowService:
+    """A container that knows the generation. Heroes 1 and 2 have xp 5."""
+    storage = services.container().rows
+    storage.write(HEROES, [hero(1, "before"), hero(2, "before")], False)
+    return storage
+
+
+@pytest.fixture
+def other(one: RowService, configure: Configure) -> RowService:
+    configure()
+    storage = services.container().rows
+    storage.read(HEROES, ID, [1000], True)
+    return storage
+
+
+@pytest.fixture
+def generation(one: RowService, witness: Witness) -> Generation:
+    number, enabled, server = witness.generation()
+    return Generation(number, enabled, server, 0)
+
+
+@pytest.fixture
+def fences_are_old(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after ten seconds: whoever meets a fence takes its writer for dead."""
+    monkeypatch.setattr(entries, "DEAD_WRITER_SECONDS", 0)
+
+
+def names(storage: RowService, xp: int = 5) -> list[bytes]:
+    """Of the heroes with this xp, as a cached read gives them."""
+    rows = storage.read(HEROES, XP, [xp], True).json
+    return [name for name in (b"before", b"after") for _ in range(rows.count(b'"%b"' % name))]
+
+
+@pytest.mark.usefixtures("fences_are_old")
+def test_a_reader_that_settles_a_fence_sees_that_another_writer_came_and_went(
+    one: RowService, other: RowService, generation: Generation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The fence of a dead writer holds the same writers then as when the reader met it."""
+    fenced = Affected({XP: {5: None}})
+    fence(services.container().cache, generation, fenced, new_token())
+    load = one._lazy_loading._load
+
+    def load_and_sleep(*arguments: object, **options: object) -> object:
+        loaded = load(*arguments, **options)  # type: ignore[arg-type]
+        monkeypatch.undo()
+        other.write(HEROES, [hero(2, "after")], True)
+        return loaded
+
+    monkeypatch.setattr(one._lazy_loading, "_load", load_and_sleep)
+    assert names(one) == [b"before", b"before"]
+
+    for storage in (one, other):
+        assert names(storage) == [b"before", b"after"]
+
+
+def test_an_entry_is_not_settled_while_a_writer_that_just_came_holds_it(
+    one: RowService, witness: Witness, generation: Generation
+) -> None:
+    """Another one is dead. The reader's SELECT would not wait for who has no row lock yet; nor must
+    readers take locks for as long as quick writers overlap."""
+    dead, alive = new_token(), new_token()
+    used = services.container().cache
+    fenced = Affected({XP: {5: None}})
+    fence(used, generation, fenced, dead)
+    [key] = witness.redis.keys("*:xp:*")
+    found: bytes = witness.redis.get(key)  # type: ignore[assignment]
+    witness.redis.set(key, found[:19] + b"%010d" % 1 + found[29:])
+
+    def leases() -> Leases:
+        return used.lease_many(generation, HEROES, XP, [5], new_token())
+
+    assert list(leases().abandoned) == [5]
+    fence(used, generation, fenced, alive)
+    assert leases().fenced == [5]
+    publish(used, generation, fenced, alive)
+    assert list(leases().abandoned) == [5]
+    publish(used, generation, fenced, dead)
+    assert leases().granted == [5]
+
+
+def test_of_two_writers_that_overlap_on_a_lookup_neither_shows_it(
+    one: RowService, other: RowService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first one read what it shows before the second one committed, and publishes last."""
+    publish_many = Cache.publish_many
+
+    def publish_late(self: Cache, *arguments: object) -> None:
+        monkeypatch.undo()
+        other.write(HEROES, [hero(4, "after")], True)
+        publish_many(self, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Cache, "publish_many", publish_late)
+    one.write(HEROES, [hero(3, "before")], True)
+
+    for storage in (one, other):
+        assert names(storage) == [b"before"] * 3 + [b"after"]
+
+
+def test_a_writer_whose_fence_was_lost_lets_no_other_one_show_a_lookup(
+    one: RowService, witness: Witness, generation: Generation
+) -> None:
+    """Redis was emptied between the two fences; the second writer read the lookup before the first
+    one committed."""
+    first, second = new_token(), new_token()
+    used = services.container().cache
+    fence(used, generation, Affected({XP: {5: None}}), first)
+    witness.forget_cached()
+    fence(used, generation, Affected({XP: {5: None}}), second)
+    publish(used, generation, Affected({XP: {5: b"with the first"}}), first)
+    publish(used, generation, Affected({XP: {5: b"without the first"}}), second)
+
+    assert witness.entries() == {}
+
+
+def test_a_writer_alone_on_a_lookup_shows_it_with_the_rows_of_others(
+    one: RowService, other: RowService, witness: Witness
+) -> None:
+    one.write(HEROES, [hero(9, "after", xp=6), hero(3, "after")], True)
+
+    shown = {key: entry for key, entry in witness.entries().items() if b":xp:" in key}
+    assert sorted(entry.count(b'"id"') for entry in shown.values()) == [1, 3]
+    assert names(other) == [b"before", b"before", b"after"]
+
+
+def test_a_lookup_with_too_many_other_rows_is_not_read_for_a_write(
+    one: RowService, witness: Witness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(changed_entries, "MAX_SHOWN_ROWS", 2)
+    one.write(HEROES, [hero(3, "after")], True)
+
+    assert not [key for key in witness.entries() if b":xp:" in key]
+    assert names(one) == [b"before", b"before", b"after"]
+
+
+def test_a_writer_that_slept_after_it_sent_its_fences_does_not_rely_on_them(
+    one: RowService, other: RowService, witness: Witness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They may have been settled. No reader believes an entry then."""
+    number, *_ = witness.generation()
+    monkeypatch.setattr(write_through, "MAX_FENCE_SECONDS", -1)
+    one.write(HEROES, [hero(3, "after")], True)
+
+    assert witness.generation()[:2] == (number + 1, False)
+    assert names(other) == [b"before", b"before", b"after"]
+
+
+def test_a_writer_that_slept_for_a_moment_stores_no_new_row(
+    one: RowService, other: RowService, witness: Witness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If its witness came late, the tombstone of a later change may have ended."""
+    generation = witness.generation()
+    monkeypatch.setattr(write_through, "MAX_SECONDS_TO_STORE", -1)
+    [key] = one.write(HEROES, [(NO_KEY, *hero(0, "after")[1:])], True)
+    services.container().cache.probe()  # whatever was sent before it has arrived
+
+    assert witness.entries() == {}
+    assert witness.generation() == generation
+    assert b"after" in other.read(HEROES, ID, [key], True).json
+
+
+WRITES: dict[str, Callable[[RowService], object]] = {
+    "insert": lambda storage: storage.write(HEROES, [(NO_KEY, *hero(0, "after")[1:])], True),
+    "replace": lambda storage: storage.write(HEROES, [hero(1, "after")], True),
+    "delete": lambda storage: storage.delete(HEROES, [1]),
+}
+each_write = pytest.mark.parametrize("name", WRITES)
+
+
+@each_write
+def test_nobody_believes_what_a_writer_changed_that_died_behind_its_commit(
+    one: RowService, other: RowService, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Its fences were sent before."""
+    commit = Connection.batch_and_commit
+
+    def commit_and_die(self: Connection, *arguments: Any) -> None:
+        commit(self, *arguments)
+        raise KeyboardInterrupt
+
+    for column, value in ((ID, 1), (XP, 5)):
+        other.read(HEROES, column, [value], True)
+    monkeypatch.setattr(Connection, "batch_and_commit", commit_and_die)
+    with pytest.raises(KeyboardInterrupt):
+        WRITES[name](one)
+    monkeypatch.undo()
+
+    assert_nothing_is_stale(other)
+
+
+@each_write
+def test_a_write_with_an_unknown_outcome_whose_fences_fail_lets_nobody_believe_an_entry(
+    one: RowService, other: RowService, witness: Witness, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """The caller is told to read its rows."""
+    number, *_ = witness.generation()
+    commit = Connection.batch_and_commit
+
+    def commit_and_lose_the_answer(self: Connection, *arguments: Any) -> None:
+        commit(self, *arguments)
+        monkeypatch.setattr(Connection, "batch_and_commit", commit)
+        raise OutcomeUnknown("for this test")
+
+    def fail(self: Pending[float]) -> None:
+        self.close()
+        raise CacheUnavailable("for this test")
+
+    monkeypatch.setattr(Recovery, "start", lambda self: None)
+    monkeypatch.setattr(Connection, "batch_and_commit", commit_and_lose_the_answer)
+    monkeypatch.setattr(Pending, "wait", fail)
+    with pytest.raises(OutcomeUnknown):
+        WRITES[name](one)
+
+    assert witness.generation()[:2] == (number + 1, False)
+
+
+@each_write
+def test_a_write_waits_for_who_raises_the_generation(
+    one: RowService, other: RowService, witness: Witness, name: str
+) -> None:
+    """Else its fences would be on entries that nobody reads any more."""
+    waits = "SHOW GLOBAL STATUS WHERE Variable_name = 'Innodb_row_lock_current_waits' AND Value > 0"
+    witness.query("START TRANSACTION")
+    witness.query("UPDATE cache_generation SET generation = generation + 1")
+    with ThreadPoolExecutor(1) as thread:
+        writing = thread.submit(WRITES[name], one)
+        wait_until(lambda: bool(witness.query(waits)))
+        witness.query("COMMIT")
+        writing.result()
+
+    assert_nothing_is_stale(one, other)
+
+
+@each_write
+def test_a_commit_is_told_as_of_the_latest_time_at_which_it_may_have_been(
+    one: RowService,
+    witness: Witness,
+    generation: Generation,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+) -> None:
+    """Else who read just before it would take what he read for the latest."""
+    [(begun,)] = witness.query(f"SELECT {NOW}")
+    run_piece = Connection.run_piece
+
+    def hear_late(self: Connection, piece: str) -> list[Answer]:
+        answers = run_piece(self, piece)
+        self.sent_at -= 10
+        return answers
+
+    monkeypatch.setattr(Connection, "run_piece", hear_late)
+    WRITES[name](one)
+
+    told = fence(services.container().cache, generation, Affected({XP: {6: None}}), new_token())
+    assert begun + 10_000_000 <= told < UNKNOWN_COMMIT
+    witness.redis.flushall()  # its watermark is ahead of the time
+
+
+@pytest.mark.parametrize("code", [CONNECTION_KILLED, ER.SERVER_SHUTDOWN, ER.QUERY_INTERRUPTED])
+def test_a_write_whose_commit_is_answered_with_an_error_is_not_done_again(
+    one: RowService, witness: Witness, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    """The server may have committed before it was told to end."""
+    run_piece = Connection.run_piece
+
+    def be_killed(self: Connection, piece: str) -> list[Answer]:
+        answers = run_piece(self, piece)
+        if not piece.endswith("COMMIT"):
+            return answers
+        self.answered = len(answers) - 1
+        raise MySQLError(code, "for this test")
+
+    count = witness.count()
+    monkeypatch.setattr(Connection, "run_piece", be_killed)
+    with pytest.raises(OutcomeUnknown):
+        one.write(HEROES, [(NO_KEY, *hero(0, "after")[1:])], True)
+
+    assert witness.count() == count + 1
+
+
+@pytest.mark.parametrize("server", ["", "another"], ids=["away", "moved"])
+@pytest.mark.parametrize("times", [1, 2], ids=["write", "replay"])
+def test_what_cannot_be_published_is_acknowledged_once_nobody_remembers_the_generation(
+    one: RowService,
+    other: RowService,
+    monkeypatch: pytest.MonkeyPatch,
+    server: str,
+    times: int,
+) -> None:
+    def fail(*_: object) -> None:
+        raise AnotherServer(server) if server else CacheUnavailable("for this test")
+
+    known = other._lazy_loading._generations
+
+    for turn in range(times):
+        if turn == times - 1:
+            monkeypatch.setattr(Recovery, "start", lambda self: None)
+            monkeypatch.setattr(Cache, "publish_many", fail)
+            known.forget(HEROES)
+            known.current(HEROES)
+        one.write(HEROES, [hero(1, "after")], True, "key")
+
+    assert known.is_due(HEROES)
+
+
+@pytest.mark.parametrize("use_cache", [True, False])
+def test_a_row_with_the_key_of_a_cached_one_that_is_gone_is_seen(
+    one: RowService, other: RowService, witness: Witness, use_cache: bool
+) -> None:
+    """TRUNCATE lets the database give its keys from 1 again, and tells nobody."""
+    [key] = one.write(HEROES, [(NO_KEY, *hero(0, "before")[1:])], True)
+    assert other.read(HEROES, HEROES.key, [key], True).hits == 1
+    witness.query("TRUNCATE heroes")
+    rows: list[Row] = [(NO_KEY, *hero(0, "after")[1:])] * int(key)
+
+    assert key in one.write(HEROES, rows, use_cache)
+
+    for storage in (one, other):
+        assert b"after" in storage.read(HEROES, HEROES.key, [key], True).json
+
+
+def test_a_repeated_write_lets_such_a_row_be_seen_too(
+    one: RowService, other: RowService, witness: Witness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first try died when its rows were committed."""
+    [key] = one.write(HEROES, [(NO_KEY, *hero(0, "before")[1:])], True)
+    witness.query("TRUNCATE heroes")
+    rows: list[Row] = [(NO_KEY, *hero(0, "after")[1:])] * int(key)
+    monkeypatch.setattr(Cache, "publish_many", die)
+    with pytest.raises(Died):
+        one.write(HEROES, rows, True, "key")
+    monkeypatch.undo()
+
+    assert key in other.write(HEROES, rows, True, "key")
+
+    for storage in (one, other):
+        assert b"after" in storage.read(HEROES, HEROES.key, [key], True).json
+
+
+def test_each_try_of_a_write_has_fences_of_its_own(
+    one: RowService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What lifts those of a try that failed may come while the next one's stand."""
+    commit, begin_fence_many = Connection.batch_and_commit, Cache.begin_fence_many
+    tokens: list[Token] = []
+
+    def be_a_victim(self: Connection, *arguments: Any) -> list[Answer]:
+        if len(tokens) == 1:
+            raise MySQLError(ER.LOCK_DEADLOCK, "for this test")
+        return commit(self, *arguments)
+
+    def note_token(self: Cache, *arguments: Any) -> Pending[float]:
+        tokens.append(arguments[-1])
+        return begin_fence_many(self, *arguments)
+
+    monkeypatch.setattr(Connection, "batch_and_commit", be_a_victim)
+    monkeypatch.setattr(Cache, "begin_fence_many", note_token)
+    one.write(HEROES, [hero(3, "after")], True)
+
+    assert len(set(tokens)) == 2
+
+
+ROWS: dict[str, Row] = {
+    "insert": (NO_KEY, *hero(0, "after")[1:]),
+    "replace": hero(1, "after"),
+}
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_what_is_written_right_behind_a_large_write_is_in_the_cache(
+    one: RowService, other: RowService, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """To make the SQL of that one took a while; its COMMIT does not lie ahead by so much."""
+    row = ROWS[name]
+    mogrify = Cursor.mogrify
+
+    def be_slow(self: Cursor, *arguments: Any) -> str:
+        time.sleep(0.4)
+        return mogrify(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Cursor, "mogrify", be_slow)
+        one.write(HEROES, [row], True)
+
+    time.sleep(0.3)  # for a busy machine: what was sent first may have waited to be read
+    [key] = one.write(HEROES, [row], True)
+
+    assert one.read(HEROES, ID, [key], True).hits == 1
+    assert one.read(HEROES, XP, [5], True).hits == 1
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_what_cannot_be_read_of_the_answer_to_a_commit_does_not_undo_it(
+    one: RowService, other: RowService, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Such as another row with this xp that is too long for the driver."""
+    run_piece = Connection.run_piece
+
+    def fail(self: Connection, piece: str) -> list[Answer]:
+        answers = run_piece(self, piece)
+        if not piece.endswith("COMMIT"):
+            return answers
+        monkeypatch.undo()
+        raise NotImplementedError
+
+    monkeypatch.setattr(Connection, "run_piece", fail)
+    with pytest.raises(OutcomeUnknown):
+        one.write(HEROES, [ROWS[name]], True)
+
+    for storage in (one, other):
+        assert b"after" in names(storage)
+        cached = storage.read(HEROES, ID, [1], True).json
+        assert cached == storage.read(HEROES, ID, [1], False).json
+
+
+@pytest.mark.usefixtures("fences_are_old")
+@pytest.mark.parametrize("name", ROWS)
+def test_a_commit_that_the_network_holds_back_for_long_is_refused(
+    one: RowService,
+    other: RowService,
+    witness: Witness,
+    mariadb: MariaDB,
+    configure: Configure,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+) -> None:
+    """Its writer has told that the outcome is unknown, and a reader has settled its fences."""
+    monkeypatch.setattr(mysql_connection, "ANSWER_TIMEOUT_SECONDS", 0.2)
+    monkeypatch.setattr(database, "ANSWER_TIMEOUT_SECONDS", 0.2)
+    monkeypatch.setattr(write_through, "MAX_SECONDS_TO_COMMIT", 0.4)
+    arrives = threading.Event()
+    connected = "SELECT COUNT(*) FROM information_schema.processlist"
+    others = witness.query(connected)
+
+    def hold_back(piece: bytes) -> int:
+        if piece.endswith(b"COMMIT"):
+            arrives.wait()
+        return PASS
+
+    with relaying(mariadb.port) as relay:
+        configure(DB_PORT=str(relay.port))
+        late = services.container().rows
+        late.read(HEROES, ID, [1], True)
+        relay.judge = hold_back
+        try:
+            with pytest.raises(OutcomeUnknown):
+                late.write(HEROES, [(*ROWS[name][:3], "late", *ROWS[name][4:])], True)
+            time.sleep(0.4)
+            assert names(other) == [b"before", b"before"]
+        finally:
+            arrives.set()
+        wait_until(lambda: witness.query(connected) <= others)
+
+    assert witness.query("SELECT name FROM heroes") == [("before",), ("before",)]
+
+
+class Died(BaseException):
+    """As a process that is killed: nobody answers for it."""
+
+
+def die(*_: object) -> None:
+    raise Died
+
+
+def assert_nothing_is_stale(*containers: RowService) -> None:
+    for storage in containers:
+        for column, value in ((ID, 1), (XP, 5)):
+            cached = storage.read(HEROES, column, [value], True).json
+            assert cached == storage.read(HEROES, column, [value], False).json
+
+
+# --- fences that come late ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def until_fences_come(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], object]], None]:
+    """What is done between the COMMIT of the next write and its fences, which the network holds
+    back for so long."""
+
+    def hold_back(meanwhile: Callable[[], object]) -> None:
+        def send(self: Client, commands: Sequence[Command]) -> object:
+            return HELD_BACK
+
+        def receive(self: Client, connection: object, server: str) -> None:
+            """They were never sent: who waits sends them."""
+            assert connection is HELD_BACK
+            monkeypatch.undo()
+            meanwhile()
+
+        monkeypatch.setattr(Client, "send", send)
+        monkeypatch.setattr(Client, "receive", receive)
+
+    return hold_back
+
+
+HELD_BACK = object()
+CHANGES: dict[str, tuple[Callable[[RowService], object], Callable[[RowService], object]]] = {
+    "two inserts": (
+        lambda one: one.write(HEROES, [(NO_KEY, *hero(0, "before")[1:])], True),
+        lambda other: other.write(HEROES, [(NO_KEY, *hero(0, "after")[1:])], True),
+    ),
+    "two replaces": (
+        lambda one: one.write(HEROES, [hero(1, "between")], True),
+        lambda other: other.write(HEROES, [hero(1, "after")], True),
+    ),
+    "a replace and a delete": (
+        lambda one: one.write(HEROES, [hero(1, "between")], True),
+        lambda other: other.delete(HEROES, [1]),
+    ),
+    "a delete and an insert": (
+        lambda one: one.delete(HEROES, [1]),
+        lambda other: other.write(HEROES, [hero(1, "after")], True),
+    ),
+}
+
+
+@pytest.mark.parametrize("is_flushed", [False, True], ids=["", "and a flush"])
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_writer_whose_fences_come_after_another_one_has_come_and_gone_shows_nothing(
+    one: RowService,
+    other: RowService,
+    witness: Witness,
+    until_fences_come: Callable[[Callable[[], object]], None],
+    name: str,
+    is_flushed: bool,
+) -> None:
+    """It has read its rows before the other one changed them."""
+    first, second = CHANGES[name]
+
+    def come_and_go() -> None:
+        second(other)
+        if is_flushed:
+            witness.redis.flushall()
+            other.write(HEROES, [hero(77, "apart", xp=77)], True)  # makes a watermark
+
+    until_fences_come(come_and_go)
+    first(one)
+
+    assert_nothing_is_stale(one, other)
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_it_counts_from_when_it_read_its_rows_however_late_it_hears_of_its_commit(
+    one: RowService,
+    other: RowService,
+    witness: Witness,
+    until_fences_come: Callable[[Callable[[], object]], None],
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+) -> None:
+    """The other one's COMMIT is earlier than the latest time at which its own may have been."""
+    first, second = CHANGES[name]
+    run_piece = Connection.run_piece
+
+    def hear_late(self: Connection, piece: str) -> list[Answer]:
+        answers = run_piece(self, piece)
+        self.sent_at -= 10
+        return answers
+
+    until_fences_come(lambda: second(other))
+    monkeypatch.setattr(Connection, "run_piece", hear_late)
+    first(one)
+
+    assert_nothing_is_stale(one, other)
+    witness.redis.flushall()  # its watermark is ahead of the time
+
+
+def test_a_rejected_write_whose_fences_come_late_does_not_bring_back_what_it_read(
+    one: RowService,
+    other: RowService,
+    until_fences_come: Callable[[Callable[[], object]], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The database let go of its rows when it undid it."""
+
+    def undo(self: Connection, *_: object) -> None:
+        self.rollback()
+        raise MySQLError(ER.LOCK_WAIT_TIMEOUT, "for this test")
+
+    until_fences_come(lambda: other.write(HEROES, [hero(1, "after")], True))
+    monkeypatch.setattr(Connection, "batch_and_commit", undo)
+    with pytest.raises(DatabaseUnavailable):
+        one.write(HEROES, [hero(1, "between")], True)
+
+    assert_nothing_is_stale(one, other)
+
+
+def test_a_writer_whose_fences_come_after_a_repeated_request_shows_nothing(
+    one: RowService,
+    other: RowService,
+    witness: Witness,
+    until_fences_come: Callable[[Callable[[], object]], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The first try died behind its COMMIT and its fences were lost; the second one was
+    acknowledged."""
+
+    def come_again() -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(Cache, "publish_many", die)
+            with pytest.raises(Died):
+                other.write(HEROES, [hero(30, "after")], True, "key")
+        witness.forget_cached()
+        other.write(HEROES, [hero(30, "after")], True, "key")
+
+    until_fences_come(come_again)
+    one.write(HEROES, [(NO_KEY, *hero(0, "before")[1:])], True)
+
+    for storage in (one, other):
+        assert names(storage) == [b"before", b"before", b"before", b"after"]
+
+
+def test_a_new_row_that_is_gone_when_its_witness_comes_is_not_stored(
+    one: RowService,
+    other: RowService,
+    witness: Witness,
+    until_fences_come: Callable[[Callable[[], object]], None],
+) -> None:
+    """Another one has deleted it, and Redis has lost the tombstone."""
+    row = (NO_KEY, "Lamp", "", 3, 5)
+
+    def delete_it() -> None:
+        [(key,)] = witness.query("SELECT MAX(ProductId) FROM products")
+        other.delete(PRODUCTS, [key])
+        witness.redis.flushall()
+
+    one.write(PRODUCTS, [row], True)
+    until_fences_come(delete_it)
+    [key] = one.write(PRODUCTS, [row], True)
+
+    for storage in (one, other):
+        assert storage.read(PRODUCTS, PRODUCTS.key, [key], True).missing == [key]
+
+
+@pytest.mark.parametrize("column", [ID, XP], ids=["row", "lookup"])
+@pytest.mark.parametrize("first", [0, 1])
+def test_of_two_writers_that_fence_an_entry_together_neither_shows_it(
+    one: RowService, witness: Witness, generation: Generation, column: Column, first: int
+) -> None:
+    """A fence that comes late does not take the place of one that stands."""
+    used, tokens = services.container().cache, [new_token(), new_token()]
+    fenced, shown = Affected({column: {5: None}}), Affected({column: {5: b"shown"}})
+    for token in tokens:
+        fence(used, generation, fenced, token)
+
+    publish(used, generation, shown, tokens[first])
+    assert used.lease_many(generation, HEROES, column, [5], new_token()).fenced == [5]
+    publish(used, generation, shown, tokens[1 - first])
+
+    assert witness.entries() == {}
+
+
+def test_a_watermark_tells_of_the_latest_change_and_never_goes_back(
+    one: RowService, witness: Witness, generation: Generation
+) -> None:
+    used, fenced = services.container().cache, Affected({XP: {5: None}})
+    witness.redis.flushall()
+
+    def published_at(*times: int) -> float:
+        for committed_at in times:
+            token = new_token()
+            fence(used, generation, fenced, token)
+            publish(used, generation, fenced, token, committed_at)
+        return fence(used, generation, fenced, new_token())
+
+    assert fence(used, generation, fenced, new_token()) == UNKNOWN_COMMIT, "it was lost"
+    assert fence(used, generation, fenced, new_token()) == 0
+    assert published_at(2_000_000_000_000_001) == 2_000_000_000_000_001
+    assert published_at(1_000_000_000_000_000, 0) == 2_000_000_000_000_001
+    witness.redis.flushall()
+    publish(used, generation, fenced, new_token(), 1_000_000_000_000_000)
+    assert fence(used, generation, fenced, new_token()) == UNKNOWN_COMMIT
+
+
+def test_a_row_that_another_writer_was_faster_to_insert_is_replaced(
+    one: RowService, other: RowService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its INSERT fails in the piece that has the COMMIT: it certainly did not happen."""
+    begin_fence_many = Cache.begin_fence_many
+
+    def fence_late(self: Cache, *arguments: Any) -> Pending[float]:
+        monkeypatch.undo()
+        other.write(HEROES, [hero(7, "before", xp=8)], True)
+        return begin_fence_many(self, *arguments)
+
+    monkeypatch.setattr(Cache, "begin_fence_many", fence_late)
+    one.write(HEROES, [hero(7, "after", xp=7)], True)
+
+    for storage in (one, other):
+        assert names(storage, xp=7) == [b"after"]
+        assert names(storage, xp=8) == []
+        assert b"after" in storage.read(HEROES, ID, [7], True).json

@@ -1,0 +1,242 @@
+"""The database killed, silent, read-only or locked: a quick 503, and all well once it is back."""
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from app import storage
+from local.servers import MariaDB
+from tests.conftest import Configure, running
+from tests.support.client import Answer, InProcess, Row, as_stored, hero
+from tests.support.leaks import assert_tells_nothing_internal
+from tests.support.witness import Witness
+
+MAX_SECONDS = 3
+CACHED, STORED, NEW = 1, 2, 3
+
+READ_STORED: Row = {"REQUEST": "read", "SQLS": [STORED]}
+REQUESTS: dict[str, Row] = {
+    "uncached read": {**READ_STORED, "USE_CACHE": "False"},
+    "cold read": READ_STORED,
+    "half cached read": {**READ_STORED, "SQLS": [CACHED, STORED]},
+    "cold lookup": {**READ_STORED, "SQLS": [77], "BY": "xp"},
+    "insert": {"REQUEST": "write", "SQLS": [hero(name="new")]},
+    "replace": {"REQUEST": "write", "SQLS": [{"id": STORED, **hero(name="new")}]},
+    "mixed write": {"REQUEST": "write", "SQLS": [{"id": NEW, **hero()}, hero()]},
+    "write once": {"REQUEST": "write", "SQLS": [hero(name="new")], "IDEMPOTENCY_KEY": "once"},
+    "delete": {"REQUEST": "delete", "SQLS": [STORED]},
+}
+SLEEPING = "FROM information_schema.processlist WHERE state = 'User sleep'"
+
+each_request = pytest.mark.parametrize("request_name", REQUESTS)
+
+
+@pytest.fixture(scope="module")
+def own_mariadb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MariaDB]:
+    with running(MariaDB(tmp_path_factory.mktemp("breakable") / "mariadb")) as server:
+        server.apply_schema()
+        yield server
+
+
+@pytest.fixture
+def mariadb(own_mariadb: MariaDB) -> Iterator[MariaDB]:
+    """One that these tests may break; it runs when a test begins."""
+    own_mariadb.start()
+    yield own_mariadb
+    own_mariadb.start()
+
+
+@pytest.fixture
+def service(service: InProcess) -> InProcess:
+    """Warm; hero 1 in the table and the cache, hero 2 in the table only."""
+    service.write([{"id": STORED, **hero()}], use_cache=False)
+    service.write([{"id": CACHED, **hero()}])
+    assert service.read([CACHED]).rows == [as_stored(CACHED, hero())]
+    return service
+
+
+def timed(service: InProcess, request: object) -> tuple[Answer, float]:
+    start = time.monotonic()
+    answer = service.post(request)
+    return answer, time.monotonic() - start
+
+
+def assert_unavailable(answer: Answer) -> None:
+    assert answer.status == 503
+    assert answer.error in ("DatabaseUnavailable", "OutcomeUnknown")
+    assert int(answer.headers["retry-after"]) > 0
+    assert_tells_nothing_internal(answer)
+
+
+def assert_everything_works(service: InProcess, name: str) -> None:
+    answer = service.post(REQUESTS[name])
+    assert answer.status == 200, answer.text
+    if REQUESTS[name]["REQUEST"] == "write":
+        expected = [as_stored(id, row) for id, row in zip(answer.ids, REQUESTS[name]["SQLS"])]
+        for use_cache in (True, False):
+            assert service.read(answer.ids, use_cache).rows == expected
+    if REQUESTS[name]["REQUEST"] == "delete":
+        for use_cache in (True, False):
+            assert service.read([STORED], use_cache).missing == [STORED]
+
+
+@pytest.mark.parametrize("is_warm", [True, False], ids=["warm", "cold"])
+def test_a_killed_database_is_a_quick_503(
+    service: InProcess, mariadb: MariaDB, configure: Configure, is_warm: bool
+) -> None:
+    if not is_warm:
+        configure()
+    mariadb.kill()
+
+    for request in REQUESTS.values():
+        answer, seconds = timed(service, request)
+
+        assert_unavailable(answer)
+        assert seconds < MAX_SECONDS
+
+
+@pytest.mark.parametrize("is_warm", [True, False], ids=["warm", "cold"])
+def test_a_silent_database_is_a_503_within_three_seconds_and_works_when_it_is_back(
+    service: InProcess, mariadb: MariaDB, configure: Configure, is_warm: bool
+) -> None:
+    if not is_warm:
+        configure()
+    mariadb.pause()
+
+    with ThreadPoolExecutor(len(REQUESTS)) as pool:
+        start = time.monotonic()
+        futures = [pool.submit(storage, request, None) for request in REQUESTS.values()]
+        answer, seconds = timed(service, REQUESTS["uncached read"])
+        answers = [future.result() for future in futures]
+        all_seconds = time.monotonic() - start
+
+    assert_unavailable(answer)
+    assert {answer["statusCode"] for answer in answers} == {503}
+    assert seconds <= all_seconds < MAX_SECONDS
+
+    mariadb.resume()
+    for name in REQUESTS:
+        assert_everything_works(service, name)
+
+
+@pytest.mark.parametrize("fault", ["kill", "pause"])
+def test_cached_reads_keep_working(service: InProcess, mariadb: MariaDB, fault: str) -> None:
+    getattr(mariadb, fault)()
+
+    for _ in range(3):
+        answer, seconds = timed(service, {"REQUEST": "read", "SQLS": [CACHED, CACHED]})
+
+        assert answer.rows == [as_stored(CACHED, hero())] * 2
+        assert seconds < 1
+
+
+@each_request
+def test_the_first_request_after_a_restart_works(
+    service: InProcess, mariadb: MariaDB, request_name: str
+) -> None:
+    """Nobody asked while it was away: the kept connections are dead without anyone knowing."""
+    mariadb.kill()
+    mariadb.start()
+
+    assert_everything_works(service, request_name)
+
+
+@each_request
+def test_the_first_request_after_an_outage_works(
+    service: InProcess, mariadb: MariaDB, request_name: str
+) -> None:
+    mariadb.kill()
+    assert_unavailable(service.post(REQUESTS["uncached read"]))
+    mariadb.start()
+
+    assert_everything_works(service, request_name)
+
+
+@each_request
+def test_a_connection_that_the_server_closed_is_replaced(
+    service: InProcess, witness: Witness, request_name: str
+) -> None:
+    """As servers do with those that idle too long."""
+    killed = witness.query("SELECT id FROM information_schema.processlist WHERE user = 'herocache'")
+    assert killed, "the app keeps its connection"
+    for (id,) in killed:
+        witness.query("KILL %s", [id])
+
+    assert_everything_works(service, request_name)
+
+
+def test_a_database_that_became_read_only_is_a_503(service: InProcess, witness: Witness) -> None:
+    """As the old writer is after a failover: what it has may be older than what was acknowledged.
+    What is cached goes on while the generation is known."""
+    before = witness.database_state()
+    witness.query("SET GLOBAL read_only = ON")
+    try:
+        for name in REQUESTS:
+            answer = service.post(REQUESTS[name])
+
+            assert_unavailable(answer)
+            assert "read-only" in answer.message
+            assert answer.error == "DatabaseUnavailable", "it certainly did not happen"
+        assert witness.database_state() == before
+    finally:
+        witness.query("SET GLOBAL read_only = OFF")
+
+    assert_everything_works(service, "mixed write")
+
+
+def test_rows_that_another_transaction_holds_are_a_503_in_time(
+    service: InProcess, witness: Witness
+) -> None:
+    before = witness.database_state()
+    witness.query("BEGIN")
+    witness.query("SELECT * FROM heroes WHERE id = %s FOR UPDATE", [STORED])
+
+    answer, seconds = timed(service, REQUESTS["replace"])
+
+    assert_unavailable(answer)
+    assert "another transaction holds the rows" in answer.message
+    assert seconds < MAX_SECONDS
+    assert len(service.write([hero()]).ids) == 1, "other rows are free"
+    witness.query("DELETE FROM heroes WHERE id > %s", [STORED])
+    witness.query("COMMIT")
+    witness.redis.delete(*witness.redis.keys(f"*:id:{NEW:010}") or ["none"])
+    assert witness.database_state() == before
+    assert_everything_works(service, "replace")
+
+
+@pytest.fixture
+def slow_rows(witness: Witness, mariadb: MariaDB) -> Iterator[None]:
+    """Inserting a hero named 'slow' takes longer than anyone waits."""
+    witness.query(
+        "CREATE TRIGGER slow BEFORE INSERT ON heroes FOR EACH ROW"
+        " IF NEW.name = 'slow' THEN DO SLEEP(60); END IF"
+    )
+    yield
+    for (id,) in mariadb.query(f"SELECT id {SLEEPING}"):
+        mariadb.query("KILL %s", [id])
+    mariadb.query("DROP TRIGGER slow")
+
+
+@pytest.mark.usefixtures("slow_rows")
+@pytest.mark.parametrize("fault", ["kill", "wait"])
+def test_a_write_that_fails_half_way_has_written_nothing(
+    service: InProcess, mariadb: MariaDB, witness: Witness, fault: str
+) -> None:
+    """The rows with keys are in, uncommitted; the one without a key is being inserted."""
+    rows = [{"id": NEW, **hero()}, {"id": STORED, **hero(name="new")}, hero(name="slow")]
+    before = witness.query("SELECT * FROM heroes ORDER BY id")
+    with ThreadPoolExecutor(1) as pool:
+        writing = pool.submit(storage, {"REQUEST": "write", "SQLS": rows}, None)
+        while not witness.query(f"SELECT id {SLEEPING}"):
+            assert not writing.done(), writing.result()
+        if fault == "kill":
+            mariadb.kill()
+        answer = writing.result()
+    mariadb.start()
+
+    assert answer["statusCode"] == 503
+    assert tuple(mariadb.query("SELECT * FROM heroes ORDER BY id")) == tuple(before)
+    assert service.read([CACHED, STORED, NEW]).missing == [NEW]
+    assert [row["name"] for row in service.read([CACHED, STORED]).rows] == ["Ada", "Ada"]

@@ -1,0 +1,255 @@
+"""The private parts of PyMySQL that the service depends on are there, and do what we rely on.
+
+A new version of the driver passes these tests before `driver.CHECKED_VERSIONS` names it.
+"""
+
+import ast
+import inspect
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pymysql
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pymysql.constants import CR
+
+from chalicelib.db.mysql import driver
+from local.servers import MariaDB
+from tests.conftest import Configure
+from tests.support.client import InProcess
+
+CHALICELIB = Path(__file__).parent.parent.parent / "chalicelib"
+VALUES = st.one_of(
+    st.none(),
+    st.integers(-(2**63), 2**63 - 1),
+    st.text(st.characters(exclude_categories=["Cs"]), max_size=300),
+    st.sampled_from([250, 251, 255, 65_535, 65_536, 70_000]).map(lambda size: "ñ" * size),
+)
+EOF_PACKET = b"\xfe\x00\x00\x02\x00"
+LONG_END_PACKET = b"\xfe\x00\x00\x02\x00\x00\x00" + b"\x07message"
+ERROR_PACKET = b"\xff" + struct.pack("<H", 1317) + b"#70100interrupted"
+ROW = b"\x0242"
+
+
+def connect(mariadb: MariaDB, kind: Any, **options: object) -> Any:
+    environment = mariadb.environment()
+    return kind(
+        host=environment["DB_HOST"],
+        port=int(environment["DB_PORT"]),
+        user=environment["DB_USER"],
+        password=environment["DB_PASS"],
+        database=environment["DB_NAME"],
+        charset="utf8mb4",
+        ssl_disabled=True,
+        read_timeout=10,
+        **options,
+    )
+
+
+def test_each_private_part_is_there() -> None:
+    for owner, parts in driver.PRIVATE_PARTS.items():
+        for name, parameters in parts.items():
+            found = inspect.signature(vars(owner)[name])
+            assert tuple(found.parameters) == parameters, f"{owner.__name__}.{name}"
+
+
+def test_each_private_attribute_is_there(mariadb: MariaDB) -> None:
+    with connect(mariadb, pymysql.connections.Connection) as connection:
+        assert [name for name in driver.PRIVATE_ATTRIBUTES if not hasattr(connection, name)] == []
+
+
+def test_all_private_parts_are_in_the_lists() -> None:
+    """No other module reaches for one, and `driver` reaches for no other."""
+    listed = {name for parts in driver.PRIVATE_PARTS.values() for name in parts}
+    listed |= {*driver.PRIVATE_ATTRIBUTES, "_connection"}  # that one is our own
+    own = {node.name for node in ast.walk(tree("driver")) if isinstance(node, ast.FunctionDef)}
+    assert private_names(tree("driver")) - own <= listed
+
+    for name in ("connection", "errors", "tls"):
+        used = private_names(tree(name))
+        assert used <= {"_is_reading"}, name
+
+
+def tree(module: str) -> ast.Module:
+    return ast.parse((CHALICELIB / "db" / "mysql" / f"{module}.py").read_text())
+
+
+def private_names(tree: ast.Module) -> set[str]:
+    names = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    return {name for name in names if name.startswith("_") and not name.startswith("__")}
+
+
+def test_another_version_of_the_driver_is_refused(
+    service: InProcess, configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pymysql, "VERSION", (9, 8, 7, "final"))
+    configure()
+
+    answer = service.read([1], use_cache=False)
+
+    assert (answer.status, answer.error) == (500, "ConfigurationError")
+    assert answer.message == (
+        "PyMySQL 9.8.7 is installed, and this service works with"
+        f" {driver.CHECKED_VERSIONS[0]} only: install the packages of requirements.txt"
+    )
+
+
+def test_the_pinned_version_is_the_checked_one() -> None:
+    requirements = (CHALICELIB.parent / "requirements.txt").read_text()
+
+    assert f"PyMySQL=={driver.CHECKED_VERSIONS[-1]}\n" in requirements
+
+
+@settings(max_examples=100, deadline=None)
+@given(rows=st.integers(1, 4).flatmap(lambda width: st.lists(st.tuples(*[VALUES] * width))))
+def test_rows_are_those_of_the_driver(mariadb: MariaDB, rows: list[tuple[object, ...]]) -> None:
+    if not rows:
+        return
+    query = " UNION ALL ".join(f"SELECT {','.join(['%s'] * len(row))}" for row in rows)
+    values = [value for row in rows for value in row]
+    found = []
+    for kind in (driver.DriverConnection, pymysql.connections.Connection):
+        with connect(mariadb, kind) as connection, connection.cursor() as cursor:
+            cursor.execute(query, values)
+            found.append(cursor.fetchall())
+
+    assert found[0] == found[1]
+
+
+class Server:
+    """As far as a reader of rows sees one: it sends these packets."""
+
+    encoding = "utf8"
+    _next_seq_id = 250
+
+    def __init__(self, *packets: bytes, first_number: int = 250) -> None:
+        self.is_closed = False
+        self._bytes = b"".join(
+            len(packet).to_bytes(3, "little") + bytes([(first_number + i) % 256]) + packet
+            for i, packet in enumerate(packets)
+        )
+
+    def _read_bytes(self, count: int) -> bytes:
+        found, self._bytes = self._bytes[:count], self._bytes[count:]
+        return found
+
+    def _force_close(self) -> None:
+        self.is_closed = True
+
+
+def rows_of(server: Server) -> Any:
+    reader: Any = driver.ResultReader(cast(Any, server))
+    reader.converters = [("ascii", int)]
+    reader._read_rowdata_packet()
+    return reader.rows
+
+
+def test_the_numbers_of_packets_go_on_from_0_after_255() -> None:
+    server = Server(*[ROW] * 9, EOF_PACKET)
+
+    assert rows_of(server) == ((42,),) * 9
+    assert server._next_seq_id == 4
+
+
+def test_a_packet_out_of_order_is_an_error_and_no_row() -> None:
+    server = Server(ROW, EOF_PACKET, first_number=251)
+
+    with pytest.raises(pymysql.InternalError):
+        rows_of(server)
+    assert server.is_closed
+
+
+def test_a_server_that_shuts_down_among_rows_is_a_lost_connection() -> None:
+    server = Server(ERROR_PACKET, first_number=0)
+
+    with pytest.raises(pymysql.OperationalError) as lost:
+        rows_of(server)
+    assert lost.value.args[0] == CR.CR_SERVER_LOST
+
+
+def test_an_error_among_rows_is_raised() -> None:
+    with pytest.raises(pymysql.MySQLError) as error:
+        rows_of(Server(ROW, ERROR_PACKET))
+    assert error.value.args[0] == 1317
+
+
+def test_a_long_end_packet_is_an_error_and_no_row() -> None:
+    """It is what a server sends to a client that asks for DEPRECATE_EOF."""
+    server = Server(ROW, LONG_END_PACKET)
+
+    with pytest.raises(pymysql.InternalError):
+        rows_of(server)
+    assert server.is_closed
+
+
+@pytest.fixture
+def connection(mariadb: MariaDB) -> Iterator[Any]:
+    connection = connect(mariadb, driver.DriverConnection, local_infile=True)
+    yield connection
+    connection.drop()
+
+
+def test_an_answer_is_waited_for_as_long_as_was_said(connection: Any) -> None:
+    connection.wait_at_most(0.1)
+
+    with pytest.raises(pymysql.OperationalError) as error, connection.cursor() as cursor:
+        cursor.execute("SELECT SLEEP(20)")
+    assert isinstance(error.value.__context__, TimeoutError)
+    assert not connection.open
+
+
+def test_a_server_that_takes_nothing_is_given_as_long_as_was_said(connection: Any) -> None:
+    """One that is busy reads nothing meanwhile: what does not fit into the buffers waits."""
+    connection.send_for_at_most(0.1)
+    busy = connection.cursor().mogrify("SELECT SLEEP(5)").encode()
+    connection._sock.sendall(struct.pack("<iB", len(busy) + 1, 3) + busy)
+
+    with pytest.raises(pymysql.OperationalError) as error:
+        connection.query("DO '" + "x" * 15_000_000 + "'")
+    assert isinstance(error.value.__context__, TimeoutError)
+
+
+def test_a_dropped_connection_is_closed(connection: Any) -> None:
+    connection.drop()
+
+    assert not connection.open
+
+
+def test_a_closed_connection_is_noticed_before_it_is_used(
+    mariadb: MariaDB, connection: Any
+) -> None:
+    assert not connection.was_closed_by_server()
+
+    with mariadb.connect_as_root() as root, root.cursor() as cursor:
+        cursor.execute(f"KILL {connection.thread_id()}")
+
+    connection.wait_at_most(5)
+    connection._sock.settimeout(5)
+    assert connection._sock.recv(1, 2) is not None  # MSG_PEEK: it waits for the goodbye
+    assert connection.was_closed_by_server()
+
+
+def test_a_load_gets_what_it_is_fed_whatever_file_it_names(connection: Any) -> None:
+    connection.feed = [b"1\n", b"2\n3\n"]
+    with connection.cursor() as cursor:
+        cursor.execute("CREATE TEMPORARY TABLE fed (n INT)")
+        cursor.execute("LOAD DATA LOCAL INFILE '/etc/passwd' INTO TABLE fed")
+        assert b"Records: 3" in connection.message
+        cursor.execute("SELECT n FROM fed ORDER BY n")
+        assert cursor.fetchall() == ((1,), (2,), (3,))
+
+
+@pytest.mark.parametrize("plugin", [b"mysql_clear_password", b"sha256_password", b"dialog", b"x"])
+def test_a_stranger_is_not_told_the_password(connection: Any, plugin: bytes) -> None:
+    packet = cast(Any, SimpleNamespace())
+
+    with pytest.raises(pymysql.OperationalError, match="withheld"):
+        connection._process_auth(plugin, packet)
+
+
+def test_without_an_authority_no_context_is_built_anew(connection: Any) -> None:
+    assert connection._create_ssl_ctx({}) is connection._create_ssl_ctx({})

@@ -1,0 +1,78 @@
+"""Who may call: what API_AUTH makes of the routes, as `chalice deploy` sees them."""
+
+import json
+import os
+from typing import Any
+
+import pytest
+
+from chalicelib.errors import ConfigurationError
+from tests.conftest import Configure
+from tests.house.test_house import run_python
+from tests.support.client import InProcess
+
+GUARDED = (("/", "post"), ("/health/deep", "get"))
+# A browser sends OPTIONS without credentials.
+OPEN = (
+    ("/health", "get"),
+    ("/health", "head"),
+    *((path, "options") for path in ("/", "/health", "/health/deep")),
+)
+# Loads the app by the call that `chalice deploy` makes, with a stage's environment variables.
+SWAGGER = """
+import json, os
+from chalice.cli.factory import CLIFactory
+from chalice.deploy.swagger import CFNSwaggerGenerator
+
+factory = CLIFactory(os.getcwd(), environ=os.environ)
+app = factory.load_chalice_app({"API_AUTH": %r})
+print(json.dumps(CFNSwaggerGenerator().generate_swagger(app)))
+"""
+
+
+def security(auth: str) -> dict[tuple[str, str], list[dict[str, Any]]]:
+    """Of each route: what API Gateway asks of a caller."""
+    environment = {**os.environ, "PYTHONWARNINGS": "default"}
+    swagger = json.loads(run_python(SWAGGER % auth, environment))
+    return {
+        (path, method): operation.get("security", [])
+        for path, operations in swagger["paths"].items()
+        for method, operation in operations.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("auth", "asked"), [("none", []), ("iam", [{"sigv4": []}]), ("key", [{"api_key": []}])]
+)
+def test_every_route_that_works_asks_who_calls_and_shallow_health_does_not(
+    auth: str, asked: list[dict[str, Any]]
+) -> None:
+    routes = security(auth)
+
+    assert routes == {**dict.fromkeys(GUARDED, asked), **{route: [] for route in OPEN}}
+
+
+def test_an_unknown_way_is_refused_when_the_stage_is_deployed() -> None:
+    with pytest.raises(AssertionError, match="API_AUTH: expected none, iam or key"):
+        security("everybody")
+    assert issubclass(ConfigurationError, Exception)
+
+
+@pytest.mark.parametrize("auth", ["iam", "key"])
+def test_a_stage_that_asks_who_calls_works_no_server_for_strangers(
+    service: InProcess, configure: Configure, auth: str
+) -> None:
+    configure(API_AUTH=auth, DB_HOST="no-such-host.invalid")
+
+    assert service.health().fields["status"] == "ok"
+    refused = service.health("?deep=1")
+    assert (refused.status, refused.error) == (400, "BadRequest")
+    assert "use GET /health/deep" in refused.message
+
+    configure(API_AUTH=auth)
+    assert service.health("/deep").fields["database"]["ok"] is True
+
+
+def test_an_open_stage_answers_at_both_places(service: InProcess) -> None:
+    for query in ("?deep=1", "/deep"):
+        assert service.health(query).fields["cache"]["ok"] is True

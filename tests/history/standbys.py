@@ -1,0 +1,131 @@
+"""A second server of each kind: it takes over and gives back while connections to the first stand.
+
+A switchover of the database loses nothing, as of Aurora: the old writer is read-only first, and
+the standby has everything. Until it follows, it shows rows as they were. A failover of Redis loses
+what came last. Nobody tells the clients.
+"""
+
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import redis
+
+from chalicelib.cache.connection import NAMED_FOR_SECONDS
+from local.servers import MariaDB, Redis
+from tests.support.relay import LOOPBACK
+
+CAUGHT_UP_WITHIN_SECONDS = 20
+REPLICA_FOR_SECONDS = NAMED_FOR_SECONDS + 0.1
+"""At least. A Redis that is one for a shorter time, and then the master again, is not found out by
+a container that kept its connection: the service gives that up (docs/cache.md)."""
+_BINLOG = ("--log-bin=log", "--log-slave-updates", "--binlog-format=ROW")
+_AT_ONCE = ("--repl-diskless-sync-delay", "0")
+
+
+@contextmanager
+def database_pair(home: Path) -> Iterator[tuple[MariaDB, MariaDB]]:
+    """The writer and its standby, which follows it and is never killed."""
+    writer = MariaDB(home / "mariadb", arguments=(*_BINLOG, "--server-id=1"))
+    quick = "--innodb-flush-log-at-trx-commit=0"
+    standby = MariaDB(home / "standby", arguments=(*_BINLOG, "--server-id=2", quick))
+    with writer:
+        writer.apply_schema()
+        standby.home.mkdir(mode=0o700)
+        for secret in ("password", "root-password"):
+            shutil.copy(writer.home / secret, standby.home / secret)
+        with standby:
+            standby.query("RESET MASTER")
+            follow(standby, writer)
+            yield writer, standby
+
+
+def follow(standby: MariaDB, writer: MariaDB) -> None:
+    """Make it a replica that takes no writes."""
+    password = (writer.home / "root-password").read_text()
+    standby.query("SET GLOBAL read_only = 1")
+    standby.query(
+        f"CHANGE MASTER TO MASTER_HOST = '{LOOPBACK}', MASTER_PORT = {writer.port},"
+        f" MASTER_USER = 'root', MASTER_PASSWORD = '{password}', MASTER_CONNECT_RETRY = 1,"
+        " MASTER_USE_GTID = current_pos"
+    )
+    standby.query("START SLAVE")
+
+
+def switch_over(writer: MariaDB, standby: MariaDB) -> None:
+    """`standby` has all that was committed and takes writes; `writer` takes none, and follows
+    nobody."""
+    writer.query("SET GLOBAL read_only = 1")
+    last = "SELECT @@gtid_binlog_pos"
+    committed = writer.query(last)
+    _wait_until(lambda: standby.query(last) == committed)
+    standby.query("STOP SLAVE")
+    standby.query("RESET SLAVE ALL")  # it would begin to follow again when it is killed and started
+    standby.query("SET GLOBAL read_only = 0")
+
+
+@contextmanager
+def redis_pair(home: Path) -> Iterator[tuple[Redis, Redis]]:
+    """The master and a server that is to become its replica at times."""
+    with (
+        Redis(home / "redis", arguments=_AT_ONCE) as master,
+        Redis(home / "redis-standby", arguments=_AT_ONCE) as standby,
+    ):
+        yield master, standby
+
+
+@contextmanager
+def failover(master: Redis, standby: Redis) -> Iterator[Callable[[], None]]:
+    """`standby` has what `master` had until now. Call what is given: then it has the port of
+    `master`, which follows it; at the end it is the other way round, and `standby` follows until
+    the next time. Connections stay with the server that they were made to."""
+    with _client(master) as old, _client(standby) as new:
+        new.execute_command("REPLICAOF", LOOPBACK, master.port)
+        _wait_until(lambda: _is_copied(new))
+        time.sleep(REPLICA_FOR_SECONDS)
+        new.execute_command("REPLICAOF", "NO", "ONE")
+
+        def take_over() -> None:
+            old.config_set("port", 0)
+            _listen(new, master.port)
+            old.execute_command("REPLICAOF", LOOPBACK, master.port)
+
+        try:
+            yield take_over
+        finally:
+            new.config_set("port", standby.port)
+            old.execute_command("REPLICAOF", "NO", "ONE")
+            _listen(old, master.port)
+            new.execute_command("REPLICAOF", LOOPBACK, master.port)
+
+
+def _client(server: Redis) -> "redis.Redis":
+    """With one connection, which outlives a change of the port."""
+    return redis.Redis(host=LOOPBACK, port=server.port, single_connection_client=True)
+
+
+def _listen(server: "redis.Redis", port: int) -> None:
+    """Also where a child of the one that left the port still copies its data: that has it too."""
+
+    def is_listening() -> bool:
+        try:
+            return bool(server.config_set("port", port))
+        except redis.ResponseError:
+            return False
+
+    _wait_until(is_listening)
+
+
+def _is_copied(replica: "redis.Redis") -> bool:
+    replication: Any = replica.info("replication")
+    return bool(replication["master_link_status"] == "up")
+
+
+def _wait_until(has_all: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + CAUGHT_UP_WITHIN_SECONDS
+    while not has_all():
+        assert time.monotonic() < deadline, "the standby never caught up"
+        time.sleep(0.02)

@@ -1,0 +1,56 @@
+"""Random clients against failing servers for a minute: nothing stale, lost or doubled.
+
+What is checked, and how, stands in `tests/history`. The checker is checked too: it must find what
+is wrong with the service when an ingredient of the protocol is taken out.
+"""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.history.compare import picture
+from tests.history.nemesis import FAULTS
+from tests.history.round import Servers, play, servers
+from tests.history.worker import MIX_WITH_FILES
+from tests.support.beside import Done
+
+SECONDS = 50
+"""Of requests and faults; starting the processes and waiting for quiet come on top."""
+
+
+@pytest.fixture(scope="module")
+def own_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    with servers(tmp_path_factory.mktemp("history")) as own:
+        yield own
+
+
+@pytest.mark.proof
+def test_no_fault_makes_an_answer_stale_or_loses_a_write(
+    own_servers: Servers, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("records") / "all"
+    report = play(own_servers, folder, SECONDS, mix=MIX_WITH_FILES)
+    print(report)
+
+    assert not report.verdict.violations
+    assert report.verdict.checked["changes acknowledged"] > 500
+    assert len(report.injected) > len(FAULTS) // 2
+
+
+@pytest.mark.timeout(1200)  # it leaves the cores to the other tests
+def test_the_checker_finds_what_is_stale_without_an_ingredient(ingredients: Done) -> None:
+    output = ingredients.stdout.decode()
+
+    print(output)
+    assert ingredients.returncode == 0, output + ingredients.stderr.decode()
+
+
+def test_the_picture_of_a_comparison_has_bars_as_long_as_its_shares() -> None:
+    found = {"herocache": (0, 50_473), "commit, then SET": (3_129, 64_220), "other": (115, 18_302)}
+
+    assert picture(found).splitlines()[2:] == [
+        "commit, then SET in the cache  3,129 of 64,220  " + "█" * 40,
+        "other                            115 of 18,302  █████",
+        "herocache                          0 of 50,473",
+    ]
+    assert "█" not in picture({"herocache": (0, 0)})

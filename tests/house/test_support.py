@@ -1,0 +1,28 @@
+"""What the tests' own modules say when they fail."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.history import checker
+from tests.support import emulated_aws, witness
+from tests.support.client import Answer
+
+
+def test_a_failed_check_of_the_client_shows_left_and_right() -> None:
+    refused = {"statusCode": 400, "body": {"error": "BadRequest", "message": "SQLS: missing"}}
+    answer = Answer(400, json.dumps(refused).encode(), {})
+    with pytest.raises(AssertionError) as failed:
+        answer.rows  # noqa: B018
+    assert "assert 400 == 200" in str(failed.value)
+    assert "SQLS: missing" in str(failed.value)
+    written = Answer(200, b'{"statusCode": 200, "body": "delete success"}', {})
+    with pytest.raises(AssertionError, match="'delete success' == 'write success'"):
+        written.ids  # noqa: B018
+
+
+def test_every_module_of_the_tests_shows_what_its_asserts_compared() -> None:
+    for module in (witness, emulated_aws, checker):
+        name = type(module.__loader__).__name__
+        assert name == "AssertionRewritingHook", Path(str(module.__file__)).name

@@ -1,0 +1,502 @@
+"""`make infra`, `configure`, `deploy` and `destroy` on an emulated AWS: what arrives, what is left,
+what is refused.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import boto3
+import pytest
+from botocore.exceptions import ClientError
+
+from chalicelib.config import Settings
+from infra import aws_errors, gateway_responses
+from tests.support.client import ROOT, Answer
+from tests.support.deployment import NAME, STAGE, Project, trust_store
+from tests.support.emulated_aws import REGION, Emulated, emulated
+from tests.support.stage_life import Life, seen
+
+Json = dict[str, Any]
+JSON = "application/json"
+FUNCTIONS = {"api_handler": NAME, "storage": f"{NAME}-storage", "ingest": f"{NAME}-ingest"}
+
+
+@pytest.fixture(scope="module")
+def account() -> Iterator[Emulated]:
+    with emulated() as account:
+        yield account
+
+
+# --- make infra, make configure -------------------------------------------------------------------
+
+
+def test_infra_shows_what_happens_and_then_makes_the_tables_and_the_login(life: Life) -> None:
+    assert f"{NAME} CREATE_COMPLETE" in life.first["infra"]
+    assert "seed/schema.sql: " in life.first["infra"]
+    assert any(text.startswith("CREATE TABLE IF NOT EXISTS heroes") for text in life.statements)
+    assert any("AWSAuthenticationPlugin" in text for text in life.statements)
+    half = len(life.statements) // 2
+    assert life.statements[:half] == life.statements[half:], "the second run applies the same"
+
+
+def test_configure_writes_where_everything_is(life: Life) -> None:
+    variables = life.stage["environment_variables"]
+
+    assert variables["DB_HOST"].startswith(f"{NAME}.")
+    assert (variables["DB_USER"], variables["DB_NAME"]) == ("herocache", "herocache")
+    assert variables["REDIS_URL"].startswith(f"rediss://{NAME}@{NAME}.")
+    assert variables["UPLOAD_BUCKET"] == f"{NAME}-{life.account_id}-{REGION}"
+    assert variables["DB_RESUME_SECONDS"] == "20", "dev's database sleeps"
+    assert "chalicelib/rds-ca.pem: 1 certificates written" in life.first["configure"]
+    assert len(life.stage["subnet_ids"]) == 2
+    assert "DB_READER_HOST" not in variables, "there is one instance"
+
+
+def test_configure_leaves_what_is_not_its_own(life: Life) -> None:
+    whole = json.loads((ROOT / ".chalice" / "config.json").read_text(encoding="utf-8"))
+    stage = whole["stages"][STAGE]
+    for name in ("lambda_functions", "lambda_architecture", "xray", "api_gateway_stage"):
+        assert life.stage[name] == stage[name]
+    for name, value in stage["environment_variables"].items():
+        assert life.stage["environment_variables"][name] == value
+
+
+def test_configure_says_what_it_did_and_did_not(life: Life) -> None:
+    assert ".chalice/config.json: written" in life.first["configure"]
+    assert ".chalice/config.json: is as the stack says" in life.again["configure"]
+    assert ": written" not in life.again["configure"]
+
+
+def test_no_variable_holds_a_secret(life: Life) -> None:
+    variables = life.stage["environment_variables"]
+    for name, value in variables.items():
+        assert "PASS" not in name
+        plain = ("key", "iam", "0", "1", "herocache", "3600", "20", "chalicelib/rds-ca.pem")
+        assert value in plain or NAME in value, name
+
+
+# --- make deploy ----------------------------------------------------------------------------------
+
+
+def test_every_function_arrives_as_the_stage_declares_it(life: Life) -> None:
+    there = life.account["functions"]
+    assert set(there) == set(FUNCTIONS.values())
+    for name, options in life.stage["lambda_functions"].items():
+        function = there[FUNCTIONS[name]]
+        assert function["Architectures"] == ["arm64"]
+        assert function["MemorySize"] == options["lambda_memory_size"]
+        assert function["Timeout"] == options["lambda_timeout"]
+        assert function["TracingConfig"]["Mode"] == "PassThrough", "X-Ray is off"
+        assert function["Role"].endswith(f":role/{NAME}-{name}")
+        reserved = life.account["concurrency"][FUNCTIONS[name]]
+        assert reserved == options["reserved_concurrency"]
+
+
+def test_every_function_stands_in_the_private_network(life: Life) -> None:
+    for function in life.account["functions"].values():
+        place = function["VpcConfig"]
+        assert place["SubnetIds"] == life.stage["subnet_ids"]
+        assert place["SecurityGroupIds"] == life.stage["security_group_ids"]
+
+
+def test_every_function_gets_the_stages_settings(life: Life) -> None:
+    for function in life.account["functions"].values():
+        variables = function["Environment"]["Variables"]
+        assert variables == life.stage["environment_variables"]
+
+
+def test_the_app_takes_the_settings_it_gets(life: Life) -> None:
+    variables = life.stage["environment_variables"]
+    settings = Settings.from_environment(variables)
+
+    assert settings.db_host == variables["DB_HOST"]
+    assert settings.redis_url == variables["REDIS_URL"]
+    assert settings.redis_cluster, "a serverless cache is one"
+
+
+def test_every_function_has_a_role_of_its_own_with_the_policy_of_its_file(life: Life) -> None:
+    for role, policy in life.policies.items():
+        assert life.account["roles"][role] == [policy]
+
+
+def test_everything_put_into_the_bucket_goes_to_ingest(life: Life) -> None:
+    [[configuration]] = life.account["buckets"].values()
+
+    assert configuration["LambdaFunctionArn"].endswith(f":{FUNCTIONS['ingest']}")
+    assert configuration["Events"] == ["s3:ObjectCreated:*"]
+    assert not configuration.get("Filter")
+
+
+def test_the_api_has_the_apps_routes_and_one_stage(life: Life) -> None:
+    [stages], [document] = life.account["apis"].values(), life.account["documents"].values()
+
+    assert [each["stageName"] for each in stages] == [STAGE]
+    routes = {(verb, path) for path, verbs in document["paths"].items() for verb in verbs}
+    assert {("post", "/"), ("get", "/health")} <= routes
+    [api_id] = life.account["apis"]
+    assert life.url == f"https://{api_id}.execute-api.{REGION}.amazonaws.com/{STAGE}/"
+    assert life.url in life.first["deploy"]
+
+
+def test_callers_need_a_key_but_for_the_shallow_health(life: Life) -> None:
+    [document] = life.account["documents"].values()
+    asked = {
+        path: verbs[verb].get("security")
+        for path, verbs in document["paths"].items()
+        for verb in verbs
+        if verb != "options"
+    }
+    key: list[Json] = [{"api_key": []}]
+    assert asked == {"/": key, "/health": None, "/health/deep": key}
+
+
+def test_events_that_fail_go_to_the_queue(life: Life) -> None:
+    destinations = life.account["destinations"]
+    [configuration] = destinations.pop(FUNCTIONS["ingest"])
+    queue = f"arn:aws:sqs:{REGION}:{life.account_id}:{NAME}-failed"
+
+    assert configuration["DestinationConfig"]["OnFailure"]["Destination"] == queue
+    assert configuration["MaximumRetryAttempts"] == 2
+    assert not any(destinations.values()), "only functions that events call have one"
+
+
+def test_logs_are_kept_for_as_long_as_the_stage_says(life: Life) -> None:
+    groups = {f"/aws/lambda/{name}": 14 for name in FUNCTIONS.values()}
+    assert life.account["logs"] == groups
+
+
+def test_callers_with_a_key_are_limited_by_a_usage_plan(life: Life) -> None:
+    [plan], [key] = life.account["plans"], life.account["keys"]
+    [api_id] = life.account["apis"]
+
+    assert plan["throttle"] == {"rateLimit": 50.0, "burstLimit": 100}
+    assert plan["quota"] == {"limit": 100_000, "period": "DAY"}
+    assert plan["apiStages"] == [{"apiId": api_id, "stage": STAGE}]
+    assert key["id"] in life.first["deploy"]
+    assert key.get("value", "no value") not in life.first["deploy"] + life.again["deploy"]
+
+
+def test_large_answers_are_compressed_for_clients_that_ask(life: Life) -> None:
+    [size] = life.account["compression"].values()
+    assert size == life.stage["minimum_compression_size"] == 1400
+
+
+def test_what_api_gateway_answers_by_itself_has_the_shape_of_our_errors(life: Life) -> None:
+    [served] = life.account["responses"].values()
+    types = boto3.client("apigateway", REGION).meta.service_model.shape_for("GatewayResponseType")
+
+    assert set(served) == set(types.enum), "each type that API Gateway knows"
+    for kind, response in served.items():
+        [(content_type, template)] = response["responseTemplates"].items()
+        assert content_type == JSON
+        assert "$" not in template, "API Gateway would look for a variable"
+        answer = Answer(int(response["statusCode"]), template.encode(), {})
+        assert answer.error
+        assert answer.message
+        retry_after = response["responseParameters"].get("gatewayresponse.header.Retry-After")
+        assert (retry_after is not None) == (answer.status in (429, 503)), kind
+        assert not any("Access-Control" in name for name in response["responseParameters"])
+    assert served["MISSING_AUTHENTICATION_TOKEN"]["statusCode"] == "404", "an unknown path"
+
+
+def test_each_deployment_serves_them_again(life: Life) -> None:
+    said = "errors       21 that API Gateway answers by itself: in the shape of ours"
+    assert said in life.first["deploy"]
+    assert said in life.again["deploy"]
+
+
+def test_deploying_again_makes_nothing_twice(life: Life) -> None:
+    assert life.url in life.again["deploy"], "the URL stays"
+    for kind in ("apis", "plans", "keys", "buckets", "queues", "networks", "databases"):
+        assert len(life.account[kind]) == 1, kind
+    assert len(life.account["functions"]) == len(FUNCTIONS)
+
+
+# --- make destroy ---------------------------------------------------------------------------------
+
+
+def test_destroy_asks_first(life: Life) -> None:
+    code, text = life.unwilling
+    assert code == 1
+    assert "nothing was changed" in text
+    assert set(life.still_there["functions"]) == set(life.account["functions"])
+    assert life.still_there["stacks"] == [NAME]
+
+
+def test_nothing_is_left_after_destroy(life: Life) -> None:
+    assert {kind: what for kind, what in life.left.items() if what} == {}
+
+
+def test_destroying_again_finds_nothing_to_do(life: Life) -> None:
+    assert "3 versions of files removed" in life.destroyed, life.destroyed
+    assert f"{NAME} is not there" in life.destroyed_again
+    assert "removed" not in life.destroyed_again
+
+
+# --- gateway responses that depend on settings ----------------------------------------------------
+
+
+@pytest.fixture
+def api_id(account: Emulated) -> Iterator[str]:
+    """Of an API with one path."""
+    integration = {"type": "aws_proxy", "uri": "arn:aws:lambda:a", "httpMethod": "POST"}
+    operation = {"x-amazon-apigateway-integration": integration, "responses": {}}
+    document = {"swagger": "2.0", "info": {"title": "a"}, "paths": {"/": {"get": operation}}}
+    body = json.dumps(document).encode()
+    gateway = account.client("apigateway")
+    api_id = str(gateway.import_rest_api(body=body)["id"])
+    yield api_id
+    gateway.delete_rest_api(restApiId=api_id)
+
+
+def served(account: Emulated, api_id: str, **environment: str) -> dict[str, Json]:
+    gateway_responses.apply(account.client("apigateway"), api_id, "dev", environment)
+    return account.served_responses(api_id)
+
+
+def test_where_callers_sign_a_missing_signature_is_not_called_an_unknown_path(
+    account: Emulated, api_id: str
+) -> None:
+    """API Gateway does not tell one from the other."""
+    response = served(account, api_id, API_AUTH="iam")["MISSING_AUTHENTICATION_TOKEN"]
+
+    answer = Answer(int(response["statusCode"]), response["responseTemplates"][JSON].encode(), {})
+    assert (answer.status, answer.error) == (403, "Forbidden")
+    assert "not signed, or there is no such path" in answer.message
+
+
+@pytest.mark.parametrize(
+    ("origins", "allowed"),
+    [
+        ("", None),
+        (" , ", None),
+        ("https://a.example", "'https://a.example'"),
+        ("https://a.example, ", "'https://a.example'"),
+        ("https://a.example,http://localhost:3000", "'*'"),
+        ("*", "'*'"),
+    ],
+)
+def test_a_page_of_an_allowed_origin_may_read_them(
+    account: Emulated, api_id: str, origins: str, allowed: str | None
+) -> None:
+    for response in served(account, api_id, CORS_ORIGINS=origins).values():
+        headers = response["responseParameters"]
+        assert headers.get("gatewayresponse.header.Access-Control-Allow-Origin") == allowed
+
+
+def test_a_deployment_that_comes_too_soon_is_made_again(
+    account: Emulated, api_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gateway, waits = account.client("apigateway"), list[float]()
+    create, too_soon = gateway.create_deployment, {"Error": {"Code": "TooManyRequestsException"}}
+
+    def create_at_the_third_attempt(**arguments: str) -> None:
+        if len(waits) < 2:
+            raise ClientError(too_soon, "CreateDeployment")
+        create(**arguments)
+
+    monkeypatch.setattr(gateway, "create_deployment", create_at_the_third_attempt)
+    clock = SimpleNamespace(sleep=waits.append, monotonic=lambda: sum(waits))
+    monkeypatch.setattr(aws_errors, "time", clock)
+
+    gateway_responses.apply(gateway, api_id, "dev", {})
+    assert len(waits) == 2
+
+    monkeypatch.setattr(gateway_responses, "PATIENCE_SECONDS", -1.0)
+    waits.clear()
+    with pytest.raises(ClientError, match="TooManyRequests"):
+        gateway_responses.apply(gateway, api_id, "dev", {})
+
+
+# --- what is refused ------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return trust_store(tmp_path_factory.mktemp("trust") / "authority")
+
+
+@pytest.fixture
+def project(
+    tmp_path_factory: pytest.TempPathFactory, account: Emulated, certificates: str
+) -> Project:
+    return Project(tmp_path_factory.mktemp("project"), account, certificates)
+
+
+@pytest.fixture
+def configured(project: Project) -> Iterator[Project]:
+    """`make infra` and `make configure` have run."""
+    project.must("infra")
+    project.must("configure")
+    yield project
+    project.must("destroy", typed=f"{STAGE}\n")
+
+
+def assert_refused(project: Project, command: str, *words: str, stage: str = STAGE) -> None:
+    before = seen(project.account)
+    code, text = project.make(command, stage)
+    assert code == 1, text
+    for word in words:
+        assert word in text
+    assert "Traceback" not in text
+    assert seen(project.account) == before, "something was changed"
+
+
+@pytest.mark.proof
+def test_a_missing_bucket_is_found_before_anything_is_created(configured: Project) -> None:
+    bucket = configured.stage()["environment_variables"]["UPLOAD_BUCKET"]
+    configured.account.client("s3").delete_bucket(Bucket=bucket)
+    try:
+        assert_refused(configured, "deploy", f"there is no bucket {bucket}", "make infra")
+    finally:
+        configured.account.client("s3").create_bucket(
+            Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": REGION}
+        )
+
+
+@pytest.mark.proof
+def test_more_concurrency_than_the_account_has_is_found_before_anything_is_created(
+    configured: Project,
+) -> None:
+    functions = configured.stage()["lambda_functions"]
+    functions["storage"]["reserved_concurrency"] = 900
+    configured.change({"lambda_functions": functions})
+    assert_refused(configured, "deploy", "the account has 900 to give", "reserved_concurrency")
+
+
+@pytest.mark.proof
+def test_a_deploy_that_died_half_way_is_undone_by_destroy(
+    configured: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from moto.s3.responses import S3Response
+
+    def fail(self: Any) -> None:
+        raise AssertionError("the bucket went away meanwhile")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(S3Response, "put_bucket_notification", fail, raising=False)
+        patch.setattr(S3Response, "_notification_config_from_body", fail)
+        code, text = configured.make("deploy")
+    assert code == 1
+    assert "chalice deploy failed" in text
+    assert seen(configured.account)["functions"]
+    configured.must("destroy", typed=f"{STAGE}\n")
+    left = seen(configured.account)
+    assert {kind: what for kind, what in left.items() if what} == {}
+
+
+def test_a_stage_without_its_own_account_is_not_deployed(project: Project) -> None:
+    assert_refused(project, "deploy", "placeholder", "make configure STAGE=dev")
+
+
+@pytest.mark.proof
+def test_a_package_without_the_databases_authority_is_not_deployed(configured: Project) -> None:
+    """As after a git clone of files that a colleague configured."""
+    (configured.home / "chalicelib" / "rds-ca.pem").unlink()
+    assert_refused(configured, "deploy", "chalicelib/rds-ca.pem is not there", "make configure")
+
+
+def test_configure_without_a_stack_says_what_comes_first(project: Project) -> None:
+    before = project.files()
+    assert_refused(project, "configure", f"there is no stack {NAME}", "make infra")
+    assert project.files() == before
+
+
+def test_a_stage_that_is_not_declared_is_named(project: Project) -> None:
+    assert_refused(project, "infra", "STAGE=staging", "dev, prod", stage="staging")
+
+
+def test_prod_is_never_open_to_everybody(project: Project) -> None:
+    variables = project.stage("prod")["environment_variables"]
+    assert variables["API_AUTH"] != "none"
+    project.change({"environment_variables": {**variables, "API_AUTH": "none"}}, "prod")
+    assert_refused(project, "deploy", "API_AUTH is none", stage="prod")
+
+
+def test_a_config_that_is_no_json_is_named_with_the_place(project: Project) -> None:
+    (project.home / ".chalice" / "config.json").write_text("{,}")
+    assert_refused(project, "infra", "config.json: not JSON", "line 1")
+
+
+def test_a_stage_that_lacks_something_is_named_with_the_place(project: Project) -> None:
+    functions = project.stage()["lambda_functions"]
+    del functions["ingest"]["iam_policy_file"]
+    project.change({"lambda_functions": functions})
+    assert_refused(project, "infra", "config.json, dev, ingest: iam_policy_file is missing")
+
+
+def test_without_a_region_the_first_step_is_told(project: Project) -> None:
+    environment = dict(project.account.environment)
+    del project.account.environment["AWS_DEFAULT_REGION"]
+    try:
+        assert_refused(project, "infra", "no region is set")
+    finally:
+        project.account.environment.update(environment)
+
+
+@pytest.mark.proof
+def test_a_protected_database_is_not_half_destroyed(project: Project) -> None:
+    choices = project.read("infra/dev.json")
+    choices["parameters"]["DatabaseProtection"] = "true"
+    path = project.home / "infra" / "dev.json"
+    path.write_text(json.dumps(choices))
+    project.must("infra")
+    try:
+        assert_refused(project, "destroy", "DatabaseProtection", "infra/dev.json")
+    finally:
+        choices["parameters"]["DatabaseProtection"] = "false"
+        path.write_text(json.dumps(choices))
+        project.must("infra")
+        project.must("destroy", typed=f"{STAGE}\n")
+
+
+# --- docs/deploy.md -------------------------------------------------------------------------------
+
+_BLOCK = re.DOTALL | re.MULTILINE
+DOCS = (ROOT / "docs" / "deploy.md").read_text(encoding="utf-8")
+
+
+def told(command: str) -> str:
+    """The output that docs/deploy.md shows for it."""
+    [block] = re.findall(rf"^```console\n\$ make {command} STAGE=dev\n(.*?)^```$", DOCS, _BLOCK)
+    return str(block)
+
+
+def without_chance(text: str, life: Life) -> str:
+    """With the account, the ids and the times of docs/deploy.md."""
+    [api_id], [key] = life.account["apis"], life.account["keys"]
+    text = re.sub(r"^\d\d:\d\d:\d\d", "10:00:00", text, flags=re.MULTILINE)
+    text = text.replace(life.account_id, "123456789012")
+    return text.replace(api_id, "abcdefghij").replace(key["id"], "abcdefghij")
+
+
+def test_the_docs_show_what_the_commands_say(life: Life) -> None:
+    for command, said in {**life.first, "destroy": life.destroyed}.items():
+        assert without_chance(said, life) == told(command), command
+
+
+def test_the_costs_in_the_docs_add_up() -> None:
+    rows = re.findall(r"^\| ([^|]+) \| (?:about )?([\d.]+)(?: \*)? \|", DOCS, re.MULTILINE)
+    amounts = {name: float(amount) for name, amount in rows}
+    [together] = re.findall(r"\*\*about ([\d.]+)\*\*", DOCS)
+
+    assert len(amounts) == 7
+    assert sum(amounts.values()) == pytest.approx(float(together), abs=0.05)
+    assert amounts["cache, serverless Valkey, the least it bills"] == round(0.084 * 0.1 * 730, 2)
+    assert amounts["database, awake"] == round(0.12 * 0.5 * 20, 2)
+    assert f"cost {0.12 * 0.5 * 730:.2f}" in DOCS
+    assert f"are {0.12 * 0.5 * 730 * 2:.2f} at least" in DOCS
+
+
+def test_every_refusal_in_the_docs_is_one_that_the_code_words() -> None:
+    code = "".join(path.read_text() for path in sorted((ROOT / "infra").glob("*.py")))
+    code = re.sub(r'"\s+f?"', "", code)
+    rows = re.findall(r"^\| `([^`]+)`.* \| .*\|$", DOCS, re.MULTILINE)
+    found = [row for row in rows if not row.startswith("make ")]
+    assert len(found) > 15
+    for words in found:
+        part = re.split(r"\bdev\b|herocache-dev|\d+|…|:", words)[0].strip()
+        assert part in code or part == "infra/login.sql", words

@@ -1,0 +1,451 @@
+"""infra/: the template says what the app needs, on real servers where that can be tried; waiting
+and failing, on stand-ins for what no emulation plays.
+"""
+
+import datetime
+import json
+import re
+import secrets
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import redis
+from botocore.exceptions import ClientError
+from cfnlint.decode import decode
+
+from app import app
+from chalicelib import services
+from chalicelib.cache import generations
+from chalicelib.config import Settings
+from chalicelib.ingest import staged_statements
+from infra import aws_errors, chalice_config, cloudformation_stack, database_schema, leftovers
+from infra.cloudformation_stack import Stack
+from infra.terminal import Refused
+from local.servers import MariaDB, Redis
+from tests.conftest import Configure
+from tests.support.client import ROOT, InProcess, hero
+from tests.support.emulated_aws import Emulated, emulated
+from tests.support.stack_outputs import OUTPUTS
+
+Json = dict[str, Any]
+STAGES = ("dev", "prod")
+
+
+@lru_cache(maxsize=1)
+def template() -> Json:
+    content, problems = decode(str(ROOT / "infra" / "template.yaml"))
+    assert not problems
+    assert content is not None
+    return dict(content)
+
+
+def resource(name: str) -> Json:
+    properties: Json = template()["Resources"][name]["Properties"]
+    return properties
+
+
+def of_type(kind: str) -> dict[str, Json]:
+    found = template()["Resources"].items()
+    return {name: each["Properties"] for name, each in found if each["Type"] == f"AWS::{kind}"}
+
+
+def config(stage: str) -> Json:
+    whole = json.loads((ROOT / ".chalice" / "config.json").read_text(encoding="utf-8"))
+    part: Json = whole["stages"][stage]
+    return part
+
+
+# --- the template ---------------------------------------------------------------------------------
+
+
+def test_the_caches_user_may_do_what_the_app_does_and_nothing_else(
+    service: InProcess,
+    configure: Configure,
+    redis_server: Redis,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # As after half a second, each time: the generation is asked for too, and the hint renewed.
+    monkeypatch.setattr(generations, "MEMORY_SECONDS", 0.0)
+    password = secrets.token_hex(8)
+    words = ["ACL", "SETUSER", "template", "reset", f">{password}"]
+    url = f"redis://127.0.0.1:{redis_server.port}"
+    administrator = redis.Redis.from_url(url)
+    administrator.execute_command(*words, *resource("CacheUser")["AccessString"].split())
+    try:
+        configure(REDIS_URL=url.replace("//", f"//template:{password}@"))
+        assert service.health("?deep=1").fields["cache"]["ok"] is True
+        [id] = service.write([hero()]).ids
+        for _ in range(2):
+            assert service.read([id]).rows[0]["id"] == id
+        assert service.write([{"id": id, **hero(xp=11)}]).ids == [id]
+        assert service.read([11], BY="xp").rows[0]["id"] == id
+        assert service.delete([id]).deleted == [id]
+        assert administrator.execute_command("ACL", "LOG") == [], "something was forbidden"
+        with redis.Redis.from_url(url, username="template", password=password) as user:
+            for forbidden in (["FLUSHALL"], ["KEYS", "*"], ["CONFIG", "GET", "*"], ["GET", "a"]):
+                with pytest.raises(redis.exceptions.NoPermissionError):
+                    user.execute_command(*forbidden)
+    finally:
+        administrator.execute_command("ACL", "DELUSER", "template")
+        administrator.execute_command("ACL", "LOG", "RESET")
+        administrator.close()
+
+
+def test_the_login_may_do_what_the_app_does_and_nothing_else(
+    service: InProcess, configure: Configure, mariadb: MariaDB
+) -> None:
+    """infra/login.sql, but for the two words that only Aurora knows."""
+    user = f"login_{secrets.token_hex(4)}"
+    create, grant, *loads = database_schema.statements(ROOT / "infra" / "login.sql")
+    password = secrets.token_hex(8)
+    assert "REQUIRE SSL" in create
+    assert all("AWS_LOAD_S3_ACCESS" in load for load in loads)
+    mariadb.query(f"CREATE USER '{user}'@'%' IDENTIFIED BY '{password}'")
+    mariadb.query(grant.replace("'herocache'@", f"'{user}'@"))
+    try:
+        configure(DB_USER=user, DB_PASS=password)
+        [id] = service.write([hero()], IDEMPOTENCY_KEY=user).ids
+        assert service.write([{"id": id, **hero(xp=11)}], use_cache=False).ids == [id]
+        assert service.read([id]).rows[0]["xp"] == 11
+        assert service.delete([id]).deleted == [id]
+        services.container().database.transact(
+            lambda t: t.run(*staged_statements.CREATE, staged_statements.DROP)
+        )
+        of_user, of_tables = [str(r[0]) for r in mariadb.query(f"SHOW GRANTS FOR '{user}'@'%'")]
+        assert of_user.startswith("GRANT USAGE ON *.*")
+        assert of_tables == (
+            "GRANT SELECT, INSERT, UPDATE, DELETE, CREATE TEMPORARY TABLES, TRIGGER"
+            f" ON `herocache`.* TO `{user}`@`%`"
+        )
+    finally:
+        mariadb.query(f"DROP USER '{user}'@'%'")
+
+
+def test_every_output_is_used_and_every_used_one_is_there() -> None:
+    text = "".join(
+        path.read_text(encoding="utf-8") for path in sorted((ROOT / "infra").glob("*.py"))
+    )
+    used = set(re.findall(r"outputs(?:\[|\.get\()[\"'](\w+)", text))
+    assert used == set(template()["Outputs"])
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_stage_gives_parameters_that_the_template_has(stage: str) -> None:
+    choices = json.loads((ROOT / "infra" / f"{stage}.json").read_text(encoding="utf-8"))
+    declared = template()["Parameters"]
+    for name, value in choices["parameters"].items():
+        rule = declared[name]
+        assert isinstance(value, str), "CloudFormation takes strings"
+        if rule["Type"] == "Number":
+            assert rule.get("MinValue", 0) <= float(value) <= rule.get("MaxValue", float(value))
+        if "AllowedValues" in rule:
+            assert value in [str(each) for each in rule["AllowedValues"]]
+    assert float(choices["parameters"].get("DatabaseMinCapacity", 0)) <= float(
+        choices["parameters"].get("DatabaseMaxCapacity", 2)
+    )
+
+
+def test_a_database_that_could_not_sleep_is_not_taken() -> None:
+    rule = template()["Parameters"]["DatabaseVersion"]
+    pattern = re.compile(rule["AllowedPattern"])
+    assert pattern.fullmatch(rule["Default"])
+    assert pattern.fullmatch("8.0.mysql_aurora.3.08.0")
+    assert not pattern.fullmatch("8.0.mysql_aurora.3.07.1")
+
+
+def test_only_the_functions_are_let_in() -> None:
+    rules = of_type("EC2::SecurityGroupIngress")
+    assert {
+        (rule["GroupId"]["Ref"], rule["FromPort"], rule["ToPort"]) for rule in rules.values()
+    } == {("DatabaseGroup", 3306, 3306), ("CacheGroup", 6379, 6379)}
+    for rule in rules.values():
+        assert rule["SourceSecurityGroupId"] == {"Ref": "FunctionGroup"}
+    for name, group in of_type("EC2::SecurityGroup").items():
+        for rule in group.get("SecurityGroupIngress", []):
+            assert name == "EndpointGroup"
+            assert rule["SourceSecurityGroupId"] == {"Ref": "FunctionGroup"}
+
+
+def test_no_way_leads_to_the_internet() -> None:
+    kinds = {each["Type"] for each in template()["Resources"].values()}
+    for way in ("InternetGateway", "NatGateway", "EIP", "Route"):
+        assert f"AWS::EC2::{way}" not in kinds
+    for database_instance in of_type("RDS::DBInstance").values():
+        assert database_instance["PubliclyAccessible"] is False
+
+
+def test_alarms_watch_every_function_and_stay_within_what_is_free() -> None:
+    metrics, functions = 0, set()
+    for alarm in of_type("CloudWatch::Alarm").values():
+        assert alarm["AlarmActions"] == [{"Ref": "Alarms"}]
+        assert alarm["TreatMissingData"] == "notBreaching"
+        found = [each["MetricStat"] for each in alarm.get("Metrics", []) if "MetricStat" in each]
+        metrics += len(found) or 1
+        for each in found:
+            for dimension in each["Metric"]["Dimensions"]:
+                if dimension["Name"] == "FunctionName":
+                    functions.add(dimension["Value"]["Fn::Sub"].replace("${Stage}", "dev"))
+    assert metrics == 10
+    assert functions == {"herocache-dev", "herocache-dev-storage", "herocache-dev-ingest"}
+
+
+def test_the_dashboard_is_json() -> None:
+    text, values = resource("Dashboard")["DashboardBody"]["Fn::Sub"]
+    names = {**dict.fromkeys(values, "x"), "Stage": "dev"}
+    filled = re.sub(r"\$\{([\w.:]+)\}", lambda found: names.get(found.group(1), "x"), text)
+    assert len(json.loads(filled)["widgets"]) == 6
+
+
+# --- .chalice/config.json -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_declares_just_the_functions_of_the_app(stage: str) -> None:
+    lambdas = {function.name for function in app.pure_lambda_functions}
+    events = {source.name for source in app.event_sources}
+    assert set(config(stage)["lambda_functions"]) == {"api_handler", *lambdas, *events}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_times_and_sizes_are_within_what_aws_allows(stage: str) -> None:
+    assert config(stage)["lambda_architecture"] == "arm64"
+    assert config(stage)["xray"] is False
+    for name, options in config(stage)["lambda_functions"].items():
+        assert options["lambda_timeout"] == (900 if name == "ingest" else 29), "API Gateway's: 29 s"
+        assert 128 <= options["lambda_memory_size"] <= 10_240
+        assert options["reserved_concurrency"] > 0
+        assert options["iam_policy_file"] == f"policy-{stage}-{name}.json"
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_repository_has_placeholders_and_no_account(stage: str) -> None:
+    texts = [json.dumps(config(stage))]
+    texts += [path.read_text() for path in (ROOT / ".chalice").glob(f"policy-{stage}-*.json")]
+    accounts = {number for text in texts for number in re.findall(r"\b\d{12}\b", text)}
+    assert accounts == {"000000000000"}
+    for name in (*config(stage)["subnet_ids"], *config(stage)["security_group_ids"]):
+        assert re.fullmatch(r"(subnet|sg)-(\d)\2{16}", name)
+
+
+def settings(**changes: str) -> Settings:
+    """Of a stage whose stack has these outputs."""
+    written = chalice_config.environment({**OUTPUTS, **changes})
+    there = {name: value for name, value in written.items() if value is not None}
+    return Settings.from_environment(there)
+
+
+def test_every_kind_of_stack_gives_settings_that_the_app_takes() -> None:
+    assert {"DatabaseReaderHost", *OUTPUTS} == set(template()["Outputs"])
+    assert settings().redis_cluster
+    assert not settings(CacheKind="node").redis_cluster
+    reader = "herocache-dev.ro.rds.test"
+    assert settings(DatabaseReaderHost=reader).db_reader_host == reader
+    secret = OUTPUTS["DatabaseSecretArn"]
+    by_secret = settings(DatabaseLogin="secret", DatabaseLoginArn=secret)
+    assert by_secret != settings()
+    assert settings(DatabaseMinCapacity="0.5") != settings(), "it never sleeps"
+
+
+def test_the_right_to_log_in_is_the_one_that_the_stack_needs() -> None:
+    policy = json.loads((ROOT / ".chalice" / "policy-dev-ingest.json").read_text())
+    secret = OUTPUTS["DatabaseSecretArn"]
+    changes = {"DatabaseLogin": "secret", "DatabaseLoginArn": secret}
+    by_token = chalice_config.with_resources(policy, OUTPUTS)
+    by_secret = chalice_config.with_resources(by_token, {**OUTPUTS, **changes})
+    [login] = [each for each in by_secret["Statement"] if each["Sid"] == "DatabaseLogin"]
+
+    assert login["Action"] == "secretsmanager:GetSecretValue"
+    assert login["Resource"] == secret
+    assert "rds-db:connect" not in json.dumps(by_secret)
+    assert chalice_config.with_resources(by_secret, OUTPUTS) == by_token, "and back again"
+    assert "000000000000" not in json.dumps(by_token)
+
+
+# --- stacks ---------------------------------------------------------------------------------------
+
+
+class CloudFormation:
+    """Plays what is told: a list of (status of the stack, events that have come by then), one a
+    look. No emulation fails in the middle."""
+
+    def __init__(self, looks: list[tuple[str | None, list[str]]]) -> None:
+        self._looks, self.calls = looks, list[str]()
+
+    def describe_stacks(self, StackName: str) -> Json:
+        status, _ = self._looks[0]
+        if status is None:
+            error = {"Code": "ValidationError", "Message": f"Stack {StackName} does not exist"}
+            raise ClientError({"Error": error}, "DescribeStacks")
+        return {"Stacks": [{"StackStatus": status, "StackId": "id", "Outputs": []}]}
+
+    def get_paginator(self, _: str) -> Any:
+        return SimpleNamespace(paginate=self._pages)
+
+    def _pages(self, StackName: str) -> Iterator[Json]:
+        _, lines = self._looks[0]
+        yield {"StackEvents": [self._event(line) for line in reversed(lines)]}
+
+    def _event(self, line: str) -> Json:
+        what, _, reason = line.partition(": ")
+        name, status = what.split(" ")
+        at = datetime.datetime(2026, 1, 1, tzinfo=datetime.timezone.utc)
+        event = {"EventId": line, "LogicalResourceId": name, "ResourceStatus": status}
+        return {**event, "ResourceStatusReason": reason, "Timestamp": at}
+
+    def look_again(self, _: float) -> None:
+        self._looks.pop(0)
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        def call(**_: object) -> None:
+            self.calls.append(name)
+            self._looks.pop(0)
+
+        return call
+
+
+def played(monkeypatch: pytest.MonkeyPatch, *looks: tuple[str | None, list[str]]) -> CloudFormation:
+    played = CloudFormation(list(looks))
+    clock = SimpleNamespace(sleep=played.look_again, monotonic=lambda: 0.0)
+    monkeypatch.setattr(cloudformation_stack, "time", clock)
+    return played
+
+
+def test_events_are_shown_once_while_they_come(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = "Network CREATE_IN_PROGRESS"
+    aws = played(
+        monkeypatch,
+        (None, []),
+        ("CREATE_IN_PROGRESS", [first]),
+        ("CREATE_IN_PROGRESS", [first, "Network CREATE_COMPLETE"]),
+        ("CREATE_COMPLETE", [first, "Network CREATE_COMPLETE", "dev CREATE_COMPLETE"]),
+    )
+    Stack(aws, "dev").apply("{}", {})
+    said = capsys.readouterr().out.splitlines()
+
+    assert aws.calls == ["create_stack"]
+    assert [line.split(maxsplit=1)[1] for line in said] == [
+        first,
+        "Network CREATE_COMPLETE",
+        "dev CREATE_COMPLETE",
+        "dev is CREATE_COMPLETE",
+    ]
+
+
+def test_a_stack_that_fails_says_why_and_not_what_followed_from_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lines = [
+        "Cache CREATE_FAILED: no capacity in this zone",
+        "Database CREATE_FAILED: Resource creation cancelled",
+    ]
+    aws = played(monkeypatch, (None, []), ("ROLLBACK_COMPLETE", lines))
+    with pytest.raises(Refused) as refused:
+        Stack(aws, "dev").apply("{}", {})
+    assert "Cache CREATE_FAILED: no capacity in this zone" in str(refused.value)
+    assert "cancelled" not in str(refused.value)
+
+
+def test_what_is_left_of_a_failed_creation_is_removed_before_the_next_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    aws = played(
+        monkeypatch,
+        ("ROLLBACK_COMPLETE", []),
+        ("DELETE_COMPLETE", []),
+        ("CREATE_COMPLETE", []),
+    )
+    Stack(aws, "dev").apply("{}", {})
+    assert aws.calls == ["delete_stack", "create_stack"]
+
+
+def test_a_change_that_goes_on_already_is_followed_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    aws = played(
+        monkeypatch,
+        ("UPDATE_IN_PROGRESS", []),
+        ("UPDATE_COMPLETE", []),
+        ("UPDATE_COMPLETE", []),
+    )
+    Stack(aws, "dev").apply("{}", {})
+    assert aws.calls == ["update_stack"]
+
+
+# --- waiting --------------------------------------------------------------------------------------
+
+
+class DataApi:
+    """Fails with each of these codes, then answers."""
+
+    def __init__(self, *codes: str) -> None:
+        self._codes, self.executed = list(codes), list[str]()
+
+    def execute_statement(self, sql: str, **_: str) -> None:
+        if self._codes:
+            error = {"Code": self._codes.pop(0), "Message": "the text"}
+            raise ClientError({"Error": error}, "ExecuteStatement")
+        self.executed.append(sql)
+
+
+def test_a_sleeping_database_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[float] = []
+    clock = SimpleNamespace(sleep=waits.append, monotonic=lambda: sum(waits))
+    monkeypatch.setattr(aws_errors, "time", clock)
+    asleep = DataApi(*["DatabaseResumingException"] * 5)
+    database_schema.prepare(asleep, "arn", "secret")
+    assert sum(waits) == 5 * database_schema.RETRY_SECONDS
+    assert asleep.executed == [each for path in database_schema.FILES for each in statements(path)]
+
+    with pytest.raises(Refused, match="DatabaseResumingException"):
+        database_schema.prepare(DataApi(*["DatabaseResumingException"] * 99), "arn", "secret")
+
+
+def statements(path: Path) -> list[str]:
+    return database_schema.statements(path)
+
+
+def test_a_statement_that_fails_is_named() -> None:
+    with pytest.raises(Refused, match=r"seed/schema\.sql: CREATE TABLE .*heroes.*the text"):
+        database_schema.prepare(DataApi("BadRequestException"), "arn", "secret")
+
+
+def test_no_statement_holds_a_comment_or_is_cut_in_two(mariadb: MariaDB) -> None:
+    for statement in statements(ROOT / "seed" / "schema.sql"):
+        assert "--" not in statement
+        mariadb.query(statement)
+
+
+@pytest.fixture
+def account() -> Iterator[Emulated]:
+    with emulated() as account:
+        yield account
+
+
+def test_network_interfaces_that_lambda_still_holds_are_waited_for(
+    account: Emulated, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ec2 = account.client("ec2")
+    network = ec2.create_vpc(CidrBlock="10.0.0.0/16")["Vpc"]["VpcId"]
+    subnet = ec2.create_subnet(VpcId=network, CidrBlock="10.0.0.0/24")["Subnet"]["SubnetId"]
+    group = ec2.create_security_group(GroupName="g", Description="g", VpcId=network)["GroupId"]
+    interface = ec2.create_network_interface(SubnetId=subnet, Groups=[group])
+    id = interface["NetworkInterface"]["NetworkInterfaceId"]
+    waits: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        waits.append(seconds)
+        if len(waits) == 3:
+            ec2.delete_network_interface(NetworkInterfaceId=id)
+
+    clock = SimpleNamespace(sleep=sleep, monotonic=lambda: sum(waits))
+    monkeypatch.setattr(leftovers, "time", clock)
+    leftovers.wait_for_interfaces(ec2, group)
+    assert len(waits) == 3
+
+    ec2.create_network_interface(SubnetId=subnet, Groups=[group])
+    with pytest.raises(Refused, match="1 network interfaces still use"):
+        leftovers.wait_for_interfaces(ec2, group)

@@ -1,0 +1,182 @@
+"""The package is the product: what `chalice deploy` uploaded, unpacked into an empty folder, serves
+alone.
+"""
+
+import io
+import json
+import re
+import zipfile
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.api_gateway_event import rest_event
+from infra.before_deploy import refuse_missing_wheels
+from infra.terminal import Refused
+from tests.support.client import hero
+from tests.support.container import Container, runtime_folder, upload_event
+from tests.support.emulated_aws import REGION, Emulated, emulated
+from tests.support.stage_life import NATIVE, Life, unpack
+from tests.support.witness import Witness
+
+MAX_BYTES = 3_000_000
+ELF_MACHINES = {"x86_64": 62, "arm64": 183}
+
+
+@pytest.fixture(scope="module")
+def package(life: Life, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of this machine's architecture, unpacked."""
+    return unpack(life.packages[NATIVE], tmp_path_factory.mktemp("task"))
+
+
+@pytest.fixture(scope="module")
+def runtime(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return runtime_folder(tmp_path_factory.mktemp("runtime"))
+
+
+@pytest.fixture(scope="module")
+def account(life: Life) -> Iterator[Emulated]:
+    """Another one, with the upload bucket alone."""
+    with emulated() as account:
+        account.client("s3").create_bucket(
+            Bucket="uploads", CreateBucketConfiguration={"LocationConstraint": REGION}
+        )
+        yield account
+
+
+@pytest.fixture
+def container(
+    package: Path, runtime: Path, environment: Mapping[str, str], witness: Witness
+) -> Container:
+    """On the real servers, which are empty."""
+    return Container(package, runtime, environment)
+
+
+@pytest.fixture
+def handlers(life: Life) -> dict[str, str]:
+    """Of each function, as Lambda was told."""
+    return {name: each["Handler"] for name, each in life.account["functions"].items()}
+
+
+# --- it serves alone ------------------------------------------------------------------------------
+
+
+def test_the_api_answers_a_write_and_a_read(container: Container, handlers: dict[str, str]) -> None:
+    api = handlers["herocache-dev"]
+    write = json.dumps({"REQUEST": "write", "SQLS": [hero(id=7)]})
+    read = json.dumps({"REQUEST": "read", "SQLS": [7]})
+    health = {**rest_event(""), "httpMethod": "GET", "path": "/health"}
+    health["requestContext"] = {
+        **health["requestContext"],
+        "httpMethod": "GET",
+        "resourcePath": "/health",
+    }
+
+    answers, imported = container.invoke(
+        (api, rest_event(write)), (api, rest_event(read)), (api, health)
+    )
+
+    assert [answer["statusCode"] for answer in answers] == [200, 200, 200], answers
+    assert json.loads(answers[0]["body"])["ids"] == [7]
+    assert json.loads(answers[1]["body"])["body"] == [{"id": 7, **hero()}]
+    assert {"app", "chalice", "chalicelib", "pymysql", "redis", "hiredis"} <= set(imported)
+
+
+def test_the_storage_function_answers_a_write_and_a_read(
+    container: Container, handlers: dict[str, str]
+) -> None:
+    storage = handlers["herocache-dev-storage"]
+
+    (written, read), _ = container.invoke(
+        (storage, {"REQUEST": "write", "SQLS": [hero(id=8)]}),
+        (storage, {"REQUEST": "read", "SQLS": [8]}),
+    )
+
+    assert written["ids"] == [8]
+    assert read["body"] == [{"id": 8, **hero()}]
+
+
+def test_the_ingest_function_loads_an_uploaded_file(
+    package: Path,
+    runtime: Path,
+    account: Emulated,
+    environment: Mapping[str, str],
+    handlers: dict[str, str],
+    witness: Witness,
+) -> None:
+    settings = {**environment, **account.environment, "UPLOAD_BUCKET": "uploads"}
+    container = Container(package, runtime, settings)
+    header, row = "id,hero,power,name,xp,color", "9,Nova,light,Ada,10,red"
+
+    (summaries, read), _ = container.invoke(
+        (handlers["herocache-dev-ingest"], uploaded(account, f"{header}\n{row}\n")),
+        (handlers["herocache-dev-storage"], {"REQUEST": "read", "SQLS": [9]}),
+    )
+
+    [summary] = summaries
+    assert (summary["status"], summary["rows"], summary["refused"]) == ("loaded", 1, 0), summary
+    assert read["body"] == [{"id": 9, **hero()}]
+
+
+def uploaded(account: Emulated, text: str) -> dict[str, Any]:
+    """Put a file into the bucket; the event that S3 sends for it."""
+    key = "incoming/heroes/package.csv"
+    put = account.client("s3").put_object(Bucket="uploads", Key=key, Body=text.encode())
+    return upload_event("uploads", key, put, len(text))
+
+
+def test_nothing_but_the_package_could_have_answered(package: Path, runtime: Path) -> None:
+    """The check would see a package that is only installed on this machine."""
+    container = Container(package, runtime, {})
+    with pytest.raises(AssertionError, match="No module named 'pytest'"):
+        container.invoke(("pytest.main", {}))
+
+
+# --- it holds only what runs ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("architecture", ["arm64", NATIVE])
+def test_it_is_small_and_holds_only_what_runs(life: Life, architecture: str) -> None:
+    content = life.packages[architecture]
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        names = archive.namelist()
+    tops = {re.split(r"[/.]|-\d", name)[0].lower() for name in names}
+
+    assert len(content) <= MAX_BYTES, f"{len(content):,} bytes"
+    assert tops <= {"app", "chalice", "chalicelib", "hiredis", "pymysql", "redis"}
+    assert {"app", "chalicelib", "hiredis", "pymysql", "redis"} <= tops
+    assert "chalicelib/rds-ca.pem" in names
+    unwanted = [name for name in names if re.search(r"(^|/)(tests?|seed|__pycache__)/", name)]
+    assert unwanted == []
+
+
+@pytest.mark.parametrize("architecture", ["arm64", NATIVE])
+def test_its_machine_code_is_of_the_functions_architecture(life: Life, architecture: str) -> None:
+    with zipfile.ZipFile(io.BytesIO(life.packages[architecture])) as archive:
+        libraries = [archive.read(name)[:20] for name in archive.namelist() if ".so" in name]
+
+    assert libraries
+    for library in libraries:
+        assert library.startswith(b"\x7fELF")
+        assert int.from_bytes(library[18:20], "little") == ELF_MACHINES[architecture]
+
+
+def test_chalice_left_no_package_out(life: Life) -> None:
+    for text in (life.first["deploy"], life.again["deploy"]):
+        assert "Could not install" not in text
+
+
+@pytest.mark.proof  # asks PyPI
+def test_every_package_has_a_wheel_for_every_python_of_lambda() -> None:
+    wanted = [(machine, (3, minor)) for machine in ELF_MACHINES for minor in (11, 12, 13)]
+    with ThreadPoolExecutor() as threads:
+        for _ in threads.map(lambda each: refuse_missing_wheels(*each), wanted):
+            pass
+
+
+def test_a_package_without_a_wheel_is_refused_and_named() -> None:
+    with pytest.raises(Refused, match=r"no wheel for arm64, Python 3\.5"):
+        refuse_missing_wheels("arm64", (3, 5))

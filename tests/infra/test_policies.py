@@ -1,0 +1,305 @@
+"""The functions' policies: every call is allowed, and nothing is allowed that no call needs.
+
+Calls to S3 are made for real, by the functions in their package, under the role's own credentials,
+on an emulated AWS that enforces policies. What AWS does in a function's name, and the two logins
+that no API call makes, are listed in NEEDED with the page that says so.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from infra import chalice_config
+from tests.support.client import ROOT
+from tests.support.container import Container, runtime_folder, upload_event
+from tests.support.deployment import NAME
+from tests.support.emulated_aws import REGION, Emulated, closed, emulated
+from tests.support.stack_outputs import OUTPUTS
+from tests.support.stage_life import NATIVE, Life, unpack
+from tests.support.witness import Witness
+
+Json = dict[str, Any]
+STAGES = ("dev", "prod")
+FUNCTIONS = ("api_handler", "storage", "ingest")
+
+_VPC = "docs.aws.amazon.com/lambda/latest/dg/configuration-vpc.html"
+NEEDED = {
+    "logs:CreateLogStream": "docs.aws.amazon.com/lambda/latest/dg/monitoring-cloudwatchlogs.html",
+    "logs:PutLogEvents": "docs.aws.amazon.com/lambda/latest/dg/monitoring-cloudwatchlogs.html",
+    "ec2:CreateNetworkInterface": _VPC,
+    "ec2:DescribeNetworkInterfaces": _VPC,
+    "ec2:DescribeSubnets": _VPC,
+    "ec2:DeleteNetworkInterface": _VPC,
+    "ec2:AssignPrivateIpAddresses": _VPC,
+    "ec2:UnassignPrivateIpAddresses": _VPC,
+    "rds-db:connect": "AuroraUserGuide/UsingWithRDS.IAMDBAuth.IAMPolicy.html",
+    "elasticache:Connect": "AmazonElastiCache/latest/dg/auth-iam.html",
+    "sqs:SendMessage": "docs.aws.amazon.com/lambda/latest/dg/invocation-async-retain-records.html",
+    # Without it S3 says of what is gone that it is forbidden.
+    "s3:ListBucket": "AmazonS3/latest/API/API_GetObject.html",
+}
+"""Actions that no call of ours shows, and where AWS says what they are for."""
+
+
+def policy(stage: str, function: str) -> Json:
+    path = ROOT / ".chalice" / f"policy-{stage}-{function}.json"
+    content: Json = json.loads(path.read_text(encoding="utf-8"))
+    return content
+
+
+def actions(content: Json) -> set[str]:
+    """What it allows."""
+    allowed: set[str] = set()
+    for statement in content["Statement"]:
+        if statement["Effect"] == "Allow":
+            found = statement["Action"]
+            allowed |= {found} if isinstance(found, str) else set(found)
+    return allowed
+
+
+each_policy = pytest.mark.parametrize(
+    ("stage", "function"), [(stage, function) for stage in STAGES for function in FUNCTIONS]
+)
+
+
+@each_policy
+def test_no_policy_has_a_wildcard_where_a_name_could_stand(stage: str, function: str) -> None:
+    for statement in policy(stage, function)["Statement"]:
+        assert "*" not in json.dumps(statement["Action"])
+        if statement["Resource"] == "*":  # EC2 knows no resource for describing
+            assert statement["Sid"] in ("JoinTheNetwork", "LambdaAloneJoinsIt")
+        else:
+            assert f"herocache-{stage}" in json.dumps(statement) or "/herocache" in json.dumps(
+                statement
+            )
+
+
+@each_policy
+def test_the_functions_own_code_may_not_touch_the_network(stage: str, function: str) -> None:
+    statements = {each["Sid"]: each for each in policy(stage, function)["Statement"]}
+    allowed, denied = statements["JoinTheNetwork"], statements["LambdaAloneJoinsIt"]
+
+    name = f"herocache-{stage}" + ("" if function == "api_handler" else f"-{function}")
+    assert (denied["Effect"], denied["Action"]) == ("Deny", allowed["Action"])
+    assert denied["Condition"]["ArnLike"]["lambda:SourceFunctionArn"].endswith(f":{name}")
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("function", ["api_handler", "storage"])
+def test_the_read_path_has_no_right_to_files_or_queues(stage: str, function: str) -> None:
+    services = {action.partition(":")[0] for action in actions(policy(stage, function))}
+    assert services == {"logs", "ec2", "rds-db", "elasticache"}
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_both_stages_allow_the_same(function: str) -> None:
+    dev, prod = (json.dumps(policy(stage, function)) for stage in STAGES)
+    assert dev.replace("herocache-dev", "herocache-prod") == prod
+
+
+def test_every_action_that_no_call_shows_is_one_that_aws_asks_for() -> None:
+    of_all = {action for function in FUNCTIONS for action in actions(policy("dev", function))}
+    shown = {action for action in of_all if action.startswith("s3:")} - NEEDED.keys()
+    assert of_all - shown == NEEDED.keys()
+
+
+def test_a_token_is_asked_for_exactly_where_a_policy_lets_it_in(life: Life) -> None:
+    """The logins are made with tokens, not with calls: nobody but the settings shows them."""
+    for content in life.policies.values():
+        allowed, variables = actions(content), life.stage["environment_variables"]
+        assert ("rds-db:connect" in allowed) == (variables.get("DB_AUTH") == "iam")
+        assert ("elasticache:Connect" in allowed) == (variables.get("REDIS_AUTH") == "iam")
+        resources = {each["Sid"]: each["Resource"] for each in content["Statement"]}
+        assert resources["DatabaseLogin"].endswith(f"/{variables['DB_USER']}")
+        cache, user = resources["CacheLogin"]
+        assert cache.endswith(f":serverlesscache:{variables['REDIS_CACHE_NAME']}")
+        assert user.endswith(f":user:{variables['REDIS_URL'].split('//')[1].split('@')[0]}")
+
+
+# --- the calls ------------------------------------------------------------------------------------
+
+
+class Role:
+    """Of a function, in an emulated account that enforces policies."""
+
+    def __init__(self, account: Emulated, name: str, content: Json) -> None:
+        self._account, self._name, self._content = account, name, content
+        trust = {"Effect": "Allow", "Principal": {"AWS": "*"}, "Action": "sts:AssumeRole"}
+        document = json.dumps({"Version": "2012-10-17", "Statement": [trust]})
+        iam = account.client("iam")
+        made = iam.create_role(RoleName=name, AssumeRolePolicyDocument=document)
+        self._arn = made["Role"]["Arn"]
+        self.allow()
+
+    def allow(self, *, but: str = "") -> None:
+        """What the policy allows, `but` this action."""
+        content = json.loads(json.dumps(self._content))
+        for statement in content["Statement"]:
+            if but and statement["Effect"] == "Allow":
+                found = statement["Action"]
+                listed = [found] if isinstance(found, str) else found
+                statement["Action"] = [each for each in listed if each != but] or "none:None"
+        self._account.client("iam").put_role_policy(
+            RoleName=self._name, PolicyName=self._name, PolicyDocument=json.dumps(content)
+        )
+
+    def credentials(self) -> dict[str, str]:
+        """As Lambda gives them to a function."""
+        sts = self._account.client("sts")
+        given = sts.assume_role(RoleArn=self._arn, RoleSessionName="function")["Credentials"]
+        return {
+            "AWS_ACCESS_KEY_ID": given["AccessKeyId"],
+            "AWS_SECRET_ACCESS_KEY": given["SecretAccessKey"],
+            "AWS_SESSION_TOKEN": given["SessionToken"],
+        }
+
+
+class Enforced:
+    """An account that enforces policies, with the bucket and the role of `ingest`."""
+
+    def __init__(self, account: Emulated, content: Json) -> None:
+        self.account = account
+        self.asked: set[str] = set()
+        [arn] = [each["Resource"] for each in content["Statement"] if each["Sid"] == "ReadUploads"]
+        self.bucket = arn.removeprefix("arn:aws:s3:::").partition("/")[0]
+        location = {"LocationConstraint": REGION}
+        account.client("s3").create_bucket(Bucket=self.bucket, CreateBucketConfiguration=location)
+        self.role = Role(account, "ingest", content)
+
+
+@pytest.fixture(scope="module")
+def enforced(life: Life) -> Iterator[Enforced]:
+    from moto import settings
+    from moto.iam.access_control import IAMPolicy
+    from moto.secretsmanager.responses import SecretsManagerResponse
+
+    with emulated() as account, pytest.MonkeyPatch.context() as patch:
+        enforced = Enforced(account, life.policies[f"{NAME}-ingest"])
+        is_permitted = IAMPolicy.is_action_permitted
+
+        def note(self: Any, action: str, *args: Any, **kwargs: Any) -> Any:
+            if self._policy_json["Statement"][0].get("Sid"):  # the engineer's has none
+                enforced.asked.add(action)
+            return is_permitted(self, action, *args, **kwargs)
+
+        def secret_id(self: Any) -> str:
+            return str(json.loads(self.body).get("SecretId", "*"))
+
+        # moto asks whether a secret may be read, but not which one.
+        assert not hasattr(SecretsManagerResponse, "_determine_resource"), closed("secrets")
+        patch.setattr(SecretsManagerResponse, "_determine_resource", secret_id, raising=False)
+        patch.setattr(IAMPolicy, "is_action_permitted", note)
+        patch.setattr(settings, "INITIAL_NO_AUTH_ACTION_COUNT", 0)
+        yield enforced
+
+
+@pytest.fixture(scope="module")
+def places(life: Life, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The package and the runtime's folder."""
+    package = unpack(life.packages[NATIVE], tmp_path_factory.mktemp("task"))
+    return package, runtime_folder(tmp_path_factory.mktemp("runtime"))
+
+
+class Flow:
+    """The ingest function, on the real servers and the enforced account."""
+
+    def __init__(
+        self, enforced: Enforced, places: tuple[Path, Path], environment: Mapping[str, str]
+    ) -> None:
+        self._enforced, self._places, self._environment = enforced, places, environment
+
+    def load(self, key: str, content: bytes, versioning: str) -> Json:
+        """Upload this and have the function load it: its summary."""
+        s3, bucket = self._enforced.account.client("s3"), self._enforced.bucket
+        s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": versioning})
+        put = s3.put_object(Bucket=bucket, Key=key, Body=content)
+        settings = {
+            **self._environment,
+            **self._enforced.account.environment,
+            **self._enforced.role.credentials(),
+            "UPLOAD_BUCKET": bucket,
+            "INGEST_MAX_REJECTED": "100",
+        }
+        event = upload_event(bucket, key, put, len(content))
+        [[summary]], _ = Container(*self._places, settings).invoke(("app.ingest", event))
+        found: Json = summary
+        return found
+
+
+@pytest.fixture
+def flow(
+    enforced: Enforced,
+    places: tuple[Path, Path],
+    environment: Mapping[str, str],
+    witness: Witness,
+) -> Flow:
+    return Flow(enforced, places, environment)
+
+
+HEADER = b"id,hero,power,name,xp,color\n"
+GOOD_AND_BAD = HEADER + b"1,Nova,light,Ada,10,red\n2,Nova,light,Ada,ten,red\n"
+# More refused rows than one part of an upload holds, then what makes the whole file refused.
+HOPELESS = HEADER + (b"1,Nova,light,Ada,10," + b"x" * 2000 + b"\n") * 10_000 + b"\xff\n"
+
+
+def test_ingest_makes_every_call_that_its_policy_allows_and_no_other(
+    enforced: Enforced, flow: Flow
+) -> None:
+    enforced.asked.clear()
+    for versioning in ("Suspended", "Enabled"):
+        summary = flow.load(f"{versioning}.csv", GOOD_AND_BAD, versioning)
+        assert (summary["status"], summary["rows"], summary["refused"]) == ("loaded", 1, 1)
+    summary = flow.load("incoming/heroes/c.csv", HOPELESS, "Enabled")
+    assert summary["status"] == "refused"
+
+    assert enforced.asked == actions(policy("dev", "ingest")) - NEEDED.keys()
+
+
+@pytest.mark.parametrize(
+    ("action", "versioning"),
+    [
+        ("s3:GetObject", "Suspended"),
+        ("s3:GetObjectVersion", "Enabled"),
+        ("s3:PutObject", "Enabled"),
+    ],
+)
+def test_ingest_fails_without_this_action(
+    enforced: Enforced, flow: Flow, action: str, versioning: str
+) -> None:
+    enforced.role.allow(but=action)
+    try:
+        with pytest.raises(AssertionError, match="AccessDenied"):
+            flow.load(f"incoming/heroes/{action[3:]}.csv", GOOD_AND_BAD, versioning)
+    finally:
+        enforced.role.allow()
+
+
+def test_the_databases_secret_is_read_with_the_right_that_configure_gives(
+    enforced: Enforced,
+    places: tuple[Path, Path],
+    environment: Mapping[str, str],
+    witness: Witness,
+) -> None:
+    login = {"username": environment["DB_USER"], "password": environment["DB_PASS"]}
+    secrets = enforced.account.client("secretsmanager")
+    arn = secrets.create_secret(Name="database", SecretString=json.dumps(login))["ARN"]
+    changes = {"DatabaseLogin": "secret", "DatabaseLoginArn": arn}
+    content = chalice_config.with_resources(policy("dev", "storage"), {**OUTPUTS, **changes})
+    role = Role(enforced.account, "storage", content)
+    settings = {name: each for name, each in environment.items() if name not in _LOGIN}
+    settings |= {**enforced.account.environment, **role.credentials(), "DB_SECRET_ARN": arn}
+    read = ("app.storage", {"REQUEST": "read", "SQLS": [1], "USE_CACHE": "False"})
+
+    [answer], _ = Container(*places, settings).invoke(read)
+    role.allow(but="secretsmanager:GetSecretValue")
+    [refused], _ = Container(*places, settings).invoke(read)
+
+    assert answer == {"statusCode": 200, "body": [], "missing": [1]}
+    assert refused["statusCode"] >= 500
+    assert "403" in refused["body"]["message"]
+
+
+_LOGIN = {"DB_USER", "DB_PASS"}

@@ -1,0 +1,96 @@
+"""The protocol, every order of its steps and faults; and what finds it out when a step is missing.
+
+The steps carry the names of the functions in `chalicelib`.
+"""
+
+from dataclasses import replace
+
+import pytest
+
+from tests.model.search import search
+from tests.model.state import Faults, Protocol, World
+from tests.model.worlds import (
+    FAILBACK,
+    FAILOVER,
+    FILE,
+    LARGE,
+    LOOKUP,
+    LOST,
+    NEW_ROW,
+    OUTAGE,
+    REPLACES,
+    RETRY,
+    SMALL,
+    TWO_NEW,
+)
+
+MOST_STATES = 50_000
+
+WITHOUT = {
+    "lease_check": REPLACES,
+    "fence": replace(REPLACES, faults=Faults(crashes=1)),
+    "raise_unfenced": replace(OUTAGE, converges=False),
+    "wait": replace(OUTAGE, converges=False),
+    "server_check": replace(FAILOVER, converges=False),
+    "append": replace(REPLACES, faults=Faults(crashes=1)),
+    "own_fence_check": REPLACES,
+    "lost_is_shared": replace(LOOKUP, faults=Faults(evictions=1)),
+    "settle_check": REPLACES,
+    "settle_waits": replace(REPLACES, faults=Faults(crashes=1)),
+    "raise_unpublished": replace(OUTAGE, faults=Faults(outages=1, flushes=1), converges=False),
+    "hold_generation": replace(OUTAGE, converges=False),
+    "raise_generation": FILE,
+    "publish_repeated": RETRY,
+    "stamp_repeated": replace(LOOKUP, faults=RETRY.faults, converges=False),
+    "shared_goes": LOOKUP,
+    "fresh_token": replace(LOOKUP, readers=0, faults=Faults(refusals=1, outages=1, evictions=1)),
+    "only_masters": FAILBACK,
+    "name_history": FAILBACK,
+    "guard": replace(TWO_NEW, faults=Faults(outages=1), converges=False),
+    "stamp": TWO_NEW,
+    "life": replace(TWO_NEW, faults=Faults(flushes=1)),
+    "publish_awaited": replace(REPLACES, faults=Faults(flushes=1), converges=False),
+    "store_good": replace(NEW_ROW, faults=Faults(flushes=1)),
+    "fresh_mark": replace(LOOKUP, faults=Faults(crashes=1, refusals=1), converges=False),
+    "witness": NEW_ROW,
+    "only_absent": NEW_ROW,
+    "tombstone": NEW_ROW,
+    "stamp_of_lift": replace(REPLACES, faults=Faults(refusals=1)),
+    "make_stand": LOST,
+}
+
+# Without these the search takes long to find out.
+LONG_WITHOUT = {"fresh_mark", "fresh_token", "guard", "stamp_repeated"}
+
+
+@pytest.mark.parametrize("world", SMALL.values(), ids=SMALL)
+def test_no_order_of_steps_makes_a_read_stale(world: World) -> None:
+    """All of them."""
+    result = search(world)
+
+    assert not result.violation, "\n".join(result.trace)
+
+
+@pytest.mark.proof
+@pytest.mark.parametrize("world", LARGE.values(), ids=LARGE)
+def test_nor_does_one_with_more_faults(world: World) -> None:
+    """The shortest orders, until `MOST_STATES` were met: that cuts short what has more.
+    `python -m tests.model` searches all of it, which takes more than ten minutes."""
+    result = search(world, MOST_STATES)
+
+    print(f"{result.states} states, all of them: {result.is_complete}")
+    assert not result.violation, "\n".join(result.trace)
+
+
+@pytest.mark.parametrize(
+    ("missing", "world"),
+    [
+        pytest.param(name, world, id=name, marks=[pytest.mark.proof] * (name in LONG_WITHOUT))
+        for name, world in WITHOUT.items()
+    ],
+)
+def test_no_ingredient_can_be_left_out(missing: str, world: World) -> None:
+    result = search(replace(world, protocol=Protocol(**{missing: False})))
+
+    assert result.violation
+    assert result.trace

@@ -1,0 +1,126 @@
+"""A TCP relay in front of a server, to fail as a network does: silence, cuts, another server.
+
+    with relaying(port) as relay: ...; relay.silence(); relay.end_silence(); relay.cut()
+
+Connections made to `relay.port` end at `relay.target`; those that stand keep the one they had.
+"""
+
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+CHUNK_BYTES = 1 << 16
+LOOPBACK = "127.0.0.1"
+
+
+PASS, CUT_BEFORE, CUT_AFTER, HOLD_ANSWER = range(4)
+"""What to do with a piece: pass it on; lose it with the connection; pass it on, then lose that;
+pass it on, and let what is answered wait for `held_seconds`."""
+
+
+class Relay:
+    """`judge` is asked what to do with every piece a client sends. `welcome` is called when one
+    connects, before anything passes. With `drip_seconds` what a server says comes byte by byte."""
+
+    def __init__(self, target: int) -> None:
+        self.target = target
+        self.judge: Callable[[bytes], int] = lambda piece: PASS
+        self.welcome: Callable[[], None] = lambda: None
+        self.drip_seconds = 0.0
+        self.held_seconds = 0.0
+        self._listener = socket.create_server((LOOPBACK, 0), backlog=1024)
+        self.port: int = self._listener.getsockname()[1]
+        self._open: set[socket.socket] = set()
+        self._held: dict[socket.socket, float] = {}
+        self._flows = threading.Event()
+        self._flows.set()
+
+    def silence(self) -> None:
+        """Nothing passes in either direction; connections stand, new ones too."""
+        self._flows.clear()
+
+    def end_silence(self) -> None:
+        """What was held back passes now."""
+        self._flows.set()
+
+    def cut(self) -> None:
+        """End every connection that stands."""
+        for end in list(self._open):
+            _reset(end)
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self.end_silence()
+        self.cut()
+
+    def accept_until_closed(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._relay, args=(client,), daemon=True).start()
+
+    def _relay(self, client: socket.socket) -> None:
+        self.welcome()
+        try:
+            server = socket.create_connection((LOOPBACK, self.target))
+        except OSError:
+            _reset(client)
+            client.close()
+            return
+        for end in (client, server):
+            end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._open.add(end)
+        back = threading.Thread(target=self._pass_on, args=(server, client), daemon=True)
+        back.start()
+        self._pass_on(client, server, asks=True)
+        back.join()
+        for end in (client, server):
+            self._open.discard(end)
+            end.close()
+
+    def _pass_on(self, source: socket.socket, sink: socket.socket, *, asks: bool = False) -> None:
+        with contextlib.suppress(OSError):
+            while piece := source.recv(CHUNK_BYTES):
+                self._flows.wait()
+                verdict = self.judge(piece) if asks else PASS
+                if verdict == HOLD_ANSWER:
+                    self._held[sink] = self.held_seconds
+                if verdict in (CUT_BEFORE, CUT_AFTER):
+                    _reset(source)
+                time.sleep(self._held.pop(source, 0.0))
+                if verdict != CUT_BEFORE:
+                    self._deliver(sink, piece, self.drip_seconds * (not asks))
+                if verdict in (CUT_BEFORE, CUT_AFTER):
+                    break
+        for end in (source, sink):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def _deliver(self, sink: socket.socket, piece: bytes, drip_seconds: float) -> None:
+        if not drip_seconds:
+            sink.sendall(piece)
+            return
+        for at in range(len(piece)):
+            sink.sendall(piece[at : at + 1])
+            time.sleep(drip_seconds)
+
+
+@contextlib.contextmanager
+def relaying(target: int) -> Iterator[Relay]:
+    relay = Relay(target)
+    threading.Thread(target=relay.accept_until_closed, daemon=True).start()
+    try:
+        yield relay
+    finally:
+        relay.close()
+
+
+def _reset(end: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        end.shutdown(socket.SHUT_RDWR)

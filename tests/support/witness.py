@@ -1,0 +1,177 @@
+"""What the servers themselves say: their tables, their entries, and what they were asked to do."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import redis
+
+from chalicelib import tables
+from chalicelib.cache.connection import server_name
+from chalicelib.cache.scripts import FENCE, MARK
+from local.servers import MariaDB, Redis
+
+TABLES = (*tables.TABLES, "idempotency")
+ENTRYS = r"*}:[0-9]*:*:*"
+ASIDE = ("cmdstat_info", "cmdstat_persist")
+"""Not counted: they come with others, to ask who the server is and whether it is a master."""
+
+
+@dataclass
+class Spent:
+    """What a piece of work cost, by the servers' own counters."""
+
+    statements: int = 0
+    """`Questions`: statements that clients sent to the database."""
+    database_connections: int = 0
+    commands: dict[str, int] = field(default_factory=dict)
+    """Redis commands by name."""
+    cache_connections: int = 0
+    cache_round_trips: int = 0
+    """Pieces of input Redis read; commands sent together in a few KB are one."""
+
+
+class Witness:
+    """Its own connections, kept out of what it counts. `close` when done."""
+
+    def __init__(self, mariadb: MariaDB, redis_server: Redis) -> None:
+        self._database = mariadb.connect_as_root(ssl_disabled=True)
+        self.redis = connect_to_redis(redis_server)
+        self.redis_port = redis_server.port
+
+    def close(self) -> None:
+        self._database.close()
+        self.redis.close()
+
+    def query(self, sql: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        with self._database.cursor() as cursor:
+            cursor.execute(sql, values or None)
+            return list(cursor.fetchall())
+
+    def empty(self) -> None:
+        """No rows, ids from 1 on, nothing cached; the caches in use on this Redis, and not since a
+        moment ago: whatever an earlier test broke."""
+        used = self.query(
+            "SELECT table_name FROM information_schema.tables"
+            " WHERE table_schema = DATABASE() AND auto_increment > 1"
+        )
+        for table in TABLES:
+            if (table,) in used or self.query(f"SELECT 1 FROM {table} LIMIT 1"):
+                self.query(f"TRUNCATE {table}")
+        """All but the watermarks, which a service that has served a while knows."""
+        if gone := [key for key in self.redis.scan_iter(count=1000) if b":watermark" not in key]:
+            self.redis.delete(*gone)
+        self.give_cache_to(self.server)
+
+    def give_cache_to(self, server: str) -> None:
+        """The entries of all tables are in use on the Redis of this name; '': on none so far.
+        As if it had been so for long: nobody remembers anything else."""
+        self.query(
+            "UPDATE cache_generation SET generation = generation + 1, enabled = 1, server = %s,"
+            " retired_at = '2000-01-01'",
+            [server],
+        )
+
+    @property
+    def server(self) -> str:
+        """What the service calls this Redis."""
+        return server_name(self._info("run_id"), self._info("master_replid"))
+
+    def _info(self, field: str) -> str:
+        found: Any = self.redis.info("everything")
+        return str(found[field])
+
+    def forget_cached(self) -> None:
+        """All but the watermarks, which a service that has served a while knows."""
+        if gone := [key for key in self.redis.scan_iter(count=1000) if b":watermark" not in key]:
+            self.redis.delete(*gone)
+
+    def count(self, table: str = "heroes") -> int:
+        [(count,)] = self.query(f"SELECT COUNT(*) FROM {table}")
+        return int(count)
+
+    def generation(self, table: str = "heroes") -> tuple[int, bool, str]:
+        """Its number, whether it is in use, and on which Redis."""
+        [(number, enabled, server)] = self.query(
+            "SELECT generation, enabled, server FROM cache_generation WHERE table_name = %s",
+            [table],
+        )
+        return number, bool(enabled), server
+
+    def entries(self) -> dict[bytes, bytes]:
+        """The values that are cached; no lease and no fence."""
+        keys: Any = list(self.redis.scan_iter(ENTRYS, count=1000))
+        values: Any = self.redis.mget(keys) if keys else []
+        stored = dict(zip(keys, values))
+        return {key: entry for key, entry in stored.items() if entry and not entry.startswith(MARK)}
+
+    def fences(self) -> int:
+        """How many entries writers hold."""
+        keys: Any = list(self.redis.scan_iter(ENTRYS, count=1000))
+        values: Any = self.redis.mget(keys) if keys else []
+        return sum(entry.startswith(FENCE) and len(entry) > 19 for entry in values if entry)
+
+    def state(self) -> object:
+        """Compares equal as long as no row, no cached value and no generation changed."""
+        return self.database_state(), self.entries()
+
+    def database_state(self) -> object:
+        """The same without the cache."""
+        rows = [self.query(f"SELECT * FROM {table} ORDER BY 1") for table in TABLES]
+        return rows, self.query("SELECT * FROM cache_generation ORDER BY 1")
+
+    @contextmanager
+    def spent(self) -> Iterator[Spent]:
+        """Filled in when the block ends."""
+        spent = Spent()
+        before_redis = self._count_redis()
+        before_sql = self._count_sql()
+        yield spent
+        after_sql = self._count_sql()
+        after_redis = self._count_redis()
+        spent.statements = after_sql["Questions"] - before_sql["Questions"] - 1  # our own
+        spent.database_connections = after_sql["Connections"] - before_sql["Connections"]
+        changed = {name: after_redis[name] - before_redis.get(name, 0) for name in after_redis}
+        spent.cache_connections = changed.pop("connections")
+        spent.cache_round_trips = changed.pop("reads") - 1  # our own
+        spent.commands = {name: calls for name, calls in changed.items() if calls}
+
+    @contextmanager
+    def logged(self) -> Iterator[list[str]]:
+        """Filled, when the block ends, with the statements that others sent."""
+        statements: list[str] = []
+        self.query("SET GLOBAL log_output = 'TABLE', GLOBAL general_log = ON")
+        try:
+            self.query("TRUNCATE mysql.general_log")
+            yield statements
+            statements += [
+                text.decode() if isinstance(text, bytes) else text
+                for (text,) in self.query(
+                    "SELECT argument FROM mysql.general_log"
+                    " WHERE command_type = 'Query' AND thread_id <> CONNECTION_ID()"
+                )
+            ]
+        finally:
+            self.query("SET GLOBAL general_log = OFF")
+
+    def _count_sql(self) -> dict[str, int]:
+        names = ("Questions", "Connections")
+        rows = self.query("SHOW GLOBAL STATUS WHERE Variable_name IN %s", [names])
+        return {name: int(value) for name, value in rows}
+
+    def _count_redis(self) -> dict[str, int]:
+        """In one round trip."""
+        info: Any = self.redis.info("everything")
+        counts = {
+            name.removeprefix("cmdstat_"): int(stats["calls"])
+            for name, stats in info.items()
+            if name.startswith("cmdstat_") and name not in ASIDE
+        }
+        counts["connections"] = int(info["total_connections_received"])
+        counts["reads"] = int(info["total_reads_processed"])
+        return counts
+
+
+def connect_to_redis(server: Redis) -> redis.Redis:
+    return redis.Redis(host="127.0.0.1", port=server.port)

@@ -1,0 +1,17 @@
+"""A writer's steps on the cache, each played alone, on heroes."""
+
+from chalicelib.cache.entries import Affected, Cache, Token
+from chalicelib.db import Generation
+from chalicelib.tables import HEROES
+
+
+def fence(used: Cache, held: Generation, affected: Affected, token: Token) -> float:
+    """Return when the fences stand: what `Cache.begin_fence_many` tells."""
+    new = [key for key, entry in affected.new.items() if entry is not None]
+    return used.begin_fence_many(held, HEROES, affected.fenced, new, token).wait()
+
+
+def publish(
+    used: Cache, held: Generation, affected: Affected, token: Token, committed_at: int = 1
+) -> None:
+    used.publish_many(held, HEROES, affected, token, committed_at)
