@@ -5,8 +5,6 @@ is left is changed together with the COMMIT. New rows alone can be inserted and 
 Where triggers may change rows, one more reads them back.
 """
 
-import math
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -60,6 +58,7 @@ class Transaction:
         self._queue: list[Statement] = [statements.START]
         self._writes: Writes | None = None
         self._guards: list[tuple[Statement, type[HerocacheError]]] = []
+        self._committed_at = 0
         self.is_over = False
 
     def ensure_fit(self, table: Table) -> bool:
@@ -116,7 +115,8 @@ class Transaction:
         [(read_at,)] = now.rows
         new_keys = range(inserted.first_key, inserted.first_key + own)
         change = Change(held, (), _with_keys(rows, new_keys), new_keys)
-        return change, self._committed(read_at, others)
+        rows_of_others = [answer.rows for answer in others]
+        return change, Committed(read_at, self._committed_at, rows_of_others)
 
     def insert(self, table: Table, rows: Sequence[Row]) -> Change:
         """Insert rows with NO_KEY, which get the next keys, rising in the order of `rows`. Where
@@ -267,19 +267,14 @@ class Transaction:
                 ) from error
             raise
         [(read_at,)] = now.rows
-        return self._committed(read_at, answers[len(answers) - len(values) :])
-
-    def _committed(self, read_at: int, others: Sequence[Answer]) -> Committed:
-        """Now, by a piece that told the time `read_at`. What it took to make that piece does not
-        count: the time of the COMMIT must not lie ahead, or the next write shows nothing."""
-        passed = math.ceil((time.monotonic() - self._connection.sent_at) * 1_000_000)
-        return Committed(read_at, read_at + passed, [answer.rows for answer in others])
+        others = [answer.rows for answer in answers[len(answers) - len(values) :]]
+        return Committed(read_at, self._committed_at, others)
 
     def _commit(self, *statements: Statement) -> list[Answer]:
         """The answers to what was left to do, and to `statements`."""
         queue, self._queue = self._queue, []
         with self._telling_rejected(), self._telling_guards(queue):
-            answers = self._connection.batch_and_commit([*queue, *statements])
+            answers, self._committed_at = self._connection.batch_and_commit([*queue, *statements])
         self.is_over = True
         return answers
 

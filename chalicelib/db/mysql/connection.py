@@ -23,7 +23,7 @@ from chalicelib.db.mysql.errors import (
     is_said_by_server,
 )
 from chalicelib.db.mysql.tls import is_loopback, tls_context
-from chalicelib.db.statements import COMMIT, Statement
+from chalicelib.db.statements import COMMIT, NOW, Statement
 from chalicelib.errors import OutcomeUnknown
 from chalicelib.network import reach
 
@@ -122,20 +122,26 @@ class Connection(DriverConnection):
             self.answered = len(answers)
         return answers
 
-    def batch_and_commit(self, statements: Sequence[Statement]) -> list[Answer]:
+    def batch_and_commit(self, statements: Sequence[Statement]) -> tuple[list[Answer], int]:
         """Run these and COMMIT, in one round trip; nothing is committed where one of them fails.
-        Raises OutcomeUnknown where the connection is lost meanwhile."""
-        piece = self.piece_of([*statements, COMMIT])
+        Their answers, and a time behind the COMMIT, in microseconds of the database's clock. Raises
+        OutcomeUnknown where the connection is lost meanwhile."""
+        piece = self.piece_of([*statements, COMMIT, NOW])
         try:
-            return self.run_piece(piece)[:-1]
+            *answers, _, now = self.run_piece(piece)
         except Exception as error:  # whatever it is, the server may have gone on to the COMMIT
             is_before_commit = self.answered < len(statements) and is_said_by_server(error)
-            if is_before_commit or code_of(error) in CERTAINLY_NOT_COMMITTED:
+            is_undone = (
+                self.answered <= len(statements) and code_of(error) in CERTAINLY_NOT_COMMITTED
+            )
+            if is_before_commit or is_undone:
                 raise
             raise OutcomeUnknown(
                 "the connection to the database was lost while it committed: the write may or may"
                 " not have happened; read the rows before you write them again"
             ) from error
+        [(committed_at,)] = now.rows
+        return answers, committed_at
 
     def load(self, statement: Statement, feed: Iterable[bytes]) -> None:
         """Run a LOAD DATA LOCAL of what `feed` brings. Whatever that raises goes up; the rows so
