@@ -40,6 +40,19 @@ def values(fenced: Fenced) -> dict[Column, list[Key]]:
     return {column: list(own) for column, own in fenced.items()}
 
 
+def leave_a_lookup(table: Table, change: Change) -> bool:
+    """Whether a lookup entry shows a row that it must not show any more. Whoever changes that row
+    next cannot know of this entry, and may be acknowledged before we publish: so the entry must be
+    fenced before our COMMIT."""
+    places = [table.positions[column.name] for column in table.lookup_columns]
+    after = {row[0]: row for row in change.after}
+    return any(
+        row[0] not in after or row[place] != after[row[0]][place]
+        for row in change.before
+        for place in places
+    )
+
+
 def with_lookups(
     table: Table, affected: Affected, change: Change, committed: Committed
 ) -> Affected:

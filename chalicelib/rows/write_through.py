@@ -250,7 +250,8 @@ class WriteThrough:
         if affected == Affected():
             transaction.commit()
             return Done(change)
-        fences = self._send_fences(held, table, affected.fenced, affected.new)
+        must_stand = changed_entries.leave_a_lookup(table, change)
+        fences = self._send_fences(held, table, affected.fenced, affected.new, must_stand)
         undone = changed_entries.as_before(table, affected, change.before)
         with self._lifted_if_undone(table, fences, undone):
             lookups = {
@@ -271,14 +272,15 @@ class WriteThrough:
         table: Table,
         fenced: Fenced,
         new: Collection[Key] | None,
+        must_stand: bool = False,
     ) -> Fences:
-        """Send the fences and return at once. Where they could not be sent, return once they stand:
-        raises CacheUnavailable, Moved."""
+        """Send the fences and return at once. Where they `must_stand` before the COMMIT, or could
+        not be sent, return once they stand: raises CacheUnavailable, Moved."""
         # Each try has another token: what lifts the fences of one try may come late.
         token, sent_at = new_token(), time.time()
         pending = self._cache.begin_fence_many(held, table, fenced, new, token)
         fences = Fences(held, token, sent_at, pending)
-        if not pending.is_sent:
+        if must_stand or not pending.is_sent:
             try:
                 fences.wait()
             except AnotherServer as error:

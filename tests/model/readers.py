@@ -123,7 +123,7 @@ STEPS = {
 
 def _answer(verb: str, state: State, index: int, rows: Rows) -> Step:
     floor = state.readers[index].floor
-    if any(row < least for row, least in zip(rows, floor)):
+    if any(row < least and (row | least) & 1 for row, least in zip(rows, floor)):
         label = f"{verb}: answers {rows}, but {floor} was acknowledged"
         return label, state.reader(index, at="stale")
     return f"{verb}: answers {rows}", _ended(state, index)

@@ -4,7 +4,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tests.model import faults, readers, writers
-from tests.model.state import ENDED, Entry, Fence, Lease, Message, State, Value, Watermark, World
+from tests.model.state import (
+    ENDED,
+    Entry,
+    Fence,
+    Lease,
+    Message,
+    Rows,
+    State,
+    Value,
+    Watermark,
+    World,
+)
 
 READING = frozenset({"get_many", "lease_many"})
 
@@ -60,9 +71,14 @@ def violation(world: World, state: State) -> str:
     if world.converges and is_at_rest:
         enabled, server = state.generations[-1]
         entry = state.servers[server].entries[state.newest]
-        if enabled and isinstance(entry, Value) and entry.rows != state.table:
+        if enabled and isinstance(entry, Value) and _shows(entry.rows) != _shows(state.table):
             return f"at rest the entry holds {entry.rows}, the table {state.table}"
     return ""
+
+
+def _shows(rows: Rows) -> list[int]:
+    """Of two versions of a row that is not there nobody can tell which one he sees."""
+    return [row if row & 1 else 0 for row in rows]
 
 
 def tidy(world: World, state: State) -> State:

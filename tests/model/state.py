@@ -257,6 +257,7 @@ class Protocol:
     publish_awaited: bool = True
     stamp_of_lift: bool = True
     make_stand: bool = True
+    leave_waits: bool = True
 
 
 @dataclass(frozen=True)

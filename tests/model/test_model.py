@@ -14,6 +14,7 @@ from tests.model.worlds import (
     FAILOVER,
     FILE,
     LARGE,
+    LEFT,
     LOOKUP,
     LOST,
     NEW_ROW,
@@ -57,6 +58,7 @@ WITHOUT = {
     "tombstone": NEW_ROW,
     "stamp_of_lift": replace(REPLACES, faults=Faults(refusals=1)),
     "make_stand": LOST,
+    "leave_waits": LEFT,
 }
 
 # Without these the search takes long to find out.

@@ -14,6 +14,7 @@ LOOKUP = World(writes=(("replace", 0), ("replace", 1)), rows=(1, 1), readers=1)
 FILE = World(writes=(("load", 0), ("replace", 0)), readers=1)
 NEW_IN_LOOKUP = World(writes=(("insert", 0), ("replace", 1)), rows=(0, 1), readers=1)
 TWO_NEW = World(writes=(("insert", 0), ("insert", 1)), rows=(0, 0), readers=1)
+LEFT = World(writes=(("delete", 0), ("elsewhere", 0)), rows=(1, 1), readers=1)
 RETRY = replace(REPLACES, faults=Faults(flushes=1, crashes=1, retries=1), converges=False)
 LOST = replace(REPLACES, faults=Faults(losses=1), unknown_is_shown=True)
 REFUSED = replace(REPLACES, faults=Faults(refusals=1, outages=1))
@@ -39,6 +40,16 @@ SMALL = {
     "a file and a row, a crash": replace(FILE, faults=Faults(crashes=1)),
     "a file and a row, an outage": replace(FILE, faults=Faults(outages=1)),
     "a new row in a lookup, a crash": replace(NEW_IN_LOOKUP, faults=Faults(crashes=1)),
+    "a row that left a lookup is changed again": LEFT,
+    "a row that left a lookup is changed again, a crash": replace(
+        LEFT, faults=Faults(crashes=1), converges=False
+    ),
+    "a row that left a lookup is changed again, an outage": replace(
+        LEFT, faults=Faults(outages=1), converges=False
+    ),
+    "a row that left a lookup is changed again, a failover": replace(
+        LEFT, faults=Faults(failovers=1), converges=False
+    ),
 }
 """Each has fewer than 15,000 states."""
 

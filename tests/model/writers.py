@@ -48,6 +48,9 @@ def write_many(world: World, state: State, index: int) -> Iterator[Step]:
         return  # Writers of the same are alike: let the first begin.
     if verb == "insert" and writer.tries == 0:
         yield from send_at_once(world, state, index)
+    if verb == "elsewhere":
+        yield from write_elsewhere(world, state, index)
+        return
     if not _can_lock(world, state, index) or (verb != "insert" and not state.table[row] & 1):
         return
     changed = _changed(world, state, index)
@@ -58,6 +61,17 @@ def write_many(world: World, state: State, index: int) -> Iterator[Step]:
     at = "send" if state.generations[number].enabled else "uncached"
     after = state.writer(index, generation=number, row=changed, piece="held", at=at)
     yield f"{verb}: holds generation {number} and the row", after
+
+
+def write_elsewhere(world: World, state: State, index: int) -> Iterator[Step]:
+    """A later version of a row that has left the lookup of this cell: it fences other entries."""
+    row = world.writes[index][1]
+    has_left = state.table[row] > 0 and not state.table[row] & 1
+    if _can_lock(world, state, index) and has_left:
+        table = (*state.table[:row], state.table[row] + 2, *state.table[row + 1 :])
+        after = state._replace(table=table)
+        after = after.writer(index, at="wait_until_known", row=table[row], generation=state.newest)
+        yield "writes a row that is elsewhere by now", after
 
 
 def send_at_once(world: World, state: State, index: int) -> Iterator[Step]:
@@ -76,10 +90,26 @@ def send_at_once(world: World, state: State, index: int) -> Iterator[Step]:
 
 
 def send(world: World, state: State, index: int) -> Iterator[Step]:
+    """Where its row leaves a lookup the fences stand before the piece is sent."""
+    is_leaving = world.is_lookup and world.writes[index][0] == "delete"
+    if is_leaving and world.protocol.leave_waits:
+        yield from send_after_fences(world, state, index)
+        yield from cannot_send(world, state, index)
+        return
     for life in _known_lives(state):
         after = state.writer(index, at="sent", fence="sent", life=life)
         yield f"sends its fences and its piece, life {life}", after
     yield from cannot_send(world, state, index)
+
+
+def send_after_fences(world: World, state: State, index: int) -> Iterator[Step]:
+    for life in _known_lives(state):
+        before = state.writer(index, at="sent", life=life)
+        after, reply, server = call(world, before, _fences(world, state, index))
+        fence = _judged(world, before, index, reply)
+        if fence in ("good", "bad"):
+            after = after.writer(index, server=server, fence=fence, life=None)
+            yield f"waits for its fences, life {life}: {reply}: {fence}", after
 
 
 def cannot_send(world: World, state: State, index: int) -> Iterator[Step]:
