@@ -10,6 +10,8 @@ ROOT = Path(__file__).resolve().parent.parent
 LOOPBACK = "127.0.0.1"
 # Below what systems hand out for outgoing connections: a stopped server finds its port free again.
 PORTS = range(20_000, 32_000)
+# The environment variable that tells a server of ours which socket to listen on: its number.
+LISTENER = "HEROCACHE_LISTENER"
 # Where servers are installed without being on an ordinary user's PATH.
 EXTRA_PATH = "/usr/sbin:/usr/local/sbin:/usr/local/bin:/usr/libexec:/opt/homebrew/bin"
 
@@ -24,17 +26,28 @@ def find_program(*names: str) -> str | None:
     return next(filter(None, places), None)
 
 
-def port_is_free(port: int, address: str = LOOPBACK) -> bool:
-    """Whether a server could listen on this port of loopback now."""
+def listen(port: int, address: str = LOOPBACK) -> socket.socket | None:
+    """A socket that listens on this port of loopback, or None where a server has the port."""
     with socket.socket() as client:
         if client.connect_ex((address, port)) == 0:
-            return False
-    with socket.socket() as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind((address, port))
-        except OSError:
-            return False
+            return None
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((address, port))
+        listener.listen()
+    except OSError:
+        listener.close()
+        return None
+    return listener
+
+
+def port_is_free(port: int, address: str = LOOPBACK) -> bool:
+    """Whether a server could listen on this port of loopback now."""
+    listener = listen(port, address)
+    if listener is None:
+        return False
+    listener.close()
     return True
 
 
@@ -61,6 +74,20 @@ def has_ended(pid: int) -> bool:
     # A zombie waits for its parent to read its exit code. With one thread left it holds nothing.
     # The count is read here, because a listing of threads ends early where one ends meanwhile.
     return state == "Z" and fields[NUM_THREADS] == "1"
+
+
+def has_stopped(pid: int) -> bool:
+    """Whether no thread of a process runs (SIGSTOP reaches them one after the other), or the
+    process has ended."""
+    if not Path("/proc/self").exists():
+        ps = ["ps", "-o", "state=", "-p", str(pid)]
+        done = subprocess.run(ps, capture_output=True, text=True, check=False)
+        return done.stdout.strip()[:1] in ("T", "Z", "")
+    try:
+        threads = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/stat")]
+    except OSError:
+        return False
+    return all(thread.rpartition(")")[2].split()[0] in "TZX" for thread in threads)
 
 
 def write_private(path: Path, text: str) -> None:

@@ -25,6 +25,7 @@ from chalicelib.handlers.cors import headers_for_error
 from chalicelib.tables import shown
 from local.chalice_http.host_header import refuse_other_hosts
 from local.chalice_http.request_body import PIECE_BYTES, HttpError, declared_length, read_body
+from local.machine import LISTENER
 
 BACKLOG = 128
 # How long a connection is kept for the next request.
@@ -212,6 +213,18 @@ class Listener(ThreadingHTTPServer):
 
     # More clients than this that connect at the same moment are reset, or wait for a second.
     request_queue_size = BACKLOG
+
+    def server_bind(self) -> None:
+        """Takes over the socket of `make run` where there is one: two of them that start at once
+        cannot come to the same port."""
+        number = os.environ.pop(LISTENER, None)
+        if number is None:
+            super().server_bind()
+            return
+        self.socket.close()
+        self.socket = socket.socket(fileno=int(number))
+        self.server_address = self.socket.getsockname()
+        self.server_name, self.server_port = self.socket.getsockname()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """No traceback for a client that went away."""

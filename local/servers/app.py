@@ -3,11 +3,11 @@
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
-from local.machine import LOOPBACK, ROOT, port_is_free
+from local.machine import LOOPBACK, ROOT
 from local.servers.server import Server, ServerError
 from local.settings import environment_with
 
@@ -24,6 +24,7 @@ class App(Server):
 
     title = "app"
     start_timeout_seconds = 30.0
+    takes_over_listener = True
 
     def __init__(
         self, home: Path, port: int | None = None, settings: Mapping[str, str] | None = None
@@ -47,10 +48,8 @@ class App(Server):
         # Python takes any -X there is; this one is only to be recognised by.
         return f"herocache={self.home}"
 
-    def _choose_port(self) -> int:
-        if self._asked_port is not None:
-            return super()._choose_port()
-        return next(port for port in range(FIRST_PORT, 2**16) if port_is_free(port))
+    def _ports(self) -> Iterable[int]:
+        return range(FIRST_PORT, 2**16)
 
     def _command(self, port: int) -> list[str]:
         # Not .venv/bin/chalice: its first line is wrong once the project folder has been moved.
@@ -78,5 +77,5 @@ class App(Server):
 class QuietApp(App):
     """The same on any free port, because 8000 and up are for `make run`. It logs to its folder."""
 
-    _choose_port = Server._choose_port
+    _ports = Server._ports
     _output = Server._output  # type: ignore[assignment]  # App's returns no file

@@ -38,6 +38,7 @@ class S3(Server):
     """
 
     title = "S3"
+    takes_over_listener = True
 
     def __init__(self, home: Path, settings: Path, port: int | None = None) -> None:
         super().__init__(home, port)

@@ -5,6 +5,7 @@ small ones in its memory, larger ones in temporary files.
 """
 
 import logging
+import os
 import signal
 import sys
 import threading
@@ -22,7 +23,7 @@ from werkzeug.serving import make_server
 
 from local.chalice_http.host_header import is_own_host
 from local.lambda_function.event_queue import Event, Function
-from local.machine import LOOPBACK
+from local.machine import LISTENER, LOOPBACK
 from local.servers.s3 import BUCKET, PREFIX, REGION
 
 PUT = notifications.S3NotificationEvent.OBJECT_CREATED_PUT_EVENT
@@ -139,7 +140,12 @@ def main(home: Path, port: int, settings: Path) -> None:
         deliver_to(function.invoke_later)
         application = for_no_page(create_backend_app("s3"))
         make_server(
-            LOOPBACK, port, application, threaded=True, request_handler=MotoRequestHandler
+            LOOPBACK,
+            port,
+            application,
+            threaded=True,
+            request_handler=MotoRequestHandler,
+            fd=int(os.environ.pop(LISTENER)),
         ).serve_forever()
 
 

@@ -8,22 +8,25 @@ import os
 import random
 import secrets
 import signal
+import socket
 import subprocess
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import BinaryIO, ClassVar, TypeVar
 
 from local.machine import (
+    LISTENER,
     LOOPBACK,
     PORTS,
     command_line,
     find_program,
     has_ended,
-    port_is_free,
+    has_stopped,
+    listen,
     write_private,
 )
 
@@ -44,6 +47,9 @@ class Server(ABC):
     title: ClassVar[str]
     address: ClassVar[str] = LOOPBACK
     start_timeout_seconds: ClassVar[float] = 60.0
+    # Whether the process takes over the socket that listens on its port. Others open the port
+    # themselves, and end where somebody was faster.
+    takes_over_listener: ClassVar[bool] = False
 
     def __init__(self, home: Path, port: int | None = None, arguments: Sequence[str] = ()) -> None:
         self.home = Path(home).resolve()
@@ -78,9 +84,9 @@ class Server(ABC):
         """The first half of `start`. Afterwards its process exists and its port is known."""
         if self.pid is None:
             self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
-            port = self._choose_port()
-            self._prepare()
-            self._launch(port)
+            with self._take_port() as listener:
+                self._prepare()
+                self._launch(listener)
         self.resume()
 
     def wait_until_it_answers(self) -> None:
@@ -127,8 +133,14 @@ class Server(ABC):
             raise ServerError(f"{self.title} (process {pid}) cannot be ended")
 
     def pause(self) -> None:
-        """Makes it hang (SIGSTOP): connections stay open, and nothing is answered."""
+        """Makes it hang (SIGSTOP): connections stay open, and nothing is answered. Returns when no
+        thread of it runs."""
         self._signal(signal.SIGSTOP)
+        pid, deadline = self.pid, time.monotonic() + 10.0
+        while pid is not None and not has_stopped(pid):
+            if time.monotonic() > deadline:
+                raise ServerError(f"{self.title} (process {pid}) cannot be paused")
+            time.sleep(0.001)
 
     def resume(self) -> None:
         """Undoes `pause`."""
@@ -170,30 +182,39 @@ class Server(ABC):
             log.replace(self.home / "log.before")
         return log.open("wb")
 
-    def _choose_port(self) -> int:
-        if self._asked_port is not None:
-            if not port_is_free(self._asked_port, self.address):
-                taken = f"port {self._asked_port} is taken by another program"
-                raise ServerError(f"{self.title}: {taken}")
-            return self._asked_port
+    def _ports(self) -> Iterable[int]:
+        """The ports to try where none was asked for."""
         last = self._remembered("port")
-        if last is not None and port_is_free(last, self.address):
-            return last
-        shuffled = random.sample(PORTS, len(PORTS))
-        return next(port for port in shuffled if port_is_free(port, self.address))
+        return ([] if last is None else [last]) + random.sample(PORTS, len(PORTS))
 
-    def _launch(self, port: int) -> None:
+    def _take_port(self) -> socket.socket:
+        """A socket that listens on the port of this server: nobody else gets the port now."""
+        ports = self._ports() if self._asked_port is None else [self._asked_port]
+        for port in ports:
+            if listener := listen(port, self.address):
+                return listener
+        taken = f"port {self._asked_port} is taken by another program"
+        raise ServerError(f"{self.title}: {taken}")
+
+    def _launch(self, listener: socket.socket) -> None:
         # Signals interrupt only the main thread. In another thread, no Ctrl-C can come between the
         # start of the process and the file with its id.
         with ThreadPoolExecutor(1) as thread:
-            thread.submit(self._launch_and_note, port).result()
+            thread.submit(self._launch_and_note, listener).result()
 
-    def _launch_and_note(self, port: int) -> None:
+    def _launch_and_note(self, listener: socket.socket) -> None:
+        port, environment = listener.getsockname()[1], self._environment()
+        kept = [listener.fileno()] if self.takes_over_listener else []
+        if kept:
+            environment[LISTENER] = str(kept[0])
+        else:
+            listener.close()
         with self._output() as output:
             self._process = subprocess.Popen(
                 self._command(port),
                 executable=self._executable(),
-                env=self._environment(),
+                env=environment,
+                pass_fds=kept,
                 cwd=self.home,
                 stdin=subprocess.DEVNULL,
                 stdout=output,

@@ -20,8 +20,8 @@ import pytest
 
 from chalicelib.tables import TABLES
 from local.home import Home
-from local.machine import LOOPBACK, ROOT, find_program, has_ended, port_is_free
-from local.servers import MariaDB, Redis, ServerError
+from local.machine import LOOPBACK, ROOT, find_program, has_ended, has_stopped, port_is_free
+from local.servers import App, MariaDB, Redis, ServerError
 from tests.support.project_copy import MakeRun, copy_project, make
 from tests.support.seeds import insert_seed_rows
 
@@ -321,6 +321,24 @@ def test_the_usual_port_is_passed_over_when_it_is_taken(folder: Path) -> None:
             stack.enter_context(socket.create_server((LOOPBACK, 8000)))
         run = stack.enter_context(MakeRun(folder))
         assert run.services.app.port > 8000
+
+
+def test_two_apps_that_start_at_once_come_to_two_ports(tmp_path: Path) -> None:
+    """Each holds its port before its process is there. Otherwise both find 8000 free, the second
+    process ends, and the first one answers for it."""
+    one, other = App(tmp_path / "one"), App(tmp_path / "other")
+    with one._take_port() as ours, other._take_port() as theirs:
+        assert ours.getsockname()[1] < theirs.getsockname()[1]
+
+
+def test_a_server_that_is_paused_has_no_thread_that_runs(database: MariaDB) -> None:
+    pid = database.pid
+    assert pid is not None
+    database.pause()
+    paused = has_stopped(pid)
+    database.resume()
+    assert paused
+    assert not has_stopped(pid)
 
 
 @pytest.mark.parametrize("port", ["0", "65536", "http", "80 80"])
