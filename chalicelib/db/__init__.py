@@ -14,9 +14,14 @@ DatabaseError, is_forbidden, is_value_rejected, rejection, is_foreseen
 
 from chalicelib.db.cache_generation import Generation
 from chalicelib.db.database import Database
+from chalicelib.db.errors import (
+    DatabaseError,
+    is_forbidden,
+    is_foreseen,
+    is_value_rejected,
+    rejection,
+)
 from chalicelib.db.given_keys import check_distance, giving_keys, highest_allowed, no_key_left
-from chalicelib.db.mysql import MySQLError as DatabaseError
-from chalicelib.db.mysql import is_forbidden, is_foreseen, is_value_rejected, rejection
 from chalicelib.db.statements import FAILS, Statement
 from chalicelib.db.transaction import Change, Committed, Transaction
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from chalicelib.db.mysql import refuse_replica
+from chalicelib.db.errors import refuse_replica
 from chalicelib.db.statements import FAILS, MICROSECONDS_NOW, READ_ONLY, WAIT_FOR_WRITERS, Statement
 from chalicelib.tables import Table
 
@@ -51,7 +51,7 @@ class NoGeneration(Exception):
 
 def generation_in(table: Table, rows: Sequence[Any], asked_at: float) -> Generation:
     """The one in the answer to `select` or `hold`, which were sent at `asked_at`, in monotonic
-    seconds. Raises NoGeneration; MySQLError where a replica answered."""
+    seconds. Raises NoGeneration; DatabaseError where a replica answered."""
     if not rows:
         raise NoGeneration(table)
     [(number, enabled, server, seconds, is_read_only, now)] = rows

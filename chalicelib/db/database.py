@@ -8,28 +8,26 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 from chalicelib.config import Settings
-from chalicelib.credentials import STAGES, Login, database_identity
 from chalicelib.db import cache_generation, statements
 from chalicelib.db.cache_generation import Generation, NoGeneration, generation_in
-from chalicelib.db.fit import Columns, Fit, describe, report
-from chalicelib.db.mysql import (
+from chalicelib.db.engine import (
     ANSWER_TIMEOUT_SECONDS,
-    CONNECT_TIMEOUT_SECONDS,
     LOAD_TIMEOUT_SECONDS,
-    MAX_ATTEMPTS,
-    Answer,
+    Connect,
     Connection,
-    MySQLError,
-    connect,
-    is_login_refused,
+    Rows,
+)
+from chalicelib.db.errors import (
+    MAX_ATTEMPTS,
+    DatabaseError,
     is_misfit,
     is_unfit,
     is_worth_another_try,
     refuse_replica,
-    require_checked_driver,
     translated,
     translated_from_connecting,
 )
+from chalicelib.db.fit import Columns, Fit, describe, report
 from chalicelib.db.schema import OWN_TABLES, narrowed
 from chalicelib.db.statements import Statement
 from chalicelib.db.transaction import Transaction
@@ -48,15 +46,12 @@ class Database:
     ) -> None:
         """One `for_loads` waits much longer for each answer, and can load files. Unless it
         `is_replica`, a read-only server is treated as the wrong one. Raises ConfigurationError
-        where the driver has another version than the one that was checked."""
-        require_checked_driver()
+        where the engine cannot be used as it is installed."""
         self._settings = settings
         self._is_replica = is_replica
-        self._for_loads = for_loads
         self._patience = LOAD_TIMEOUT_SECONDS if for_loads else ANSWER_TIMEOUT_SECONDS
-        self._greeting_patience = max(CONNECT_TIMEOUT_SECONDS, settings.db_resume_seconds)
-        self._identity = database_identity(settings)
-        self._pool: Pool[Connection] = Pool(self._connect, Connection.drop)
+        self._connect = _engine(settings, for_loads)
+        self._pool: Pool[Connection] = Pool(self._connect, lambda connection: connection.drop())
         self._fit = Fit()
 
     def fetch_many(
@@ -79,7 +74,7 @@ class Database:
 
         def read(connection: Connection) -> Sequence[Row]:
             self._fit.ensure(connection, table)
-            if self._is_replica:
+            if self._is_replica or connection.is_surely_writer:
                 return connection.rows(statement)
             return _rows_of_writer(connection, statement)
 
@@ -122,7 +117,7 @@ class Database:
 
         return self._run(run)
 
-    def run(self, *statements: Statement) -> list[Answer]:
+    def run(self, *statements: Statement) -> list[Rows]:
         """The answers to `statements`, each committed by itself: one round trip. Raises
         DatabaseUnavailable, SchemaMismatch."""
         return self._run(lambda connection: connection.batch(statements))
@@ -145,38 +140,21 @@ class Database:
         DatabaseUnavailable."""
         return narrowed(table, self._run(lambda connection: self._fit.judge(connection, table)))
 
-    def _misfit(self, error: MySQLError) -> SchemaMismatch:
+    def _misfit(self, error: DatabaseError) -> SchemaMismatch:
         return self._fit.misfit(error, self._describe)
 
     def _describe(self, names: Sequence[str]) -> Columns:
         return self._run(lambda connection: describe(connection, names))
 
-    def _connect(self, patience_seconds: float | None = None) -> Connection:
-        """With another password where the first is refused: passwords may change while we run."""
-        login = self._identity.login()
-        for _ in STAGES:
-            try:
-                return self._connect_as(login, patience_seconds)
-            except MySQLError as error:
-                other = self._identity.instead(login) if is_login_refused(error) else None
-                if other is None:
-                    raise
-                login = other
-        return self._connect_as(login, patience_seconds)
-
-    def _connect_as(self, login: Login, patience_seconds: float | None) -> Connection:
-        patience_seconds = patience_seconds or self._greeting_patience
-        return connect(self._settings, login, patience_seconds, for_loads=self._for_loads)
-
     def _run(self, work: Callable[[Connection], Result], **connect_options: float | None) -> Result:
         for attempt in range(MAX_ATTEMPTS):
             try:
                 connection = self._acquire(connect_options)
-            except MySQLError as error:
+            except DatabaseError as error:
                 raise translated_from_connecting(error, self._settings) from error
             try:
                 result = work(connection)
-            except MySQLError as error:
+            except DatabaseError as error:
                 self._put_back(connection, error)
                 if is_worth_another_try(error, attempt):
                     continue
@@ -218,5 +196,12 @@ class Database:
 def _rows_of_writer(connection: Connection, statement: Statement) -> Sequence[Row]:
     """A kept connection may lead to a server that was made a replica since."""
     found, is_read_only = connection.batch([statement, statements.IS_READ_ONLY])
-    refuse_replica(is_read_only.rows[0][0])
-    return found.rows
+    refuse_replica(is_read_only[0][0])
+    return found
+
+
+def _engine(settings: Settings, for_loads: bool) -> Connect:
+    """Imported here: of two engines a process needs one."""
+    from chalicelib.db.mysql import Connector
+
+    return Connector(settings, for_loads=for_loads)

@@ -7,8 +7,9 @@ import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from chalicelib.db import information_schema
+from chalicelib.db.engine import Connection
+from chalicelib.db.errors import DatabaseError, missing_table
 from chalicelib.db.information_schema import Found
-from chalicelib.db.mysql import Connection, MySQLError, missing_table
 from chalicelib.db.schema import (
     GENERATIONS,
     OTHER_VERSION,
@@ -63,11 +64,11 @@ class Fit:
             self._rewriting.discard(table.name)
         return found
 
-    def misfit(self, error: MySQLError, find: Callable[[list[str]], Columns]) -> SchemaMismatch:
+    def misfit(self, error: DatabaseError, find: Callable[[list[str]], Columns]) -> SchemaMismatch:
         """The words for a statement that met other tables than those it was made for: somebody
         changed them since, or the service's own are missing. `find` tells how these tables are
         now."""
-        log.warning("the tables are compared again: %s", error.args[-1])
+        log.warning("the tables are compared again: %s", error.words)
         tables = list(self._fitting.values())
         names = [*[table.name for table in tables], *OWN_TABLES]
         found = find(names)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from chalicelib.db.mysql import MySQLError, is_key_space_exhausted
+from chalicelib.db.errors import DatabaseError, is_key_space_exhausted
 from chalicelib.errors import KeyTooFar, NoKeyLeft
 from chalicelib.tables import Column, Integer, Table
 
@@ -34,7 +34,7 @@ def giving_keys(table: Table, is_giving: bool) -> Iterator[None]:
     database has no key left for them."""
     try:
         yield
-    except MySQLError as error:
+    except DatabaseError as error:
         key = table.key
         if not (is_giving and isinstance(key.type, Integer)):
             raise

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from chalicelib.db import information_schema, statements
+from chalicelib.db.engine import Rows
+from chalicelib.db.errors import DatabaseError, duplicate_index, is_value_rejected, rejection
 from chalicelib.db.information_schema import Found
-from chalicelib.db.mysql import Answer, MySQLError, duplicate_index, is_value_rejected, rejection
 from chalicelib.db.schema import narrowed
 from chalicelib.db.statements import Statement
 from chalicelib.errors import RowRejected
@@ -18,7 +19,7 @@ from chalicelib.tables import InvalidValue, Table
 
 Item = TypeVar("Item")
 Make = Callable[[Table, Sequence[Any]], Statement]
-Run = Callable[..., list[Answer]]
+Run = Callable[..., list[Rows]]
 
 
 @dataclass(frozen=True)
@@ -48,14 +49,14 @@ def _first_rejected(
     table: Table,
     make: Callable[[Table, Sequence[Item]], Statement],
     items: Sequence[Item],
-) -> tuple[Item, MySQLError] | None:
+) -> tuple[Item, DatabaseError] | None:
     """Those before it are written: it may be rejected because of one of them."""
     while items:
         half = items[: (len(items) + 1) // 2]
         try:
             run(make(table, half))
             items = items[len(half) :]
-        except MySQLError as error:
+        except DatabaseError as error:
             if not is_value_rejected(error):
                 raise
             if len(half) == 1:
@@ -65,18 +66,18 @@ def _first_rejected(
 
 
 def _row_rejected(
-    run: Run, table: Table, item: object, index: int, error: MySQLError
+    run: Run, table: Table, item: object, index: int, error: DatabaseError
 ) -> RowRejected:
     """In the words of the column's own limits where the value has passed them."""
     name, reason = rejection(error)
     if unique := duplicate_index(error):
         [columns] = run(information_schema.index_columns(table, unique))
-        name = columns.rows[0][0] if len(columns.rows) == 1 else ""
+        name = columns[0][0] if len(columns) == 1 else ""
     by_name = {column.name.lower(): column.name for column in table.columns}
     name = by_name.get(name.lower(), "")
     if name and isinstance(item, tuple):
         [found] = run(information_schema.describe([table.name]))
-        real = narrowed(table, [Found(*row) for row in found.rows])
+        real = narrowed(table, [Found(*row) for row in found])
         position = table.positions[name]
         try:
             real.columns[position].type.parse(item[position])

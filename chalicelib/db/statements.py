@@ -26,6 +26,8 @@ WAIT_FOR_WRITERS = " LOCK IN SHARE MODE"
 MICROSECONDS_NOW = "TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6))"
 # When this statement began.
 NOW: Statement = (f"SELECT {MICROSECONDS_NOW}", ())
+# That the last INSERT of rows without keys was given.
+FIRST_NEW_KEY: Statement = ("SELECT LAST_INSERT_ID()", ())
 # In place of a value: an error, after which the server runs none of the statements behind it.
 FAILS = "(SELECT 1 UNION SELECT 2)"
 
@@ -111,9 +113,12 @@ def guard_time(until: int) -> Statement:
 
 
 def guard_new_keys(count: int, highest: int) -> Statement:
-    """An error where one of the `count` keys that the INSERT before it was given is above
-    `highest`."""
-    return f"SELECT IF(LAST_INSERT_ID() + %s > %s, {FAILS}, 1)", (count - 1, highest)
+    """The first of the `count` keys that the INSERT before it was given; an error where one is
+    above `highest`."""
+    return (
+        f"SELECT CAST(IF(LAST_INSERT_ID() + %s > %s, {FAILS}, LAST_INSERT_ID()) AS UNSIGNED)",
+        (count - 1, highest),
+    )
 
 
 def _rows_with(table: Table, column: Column, count: int) -> str:

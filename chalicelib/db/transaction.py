@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 from chalicelib.db import cache_generation, statements
 from chalicelib.db.cache_generation import Generation, generation_in
+from chalicelib.db.engine import Connection, Rows
+from chalicelib.db.errors import DatabaseError, is_guard_failed, is_value_rejected
 from chalicelib.db.fit import Fit
 from chalicelib.db.given_keys import (
     MAX_KEY_GAP,
@@ -19,7 +21,6 @@ from chalicelib.db.given_keys import (
     highest_allowed,
     no_key_left,
 )
-from chalicelib.db.mysql import Answer, Connection, MySQLError, is_guard_failed, is_value_rejected
 from chalicelib.db.rejected import Writes, find_rejected
 from chalicelib.db.statements import Statement
 from chalicelib.errors import DatabaseUnavailable, HerocacheError, NotAtOnce, SchemaMismatch
@@ -99,7 +100,7 @@ class Transaction:
         own, highest = len(rows), highest_allowed(table.key)
         try:
             with giving_keys(table, is_giving=True):
-                _, now, inserted, _, *others = self._commit(
+                _, now, _, first_key, *others = self._commit(
                     cache_generation.guard(table, held.number, until),
                     statements.insert_keyless(table, rows),
                     statements.guard_new_keys(own, highest),
@@ -108,15 +109,14 @@ class Transaction:
                         for c, v in shown.items()
                     ],
                 )
-        except MySQLError as error:
+        except DatabaseError as error:
             if is_guard_failed(error) and self._connection.answered in (1, 3):
                 raise NotAtOnce from error
             raise
-        [(read_at,)] = now.rows
-        new_keys = range(inserted.first_key, inserted.first_key + own)
+        [(read_at,)], [(first,)] = now, first_key
+        new_keys = range(first, first + own)
         change = Change(held, (), _with_keys(rows, new_keys), new_keys)
-        rows_of_others = [answer.rows for answer in others]
-        return change, Committed(read_at, self._committed_at, rows_of_others)
+        return change, Committed(read_at, self._committed_at, others)
 
     def insert(self, table: Table, rows: Sequence[Row]) -> Change:
         """Insert rows with NO_KEY, which get the next keys, rising in the order of `rows`. Where
@@ -124,11 +124,13 @@ class Transaction:
         self.ensure_fit(table)
         self._writes = Writes(table, rows, ((statements.insert_keyless, rows),))
         with giving_keys(table, is_giving=True), self._telling_rejected():
-            found, inserted = self.run(
-                cache_generation.hold(table), statements.insert_keyless(table, rows)
+            found, _, first_key = self.run(
+                cache_generation.hold(table),
+                statements.insert_keyless(table, rows),
+                statements.FIRST_NEW_KEY,
             )
-            held = generation_in(table, found.rows, self._connection.sent_at)
-        new_keys = self._new_keys(table, inserted, len(rows))
+            held = generation_in(table, found, self._connection.sent_at)
+        new_keys = self._new_keys(table, first_key, len(rows))
         return Change(held, (), self._stored(table, rows, new_keys), new_keys)
 
     def write_many(self, table: Table, rows: Sequence[Row]) -> Change:
@@ -154,16 +156,18 @@ class Transaction:
         new_keys = range(0)
         if keyless:
             with giving_keys(table, is_giving=True), self._telling_rejected():
-                [inserted] = self.run(statements.insert_keyless(table, keyless))
-            new_keys = self._new_keys(table, inserted, len(keyless))
+                _, first_key = self.run(
+                    statements.insert_keyless(table, keyless), statements.FIRST_NEW_KEY
+                )
+            new_keys = self._new_keys(table, first_key, len(keyless))
         return Change(generation, before, self._stored(table, rows, new_keys), new_keys)
 
-    def _new_keys(self, table: Table, inserted: Answer, count: int) -> range:
+    def _new_keys(self, table: Table, first_key: Rows, count: int) -> range:
         """InnoDB numbers the rows of one plain multi-row INSERT without gaps, in every
         innodb_autoinc_lock_mode: the first key tells them all. Raises NoKeyLeft where requests do
         not take one of them."""
-        first_key, step = inserted.first_key, self._connection.key_step
-        new_keys = range(first_key, first_key + count * step, step)
+        [(first,)], step = first_key, self._connection.key_step
+        new_keys = range(first, first + count * step, step)
         if new_keys[-1] > highest_allowed(table.key):
             raise no_key_left(table)
         return new_keys
@@ -179,12 +183,12 @@ class Transaction:
     def highest_key(self, table: Table) -> int:
         """0 where the table is empty. One SELECT."""
         [answer] = self.run(statements.highest_key(table))
-        return answer.rows[0][0] or 0
+        return answer[0][0] or 0
 
     def rows_of(self, table: Table, keys: Sequence[Key]) -> Sequence[Row]:
         """The rows with these keys, in any order. One SELECT."""
-        [answer] = self.run(statements.rows_of_keys(table, keys))
-        return answer.rows
+        [rows] = self.run(statements.rows_of_keys(table, keys))
+        return rows
 
     def delete_many(self, table: Table, keys: Sequence[Key]) -> Change:
         """Delete the rows with these keys, with the next statements; `before` holds those that
@@ -201,7 +205,7 @@ class Transaction:
     def end(self, table: Table) -> Generation:
         """COMMIT what is left to do. The generation that holds."""
         *_, held = self._commit(cache_generation.hold(table))
-        return generation_in(table, held.rows, self._connection.sent_at)
+        return generation_in(table, held, self._connection.sent_at)
 
     def load(self, statement: Statement, pieces: Iterable[bytes]) -> None:
         """Run a LOAD DATA LOCAL of these pieces. Raises whatever `pieces` raises."""
@@ -217,7 +221,7 @@ class Transaction:
             cache_generation.raise_number(table),
             cache_generation.hold(table),
         )
-        return generation_in(table, generation.rows, self._connection.sent_at)
+        return generation_in(table, generation, self._connection.sent_at)
 
     def queue(self, *statements: Statement) -> None:
         """Run these with the next statements that somebody waits for."""
@@ -233,8 +237,8 @@ class Transaction:
         """For each answer from here on."""
         self._connection.wait_at_most(seconds)
 
-    def run(self, *statements: Statement) -> list[Answer]:
-        """The answers to `statements`: one round trip."""
+    def run(self, *statements: Statement) -> list[Rows]:
+        """The answers to `statements`: the rows that each selected. One round trip."""
         queue, self._queue = self._queue, []
         with self._telling_guards(queue):
             return self._connection.batch([*queue, *statements])[len(queue) :]
@@ -260,17 +264,16 @@ class Transaction:
         ]
         try:
             now, *answers = self._commit(*shown)
-        except MySQLError as error:
+        except DatabaseError as error:
             if is_guard_failed(error) and not self._connection.answered:
                 raise DatabaseUnavailable(
                     "the database came to the COMMIT too late; nothing was written"
                 ) from error
             raise
-        [(read_at,)] = now.rows
-        others = [answer.rows for answer in answers[len(answers) - len(values) :]]
-        return Committed(read_at, self._committed_at, others)
+        [(read_at,)] = now
+        return Committed(read_at, self._committed_at, answers[len(answers) - len(values) :])
 
-    def _commit(self, *statements: Statement) -> list[Answer]:
+    def _commit(self, *statements: Statement) -> list[Rows]:
         """The answers to what was left to do, and to `statements`."""
         queue, self._queue = self._queue, []
         with self._telling_rejected(), self._telling_guards(queue):
@@ -283,7 +286,7 @@ class Transaction:
         """For statements that begin with `queue`: where a guard in it fails, raises its error."""
         try:
             yield
-        except MySQLError as error:
+        except DatabaseError as error:
             failed = queue[self._connection.answered :][:1]
             for guard, own_error in self._guards:
                 if is_guard_failed(error) and failed == [guard]:
@@ -297,7 +300,7 @@ class Transaction:
         writes, self._writes = self._writes, None
         try:
             yield
-        except MySQLError as error:
+        except DatabaseError as error:
             if writes is None or not is_value_rejected(error):
                 raise
             if found := find_rejected(self.run, writes):
@@ -328,13 +331,13 @@ class Transaction:
         where another writer was faster, and the transaction runs again."""
         *_, generation, rows = self.run(cache_generation.hold(table), statements.lock(table, keys))
         asked = set(keys)
-        for key in [row[0] for row in rows.rows if row[0] not in asked]:
+        for key in [row[0] for row in rows if row[0] not in asked]:
             raise NotAsDeclared(
                 f"{table.name}.{table.key.name} holds {shown(key)}, which the database takes for"
                 f" another {table.key.name} that the request names; nothing was written. Two keys"
                 " must differ in more than upper and lower case and spaces at the end"
             )
-        return generation_in(table, generation.rows, self._connection.sent_at), rows.rows
+        return generation_in(table, generation, self._connection.sent_at), rows
 
 
 def _with_keys(rows: Sequence[Row], new_keys: range) -> list[Row]:

@@ -15,14 +15,14 @@ from chalicelib.ingest.events import Outcome, Upload
 def last(database: Database, upload: Upload) -> tuple[Upload, Outcome] | None:
     """As `claim`, without waiting for a transaction that deals with this object key now."""
     [found] = database.run(_select(upload))
-    return _recorded(upload, found.rows[0]) if found.rows else None
+    return _recorded(upload, found[0]) if found else None
 
 
 def claim(transaction: Transaction, upload: Upload) -> tuple[Upload, Outcome] | None:
     """The last upload of this object key that was dealt with, and its outcome; None where there is
     none. Waits for a transaction that deals with one now; from here on others wait for this one."""
     *_, found = transaction.run(_claim(upload), _select(upload))
-    return _recorded(upload, found.rows[0])
+    return _recorded(upload, found[0])
 
 
 def record(transaction: Transaction, upload: Upload, outcome: Outcome) -> None:

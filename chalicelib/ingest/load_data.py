@@ -163,8 +163,8 @@ def _may_replace(transaction: Transaction, table: Table) -> bool:
     """Whether REPLACE does nothing but give rows their new values: no column that is not declared
     loses its value, no row goes because of another key, no child goes with its parent, and no
     trigger takes it for a DELETE. One SELECT."""
-    [answer] = transaction.run((_SURROUNDINGS, [table.name] * 4))
-    return Surroundings(*answer.rows[0]) == Surroundings(len(table.columns), 0, 0, 0)
+    [[found]] = transaction.run((_SURROUNDINGS, [table.name] * 4))
+    return Surroundings(*found) == Surroundings(len(table.columns), 0, 0, 0)
 
 
 def _near_keys(

@@ -64,6 +64,5 @@ def as_object(table: Table, row: Row) -> RowObject:
 
 
 def _given_keys(transaction: Transaction, count: int) -> Sequence[Key]:
-    [answer] = transaction.run(_FIRST_GIVEN_KEY)
-    [(first,)] = answer.rows
+    [[(first,)]] = transaction.run(_FIRST_GIVEN_KEY)
     return range(first, first + count)

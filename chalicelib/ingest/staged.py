@@ -192,7 +192,7 @@ class StagedRows:
 
     def _fetch(self, statement: Statement) -> Sequence[Any]:
         [answer] = self._transaction.run(statement)
-        return answer.rows
+        return answer
 
 
 def _layout(rows: CsvRows, head: bytes) -> Layout:

@@ -75,7 +75,7 @@ class IdempotentChange:
                 (self._key,),
             ),
         )
-        [(first_fingerprint, answer)] = found.rows
+        [(first_fingerprint, answer)] = found
         if first_fingerprint != self._fingerprint:
             raise Conflict(
                 "Idempotency-Key: it came with another request before; use a new key for a new"

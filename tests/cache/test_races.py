@@ -28,8 +28,10 @@ from chalicelib.cache.entries import (
 )
 from chalicelib.cache.recovery import Recovery
 from chalicelib.db import Generation, database
-from chalicelib.db.mysql import Answer, Connection, MySQLError
+from chalicelib.db.engine import Rows
+from chalicelib.db.errors import DatabaseError
 from chalicelib.db.mysql import connection as mysql_connection
+from chalicelib.db.mysql.connection import Connection
 from chalicelib.errors import AnotherServer, CacheUnavailable, DatabaseUnavailable, OutcomeUnknown
 from chalicelib.rows import changed_entries, write_through
 from chalicelib.rows.service import RowService
@@ -310,12 +312,12 @@ def test_a_write_whose_commit_is_answered_with_an_error_is_not_done_again(
     """The server may have committed before it was told to end."""
     run_piece = Connection.run_piece
 
-    def be_killed(self: Connection, piece: str) -> list[Answer]:
+    def be_killed(self: Connection, piece: str) -> list[Rows]:
         answers = run_piece(self, piece)
         if "COMMIT;" not in piece:
             return answers
         self.answered = len(answers) - 2
-        raise MySQLError(code, "for this test")
+        raise DatabaseError(code, "for this test")
 
     count = witness.count()
     monkeypatch.setattr(Connection, "run_piece", be_killed)
@@ -391,9 +393,9 @@ def test_each_try_of_a_write_has_fences_of_its_own(
     commit, begin_fence_many = Connection.batch_and_commit, Cache.begin_fence_many
     tokens: list[Token] = []
 
-    def be_a_victim(self: Connection, *arguments: Any) -> tuple[list[Answer], int]:
+    def be_a_victim(self: Connection, *arguments: Any) -> tuple[list[Rows], int]:
         if len(tokens) == 1:
-            raise MySQLError(ER.LOCK_DEADLOCK, "for this test")
+            raise DatabaseError(ER.LOCK_DEADLOCK, "for this test")
         return commit(self, *arguments)
 
     def note_token(self: Cache, *arguments: Any) -> Pending[float]:
@@ -443,7 +445,7 @@ def test_what_cannot_be_read_of_the_answer_to_a_commit_does_not_undo_it(
     """Such as another row with this xp that is too long for the driver."""
     run_piece = Connection.run_piece
 
-    def fail(self: Connection, piece: str) -> list[Answer]:
+    def fail(self: Connection, piece: str) -> list[Rows]:
         answers = run_piece(self, piece)
         if "COMMIT;" not in piece:
             return answers
@@ -641,7 +643,7 @@ def test_a_rejected_write_whose_fences_come_late_does_not_bring_back_what_it_rea
 
     def undo(self: Connection, *_: object) -> None:
         self.rollback()
-        raise MySQLError(ER.LOCK_WAIT_TIMEOUT, "for this test")
+        raise DatabaseError(ER.LOCK_WAIT_TIMEOUT, "for this test")
 
     until_fences_come(lambda: other.write(HEROES, [hero(1, "after")], True))
     monkeypatch.setattr(Connection, "batch_and_commit", undo)

@@ -14,6 +14,7 @@ from moto.server import ThreadedMotoServer
 from app import storage
 from chalicelib import services
 from chalicelib.credentials import identity
+from chalicelib.db.mysql import Connector
 from local.machine import LOOPBACK
 from local.servers import MariaDB
 from tests.conftest import Configure
@@ -163,7 +164,9 @@ def test_threads_that_are_refused_together_read_it_once(
     service: InProcess, vault: Vault, reads: list[str]
 ) -> None:
     service.read([1], use_cache=False)
-    ours = services.container().database._identity
+    connector = services.container().database._connect
+    assert isinstance(connector, Connector)
+    ours = connector.identity
     refused = ours.login()
     vault.make_pending()
     vault.set_password()

@@ -11,9 +11,9 @@ import pytest
 from app import storage
 from chalicelib import config
 from chalicelib.cache import generations
+from chalicelib.db import errors as database_errors
 from chalicelib.db.mysql import connection as mysql_connection
 from chalicelib.db.mysql import driver as mysql_driver
-from chalicelib.db.mysql import errors as mysql_errors
 from local.machine import LOOPBACK
 from local.servers import MariaDB
 from tests.conftest import Configure
@@ -110,7 +110,7 @@ def test_one_that_sleeps_on_is_a_503_that_says_so(
     for answer in answers:
         assert (answer.status, answer.error) == (503, "DatabaseUnavailable")
         assert answer.message.endswith("Or it is waking up: try again in a moment")
-        assert answer.headers["retry-after"] == str(mysql_errors.RESUME_RETRY_AFTER_SECONDS)
+        assert answer.headers["retry-after"] == str(database_errors.RESUME_RETRY_AFTER_SECONDS)
         assert_tells_nothing_internal(answer)
 
 

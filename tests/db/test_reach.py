@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from chalicelib.cache import connection as redis_connection
-from chalicelib.db import mysql
+from chalicelib.db.mysql import driver
 from chalicelib.network import reach
 from local.machine import LOOPBACK
 from local.servers import MariaDB, Redis
@@ -58,7 +58,7 @@ def test_a_database_whose_name_is_not_found_in_time_is_a_503(
 
     answer = service.read([1], use_cache=False)
 
-    assert time.monotonic() - begun < mysql.CONNECT_TIMEOUT_SECONDS + LATE_SECONDS
+    assert time.monotonic() - begun < driver.CONNECT_TIMEOUT_SECONDS + LATE_SECONDS
     assert (answer.status, answer.error) == (503, "DatabaseUnavailable")
     assert "no answer in time" in answer.message
 

@@ -21,10 +21,10 @@ from chalicelib.cache import entries, generations, recovery
 from chalicelib.cache.connection import TIMEOUT_SECONDS
 from chalicelib.config import UPLOAD_BUCKET, Settings
 from chalicelib.credentials import sigv4
+from chalicelib.db import errors as database_errors
 from chalicelib.db import given_keys
 from chalicelib.db.mysql import connection as mysql_connection
 from chalicelib.db.mysql import driver as mysql_driver
-from chalicelib.db.mysql import errors as mysql_errors
 from chalicelib.errors import ConfigurationError, HerocacheError
 from chalicelib.handlers import contract
 from local.servers import MariaDB
@@ -357,14 +357,14 @@ def test_identity_names_settings_that_exist_and_the_figures_of_the_code() -> Non
     assert len(named) > 8
     assert named <= settings_table().keys()
     for words in (
-        f"Retry-After: {mysql_errors.RESUME_RETRY_AFTER_SECONDS}`",
+        f"Retry-After: {database_errors.RESUME_RETRY_AFTER_SECONDS}`",
         f"The longest wait, at {config.MAX_RESUME_SECONDS},",
         f"The network has {mysql_driver.CONNECT_TIMEOUT_SECONDS} s still",
         f"for {generations.REFRESH_TIMEOUT_SECONDS:g} s, and go on",
         f"idle for {mysql_connection.IDLE_TIMEOUT_SECONDS} s",
         f"opens connections for {sigv4.TOKEN_SECONDS // 60} minutes",
         f"up to {config.MAX_RESUME_SECONDS}; `0`: it never does",
-        f"or {mysql_errors.RESUME_RETRY_AFTER_SECONDS} where it may be waking up",
+        f"or {database_errors.RESUME_RETRY_AFTER_SECONDS} where it may be waking up",
     ):
         assert words in one_line(IDENTITY + README), words
     assert [code(row[0])[0] for row in table(IDENTITY, "`API_AUTH`")] == list(config.ApiAuth)

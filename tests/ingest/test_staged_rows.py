@@ -88,13 +88,13 @@ class Loads:
             [answer] = transaction.run((f"SELECT * FROM {table.name} ORDER BY 1", ()))
             told = [replace(row, original=row.original.rstrip("\r\n")) for row in told]
             first_rows = [tuple(each.values()) for each in objects]
-            assert all(row in answer.rows for row in first_rows)
-            first_key = answer.rows[0][0] if answer.rows else 0
+            assert all(row in answer for row in first_rows)
+            first_key = answer[0][0] if answer else 0
             made = Made(
                 rows,
                 rejected,
                 _from_first_key(first_rows, table, first_key),
-                _from_first_key(answer.rows, table, first_key),
+                _from_first_key(answer, table, first_key),
                 told,
             )
             raise Undo

@@ -22,7 +22,9 @@ from tests.support.witness import Witness
 BATCH = 40
 PACKET_HEAD_BYTES = 5
 OPENING = ["START", "SELECT cache_generation"]
-GUARDED_INSERT = [*OPENING, "INSERT", "SELECT"]
+INSERT = ["INSERT", "SELECT"]
+"""New rows, and the first key that they were given."""
+GUARDED_INSERT = [*OPENING, *INSERT]
 COMMITTED = ["COMMIT", "now"]
 READ = ["SELECT heroes", "ask"]
 PRODUCT = {"ProductName": "Lamp", "Description": "", "QuantityInStock": 3, "Price": 5}
@@ -438,7 +440,7 @@ def test_where_triggers_may_change_rows_a_write_costs_one_round_trip_more(
     finally:
         witness.query("DROP TRIGGER redden")
 
-    insert = [*OPENING, "INSERT"], ["SELECT heroes"]
+    insert = [*OPENING, *INSERT], ["SELECT heroes"]
     replace = [*OPENING, "SELECT heroes"], ["INSERT", "SELECT heroes"]
     assert sent == [
         *(replace if "id" in row else insert),
@@ -457,7 +459,7 @@ def test_rows_with_and_without_keys_go_in_three_round_trips(
         [*OPENING, "SELECT heroes"],
         ["now", "SELECT heroes", *COMMITTED],
     )
-    assert change == ["INSERT", "INSERT", "INSERT"], "replaced, given a key, without one"
+    assert change == ["INSERT", "INSERT", *INSERT], "replaced, given a key, without one"
     assert spent.cache_round_trips == 2
 
 
@@ -492,7 +494,7 @@ def test_an_idempotency_key_costs_new_rows_one_round_trip_more_and_others_none(
     service.write(heroes(2), IDEMPOTENCY_KEY="order-1")
 
     claim, hold = ["START", "INSERT", "SELECT idempotency"], ["SELECT cache_generation"]
-    insert = [*claim, *hold, "INSERT"]
+    insert = [*claim, *hold, *INSERT]
     assert first == [insert, ["now", "UPDATE", "SELECT heroes", *COMMITTED]]
     assert sent == [insert, ["ROLLBACK"], claim, [*hold, *COMMITTED]]
     sent.clear()
@@ -582,7 +584,7 @@ def test_the_first_write_of_all_finds_out_where_the_entries_are(
 
     ids = service.write(heroes(2)).ids
 
-    write = [[*OPENING, "INSERT"], ["now", "SELECT heroes", *COMMITTED]]
+    write = [[*OPENING, *INSERT], ["now", "SELECT heroes", *COMMITTED]]
     assert sent == [["SELECT cache_generation"], ["UPDATE"], *write]
     assert witness.generation() == (number + 1, True, redis_of_a_new_database)
     sent.clear()

@@ -11,7 +11,8 @@ from typing import Any
 import boto3
 import pytest
 
-from chalicelib.db.mysql.connection import Answer, Connection
+from chalicelib.db.engine import Rows
+from chalicelib.db.mysql.connection import Connection
 from chalicelib.db.statements import Statement
 
 PIECE_BYTES = 1 << 20
@@ -23,7 +24,7 @@ def load_from_s3() -> Iterator[list[str]]:
     loaded: list[str] = []
     batch = Connection.batch
 
-    def translated(self: Connection, statements: Sequence[Statement]) -> list[Answer]:
+    def translated(self: Connection, statements: Sequence[Statement]) -> list[Rows]:
         text, parameters = statements[-1]
         if not text.startswith("LOAD DATA FROM S3"):
             return batch(self, statements)

@@ -10,27 +10,27 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import pymysql
-from pymysql.constants import CLIENT, CR
+from pymysql.constants import CR
 
-from chalicelib.config import Settings
-from chalicelib.credentials import Login
-from chalicelib.db.mysql.driver import CONNECT_TIMEOUT_SECONDS, DriverConnection
-from chalicelib.db.mysql.errors import (
+from chalicelib.db.engine import (
+    LOCK_TIMEOUT_SECONDS,
+    Rows,
+)
+from chalicelib.db.errors import (
     CERTAINLY_NOT_COMMITTED,
-    LOGIN_NEEDS_TLS,
-    MySQLError,
+    Code,
+    DatabaseError,
     code_of,
     is_said_by_server,
 )
-from chalicelib.db.mysql.tls import is_loopback, tls_context
+from chalicelib.db.mysql.driver import (
+    CONNECT_TIMEOUT_SECONDS,
+    DriverConnection,
+)
 from chalicelib.db.statements import COMMIT, NOW, Statement
 from chalicelib.errors import OutcomeUnknown
 from chalicelib.network import reach
 
-ANSWER_TIMEOUT_SECONDS = 2.5
-LOCK_TIMEOUT_SECONDS = 2
-# For each answer while a file is loaded, each piece sent, each lock waited for.
-LOAD_TIMEOUT_SECONDS = 120
 # Then the server drops a connection: a container that vanished holds no row longer, and one that
 # idles keeps no Aurora awake.
 IDLE_TIMEOUT_SECONDS = 60
@@ -44,13 +44,6 @@ _SESSION = (
 )
 
 
-class Answer(NamedTuple):
-    """To one statement: the rows it selected, and the first key it generated (0: none)."""
-
-    rows: Sequence[Any]
-    first_key: int
-
-
 class Loaded(NamedTuple):
     """What the server says of a LOAD DATA: rows that came, rows in whose place others are now, rows
     it left out, values it changed to fit."""
@@ -62,14 +55,15 @@ class Loaded(NamedTuple):
 
 
 class Connection(DriverConnection):
-    """The driver's connection with the few verbs that the database needs. `key_step`: how far apart
-    the keys are that the server gives; servers that take writes side by side are set to give each
-    its own. `answered`: how many of the statements that were sent last gave an answer. `sent_at`:
-    when these were ready to go, in monotonic seconds; the server began with none before."""
+    """The driver's connection with the few verbs of `engine.Connection`. A batch is one round
+    trip."""
 
     key_step = 1
     answered = 0
     sent_at = 0.0
+    is_surely_writer = False
+    max_statement_bytes = 0
+    max_answer_bytes = 0
     _is_reading = False
 
     def connect(self, sock: Any = None) -> None:
@@ -87,13 +81,14 @@ class Connection(DriverConnection):
         isolation = "tx_isolation" if is_mariadb else "transaction_isolation"
         session = (f"{_SESSION} {isolation}='READ-COMMITTED'", ())
         *_, found = self.batch([session, ("SELECT @@auto_increment_increment", ())])
-        [(self.key_step,)] = found.rows
+        [(self.key_step,)] = found
         self.encoding = "utf8"
 
-    def rows(self, statement: Statement) -> Sequence[Any]:
-        return self.batch([statement])[0].rows
+    def rows(self, statement: Statement) -> Rows:
+        """The answer to one statement."""
+        return self.batch([statement])[0]
 
-    def batch(self, statements: Sequence[Statement]) -> list[Answer]:
+    def batch(self, statements: Sequence[Statement]) -> list[Rows]:
         """Run these one after the other, up to the first that fails: one round trip."""
         return self.run_piece(self.piece_of(statements))
 
@@ -102,27 +97,27 @@ class Connection(DriverConnection):
         text = ";".join(text for text, _ in statements)
         return self.cursor().mogrify(text, [value for _, values in statements for value in values])
 
-    def run_piece(self, piece: str) -> list[Answer]:
+    def run_piece(self, piece: str) -> list[Rows]:
         """The answer to each statement of a piece of SQL."""
         cursor = self.cursor()
-        answers: list[Answer] = []
+        answers: list[Rows] = []
         self.answered, self._is_reading = 0, True
         self.sent_at = time.monotonic()
         try:
             cursor.execute(piece)
             while True:
-                answers.append(Answer(cursor.fetchall(), int(cursor.lastrowid or 0)))
+                answers.append(cursor.fetchall())
                 if not cursor.nextset():
                     break
             self._is_reading = False
-        except MySQLError:
+        except pymysql.MySQLError as error:
             self._is_reading = False  # the server runs none of the rest
-            raise
+            raise as_database_error(error) from error
         finally:
             self.answered = len(answers)
         return answers
 
-    def batch_and_commit(self, statements: Sequence[Statement]) -> tuple[list[Answer], int]:
+    def batch_and_commit(self, statements: Sequence[Statement]) -> tuple[list[Rows], int]:
         """Run these and COMMIT, in one round trip; nothing is committed where one of them fails.
         Their answers, and a time behind the COMMIT, in microseconds of the database's clock. Raises
         OutcomeUnknown where the connection is lost meanwhile."""
@@ -140,7 +135,7 @@ class Connection(DriverConnection):
                 "the connection to the database was lost while it committed: the write may or may"
                 " not have happened; read the rows before you write them again"
             ) from error
-        [(committed_at,)] = now.rows
+        [(committed_at,)] = now
         return answers, committed_at
 
     def load(self, statement: Statement, feed: Iterable[bytes]) -> None:
@@ -151,12 +146,14 @@ class Connection(DriverConnection):
         try:
             with self.cursor() as cursor:
                 cursor.execute(*statement)
+        except pymysql.MySQLError as error:
+            raise as_database_error(error) from error
         finally:
             self.feed = ()
         loaded = Loaded(*map(int, re.findall(rb": (\d+)", self.message)))
         if loaded.skipped or loaded.warnings:
             [(_, code, message), *_] = self.rows(("SHOW WARNINGS LIMIT 1", ()))
-            raise pymysql.DataError(code, str(loaded), message)
+            raise DatabaseError(code, message)
 
     def be_patient(self, seconds: float) -> None:
         """With an answer, with what is sent, and with other transactions; the server likewise."""
@@ -174,35 +171,17 @@ class Connection(DriverConnection):
             return
         try:
             self.rollback()
-        except MySQLError:
+        except pymysql.MySQLError:
             self.drop()
 
 
-def connect(
-    settings: Settings, login: Login, patience_seconds: float, *, for_loads: bool
-) -> Connection:
-    """`patience_seconds` for the server's greeting; the network and the login have less. One for
-    loads may be asked for files: see `Connection.load`. Raises MySQLError, ConfigurationError."""
-    authority = settings.db_ssl_ca
-    try:
-        connection = Connection(
-            host=settings.db_host,
-            port=settings.db_port,
-            user=login.user,
-            password=login.password,
-            database=settings.db_name,
-            charset="utf8mb4",
-            autocommit=None,
-            client_flag=CLIENT.MULTI_STATEMENTS,
-            connect_timeout=min(patience_seconds, CONNECT_TIMEOUT_SECONDS),
-            read_timeout=patience_seconds,
-            write_timeout=ANSWER_TIMEOUT_SECONDS,
-            ssl=tls_context(authority) if authority else None,
-            ssl_disabled=not authority and is_loopback(settings.db_host),
-            local_infile=for_loads,
-        )
-        if for_loads:
-            connection.be_patient(LOAD_TIMEOUT_SECONDS)
-        return connection
-    except RuntimeError as error:  # the driver's word for a login it has no library for
-        raise pymysql.OperationalError(LOGIN_NEEDS_TLS, str(error)) from error
+def as_database_error(error: pymysql.MySQLError) -> DatabaseError:
+    """The driver's error. It calls a connection that it has closed itself an InterfaceError, with
+    the number 0."""
+    code = error.args[0] if error.args and isinstance(error.args[0], int) else 0
+    if isinstance(error, pymysql.InterfaceError):
+        code = Code.CR_SERVER_GONE_ERROR
+    words = str(error.args[-1]) if error.args else ""
+    found = DatabaseError(code, words, getattr(error, "sqlstate", "") or "")
+    found.origin = getattr(error, "original_exception", None) or error.__context__
+    return found

@@ -1,19 +1,49 @@
-"""The errors of MySQL and MariaDB: what each means for us, and its words for the caller."""
+"""The errors of MySQL and MariaDB: what each means for us, and its words for the caller.
+
+An engine raises each error of the server, and each loss of a connection, as a DatabaseError.
+"""
 
 import re
 import ssl
-
-import pymysql
-from pymysql.constants import CR, ER
+from enum import IntEnum
 
 from chalicelib.config import DB_SSL_CA, Settings
-from chalicelib.db.mysql.driver import PASSWORD_WITHHELD
 from chalicelib.errors import ConfigurationError, DatabaseUnavailable, network_words
-
-MySQLError = pymysql.MySQLError
 
 MAX_ATTEMPTS = 4
 RESUME_RETRY_AFTER_SECONDS = 5
+
+
+class Code(IntEnum):
+    """Numbers of errors, with the names that MySQL gives them. Those from 2000 on are a client's
+    own."""
+
+    CON_COUNT_ERROR = 1040
+    DBACCESS_DENIED_ERROR = 1044
+    ACCESS_DENIED_ERROR = 1045
+    BAD_NULL_ERROR = 1048
+    BAD_DB_ERROR = 1049
+    SERVER_SHUTDOWN = 1053
+    BAD_FIELD_ERROR = 1054
+    DUP_ENTRY = 1062
+    NO_SUCH_TABLE = 1146
+    LOCK_WAIT_TIMEOUT = 1205
+    LOCK_DEADLOCK = 1213
+    NOT_SUPPORTED_AUTH_MODE = 1251
+    WARN_DATA_OUT_OF_RANGE = 1264
+    WARN_DATA_TRUNCATED = 1265
+    NO_DEFAULT_FOR_FIELD = 1364
+    TRUNCATED_WRONG_VALUE_FOR_FIELD = 1366
+    DATA_TOO_LONG = 1406
+    CR_CONN_HOST_ERROR = 2003
+    CR_SERVER_GONE_ERROR = 2006
+    CR_SERVER_LOST = 2013
+    CR_SSL_CONNECTION_ERROR = 2026
+    CR_AUTH_PLUGIN_ERR = 2061
+
+
+# The driver keeps the password from a server that asks for it.
+PASSWORD_WITHHELD = Code.CR_AUTH_PLUGIN_ERR
 
 _CONNECTION_KILLED = 1927
 _HOST_BLOCKED, _HOST_REFUSED = 1129, 1130
@@ -22,7 +52,7 @@ _LOCKED = frozenset({3118, 4151})  # MySQL, MariaDB
 _EXPIRED = frozenset({1820, 1862})
 _NO_PASSWORD_TAKEN = 1698
 _TLS_REQUIRED = 3159
-LOGIN_NEEDS_TLS = ER.NOT_SUPPORTED_AUTH_MODE
+LOGIN_NEEDS_TLS = Code.NOT_SUPPORTED_AUTH_MODE
 _PRIMARY = "PRIMARY"
 _KEY_OUT_OF_RANGE = 167
 _NO_NEXT_KEY = 1467
@@ -30,16 +60,16 @@ _NO_NEXT_KEY = 1467
 _READ_ONLY = 1290
 _DEMOTED = frozenset({_READ_ONLY, 1792, 1836})
 _LOST = frozenset(
-    {CR.CR_SERVER_GONE_ERROR, CR.CR_SERVER_LOST, ER.SERVER_SHUTDOWN, _CONNECTION_KILLED}
+    {Code.CR_SERVER_GONE_ERROR, Code.CR_SERVER_LOST, Code.SERVER_SHUTDOWN, _CONNECTION_KILLED}
 )
 # The database undid the transaction because another one was in its way.
-_UNDONE = frozenset({ER.LOCK_DEADLOCK, ER.DUP_ENTRY})
+_UNDONE = frozenset({Code.LOCK_DEADLOCK, Code.DUP_ENTRY})
 
 # The server refused the COMMIT, or never received it whole.
-CERTAINLY_NOT_COMMITTED = _DEMOTED | {CR.CR_SERVER_GONE_ERROR, ER.LOCK_DEADLOCK}
+CERTAINLY_NOT_COMMITTED = _DEMOTED | {Code.CR_SERVER_GONE_ERROR, Code.LOCK_DEADLOCK}
 
 # A table or a column that a statement names is not there, one that it does not name needs a value.
-_MISFIT = frozenset({ER.NO_SUCH_TABLE, ER.BAD_FIELD_ERROR, ER.NO_DEFAULT_FOR_FIELD})
+_MISFIT = frozenset({Code.NO_SUCH_TABLE, Code.BAD_FIELD_ERROR, Code.NO_DEFAULT_FOR_FIELD})
 _CHECK_VIOLATED = frozenset({3819, 4025})  # MySQL, MariaDB
 _CHILD_WITHOUT_PARENT, _PARENT_WITH_CHILD = 1452, 1451
 _SIGNAL, _SIGNAL_STATE = 1644, "45000"
@@ -47,9 +77,9 @@ _NO_PARTITION = frozenset({1526, 1591})
 _NO_DEFINER = 1449
 _GUARD_FAILED = 1242  # a subquery in place of a value gave two rows
 _VALUE_REJECTED = _CHECK_VIOLATED | {
-    *(ER.DATA_TOO_LONG, ER.WARN_DATA_OUT_OF_RANGE, ER.TRUNCATED_WRONG_VALUE_FOR_FIELD),
-    *(ER.WARN_DATA_TRUNCATED, _CHILD_WITHOUT_PARENT, _PARENT_WITH_CHILD, _SIGNAL),
-    *(ER.BAD_NULL_ERROR, *_NO_PARTITION),
+    *(Code.DATA_TOO_LONG, Code.WARN_DATA_OUT_OF_RANGE, Code.TRUNCATED_WRONG_VALUE_FOR_FIELD),
+    *(Code.WARN_DATA_TRUNCATED, _CHILD_WITHOUT_PARENT, _PARENT_WITH_CHILD, _SIGNAL),
+    *(Code.BAD_NULL_ERROR, *_NO_PARTITION),
 }
 # "INSERT command denied to user 'u'@'h' for table `herocache`.`heroes`", or "for column 'xp' in
 # table 'heroes'".
@@ -66,13 +96,13 @@ _INDEX = re.compile(r"for key '(?:[^']*\.)?([^'.]+)'$")
 _CONSTRAINT = re.compile(r"onstraint ['`](?:[^'`]*\.)?([^'`.]+)['`]", re.IGNORECASE)
 
 _IN_WORDS = {
-    ER.ACCESS_DENIED_ERROR: "it refuses the user or the password (DB_USER, DB_PASS)",
-    CR.CR_SSL_CONNECTION_ERROR: "it speaks no TLS, and DB_SSL_CA asks for it",
+    Code.ACCESS_DENIED_ERROR: "it refuses the user or the password (DB_USER, DB_PASS)",
+    Code.CR_SSL_CONNECTION_ERROR: "it speaks no TLS, and DB_SSL_CA asks for it",
     PASSWORD_WITHHELD: "it asks for the password itself, which only a server with a checked"
     " certificate is told: set DB_SSL_CA, or log in with mysql_native_password",
-    ER.DBACCESS_DENIED_ERROR: "the user has no rights on this database (DB_NAME)",
-    ER.BAD_DB_ERROR: "it has no database of this name (DB_NAME)",
-    ER.CON_COUNT_ERROR: "it has no connection left",
+    Code.DBACCESS_DENIED_ERROR: "the user has no rights on this database (DB_NAME)",
+    Code.BAD_DB_ERROR: "it has no database of this name (DB_NAME)",
+    Code.CON_COUNT_ERROR: "it has no connection left",
     **dict.fromkeys(
         _CONNECTIONS_USED_UP,
         "the user has reached a limit of its account, such as max_user_connections: raise it for"
@@ -83,11 +113,11 @@ _IN_WORDS = {
     _HOST_REFUSED: "the user may not log in from this host: create DB_USER for it, or for '%'",
     _HOST_BLOCKED: "it blocks this host after too many failed logins: FLUSH HOSTS ends that",
     _NO_PASSWORD_TAKEN: "the user has no password to log in with (DB_USER): give it one",
-    ER.LOCK_WAIT_TIMEOUT: "another transaction holds the rows",
-    ER.LOCK_DEADLOCK: "it broke a deadlock with another transaction",
-    ER.DUP_ENTRY: "other writers insert the same keys at the same time; where that does not end, a"
-    " trigger inserts a key that its table has already",
-    ER.SERVER_SHUTDOWN: "it is shutting down",
+    Code.LOCK_WAIT_TIMEOUT: "another transaction holds the rows",
+    Code.LOCK_DEADLOCK: "it broke a deadlock with another transaction",
+    Code.DUP_ENTRY: "other writers insert the same keys at the same time; where that does not end,"
+    " a trigger inserts a key that its table has already",
+    Code.SERVER_SHUTDOWN: "it is shutting down",
     _CONNECTION_KILLED: "it closed the connection",
     _TLS_REQUIRED: "it takes connections over TLS only",
     LOGIN_NEEDS_TLS: "its way to log in needs TLS: use mysql_native_password, or TLS",
@@ -95,11 +125,24 @@ _IN_WORDS = {
 }
 
 
+class DatabaseError(Exception):
+    """What the server said of a statement, or what became of the connection to it: its `code` (0:
+    none), its words, and its SQLSTATE where that is known. The cause is the engine's own error."""
+
+    def __init__(self, code: int, words: str, sqlstate: str = "") -> None:
+        super().__init__(code, words)
+        self.code = code
+        self.words = words
+        self.sqlstate = sqlstate
+        # What the network or the driver raised, where that was not the server's word.
+        self.origin: BaseException | None = None
+
+
 def refuse_replica(is_read_only: int) -> None:
     """A replica answers reads, but may lack the last writes. So this raises the error with which a
     replica answers a write."""
     if is_read_only:
-        raise pymysql.OperationalError(_READ_ONLY, "the server is read-only")
+        raise DatabaseError(_READ_ONLY, "the server is read-only")
 
 
 def is_said_by_server(error: BaseException) -> bool:
@@ -107,12 +150,12 @@ def is_said_by_server(error: BaseException) -> bool:
     return code_of(error) > 0 and code_of(error) // 1000 != 2
 
 
-def is_login_refused(error: MySQLError) -> bool:
+def is_login_refused(error: DatabaseError) -> bool:
     """Whether the server knows no such user, or another password."""
-    return code_of(error) == ER.ACCESS_DENIED_ERROR
+    return code_of(error) == Code.ACCESS_DENIED_ERROR
 
 
-def translated_from_connecting(error: MySQLError, settings: Settings) -> Exception:
+def translated_from_connecting(error: DatabaseError, settings: Settings) -> Exception:
     """As `translated`, for an error while connecting. A database that may sleep, and that takes a
     connection and is silent, may be waking up because of that connection."""
     found = translated(error)
@@ -120,14 +163,14 @@ def translated_from_connecting(error: MySQLError, settings: Settings) -> Excepti
         found = DatabaseUnavailable(
             f"the database refuses the connection (DB_HOST, DB_USER): its error {code_of(error)}"
         )
-    is_silent = isinstance(_origin(error), TimeoutError)
+    is_silent = isinstance(error.origin, TimeoutError)
     if settings.db_resume_seconds and is_silent and isinstance(found, DatabaseUnavailable):
         found = DatabaseUnavailable(f"{found} Or it is waking up: try again in a moment")
         found.retry_after_seconds = RESUME_RETRY_AFTER_SECONDS
     return found
 
 
-def translated(error: MySQLError) -> Exception:
+def translated(error: DatabaseError) -> Exception:
     """The error in the service's words: DatabaseUnavailable or ConfigurationError. Any other error
     is a bug, and comes back as it is."""
     code = code_of(error)
@@ -146,33 +189,31 @@ def translated(error: MySQLError) -> Exception:
             f"DB_USER: the user lacks a right ({right}) on the table {table} or on a column of it:"
             f" have an operator run GRANT SELECT, INSERT, UPDATE, DELETE ON `{table}` TO that user"
         )
-    if code in _LOST or code == CR.CR_CONN_HOST_ERROR or isinstance(error, pymysql.InterfaceError):
-        origin = _origin(error)
-        is_stranger = isinstance(origin, ssl.SSLCertVerificationError)
+    if code in _LOST or code == Code.CR_CONN_HOST_ERROR:
+        is_stranger = isinstance(error.origin, ssl.SSLCertVerificationError)
         where = DB_SSL_CA if is_stranger else "DB_HOST, DB_PORT"
         return DatabaseUnavailable(
-            f"the database cannot be reached ({where}): {network_words(origin)}"
+            f"the database cannot be reached ({where}): {network_words(error.origin)}"
         )
     return error
 
 
-def is_foreseen(error: MySQLError) -> bool:
+def is_foreseen(error: DatabaseError) -> bool:
     """Whether `translated` has words for it."""
     return translated(error) is not error
 
 
 def code_of(error: BaseException | None) -> int:
     """0 where it has none, as some errors of the driver."""
-    code = error.args[0] if isinstance(error, MySQLError) and error.args else 0
-    return code if isinstance(code, int) else 0
+    return error.code if isinstance(error, DatabaseError) else 0
 
 
-def is_key_space_exhausted(error: MySQLError, highest_key: int) -> bool:
+def is_key_space_exhausted(error: DatabaseError, highest_key: int) -> bool:
     """Whether an INSERT failed because AUTO_INCREMENT has no key left. MySQL gives the highest one
     again then, and calls that a duplicate."""
-    if code_of(error) == ER.DUP_ENTRY:
+    if code_of(error) == Code.DUP_ENTRY:
         is_key = duplicate_index(error) == _PRIMARY
-        return is_key and str(error.args[-1]).startswith(f"Duplicate entry '{highest_key}' ")
+        return is_key and error.words.startswith(f"Duplicate entry '{highest_key}' ")
     return code_of(error) in (_KEY_OUT_OF_RANGE, _NO_NEXT_KEY)
 
 
@@ -181,44 +222,44 @@ def is_guard_failed(error: BaseException | None) -> bool:
     return code_of(error) == _GUARD_FAILED
 
 
-def is_misfit(error: MySQLError) -> bool:
+def is_misfit(error: DatabaseError) -> bool:
     """Whether the database's tables are not those that the statement was made for."""
     return code_of(error) in _MISFIT
 
 
-def is_forbidden(error: MySQLError) -> bool:
+def is_forbidden(error: DatabaseError) -> bool:
     """Whether the user lacks the right for a statement in this database."""
-    return code_of(error) == ER.DBACCESS_DENIED_ERROR
+    return code_of(error) == Code.DBACCESS_DENIED_ERROR
 
 
-def is_value_rejected(error: MySQLError) -> bool:
+def is_value_rejected(error: DatabaseError) -> bool:
     """Whether a row was rejected for what is in it: it would be again."""
-    if code_of(error) == ER.DUP_ENTRY:
+    if code_of(error) == Code.DUP_ENTRY:
         return duplicate_index(error) not in ("", _PRIMARY)
     return code_of(error) in _VALUE_REJECTED or _is_signal(error)
 
 
-def duplicate_index(error: MySQLError) -> str:
+def duplicate_index(error: DatabaseError) -> str:
     """The unique index that has the value of the row already; empty for other errors."""
-    return _part(_INDEX, error) if code_of(error) == ER.DUP_ENTRY else ""
+    return _part(_INDEX, error) if code_of(error) == Code.DUP_ENTRY else ""
 
 
-def missing_table(error: MySQLError) -> str:
+def missing_table(error: DatabaseError) -> str:
     """The table that a statement, or a trigger that it set off, did not find; or empty."""
     return _part(_MISSING_TABLE, error)
 
 
-def _is_signal(error: MySQLError) -> bool:
+def _is_signal(error: DatabaseError) -> bool:
     """Whether a trigger raised it, which may choose the number."""
-    return code_of(error) == _SIGNAL or getattr(error, "sqlstate", "") == _SIGNAL_STATE
+    return code_of(error) == _SIGNAL or error.sqlstate == _SIGNAL_STATE
 
 
-def rejection(error: MySQLError) -> tuple[str, str]:
+def rejection(error: DatabaseError) -> tuple[str, str]:
     """The column that an error of `is_value_rejected` names, empty where it names none; and the
     reason. A duplicate names an index, which may be called like any column."""
     code = code_of(error)
     column = _part(_COLUMN, error)
-    if code == ER.DUP_ENTRY:
+    if code == Code.DUP_ENTRY:
         reason = f"another row has this value already (unique index {duplicate_index(error)})"
         return "", reason
     if code in _CHECK_VIOLATED:
@@ -229,17 +270,17 @@ def rejection(error: MySQLError) -> tuple[str, str]:
         return _part(_FOREIGN_KEY, error), f"no row of {other} has this value (foreign key)"
     if code == _PARENT_WITH_CHILD:
         return "", "rows of another table refer to this one (foreign key)"
-    if code == ER.BAD_NULL_ERROR:
+    if code == Code.BAD_NULL_ERROR:
         return _part(_NULL_COLUMN, error), "a trigger gives it NULL, which it does not take"
     if code in _NO_PARTITION:
         return "", "the table has no partition for this row"
     if _is_signal(error):
-        return "", f"a trigger refuses this row: {error.args[-1]}"
+        return "", f"a trigger refuses this row: {error.words}"
     return column, "the database does not take this value"
 
 
-def _part(pattern: re.Pattern[str], error: MySQLError, group: int = 1) -> str:
-    found = pattern.search(str(error.args[-1]))
+def _part(pattern: re.Pattern[str], error: DatabaseError, group: int = 1) -> str:
+    found = pattern.search(error.words)
     return found[group] if found else ""
 
 
@@ -248,13 +289,9 @@ def is_unfit(error: BaseException | None) -> bool:
     return code_of(error) in _LOST | _DEMOTED
 
 
-def _origin(error: BaseException) -> BaseException | None:
-    return getattr(error, "original_exception", None) or error.__context__
-
-
-def is_worth_another_try(error: MySQLError, attempt: int) -> bool:
+def is_worth_another_try(error: DatabaseError, attempt: int) -> bool:
     """On a new connection once, unless the server was silent: it would be silent again."""
     if code_of(error) in _UNDONE:
         return attempt + 1 < MAX_ATTEMPTS
     is_lost = code_of(error) in _LOST | _DEMOTED
-    return is_lost and attempt == 0 and not isinstance(_origin(error), TimeoutError)
+    return is_lost and attempt == 0 and not isinstance(error.origin, TimeoutError)
