@@ -17,6 +17,8 @@ DB_HOST = "DB_HOST"
 DB_PORT = "DB_PORT"
 DB_USER = "DB_USER"
 DB_PASS = "DB_PASS"
+DB_ENGINE = "DB_ENGINE"
+DB_CLUSTER_ARN = "DB_CLUSTER_ARN"
 DB_SECRET_ARN = "DB_SECRET_ARN"
 DB_AUTH = "DB_AUTH"
 DB_SSL_CA = "DB_SSL_CA"
@@ -60,6 +62,13 @@ class ApiAuth(str, Enum):
     KEY = "key"
 
 
+class DbEngine(str, Enum):
+    """How statements reach the database: over a connection, or by the RDS Data API."""
+
+    MYSQL = "mysql"
+    DATA_API = "dataapi"
+
+
 class IngestEngine(str, Enum):
     """Who reads a large uploaded file: the function, or the database (Aurora) itself."""
 
@@ -85,6 +94,8 @@ class Settings:
     db_user: str
     db_pass: str = field(repr=False)
     db_name: str
+    db_engine: DbEngine = DbEngine.MYSQL
+    db_cluster_arn: str = ""
     db_secret_arn: str = ""
     db_auth: str = ""
     db_ssl_ca: str = ""
@@ -109,11 +120,15 @@ class Settings:
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "Settings":
         """Raises ConfigurationError naming the first setting that is missing or malformed."""
+        engine = _choice(environment, DB_ENGINE, DbEngine)
+        is_connected = engine is DbEngine.MYSQL
         return cls(
-            db_host=_required(environment, DB_HOST),
-            db_user=_user(environment),
-            db_pass=_password(environment),
+            db_host=_required(environment, DB_HOST) if is_connected else "",
+            db_user=_user(environment) if is_connected else "",
+            db_pass=_password(environment) if is_connected else "",
             db_name=_required(environment, DB_NAME),
+            db_engine=engine,
+            db_cluster_arn="" if is_connected else _cluster_arn(environment),
             db_secret_arn=_secret_arn(environment),
             db_auth=_iam(environment, DB_AUTH, DB_SSL_CA),
             db_ssl_ca=environment.get(DB_SSL_CA, ""),
@@ -231,6 +246,22 @@ def _secret_arn(environment: Mapping[str, str]) -> str:
     if arn and not re.fullmatch(r"arn:aws[\w-]*:secretsmanager:[\w-]+:\d{12}:secret:\S+", arn):
         raise ConfigurationError(
             f"{DB_SECRET_ARN}: expected arn:aws:secretsmanager:<region>:<account>:secret:<name>"
+        )
+    return arn
+
+
+def _cluster_arn(environment: Mapping[str, str]) -> str:
+    """Of the Data API, which needs a secret too, and knows no replica."""
+    arn = _required(environment, DB_CLUSTER_ARN)
+    if not re.fullmatch(r"arn:aws[\w-]*:rds:[\w-]+:\d{12}:cluster:[\w-]+", arn):
+        raise ConfigurationError(
+            f"{DB_CLUSTER_ARN}: expected arn:aws:rds:<region>:<account>:cluster:<name>"
+        )
+    _required(environment, DB_SECRET_ARN)
+    if environment.get(DB_READER_HOST) or environment.get(INGEST_ENGINE) == IngestEngine.AURORA:
+        raise ConfigurationError(
+            f"{DB_ENGINE}={DbEngine.DATA_API.value}: {DB_READER_HOST} and {INGEST_ENGINE}=aurora"
+            " need connections to the database; leave them out"
         )
     return arn
 

@@ -21,6 +21,7 @@ Row = tuple[Key, ...]
 NO_KEY: Key = 0
 """Stands for the key of a row to which the database gives one. No key column takes it."""
 
+_BYTES_AROUND_VALUE = 32
 _INTEGER_TEXT = re.compile(r"0|-?[1-9][0-9]{0,18}")
 _INTEGER_TEXTS = re.compile(r"(?:(?:0|-?[1-9][0-9]{0,18})\n)*")
 _SHOWN_CHARACTERS = 60
@@ -230,6 +231,17 @@ class Table:
     def min_row_bytes(self) -> int:
         """The fewest bytes `encode` makes of a row."""
         return len(self._template) - len(self.columns)
+
+    @cached_property
+    def max_row_bytes(self) -> int:
+        """The most bytes that the values of a row take in UTF-8, and JSON around them."""
+        sizes = [
+            column.type.width
+            if isinstance(column.type, Integer)
+            else 4 * column.type.max_characters
+            for column in self.columns
+        ]
+        return sum(sizes) + len(sizes) * _BYTES_AROUND_VALUE
 
     def encode(self, row: Row) -> bytes:
         """As `encode_many`, of one row."""

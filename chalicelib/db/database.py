@@ -5,10 +5,11 @@ declaration (`fit`), again and again while it does not fit.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TypeVar
 
-from chalicelib.config import Settings
-from chalicelib.db import cache_generation, statements
+from chalicelib.config import DbEngine, Settings
+from chalicelib.db import cache_generation, pieces, statements
 from chalicelib.db.cache_generation import Generation, NoGeneration, generation_in
 from chalicelib.db.engine import (
     ANSWER_TIMEOUT_SECONDS,
@@ -65,18 +66,24 @@ class Database:
         after_writers: bool = False,
     ) -> Sequence[Row]:
         """The rows whose `column` is one of `values`; by a lookup `max_rows` at the most, in the
-        order of their keys, only those after the key `after` where it is given. One SELECT. With
+        order of their keys, only those after the key `after` where it is given. One SELECT, or
+        as many as the engine's answers make it. With
         `after_writers` it waits for every transaction that holds one of those rows. Raises
         DatabaseUnavailable, SchemaMismatch."""
-        statement = statements.select(
-            table, column, values, max_rows, after=after, after_writers=after_writers
-        )
 
         def read(connection: Connection) -> Sequence[Row]:
             self._fit.ensure(connection, table)
-            if self._is_replica or connection.is_surely_writer:
-                return connection.rows(statement)
-            return _rows_of_writer(connection, statement)
+            is_sure = self._is_replica or connection.is_surely_writer
+            return pieces.select(
+                connection,
+                connection.rows if is_sure else partial(_rows_of_writer, connection),
+                table,
+                column,
+                values,
+                max_rows,
+                after=after,
+                after_writers=after_writers,
+            )
 
         return self._run(read)
 
@@ -201,7 +208,11 @@ def _rows_of_writer(connection: Connection, statement: Statement) -> Sequence[Ro
 
 
 def _engine(settings: Settings, for_loads: bool) -> Connect:
-    """Imported here: of two engines a process needs one."""
-    from chalicelib.db.mysql import Connector
+    """Imported here, because a process needs only one of the engines."""
+    if settings.db_engine is DbEngine.DATA_API:
+        from chalicelib.db import data_api
 
-    return Connector(settings, for_loads=for_loads)
+        return data_api.Connector(settings)
+    from chalicelib.db import mysql
+
+    return mysql.Connector(settings, for_loads=for_loads)

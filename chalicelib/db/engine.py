@@ -20,14 +20,15 @@ class Connection(Protocol):
     `key_step`: how far apart the keys are that the server gives; servers that take writes side by
     side are set to give each its own. `answered`: how many of the statements that were sent last
     gave an answer. `sent_at`: when these were ready to go, in monotonic seconds; the server began
-    with none before. `is_surely_writer`: no replica can be at the other end. `max_statement_bytes`,
-    `max_answer_bytes`: what the values of one statement and the rows of one answer may take; 0: no
-    limit that matters."""
+    with none before. `is_surely_writer`: no replica can be at the other end. `takes_files`: whether
+    it can `load`. `max_statement_bytes`, `max_answer_bytes`: what the values of one statement and
+    the rows of one answer may take; 0: no limit that matters."""
 
     key_step: int
     answered: int
     sent_at: float
     is_surely_writer: bool
+    takes_files: bool
     max_statement_bytes: int
     max_answer_bytes: int
 
@@ -41,10 +42,12 @@ class Connection(Protocol):
     def batch(self, statements: Sequence[Statement]) -> list[Rows]:
         """Run these one after the other, up to the first that fails."""
 
-    def batch_and_commit(self, statements: Sequence[Statement]) -> tuple[list[Rows], int]:
+    def batch_and_commit(
+        self, statements: Sequence[Statement], is_timed: bool = True
+    ) -> tuple[list[Rows], int]:
         """Run these and COMMIT; nothing is committed where one of them fails. Their answers, and a
-        time behind the COMMIT, in microseconds of the database's clock. Raises OutcomeUnknown where
-        nobody can tell whether it was committed."""
+        time behind the COMMIT, in microseconds of the database's clock, where it `is_timed`. Raises
+        OutcomeUnknown where nobody can tell whether it was committed."""
 
     def load(self, statement: Statement, feed: Iterable[bytes]) -> None:
         """Run a LOAD DATA LOCAL of what `feed` brings. The rows so far are in the table where that

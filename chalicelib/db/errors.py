@@ -136,6 +136,12 @@ class DatabaseError(Exception):
         self.sqlstate = sqlstate
         # What the network or the driver raised, where that was not the server's word.
         self.origin: BaseException | None = None
+        # The settings that say where the database is.
+        self.place = "DB_HOST, DB_PORT"
+
+
+class AnswerTooLarge(DatabaseError):
+    """The rows do not fit into one answer of the engine. Nothing was changed."""
 
 
 def refuse_replica(is_read_only: int) -> None:
@@ -191,7 +197,7 @@ def translated(error: DatabaseError) -> Exception:
         )
     if code in _LOST or code == Code.CR_CONN_HOST_ERROR:
         is_stranger = isinstance(error.origin, ssl.SSLCertVerificationError)
-        where = DB_SSL_CA if is_stranger else "DB_HOST, DB_PORT"
+        where = DB_SSL_CA if is_stranger else error.place
         return DatabaseUnavailable(
             f"the database cannot be reached ({where}): {network_words(error.origin)}"
         )

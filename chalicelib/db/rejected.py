@@ -6,6 +6,7 @@ writes are done again by halves until one row is left.
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 from chalicelib.db import information_schema, statements
@@ -18,7 +19,7 @@ from chalicelib.errors import RowRejected
 from chalicelib.tables import InvalidValue, Table
 
 Item = TypeVar("Item")
-Make = Callable[[Table, Sequence[Any]], Statement]
+Make = Callable[[Table, Sequence[Any]], Sequence[Statement]]
 Run = Callable[..., list[Rows]]
 
 
@@ -33,36 +34,40 @@ class Writes:
 
 
 def find_rejected(run: Run, writes: Writes) -> RowRejected | None:
-    """Do the `writes` again in a new transaction, up to the first item that the database rejects.
+    """Do the `writes` again in new transactions, up to the first item that the database rejects.
     None where it rejects none any more. The transaction is of no more use then."""
-    run(statements.ROLLBACK, statements.START)
+    done: list[Statement] = []
     for make, group in writes.groups:
-        if found := _first_rejected(run, writes.table, make, group):
+        if found := _first_rejected(run, done, partial(make, writes.table), group):
             item, error = found
             index = next(i for i, other in enumerate(writes.items) if other is item)
+            run(statements.ROLLBACK, statements.START)
             return _row_rejected(run, writes.table, item, index, error)
+        done += make(writes.table, group) if group else ()
     return None
 
 
 def _first_rejected(
     run: Run,
-    table: Table,
-    make: Callable[[Table, Sequence[Item]], Statement],
+    done: Sequence[Statement],
+    make: Callable[[Sequence[Item]], Sequence[Statement]],
     items: Sequence[Item],
 ) -> tuple[Item, DatabaseError] | None:
-    """Those before it are written: it may be rejected because of one of them."""
-    while items:
-        half = items[: (len(items) + 1) // 2]
+    """By halves, each time in a new transaction and behind what is `done` and the items before: it
+    may be rejected because of one of them, and an error may have ended the transaction."""
+    passed, found = 0, None
+    failed = len(items) + 1
+    while passed + 1 < failed:
+        count = (passed + failed) // 2
+        run(statements.ROLLBACK, statements.START)
         try:
-            run(make(table, half))
-            items = items[len(half) :]
+            run(*done, *make(items[:count]))
+            passed = count
         except DatabaseError as error:
             if not is_value_rejected(error):
                 raise
-            if len(half) == 1:
-                return half[0], error
-            items = half
-    return None
+            failed, found = count, (items[count - 1], error)
+    return found
 
 
 def _row_rejected(

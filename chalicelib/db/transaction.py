@@ -5,11 +5,12 @@ is left is changed together with the COMMIT. New rows alone can be inserted and 
 Where triggers may change rows, one more reads them back.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
-from chalicelib.db import cache_generation, statements
+from chalicelib.db import cache_generation, pieces, statements
 from chalicelib.db.cache_generation import Generation, generation_in
 from chalicelib.db.engine import Connection, Rows
 from chalicelib.db.errors import DatabaseError, is_guard_failed, is_value_rejected
@@ -36,17 +37,18 @@ class Change:
     generation: Generation
     before: Sequence[Row]
     after: Sequence[Row]
-    new_keys: range = range(0)
+    new_keys: Collection[Key] = ()
 
 
 @dataclass(frozen=True)
 class Committed:
     """A COMMIT: no sooner than `read_at` and no later than `by`, in microseconds of the database's
-    clock. `others`: the rows that were asked for as they were between these times."""
+    clock. `others`: the rows that were asked for as they were between these times; None where there
+    are more than were asked for."""
 
     read_at: int
     by: int
-    others: Sequence[Sequence[Row]] = ()
+    others: Sequence[Sequence[Row] | None] = ()
 
 
 class Transaction:
@@ -60,6 +62,7 @@ class Transaction:
         self._writes: Writes | None = None
         self._guards: list[tuple[Statement, type[HerocacheError]]] = []
         self._committed_at = 0
+        self._first_loaded_key = 0
         self.is_over = False
 
     def ensure_fit(self, table: Table) -> bool:
@@ -76,11 +79,12 @@ class Transaction:
         """Take the cache of `table` out of use, together with the next change."""
         self._queue += [cache_generation.lock(table), cache_generation.switch_off(table)]
 
-    def can_insert_at_once(self, table: Table) -> bool:
+    def can_insert_at_once(self, table: Table, rows: Sequence[Row]) -> bool:
         """Whether `insert_and_commit` can tell the rows before it is done: no trigger changes them,
-        and the keys follow each other."""
+        and the keys follow each other, as those of one statement do."""
         is_plain = not self.ensure_fit(table)
-        return is_plain and table.auto_key and self._connection.key_step == 1
+        is_plain = is_plain and table.auto_key and self._connection.key_step == 1
+        return is_plain and len(self._cut(rows)) == 1
 
     def insert_and_commit(
         self,
@@ -90,24 +94,24 @@ class Transaction:
         shown: Mapping[Column, Sequence[Key]],
         max_rows: int,
         until: int,
+        is_timed: bool = True,
     ) -> tuple[Change, Committed]:
         """Insert rows with NO_KEY, which get the next keys, rising in the order of `rows`, and
         COMMIT, where `held` is the generation: all in one piece. `Committed.others` as
         `commit_and_show` has them. Raises NotAtOnce where another generation is, where the database
         begins with it after `until`, or where the keys would be too high; NoKeyLeft, RowRejected,
         OutcomeUnknown."""
-        self._writes = Writes(table, rows, ((statements.insert_keyless, rows),))
+        self._writes = Writes(table, rows, ((self._each(statements.insert_keyless), rows),))
         own, highest = len(rows), highest_allowed(table.key)
+        most = self._most_shown(table, max_rows)
         try:
             with giving_keys(table, is_giving=True):
                 _, now, _, first_key, *others = self._commit(
                     cache_generation.guard(table, held.number, until),
                     statements.insert_keyless(table, rows),
                     statements.guard_new_keys(own, highest),
-                    *[
-                        statements.others_than_new(table, c, v, own, max_rows)
-                        for c, v in shown.items()
-                    ],
+                    *[statements.others_than_new(table, c, v, own, most) for c, v in shown.items()],
+                    is_timed=is_timed,
                 )
         except DatabaseError as error:
             if is_guard_failed(error) and self._connection.answered in (1, 3):
@@ -116,21 +120,15 @@ class Transaction:
         [(read_at,)], [(first,)] = now, first_key
         new_keys = range(first, first + own)
         change = Change(held, (), _with_keys(rows, new_keys), new_keys)
-        return change, Committed(read_at, self._committed_at, others)
+        return change, Committed(read_at, self._committed_at, _whole(others, most))
 
     def insert(self, table: Table, rows: Sequence[Row]) -> Change:
         """Insert rows with NO_KEY, which get the next keys, rising in the order of `rows`. Where
         triggers may change them `after` is read back from the table."""
         self.ensure_fit(table)
-        self._writes = Writes(table, rows, ((statements.insert_keyless, rows),))
-        with giving_keys(table, is_giving=True), self._telling_rejected():
-            found, _, first_key = self.run(
-                cache_generation.hold(table),
-                statements.insert_keyless(table, rows),
-                statements.FIRST_NEW_KEY,
-            )
-            held = generation_in(table, found, self._connection.sent_at)
-        new_keys = self._new_keys(table, first_key, len(rows))
+        self._writes = Writes(table, rows, ((self._each(statements.insert_keyless), rows),))
+        found, new_keys = self._insert_keyless(table, rows, cache_generation.hold(table))
+        held = generation_in(table, found[0], self._connection.sent_at)
         return Change(held, (), self._stored(table, rows, new_keys), new_keys)
 
     def write_many(self, table: Table, rows: Sequence[Row]) -> Change:
@@ -147,30 +145,52 @@ class Transaction:
         replaced = [row for row in keyed if row[0] in existing]
         added = [row for row in keyed if row[0] not in existing]
         groups = (
-            (statements.replace, replaced),
-            (statements.insert, added),
-            (statements.insert_keyless, keyless),
+            (self._each(statements.replace), replaced),
+            (self._each(statements.insert), added),
+            (self._each(statements.insert_keyless), keyless),
         )
         self._writes = Writes(table, rows, groups)
-        self._queue += [make(table, group) for make, group in groups[:2] if group]
-        new_keys = range(0)
+        self._queue += [each for make, group in groups[:2] if group for each in make(table, group)]
+        new_keys: Collection[Key] = ()
         if keyless:
-            with giving_keys(table, is_giving=True), self._telling_rejected():
-                _, first_key = self.run(
-                    statements.insert_keyless(table, keyless), statements.FIRST_NEW_KEY
-                )
-            new_keys = self._new_keys(table, first_key, len(keyless))
+            _, new_keys = self._insert_keyless(table, keyless)
         return Change(generation, before, self._stored(table, rows, new_keys), new_keys)
 
-    def _new_keys(self, table: Table, first_key: Rows, count: int) -> range:
-        """InnoDB numbers the rows of one plain multi-row INSERT without gaps, in every
-        innodb_autoinc_lock_mode: the first key tells them all. Raises NoKeyLeft where requests do
-        not take one of them."""
-        [(first,)], step = first_key, self._connection.key_step
-        new_keys = range(first, first + count * step, step)
-        if new_keys[-1] > highest_allowed(table.key):
+    def _insert_keyless(
+        self, table: Table, rows: Sequence[Row], *before: Statement
+    ) -> tuple[Sequence[Rows], Collection[Key]]:
+        """The answers to `before`, and the keys of `rows` in their order. InnoDB numbers the rows
+        of one plain multi-row INSERT without gaps, in every innodb_autoinc_lock_mode: the first key
+        tells them all. Raises NoKeyLeft where requests do not take one of them."""
+        cut = self._cut(rows)
+        sent = [
+            statement
+            for piece in cut
+            for statement in (statements.insert_keyless(table, piece), statements.FIRST_NEW_KEY)
+        ]
+        with giving_keys(table, is_giving=True), self._telling_rejected():
+            answers = self.run(*before, *sent)
+        step = self._connection.key_step
+        new_keys: list[Key] = []
+        for piece, [(first,)] in zip(cut, answers[len(before) + 1 :: 2]):
+            new_keys += range(first, first + len(piece) * step, step)
+        if new_keys and new_keys[-1] > highest_allowed(table.key):  # type: ignore[operator]
             raise no_key_left(table)
-        return new_keys
+        return answers[: len(before)], dict.fromkeys(new_keys)
+
+    def _cut(self, items: Sequence[Any]) -> list[Sequence[Any]]:
+        return pieces.cut_by_bytes(items, self._connection.max_statement_bytes)
+
+    def _each(
+        self, make: Callable[[Table, Sequence[Any]], Statement]
+    ) -> Callable[[Table, Sequence[Any]], list[Statement]]:
+        """`make` as often as one statement does not hold all items."""
+        return lambda table, items: [make(table, piece) for piece in self._cut(items)]
+
+    def _most_shown(self, table: Table, max_rows: int) -> int:
+        """How many other rows of a lookup can be read."""
+        most = pieces.most_rows(self._connection, table)
+        return min(most, max_rows) if most else max_rows
 
     def refuse_far_keys(self, table: Table, keys: Sequence[Key]) -> None:
         """Raises KeyTooFar where one of `keys`, given to a new row, would use up those that the
@@ -187,8 +207,9 @@ class Transaction:
 
     def rows_of(self, table: Table, keys: Sequence[Key]) -> Sequence[Row]:
         """The rows with these keys, in any order. One SELECT."""
-        [rows] = self.run(statements.rows_of_keys(table, keys))
-        return rows
+        cut = pieces.cut(keys, pieces.most_rows(self._connection, table))
+        answers = self.run(*[statements.rows_of_keys(table, piece) for piece in cut])
+        return [row for answer in answers for row in answer]
 
     def delete_many(self, table: Table, keys: Sequence[Key]) -> Change:
         """Delete the rows with these keys, with the next statements; `before` holds those that
@@ -198,20 +219,42 @@ class Transaction:
         if before:
             present = {row[0] for row in before}
             existing = [key for key in sorted(set(keys)) if key in present]
-            self._writes = Writes(table, keys, ((statements.delete, existing),))
-            self._queue.append(statements.delete(table, existing))
+            make = self._each(statements.delete)
+            self._writes = Writes(table, keys, ((make, existing),))
+            self._queue += make(table, existing)
         return Change(generation, before, ())
 
     def end(self, table: Table) -> Generation:
         """COMMIT what is left to do. The generation that holds."""
-        *_, held = self._commit(cache_generation.hold(table))
+        *_, held = self._commit(cache_generation.hold(table), is_timed=False)
         return generation_in(table, held, self._connection.sent_at)
 
-    def load(self, statement: Statement, pieces: Iterable[bytes]) -> None:
-        """Run a LOAD DATA LOCAL of these pieces. Raises whatever `pieces` raises."""
+    @property
+    def takes_files(self) -> bool:
+        """Whether `load` can be used."""
+        return self._connection.takes_files
+
+    def load(self, statement: Statement, feed: Iterable[bytes]) -> None:
+        """Run a LOAD DATA LOCAL of what `feed` brings. Raises whatever that raises."""
         if self._queue:
             self.run()
-        self._connection.load(statement, pieces)
+        self._connection.load(statement, feed)
+
+    def load_rows(
+        self, make: Callable[[Sequence[Any]], Statement], rows: Sequence[Sequence[Key]]
+    ) -> None:
+        """Run what `make` makes of `rows`, in as many statements as it takes."""
+        first, *others = self._cut([tuple(row) for row in rows])
+        *_, first_key = self.run(make(first), statements.FIRST_NEW_KEY)
+        self._first_loaded_key = self._first_loaded_key or first_key[0][0]
+        if others:
+            self.run(*[make(piece) for piece in others])
+
+    def first_loaded_key(self) -> int:
+        """That the database gave to the rows that were loaded."""
+        if not self._first_loaded_key:
+            [[(self._first_loaded_key,)]] = self.run(statements.FIRST_NEW_KEY)
+        return self._first_loaded_key
 
     def raise_generation(self, table: Table) -> Generation:
         """Let no reader believe an entry of the table once this is committed. Waits for every
@@ -245,7 +288,7 @@ class Transaction:
 
     def commit(self) -> None:
         """COMMIT, and what is left to do before it."""
-        self._commit()
+        self._commit(is_timed=False)
 
     def commit_and_show(
         self,
@@ -259,8 +302,9 @@ class Transaction:
         before: `max_rows` at the most, and none of those with `keys`. Raises DatabaseUnavailable
         where the database begins with it after `until`."""
         self._queue.insert(0, statements.guard_time(until))
+        most = self._most_shown(table, max_rows)
         shown = [
-            statements.others(table, column, own, keys, max_rows) for column, own in values.items()
+            statements.others(table, column, own, keys, most) for column, own in values.items()
         ]
         try:
             now, *answers = self._commit(*shown)
@@ -271,13 +315,16 @@ class Transaction:
                 ) from error
             raise
         [(read_at,)] = now
-        return Committed(read_at, self._committed_at, answers[len(answers) - len(values) :])
+        others = answers[len(answers) - len(values) :]
+        return Committed(read_at, self._committed_at, _whole(others, most))
 
-    def _commit(self, *statements: Statement) -> list[Rows]:
+    def _commit(self, *statements: Statement, is_timed: bool = True) -> list[Rows]:
         """The answers to what was left to do, and to `statements`."""
         queue, self._queue = self._queue, []
         with self._telling_rejected(), self._telling_guards(queue):
-            answers, self._committed_at = self._connection.batch_and_commit([*queue, *statements])
+            answers, self._committed_at = self._connection.batch_and_commit(
+                [*queue, *statements], is_timed
+            )
         self.is_over = True
         return answers
 
@@ -307,7 +354,7 @@ class Transaction:
                 raise found from error
             raise  # what was in its way has gone meanwhile
 
-    def _stored(self, table: Table, rows: Sequence[Row], new_keys: range) -> Sequence[Row]:
+    def _stored(self, table: Table, rows: Sequence[Row], new_keys: Iterable[Key]) -> Sequence[Row]:
         """The rows as they are in the table, once what is left to do is done. One SELECT where
         triggers may change rows, else nothing."""
         rows = _with_keys(rows, new_keys)
@@ -329,7 +376,11 @@ class Transaction:
         """Hold the generation and the rows with `keys`, which are in key order so that two
         writers never wait for each other. A key that has no row cannot be held: its INSERT fails
         where another writer was faster, and the transaction runs again."""
-        *_, generation, rows = self.run(cache_generation.hold(table), statements.lock(table, keys))
+        cut = pieces.cut(keys, pieces.most_rows(self._connection, table))
+        locks = [statements.lock(table, piece) for piece in cut]
+        answers = self.run(cache_generation.hold(table), *locks)
+        generation, *locked = answers[len(answers) - len(locks) - 1 :]
+        rows = [row for answer in locked for row in answer] if len(locks) > 1 else locked[0]
         asked = set(keys)
         for key in [row[0] for row in rows if row[0] not in asked]:
             raise NotAsDeclared(
@@ -340,6 +391,10 @@ class Transaction:
         return generation_in(table, generation, self._connection.sent_at), rows
 
 
-def _with_keys(rows: Sequence[Row], new_keys: range) -> list[Row]:
+def _whole(others: Sequence[Sequence[Row]], most: int) -> Sequence[Sequence[Row] | None]:
+    return [rows if len(rows) < most else None for rows in others]
+
+
+def _with_keys(rows: Sequence[Row], new_keys: Iterable[Key]) -> list[Row]:
     next_key = iter(new_keys)
     return [row if row[0] != NO_KEY else (next(next_key), *row[1:]) for row in rows]

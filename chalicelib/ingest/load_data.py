@@ -6,6 +6,7 @@ rows their new values. Elsewhere they go into a temporary table, and are merged 
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import NamedTuple
 
 from chalicelib.db import (
@@ -21,7 +22,7 @@ from chalicelib.db import (
     rejection,
 )
 from chalicelib.errors import BadRequest, ConfigurationError
-from chalicelib.tables import Column, Table
+from chalicelib.tables import Column, Key, Table
 
 # Rows of one file, each with as many texts.
 Batch = Sequence[Sequence[str]]
@@ -63,7 +64,11 @@ def load(
         batches = _near_keys(table, columns, batches, transaction.highest_key(table))
 
     def bring(target: str, replaces: bool) -> None:
-        transaction.load(load_local(target, columns, replaces=replaces), packed(batches))
+        if transaction.takes_files:
+            transaction.load(load_local(target, columns, replaces=replaces), packed(batches))
+            return
+        for batch in batches:
+            transaction.load_rows(partial(insert, target, columns, replaces), batch)
 
     fill(transaction, table, columns, bring)
 
@@ -119,6 +124,20 @@ def load_local(target: str, columns: Sequence[Column], *, replaces: bool) -> Sta
         f"LOAD DATA LOCAL INFILE 'rows' {'REPLACE ' * replaces}INTO TABLE {target}"
         f" CHARACTER SET utf8mb4 ({_names(columns)})",
         (),
+    )
+
+
+def insert(
+    target: str, columns: Sequence[Column], replaces: bool, rows: Sequence[Sequence[Key]]
+) -> Statement:
+    """What LOAD DATA does, where the engine takes no files. The texts become what the columns
+    are."""
+    marks = ",".join([f"({','.join(['%s'] * len(columns))})"] * len(rows))
+    updates = ",".join(f"{column.name}=VALUES({column.name})" for column in columns)
+    return (
+        f"INSERT INTO {target} ({_names(columns)}) VALUES {marks}"
+        + f" ON DUPLICATE KEY UPDATE {updates}" * replaces,
+        [value for row in rows for value in row],
     )
 
 

@@ -6,12 +6,11 @@ Texts of a file become rows here, and rows the objects that a read answers with.
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from chalicelib.db import Statement, Transaction
+from chalicelib.db import Transaction
 from chalicelib.ingest.load_data import Batch
 from chalicelib.tables import NO_KEY, Column, Integer, Key, Row, Table
 
 RowObject = Mapping[str, Key]
-_FIRST_GIVEN_KEY: Statement = ("SELECT LAST_INSERT_ID()", ())
 
 
 class Loaded(NamedTuple):
@@ -64,5 +63,5 @@ def as_object(table: Table, row: Row) -> RowObject:
 
 
 def _given_keys(transaction: Transaction, count: int) -> Sequence[Key]:
-    [[(first,)]] = transaction.run(_FIRST_GIVEN_KEY)
+    first = transaction.first_loaded_key()
     return range(first, first + count)

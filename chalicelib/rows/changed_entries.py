@@ -66,13 +66,17 @@ def with_lookups(
 
 
 def _shown(
-    table: Table, column: Column, affected: Affected, own: Sequence[Row], others: Sequence[Row]
+    table: Table,
+    column: Column,
+    affected: Affected,
+    own: Sequence[Row],
+    others: Sequence[Row] | None,
 ) -> Mapping[Key, Entry | None]:
     """For each affected value of a lookup the JSON of its rows, in the order of their database
     keys. None where no row has the value. None everywhere where one of the `others` cannot be
     shown, or where there are so many that some were not read."""
     entries: dict[Key, list[Entry]] = {value: [] for value in affected.fenced[column]}
-    if len(others) >= MAX_SHOWN_ROWS:
+    if others is None:
         return dict.fromkeys(entries)
     encoded = {**affected.fenced.get(table.key, {}), **affected.new}
     try:

@@ -221,12 +221,14 @@ class WriteThrough:
         store: bool,
     ) -> Done:
         """Insert rows with NO_KEY, from BEGIN to COMMIT in one piece of SQL. Raises NotAtOnce."""
-        if not transaction.can_insert_at_once(table):
+        if not transaction.can_insert_at_once(table, rows):
             raise NotAtOnce
         lookups = changed_entries.of_lookups(table, rows)
         until = held.database_time(in_seconds=MAX_SECONDS_TO_COMMIT)
         if not self._is_cached(held) or not (lookups or store):
-            change, _ = transaction.insert_and_commit(table, rows, held, {}, 0, until)
+            change, _ = transaction.insert_and_commit(
+                table, rows, held, {}, 0, until, is_timed=False
+            )
             return Done(change)
         fences = self._send_fences(held, table, lookups, None if store else ())
         with self._lifted_if_undone(table, fences, Affected(lookups)):

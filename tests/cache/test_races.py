@@ -31,6 +31,7 @@ from chalicelib.db import Generation, database
 from chalicelib.db.engine import Rows
 from chalicelib.db.errors import DatabaseError
 from chalicelib.db.mysql import connection as mysql_connection
+from chalicelib.db.mysql import connector as mysql_connector
 from chalicelib.db.mysql.connection import Connection
 from chalicelib.errors import AnotherServer, CacheUnavailable, DatabaseUnavailable, OutcomeUnknown
 from chalicelib.rows import changed_entries, write_through
@@ -474,7 +475,7 @@ def test_a_commit_that_the_network_holds_back_for_long_is_refused(
     name: str,
 ) -> None:
     """Its writer has told that the outcome is unknown, and a reader has settled its fences."""
-    monkeypatch.setattr(mysql_connection, "ANSWER_TIMEOUT_SECONDS", 0.2)
+    monkeypatch.setattr(mysql_connector, "ANSWER_TIMEOUT_SECONDS", 0.2)
     monkeypatch.setattr(database, "ANSWER_TIMEOUT_SECONDS", 0.2)
     monkeypatch.setattr(write_through, "MAX_SECONDS_TO_COMMIT", 0.4)
     arrives = threading.Event()

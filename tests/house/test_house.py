@@ -37,8 +37,8 @@ ONLY_IMPORTERS = {
     "redis": {"chalicelib.cache"},
     "hiredis": {"chalicelib.cache"},
     "pymysql": {"chalicelib.db.mysql"},
-    "boto3": {"chalicelib.ingest.bucket", "chalicelib.credentials"},
-    "botocore": {"chalicelib.ingest.bucket", "chalicelib.credentials"},
+    "boto3": {"chalicelib.ingest.bucket", "chalicelib.credentials", "chalicelib.db.data_api"},
+    "botocore": {"chalicelib.ingest.bucket", "chalicelib.credentials", "chalicelib.db.data_api"},
     "chalice": {"app", "chalicelib.handlers"},
 }
 # Where Chalice's command imports the app. Lambda does not (tests/local/test_local_http.py).

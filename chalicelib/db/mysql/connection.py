@@ -62,6 +62,7 @@ class Connection(DriverConnection):
     answered = 0
     sent_at = 0.0
     is_surely_writer = False
+    takes_files = True
     max_statement_bytes = 0
     max_answer_bytes = 0
     _is_reading = False
@@ -117,10 +118,11 @@ class Connection(DriverConnection):
             self.answered = len(answers)
         return answers
 
-    def batch_and_commit(self, statements: Sequence[Statement]) -> tuple[list[Rows], int]:
-        """Run these and COMMIT, in one round trip; nothing is committed where one of them fails.
-        Their answers, and a time behind the COMMIT, in microseconds of the database's clock. Raises
-        OutcomeUnknown where the connection is lost meanwhile."""
+    def batch_and_commit(
+        self, statements: Sequence[Statement], is_timed: bool = True
+    ) -> tuple[list[Rows], int]:
+        """Run these and COMMIT, in one round trip. The time costs nothing, so it is always told.
+        Raises OutcomeUnknown where the connection is lost meanwhile."""
         piece = self.piece_of([*statements, COMMIT, NOW])
         try:
             *answers, _, now = self.run_piece(piece)

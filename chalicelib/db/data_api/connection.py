@@ -1,0 +1,118 @@
+"""Statements by way of the Data API: each is a request, and so are BEGIN, COMMIT and ROLLBACK.
+
+There is no connection to keep. What one stands for here is the transaction that is under way.
+"""
+
+import time
+from collections.abc import Iterable, Sequence
+
+from chalicelib.db.data_api.endpoint import Endpoint
+from chalicelib.db.data_api.values import named, rows_of
+from chalicelib.db.engine import Rows
+from chalicelib.db.errors import CERTAINLY_NOT_COMMITTED, DatabaseError
+from chalicelib.db.statements import NOW, ROLLBACK, START, Statement
+from chalicelib.errors import ConfigurationError, DatabaseUnavailable, OutcomeUnknown
+
+# The limits of a request and of an answer are 4 MiB and 1 MiB; the rest is for what stands around
+# the values. https://docs.aws.amazon.com/AmazonRDS/latest/AuroraUserGuide/data-api.html
+MAX_STATEMENT_BYTES = 3_500_000
+MAX_ANSWER_BYTES = 1_000_000
+
+
+class Connection:
+    """As `engine.Connection` has it."""
+
+    is_surely_writer = True  # the Data API sends every statement to the writer
+    takes_files = False
+    max_statement_bytes = MAX_STATEMENT_BYTES
+    max_answer_bytes = MAX_ANSWER_BYTES
+    open = True
+
+    def __init__(self, endpoint: Endpoint, key_step: int, session: Sequence[Statement]) -> None:
+        """`session`: what each transaction begins with."""
+        self.key_step = key_step
+        self.answered = 0
+        self.sent_at = 0.0
+        self._endpoint = endpoint
+        self._session = session
+        self._transaction = ""
+        self._seconds = 0.0
+
+    def rows(self, statement: Statement) -> Rows:
+        """The answer to one statement."""
+        return self.batch([statement])[0]
+
+    def batch(self, statements: Sequence[Statement]) -> list[Rows]:
+        """Run these one after the other, up to the first that fails: a request each."""
+        self.answered, self.sent_at = 0, time.monotonic()
+        answers: list[Rows] = []
+        for statement in statements:
+            answers.append(self._run(statement))
+            self.answered += 1
+        return answers
+
+    def batch_and_commit(
+        self, statements: Sequence[Statement], is_timed: bool = True
+    ) -> tuple[list[Rows], int]:
+        """Run these and COMMIT. A time behind it costs a request more."""
+        answers = self.batch(statements)
+        try:
+            self._endpoint.end("commit_transaction", self._transaction, self._seconds)
+            self._transaction = ""
+            [(committed_at,)] = self._run(NOW) if is_timed else [(0,)]
+        except (DatabaseError, DatabaseUnavailable) as error:
+            if self._transaction and _is_certain(error):
+                raise
+            self._transaction = ""
+            raise OutcomeUnknown(
+                "the answer to the COMMIT was lost: the write may or may not have happened; read"
+                " the rows before you write them again"
+            ) from error
+        return answers, committed_at
+
+    def load(self, statement: Statement, feed: Iterable[bytes]) -> None:
+        """Never called: the Data API takes no files."""
+        raise AssertionError("the Data API takes no files")
+
+    def undo(self) -> None:
+        """ROLLBACK. Where that fails the transaction ends by itself after three minutes."""
+        transaction, self._transaction = self._transaction, ""
+        if transaction:
+            try:
+                self._endpoint.end("rollback_transaction", transaction, self._seconds)
+            except (DatabaseError, DatabaseUnavailable, ConfigurationError):
+                return  # most errors of a statement have ended it already
+
+    def wait_at_most(self, seconds: float) -> None:
+        """For each answer from here on."""
+        self._seconds = seconds
+
+    def was_closed_by_server(self) -> bool:
+        """Each request may open a connection of its own."""
+        return False
+
+    def drop(self) -> None:
+        """Nothing is open."""
+
+    def _run(self, statement: Statement) -> Rows:
+        if statement == START:
+            self._transaction = self._endpoint.begin(self._seconds)
+            self.batch_of_session()
+            return ()
+        if statement == ROLLBACK:
+            self.undo()
+            return ()
+        sql, parameters = named(statement)
+        return rows_of(self._endpoint.execute(sql, parameters, self._transaction, self._seconds))
+
+    def batch_of_session(self) -> None:
+        """What the cluster's parameters do not say by themselves."""
+        for statement in self._session:
+            self._run(statement)
+
+
+def _is_certain(error: Exception) -> bool:
+    """Whether a COMMIT that failed so did certainly not happen."""
+    if isinstance(error, DatabaseError):
+        return error.code in CERTAINLY_NOT_COMMITTED
+    return not isinstance(error, OutcomeUnknown)

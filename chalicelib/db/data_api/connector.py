@@ -1,0 +1,64 @@
+"""From the settings to what stands for a connection, once the cluster's parameters are known."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from chalicelib.config import DB_CLUSTER_ARN, REDIS_URL, Settings
+from chalicelib.db.data_api.connection import Connection
+from chalicelib.db.data_api.endpoint import Endpoint
+from chalicelib.db.engine import ANSWER_TIMEOUT_SECONDS, LOCK_TIMEOUT_SECONDS
+from chalicelib.db.statements import Statement
+from chalicelib.errors import ConfigurationError
+
+_VARIABLES: Statement = (
+    "SHOW VARIABLES WHERE Variable_name IN ('auto_increment_increment', 'sql_mode',"
+    " 'tx_isolation', 'transaction_isolation', 'innodb_lock_wait_timeout')",
+    (),
+)
+_STRICT = "STRICT_ALL_TABLES"
+_SESSION: Statement = (
+    f"SET sql_mode='{_STRICT}', innodb_lock_wait_timeout={LOCK_TIMEOUT_SECONDS}",
+    (),
+)
+
+
+class Parameters(NamedTuple):
+    """Of the cluster: how far apart new keys are, and what each transaction begins with."""
+
+    key_step: int
+    session: Sequence[Statement]
+
+
+class Connector:
+    """Makes connections that share one client."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._endpoint = Endpoint(settings)
+        self._is_cached = bool(settings.redis_url)
+        self._parameters: Parameters | None = None
+
+    def __call__(self, patience_seconds: float | None = None) -> Connection:
+        """One request, the first time. Raises DatabaseError, DatabaseUnavailable,
+        ConfigurationError."""
+        if self._parameters is None:
+            asking = Connection(self._endpoint, 1, ())
+            asking.wait_at_most(patience_seconds or ANSWER_TIMEOUT_SECONDS)
+            self._parameters = self._judged(dict(asking.rows(_VARIABLES)))
+        connection = Connection(self._endpoint, *self._parameters)
+        connection.wait_at_most(patience_seconds or ANSWER_TIMEOUT_SECONDS)
+        return connection
+
+    def _judged(self, found: dict[str, str]) -> Parameters:
+        """The statements of a session do not outlive a request outside of transactions, so what
+        they cannot set must be in the cluster's parameters."""
+        isolation = found.get("transaction_isolation") or found.get("tx_isolation", "")
+        if self._is_cached and isolation != "READ-COMMITTED":
+            raise ConfigurationError(
+                f"{DB_CLUSTER_ARN}: with a cache ({REDIS_URL}) the parameter group of the cluster"
+                f" must set transaction_isolation to READ-COMMITTED, and it is {isolation}"
+            )
+        is_strict = _STRICT in found.get("sql_mode", "").split(",")
+        is_quick = int(found.get("innodb_lock_wait_timeout", 50)) <= LOCK_TIMEOUT_SECONDS
+        return Parameters(
+            int(found["auto_increment_increment"]), () if is_strict and is_quick else (_SESSION,)
+        )

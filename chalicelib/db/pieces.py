@@ -1,0 +1,113 @@
+"""Cuts what is written and read to what one statement and one answer of an engine may hold.
+
+An engine without such limits gets one piece, whatever is in it.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
+
+from chalicelib.db import statements
+from chalicelib.db.engine import Connection, Rows
+from chalicelib.db.errors import AnswerTooLarge
+from chalicelib.db.statements import Statement
+from chalicelib.tables import Column, Key, Row, Table
+
+Item = TypeVar("Item")
+
+# Of each value in a statement, beside its JSON: its name, its type and its place in the SQL.
+_BYTES_BESIDE_VALUE = 64
+
+
+def cut(items: Sequence[Item], most: int) -> list[Sequence[Item]]:
+    """In pieces of at most `most` items; 0: in one piece."""
+    if not most or len(items) <= most:
+        return [items]
+    return [items[start : start + most] for start in range(0, len(items), most)]
+
+
+def cut_by_bytes(items: Sequence[Any], most: int) -> list[Sequence[Any]]:
+    """In pieces whose values take at most `most` bytes in a request; 0: in one piece. An item is a
+    row or a key."""
+    if not most:
+        return [items]
+    pieces: list[list[Any]] = []
+    left = 0
+    for item in items:
+        values = item if isinstance(item, tuple) else (item,)
+        size = len(json.dumps(values)) + len(values) * _BYTES_BESIDE_VALUE
+        if size > left or not pieces:
+            pieces.append([])
+            left = most
+        pieces[-1].append(item)
+        left -= size
+    return [*pieces]
+
+
+def most_rows(connection: Connection, table: Table) -> int:
+    """How many rows of `table` surely fit into one answer; 0: any number."""
+    if not connection.max_answer_bytes:
+        return 0
+    return max(1, connection.max_answer_bytes // table.max_row_bytes)
+
+
+def select(
+    connection: Connection,
+    run: Callable[[Statement], Rows],
+    table: Table,
+    column: Column,
+    values: Sequence[Key],
+    max_rows: int,
+    *,
+    after: Key | None = None,
+    after_writers: bool = False,
+) -> Sequence[Row]:
+    """As `statements.select`, in as many answers as it takes."""
+    most = most_rows(connection, table)
+
+    def ask(values: Sequence[Key], limit: int, after: Key | None) -> Rows:
+        return run(
+            statements.select(
+                table, column, values, limit, after=after, after_writers=after_writers
+            )
+        )
+
+    if not most:
+        return ask(values, max_rows, after)
+    if column is table.key:
+        return [row for piece in cut(values, most) for row in _by_key(ask, piece)]
+    return list(_by_lookup(ask, values, max_rows, most, after))
+
+
+Ask = Callable[[Sequence[Key], int, Key | None], Rows]
+
+
+def _by_key(ask: Ask, keys: Sequence[Key]) -> Rows:
+    """By halves where a row is larger than its declaration lets it be."""
+    try:
+        return ask(keys, len(keys), None)
+    except AnswerTooLarge:
+        if len(keys) == 1:
+            raise
+        middle = len(keys) // 2
+        return [*_by_key(ask, keys[:middle]), *_by_key(ask, keys[middle:])]
+
+
+def _by_lookup(
+    ask: Ask, values: Sequence[Key], max_rows: int, most: int, after: Key | None
+) -> Iterator[Row]:
+    """Page by page, in the order of the keys."""
+    while max_rows > 0:
+        limit = min(most, max_rows)
+        try:
+            rows = ask(values, limit, after)
+        except AnswerTooLarge:
+            if limit == 1:
+                raise
+            most = limit // 2
+            continue
+        yield from rows
+        if len(rows) < limit:
+            return
+        after = rows[-1][0]
+        max_rows -= len(rows)
