@@ -123,12 +123,14 @@ class Settings:
         engine = _choice(environment, DB_ENGINE, DbEngine)
         is_connected = engine is DbEngine.MYSQL
         return cls(
-            db_host=_required(environment, DB_HOST) if is_connected else "",
-            db_user=_user(environment) if is_connected else "",
-            db_pass=_password(environment) if is_connected else "",
+            db_host=_required(environment, DB_HOST)
+            if is_connected
+            else environment.get(DB_HOST, ""),
+            db_user=_user(environment) if is_connected else environment.get(DB_USER, ""),
+            db_pass=_password(environment) if is_connected else environment.get(DB_PASS, ""),
             db_name=_required(environment, DB_NAME),
             db_engine=engine,
-            db_cluster_arn="" if is_connected else _cluster_arn(environment),
+            db_cluster_arn=_cluster_arn(environment, engine),
             db_secret_arn=_secret_arn(environment),
             db_auth=_iam(environment, DB_AUTH, DB_SSL_CA),
             db_ssl_ca=environment.get(DB_SSL_CA, ""),
@@ -250,15 +252,20 @@ def _secret_arn(environment: Mapping[str, str]) -> str:
     return arn
 
 
-def _cluster_arn(environment: Mapping[str, str]) -> str:
+def _cluster_arn(environment: Mapping[str, str], engine: DbEngine) -> str:
     """Of the Data API, which needs a secret too, and knows no replica."""
-    arn = _required(environment, DB_CLUSTER_ARN)
-    if not re.fullmatch(r"arn:aws[\w-]*:rds:[\w-]+:\d{12}:cluster:[\w-]+", arn):
+    arn = environment.get(DB_CLUSTER_ARN, "")
+    if engine is DbEngine.DATA_API:
+        _required(environment, DB_CLUSTER_ARN)
+        _required(environment, DB_SECRET_ARN)
+    if arn and not re.fullmatch(r"arn:aws[\w-]*:rds:[\w-]+:\d{12}:cluster:[\w-]+", arn):
         raise ConfigurationError(
             f"{DB_CLUSTER_ARN}: expected arn:aws:rds:<region>:<account>:cluster:<name>"
         )
-    _required(environment, DB_SECRET_ARN)
-    if environment.get(DB_READER_HOST) or environment.get(INGEST_ENGINE) == IngestEngine.AURORA:
+    needs_connection = (
+        environment.get(DB_READER_HOST) or environment.get(INGEST_ENGINE) == IngestEngine.AURORA
+    )
+    if engine is DbEngine.DATA_API and needs_connection:
         raise ConfigurationError(
             f"{DB_ENGINE}={DbEngine.DATA_API.value}: {DB_READER_HOST} and {INGEST_ENGINE}=aurora"
             " need connections to the database; leave them out"

@@ -272,6 +272,8 @@ def required() -> dict[str, str]:
 
 
 ANOTHER = {
+    "DB_ENGINE": "dataapi",
+    "DB_CLUSTER_ARN": "arn:aws:rds:eu-west-1:123456789012:cluster:herocache",
     "DB_SECRET_ARN": "arn:aws:secretsmanager:eu-west-1:123456789012:secret:herocache-AbCdEf",
     "DB_AUTH": "iam",
     "REDIS_URL": "redis://there",
@@ -284,6 +286,10 @@ ANOTHER = {
     "UNCACHED_READS": "replica",
 }
 BESIDES = {
+    "DB_ENGINE": {
+        **{name: ANOTHER[name] for name in ("DB_CLUSTER_ARN", "DB_SECRET_ARN")},
+        "DB_PASS": "",
+    },
     "DB_SECRET_ARN": {"DB_PASS": ""},
     "DB_AUTH": {"DB_PASS": "", "DB_SSL_CA": "system"},
     "REDIS_AUTH": {"REDIS_URL": "rediss://user@there", "REDIS_CACHE_NAME": "cache"},
