@@ -21,7 +21,7 @@ import redis
 from chalicelib.cache.connection import READ_ONLY, TIMEOUT_SECONDS, Command, Connection
 from chalicelib.cache.redis_driver import Unusable, check_driver
 from chalicelib.config import Settings
-from chalicelib.credentials import cache_identity
+from chalicelib.credentials import cache_credentials
 from chalicelib.errors import CONNECTION_LOST, AnotherServer, CacheUnavailable, network_words
 from chalicelib.pool import Pool
 
@@ -53,7 +53,7 @@ class Client:
         self.is_cluster = settings.redis_cluster
         self.is_down = False
         self._url = settings.redis_url
-        self._credentials = cache_identity(settings)
+        self._credentials = cache_credentials(settings)
         self._scripts = scripts
         self._probe = probe
         self._pool: Pool[Connection] = Pool(self._open, Connection.close)

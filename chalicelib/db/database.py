@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 from chalicelib.config import Settings
-from chalicelib.credentials import STAGES, Login, database_identity
+from chalicelib.credentials import STAGES, Login, database_credentials
 from chalicelib.db import cache_generation, statements
 from chalicelib.db.cache_generation import Generation, NoGeneration, generation_in
 from chalicelib.db.fit import Columns, Fit, describe, report
@@ -55,7 +55,7 @@ class Database:
         self._for_loads = for_loads
         self._patience = LOAD_TIMEOUT_SECONDS if for_loads else ANSWER_TIMEOUT_SECONDS
         self._greeting_patience = max(CONNECT_TIMEOUT_SECONDS, settings.db_resume_seconds)
-        self._identity = database_identity(settings)
+        self._credentials = database_credentials(settings)
         self._pool: Pool[Connection] = Pool(self._connect, Connection.drop)
         self._fit = Fit()
 
@@ -153,12 +153,12 @@ class Database:
 
     def _connect(self, patience_seconds: float | None = None) -> Connection:
         """With another password where the first is refused: passwords may change while we run."""
-        login = self._identity.login()
+        login = self._credentials.login()
         for _ in STAGES:
             try:
                 return self._connect_as(login, patience_seconds)
             except MySQLError as error:
-                other = self._identity.instead(login) if is_login_refused(error) else None
+                other = self._credentials.instead(login) if is_login_refused(error) else None
                 if other is None:
                     raise
                 login = other

@@ -32,8 +32,8 @@ from chalicelib.ingest.events import (
     report_key,
     result_key,
 )
-from chalicelib.ingest.loaded import Loaded, as_object, first_stored, rows_of
-from chalicelib.ingest.staged import NotStageable, load_staged
+from chalicelib.ingest.load_from_s3 import NotStageable, load_staged
+from chalicelib.ingest.loaded_rows import Loaded, as_object, first_stored, rows_of
 from chalicelib.rows import Work, WriteThrough
 from chalicelib.tables import NO_KEY, Column, Key, Row, Table, tables_with
 

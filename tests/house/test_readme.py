@@ -20,7 +20,7 @@ from chalicelib import config, errors, tables
 from chalicelib.cache import entries, generations, recovery
 from chalicelib.cache.connection import TIMEOUT_SECONDS
 from chalicelib.config import UPLOAD_BUCKET, Settings
-from chalicelib.credentials import sigv4
+from chalicelib.credentials import iam_tokens
 from chalicelib.db import given_keys
 from chalicelib.db.mysql import connection as mysql_connection
 from chalicelib.db.mysql import driver as mysql_driver
@@ -362,7 +362,7 @@ def test_identity_names_settings_that_exist_and_the_figures_of_the_code() -> Non
         f"The network has {mysql_driver.CONNECT_TIMEOUT_SECONDS} s still",
         f"for {generations.REFRESH_TIMEOUT_SECONDS:g} s, and go on",
         f"idle for {mysql_connection.IDLE_TIMEOUT_SECONDS} s",
-        f"opens connections for {sigv4.TOKEN_SECONDS // 60} minutes",
+        f"opens connections for {iam_tokens.TOKEN_SECONDS // 60} minutes",
         f"up to {config.MAX_RESUME_SECONDS}; `0`: it never does",
         f"or {mysql_errors.RESUME_RETRY_AFTER_SECONDS} where it may be waking up",
     ):

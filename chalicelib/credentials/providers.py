@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from urllib.parse import unquote, urlsplit
 
 from chalicelib.config import DB_SECRET_ARN, Settings
-from chalicelib.credentials.sigv4 import cache_token, database_token
+from chalicelib.credentials.iam_tokens import cache_token, database_token
 from chalicelib.errors import ConfigurationError, DatabaseUnavailable
 
 log = logging.getLogger("herocache.identity")
@@ -30,7 +30,7 @@ class Login:
     password: str = field(repr=False)
 
 
-class Identity(Protocol):
+class CredentialProvider(Protocol):
     """A credential provider for the database."""
 
     def login(self) -> Login:
@@ -41,7 +41,7 @@ class Identity(Protocol):
         """Other credentials, after the database rejected those; None where there are none."""
 
 
-def database_identity(settings: Settings) -> Identity:
+def database_credentials(settings: Settings) -> CredentialProvider:
     if settings.db_auth:
         return _Signed(settings)
     if settings.db_secret_arn:
@@ -49,7 +49,7 @@ def database_identity(settings: Settings) -> Identity:
     return _Given(Login(settings.db_user, settings.db_pass))
 
 
-def cache_identity(settings: Settings) -> Callable[[], tuple[str, str]] | None:
+def cache_credentials(settings: Settings) -> Callable[[], tuple[str, str]] | None:
     """A credential provider for Redis: makes user and password of a new connection. None where
     REDIS_URL has them, or Redis wants none."""
     if not settings.redis_auth:

@@ -15,7 +15,7 @@ from typing import Any
 from chalicelib.config import INGEST_ENGINE
 from chalicelib.db import DatabaseError, Statement, Transaction, is_foreseen
 from chalicelib.errors import ConfigurationError
-from chalicelib.ingest import staged_statements
+from chalicelib.ingest import load_from_s3_statements as statements
 from chalicelib.ingest.bucket import Bucket
 from chalicelib.ingest.csv_bytes import GZIP, MAX_LINE_BYTES, UTF_16, too_long_a_line
 from chalicelib.ingest.csv_rows import (
@@ -29,8 +29,8 @@ from chalicelib.ingest.csv_rows import (
 )
 from chalicelib.ingest.events import Upload
 from chalicelib.ingest.load_data import fill, make_temporary_table
-from chalicelib.ingest.loaded import Loaded, first_stored
-from chalicelib.ingest.staged_statements import Layout, Settled
+from chalicelib.ingest.load_from_s3_statements import Layout, Settled
+from chalicelib.ingest.loaded_rows import Loaded, first_stored
 from chalicelib.tables import Column, Table
 
 # For each statement; the function itself has 900.
@@ -91,10 +91,10 @@ class StagedRows:
         """Have the database read the object, which it always does in its latest version."""
         self._transaction.wait_at_most(PATIENCE_SECONDS)
         self._check_is_latest()
-        make_temporary_table(self._transaction, staged_statements.CREATE)
+        make_temporary_table(self._transaction, statements.CREATE)
         self._load_from_s3()
         self._check_is_latest()
-        [(count, last, longest_bytes)] = self._fetch(staged_statements.MEASURE)
+        [(count, last, longest_bytes)] = self._fetch(statements.MEASURE)
         if count != last:
             raise RuntimeError(f"the database numbered {count} lines up to {last}")
         if longest_bytes > MAX_LINE_BYTES:
@@ -109,7 +109,7 @@ class StagedRows:
         """Raises ConfigurationError where the database does not do so."""
         uri = f"s3://{self._upload.bucket}/{self._upload.key}"
         in_no_line = secrets.token_hex(16)
-        statement = staged_statements.load_from_s3(uri, self._layout, in_no_line)
+        statement = statements.load_from_s3(uri, self._layout, in_no_line)
         try:
             self._transaction.run(statement)
         except DatabaseError as error:
@@ -123,25 +123,25 @@ class StagedRows:
     def settle(self) -> None:
         """Decide on every line that the database left in doubt."""
         last = 0
-        while block := dict(self._fetch(staged_statements.undecided(last, self._block_lines))):
+        while block := dict(self._fetch(statements.undecided(last, self._block_lines))):
             settled = list[Settled]()
             for n in block:
                 if n > last:
                     settled.append(self._settle(n, block))
                     last = settled[-1].last
-            self._transaction.run(*staged_statements.settle(settled))
+            self._transaction.run(*statements.settle(settled))
 
     def merge(self) -> Loaded:
         columns = self._rows.columns
-        [(count,)] = self._fetch(staged_statements.COUNT_ROWS)
-        first = self._fetch(staged_statements.first_rows(columns, FIRST_ROWS))
+        [(count,)] = self._fetch(statements.COUNT_ROWS)
+        first = self._fetch(statements.first_rows(columns, FIRST_ROWS))
         if count and self._table.auto_key and self._table.key in columns:
-            [(highest,)] = self._fetch(staged_statements.highest_key(columns, self._table.key))
+            [(highest,)] = self._fetch(statements.highest_key(columns, self._table.key))
             self._transaction.refuse_far_keys(self._table, [int(highest)])
 
         def bring(target: str, replaces: bool) -> None:
-            statement = staged_statements.merge(target, columns, replaces=replaces)
-            self._transaction.run(statement, staged_statements.DROP)
+            statement = statements.merge(target, columns, replaces=replaces)
+            self._transaction.run(statement, statements.DROP)
 
         fill(self._transaction, self._table, columns, bring)
         stored = first_stored(self._transaction, self._table, columns, first)
@@ -175,7 +175,7 @@ class StagedRows:
         if n in block:
             return block[n]
         if n not in self._window:
-            self._window = dict(self._fetch(staged_statements.lines_from(n, self._block_lines)))
+            self._window = dict(self._fetch(statements.lines_from(n, self._block_lines)))
         return self._window.get(n)
 
     def _decoded(self, n: int, content: bytes) -> str:
