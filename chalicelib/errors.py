@@ -2,7 +2,7 @@
 
     HerocacheError
     ├── BadRequest            400  the request is wrong; the text says what, where and what to do
-    │   ├── RowRejected            the database rejects a row; `contract` says which in the request
+    │   ├── RowRejected            the database rejects a row; `replies` says which in the request
     │   ├── KeyTooFar              the key of a new row is far above all others
     │   └── NoKeyLeft              the database has no key left to give to new rows
     ├── Forbidden             403  a web page that may not use the service sent the request

@@ -1,8 +1,7 @@
-"""The contract with clients: fields of a request, limits, shapes and texts of answers.
+"""The contract with clients: the fields of a request, their limits, and the validation.
 
-`decode` makes a JSON value of a body, `parse` makes a checked request of a JSON value or of a
-Lambda payload. The functions `reply_...` make the JSON text of an answer. No other module names a
-field of a request or shapes an answer.
+`decode` reads a body as JSON. `parse` validates a JSON value or a Lambda payload, and returns a
+request. `replies` makes the answers.
 """
 
 import gzip
@@ -14,19 +13,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from chalicelib.config import MAX_RESULT_BYTES
 from chalicelib.errors import (
     BadRequest,
     ConfigurationError,
-    HerocacheError,
-    KeyTooFar,
-    NoKeyLeft,
-    RowRejected,
     TooLarge,
-    TooManyRows,
     UnsupportedEncoding,
 )
-from chalicelib.rows import Page, Rows
+from chalicelib.rows import Page
 from chalicelib.tables import (
     NO_KEY,
     STRING_KEY,
@@ -54,20 +47,14 @@ EVERY_ROW = ["*"]
 # Headers by the names that Chalice looks them up under.
 IDEMPOTENCY_HEADER = "idempotency-key"
 ENCODING_HEADER = "content-encoding"
-# How the header Cache-Status names this cache.
-CACHE_NAME = "herocache"
 
 MAX_READ_VALUES = 10_000
 MAX_LIMIT = 10_000
 MAX_WRITE_ROWS = 1_000
 MAX_BODY_BYTES = 6_000_000
-# A shorter text fits into the JSON that Lambda makes of an answer, whatever is in it: the longest
-# escape of one character is twelve bytes (an emoji, for example, becomes two escapes of six).
-_SURELY_SMALL_CHARACTERS = MAX_RESULT_BYTES // 12
 _LIMIT = Integer(1, MAX_LIMIT)
 # The highest key that a BIGINT column takes.
 _HIGHEST_KEY = 2**63 - 1
-_LOGGED_CHARACTERS = 300
 
 
 @dataclass(frozen=True)
@@ -106,21 +93,7 @@ class Invalidate:
     keys: Sequence[Key] | None
 
 
-@dataclass(frozen=True)
-class Reply:
-    """`text`: the whole answer as JSON, with `status` in it as `statusCode`. `cache_status`: the
-    value of the header Cache-Status, which only the answer to a read has."""
-
-    text: str
-    status: int = 200
-    retry_after_seconds: int | None = None
-    cache_status: str = ""
-
-
 Request = Read | Write | Delete | Invalidate
-
-
-# --- requests -----------------------------------------------------------------------------------
 
 
 def decode(body: bytes) -> object:
@@ -393,105 +366,3 @@ _DECODER = json.JSONDecoder(object_pairs_hook=_unique_fields, parse_constant=_Nu
 _EXACT = json.JSONDecoder(
     object_pairs_hook=_unique_fields, parse_constant=_Number, parse_int=_exact_integer
 )
-
-
-# --- replies ------------------------------------------------------------------------------------
-
-
-def reply_rows(rows: Rows, read: Read) -> Reply:
-    """Raises TooLarge where Lambda could not send the answer."""
-    size = len(rows.json)
-    if size > MAX_RESULT_BYTES:
-        _raise_too_large(size, read)
-    missing = f',"missing":{_json(rows.missing)}' if rows.missing else ""
-    text = f'{{"statusCode":200,"body":[{rows.json.decode()}]{missing}}}'
-    if len(text) > _SURELY_SMALL_CHARACTERS and (size := len(json.dumps(text))) > MAX_RESULT_BYTES:
-        _raise_too_large(size, read)
-    return Reply(text, cache_status=_cache_status(rows, read))
-
-
-def in_words(request: Request | None, reply: Reply) -> str:
-    """A line for the log: the kind of request, how many values, and the result."""
-    if request is None or reply.status != 200:
-        failure = json.loads(reply.text)["body"]
-        return f"{reply.status} {failure['error']}: {failure['message'][:_LOGGED_CHARACTERS]}"
-    match request:
-        case Read(table, column, values):
-            _, quote, detail = reply.cache_status.rstrip('"').partition('"')
-            cached = detail if quote else "not asked"
-            return f"read {table.name}: {len(values)} by {column.name}; cached: {cached}"
-        case Write(table, rows):
-            return f"write {table.name}: {len(rows)}"
-        case Delete(table, keys):
-            return f"delete {table.name}: {len(keys)}"
-        case Invalidate(table, keys):
-            return f"invalidate {table.name}: {'all' if keys is None else len(keys)}"
-
-
-def _cache_status(rows: Rows, read: Read) -> str:
-    """As RFC 9211 says. `detail`: how many of the distinct values the cache answered."""
-    if rows.hits is None:
-        return f"{CACHE_NAME}; fwd=bypass" + '; detail="not in use"' * read.use_cache
-    if rows.hits == rows.asked:
-        return f'{CACHE_NAME}; hit; detail="{rows.hits} of {rows.asked}"'
-    kind = "partial" if rows.hits else "miss"
-    return f'{CACHE_NAME}; fwd={kind}; detail="{rows.hits} of {rows.asked}"'
-
-
-def reply_written(keys: Sequence[Key]) -> Reply:
-    return Reply(f'{{"statusCode":200,"body":"write success","ids":{_json(keys)}}}')
-
-
-def reply_deleted(keys: Sequence[Key]) -> Reply:
-    return Reply(f'{{"statusCode":200,"body":"delete success","deleted":{_json(keys)}}}')
-
-
-def reply_invalidated() -> Reply:
-    return Reply('{"statusCode":200,"body":"invalidate success"}')
-
-
-def reply_error(error: HerocacheError) -> Reply:
-    error = _in_terms_of_the_request(error)
-    return _reply_failure(error.status, error.kind, str(error), error.retry_after_seconds)
-
-
-def _in_terms_of_the_request(error: HerocacheError) -> HerocacheError:
-    """Names the fields of a request where an error from below only tells what happened."""
-    match error:
-        case RowRejected():
-            place = f"{SQLS}[{error.index}]{'.' * bool(error.column)}{error.column}"
-            return BadRequest(f"{place}: {error.reason}")
-        case KeyTooFar() | NoKeyLeft():
-            return BadRequest(f"{TABLE} {error}")
-        case TooManyRows():
-            return TooLarge(
-                f"{SQLS}: {error}; ask for fewer values at a time, or for one value with {LIMIT}"
-                f" and {AFTER}"
-            )
-    return error
-
-
-def reply_bug() -> Reply:
-    """For an unexpected error: its text may hold something internal, so the client gets none of
-    it."""
-    return _reply_failure(500, "InternalError", "an internal error; the log has the details", None)
-
-
-def _reply_failure(status: int, kind: str, message: str, retry_after: int | None) -> Reply:
-    body = {"error": kind, "message": message}
-    return Reply(_json({"statusCode": status, "body": body}), status, retry_after)
-
-
-def _raise_too_large(size: int, read: Read) -> NoReturn:
-    less = "ask for fewer values at a time"
-    if read.page:
-        less = f"give a lower {LIMIT}"
-    elif read.column is not read.table.key:
-        less += f", or for one value with {LIMIT} and {AFTER}"
-    raise TooLarge(
-        f"{SQLS}: the rows make an answer of {size} bytes, at most {MAX_RESULT_BYTES}; {less}"
-    )
-
-
-def _json(value: object) -> str:
-    return json.dumps(value, separators=(",", ":"))

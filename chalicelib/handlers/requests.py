@@ -1,7 +1,7 @@
-"""Requests come in over HTTP or as Lambda events, answers go out.
+"""A handler for each route and each Lambda event: takes the request, calls the use case, answers.
 
-`contract` says what a request and an answer look like; `services` holds what does the work. Each
-error becomes an answer here, and nowhere else.
+`contract` validates requests, `replies` makes answers, and `services` holds the use cases. This is
+the only module that turns an error into an answer.
 """
 
 import json
@@ -15,7 +15,7 @@ from chalice.app import Request, Response
 from chalicelib import services
 from chalicelib.config import ApiAuth
 from chalicelib.errors import BadRequest, HerocacheError
-from chalicelib.handlers import contract, cors, health
+from chalicelib.handlers import contract, cors, health, replies
 from chalicelib.ingest import uploads_in
 from chalicelib.rows import RowService
 
@@ -58,7 +58,7 @@ def preflight(request: Request) -> Response:
 
 def error_response(error: HerocacheError, **headers: str) -> Response:
     """The answer to a request that goes no further."""
-    response = _response(contract.reply_error(error))
+    response = _response(replies.of_error(error))
     response.headers.update(headers)
     return response
 
@@ -76,7 +76,7 @@ def _http(request: Request, answer: Callable[[Request], Response]) -> Response:
         response = error_response(error)
     except Exception:
         log.exception("a request failed on a bug")
-        response = _response(contract.reply_bug())
+        response = _response(replies.of_bug())
     if headers:
         response.headers.update(headers)
     return response
@@ -119,7 +119,7 @@ def _body(request: Request, is_encoded: bool) -> bytes:
     return body
 
 
-def _response(reply: contract.Reply, milliseconds: float = 0.0) -> Response:
+def _response(reply: replies.Reply, milliseconds: float = 0.0) -> Response:
     headers = dict(_JSON)
     if reply.cache_status:
         headers["Cache-Status"] = reply.cache_status
@@ -156,14 +156,14 @@ def ingest(event: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def failed_invocation(error: HerocacheError) -> dict[str, Any]:
     """The answer to a payload that is not for the function that it was sent to."""
-    answer: dict[str, Any] = json.loads(contract.reply_error(error).text)
+    answer: dict[str, Any] = json.loads(replies.of_error(error).text)
     return answer
 
 
 # --- both ---------------------------------------------------------------------------------------
 
 
-def _answered(payload: Callable[[], object]) -> tuple[contract.Reply, float]:
+def _answered(payload: Callable[[], object]) -> tuple[replies.Reply, float]:
     """The reply to the request that `payload` returns, and the milliseconds it took. Writes a line
     to the log of requests where that is on."""
     started = time.perf_counter()
@@ -177,25 +177,25 @@ def _answered(payload: Callable[[], object]) -> tuple[contract.Reply, float]:
     except HerocacheError as error:
         if error.status >= 500:
             log.error("%s: %s", error.kind, error)
-        reply = contract.reply_error(error)
+        reply = replies.of_error(error)
     except Exception:
         log.exception("a request failed on a bug")
-        reply = contract.reply_bug()
+        reply = replies.of_bug()
     milliseconds = (time.perf_counter() - started) * 1000
     if requests_log.isEnabledFor(logging.INFO):
-        requests_log.info("%s; %.2f ms", contract.in_words(request, reply), milliseconds)
+        requests_log.info("%s; %.2f ms", replies.log_line(request, reply), milliseconds)
     return reply, milliseconds
 
 
-def _done(request: contract.Request, service: RowService) -> contract.Reply:
+def _done(request: contract.Request, service: RowService) -> replies.Reply:
     match request:
         case contract.Read(table, column, values, use_cache, page):
             rows = service.read(table, column, values, use_cache, page)
-            return contract.reply_rows(rows, request)
+            return replies.of_rows(rows, request)
         case contract.Write(table, rows, use_cache, key):
-            return contract.reply_written(service.write(table, rows, use_cache, key))
+            return replies.of_write(service.write(table, rows, use_cache, key))
         case contract.Delete(table, keys, key):
-            return contract.reply_deleted(service.delete(table, keys, key))
+            return replies.of_delete(service.delete(table, keys, key))
         case contract.Invalidate(table, keys):
             service.invalidate(table, keys)
-            return contract.reply_invalidated()
+            return replies.of_invalidate()

@@ -26,7 +26,7 @@ from chalicelib.db.mysql import connection as mysql_connection
 from chalicelib.db.mysql import driver as mysql_driver
 from chalicelib.db.mysql import errors as mysql_errors
 from chalicelib.errors import ConfigurationError, HerocacheError
-from chalicelib.handlers import contract
+from chalicelib.handlers import contract, replies
 from local.servers import MariaDB
 from local.servers.app import FIRST_PORT
 from tests import conftest
@@ -447,7 +447,7 @@ def test_the_errors_are_those_a_caller_can_get() -> None:
     told_otherwise = ("CacheUnavailable", "AnotherServer", "FileRejected", "BucketUnavailable")
     for inner in (*told_otherwise, *REWORDED, "NotAtOnce", "AlreadyClaimed"):
         del raised[inner]
-    bug = json.loads(contract.reply_bug().text)
+    bug = json.loads(replies.of_bug().text)
     assert set(documented) == {*raised, bug["body"]["error"]}
     assert documented["InternalError"][0] == str(bug["statusCode"])
     for name, kind in raised.items():
