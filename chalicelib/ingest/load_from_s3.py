@@ -18,15 +18,8 @@ from chalicelib.errors import ConfigurationError
 from chalicelib.ingest import load_from_s3_statements as statements
 from chalicelib.ingest.bucket import Bucket
 from chalicelib.ingest.csv_bytes import GZIP, MAX_LINE_BYTES, UTF_16, too_long_a_line
-from chalicelib.ingest.csv_rows import (
-    FIRST_ROWS,
-    LINE_END,
-    MAX_HELD_BYTES,
-    CsvRows,
-    Rejected,
-    never_ending,
-    not_utf8,
-)
+from chalicelib.ingest.csv_lines import LINE_END, MAX_HELD_BYTES, never_ending, not_utf8
+from chalicelib.ingest.csv_rows import FIRST_ROWS, CsvRows, Rejected
 from chalicelib.ingest.events import Upload
 from chalicelib.ingest.load_data import fill, make_temporary_table
 from chalicelib.ingest.load_from_s3_statements import Layout, Settled
@@ -201,7 +194,8 @@ def _layout(rows: CsvRows, head: bytes) -> Layout:
     ends = LINE_END.findall(head)[: rows.lines_before]
     if len(ends) < rows.lines_before or not all(end.endswith(line_end.encode()) for end in ends):
         raise NotStageable(_SEVERAL_ENDS)
-    return Layout(line_end, rows.lines_before, rows.columns, rows.delimiter, rows.ignored)
+    dialect = rows.dialect
+    return Layout(line_end, rows.lines_before, dialect.columns, dialect.delimiter, dialect.ignored)
 
 
 def _has_another_end(content: bytes, line_end: str) -> bool:

@@ -21,7 +21,8 @@ from chalicelib.db import Database, Transaction
 from chalicelib.errors import BadRequest, ConfigurationError, FileRejected, KeyTooFar, NoKeyLeft
 from chalicelib.ingest import ledger, load_data
 from chalicelib.ingest.bucket import Bucket, Gone, Writer
-from chalicelib.ingest.csv_rows import CsvRows, Rejected, WrongColumns, named_columns
+from chalicelib.ingest.csv_dialect import WrongColumns, named_columns
+from chalicelib.ingest.csv_rows import CsvRows, Rejected
 from chalicelib.ingest.events import (
     INCOMING_FOLDER,
     LOADED,

@@ -19,7 +19,8 @@ from chalicelib.ingest import load_from_s3
 from chalicelib.ingest import service as ingest_service
 from chalicelib.ingest.bucket import CHUNK_BYTES
 from chalicelib.ingest.csv_bytes import MAX_LINE_BYTES, UTF_16
-from chalicelib.ingest.csv_rows import DELIMITERS, FIRST_ROWS, Rejected, named_columns
+from chalicelib.ingest.csv_dialect import DELIMITERS, named_columns
+from chalicelib.ingest.csv_rows import FIRST_ROWS, Rejected
 from chalicelib.ingest.events import uploads_in
 from chalicelib.ingest.load_from_s3 import NotStageable, StagedRows
 from chalicelib.tables import EMPLOYEES, HEROES, PRODUCTS, Column, Table
