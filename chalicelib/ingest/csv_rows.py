@@ -1,4 +1,4 @@
-"""The rows of an uploaded CSV file: each is checked, and each rejected one is reported with a reason.
+"""The rows of an uploaded CSV file: each one is checked; a rejected one is reported with a reason.
 
 The file is decoded, parsed and checked in pieces, in constant memory. The types of the columns
 check the values, as they do for the API. This module does no I/O.
@@ -159,11 +159,10 @@ class CsvRows:
         if _is_blank_row(row):
             return "", ""
         if len(row) > expected + self.dialect.ignored or len(row) < expected:
-            # No row among the first lines had a fitting number of values, so `wanted` names two
-            # numbers. A later row may have only as many values as there are columns.
-            wanted = (
-                f"{expected} values" if len(row) in self.dialect.fitting else self.dialect.wanted
-            )
+            wanted = self.dialect.wanted
+            if len(row) in self.dialect.fitting:
+                # `wanted` names this number too, but after the first lines only one will do.
+                wanted = f"{expected} values"
             return "", f"expected {wanted}, got {len(row)}"
         for value in row[expected:]:
             if value.strip():
@@ -195,8 +194,8 @@ def _remembered(lines: Iterable[str], read: list[str]) -> Iterator[str]:
 
 
 def _is_unclosed(error: csv.Error, line_count: int) -> bool:
-    """Whether the error of a row comes from a quote that was not closed. A value that is too long in
-    a row of one line is just too long."""
+    """Whether a row is wrong because of a quote that was not closed. In a row of one line a value
+    may also be too long by itself."""
     is_at_the_end = str(error).startswith("unexpected end of data")
     return is_at_the_end or (line_count > 1 and _is_too_long(error))
 
