@@ -1,7 +1,7 @@
 """Credential providers: a user and a password for each connection that the service opens.
 
-A password is given (`DB_PASS`, or in `REDIS_URL`), read from Secrets Manager (`DB_SECRET_ARN`), or
-a token that is signed for one connection (`DB_AUTH=iam`, `REDIS_AUTH=iam`).
+The password comes from a setting (`DB_PASS`, or inside `REDIS_URL`), from Secrets Manager
+(`DB_SECRET_ARN`), or is a token signed for one connection (`DB_AUTH=iam`, `REDIS_AUTH=iam`).
 """
 
 import json
@@ -38,7 +38,8 @@ class CredentialProvider(Protocol):
         DatabaseUnavailable."""
 
     def instead(self, rejected: Login) -> Login | None:
-        """Other credentials, after the database rejected those; None where there are none."""
+        """Other credentials, after the database has rejected those in `rejected`; None where there
+        are none."""
 
 
 def database_credentials(settings: Settings) -> CredentialProvider:
@@ -50,8 +51,8 @@ def database_credentials(settings: Settings) -> CredentialProvider:
 
 
 def cache_credentials(settings: Settings) -> Callable[[], tuple[str, str]] | None:
-    """A credential provider for Redis: makes user and password of a new connection. None where
-    REDIS_URL has them, or Redis wants none."""
+    """A credential provider for Redis: gives user and password for a new connection. None where
+    REDIS_URL has them, or where Redis needs none."""
     if not settings.redis_auth:
         return None
     user = unquote(urlsplit(settings.redis_url).username or "")
@@ -82,8 +83,8 @@ class _Signed:
 
 
 class _Secret:
-    """A secret: read for the first connection, kept while the container lives, read again when the
-    database rejects it."""
+    """The secret in Secrets Manager. It is read for the first connection and kept. When the
+    database rejects it, it is read again."""
 
     def __init__(self, arn: str) -> None:
         self._arn = arn
@@ -101,7 +102,7 @@ class _Secret:
     def instead(self, rejected: Login) -> Login | None:
         with self._reading:
             if self._kept not in (None, rejected):
-                return self._kept  # another thread was rejected too, and has read the secret again
+                return self._kept  # another thread was rejected and has read the secret again
             for stage in STAGES:
                 login = self._read(stage)
                 if login is not None and login != rejected:
@@ -143,7 +144,7 @@ class _Secret:
             fields = json.loads(text)
             login = Login(fields["username"], fields["password"])
         except (ValueError, KeyError, TypeError):
-            # Not even as a cause: the text of the error would quote the secret.
+            # `from None`, because the text of the cause would quote the secret.
             raise self._unusable('expected a JSON object with "username" and "password"') from None
         if not (isinstance(login.user, str) and isinstance(login.password, str)):
             raise self._unusable('its "username" and "password" must be strings')

@@ -41,10 +41,10 @@ LIMIT, AFTER = "LIMIT", "AFTER"
 IDEMPOTENCY_KEY = "IDEMPOTENCY_KEY"
 FIELDS = (REQUEST, SQLS, USE_CACHE, TABLE, BY, LIMIT, AFTER, IDEMPOTENCY_KEY)
 READ, WRITE, DELETE, INVALIDATE = "read", "write", "delete", "invalidate"
-# The SQLS of an invalidate that means the whole table.
+# SQLS of an invalidate request for the whole table.
 EVERY_ROW = ["*"]
 
-# Headers by the names that Chalice looks them up under.
+# Names of headers in lower case, as Chalice looks them up.
 IDEMPOTENCY_HEADER = "idempotency-key"
 ENCODING_HEADER = "content-encoding"
 
@@ -59,7 +59,7 @@ _HIGHEST_KEY = 2**63 - 1
 
 @dataclass(frozen=True)
 class Read:
-    """`page`: which part of the rows to read; then there is one value in `values`."""
+    """`page`: which part of the rows to read, if not all. Then `values` has one value."""
 
     table: Table
     column: Column
@@ -70,7 +70,7 @@ class Read:
 
 @dataclass(frozen=True)
 class Write:
-    """`rows` in the order of SQLS; NO_KEY stands where a row came without its key."""
+    """`rows`: in the order of SQLS. A row that came without its key has NO_KEY."""
 
     table: Table
     rows: Sequence[Row]
@@ -87,7 +87,7 @@ class Delete:
 
 @dataclass(frozen=True)
 class Invalidate:
-    """`keys`: which rows somebody else changed; None: any rows of the table."""
+    """`keys`: the rows that somebody else changed; None where any row may have changed."""
 
     table: Table
     keys: Sequence[Key] | None
@@ -97,7 +97,7 @@ Request = Read | Write | Delete | Invalidate
 
 
 def decode(body: bytes) -> object:
-    """The JSON value in `body`. Raises TooLarge; BadRequest, which tells where it is not JSON."""
+    """The JSON value in `body`. Raises TooLarge, and BadRequest with the place of the error."""
     if len(body) > MAX_BODY_BYTES:
         raise TooLarge(f"body: more than {MAX_BODY_BYTES} bytes; send fewer items at a time")
     try:
@@ -115,13 +115,13 @@ def decode(body: bytes) -> object:
             f"body: not JSON at line {error.lineno} column {error.colno}: {error.msg}"
         ) from error
     except ValueError:
-        return _EXACT.decode(text)  # an integer of more digits than Python converts
+        return _EXACT.decode(text)  # there is an integer with more digits than Python converts
 
 
 def unpacked(body: bytes, encoding: str) -> bytes:
     """`body` without the compression that the header Content-Encoding names. A body that is not
-    compressed is returned as it is: a gateway may have unpacked it and left the header. Never
-    unpacks more than one byte beyond MAX_BODY_BYTES. Raises BadRequest, UnsupportedEncoding."""
+    compressed is returned as it is, because a gateway may have unpacked it and kept the header.
+    Unpacks at most MAX_BODY_BYTES and one byte. Raises BadRequest, UnsupportedEncoding."""
     if encoding.strip().lower() in ("", "identity"):
         return body
     if encoding.strip().lower() not in ("gzip", "x-gzip"):
@@ -171,8 +171,8 @@ def parse(payload: object, default_table: str, read_by: str | None) -> Request:
 def _page(
     payload: Mapping[str, object], table: Table, column: Column, values: Sequence[Key]
 ) -> Page | None:
-    """Only for one value: the next page begins after the last key of this one, and keys rise only
-    within the rows of one value."""
+    """The page that is asked for; None for all rows. A page goes with one value only: the next page
+    begins after the last key of this page, and keys rise only within the rows of one value."""
     if LIMIT not in payload and AFTER not in payload:
         return None
     name = LIMIT if LIMIT in payload else AFTER
@@ -190,8 +190,8 @@ def _page(
 
 
 def _before_keys(table: Table) -> Integer | String:
-    """The values of AFTER: any key that the column could hold, also one that this service would
-    not write; or 0, which stands before all keys."""
+    """The type of AFTER. It takes any key that the column could hold, also one that this service
+    would not write, and 0, which is less than every key."""
     key = table.key.type
     return Integer(0, _HIGHEST_KEY) if isinstance(key, Integer) else key
 
@@ -202,7 +202,7 @@ def _reject_field(payload: Mapping[str, object], name: str, why: str) -> None:
 
 
 def _idempotency_key(payload: Mapping[str, object]) -> str:
-    """Empty where there is none."""
+    """The idempotency key; empty where there is none."""
     if IDEMPOTENCY_KEY not in payload:
         return ""
     return str(
@@ -211,8 +211,8 @@ def _idempotency_key(payload: Mapping[str, object]) -> str:
 
 
 def with_idempotency_key(payload: object, header: str) -> object:
-    """The payload with the idempotency key of the header as a field. Requests that change nothing
-    stay as they are: clients may send the header with every request."""
+    """The payload, with the idempotency key of the header as a field. A request that changes
+    nothing stays as it is, because a client may send the header with every request."""
     if not isinstance(payload, dict) or payload.get(REQUEST) in (READ, INVALIDATE):
         return payload
     if payload.get(IDEMPOTENCY_KEY, header) != header:
@@ -290,7 +290,7 @@ def _row(table: Table, item: object, index: int) -> Row:
 
 
 def _explained_row(table: Table, item: object, index: int) -> Row:
-    """Slower than `Table.parse`: finds which value is wrong. Raises BadRequest."""
+    """As `Table.parse`, but slower: raises BadRequest, which names the value that is wrong."""
     place = f"{SQLS}[{index}]"
     if not isinstance(item, dict):
         raise BadRequest(f"{place}: expected a row object, got {_json_type(item)}")
@@ -334,7 +334,8 @@ def _json_type(value: object) -> str:
 
 
 class _Number:
-    """A number that no column takes. Kept as it was written, so that `parse` can name its place."""
+    """A number that no column takes. It is kept as it was written, so that the error can show
+    it."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -362,7 +363,8 @@ def _reject_duplicate(pairs: Sequence[tuple[str, object]]) -> NoReturn:
 
 
 _DECODER = json.JSONDecoder(object_pairs_hook=_unique_fields, parse_constant=_Number)
-# Slower: it sees the text of every integer. Python reads -0 as 0, and no integer of 5,000 digits.
+# Slower, because it sees the text of every integer. Python itself would read -0 as 0, and would
+# fail on an integer of 5,000 digits.
 _EXACT = json.JSONDecoder(
     object_pairs_hook=_unique_fields, parse_constant=_Number, parse_int=_exact_integer
 )

@@ -20,7 +20,8 @@ from chalicelib.ingest import uploads_in
 from chalicelib.rows import RowService
 
 log = logging.getLogger("herocache")
-# One line a request. `chalice local` shows them; in AWS they would cost money.
+# One line for each request. `chalice local` shows them. In AWS they are off, because logs cost
+# money.
 requests_log = logging.getLogger("herocache.requests")
 requests_log.setLevel(logging.WARNING)
 
@@ -36,8 +37,9 @@ def post(request: Request) -> Response:
 
 
 def get_health(request: Request) -> Response:
-    """`GET /health`, open to everybody: whether the service runs. With `?deep=1` as
-    `get_deep_health`, but only on a stage without authentication: the check loads the database."""
+    """`GET /health`, open to everybody: whether the service runs. With `?deep=1` the same as
+    `get_deep_health`, but only on a stage without authentication, because that check uses the
+    database."""
     return _http(request, _get_health)
 
 
@@ -47,7 +49,7 @@ def get_deep_health(request: Request) -> Response:
 
 
 def preflight(request: Request) -> Response:
-    """`OPTIONS`: whether a browser may send the request that a page of another host asks for."""
+    """`OPTIONS`: whether a browser may send a request for a page of another host."""
     try:
         allowed = services.container().settings.cors_origins
         headers = cors.preflight_headers_for(request.headers, allowed)
@@ -57,15 +59,15 @@ def preflight(request: Request) -> Response:
 
 
 def error_response(error: HerocacheError, **headers: str) -> Response:
-    """The answer to a request that goes no further."""
+    """The answer to a request that ends with this error."""
     response = _response(replies.of_error(error))
     response.headers.update(headers)
     return response
 
 
 def _http(request: Request, answer: Callable[[Request], Response]) -> Response:
-    """The answer to `request`, with the headers that a page of another host needs to read it. A
-    page that may not use the service gets an error instead."""
+    """The answer to `request`, with the headers that let a page of another host read it. The answer
+    is an error where that page may not use the service."""
     headers: cors.Headers = {}
     try:
         if "origin" in set(request.headers):
@@ -101,7 +103,7 @@ def _get_deep_health(_: Request) -> Response:
 
 def _payload(request: Request) -> object:
     """The JSON value in the body. An idempotency key in the headers becomes a field of it."""
-    names = set(request.headers)  # Chalice needs a microsecond to look up a header that is absent
+    names = set(request.headers)  # in a set, because Chalice is slow to look up an absent header
     payload = contract.decode(_body(request, contract.ENCODING_HEADER in names))
     if contract.IDEMPOTENCY_HEADER in names:
         return contract.with_idempotency_key(payload, request.headers[contract.IDEMPOTENCY_HEADER])
@@ -140,8 +142,9 @@ def invoke(payload: object) -> dict[str, Any]:
 
 
 def ingest(event: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """An S3 event: tries all objects in it and returns a summary of each; or raises the first
-    error, so that Lambda delivers the event again. Objects that are done are not loaded again."""
+    """Load the objects in an S3 event. Tries all objects, then raises the first error, so that
+    Lambda delivers the event again; an object that was loaded is not loaded again. Without an error
+    it returns a summary of each object."""
     summaries, failures = [], []
     for upload in uploads_in(event):
         try:
@@ -155,7 +158,7 @@ def ingest(event: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def failed_invocation(error: HerocacheError) -> dict[str, Any]:
-    """The answer to a payload that is not for the function that it was sent to."""
+    """The answer to a payload that this function does not take."""
     answer: dict[str, Any] = json.loads(replies.of_error(error).text)
     return answer
 
@@ -169,7 +172,7 @@ def _answered(payload: Callable[[], object]) -> tuple[replies.Reply, float]:
     started = time.perf_counter()
     request = None
     try:
-        asked = payload()  # before the settings: to reject what is not JSON needs none
+        asked = payload()  # before the settings, which are not needed to reject a malformed body
         container = services.container()
         settings = container.settings
         request = contract.parse(asked, settings.default_table, settings.read_by)
