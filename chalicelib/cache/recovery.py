@@ -1,8 +1,8 @@
-"""Taking Redis back into use after it failed, in a thread of its own.
+"""Takes Redis back into use after it failed, in a thread of its own.
 
-A request starts it that met the failure, or that found a table's cache switched off. There is one
-thread a container, and it ends when its work is done. Where Lambda freezes the container, the
-thread goes on when the container does.
+A request starts the thread when it meets the failure or finds a table's cache switched off. A
+container has one such thread at most, and it ends when its work is done. When Lambda freezes the
+container, the thread is frozen too.
 """
 
 import logging
