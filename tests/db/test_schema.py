@@ -93,6 +93,7 @@ def assert_mismatch(answer: Answer, *words: str) -> str:
     return answer.message.partition(": ")[2]
 
 
+# Everything that may be done to heroes, with the cache and without.
 REQUESTS = [
     *[
         {**request, "USE_CACHE": use_cache}
@@ -106,7 +107,6 @@ REQUESTS = [
     ],
     {"REQUEST": "delete", "SQLS": [1]},
 ]
-"""Everything that may be done to heroes, with the cache and without."""
 
 
 ERRORS = {

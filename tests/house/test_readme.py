@@ -283,13 +283,13 @@ ANOTHER = {
     "CORS_ORIGINS": "https://example.com",
     "UNCACHED_READS": "replica",
 }
+# Other settings that a setting needs, so that it is accepted.
 BESIDES = {
     "DB_SECRET_ARN": {"DB_PASS": ""},
     "DB_AUTH": {"DB_PASS": "", "DB_SSL_CA": "system"},
     "REDIS_AUTH": {"REDIS_URL": "rediss://user@there", "REDIS_CACHE_NAME": "cache"},
     "UNCACHED_READS": {"DB_READER_HOST": "there"},
 }
-"""What must change too for the setting to be one that is taken."""
 
 
 def field_of(name: str) -> str:
