@@ -595,8 +595,16 @@ def test_every_link_and_file_named_exists(text: str) -> None:
     links = [link for link in re.findall(r"\]\(([^)]+)\)", text) if "://" not in link]
     files = re.findall(r"`([\w.]+/[\w./]+)`", text)
     assert files
-    for path in {*links, *files} - {".local/env"}:
-        assert (ROOT / path).exists(), path
+    for link in {*links, *files} - {".local/env"}:
+        path, _, anchor = link.partition("#")
+        assert (ROOT / path).exists(), link
+        assert not anchor or anchor in anchors((ROOT / path).read_text() if path else text), link
+
+
+def anchors(text: str) -> list[str]:
+    """The names of the headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return [re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings]
 
 
 def test_the_fixtures_that_the_test_levels_name_exist() -> None:
