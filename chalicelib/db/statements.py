@@ -110,10 +110,11 @@ def guard_time(until: int) -> Statement:
     return f"SELECT IF({MICROSECONDS_NOW} < %s, {MICROSECONDS_NOW}, {FAILS})", (until,)
 
 
-def guard_new_keys(count: int, highest: int) -> Statement:
+def guard_new_keys(count: int, highest: int, until: int) -> Statement:
     """An error where one of the `count` keys that the INSERT before it was given is above
-    `highest`."""
-    return f"SELECT IF(LAST_INSERT_ID() + %s > %s, {FAILS}, 1)", (count - 1, highest)
+    `highest`; and after `until`, as `guard_time`."""
+    is_over = f"LAST_INSERT_ID() + %s > %s OR {MICROSECONDS_NOW} >= %s"
+    return f"SELECT IF({is_over}, {FAILS}, 1)", (count - 1, highest, until)
 
 
 def _rows_with(table: Table, column: Column, count: int) -> str:

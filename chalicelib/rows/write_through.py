@@ -250,6 +250,7 @@ class WriteThrough:
         if affected == Affected():
             transaction.commit()
             return Done(change)
+        until = held.database_time(in_seconds=MAX_SECONDS_TO_COMMIT)
         must_stand = changed_entries.leave_a_lookup(table, change)
         fences = self._send_fences(held, table, affected.fenced, affected.new, must_stand)
         undone = changed_entries.as_before(table, affected, change.before)
@@ -259,7 +260,6 @@ class WriteThrough:
             }
             shown = changed_entries.values(lookups) if store else {}
             keys = [row[0] for row in change.after]
-            until = held.database_time(in_seconds=MAX_SECONDS_TO_COMMIT)
             committed = transaction.commit_and_show(
                 table, shown, keys, changed_entries.MAX_SHOWN_ROWS, until
             )

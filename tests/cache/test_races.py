@@ -5,8 +5,9 @@ Two containers in one process; where one of them stops, the other goes on.
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import pytest
@@ -30,9 +31,16 @@ from chalicelib.cache.recovery import Recovery
 from chalicelib.db import Generation, database
 from chalicelib.db.mysql import Answer, Connection, MySQLError
 from chalicelib.db.mysql import connection as mysql_connection
-from chalicelib.errors import AnotherServer, CacheUnavailable, DatabaseUnavailable, OutcomeUnknown
+from chalicelib.errors import (
+    AnotherServer,
+    CacheUnavailable,
+    DatabaseUnavailable,
+    NotAtOnce,
+    OutcomeUnknown,
+)
 from chalicelib.rows import changed_entries, write_through
 from chalicelib.rows.service import RowService
+from chalicelib.rows.write_through import WriteThrough
 from chalicelib.tables import HEROES, NO_KEY, PRODUCTS, Column, Row
 from local.servers import MariaDB
 from tests.conftest import Configure
@@ -499,6 +507,81 @@ def test_a_commit_that_the_network_holds_back_for_long_is_refused(
         wait_until(lambda: witness.query(connected) <= others)
 
     assert witness.query("SELECT name FROM heroes") == [("before",), ("before",)]
+
+
+@each_write
+def test_a_write_that_slept_behind_its_fences_is_not_committed(
+    one: RowService, witness: Witness, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Readers may have settled them: nobody would tell of a COMMIT whose answer is lost."""
+    before = witness.database_state()
+    begin_fence_many = Cache.begin_fence_many
+
+    def sleep_behind_it(self: Cache, *arguments: Any) -> Pending[float]:
+        pending = begin_fence_many(self, *arguments)
+        time.sleep(0.4)
+        return pending
+
+    monkeypatch.setattr(write_through, "MAX_SECONDS_TO_COMMIT", 0.3)
+    monkeypatch.setattr(Cache, "begin_fence_many", sleep_behind_it)
+    with pytest.raises(DatabaseUnavailable, match="nothing was written"):
+        WRITES[name](one)
+
+    assert witness.database_state() == before
+
+
+@pytest.mark.parametrize(
+    ("row", "block", "unblock"),
+    [
+        (ROWS["insert"], ["LOCK TABLES heroes READ"], "UNLOCK TABLES"),
+        (
+            hero(3, "after"),
+            ["START TRANSACTION", "INSERT INTO heroes VALUES (3, '', '', '', 1, '')"],
+            "ROLLBACK",
+        ),
+    ],
+    ids=["insert", "replace"],
+)
+def test_a_write_that_the_database_holds_up_behind_its_fences_is_not_committed(
+    one: RowService,
+    witness: Witness,
+    monkeypatch: pytest.MonkeyPatch,
+    row: Row,
+    block: Sequence[str],
+    unblock: str,
+) -> None:
+    """Before it has changed its rows: a reader who settles the fences waits for no lock then."""
+    begin_fence_many = Cache.begin_fence_many
+    blocked: list[threading.Timer] = []
+    told: list[Exception] = []
+
+    def be_blocked(self: Cache, *arguments: Any) -> Pending[float]:
+        if not blocked:
+            for sql in block:
+                witness.query(sql)
+            blocked.append(threading.Timer(0.6, witness.query, [unblock]))
+            blocked[0].start()
+        return begin_fence_many(self, *arguments)
+
+    @contextmanager
+    def listen(*arguments: Any) -> Iterator[None]:
+        try:
+            with lifted_if_undone(*arguments):
+                yield
+        except Exception as error:
+            told.append(error)
+            raise
+
+    lifted_if_undone = WriteThrough._lifted_if_undone
+    monkeypatch.setattr(WriteThrough, "_lifted_if_undone", listen)
+    monkeypatch.setattr(write_through, "MAX_SECONDS_TO_COMMIT", 0.3)
+    monkeypatch.setattr(Cache, "begin_fence_many", be_blocked)
+    with suppress(DatabaseUnavailable):
+        one.write(HEROES, [row], True)
+    blocked[0].join()
+
+    assert isinstance(told[0], NotAtOnce | DatabaseUnavailable)
+    assert not isinstance(told[0], OutcomeUnknown)
 
 
 class Died(BaseException):
