@@ -16,7 +16,7 @@ from pymysql.cursors import Cursor
 
 from chalicelib import services
 from chalicelib.cache import entries
-from chalicelib.cache.client import Client
+from chalicelib.cache.client import MAX_EARLY_CONNECTIONS, Client
 from chalicelib.cache.connection import Command
 from chalicelib.cache.entries import (
     UNKNOWN_COMMIT,
@@ -466,6 +466,48 @@ def test_what_cannot_be_read_of_the_answer_to_a_commit_does_not_undo_it(
         assert b"after" in names(storage)
         cached = storage.read(HEROES, ID, [1], True).json
         assert cached == storage.read(HEROES, ID, [1], False).json
+
+
+@pytest.mark.parametrize("name", ROWS)
+@pytest.mark.parametrize("key", ["", "key"], ids=["", "with a key"])
+def test_a_bug_behind_the_commit_is_no_failure_that_seems_certain(
+    one: RowService, witness: Witness, monkeypatch: pytest.MonkeyPatch, name: str, key: str
+) -> None:
+    def fail(*_: object) -> None:
+        raise KeyError
+
+    for _ in range(MAX_EARLY_CONNECTIONS):
+        with monkeypatch.context() as patch:
+            patch.setattr(changed_entries, "with_lookups", fail)
+            if key:
+                one.write(HEROES, [ROWS[name]], True, key)
+            else:
+                with pytest.raises(OutcomeUnknown):
+                    one.write(HEROES, [ROWS[name]], True)
+
+    assert services.container().cache._client._early_turns._value == MAX_EARLY_CONNECTIONS
+    assert_nothing_is_stale(one)
+
+
+@each_write
+def test_a_write_with_an_unknown_outcome_that_slept_lets_nobody_believe_an_entry(
+    one: RowService, witness: Witness, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Its fences may have been settled."""
+    number, *_ = witness.generation()
+    commit = Connection.batch_and_commit
+
+    def commit_and_sleep(self: Connection, *arguments: Any) -> None:
+        monkeypatch.setattr(Connection, "batch_and_commit", commit)
+        monkeypatch.setattr(write_through, "MAX_FENCE_SECONDS", -1)
+        commit(self, *arguments)
+        raise OutcomeUnknown("for this test")
+
+    monkeypatch.setattr(Connection, "batch_and_commit", commit_and_sleep)
+    with pytest.raises(OutcomeUnknown):
+        WRITES[name](one)
+
+    assert witness.generation()[0] > number
 
 
 @pytest.mark.usefixtures("fences_are_old")
