@@ -232,7 +232,7 @@ class WriteThrough:
         with self._lifted_if_undone(table, fences, Affected(lookups)):
             shown = changed_entries.values(lookups) if store else {}
             change, committed = transaction.insert_and_commit(
-                table, rows, held, shown, changed_entries.MAX_SHOWN_ROWS, until
+                table, rows, held, shown, changed_entries.max_shown_rows(table), until
             )
             with _after_commit():
                 affected = changed_entries.of_change(table, change, store)
@@ -262,7 +262,7 @@ class WriteThrough:
             shown = changed_entries.values(lookups) if store else {}
             keys = [row[0] for row in change.after]
             committed = transaction.commit_and_show(
-                table, shown, keys, changed_entries.MAX_SHOWN_ROWS, until
+                table, shown, keys, changed_entries.max_shown_rows(table), until
             )
             with _after_commit():
                 affected = changed_entries.with_lookups(table, affected, change, committed)

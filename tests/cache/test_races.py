@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -41,7 +42,7 @@ from chalicelib.errors import (
 from chalicelib.rows import changed_entries, write_through
 from chalicelib.rows.service import RowService
 from chalicelib.rows.write_through import WriteThrough
-from chalicelib.tables import HEROES, NO_KEY, PRODUCTS, Column, Row
+from chalicelib.tables import HEROES, NO_KEY, PRODUCTS, Column, Row, String, tables_with
 from local.servers import MariaDB
 from tests.conftest import Configure
 from tests.support.client import InProcess
@@ -193,6 +194,47 @@ def test_a_lookup_with_too_many_other_rows_is_not_read_for_a_write(
 
     assert not [key for key in witness.entries() if b":xp:" in key]
     assert names(one) == [b"before", b"before", b"after"]
+
+
+def test_a_lookup_with_long_other_rows_is_not_read_whole_for_a_write(
+    witness: Witness, configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An operator gave a column more room than is declared."""
+    run_piece, received = Connection.run_piece, list[int]()
+
+    def listen(self: Connection, piece: str) -> list[Answer]:
+        answers = run_piece(self, piece)
+        received.append(len(repr([answer.rows for answer in answers])))
+        return answers
+
+    witness.query("CREATE TABLE long_heroes LIKE heroes")
+    try:
+        witness.query("ALTER TABLE long_heroes MODIFY name MEDIUMTEXT NOT NULL")
+        witness.query("INSERT INTO long_heroes VALUES (1, '', '', REPEAT('x', 65536), 5, '')")
+        configure(DB_TABLE="long_heroes")
+        table, storage = tables_with("long_heroes")["long_heroes"], services.container().rows
+        new = (NO_KEY, *hero(0, "after")[1:])
+        storage.write(table, [new], True)
+        with monkeypatch.context() as patch:
+            patch.setattr(Connection, "run_piece", listen)
+            for row in (new, hero(1000, "after")):
+                storage.write(table, [row], True)
+
+        for use_cache in (True, True, False):
+            shown = storage.read(table, XP, [5], use_cache).json
+            assert (shown.count(b"after"), shown.count(b"x" * 65536)) == (3, 1)
+        assert received
+        assert max(received) < 10_000
+    finally:
+        witness.query("DROP TABLE long_heroes")
+        witness.query("DELETE FROM cache_generation WHERE table_name = 'long_heroes'")
+
+
+def test_as_many_other_rows_are_read_as_have_room() -> None:
+    wide = replace(HEROES, columns=(*HEROES.columns[:-1], Column("color", String(65_536))))
+
+    assert changed_entries.max_shown_rows(HEROES) == changed_entries.MAX_SHOWN_ROWS
+    assert changed_entries.max_shown_rows(wide) < 32
 
 
 def test_a_writer_that_slept_after_it_sent_its_fences_does_not_rely_on_them(
