@@ -234,8 +234,9 @@ class WriteThrough:
             change, committed = transaction.insert_and_commit(
                 table, rows, held, shown, changed_entries.MAX_SHOWN_ROWS, until
             )
-        affected = changed_entries.of_change(table, change, store)
-        affected = changed_entries.with_lookups(table, affected, change, committed)
+            with _after_commit():
+                affected = changed_entries.of_change(table, change, store)
+                affected = changed_entries.with_lookups(table, affected, change, committed)
         return Done(change, affected, committed, fences)
 
     def _lock_and_write(
@@ -263,7 +264,8 @@ class WriteThrough:
             committed = transaction.commit_and_show(
                 table, shown, keys, changed_entries.MAX_SHOWN_ROWS, until
             )
-        affected = changed_entries.with_lookups(table, affected, change, committed)
+            with _after_commit():
+                affected = changed_entries.with_lookups(table, affected, change, committed)
         return Done(change, affected, committed, fences)
 
     def _send_fences(
