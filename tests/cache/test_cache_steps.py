@@ -140,6 +140,17 @@ def test_what_a_writer_leaves_lives_long_enough(
     assert write_through.MAX_FENCE_SECONDS < entries.DEAD_WRITER_SECONDS
 
 
+def test_a_witness_ends_before_what_another_writer_stores(
+    environment: dict[str, str], held: Generation, witness: Witness
+) -> None:
+    """A new row that is stored late would find the place free where a later value has expired."""
+    short_lived = Cache(Settings.from_environment({**environment, "TTL": "1"}))
+    fence(short_lived, held, Affected(new={1: b"{}"}), TOKEN)
+
+    [key] = witness.redis.keys("*:witness:*")
+    assert 0 < witness.redis.pttl(key) <= 1000 * (1 - entries.TTL_JITTER)
+
+
 def test_a_tombstone_keeps_its_place(used: Cache, held: Generation) -> None:
     """No reader settles it: who still stores the new row that is gone would find the place free."""
     publish(used, held, Affected({ID: {1: None}}), TOKEN)
@@ -257,6 +268,23 @@ def test_a_fence_is_settled_once_its_writer_has_let_go_of_the_row(
     assert services.container().rows.read(HEROES, ID, [1], True).json == HEROES.encode(
         hero(1, "after")
     )
+
+
+def test_a_fence_stands_for_as_long_again_where_its_writer_does_not_let_go_of_the_row(
+    used: Cache, held: Generation, witness: Witness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the reader finds is old as soon as that writer commits, and it may die then."""
+    services.container().rows.write(HEROES, [hero(1)], False)
+    witness.query("START TRANSACTION")
+    witness.query("UPDATE heroes SET name = 'after' WHERE id = 1")
+    fence(used, held, Affected({ID: {1: None}}), TOKEN)
+    met = entry(witness)
+
+    assert settled_by_a_read(monkeypatch, lambda: None) == HEROES.encode(hero(1))
+    witness.query("COMMIT")
+
+    wait_until(lambda: entry(witness) != met)
+    assert entry(witness).startswith(FENCE)
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (1, 0, 2), (2, 1, 0)])

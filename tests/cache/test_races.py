@@ -318,6 +318,38 @@ def test_a_write_with_an_unknown_outcome_whose_fences_fail_lets_nobody_believe_a
     assert witness.generation()[:2] == (number + 1, False)
 
 
+def test_a_write_waits_until_redis_has_published_it(
+    one: RowService, witness: Witness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Redis is still from the COMMIT on: nobody knows then what becomes of the fences."""
+    commit = Connection.batch_and_commit
+
+    def commit_and_pause(self: Connection, *arguments: Any) -> object:
+        done = commit(self, *arguments)
+        witness.redis.client_pause(500)
+        return done
+
+    number, *_ = witness.generation()
+    monkeypatch.setattr(Recovery, "start", lambda self: None)
+    with monkeypatch.context() as patch:
+        patch.setattr(Connection, "batch_and_commit", commit_and_pause)
+        one.write(HEROES, [hero(1, "after", xp=6)], True)
+
+    assert witness.generation()[:2] == (number + 1, False)
+
+
+def test_others_write_while_a_file_is_loaded(one: RowService, other: RowService) -> None:
+    """That takes minutes. So the generation, which all writers hold, is raised last."""
+
+    def load(_: object) -> None:
+        other.write(HEROES, [hero(2, "after")], True)
+
+    one._write_through.replace_all(HEROES, load)
+
+    for storage in (one, other):
+        assert names(storage) == [b"before", b"after"]
+
+
 @each_write
 def test_a_write_waits_for_who_raises_the_generation(
     one: RowService, other: RowService, witness: Witness, name: str
@@ -816,6 +848,22 @@ def test_a_rejected_write_whose_fences_come_late_does_not_bring_back_what_it_rea
         one.write(HEROES, [hero(1, "between")], True)
 
     assert_nothing_is_stale(one, other)
+
+
+def test_a_write_that_was_undone_leaves_its_rows_in_the_cache_as_they_were(
+    one: RowService, other: RowService, witness: Witness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def undo(self: Connection, *_: object) -> None:
+        self.rollback()
+        raise MySQLError(ER.LOCK_WAIT_TIMEOUT, "for this test")
+
+    monkeypatch.setattr(Connection, "batch_and_commit", undo)
+    with pytest.raises(DatabaseUnavailable):
+        one.write(HEROES, [hero(1, "after")], True)
+    monkeypatch.undo()
+
+    assert list(witness.entries().values()) == [HEROES.encode(hero(1, "before"))]
+    assert names(other) == [b"before", b"before"]
 
 
 def test_a_writer_whose_fences_come_after_a_repeated_request_shows_nothing(
