@@ -17,6 +17,8 @@ Item = TypeVar("Item")
 
 # Of each value in a statement, beside its JSON: its name, its type and its place in the SQL.
 _BYTES_BESIDE_VALUE = 64
+# Of each value in an answer: the name of its type, and JSON.
+_BYTES_AROUND_VALUE = 32
 
 
 def cut(items: Sequence[Item], most: int) -> list[Sequence[Item]]:
@@ -48,7 +50,8 @@ def most_rows(connection: Connection, table: Table) -> int:
     """How many rows of `table` surely fit into one answer; 0: any number."""
     if not connection.max_answer_bytes:
         return 0
-    return max(1, connection.max_answer_bytes // table.max_row_bytes)
+    row_bytes = table.max_row_bytes + len(table.columns) * _BYTES_AROUND_VALUE
+    return max(1, connection.max_answer_bytes // row_bytes)
 
 
 def select(

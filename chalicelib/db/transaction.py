@@ -98,8 +98,8 @@ class Transaction:
     ) -> tuple[Change, Committed]:
         """Insert rows with NO_KEY, which get the next keys, rising in the order of `rows`, and
         COMMIT, where `held` is the generation: all in one piece. `Committed.others` as
-        `commit_and_show` has them. Raises NotAtOnce where another generation is, where the database
-        begins with it after `until`, or where the keys would be too high; NoKeyLeft, RowRejected,
+        `commit_and_show` has them. Raises NotAtOnce where another generation is, where the rows are
+        inserted after `until`, or where the keys would be too high; NoKeyLeft, RowRejected,
         OutcomeUnknown."""
         self._writes = Writes(table, rows, ((self._each(statements.insert_keyless), rows),))
         own, highest = len(rows), highest_allowed(table.key)
@@ -107,9 +107,9 @@ class Transaction:
         try:
             with giving_keys(table, is_giving=True):
                 _, now, _, first_key, *others = self._commit(
-                    cache_generation.guard(table, held.number, until),
+                    cache_generation.guard(table, held.number),
                     statements.insert_keyless(table, rows),
-                    statements.guard_new_keys(own, highest),
+                    statements.guard_new_keys(own, highest, until),
                     *[statements.others_than_new(table, c, v, own, most) for c, v in shown.items()],
                     is_timed=is_timed,
                 )
@@ -300,22 +300,23 @@ class Transaction:
     ) -> Committed:
         """`commit`, and for each column of `values` the rows with one of them as they are just
         before: `max_rows` at the most, and none of those with `keys`. Raises DatabaseUnavailable
-        where the database begins with it after `until`."""
-        self._queue.insert(0, statements.guard_time(until))
+        where the rows are changed after `until`."""
+        # Behind the changes: whoever waits for the rows' locks from here on waits for the COMMIT.
+        place = len(self._queue)
+        self.queue(statements.guard_time(until))
         most = self._most_shown(table, max_rows)
         shown = [
             statements.others(table, column, own, keys, most) for column, own in values.items()
         ]
         try:
-            now, *answers = self._commit(*shown)
+            now, *others = self._commit(*shown)[place:]
         except DatabaseError as error:
-            if is_guard_failed(error) and not self._connection.answered:
+            if is_guard_failed(error) and self._connection.answered == place:
                 raise DatabaseUnavailable(
                     "the database came to the COMMIT too late; nothing was written"
                 ) from error
             raise
         [(read_at,)] = now
-        others = answers[len(answers) - len(values) :]
         return Committed(read_at, self._committed_at, _whole(others, most))
 
     def _commit(self, *statements: Statement, is_timed: bool = True) -> list[Rows]:

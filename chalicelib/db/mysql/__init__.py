@@ -1,6 +1,8 @@
-"""MySQL and MariaDB by way of PyMySQL: all that knows this driver.
+"""MySQL and MariaDB through PyMySQL. Only this package knows the driver. `db` may use:
 
-Connector        opens connections to the server that the settings name
+connect, Connection, Answer    a connection, and its answers to a batch of statements
+require_checked_driver         rejects a PyMySQL that was not checked
+DatabaseError and what follows    what an error means, and its text for the caller
 """
 
 from chalicelib.db.mysql.connector import Connector

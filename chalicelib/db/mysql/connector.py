@@ -4,7 +4,7 @@ import pymysql
 from pymysql.constants import CLIENT
 
 from chalicelib.config import Settings
-from chalicelib.credentials import STAGES, Login, database_identity
+from chalicelib.credentials import STAGES, Login, database_credentials
 from chalicelib.db.engine import ANSWER_TIMEOUT_SECONDS, LOAD_TIMEOUT_SECONDS
 from chalicelib.db.errors import LOGIN_NEEDS_TLS, DatabaseError, is_login_refused
 from chalicelib.db.mysql.connection import Connection, as_database_error
@@ -20,7 +20,7 @@ class Connector:
         """Raises ConfigurationError where the driver has another version than the one that was
         checked."""
         require_checked_driver()
-        self.identity = database_identity(settings)
+        self.credentials = database_credentials(settings)
         self._settings = settings
         self._for_loads = for_loads
 
@@ -29,12 +29,12 @@ class Connector:
         another password where the first is refused: passwords may change while we run. Raises
         DatabaseError, ConfigurationError."""
         usual = max(CONNECT_TIMEOUT_SECONDS, self._settings.db_resume_seconds)
-        patience, login = patience_seconds or usual, self.identity.login()
+        patience, login = patience_seconds or usual, self.credentials.login()
         for _ in STAGES:
             try:
                 return self._connect_as(login, patience)
             except DatabaseError as error:
-                other = self.identity.instead(login) if is_login_refused(error) else None
+                other = self.credentials.instead(login) if is_login_refused(error) else None
                 if other is None:
                     raise
                 login = other
