@@ -20,7 +20,7 @@ import pytest
 from chalicelib import config, services
 from chalicelib.cache import generations, recovery
 from local.machine import PORTS, port_is_free
-from local.servers import App, MariaDB, Redis, Server
+from local.servers import App, DataApi, MariaDB, Redis, Server
 from tests.support import bucket as s3
 from tests.support.beside import COMMANDS, Beside, Done
 from tests.support.bucket import UploadBucket
@@ -120,6 +120,19 @@ def mariadb(home: Path) -> Iterator[MariaDB]:
 def redis_server(home: Path) -> Iterator[Redis]:
     with running(Redis(home / "redis")) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def data_api_server(home: Path, mariadb: MariaDB) -> Iterator[DataApi]:
+    with running(DataApi(home / "data_api", mariadb.environment)) as server:
+        yield server
+
+
+@pytest.fixture
+def data_api(data_api_server: DataApi) -> DataApi:
+    """As after its start: no fault, no count, no open transaction."""
+    data_api_server.control(reset=True)
+    return data_api_server
 
 
 @pytest.fixture(scope="session")

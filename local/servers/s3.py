@@ -13,11 +13,11 @@ from typing import Any
 from local.lambda_function.upload_outcome import Outcome, read_outcomes
 from local.machine import LOOPBACK, ROOT
 from local.servers.app import DIRECT
+from local.servers.aws_client import CREDENTIALS, isolated_client
 from local.servers.server import Server, ServerError
 
 BUCKET = "herocache"
 PREFIX = "incoming/"
-REGION = "us-east-1"
 
 Progress = Callable[[int], object]
 
@@ -55,15 +55,8 @@ class S3(Server):
         return f"s3://{BUCKET}/{PREFIX} at {self.url}"
 
     def environment(self) -> dict[str, str]:
-        """The settings that lead the app and any S3 client to it. It checks no signature, so the
-        access key is not a secret."""
-        return {
-            "AWS_ENDPOINT_URL_S3": self.url,
-            "UPLOAD_BUCKET": BUCKET,
-            "AWS_ACCESS_KEY_ID": "herocache",
-            "AWS_SECRET_ACCESS_KEY": "not-checked",
-            "AWS_DEFAULT_REGION": REGION,
-        }
+        """The settings that lead the app and any S3 client to it."""
+        return {"AWS_ENDPOINT_URL_S3": self.url, "UPLOAD_BUCKET": BUCKET, **CREDENTIALS}
 
     def upload(self, path: Path, table: str = "", progress: Progress = no_progress) -> str:
         """Uploads a file that the function loads into `table`, without one into heroes. Returns the
@@ -87,24 +80,7 @@ class S3(Server):
 
     def client(self) -> Any:
         """A boto3 client of this endpoint. It ignores the machine's AWS settings."""
-        # Imported here: `make down` must stop servers when the packages are gone.
-        import boto3
-        import botocore.session
-        from botocore.config import Config
-
-        none = (None, None, None, None)
-        no_file = (None, None, os.devnull, None)
-        nowhere = {"profile": none, "config_file": no_file, "credentials_file": no_file}
-        session = boto3.Session(botocore_session=botocore.session.Session(nowhere))
-        settings = self.environment()
-        return session.client(
-            "s3",
-            region_name=REGION,
-            endpoint_url=self.url,
-            aws_access_key_id=settings["AWS_ACCESS_KEY_ID"],
-            aws_secret_access_key=settings["AWS_SECRET_ACCESS_KEY"],
-            config=Config(proxies={}, retries={"total_max_attempts": 1}),
-        )
+        return isolated_client("s3", self.url)
 
     def outcomes(self) -> Iterator[Outcome | None]:
         """The outcome of each upload that ends from now on. Gives None while there is no next

@@ -24,7 +24,8 @@ from werkzeug.serving import make_server
 from local.chalice_http.host_header import is_own_host
 from local.lambda_function.event_queue import Event, Function
 from local.machine import LISTENER, LOOPBACK
-from local.servers.s3 import BUCKET, PREFIX, REGION
+from local.servers.aws_client import REGION
+from local.servers.s3 import BUCKET, PREFIX
 
 PUT = notifications.S3NotificationEvent.OBJECT_CREATED_PUT_EVENT
 CREATED = notifications.S3NotificationEvent.OBJECT_CREATED_EVENT
