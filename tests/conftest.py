@@ -4,6 +4,7 @@ A module that breaks servers overrides `mariadb` or `redis_server` with servers 
 `service` and `witness` follow.
 """
 
+import os
 import random
 import signal
 import threading
@@ -19,6 +20,7 @@ import pytest
 
 from chalicelib import config, services
 from chalicelib.cache import generations, recovery
+from chalicelib.config import DbEngine
 from local.machine import PORTS, port_is_free
 from local.servers import App, DataApi, MariaDB, Redis, Server
 from tests.support import bucket as s3
@@ -33,6 +35,9 @@ if TYPE_CHECKING:  # moto takes a second to import, and few tests need it
 SETTINGS = [
     value for name, value in vars(config).items() if name.isupper() and isinstance(value, str)
 ]
+
+# The engine that the app of the run uses: `mysql` or `dataapi`.
+ENGINE = os.environ.get("HEROCACHE_TEST_ENGINE") or DbEngine.MYSQL.value
 
 BESIDE = pytest.StashKey[Beside]()
 
@@ -136,9 +141,19 @@ def data_api(data_api_server: DataApi) -> DataApi:
 
 
 @pytest.fixture(scope="session")
-def environment(mariadb: MariaDB, redis_server: Redis) -> dict[str, str]:
+def environment(
+    request: pytest.FixtureRequest, mariadb: MariaDB, redis_server: Redis
+) -> dict[str, str]:
     """The settings that lead the app to the servers of the run."""
-    return {**mariadb.environment(), **redis_server.environment()}
+    return {**database_environment(request, mariadb), **redis_server.environment()}
+
+
+def database_environment(request: pytest.FixtureRequest, mariadb: MariaDB) -> dict[str, str]:
+    """The settings that lead the app to the database by the engine of the run."""
+    if ENGINE == DbEngine.MYSQL.value:
+        return mariadb.environment()
+    server: DataApi = request.getfixturevalue("data_api_server")
+    return server.environment()
 
 
 @pytest.fixture(scope="session")
@@ -176,12 +191,16 @@ def witness(mariadb: MariaDB, redis_server: Redis) -> Iterator[Witness]:
 
 @pytest.fixture
 def configure(
-    mariadb: MariaDB, redis_server: Redis, monkeypatch: pytest.MonkeyPatch
+    request: pytest.FixtureRequest,
+    mariadb: MariaDB,
+    redis_server: Redis,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Configure]:
     """Gives the app these settings on top of those that lead to the servers; None unsets one."""
+    database = database_environment(request, mariadb)
 
     def configure(**changes: str | None) -> None:
-        environment = {**mariadb.environment(), **redis_server.environment(), **changes}
+        environment = {**database, **redis_server.environment(), **changes}
         for name in {*SETTINGS, *environment}:
             value = environment.get(name)
             if value is None:

@@ -12,6 +12,11 @@ from pymysql.err import MySQLError
 from local.data_api.columns import Column
 from local.data_api.errors import ServiceError, database_error
 
+# As the cluster's parameter group in infra/template.yaml sets them. Without a name: a session's own.
+PARAMETERS = "tx_isolation='READ-COMMITTED', sql_mode='STRICT_ALL_TABLES', innodb_lock_wait_timeout=2"
+# The environment variable that gives others. For tests.
+OTHER_PARAMETERS = "DATA_API_PARAMETERS"
+
 Row = tuple[str | bytes | None, ...]
 LOST = {CR.CR_SERVER_GONE_ERROR, CR.CR_SERVER_LOST, CR.CR_SERVER_LOST_EXTENDED, 1927}
 UNREACHABLE = {CR.CR_CONN_HOST_ERROR, CR.CR_CONNECTION_ERROR, ER.CON_COUNT_ERROR}
@@ -92,6 +97,7 @@ class Database:
                 # JDBC drivers for MySQL count the rows that an UPDATE found, not those that it
                 # changed. The documentation of the service does not say.
                 client_flag=CLIENT.FOUND_ROWS,
+                init_command=f"SET {self._settings.get(OTHER_PARAMETERS, PARAMETERS)}",
                 connect_timeout=5,
                 ssl_disabled=True,
             )
