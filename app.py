@@ -46,6 +46,11 @@ def storage(event: Any, context: object) -> dict[str, Any]:
     return requests.invoke(event)
 
 
+@app.lambda_function(name="employees")
+def employees(event: Any, context: object) -> Any:
+    return requests.add_employees(event)
+
+
 @app.on_s3_event(bucket=os.environ.get(UPLOAD_BUCKET, "uploads"), name="ingest")
 def ingest(event: S3Event) -> list[dict[str, Any]]:
     return requests.ingest(event.to_dict())

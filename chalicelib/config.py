@@ -27,6 +27,7 @@ DB_NAME = "DB_NAME"
 DB_READER_HOST = "DB_READER_HOST"
 UNCACHED_READS = "UNCACHED_READS"
 DB_TABLE = "DB_TABLE"
+EMPLOYEES_TABLE = "EMPLOYEES_TABLE"
 REDIS_URL = "REDIS_URL"
 REDIS_CLUSTER = "REDIS_CLUSTER"
 REDIS_AUTH = "REDIS_AUTH"
@@ -104,6 +105,7 @@ class Settings:
     db_reader_host: str = ""
     uncached_reads: UncachedReads = UncachedReads.WRITER
     default_table: str = "heroes"
+    employees_table: str = "employees"
     redis_url: str = field(default="", repr=False)
     redis_cluster: bool = False
     redis_auth: str = ""
@@ -138,7 +140,8 @@ class Settings:
             db_port=_integer(environment, DB_PORT, cls.db_port, 1, 65535),
             db_reader_host=environment.get(DB_READER_HOST, ""),
             uncached_reads=_uncached_reads(environment),
-            default_table=_table(environment) or cls.default_table,
+            default_table=_table(environment, DB_TABLE) or cls.default_table,
+            employees_table=_employees_table(environment) or cls.employees_table,
             redis_url=_redis_url(environment),
             redis_cluster=_switch(environment, REDIS_CLUSTER),
             redis_auth=_redis_auth(environment),
@@ -224,22 +227,32 @@ def _password(environment: Mapping[str, str]) -> str:
     return environment.get(DB_PASS, "")
 
 
-def _table(environment: Mapping[str, str]) -> str:
+def _employees_table(environment: Mapping[str, str]) -> str:
+    """With the name of the database ahead of it, or without."""
+    database, dot, name = environment.get(EMPLOYEES_TABLE, "").rpartition(".")
+    if dot and database != environment.get(DB_NAME):
+        raise ConfigurationError(
+            f"{EMPLOYEES_TABLE}: expected a table of the database in {DB_NAME}"
+        )
+    return _table({EMPLOYEES_TABLE: name}, EMPLOYEES_TABLE)
+
+
+def _table(environment: Mapping[str, str], setting: str) -> str:
     """The name of the default table; empty where it is not set. The name becomes part of SQL, so it
     has no character that could end a quoted name there."""
-    name = environment.get(DB_TABLE, "")
+    name = environment.get(setting, "")
     if name and not re.fullmatch(r"[0-9A-Za-z_$]{1,64}", name):
         raise ConfigurationError(
-            f"{DB_TABLE}: expected the name of a table: up to 64 letters, digits, _ and $"
+            f"{setting}: expected the name of a table: up to 64 letters, digits, _ and $"
         )
     if name.lower() in OWN_NAMES:
         raise ConfigurationError(
-            f"{DB_TABLE}: {name} is a table of the service's own; name one that holds your rows"
+            f"{setting}: {name} is a table of the service's own; name one that holds your rows"
         )
     other_case = [table for table in TABLES if table.lower() == name.lower() != name]
     if other_case and name not in TABLES:
         raise ConfigurationError(
-            f"{DB_TABLE}: expected {other_case[0]}, got {name}: some servers take both names for"
+            f"{setting}: expected {other_case[0]}, got {name}: some servers take both names for"
             " one table, and the cache does not"
         )
     return name

@@ -150,7 +150,7 @@ def environment(
 
 def database_environment(request: pytest.FixtureRequest, mariadb: MariaDB) -> dict[str, str]:
     """The settings that lead the app to the database by the engine of the run."""
-    if ENGINE == DbEngine.MYSQL.value:
+    if DbEngine.MYSQL.value == ENGINE:
         return mariadb.environment()
     server: DataApi = request.getfixturevalue("data_api_server")
     return server.environment()

@@ -87,6 +87,16 @@ class Database:
 
         return self._run(read)
 
+    def fetch_all(self, table: Table, max_bytes: int) -> Sequence[Row]:
+        """Every row, in the order of the keys, a SELECT for each page. Raises TooLarge where their
+        JSON is longer than `max_bytes`, DatabaseUnavailable, SchemaMismatch."""
+
+        def read(connection: Connection) -> Sequence[Row]:
+            self._fit.ensure(connection, table)
+            return pieces.select_all(connection, table, max_bytes)
+
+        return self._run(read)
+
     def generation(self, table: Table, timeout_seconds: float | None = None) -> Generation:
         """The table's current generation. One SELECT. Raises SchemaMismatch, DatabaseUnavailable.
         It waits `timeout_seconds`, where given, for a silent database, which may be asleep."""

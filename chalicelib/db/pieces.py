@@ -11,10 +11,13 @@ from chalicelib.db import statements
 from chalicelib.db.engine import Connection, Rows
 from chalicelib.db.errors import AnswerTooLarge
 from chalicelib.db.statements import Statement
+from chalicelib.errors import TooLarge
 from chalicelib.tables import Column, Key, Row, Table
 
 Item = TypeVar("Item")
 
+# Of all rows of a table at a time, where answers have no limit.
+PAGE_ROWS = 5_000
 # Of each value in a statement, beside its JSON: its name, its type and its place in the SQL.
 _BYTES_BESIDE_VALUE = 64
 # Of each value in an answer: the name of its type, and JSON.
@@ -78,39 +81,61 @@ def select(
     if not most:
         return ask(values, max_rows, after)
     if column is table.key:
-        return [row for piece in cut(values, most) for row in _by_key(ask, piece)]
-    return list(_by_lookup(ask, values, max_rows, most, after))
+        return [
+            row
+            for piece in cut(values, most)
+            for row in _by_halves(lambda keys: ask(keys, len(keys), None), piece)
+        ]
+    pages = _pages(lambda limit, after: ask(values, limit, after), most, max_rows, after)
+    return [row for page in pages for row in page]
 
 
-Ask = Callable[[Sequence[Key], int, Key | None], Rows]
+def select_all(connection: Connection, table: Table, max_bytes: int) -> Sequence[Row]:
+    """Every row, in the order of the keys. Raises TooLarge where their JSON takes more than
+    `max_bytes`."""
+
+    def ask(limit: int, after: Key | None) -> Rows:
+        return connection.rows(statements.select_page(table, limit, after))
+
+    rows: list[Row] = []
+    left = max_bytes
+    most = most_rows(connection, table) or PAGE_ROWS
+    for page in _pages(ask, most, max_bytes, None):
+        left -= sum(map(len, table.encode_many(page))) + len(page)
+        if left < 0:
+            raise TooLarge(f"{table.name}: the rows take more than {max_bytes} bytes")
+        rows += page
+    return rows
 
 
-def _by_key(ask: Ask, keys: Sequence[Key]) -> Rows:
-    """By halves where a row is larger than its declaration lets it be."""
+def _by_halves(ask: Callable[[Sequence[Key]], Rows], keys: Sequence[Key]) -> Rows:
+    """In more answers where a row is longer than its declaration says."""
     try:
-        return ask(keys, len(keys), None)
+        return ask(keys)
     except AnswerTooLarge:
         if len(keys) == 1:
             raise
         middle = len(keys) // 2
-        return [*_by_key(ask, keys[:middle]), *_by_key(ask, keys[middle:])]
+        return [*_by_halves(ask, keys[:middle]), *_by_halves(ask, keys[middle:])]
 
 
-def _by_lookup(
-    ask: Ask, values: Sequence[Key], max_rows: int, most: int, after: Key | None
-) -> Iterator[Row]:
-    """Page by page, in the order of the keys."""
+def _pages(
+    ask: Callable[[int, Key | None], Rows], most: int, max_rows: int, after: Key | None
+) -> Iterator[Rows]:
+    """Rows in the order of their keys, `most` at a time: `ask` is told how many, and after which
+    key."""
     while max_rows > 0:
         limit = min(most, max_rows)
         try:
-            rows = ask(values, limit, after)
+            page = ask(limit, after)
         except AnswerTooLarge:
             if limit == 1:
                 raise
             most = limit // 2
             continue
-        yield from rows
-        if len(rows) < limit:
+        if page:
+            yield page
+        if len(page) < limit:
             return
-        after = rows[-1][0]
-        max_rows -= len(rows)
+        after = page[-1][0]
+        max_rows -= len(page)

@@ -52,6 +52,16 @@ def select(
     return sql + WAIT_FOR_WRITERS * after_writers, values
 
 
+def select_page(table: Table, limit: int, after: Key | None) -> Statement:
+    """Rows in the order of their keys, from the one after the key `after` on."""
+    condition = f" WHERE {table.key.name} > %s" * (after is not None)
+    return (
+        f"SELECT {_names(table.columns)} FROM {table.identifier}{condition}"
+        f" ORDER BY {table.key.name} LIMIT {limit:d}",
+        () if after is None else (after,),
+    )
+
+
 def lock(table: Table, keys: Sequence[Key]) -> Statement:
     sql = f"{_rows_with(table, table.key, len(keys))} ORDER BY {table.key.name} FOR UPDATE"
     return sql, keys

@@ -15,7 +15,7 @@ from chalice.app import Request, Response
 from chalicelib import services
 from chalicelib.config import ApiAuth
 from chalicelib.errors import BadRequest, HerocacheError
-from chalicelib.handlers import contract, cors, health, replies
+from chalicelib.handlers import contract, cors, employees, health, replies
 from chalicelib.ingest import uploads_in
 from chalicelib.rows import RowService
 
@@ -155,6 +155,16 @@ def ingest(event: Mapping[str, Any]) -> list[dict[str, Any]]:
     if failures:
         raise failures[0]
     return summaries
+
+
+def add_employees(event: object) -> object:
+    """Adds the employees of the event, and returns all of them. Whatever goes wrong is raised: the
+    invocation fails with its name and its words."""
+    try:
+        return employees.add(event)
+    except HerocacheError as error:
+        log.error("employees: %s: %s", error.kind, error)
+        raise
 
 
 def failed_invocation(error: HerocacheError) -> dict[str, Any]:

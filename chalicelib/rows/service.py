@@ -89,6 +89,11 @@ class RowService:
             hits,
         )
 
+    def all_rows(self, table: Table, max_bytes: int) -> Sequence[Row]:
+        """Every row of the table, in the order of the keys, from the database. Raises TooLarge
+        where they take more than `max_bytes` of JSON, DatabaseUnavailable, SchemaMismatch."""
+        return self._database.fetch_all(table, max_bytes)
+
     def _read_page(
         self, table: Table, column: Column, value: Key, page: Page, use_cache: bool
     ) -> Rows:

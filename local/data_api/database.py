@@ -13,7 +13,9 @@ from local.data_api.columns import Column
 from local.data_api.errors import ServiceError, database_error
 
 # As the cluster's parameter group in infra/template.yaml sets them. Without a name: a session's own.
-PARAMETERS = "tx_isolation='READ-COMMITTED', sql_mode='STRICT_ALL_TABLES', innodb_lock_wait_timeout=2"
+PARAMETERS = (
+    "tx_isolation='READ-COMMITTED', sql_mode='STRICT_ALL_TABLES', innodb_lock_wait_timeout=2"
+)
 # The environment variable that gives others. For tests.
 OTHER_PARAMETERS = "DATA_API_PARAMETERS"
 
