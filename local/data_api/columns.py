@@ -33,7 +33,7 @@ TIMES = {
     FIELD_TYPE.DATETIME: ("DATETIME", 93),
     FIELD_TYPE.TIMESTAMP: ("TIMESTAMP", 93),
 }
-# Text, and what it is called in the character set `binary`.
+# Text, and what it is called in the character set `binary`. MariaDB calls TEXT of every size TEXT.
 TEXTS = {
     FIELD_TYPE.VARCHAR: (("VARCHAR", 12), ("VARBINARY", -3)),
     FIELD_TYPE.VAR_STRING: (("VARCHAR", 12), ("VARBINARY", -3)),

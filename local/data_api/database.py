@@ -95,7 +95,7 @@ class Database:
                 # database, leave one that goes on.
                 autocommit=autocommit,
                 # No decoders: values come as the database sent them.
-                conv=encoders,
+                conv=dict(encoders.items()),
                 # JDBC drivers for MySQL count the rows that an UPDATE found, not those that it
                 # changed. The documentation of the service does not say.
                 client_flag=CLIENT.FOUND_ROWS,

@@ -76,6 +76,7 @@ class Handler(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True
     wbufsize = 65_536
     server: "DataApiServer"
+    raw_requestline: bytes
 
     def do_POST(self) -> None:
         """Every operation is a POST."""
