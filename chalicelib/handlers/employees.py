@@ -29,8 +29,8 @@ def add(event: Any) -> Answer:
     order of EmpId. With `"Atomic": "batch"` each batch of 50 is added by itself, and the answer is
     `{"Employees": [...], "Batches": [...]}`: what became of each.
 
-    Raises BadRequest, which names the missing attribute, before anything is added; TooLarge where the list is too long for an answer
-    of Lambda; and the errors of `RowService.write`."""
+    Raises BadRequest, which names the missing attribute, before anything is added; TooLarge where
+    the list is too long for an answer of Lambda; and the errors of `RowService.write`."""
     rows, is_by_batch = _parsed(event)
     container = services.container()
     table = replace(EMPLOYEES, name=container.settings.employees_table)

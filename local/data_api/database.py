@@ -12,7 +12,7 @@ from pymysql.err import MySQLError
 from local.data_api.columns import Column
 from local.data_api.errors import ServiceError, database_error
 
-# As the cluster's parameter group in infra/template.yaml sets them. Without a name: a session's own.
+# As the parameter group of the cluster in infra/template.yaml sets them for a session.
 PARAMETERS = (
     "tx_isolation='READ-COMMITTED', sql_mode='STRICT_ALL_TABLES', innodb_lock_wait_timeout=2"
 )
