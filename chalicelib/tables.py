@@ -248,7 +248,7 @@ class Table:
     def is_any_longer(self, rows: Sequence[Row]) -> bool:
         """Whether one of these, which `encode_many` takes, holds a longer text than is declared."""
         return any(
-            max(map(len, texts)) > column.type.max_characters  # type: ignore[arg-type]
+            max(map(len, texts)) > column.type.max_characters
             for column, texts in zip(self.columns, zip(*rows))
             if isinstance(column.type, String)
         )
