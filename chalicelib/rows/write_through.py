@@ -153,7 +153,9 @@ class WriteThrough:
         asked = time.monotonic()
         recorded, held = self._transact(_find, find, table)
         columns = recorded.entries.items()
-        gone = Affected({table.readable[name]: dict.fromkeys(keys) for name, keys in columns})
+        # A lookup may be declared no more since a deployment: nobody reads by it.
+        known = {table.readable[name]: keys for name, keys in columns if name in table.readable}
+        gone = Affected({column: dict.fromkeys(keys) for column, keys in known.items()})
         with _after_commit():
             if self._is_cached(held):
                 try:

@@ -469,6 +469,16 @@ def test_a_repeated_write_lets_such_a_row_be_seen_too(
         assert b"after" in storage.read(HEROES, HEROES.key, [key], True).json
 
 
+def test_a_repeated_write_is_answered_where_a_lookup_is_not_declared_any_more(
+    one: RowService, witness: Witness
+) -> None:
+    """It was when the first one was recorded, before a deployment."""
+    first = one.write(HEROES, [hero(3, "after")], True, "key")
+    witness.query("""UPDATE idempotency SET answer = REPLACE(answer, '"xp"', '"level"')""")
+
+    assert one.write(HEROES, [hero(3, "after")], True, "key") == first
+
+
 def test_each_try_of_a_write_has_fences_of_its_own(
     one: RowService, monkeypatch: pytest.MonkeyPatch
 ) -> None:

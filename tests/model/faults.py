@@ -109,7 +109,8 @@ def time(world: World, state: State) -> Iterator[Step]:
         yield "ten seconds go by", after
     elif state.faults.sleeps:
         faults = state.faults._replace(sleeps=state.faults.sleeps - 1)
-        yield "ten seconds go by, a writer sleeps", after._replace(faults=faults)
+        slept = tuple(w._replace(slept=w.piece in ("sent", "held")) for w in state.writers)
+        yield "ten seconds go by, a writer sleeps", after._replace(faults=faults, writers=slept)
 
 
 def _is_unseen(world: World, writer: Writer) -> bool:

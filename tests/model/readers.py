@@ -88,10 +88,14 @@ def settle_many(world: World, state: State, index: int) -> Iterator[Step]:
 
 def _has_writers(world: World, state: State) -> bool:
     """Whether a locking SELECT finds a row that a transaction under way holds. In a lookup it finds
-    a row that comes to it only once that was changed, which is just before the COMMIT."""
+    a row that comes to it only once that was changed, which is just before the COMMIT; one that is
+    deleted is in it from the beginning."""
     if not world.is_lookup:
         return state.is_locked()
-    return any(writer.piece == "read" for writer in state.writers)
+    return any(
+        writer.piece == "read" or (writer.piece == "held" and verb == "delete")
+        for (verb, _), writer in zip(world.writes, state.writers)
+    )
 
 
 def use_server(world: World, state: State, index: int) -> Iterator[Step]:

@@ -113,7 +113,7 @@ class Writer(NamedTuple):
     watermark's as its client knew it before it sent the piece; `newer` the writers that read before
     it committed. `row` is what its transaction makes of its row, `shown` what it read of all rows
     of a lookup, or its row as it was where the change was refused; `tries` counts those that were
-    undone."""
+    undone. `slept`: ten seconds went by since it sent its fences, before its rows were changed."""
 
     at: str = "write_many"
     piece: str = ""
@@ -126,6 +126,7 @@ class Writer(NamedTuple):
     shown: Rows = ()
     committed: bool = False
     tries: int = 0
+    slept: bool = False
 
 
 class Faults(NamedTuple):
@@ -258,6 +259,7 @@ class Protocol:
     stamp_of_lift: bool = True
     make_stand: bool = True
     leave_waits: bool = True
+    guard_time: bool = True
 
 
 @dataclass(frozen=True)

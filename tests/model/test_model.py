@@ -13,6 +13,7 @@ from tests.model.worlds import (
     FAILBACK,
     FAILOVER,
     FILE,
+    HELD_UP,
     LARGE,
     LEFT,
     LOOKUP,
@@ -59,6 +60,7 @@ WITHOUT = {
     "stamp_of_lift": replace(REPLACES, faults=Faults(refusals=1)),
     "make_stand": LOST,
     "leave_waits": LEFT,
+    "guard_time": HELD_UP,
 }
 
 # Without these the search takes long to find out.

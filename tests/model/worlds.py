@@ -17,6 +17,7 @@ TWO_NEW = World(writes=(("insert", 0), ("insert", 1)), rows=(0, 0), readers=1)
 LEFT = World(writes=(("delete", 0), ("elsewhere", 0)), rows=(1, 1), readers=1)
 RETRY = replace(REPLACES, faults=Faults(flushes=1, crashes=1, retries=1), converges=False)
 LOST = replace(REPLACES, faults=Faults(losses=1), unknown_is_shown=True)
+HELD_UP = replace(LOST, writes=(("replace", 0),), rows=(1, 1), faults=Faults(losses=1, sleeps=1))
 REFUSED = replace(REPLACES, faults=Faults(refusals=1, outages=1))
 THREE = World(writes=(("replace", 0), ("replace", 0), ("replace", 0)), readers=1)
 THREE_NEW = World(writes=(("insert", 0), ("insert", 1), ("insert", 2)), rows=(0, 0, 0), readers=1)
@@ -41,7 +42,9 @@ SMALL = {
     "a file and a row, a crash": replace(FILE, faults=Faults(crashes=1)),
     "a file and a row, an outage": replace(FILE, faults=Faults(outages=1)),
     "a new row in a lookup, a crash": replace(NEW_IN_LOOKUP, faults=Faults(crashes=1)),
+    "a lost connection, a lookup, a database that holds up the rest": HELD_UP,
     "a row that left a lookup is changed again": LEFT,
+    "a row that left a lookup is changed again, a sleep": replace(LEFT, faults=Faults(sleeps=1)),
     "a row that left a lookup is changed again, a crash": replace(
         LEFT, faults=Faults(crashes=1), converges=False
     ),

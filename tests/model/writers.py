@@ -183,7 +183,11 @@ def _judged(world: World, state: State, index: int, reply: Reply) -> str:
 def piece_steps(world: World, state: State, index: int) -> Iterator[Step]:
     writer = state.writers[index]
     number = writer.generation
-    if writer.piece == "sent" and world.protocol.guard and number != state.newest:
+    is_late = writer.slept and world.protocol.guard_time
+    if is_late and writer.piece == "held":
+        after = state.writer(index, at="lift", piece="", shown=(), row=0, newer=frozenset())
+        yield "the guard finds it late", after
+    elif writer.piece == "sent" and (is_late or (world.protocol.guard and number != state.newest)):
         if _announce(world, index) == "set_witness":
             after = _begins_again(world, _abandoned(world, state, index), index)
         else:
@@ -234,7 +238,7 @@ def _received(world: World, state: State, index: int, fence: str) -> State:
         at = AFTER_FENCE[fence]
         if at == "raise_unfenced" and not world.protocol.raise_unfenced:
             at = "wait_until_known"
-    state = state.writer(index, at=at, piece="")
+    state = state.writer(index, at=at, piece="", slept=False)
     return state if at == "publish_many" else _forgotten(state, index)
 
 
@@ -325,7 +329,8 @@ def _told(world: World, state: State, index: int) -> State:
         state = _acknowledged(world, state, index)
     if writer.piece in ("", "committed"):
         return state.ended(index, "crashed")
-    orphan = Writer("orphan", writer.piece, generation=writer.generation, row=writer.row)
+    kept = {"generation": writer.generation, "row": writer.row, "slept": writer.slept}
+    orphan = Writer("orphan", writer.piece, **kept)  # type: ignore[arg-type]
     return _put(state, index, orphan)
 
 
@@ -383,6 +388,8 @@ def orphan(world: World, state: State, index: int) -> Iterator[Step]:
         return
     dropped = state.writer(index, piece="")
     yield "the database drops what it sent", dropped.ended(index, "crashed") if is_over else dropped
+    if writer.slept and world.protocol.guard_time and writer.piece in ("sent", "held"):
+        return
     if writer.piece == "sent":
         if writer.generation == state.newest or not world.protocol.guard:
             after = state.writer(index, row=_changed(world, state, index), piece="read")
