@@ -707,8 +707,8 @@ def test_a_write_that_was_undone_leaves_its_rows_in_the_cache_as_they_were(
         self.rollback()
         raise MySQLError(ER.LOCK_WAIT_TIMEOUT, "for this test")
 
-    with monkeypatch.context() as patch, pytest.raises(DatabaseUnavailable):
-        patch.setattr(Connection, "batch_and_commit", undo)
+    monkeypatch.setattr(Connection, "batch_and_commit", undo)
+    with pytest.raises(DatabaseUnavailable):
         one.write(HEROES, [hero(1, "after")], True)
 
     assert list(witness.entries().values()) == [HEROES.encode(hero(1, "before"))]
