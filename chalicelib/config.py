@@ -1,6 +1,6 @@
-"""The settings: read from the environment, checked, and never changed after that.
+"""The settings: read from the environment and checked. They never change after that.
 
-Their names, values and defaults stand here and nowhere else.
+Only this module holds their names, values and defaults.
 """
 
 import re
@@ -39,14 +39,14 @@ INGEST_COLUMNS = "INGEST_COLUMNS"
 API_AUTH = "API_AUTH"
 CORS_ORIGINS = "CORS_ORIGINS"
 
-# Schemes of REDIS_URL, and what may stand behind its question mark.
+# The schemes of REDIS_URL, each with the options that may follow its question mark.
 REDIS_OPTIONS = {
     "redis": set[str](),
     "rediss": {"ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_check_hostname"},
 }
-# With the login after it this stays below the 29 s that API Gateway waits.
+# API Gateway waits 29 s for an answer. The login to the database comes after this wait.
 MAX_RESUME_SECONDS = 24
-# The most JSON that one answer may hold: Lambda sends at most 6 MB.
+# The most bytes of JSON in one answer. Lambda sends at most 6 MB.
 MAX_RESULT_BYTES = 6_000_000
 _ORIGIN = re.compile(r"\*|https?://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
 _DEFAULT_PORT = re.compile("http://.*:80|https://.*:443")
@@ -79,7 +79,7 @@ Choice = TypeVar("Choice", bound=Enum)
 
 @dataclass(frozen=True)
 class Settings:
-    """What a deployment chooses. The repr leaves secrets out, so that no log shows them."""
+    """The settings of a deployment. The repr leaves secrets out, so that no log shows them."""
 
     db_host: str
     db_user: str
@@ -108,7 +108,7 @@ class Settings:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "Settings":
-        """Raises ConfigurationError naming the first setting that is missing or malformed."""
+        """Raises ConfigurationError, which names the first setting that is missing or malformed."""
         return cls(
             db_host=_required(environment, DB_HOST),
             db_user=_user(environment),
@@ -140,7 +140,7 @@ class Settings:
 
 
 def api_auth(environment: Mapping[str, str]) -> ApiAuth:
-    """`app` needs this one when it is imported, before there are settings."""
+    """The setting API_AUTH. It is read when the app is imported, before there are Settings."""
     return _choice(environment, API_AUTH, ApiAuth)
 
 
@@ -171,7 +171,7 @@ def _uncached_reads(environment: Mapping[str, str]) -> UncachedReads:
 
 
 def _choice(environment: Mapping[str, str], name: str, kind: type[Choice]) -> Choice:
-    """The member of `kind` that the setting names; the first one where it is not set."""
+    """The member of `kind` that the setting names; the first member where it is not set."""
     choices = [member.value for member in kind]
     text = environment.get(name) or choices[0]
     if text not in choices:
@@ -195,7 +195,8 @@ def _user(environment: Mapping[str, str]) -> str:
 
 
 def _password(environment: Mapping[str, str]) -> str:
-    """Empty where the settings choose another way to log in. Raises where they choose two."""
+    """The password; empty where the settings choose another way to log in. Raises
+    ConfigurationError where they choose two ways, or none."""
     ways = [name for name in (DB_PASS, DB_SECRET_ARN, DB_AUTH) if environment.get(name)]
     if not ways:
         raise ConfigurationError(
@@ -207,7 +208,8 @@ def _password(environment: Mapping[str, str]) -> str:
 
 
 def _table(environment: Mapping[str, str]) -> str:
-    """The name becomes part of SQL, so it has no character that could end a quoted name there."""
+    """The name of the default table; empty where it is not set. The name becomes part of SQL, so it
+    has no character that could end a quoted name there."""
     name = environment.get(DB_TABLE, "")
     if name and not re.fullmatch(r"[0-9A-Za-z_$]{1,64}", name):
         raise ConfigurationError(
@@ -236,7 +238,7 @@ def _secret_arn(environment: Mapping[str, str]) -> str:
 
 
 def _iam(environment: Mapping[str, str], name: str, needed: str) -> str:
-    """`iam` or nothing. `needed`: a setting that `iam` does not work without."""
+    """The value `iam`, or nothing. `needed`: the setting that `iam` needs."""
     text = environment.get(name, "")
     if text not in ("", "iam"):
         raise ConfigurationError(f"{name}: expected iam or nothing")
@@ -263,7 +265,7 @@ def _integer(
 
 
 def _names(environment: Mapping[str, str], name: str) -> tuple[str, ...]:
-    """Empty where the setting is. The ingest checks whether the table has such columns."""
+    """The names in a list with commas; empty where the setting is not set."""
     text = environment.get(name, "")
     names = tuple(part.strip() for part in text.split(",")) if text else ()
     if "" in names or len({each.casefold() for each in names}) != len(names):
@@ -281,8 +283,8 @@ def _switch(environment: Mapping[str, str], name: str) -> bool:
 
 
 def _redis_url(environment: Mapping[str, str]) -> str:
-    """The URL as it was given; empty: no cache. Errors do not show it, because it may hold a
-    password."""
+    """The URL as it was given; empty where there is no cache. Errors do not show the URL, because
+    it may hold a password."""
     url = environment.get(REDIS_URL, "")
     if not url:
         return ""

@@ -1,8 +1,8 @@
-"""Every error the service raises on purpose, each with what its caller should see.
+"""Every error that the service raises on purpose, with the HTTP status that the caller sees.
 
     HerocacheError
     ├── BadRequest            400  the request is wrong; the text says what, where and what to do
-    │   ├── RowRejected            the database rejects a row; `contract` says which in the request
+    │   ├── RowRejected            the database rejects a row; `replies` says which in the request
     │   ├── KeyTooFar              the key of a new row is far above all others
     │   └── NoKeyLeft              the database has no key left to give to new rows
     ├── Forbidden             403  a web page that may not use the service sent the request
@@ -17,8 +17,8 @@
     ├── ConfigurationError    500  a setting is missing or wrong, or DB_USER lacks a right; named
     ├── SchemaMismatch        500  a table differs from its declaration; the text says how
     ├── NotAtOnce                  never reaches a caller: the rows are written in another way
-    ├── AlreadyClaimed             never reaches a caller: an earlier request with the key was done
-    ├── FileRejected                an uploaded file can never be loaded; recorded, not retried
+    ├── AlreadyClaimed             never reaches a caller: a request came with its key before
+    ├── FileRejected               an uploaded file can never be loaded; recorded, not retried
     ├── BucketUnavailable          S3 cannot be reached or refuses; the event is delivered again
     └── CacheUnavailable           never reaches a caller: the database answers
         └── AnotherServer          Redis failed over or was restored: its entries are not believed
@@ -35,7 +35,8 @@ _OTHER_NAME = (62, 64)
 
 
 class HerocacheError(Exception):
-    """`status` is the HTTP status, `retry_after_seconds` fills the header where it is not None."""
+    """`status`: the HTTP status. `retry_after_seconds`: the header Retry-After, unless it is
+    None."""
 
     status = 500
     retry_after_seconds: int | None = None
@@ -50,8 +51,8 @@ class BadRequest(HerocacheError):
 
 
 class RowRejected(BadRequest):
-    """The database rejects the row at `index` of those given, for what it has in `column`, which is
-    empty where the server does not say. Nothing was written."""
+    """The database rejects the row at `index` because of its value in `column`. `column` is empty
+    where the server does not name it. Nothing was written."""
 
     def __init__(self, index: int, column: str, reason: str) -> None:
         super().__init__(f"row {index + 1}: {column}{': ' * bool(column)}{reason}")
@@ -61,7 +62,7 @@ class RowRejected(BadRequest):
 
 
 class KeyTooFar(BadRequest):
-    """The `key` of a new row is more than `max_gap` above the `highest` one of `table`."""
+    """The `key` of a new row is more than `max_gap` above the `highest` key of `table`."""
 
     def __init__(self, table: str, column: str, key: int, highest: int, max_gap: int) -> None:
         super().__init__(
@@ -72,8 +73,8 @@ class KeyTooFar(BadRequest):
 
 
 class NoKeyLeft(BadRequest):
-    """`table` has no key left above its highest one, up to `maximum`. `identifier`: the table's
-    name as SQL has it."""
+    """The database has given all keys up to `maximum`. `identifier`: the name of `table` as SQL
+    needs it."""
 
     def __init__(self, table: str, column: str, maximum: int, identifier: str) -> None:
         super().__init__(
@@ -105,7 +106,7 @@ class TooLarge(HerocacheError):
 
 
 class TooManyRows(TooLarge):
-    """More than `most` rows have the values of `column` that were asked for."""
+    """More than `most` rows have one of the values that were asked for in `column`."""
 
     def __init__(self, column: str, most: int) -> None:
         super().__init__(f"more than {most} rows have these {column} values")
@@ -118,7 +119,8 @@ class UnsupportedEncoding(HerocacheError):
 
 
 class DatabaseUnavailable(HerocacheError):
-    """`has_other_writer`: the server answers, but is a replica now. Others may reach the writer."""
+    """`has_other_writer`: the server answers, but it is a replica now. Another server is the
+    writer, and other containers may reach it."""
 
     status = 503
     retry_after_seconds = 2
@@ -138,16 +140,16 @@ class SchemaMismatch(HerocacheError):
 
 
 class NotAtOnce(HerocacheError):
-    """The rows cannot be inserted and committed in one piece; nothing was written."""
+    """The rows cannot be inserted and committed in one round trip. Nothing was written."""
 
 
 class AlreadyClaimed(HerocacheError):
-    """An earlier transaction brought the idempotency key; nothing was written."""
+    """An earlier transaction has claimed the idempotency key. Nothing was written."""
 
 
 class FileRejected(HerocacheError):
-    """The text says what is wrong with the file, and where. `rejected`: how many rows were
-    told one by one."""
+    """The text says what is wrong with the file, and where. `rejected`: how many rows the report
+    names."""
 
     def __init__(self, message: str, rejected: int = 0) -> None:
         super().__init__(message)
@@ -159,10 +161,12 @@ class BucketUnavailable(HerocacheError):
 
 
 class CacheUnavailable(HerocacheError):
-    """Redis did not do what it was asked, in time. The text says why, in an operator's words."""
+    """Redis did not answer in time, or answered with an error. The text tells an operator why."""
 
 
 class AnotherServer(CacheUnavailable):
+    """The server that answers is not the one that the entries were written to."""
+
     def __init__(self, server: str) -> None:
         super().__init__("it is another server than the one the entries were written to")
         self.server = server

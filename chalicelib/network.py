@@ -1,8 +1,7 @@
-"""A TCP connection to a host within a time limit that includes the look-up of its name.
+"""Opens a TCP connection within a time limit that includes the look-up of the host's name.
 
-The system looks a name up for as long as its resolver's settings say, often 10 s and more, and
-nobody can interrupt that. So a thread of its own looks the name up, and we stop waiting for it.
-"""
+The operating system may look a name up for 10 s or more, and that cannot be interrupted. So a
+thread looks the name up, and the caller stops waiting when the time is over."""
 
 import contextlib
 import ipaddress
@@ -18,8 +17,8 @@ Found = Sequence[tuple[Any, Any, Any, Any, Any]]
 
 
 def reach(host: str, port: int, seconds: float) -> socket.socket:
-    """A connection to the first address of the host that answers, without Nagle's delay. Raises
-    OSError; TimeoutError where the time is over."""
+    """A connection to the first address of the host that answers, with TCP_NODELAY set. Raises
+    OSError, and TimeoutError where the time is over."""
     until = time.monotonic() + seconds
     failure: OSError = socket.gaierror("no address")
     for family, kind, protocol, _, address in _found(host, port, seconds):

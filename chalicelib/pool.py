@@ -1,4 +1,5 @@
-"""Kept connections, each with one user at a time. Lambda keeps one, `chalice local` a few."""
+"""A pool of kept connections. Each has one user at a time. Lambda needs one, `chalice local` a
+few."""
 
 from collections import deque
 from collections.abc import Callable
@@ -11,10 +12,10 @@ MAX_IDLE_CONNECTIONS = 8
 
 
 class Pool(Generic[Connection]):
-    """Last in, first out, so that the connection that was used last is used next.
+    """Gives out the connection that was used last.
 
-    `acquire` never waits: where no connection is idle it opens one. A connection that comes back is
-    closed where `MAX_IDLE_CONNECTIONS` are idle already. There is no lock, because each step of a
+    `acquire` never waits: it opens a connection where none is idle. `release` closes a connection
+    where `MAX_IDLE_CONNECTIONS` are idle already. There is no lock, because each operation of a
     `deque` is atomic.
     """
 
@@ -42,12 +43,12 @@ class Pool(Generic[Connection]):
             self._close(connection)
 
     def discard(self, connection: Connection) -> None:
-        """Close a connection that failed, and the idle ones: the same failure will meet them."""
+        """Close a connection that failed, and all idle ones, which would fail in the same way."""
         self._close(connection)
         self.clear()
 
     def clear(self) -> bool:
-        """Close the idle connections; whether there were any."""
+        """Close the idle connections. Returns whether there were any."""
         had_any = False
         with suppress(IndexError):
             while True:

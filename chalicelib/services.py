@@ -1,7 +1,7 @@
-"""What a container builds once: from the settings the database, the cache and the use cases.
+"""What a container builds once: the database, the cache and the use cases, from the settings.
 
-Nothing is built before it is first needed, and nothing here does I/O. The parts are shared by all
-requests of the container, and by the threads of `chalice local`.
+Each part is built when it is first needed. Building does no I/O. All requests of the container, and
+all threads of `chalice local`, share the parts.
 """
 
 import dataclasses
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 @lru_cache(maxsize=1)
 def container() -> "Container":
-    """Built by the first request and kept. Raises ConfigurationError, each time until the
-    environment is right."""
+    """The container's parts, built by the first request and kept. Raises ConfigurationError, at
+    each call, while a setting is wrong."""
     return Container(Settings.from_environment(os.environ))
 
 
 def forget() -> None:
-    """Build everything anew at the next request. For tests that change the environment."""
+    """Build everything again at the next request. For tests that change the environment."""
     container.cache_clear()
 
 
@@ -46,7 +46,8 @@ class Container:
 
     @cached_property
     def ingest(self) -> "Ingest":
-        from chalicelib.ingest.service import Ingest  # boto3 and csv: a read needs neither
+        # Imported here, because a read needs neither boto3 nor csv.
+        from chalicelib.ingest.service import Ingest
 
         loads = Database(self.settings, for_loads=True)
         return Ingest(
@@ -65,8 +66,9 @@ class Container:
 
     @cached_property
     def replica(self) -> Database | None:
-        """Answers reads without the cache where UNCACHED_READS says so: it may not have the last
-        writes. Nobody waits until a replica that is asleep resumes: the writer answers then."""
+        """The replica that answers uncached reads; None where UNCACHED_READS leaves them to the
+        writer. It may lack the last writes. If it is asleep, the writer answers instead: nobody
+        waits for it."""
         if self.settings.uncached_reads is UncachedReads.WRITER:
             return None
         host = self.settings.db_reader_host

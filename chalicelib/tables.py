@@ -1,9 +1,7 @@
 """The declared tables: their columns, types, keys and lookups, and how a row becomes JSON.
 
-A new table is a `Table(...)` in `TABLES` and its SQL in `seed/schema.sql`, nothing else. Column
-types say which values they take: the API, the CSV ingest and the cache all ask the same ones.
-`schema` compares a declaration with the table that the database has.
-"""
+A new table is a `Table(...)` in `TABLES` and its SQL in `seed/schema.sql`, nothing else. The type
+of a column decides which values it takes, in the API, in CSV files and in the cache alike."""
 
 import itertools
 import json
@@ -15,11 +13,11 @@ from functools import cached_property, lru_cache
 from typing import Any, ClassVar
 
 Key = int | str
+# A row's values in the table's declared order, the key first.
 Row = tuple[Key, ...]
-"""A row's values in the table's declared order, the key first."""
 
+# Stands in place of the key in a row to which the database gives a key. No key column takes it.
 NO_KEY: Key = 0
-"""Stands for the key of a row to which the database gives one. No key column takes it."""
 
 _INTEGER_TEXT = re.compile(r"0|-?[1-9][0-9]{0,18}")
 _INTEGER_TEXTS = re.compile(r"(?:(?:0|-?[1-9][0-9]{0,18})\n)*")
@@ -27,35 +25,39 @@ _SHOWN_CHARACTERS = 60
 _SHOWN_ITEMS = 6
 _SHOWN_LEVELS = 3
 
-# The C encoder of one string, quotes included; non-ASCII characters stay as they are.
+# Encodes one string, with its quotes, in C. Characters outside ASCII stay as they are.
 _quote = json.encoder.encode_basestring
 
 
 class InvalidValue(ValueError):
-    """A value its column does not take. The text says what was expected and what came."""
+    """A value that its column does not take. The text says what was expected and what came."""
 
 
 class NotAsDeclared(ValueError):
-    """A row holds what its column does not declare. The text names table, column and key, and says
-    what to do."""
+    """A row of the database holds a value that its column's declaration excludes. The text names
+    table, column and key, and says what to do."""
 
 
 @dataclass(frozen=True)
 class Integer:
-    """A JSON integer, or a string of one, from `minimum` to `maximum`, both included. `digits`:
-    the width, where it is not to follow from these."""
+    """A JSON integer, or a string of one, from `minimum` to `maximum`, both included. `digits`: the
+    width, where it must not follow from these two."""
 
     minimum: int
     maximum: int
     digits: int = field(default=0, compare=False)
     noun: ClassVar[str] = "an integer"
+    # The SQL of a value that may replace NULL.
     empty: ClassVar[str] = "0"
-    """In SQL, what may stand where nothing was given."""
 
     @cached_property
     def width(self) -> int:
-        """The most characters a value takes. The cache's keys are made of it."""
+        """The most characters that a value needs. Redis keys have their integers padded to it."""
         return self.digits or max(len(str(self.minimum)), len(str(self.maximum)))
+
+    @property
+    def max_bytes(self) -> int:
+        return self.width
 
     def parse(self, value: object) -> int:
         number = value
@@ -70,19 +72,20 @@ class Integer:
         return number
 
     def takes_all(self, values: Sequence[object]) -> bool:
-        """Whether every one of `values` may pass unparsed."""
+        """Whether all `values` are good as they are, so that `parse` need not be called."""
         if not values or [value for value in values if type(value) is not int]:
             return False
         return self.minimum <= min(values) and max(values) <= self.maximum  # type: ignore[type-var, operator]
 
     def encode_all(self, values: Sequence[Any]) -> Iterable[object]:
-        """What JSON shows of each. Raises TypeError where one is no integer; a boolean is none."""
+        """The values as JSON shows them. Raises TypeError where one is no integer. A boolean is no
+        integer."""
         if set(map(type, values)) != {int}:
             raise TypeError
         return values
 
     def takes_texts(self, texts: Sequence[str]) -> bool:
-        """Whether `parse` would take every one of these; asked at C speed."""
+        """Whether `parse` would take all these texts. Fast: the loops run in C."""
         joined = "\n".join(texts) + "\n"
         if joined.count("\n") != len(texts) or not _INTEGER_TEXTS.fullmatch(joined):
             return False
@@ -94,17 +97,21 @@ class Integer:
 class String:
     """Unicode text of at most `max_characters` code points, as MySQL counts them.
 
-    NUL is refused (no client shows it), and so is half a surrogate pair (it has no UTF-8). A key
-    is also not empty and has no white space around it: MySQL compares 'a' and 'a ' as equal.
-    `outside`: a regular expression of one character that the column's character set does not have;
-    empty where it has all of Unicode.
-    """
+    It takes no NUL, which no client shows, and no half of a surrogate pair, which UTF-8 cannot
+    hold. A key is not empty and has no white space around it, because MySQL compares 'a' and 'a '
+    as equal. `outside`: a regular expression of one character that the column's character set
+    lacks; empty where it lacks none."""
 
     max_characters: int = 255
     is_key: bool = False
     outside: str = ""
     noun: ClassVar[str] = "a string"
     empty: ClassVar[str] = "''"
+
+    @property
+    def max_bytes(self) -> int:
+        """In UTF-8."""
+        return 4 * self.max_characters
 
     def parse(self, value: object) -> str:
         if type(value) is not str:
@@ -132,11 +139,13 @@ class String:
         return False
 
     def encode_all(self, values: Sequence[Any]) -> Iterable[object]:
-        """What JSON shows of each, made when it is asked for: TypeError where one is no string."""
+        """The values as JSON shows them, made one by one. Raises TypeError at one that is no
+        string."""
         return map(_quote, values)
 
     def takes_texts(self, texts: Sequence[str]) -> bool:
-        """Whether `parse` would take every one of these, which came from UTF-8; at C speed."""
+        """Whether `parse` would take all these texts, which came from UTF-8. Fast: the loops run in
+        C."""
         if max(map(len, texts)) > self.max_characters or "\0" in "".join(texts):
             return False
         if self.outside and re.search(self.outside, "".join(texts)):
@@ -158,10 +167,10 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """`columns` in the order rows have; the first one is the key.
+    """`columns`: in the order of a row's values. The first one is the key.
 
-    `auto_key`: the database gives the key of a row that has none (AUTO_INCREMENT).
-    `lookups`: further columns rows can be read by; each needs an index in the schema.
+    `auto_key`: the database gives a key to a row that has none (AUTO_INCREMENT).
+    `lookups`: other columns by which rows can be read. Each needs an index in the schema.
     """
 
     name: str
@@ -179,12 +188,14 @@ class Table:
 
     @property
     def identifier(self) -> str:
-        """The name as SQL takes it: one from the settings may be a reserved word."""
+        """The name as SQL needs it. A name from the settings is quoted, because it may be a
+        reserved word."""
         return self.name if self.name in TABLES else f"`{self.name}`"
 
     @property
     def told_to_cache(self) -> str:
-        """What to do after a statement that changes rows behind the service's back."""
+        """What to do after a statement that changes rows without the service. Ends an error
+        text."""
         request = json.dumps({"REQUEST": "invalidate", "TABLE": self.name, "SQLS": ["*"]})
         return f"then send {request}, or cached reads show the old rows"
 
@@ -198,7 +209,7 @@ class Table:
 
     @cached_property
     def readable(self) -> Mapping[str, Column]:
-        """The columns rows can be read by: the key, then the lookups."""
+        """The columns by which rows can be read: the key, then the lookups."""
         names = (self.key.name, *self.lookups)
         return {name: self.columns[self.positions[name]] for name in names}
 
@@ -215,8 +226,8 @@ class Table:
         return tuple((column.name, column.type.parse) for column in self.columns)
 
     def parse(self, item: Any) -> Row:
-        """The row in an object with exactly the table's columns; the key may be left out where
-        the database gives it. Raises TypeError, KeyError or InvalidValue."""
+        """The row in an object, which must have exactly the table's columns. The key may be left
+        out where the database gives it. Raises TypeError, KeyError or InvalidValue."""
         if type(item) is not dict:
             raise TypeError
         missing = len(self.columns) - len(item)
@@ -228,16 +239,30 @@ class Table:
 
     @property
     def min_row_bytes(self) -> int:
-        """The fewest bytes `encode` makes of a row."""
+        """The fewest bytes that `encode` makes of a row."""
         return len(self._template) - len(self.columns)
 
+    @cached_property
+    def max_row_bytes(self) -> int:
+        """The most bytes that the database sends of a row's values, all as declared."""
+        return sum(column.type.max_bytes for column in self.columns)
+
+    def is_any_longer(self, rows: Sequence[Row]) -> bool:
+        """Whether one of these, which `encode_many` takes, holds a longer text than is declared."""
+        return any(
+            max(map(len, texts)) > column.type.max_characters
+            for column, texts in zip(self.columns, zip(*rows))
+            if isinstance(column.type, String)
+        )
+
     def encode(self, row: Row) -> bytes:
-        """As `encode_many`, of one row."""
+        """As `encode_many`, for one row."""
         return self.encode_many((row,))[0]
 
     def encode_many(self, rows: Sequence[Row]) -> Sequence[bytes]:
-        """Each row as one JSON object in UTF-8, columns in declared order: the bytes that answers
-        and the cache hold. Column by column, because that runs at C speed. Raises NotAsDeclared."""
+        """Each row as one JSON object in UTF-8, with the columns in declared order. Answers and
+        entries hold these bytes. It works column by column, because these loops run in C. Raises
+        NotAsDeclared."""
         columns = zip(self.columns, zip(*rows))
         try:
             texts = [column.type.encode_all(values) for column, values in columns]
@@ -246,7 +271,7 @@ class Table:
             raise self._explained(rows) from error
 
     def values(self, rows: Iterable[Row], column: Column) -> list[Key]:
-        """What `column` holds in `rows`, without NULL. Raises NotAsDeclared."""
+        """The values of `column` in `rows`, without NULL. Raises NotAsDeclared."""
         position = self.positions[column.name]
         found = [row[position] for row in rows if row[position] is not None]
         try:
@@ -256,7 +281,7 @@ class Table:
         return found
 
     def _explained(self, rows: Iterable[Row]) -> NotAsDeclared:
-        """The words for the first value in `rows` that its column does not declare."""
+        """The error for the first value in `rows` that its column's declaration excludes."""
         for row in rows:
             for column, value in zip(self.columns, row):
                 try:
@@ -278,19 +303,20 @@ class Table:
 
 
 def _of_spaces(value: object) -> str:
-    """What is easily overlooked in a value that is no integer for it alone."""
+    """A hint for a value that would be an integer without the white space around it."""
     is_spaced = type(value) is str and value != value.strip()
     return ": there is white space around it" if is_spaced else ""
 
 
 def shown(value: object) -> str:
-    """A value as an error names it: as JSON, strings in single quotes, cut short."""
+    """A value as an error shows it: as JSON, with strings in single quotes, and cut short."""
     text = _shown(value, _SHOWN_LEVELS)
     return text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + "…"
 
 
 def _shown(value: object, levels: int) -> str:
-    """Of lists and objects only a few levels and items: the client chose how many they have."""
+    """As `shown`. Shows only a few levels and items of a list or an object, because a client may
+    send any number of them."""
     if value is None or isinstance(value, bool):
         return json.dumps(value)
     if isinstance(value, int) and value.bit_length() > 200:
@@ -346,13 +372,13 @@ EMPLOYEES = Table("employees", (Column("EmpId", STRING_KEY), Column("EmpName", S
 
 TABLES: Mapping[str, Table] = {table.name: table for table in (HEROES, PRODUCTS, EMPLOYEES)}
 
+# The service's own tables. No request may name one. The last one is temporary.
 OWN_NAMES = ("cache_generation", "idempotency", "ingest_log", "ingest_lines")
-"""The service's own tables: no request names one. The last one is temporary."""
 
 
 def tables_with(default_table: str) -> Mapping[str, Table]:
-    """The declared tables by name, and `default_table` (DB_TABLE): where it is not declared, it has
-    the columns of heroes."""
+    """The declared tables by name, and `default_table` (DB_TABLE). A default table that is not
+    declared has the columns of heroes."""
     if default_table in TABLES:
         return TABLES
     return {**TABLES, default_table: _like_heroes(default_table)}

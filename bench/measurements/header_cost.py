@@ -11,7 +11,7 @@ from bench.candidates.groups import closing
 from bench.candidates.ours import Ours
 from bench.measurements.interleaved import Limits, Samples, Seeded, measure
 from bench.workloads import HIT
-from chalicelib.handlers import contract
+from chalicelib.handlers import replies
 
 # The function that makes Cache-Status. Where it returns nothing, Server-Timing is left out too.
 MAKER = "_cache_status"
@@ -28,12 +28,12 @@ class Telling(Ours):
         self._maker = maker
 
     def read(self, ids: Sequence[int], use_cache: bool) -> Call:
-        setattr(contract, MAKER, self._maker)
+        setattr(replies, MAKER, self._maker)
         return super().read(ids, use_cache)
 
 
 def time_headers(environment: Environment, seeded: Seeded, limits: Limits) -> Samples:
-    maker = getattr(contract, MAKER)
+    maker = getattr(replies, MAKER)
     telling = Telling(environment, WITH, maker)
     silent = Telling(environment, WITHOUT, lambda *_: "")
     batch = seeded.batch(HIT, ROWS)
@@ -44,4 +44,4 @@ def time_headers(environment: Environment, seeded: Seeded, limits: Limits) -> Sa
                 assert has_header is tells, f"{candidate.name}: {TOLD} is {has_header}"
             return measure(HIT, ROWS, [telling, silent], seeded, limits)
         finally:
-            setattr(contract, MAKER, maker)
+            setattr(replies, MAKER, maker)

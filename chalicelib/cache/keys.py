@@ -1,9 +1,9 @@
 """The Redis keys of entries, and how many of them one command may name.
 
-A key is `{<table>.<bucket>}:<generation>:<column>:<value>`. Redis Cluster places a key by what
-stands in the braces, its hash tag: all keys of a bucket are on one server. A single server needs
-only one bucket. Integers have as many digits as their column may need, so that all keys of a batch
-have one length.
+A key is `{<table>.<bucket>}:<generation>:<column>:<value>`. The text in the braces is its hash tag:
+Redis Cluster keeps all keys with one hash tag, so all keys of a bucket, on one server. A single
+server needs only one bucket. Integers are padded to the width of their column, so that all keys of
+a batch have the same length.
 """
 
 from collections.abc import Iterable, Sequence
@@ -40,8 +40,8 @@ class Keys:
         return [f"{prefixes[v % count]}{v:0{width}d}" for v in cast(Iterable[int], values)]
 
     def series(self, generation: int, table: Table, column: Column) -> tuple[str, int] | None:
-        """Where all keys of a column differ only in a number: what stands before the number, and
-        its width. Else None."""
+        """The prefix of a column's keys and the width of their number, where the keys differ only
+        in that number; else None."""
         if self._bucket_count > 1 or not isinstance(column.type, Integer):
             return None
         return _prefixes(table.name, generation, column.name)[0], column.type.width
@@ -58,7 +58,8 @@ class Keys:
     def chunks(
         self, values: Sequence[Key], most: int = MAX_KEYS_A_SCRIPT
     ) -> list[tuple[int, Sequence[int]]]:
-        """The same, with at most `most` positions at a time: as many as one command may name."""
+        """As `groups`, but with at most `most` positions in each: one command may name so many
+        keys."""
         return [
             (bucket, positions[start : start + most])
             for bucket, positions in self.groups(values)
@@ -71,7 +72,7 @@ class Keys:
 
 @lru_cache(maxsize=64)
 def _prefixes(table: str, generation: int, column: str) -> tuple[str, ...]:
-    """What stands before a value in its key, for each bucket."""
+    """The text before the value in a key, for each bucket."""
     return tuple(f"{{{table}.{bucket}}}:{generation}:{column}:" for bucket in range(BUCKETS))
 
 

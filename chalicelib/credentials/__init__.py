@@ -1,16 +1,18 @@
-"""Who the service is to its servers. What other packages may use:
+"""The user and the password, or token, with which the service logs in to its servers.
 
-database_identity   the credential provider for the database: an `Identity`, which gives a `Login`
-cache_identity      the credential provider for Redis
-STAGES              the versions of a secret that are tried
+What other packages may use:
+
+database_credentials   makes the CredentialProvider of the database, which gives a Login
+cache_credentials      makes the credential provider of Redis
+STAGES                 the versions of a secret that are tried
 """
 
-from chalicelib.credentials.identity import (
+from chalicelib.credentials.providers import (
     STAGES,
-    Identity,
+    CredentialProvider,
     Login,
-    cache_identity,
-    database_identity,
+    cache_credentials,
+    database_credentials,
 )
 
-__all__ = ["STAGES", "Identity", "Login", "cache_identity", "database_identity"]
+__all__ = ["STAGES", "CredentialProvider", "Login", "cache_credentials", "database_credentials"]

@@ -4,8 +4,8 @@ It knows the declared tables and SQL. It knows nothing of requests, files or Red
 packages may use:
 
 Database, Transaction          read rows, run a transaction; run the statements of your own tables
-Change, Committed, Generation  what a transaction did, when it was committed, what was held
-Statement, FAILS               SQL with its parameters; an expression that makes a guard fail
+Change, Committed, Generation  what a transaction changed, its COMMIT, the generation it held
+Statement, FAILS               SQL with its parameters; an SQL expression that is always an error
 giving_keys, check_distance, highest_allowed, no_key_left
                                the keys that the database gives to new rows
 DatabaseError, is_forbidden, is_value_rejected, rejection, is_foreseen

@@ -1,14 +1,15 @@
-"""The database: connections, retries, reads, and the generation. Changes go through a Transaction.
+"""The database: connections, retries (also of a deadlock), reads, and the generation.
 
-A read costs one round trip. One more before the first read of a table: it is compared with its
-declaration (`fit`), again and again while it does not fit.
+Changes go through a Transaction. A read costs one round trip. The first read of a table costs one
+more, because the table is compared with its declaration (`fit`). While it does not fit, each read
+compares it again.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 from chalicelib.config import Settings
-from chalicelib.credentials import STAGES, Login, database_identity
+from chalicelib.credentials import STAGES, Login, database_credentials
 from chalicelib.db import cache_generation, statements
 from chalicelib.db.cache_generation import Generation, NoGeneration, generation_in
 from chalicelib.db.fit import Columns, Fit, describe, report
@@ -46,16 +47,16 @@ class Database:
     def __init__(
         self, settings: Settings, *, for_loads: bool = False, is_replica: bool = False
     ) -> None:
-        """One `for_loads` waits much longer for each answer, and can load files. Unless it
-        `is_replica`, a read-only server is treated as the wrong one. Raises ConfigurationError
-        where the driver has another version than the one that was checked."""
+        """With `for_loads` it waits much longer for each answer and can load files. A read-only
+        server is an error, unless `is_replica`. Raises ConfigurationError where the version of the
+        driver was not checked."""
         require_checked_driver()
         self._settings = settings
         self._is_replica = is_replica
         self._for_loads = for_loads
         self._patience = LOAD_TIMEOUT_SECONDS if for_loads else ANSWER_TIMEOUT_SECONDS
         self._greeting_patience = max(CONNECT_TIMEOUT_SECONDS, settings.db_resume_seconds)
-        self._identity = database_identity(settings)
+        self._credentials = database_credentials(settings)
         self._pool: Pool[Connection] = Pool(self._connect, Connection.drop)
         self._fit = Fit()
 
@@ -69,9 +70,9 @@ class Database:
         after: Key | None = None,
         after_writers: bool = False,
     ) -> Sequence[Row]:
-        """The rows whose `column` is one of `values`; by a lookup `max_rows` at the most, in the
-        order of their keys, only those after the key `after` where it is given. One SELECT. With
-        `after_writers` it waits for every transaction that holds one of those rows. Raises
+        """The rows whose `column` is one of `values`. By a lookup: at most `max_rows`, in the order
+        of their keys, and only those after the key `after` where it is given. One SELECT. With
+        `after_writers` it waits for every transaction that has locked one of those rows. Raises
         DatabaseUnavailable, SchemaMismatch."""
         statement = statements.select(
             table, column, values, max_rows, after=after, after_writers=after_writers
@@ -86,9 +87,8 @@ class Database:
         return self._run(read)
 
     def generation(self, table: Table, timeout_seconds: float | None = None) -> Generation:
-        """The table's current generation. One SELECT. Raises SchemaMismatch; DatabaseUnavailable,
-        after about `timeout_seconds` where they are given and the database is silent: it may be
-        asleep."""
+        """The table's current generation. One SELECT. Raises SchemaMismatch, DatabaseUnavailable.
+        It waits `timeout_seconds`, where given, for a silent database, which may be asleep."""
 
         def read(connection: Connection) -> Generation:
             connection.wait_at_most(timeout_seconds or ANSWER_TIMEOUT_SECONDS)
@@ -99,14 +99,15 @@ class Database:
         return self._run(read, patience_seconds=timeout_seconds)
 
     def switch_on(self, table: Table, number: int, server: str) -> None:
-        """Raise generation `number` for the entries of the Redis `server`, and take them into use;
-        nothing happens where somebody raised it already. One UPDATE."""
+        """Raise generation `number`, name the Redis `server` in it, and switch the cache on. Does
+        nothing where the generation was raised already. One UPDATE."""
         self.run(cache_generation.switch_on(table, number, server))
 
     def transact(self, work: Callable[["Transaction"], Result]) -> Result:
-        """What `work` returns, once what it did is committed, by itself or here. `work` runs again
-        when the database certainly undid the first try, so it must be safe to run twice. Raises
-        DatabaseUnavailable, OutcomeUnknown, SchemaMismatch, and whatever `work` raises."""
+        """Run `work` in a transaction, commit unless it has done so, and return its result. Where
+        the database certainly undid the first try (a deadlock, for example), `work` runs again, so
+        it must be safe to run twice. Raises DatabaseUnavailable, OutcomeUnknown, SchemaMismatch,
+        and whatever `work` raises."""
 
         def run(connection: Connection) -> Result:
             transaction = Transaction(connection, self._fit)
@@ -128,21 +129,21 @@ class Database:
         return self._run(lambda connection: connection.batch(statements))
 
     def check(self) -> None:
-        """One statement on a kept connection or a new one. Raises DatabaseUnavailable."""
+        """Run one statement, on a kept connection or a new one. Raises DatabaseUnavailable."""
         self.run(statements.PING)
 
     def check_tables(self) -> list[str]:
-        """Whether requests without TABLE can be answered. One statement. What differs elsewhere,
-        in words. Raises DatabaseUnavailable; SchemaMismatch where they cannot."""
+        """Compare all tables with their declarations. Returns the differences in words. Raises
+        SchemaMismatch where requests for the default table cannot be answered;
+        DatabaseUnavailable. One statement."""
         tables = tables_with(self._settings.default_table)
         default = tables[self._settings.default_table]
         found = self._describe([*tables, *OWN_TABLES])
         return report(default, tables.values(), found)
 
     def as_stored(self, table: Table) -> Table:
-        """The table with columns that take no more than those of the database do. It may stand for
-        the declared one in all that is done with its rows. One SELECT. Raises SchemaMismatch,
-        DatabaseUnavailable."""
+        """The declared table, with columns that take no more than the real ones. It can be used
+        wherever the declared table can. One SELECT. Raises SchemaMismatch, DatabaseUnavailable."""
         return narrowed(table, self._run(lambda connection: self._fit.judge(connection, table)))
 
     def _misfit(self, error: MySQLError) -> SchemaMismatch:
@@ -152,13 +153,14 @@ class Database:
         return self._run(lambda connection: describe(connection, names))
 
     def _connect(self, patience_seconds: float | None = None) -> Connection:
-        """With another password where the first is refused: passwords may change while we run."""
-        login = self._identity.login()
+        """A new connection. Where the password is rejected, tries another one: passwords may change
+        while the service runs."""
+        login = self._credentials.login()
         for _ in STAGES:
             try:
                 return self._connect_as(login, patience_seconds)
             except MySQLError as error:
-                other = self._identity.instead(login) if is_login_refused(error) else None
+                other = self._credentials.instead(login) if is_login_refused(error) else None
                 if other is None:
                     raise
                 login = other
@@ -199,8 +201,8 @@ class Database:
         raise AssertionError("unreachable: the last attempt returns or raises")
 
     def _acquire(self, connect_options: Mapping[str, float | None]) -> Connection:
-        """A kept connection, unless the server has closed it meanwhile. That is found out before a
-        write is sent: afterwards nobody could tell whether it was done."""
+        """A kept connection or a new one. Checks that the server has not closed a kept one: after a
+        write was sent, nobody could tell whether it was done."""
         connection = self._pool.acquire(**connect_options)
         if connection.was_closed_by_server():
             self._pool.discard(connection)
@@ -216,7 +218,8 @@ class Database:
 
 
 def _rows_of_writer(connection: Connection, statement: Statement) -> Sequence[Row]:
-    """A kept connection may lead to a server that was made a replica since."""
+    """The rows, where the server is not a replica. A kept connection may lead to a server that was
+    made a replica meanwhile."""
     found, is_read_only = connection.batch([statement, statements.IS_READ_ONLY])
     refuse_replica(is_read_only.rows[0][0])
     return found.rows

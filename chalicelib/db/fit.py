@@ -1,6 +1,6 @@
-"""Does a table of the database fit its declaration? Asked when the table is first used.
+"""Compares a table of the database with its declaration when the table is first used.
 
-A table that fits is not asked about again, until a statement fails on it.
+A table that fits is not compared again, unless a statement fails on it.
 """
 
 import logging
@@ -26,20 +26,20 @@ from chalicelib.tables import Table
 log = logging.getLogger("herocache.db")
 
 
-# Of each table, those that it has.
+# The columns of each table, by the table's name.
 Columns = Mapping[str, Sequence[Found]]
 
 
 class Fit:
-    """What is known of the tables that were used so far. Safe for threads."""
+    """Which tables were compared and fit. Safe for threads."""
 
     def __init__(self) -> None:
         self._fitting: dict[str, Table] = {}
         self._rewriting: set[str] = set()
 
     def ensure(self, connection: Connection, table: Table) -> bool:
-        """Whether triggers may change rows before they are written. One SELECT when the table is
-        first used, and as long as it does not fit its declaration. Raises SchemaMismatch."""
+        """Compare the table, unless it is known to fit. Returns whether triggers may change its
+        rows before they are written. One SELECT where it compares. Raises SchemaMismatch."""
         if table.name not in self._fitting:
             found = self.judge(connection, table)
             for difference in differences(table, found):
@@ -48,8 +48,8 @@ class Fit:
         return table.name in self._rewriting
 
     def judge(self, connection: Connection, table: Table) -> Sequence[Found]:
-        """The table's columns, as they are now. Raises SchemaMismatch where requests cannot be
-        answered, from here on."""
+        """Compare the table as it is now. Returns its columns. Raises SchemaMismatch where requests
+        for it cannot be answered."""
         found = describe(connection, [table.name]).get(table.name, [])
         try:
             _raise_if_stopped(differences(table, found))
@@ -64,9 +64,8 @@ class Fit:
         return found
 
     def misfit(self, error: MySQLError, find: Callable[[list[str]], Columns]) -> SchemaMismatch:
-        """The words for a statement that met other tables than those it was made for: somebody
-        changed them since, or the service's own are missing. `find` tells how these tables are
-        now."""
+        """The error for a statement that failed because somebody changed a table, or because one of
+        the service's own tables is missing. `find` returns the columns as they are now."""
         log.warning("the tables are compared again: %s", error.args[-1])
         tables = list(self._fitting.values())
         names = [*[table.name for table in tables], *OWN_TABLES]
@@ -89,7 +88,7 @@ class Fit:
 
 
 def describe(connection: Connection, names: Sequence[str]) -> Columns:
-    """The columns of those of these tables that there are."""
+    """The columns of these tables, without tables that do not exist."""
     tables: dict[str, list[Found]] = {}
     for row in connection.rows(information_schema.describe(names)):
         tables.setdefault(row[0], []).append(Found(*row))
@@ -97,8 +96,8 @@ def describe(connection: Connection, names: Sequence[str]) -> Columns:
 
 
 def report(default: Table, tables: Iterable[Table], found: Columns) -> list[str]:
-    """What differs in words, where requests for the table `default` can be answered all the same.
-    Raises SchemaMismatch where they cannot."""
+    """All differences, in words. Raises SchemaMismatch where requests for the table `default`
+    cannot be answered."""
     missing = missing_own_tables(found)
     if GENERATIONS not in found:
         raise SchemaMismatch(missing)
@@ -109,7 +108,7 @@ def report(default: Table, tables: Iterable[Table], found: Columns) -> list[str]
 
 
 def _raise_if_stopped(found: Iterable[Difference]) -> None:
-    """Raises SchemaMismatch with all that stops every request."""
+    """Raises SchemaMismatch with the differences that stop every request, if there are any."""
     texts = [difference.text for difference in found if difference.stops == Stops.EVERYTHING]
     if texts:
         raise SchemaMismatch("; ".join(texts))

@@ -1,4 +1,4 @@
-"""The keys that the database gives to new rows: AUTO_INCREMENT, and where it ends."""
+"""The keys that the database gives to new rows (AUTO_INCREMENT), and their limits."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,8 +7,8 @@ from chalicelib.db.mysql import MySQLError, is_key_space_exhausted
 from chalicelib.errors import KeyTooFar, NoKeyLeft
 from chalicelib.tables import Column, Integer, Table
 
-# How far above the highest key a client may put a new row: a quarter of all keys. One slip would
-# use up those that the database gives.
+# How far above the highest key the key of a new row may be: a quarter of all keys. The database
+# goes on from the highest key, so one wrong key could use up nearly all keys.
 MAX_KEY_GAP = 1_000_000_000
 
 
@@ -19,7 +19,7 @@ def check_distance(table: Table, key: int, highest: int) -> None:
 
 
 def highest_allowed(column: Column) -> int:
-    """That requests take."""
+    """The highest key that a request may name."""
     assert isinstance(column.type, Integer), "the database gives no other keys"
     return column.type.maximum
 
@@ -30,8 +30,8 @@ def no_key_left(table: Table) -> NoKeyLeft:
 
 @contextmanager
 def giving_keys(table: Table, is_giving: bool) -> Iterator[None]:
-    """For what inserts rows, some without keys where `is_giving`. Raises NoKeyLeft where the
-    database has no key left for them."""
+    """Stands around an INSERT. `is_giving`: the database gives keys to some rows. Raises NoKeyLeft
+    where it has no key left for them."""
     try:
         yield
     except MySQLError as error:

@@ -1,4 +1,4 @@
-"""What information_schema tells of the tables in the database."""
+"""Reads from information_schema which columns, triggers and rights the tables have."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -6,7 +6,7 @@ from typing import NamedTuple
 from chalicelib.db.statements import Statement
 from chalicelib.tables import Table
 
-# A name at a time, and the engine by itself: MariaDB then opens no other table.
+# One SELECT for each table, and a subquery for the engine: then MariaDB opens no other table.
 _DESCRIBE = (
     "SELECT table_name, column_name, column_type, data_type, is_nullable,"
     " column_default IS NOT NULL, extra, character_maximum_length, character_set_name,"
@@ -32,10 +32,10 @@ _DESCRIBE = (
 
 
 class Found(NamedTuple):
-    """A column as `describe` finds it. `key` is PRI, UNI or MUL where an index begins with it;
-    `engine` is None for a view. `default` and `comment` are SQL. `rights`: what the user may do
-    with the column. `triggers`: those of the table that may change a row before it is written;
-    `sees_triggers` is 0 where the user lacks the right that shows them."""
+    """A column as `describe` finds it. `key`: PRI, UNI or MUL where an index begins with it.
+    `engine`: None for a view. `default` and `comment` are SQL. `rights`: what DB_USER may do with
+    the column. `triggers`: how many triggers of the table may change a row before it is written.
+    `sees_triggers`: 0 where DB_USER lacks the right to see triggers."""
 
     table: str
     name: str

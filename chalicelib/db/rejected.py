@@ -1,7 +1,7 @@
-"""Which row the database rejected, when many were written in one statement.
+"""Finds the row that the database rejected, among many that were written in one statement.
 
-No server tells which statement of a piece the rejected row stood in, and few tell which row. So the
-writes are done again by halves until one row is left.
+No server names the statement of the rejected row, and few name the row. So the rows are written
+again in halves, until one row is left.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -23,8 +23,8 @@ Run = Callable[..., list[Answer]]
 
 @dataclass(frozen=True)
 class Writes:
-    """What a transaction writes: `items`, which are rows or keys, in groups. Each group has the
-    function that makes its statement."""
+    """What a transaction writes. `items`: rows to write, or keys of rows to delete. `groups`: the
+    same items in groups, each with the function that makes its statement."""
 
     table: Table
     items: Sequence[Any]
@@ -33,7 +33,7 @@ class Writes:
 
 def find_rejected(run: Run, writes: Writes) -> RowRejected | None:
     """Do the `writes` again in a new transaction, up to the first item that the database rejects.
-    None where it rejects none any more. The transaction is of no more use then."""
+    None where it does not reject any this time. The transaction cannot be used after that."""
     run(statements.ROLLBACK, statements.START)
     for make, group in writes.groups:
         if found := _first_rejected(run, writes.table, make, group):
@@ -49,7 +49,8 @@ def _first_rejected(
     make: Callable[[Table, Sequence[Item]], Statement],
     items: Sequence[Item],
 ) -> tuple[Item, MySQLError] | None:
-    """Those before it are written: it may be rejected because of one of them."""
+    """The first item that is rejected, and its error. Writes the items before it, because one of
+    them may be the reason."""
     while items:
         half = items[: (len(items) + 1) // 2]
         try:
@@ -67,7 +68,8 @@ def _first_rejected(
 def _row_rejected(
     run: Run, table: Table, item: object, index: int, error: MySQLError
 ) -> RowRejected:
-    """In the words of the column's own limits where the value has passed them."""
+    """The error for one rejected item. Its reason names the limit of the column, where the value is
+    beyond that limit."""
     name, reason = rejection(error)
     if unique := duplicate_index(error):
         [columns] = run(information_schema.index_columns(table, unique))

@@ -1,22 +1,22 @@
-"""How a table of the database differs from its declaration, in words, and what its columns take.
+"""How a table of the database differs from its declaration, in words; and what its columns take.
 
-A table is compared with its declaration when it is first used. Three kinds of differences:
+There are three kinds of differences:
 
-- An error: every request for the table is refused, because it would fail, or its answer could be
-  wrong. A missing table or column; a view; an engine other than InnoDB (a failed write must leave
-  nothing); a column of another type, or one that the database computes; a key that is not the
-  primary key, or not AUTO_INCREMENT where the declaration says so; a text key whose collation takes
-  'a' and 'A' for one key (a delete of the one would delete the other).
-- A required column that is not declared: reads work, new rows are refused.
-- A warning: everything works but what the text names. NULL allowed (a row that holds NULL cannot be
-  read), a column with less room than declared (a longer value is a bad request), a key with more
-  room (no request can name those), a right to write that the user lacks, a lookup without an index.
+- An error: every request for the table is rejected, because it would fail or its answer could be
+  wrong. A missing table or column; a view; an engine other than InnoDB (which could not undo a
+  failed write); a column of another type, or one that the database computes; a key that is not the
+  primary key, or not AUTO_INCREMENT where the declaration says so; a text key whose collation
+  treats 'a' and 'A' as equal (to delete the one would delete the other).
+- A required column that is not declared: reads work, new rows are rejected.
+- A warning: everything works except what the text names. A column that allows NULL (a row with NULL
+  cannot be read), a column with less room than declared (a longer value is a bad request), a key
+  with more room (no request can name all its keys), a right to write that DB_USER lacks, a lookup
+  without an index.
 
-Harmless and not told: the collation of integers and of text that is no key (a read by a lookup of
-text gives only rows with exactly that text, whatever the collation takes for the same), an order of
-columns, a default, further columns that may be left out, more room than declared where it is not
-the key, further indexes.
-CHAR is another type than a string: it loses the spaces at the end of what is written.
+Other differences do no harm and are not reported: the collation of text that is no key (a read by a
+lookup of text returns only rows with exactly that text), the order of columns, a default, other
+columns that may be left out, more room than declared where it is not the key, other indexes.
+CHAR does not count as a string, because it loses the spaces at the end of a value.
 """
 
 import re
@@ -46,10 +46,11 @@ OTHER_VERSION = (
 _INTEGER_BITS = {"tinyint": 8, "smallint": 16, "mediumint": 24, "int": 32, "bigint": 64}
 _TEXTS = frozenset({"varchar", "tinytext", "text", "mediumtext", "longtext"})
 _COMPUTED = re.compile("VIRTUAL|STORED|PERSISTENT")  # in `extra`, of MariaDB and of MySQL
-# MySQL's latin1 is cp1252, where five bytes stand for the control characters of these numbers.
+# MySQL's latin1 is cp1252, but five bytes that cp1252 leaves undefined are control characters.
 _LATIN1 = bytes(range(256)).decode("cp1252", "ignore") + "\x81\x8d\x8f\x90\x9d"
 _NO_BMP = "[\U00010000-\U0010ffff]"
-# What a character set does not have; one that is not here is not judged.
+# A regular expression of the characters that a character set lacks. Character sets that are not in
+# this table are not checked.
 _OUTSIDE = {
     "ascii": r"[^\x00-\x7f]",
     "latin1": f"[^{re.escape(_LATIN1)}]",
@@ -72,7 +73,8 @@ class Difference:
 
 
 def differences(table: Table, found: Sequence[Found]) -> list[Difference]:
-    """Of the declaration and what was found of this table; those that stop most come first."""
+    """The differences between a declared table and its real columns. Those that stop most come
+    first."""
     if not found:
         return [Difference(_missing_table(table))]
     by_name = {column.name.lower(): column for column in found}
@@ -96,12 +98,13 @@ def differences(table: Table, found: Sequence[Found]) -> list[Difference]:
 
 
 def may_rewrite(found: Sequence[Found]) -> bool:
-    """Whether the table may store other values than those it is given."""
+    """Whether the table may store other values than it is given, because of a trigger."""
     return any(column.triggers or not column.sees_triggers for column in found)
 
 
 def missing_own_tables(names: Iterable[str]) -> str:
-    """The words for those of OWN_TABLES that are not in `names`; empty where none is missing."""
+    """An error text for those of OWN_TABLES that are not in `names`; empty where none is
+    missing."""
     missing = [name for name in OWN_TABLES if name not in set(names)]
     if not missing:
         return ""
@@ -113,7 +116,7 @@ def missing_own_tables(names: Iterable[str]) -> str:
 
 
 def missing_rights(found: Sequence[Found]) -> Iterator[str]:
-    """The words where the user may not write all of these columns of a table."""
+    """A warning where DB_USER may not write all these columns of a table."""
     names = [
         right
         for right in ("INSERT", "UPDATE")
@@ -128,7 +131,8 @@ def missing_rights(found: Sequence[Found]) -> Iterator[str]:
 
 
 def narrowed(table: Table, found: Sequence[Found]) -> Table:
-    """The table with types that take what the declaration and the real column both take."""
+    """The table with column types that take only what both the declaration and the real column
+    take."""
     by_name = {column.name.lower(): column for column in found}
     return replace(
         table,
@@ -199,7 +203,8 @@ def _is_exact(real: Found) -> bool:
 
 
 def _key(table: Table, found: Sequence[Found]) -> Iterator[str]:
-    """Where that is all that is wrong with it: what mends the column makes it the key too."""
+    """An error where the column is right but is not the primary key. Where the column itself is
+    wrong, the statement that mends it also makes it the key."""
     by_name = {real.name.lower(): real for real in found}
     real = by_name.get(table.key.name.lower())
     clause = _as_primary_key(table, found)
@@ -211,7 +216,8 @@ def _key(table: Table, found: Sequence[Found]) -> Iterator[str]:
 
 
 def _as_primary_key(table: Table, found: Sequence[Found]) -> str:
-    """For the end of an ALTER TABLE, which must make an AUTO_INCREMENT and its index at once."""
+    """The end of an ALTER TABLE that makes the column the primary key. One statement must make
+    both, because an AUTO_INCREMENT column needs an index."""
     primary = [column.name.lower() for column in found if column.key == "PRI"]
     if primary == [table.key.name.lower()]:
         return ""
@@ -305,7 +311,7 @@ def _range(real: Found) -> tuple[int, int]:
 
 
 def _character_set(real: Found) -> str:
-    """Where it has less than all of Unicode."""
+    """The clause for a character set that lacks some of Unicode; else empty."""
     return f" CHARACTER SET {real.character_set}" if real.character_set in _OUTSIDE else ""
 
 
@@ -314,13 +320,15 @@ def _modify(table: Table) -> str:
 
 
 def _as_it_is(real: Found) -> str:
-    """For MODIFY, which would put the table's own collation in the place of this one."""
+    """The column's definition for MODIFY, with its collation: MODIFY would replace that by the
+    table's."""
     collation = f" COLLATE {real.collation}" if real.collation else ""
     return f"{_quoted(real.name)} {real.sql_type}{collation}"
 
 
 def _kept(table: Table, column: Column, real: Found) -> str:
-    """What else MODIFY would take from a column; a default of another type cannot stay."""
+    """The default and the comment, which MODIFY would remove. A default of another type cannot
+    stay."""
     is_given = column is table.key and table.auto_key
     has_default = real.default not in (None, "NULL") and not is_given
     keeps_default = has_default and _is_of(column.type, real)
@@ -332,7 +340,7 @@ def _comment(real: Found) -> str:
 
 
 def _quoted(name: str) -> str:
-    """Any column that is not declared may have a name that SQL takes for something else."""
+    """The name in quotes. The name of an undeclared column may be a reserved word."""
     return "`" + name.replace("`", "``") + "`"
 
 

@@ -1,5 +1,7 @@
-"""The Chalice app. It answers in the service's words where Chalice would fail or use its own, and
-calls the route of reads and writes directly, which is faster."""
+"""The Chalice app. Errors that Chalice finds have the service's own shape.
+
+Requests for rows go past Chalice's dispatch, because that is faster.
+"""
 
 import os
 from collections.abc import Callable, Mapping
@@ -18,8 +20,8 @@ Event = Mapping[str, Any]
 
 _ROWS = ("/", "POST")
 _Kind = type | tuple[type, ...]
-# What Chalice reads of an event beside `requestContext`. Any of it may be null. Chalice's test
-# client sends the body as bytes.
+# The fields of an event that Chalice reads, besides `requestContext`. Each may be null. Chalice's
+# test client sends the body as bytes.
 _FIELDS: Mapping[str, tuple[_Kind, str]] = {
     "headers": (dict, "an object of strings"),
     "multiValueQueryStringParameters": (dict, "an object of lists"),
@@ -32,8 +34,8 @@ _VALUES: Mapping[str, type] = {"headers": str, "multiValueQueryStringParameters"
 
 
 class Api(Chalice):
-    """The function behind the REST API. Its events are requests from API Gateway's proxy
-    integration. Any other payload gets an answer that says where to send it instead."""
+    """The Lambda function behind the REST API. Its events come from API Gateway's proxy
+    integration. The answer to any other payload says where to send it."""
 
     def __call__(self, event: Any, context: Any) -> dict[str, Any]:
         asked = event.get("requestContext") if isinstance(event, dict) else None
@@ -65,17 +67,18 @@ class Api(Chalice):
         return super().__call__(whole, context)
 
     def _call_directly(self, request: Request, context: Any) -> dict[str, Any]:
-        """Chalice's own dispatch takes a sixth of the time of a cached read. It handles content
-        types, parameters, middleware, CORS, uncaught errors and binary answers; a plain request for
-        rows has none of these. It also escapes an answer's headers, which matters only where a
-        page's origin is one of them."""
+        """Call the route without Chalice's dispatch, which takes a sixth of the time of a cached
+        read. The dispatch handles content types, parameters, middleware, CORS, uncaught errors and
+        binary answers. A plain request for rows has none of these. The dispatch also escapes the
+        headers of an answer; that matters only where the origin of a web page is one of them."""
         path, method = _ROWS
         self.lambda_context, self.current_request = context, request
         response: Response = self.routes[path][method].view_function()
         return response.to_dict()
 
     def on_s3_event(self, *args: Any, **options: Any) -> Callable[..., Any]:
-        """As Chalice's. An event that is not from S3 gets an answer; Chalice raises a KeyError."""
+        """As Chalice's, but an event that is not from S3 gets an answer. Chalice would raise a
+        KeyError."""
         register = super().on_s3_event(*args, **options)
 
         def registered(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -100,8 +103,8 @@ class Api(Chalice):
 
 
 def _is_plain(event: Event) -> bool:
-    """Whether API Gateway sent it for a path without parameters and with a text for a body: then
-    each field is there and is what Chalice expects."""
+    """Whether the event has every field as Chalice expects it, a text as its body, and no
+    parameters: as API Gateway sends requests for rows."""
     headers = event.get("headers")
     return (
         type(headers) is dict
@@ -115,8 +118,8 @@ def _is_plain(event: Event) -> bool:
 
 
 def _whole(event: Event) -> dict[str, Any]:
-    """The event with null for each field that is absent: test events written by hand have few.
-    Raises BadRequest for a field on which Chalice would fail."""
+    """The event, with null for each field that is absent: a test event written by hand has only a
+    few. Raises BadRequest for a field on which Chalice would fail."""
     whole: dict[str, Any] = {**dict.fromkeys(_FIELDS), **event}
     for name, (kind, words) in _FIELDS.items():
         value = whole[name]
@@ -126,8 +129,7 @@ def _whole(event: Event) -> dict[str, Any]:
 
 
 def _is_of(value: Any, kind: _Kind, each: type) -> bool:
-    """Whether `value` is of this kind, and each value in it is of the type `each` where it is an
-    object."""
+    """Whether `value` is of this kind. In an object, each value must also be of the type `each`."""
     if not isinstance(value, kind):
         return False
     return not isinstance(value, dict) or all(isinstance(v, each) for v in value.values())

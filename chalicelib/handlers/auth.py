@@ -1,4 +1,4 @@
-"""Who may call the routes of a stage: everybody, or who API Gateway knows by IAM or an API key."""
+"""Who may call the routes of a stage: everybody, or callers with IAM credentials or an API key."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,8 +1,7 @@
-"""The contract with clients: fields of a request, limits, shapes and texts of answers.
+"""The contract with clients: the fields of a request, their limits, and the validation.
 
-`decode` makes a JSON value of a body, `parse` makes a checked request of a JSON value or of a
-Lambda payload. The functions `reply_...` make the JSON text of an answer. No other module names a
-field of a request or shapes an answer.
+`decode` reads a body as JSON. `parse` validates a JSON value or a Lambda payload, and returns a
+request. `replies` makes the answers.
 """
 
 import gzip
@@ -14,19 +13,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from chalicelib.config import MAX_RESULT_BYTES
 from chalicelib.errors import (
     BadRequest,
     ConfigurationError,
-    HerocacheError,
-    KeyTooFar,
-    NoKeyLeft,
-    RowRejected,
     TooLarge,
-    TooManyRows,
     UnsupportedEncoding,
 )
-from chalicelib.rows import Page, Rows
+from chalicelib.rows import Page
 from chalicelib.tables import (
     NO_KEY,
     STRING_KEY,
@@ -48,31 +41,25 @@ LIMIT, AFTER = "LIMIT", "AFTER"
 IDEMPOTENCY_KEY = "IDEMPOTENCY_KEY"
 FIELDS = (REQUEST, SQLS, USE_CACHE, TABLE, BY, LIMIT, AFTER, IDEMPOTENCY_KEY)
 READ, WRITE, DELETE, INVALIDATE = "read", "write", "delete", "invalidate"
-# The SQLS of an invalidate that means the whole table.
+# SQLS of an invalidate request for the whole table.
 EVERY_ROW = ["*"]
 
-# Headers by the names that Chalice looks them up under.
+# Names of headers in lower case, as Chalice looks them up.
 IDEMPOTENCY_HEADER = "idempotency-key"
 ENCODING_HEADER = "content-encoding"
-# How the header Cache-Status names this cache.
-CACHE_NAME = "herocache"
 
 MAX_READ_VALUES = 10_000
 MAX_LIMIT = 10_000
 MAX_WRITE_ROWS = 1_000
 MAX_BODY_BYTES = 6_000_000
-# A shorter text fits into the JSON that Lambda makes of an answer, whatever is in it: the longest
-# escape of one character is twelve bytes (an emoji, for example, becomes two escapes of six).
-_SURELY_SMALL_CHARACTERS = MAX_RESULT_BYTES // 12
 _LIMIT = Integer(1, MAX_LIMIT)
 # The highest key that a BIGINT column takes.
 _HIGHEST_KEY = 2**63 - 1
-_LOGGED_CHARACTERS = 300
 
 
 @dataclass(frozen=True)
 class Read:
-    """`page`: which part of the rows to read; then there is one value in `values`."""
+    """`page`: which part of the rows to read, if not all. Then `values` has one value."""
 
     table: Table
     column: Column
@@ -83,7 +70,7 @@ class Read:
 
 @dataclass(frozen=True)
 class Write:
-    """`rows` in the order of SQLS; NO_KEY stands where a row came without its key."""
+    """`rows`: in the order of SQLS. A row that came without its key has NO_KEY."""
 
     table: Table
     rows: Sequence[Row]
@@ -100,31 +87,17 @@ class Delete:
 
 @dataclass(frozen=True)
 class Invalidate:
-    """`keys`: which rows somebody else changed; None: any rows of the table."""
+    """`keys`: the rows that somebody else changed; None where any row may have changed."""
 
     table: Table
     keys: Sequence[Key] | None
 
 
-@dataclass(frozen=True)
-class Reply:
-    """`text`: the whole answer as JSON, with `status` in it as `statusCode`. `cache_status`: the
-    value of the header Cache-Status, which only the answer to a read has."""
-
-    text: str
-    status: int = 200
-    retry_after_seconds: int | None = None
-    cache_status: str = ""
-
-
 Request = Read | Write | Delete | Invalidate
 
 
-# --- requests -----------------------------------------------------------------------------------
-
-
 def decode(body: bytes) -> object:
-    """The JSON value in `body`. Raises TooLarge; BadRequest, which tells where it is not JSON."""
+    """The JSON value in `body`. Raises TooLarge, and BadRequest with the place of the error."""
     if len(body) > MAX_BODY_BYTES:
         raise TooLarge(f"body: more than {MAX_BODY_BYTES} bytes; send fewer items at a time")
     try:
@@ -142,13 +115,13 @@ def decode(body: bytes) -> object:
             f"body: not JSON at line {error.lineno} column {error.colno}: {error.msg}"
         ) from error
     except ValueError:
-        return _EXACT.decode(text)  # an integer of more digits than Python converts
+        return _EXACT.decode(text)  # there is an integer with more digits than Python converts
 
 
 def unpacked(body: bytes, encoding: str) -> bytes:
     """`body` without the compression that the header Content-Encoding names. A body that is not
-    compressed is returned as it is: a gateway may have unpacked it and left the header. Never
-    unpacks more than one byte beyond MAX_BODY_BYTES. Raises BadRequest, UnsupportedEncoding."""
+    compressed is returned as it is, because a gateway may have unpacked it and kept the header.
+    Unpacks at most MAX_BODY_BYTES and one byte. Raises BadRequest, UnsupportedEncoding."""
     if encoding.strip().lower() in ("", "identity"):
         return body
     if encoding.strip().lower() not in ("gzip", "x-gzip"):
@@ -198,8 +171,8 @@ def parse(payload: object, default_table: str, read_by: str | None) -> Request:
 def _page(
     payload: Mapping[str, object], table: Table, column: Column, values: Sequence[Key]
 ) -> Page | None:
-    """Only for one value: the next page begins after the last key of this one, and keys rise only
-    within the rows of one value."""
+    """The page that is asked for; None for all rows. A page goes with one value only: the next page
+    begins after the last key of this page, and keys rise only within the rows of one value."""
     if LIMIT not in payload and AFTER not in payload:
         return None
     name = LIMIT if LIMIT in payload else AFTER
@@ -217,8 +190,8 @@ def _page(
 
 
 def _before_keys(table: Table) -> Integer | String:
-    """The values of AFTER: any key that the column could hold, also one that this service would
-    not write; or 0, which stands before all keys."""
+    """The type of AFTER. It takes any key that the column could hold, also one that this service
+    would not write, and 0, which is less than every key."""
     key = table.key.type
     return Integer(0, _HIGHEST_KEY) if isinstance(key, Integer) else key
 
@@ -229,7 +202,7 @@ def _reject_field(payload: Mapping[str, object], name: str, why: str) -> None:
 
 
 def _idempotency_key(payload: Mapping[str, object]) -> str:
-    """Empty where there is none."""
+    """The idempotency key; empty where there is none."""
     if IDEMPOTENCY_KEY not in payload:
         return ""
     return str(
@@ -238,8 +211,8 @@ def _idempotency_key(payload: Mapping[str, object]) -> str:
 
 
 def with_idempotency_key(payload: object, header: str) -> object:
-    """The payload with the idempotency key of the header as a field. Requests that change nothing
-    stay as they are: clients may send the header with every request."""
+    """The payload, with the idempotency key of the header as a field. A request that changes
+    nothing stays as it is, because a client may send the header with every request."""
     if not isinstance(payload, dict) or payload.get(REQUEST) in (READ, INVALIDATE):
         return payload
     if payload.get(IDEMPOTENCY_KEY, header) != header:
@@ -317,7 +290,7 @@ def _row(table: Table, item: object, index: int) -> Row:
 
 
 def _explained_row(table: Table, item: object, index: int) -> Row:
-    """Slower than `Table.parse`: finds which value is wrong. Raises BadRequest."""
+    """As `Table.parse`, but slower: raises BadRequest, which names the value that is wrong."""
     place = f"{SQLS}[{index}]"
     if not isinstance(item, dict):
         raise BadRequest(f"{place}: expected a row object, got {_json_type(item)}")
@@ -361,7 +334,8 @@ def _json_type(value: object) -> str:
 
 
 class _Number:
-    """A number that no column takes. Kept as it was written, so that `parse` can name its place."""
+    """A number that no column takes. It is kept as it was written, so that the error can show
+    it."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -389,109 +363,8 @@ def _reject_duplicate(pairs: Sequence[tuple[str, object]]) -> NoReturn:
 
 
 _DECODER = json.JSONDecoder(object_pairs_hook=_unique_fields, parse_constant=_Number)
-# Slower: it sees the text of every integer. Python reads -0 as 0, and no integer of 5,000 digits.
+# Slower, because it sees the text of every integer. Python itself would read -0 as 0, and would
+# fail on an integer of 5,000 digits.
 _EXACT = json.JSONDecoder(
     object_pairs_hook=_unique_fields, parse_constant=_Number, parse_int=_exact_integer
 )
-
-
-# --- replies ------------------------------------------------------------------------------------
-
-
-def reply_rows(rows: Rows, read: Read) -> Reply:
-    """Raises TooLarge where Lambda could not send the answer."""
-    size = len(rows.json)
-    if size > MAX_RESULT_BYTES:
-        _raise_too_large(size, read)
-    missing = f',"missing":{_json(rows.missing)}' if rows.missing else ""
-    text = f'{{"statusCode":200,"body":[{rows.json.decode()}]{missing}}}'
-    if len(text) > _SURELY_SMALL_CHARACTERS and (size := len(json.dumps(text))) > MAX_RESULT_BYTES:
-        _raise_too_large(size, read)
-    return Reply(text, cache_status=_cache_status(rows, read))
-
-
-def in_words(request: Request | None, reply: Reply) -> str:
-    """A line for the log: the kind of request, how many values, and the result."""
-    if request is None or reply.status != 200:
-        failure = json.loads(reply.text)["body"]
-        return f"{reply.status} {failure['error']}: {failure['message'][:_LOGGED_CHARACTERS]}"
-    match request:
-        case Read(table, column, values):
-            _, quote, detail = reply.cache_status.rstrip('"').partition('"')
-            cached = detail if quote else "not asked"
-            return f"read {table.name}: {len(values)} by {column.name}; cached: {cached}"
-        case Write(table, rows):
-            return f"write {table.name}: {len(rows)}"
-        case Delete(table, keys):
-            return f"delete {table.name}: {len(keys)}"
-        case Invalidate(table, keys):
-            return f"invalidate {table.name}: {'all' if keys is None else len(keys)}"
-
-
-def _cache_status(rows: Rows, read: Read) -> str:
-    """As RFC 9211 says. `detail`: how many of the distinct values the cache answered."""
-    if rows.hits is None:
-        return f"{CACHE_NAME}; fwd=bypass" + '; detail="not in use"' * read.use_cache
-    if rows.hits == rows.asked:
-        return f'{CACHE_NAME}; hit; detail="{rows.hits} of {rows.asked}"'
-    kind = "partial" if rows.hits else "miss"
-    return f'{CACHE_NAME}; fwd={kind}; detail="{rows.hits} of {rows.asked}"'
-
-
-def reply_written(keys: Sequence[Key]) -> Reply:
-    return Reply(f'{{"statusCode":200,"body":"write success","ids":{_json(keys)}}}')
-
-
-def reply_deleted(keys: Sequence[Key]) -> Reply:
-    return Reply(f'{{"statusCode":200,"body":"delete success","deleted":{_json(keys)}}}')
-
-
-def reply_invalidated() -> Reply:
-    return Reply('{"statusCode":200,"body":"invalidate success"}')
-
-
-def reply_error(error: HerocacheError) -> Reply:
-    error = _in_terms_of_the_request(error)
-    return _reply_failure(error.status, error.kind, str(error), error.retry_after_seconds)
-
-
-def _in_terms_of_the_request(error: HerocacheError) -> HerocacheError:
-    """Names the fields of a request where an error from below only tells what happened."""
-    match error:
-        case RowRejected():
-            place = f"{SQLS}[{error.index}]{'.' * bool(error.column)}{error.column}"
-            return BadRequest(f"{place}: {error.reason}")
-        case KeyTooFar() | NoKeyLeft():
-            return BadRequest(f"{TABLE} {error}")
-        case TooManyRows():
-            return TooLarge(
-                f"{SQLS}: {error}; ask for fewer values at a time, or for one value with {LIMIT}"
-                f" and {AFTER}"
-            )
-    return error
-
-
-def reply_bug() -> Reply:
-    """For an unexpected error: its text may hold something internal, so the client gets none of
-    it."""
-    return _reply_failure(500, "InternalError", "an internal error; the log has the details", None)
-
-
-def _reply_failure(status: int, kind: str, message: str, retry_after: int | None) -> Reply:
-    body = {"error": kind, "message": message}
-    return Reply(_json({"statusCode": status, "body": body}), status, retry_after)
-
-
-def _raise_too_large(size: int, read: Read) -> NoReturn:
-    less = "ask for fewer values at a time"
-    if read.page:
-        less = f"give a lower {LIMIT}"
-    elif read.column is not read.table.key:
-        less += f", or for one value with {LIMIT} and {AFTER}"
-    raise TooLarge(
-        f"{SQLS}: the rows make an answer of {size} bytes, at most {MAX_RESULT_BYTES}; {less}"
-    )
-
-
-def _json(value: object) -> str:
-    return json.dumps(value, separators=(",", ":"))

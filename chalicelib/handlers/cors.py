@@ -1,7 +1,8 @@
-"""CORS: which web pages may use the service, and the headers that browsers want for it.
+"""CORS: which web pages may use the service, and the headers that browsers need for it.
 
 A browser sends the header `Origin` with every POST of a page, and with a page's requests to another
-host. Requests of other clients have no such header and need nothing of this. https://fetch.spec.whatwg.org/#http-cors-protocol
+host. Other clients send no such header, and nothing here concerns them.
+https://fetch.spec.whatwg.org/#http-cors-protocol
 """
 
 from collections.abc import Collection, Mapping
@@ -25,9 +26,9 @@ _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 
 
 def headers_for(request: Mapping[str, str], allowed: Collection[str]) -> Headers:
-    """The headers of an answer that let a page of another host read it. None where the request did
-    not come from such a page. `request`: its headers. Raises Forbidden where the page's origin is
-    not `allowed`."""
+    """The headers that let a page of another host read the answer; no headers where the request did
+    not come from such a page. `request`: the headers of the request. Raises Forbidden where the
+    page's origin is not `allowed`."""
     origin = request.get("origin")
     if origin is None or _is_own(origin, request):
         return {}
@@ -44,7 +45,7 @@ def headers_for(request: Mapping[str, str], allowed: Collection[str]) -> Headers
 
 
 def preflight_headers_for(request: Mapping[str, str], allowed: Collection[str]) -> Headers:
-    """As `headers_for`, for the OPTIONS request that a browser sends ahead."""
+    """As `headers_for`, for the OPTIONS request that a browser sends before the request itself."""
     return {
         **headers_for(request, allowed),
         "Access-Control-Allow-Methods": "GET, HEAD, POST, OPTIONS",
@@ -54,8 +55,9 @@ def preflight_headers_for(request: Mapping[str, str], allowed: Collection[str]) 
 
 
 def headers_for_error(request: Mapping[str, str], environment: Mapping[str, str]) -> Headers:
-    """As `headers_for`, for an error that is found before a route is called. None where the page is
-    not allowed: the answer tells the first error. The names of headers may be in any case."""
+    """As `headers_for`, for an error that was found before a route is called. Where the page is not
+    allowed, there are no headers: the answer is about the first error. The names of headers may be
+    in upper or lower case."""
     sent = {name.lower(): value for name, value in request.items()}
     try:
         return headers_for(sent, cors_origins(environment))
@@ -64,8 +66,8 @@ def headers_for_error(request: Mapping[str, str], environment: Mapping[str, str]
 
 
 def _is_own(origin: str, request: Mapping[str, str]) -> bool:
-    """Whether the page came from the service itself: the same scheme, host and port. API Gateway
-    tells the scheme in a header; `chalice local` speaks http only."""
+    """Whether the page came from the service itself: it has the same scheme, host and port. API
+    Gateway sends the scheme in a header; `chalice local` serves only http."""
     try:
         page = urlsplit(origin)
     except ValueError:

@@ -11,7 +11,7 @@ Report = dict[str, Any]
 
 
 def alive() -> Report:
-    """Asks no server."""
+    """The report of an app that runs. Asks no server."""
     return {"status": "ok", "version": __version__}
 
 
@@ -30,8 +30,8 @@ def deep() -> tuple[Report, int]:
 
 
 def _database() -> Report:
-    """`problems`: how its tables differ from their declarations where the service can live with
-    it. A difference that it cannot live with is an error."""
+    """The report on the database. `problems`: differences between its tables and their declarations
+    with which the service still works. Any other difference is an error."""
     database = services.container().database
     report = _checked(database.check)
     if not report["ok"]:

@@ -1,7 +1,7 @@
-"""Requests come in over HTTP or as Lambda events, answers go out.
+"""A handler for each route and each Lambda event: takes the request, calls the use case, answers.
 
-`contract` says what a request and an answer look like; `services` holds what does the work. Each
-error becomes an answer here, and nowhere else.
+`contract` validates requests, `replies` makes answers, and `services` holds the use cases. This is
+the only module that turns an error into an answer.
 """
 
 import json
@@ -15,12 +15,13 @@ from chalice.app import Request, Response
 from chalicelib import services
 from chalicelib.config import ApiAuth
 from chalicelib.errors import BadRequest, HerocacheError
-from chalicelib.handlers import contract, cors, health
+from chalicelib.handlers import contract, cors, health, replies
 from chalicelib.ingest import uploads_in
 from chalicelib.rows import RowService
 
 log = logging.getLogger("herocache")
-# One line a request. `chalice local` shows them; in AWS they would cost money.
+# One line for each request. `chalice local` shows them. In AWS they are off, because logs cost
+# money.
 requests_log = logging.getLogger("herocache.requests")
 requests_log.setLevel(logging.WARNING)
 
@@ -36,8 +37,9 @@ def post(request: Request) -> Response:
 
 
 def get_health(request: Request) -> Response:
-    """`GET /health`, open to everybody: whether the service runs. With `?deep=1` as
-    `get_deep_health`, but only on a stage without authentication: the check loads the database."""
+    """`GET /health`, open to everybody: whether the service runs. With `?deep=1` the same as
+    `get_deep_health`, but only on a stage without authentication, because that check uses the
+    database."""
     return _http(request, _get_health)
 
 
@@ -47,7 +49,7 @@ def get_deep_health(request: Request) -> Response:
 
 
 def preflight(request: Request) -> Response:
-    """`OPTIONS`: whether a browser may send the request that a page of another host asks for."""
+    """`OPTIONS`: whether a browser may send a request for a page of another host."""
     try:
         allowed = services.container().settings.cors_origins
         headers = cors.preflight_headers_for(request.headers, allowed)
@@ -57,15 +59,15 @@ def preflight(request: Request) -> Response:
 
 
 def error_response(error: HerocacheError, **headers: str) -> Response:
-    """The answer to a request that goes no further."""
-    response = _response(contract.reply_error(error))
+    """The answer to a request that ends with this error."""
+    response = _response(replies.of_error(error))
     response.headers.update(headers)
     return response
 
 
 def _http(request: Request, answer: Callable[[Request], Response]) -> Response:
-    """The answer to `request`, with the headers that a page of another host needs to read it. A
-    page that may not use the service gets an error instead."""
+    """The answer to `request`, with the headers that let a page of another host read it. The answer
+    is an error where that page may not use the service."""
     headers: cors.Headers = {}
     try:
         if "origin" in set(request.headers):
@@ -76,7 +78,7 @@ def _http(request: Request, answer: Callable[[Request], Response]) -> Response:
         response = error_response(error)
     except Exception:
         log.exception("a request failed on a bug")
-        response = _response(contract.reply_bug())
+        response = _response(replies.of_bug())
     if headers:
         response.headers.update(headers)
     return response
@@ -101,7 +103,7 @@ def _get_deep_health(_: Request) -> Response:
 
 def _payload(request: Request) -> object:
     """The JSON value in the body. An idempotency key in the headers becomes a field of it."""
-    names = set(request.headers)  # Chalice needs a microsecond to look up a header that is absent
+    names = set(request.headers)  # in a set, because Chalice is slow to look up an absent header
     payload = contract.decode(_body(request, contract.ENCODING_HEADER in names))
     if contract.IDEMPOTENCY_HEADER in names:
         return contract.with_idempotency_key(payload, request.headers[contract.IDEMPOTENCY_HEADER])
@@ -119,7 +121,7 @@ def _body(request: Request, is_encoded: bool) -> bytes:
     return body
 
 
-def _response(reply: contract.Reply, milliseconds: float = 0.0) -> Response:
+def _response(reply: replies.Reply, milliseconds: float = 0.0) -> Response:
     headers = dict(_JSON)
     if reply.cache_status:
         headers["Cache-Status"] = reply.cache_status
@@ -140,8 +142,9 @@ def invoke(payload: object) -> dict[str, Any]:
 
 
 def ingest(event: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """An S3 event: tries all objects in it and returns a summary of each; or raises the first
-    error, so that Lambda delivers the event again. Objects that are done are not loaded again."""
+    """Load the objects in an S3 event. Tries all objects, then raises the first error, so that
+    Lambda delivers the event again; an object that was loaded is not loaded again. Without an error
+    it returns a summary of each object."""
     summaries, failures = [], []
     for upload in uploads_in(event):
         try:
@@ -155,21 +158,21 @@ def ingest(event: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def failed_invocation(error: HerocacheError) -> dict[str, Any]:
-    """The answer to a payload that is not for the function that it was sent to."""
-    answer: dict[str, Any] = json.loads(contract.reply_error(error).text)
+    """The answer to a payload that this function does not take."""
+    answer: dict[str, Any] = json.loads(replies.of_error(error).text)
     return answer
 
 
 # --- both ---------------------------------------------------------------------------------------
 
 
-def _answered(payload: Callable[[], object]) -> tuple[contract.Reply, float]:
+def _answered(payload: Callable[[], object]) -> tuple[replies.Reply, float]:
     """The reply to the request that `payload` returns, and the milliseconds it took. Writes a line
     to the log of requests where that is on."""
     started = time.perf_counter()
     request = None
     try:
-        asked = payload()  # before the settings: to reject what is not JSON needs none
+        asked = payload()  # before the settings, which are not needed to reject a malformed body
         container = services.container()
         settings = container.settings
         request = contract.parse(asked, settings.default_table, settings.read_by)
@@ -177,25 +180,25 @@ def _answered(payload: Callable[[], object]) -> tuple[contract.Reply, float]:
     except HerocacheError as error:
         if error.status >= 500:
             log.error("%s: %s", error.kind, error)
-        reply = contract.reply_error(error)
+        reply = replies.of_error(error)
     except Exception:
         log.exception("a request failed on a bug")
-        reply = contract.reply_bug()
+        reply = replies.of_bug()
     milliseconds = (time.perf_counter() - started) * 1000
     if requests_log.isEnabledFor(logging.INFO):
-        requests_log.info("%s; %.2f ms", contract.in_words(request, reply), milliseconds)
+        requests_log.info("%s; %.2f ms", replies.log_line(request, reply), milliseconds)
     return reply, milliseconds
 
 
-def _done(request: contract.Request, service: RowService) -> contract.Reply:
+def _done(request: contract.Request, service: RowService) -> replies.Reply:
     match request:
         case contract.Read(table, column, values, use_cache, page):
             rows = service.read(table, column, values, use_cache, page)
-            return contract.reply_rows(rows, request)
+            return replies.of_rows(rows, request)
         case contract.Write(table, rows, use_cache, key):
-            return contract.reply_written(service.write(table, rows, use_cache, key))
+            return replies.of_write(service.write(table, rows, use_cache, key))
         case contract.Delete(table, keys, key):
-            return contract.reply_deleted(service.delete(table, keys, key))
+            return replies.of_delete(service.delete(table, keys, key))
         case contract.Invalidate(table, keys):
             service.invalidate(table, keys)
-            return contract.reply_invalidated()
+            return replies.of_invalidate()

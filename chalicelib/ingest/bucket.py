@@ -1,7 +1,6 @@
-"""The bucket: an uploaded object as a stream; reports and summaries back into it.
+"""The bucket: reads an uploaded object as a stream, and writes reports and results.
 
-The only place that talks to S3; boto3 comes with Lambda and is imported when it
-is first needed.
+Only this module talks to S3. Lambda brings boto3 along; it is imported when it is first needed.
 """
 
 import io
@@ -22,17 +21,17 @@ _GONE = frozenset({"NoSuchKey", "NoSuchVersion", "PreconditionFailed", "MethodNo
 
 
 class Gone(Exception):
-    """The object, or this version of it, is not there any more."""
+    """The object, or this version of it, does not exist any more."""
 
 
 class Bucket:
-    """Raises BucketUnavailable, which says which bucket and why."""
+    """One bucket. Each method raises BucketUnavailable, which names the bucket and the reason."""
 
     def __init__(self, name: str) -> None:
         self._name = name
 
     def read(self, upload: Upload) -> Generator[bytes, None, None]:
-        """The bytes of just this upload, in pieces of CHUNK_BYTES. Raises Gone."""
+        """The bytes of exactly this upload, in pieces of CHUNK_BYTES. Raises Gone."""
         which = {"VersionId": upload.version} if upload.version else {"IfMatch": upload.etag}
         body = self._call("get_object", Key=upload.key, **which)["Body"]
         try:
@@ -43,7 +42,7 @@ class Bucket:
             body.close()
 
     def is_latest(self, upload: Upload) -> bool:
-        """Whether who asks for the key alone gets just this upload."""
+        """Whether this upload is what S3 gives for the object key without a version."""
         try:
             found = self._call("head_object", Key=upload.key)
         except Gone:
@@ -53,7 +52,7 @@ class Bucket:
         return bool(found["ETag"].strip('"') == upload.etag)
 
     def find(self, key: str) -> bytes | None:
-        """A small object; None where there is none."""
+        """The content of a small object; None where it does not exist."""
         try:
             body: bytes = self._call("get_object", Key=key)["Body"].read()
         except Gone:
@@ -63,12 +62,13 @@ class Bucket:
         return body
 
     def write(self, key: str, body: bytes, content_type: str) -> None:
-        """Raises ValueError outside of OWN_FOLDERS: S3 would take it for an upload."""
+        """Write an object. Raises ValueError outside of OWN_FOLDERS, where it would be taken for an
+        upload."""
         _check_is_own(key)
         self._call("put_object", Key=key, Body=body, ContentType=content_type)
 
     def writer(self, key: str, content_type: str) -> "Writer":
-        """As `write`."""
+        """As `write`, for an object that is written in pieces."""
         _check_is_own(key)
         return Writer(self, key, content_type)
 
@@ -81,7 +81,7 @@ class Bucket:
             raise self._unavailable(error) from error
 
     def _unavailable(self, error: Exception) -> BucketUnavailable:
-        """No address in it: botocore's own texts name it."""
+        """The error without the text of botocore, which names the address."""
         reason = _code(error) or type(error).__name__
         return BucketUnavailable(
             f"the bucket {self._name} cannot be used now (UPLOAD_BUCKET): {reason}; is there a"
@@ -90,8 +90,8 @@ class Bucket:
 
 
 class Writer:
-    """An object written piece by piece, whatever its size. With no piece there is none; where the
-    block that writes it fails there is none either."""
+    """An object of any size, written piece by piece. No object is made where there was no piece, or
+    where the block that writes the pieces fails."""
 
     def __init__(self, bucket: Bucket, key: str, content_type: str) -> None:
         self._bucket = bucket

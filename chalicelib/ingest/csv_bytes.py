@@ -1,7 +1,7 @@
-"""The bytes of an uploaded file, on their way to be text: unzipped, in UTF-8, in small pieces.
+"""The bytes of an uploaded file: unzipped, turned into UTF-8, and cut into small pieces.
 
-What is no CSV at all is rejected here, by the first bytes it has: FileRejected says what the file
-is and what to do. In constant memory; no I/O.
+A file that is no CSV is rejected by its first bytes: FileRejected says what the file is and what to
+do. All this takes constant memory. This module does no I/O.
 """
 
 import codecs
@@ -13,18 +13,19 @@ from collections.abc import Iterator, Mapping
 from chalicelib.errors import FileRejected
 
 MAX_LINE_BYTES = 1 << 20
-# How much larger than the gzip file its content may be; deflate itself ends at 1,032.
+# How many times as large as the gzip file its content may be. The format itself allows 1,032.
 MAX_EXPANSION = 500
 EXPANSION_CHECKED_FROM_BYTES = 10_000_000
 CHUNK_BYTES = 1 << 18
-# So much of a file tells what it is.
+# How many of the first bytes are looked at to see what kind of file it is.
 HEAD_BYTES = 8192
 GZIP = b"\x1f\x8b"
 UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 _UTF_32 = (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)
 _UTF_16_WORDS = "UTF-16 without a byte order mark"
-# Which of four bytes are mostly NUL in a text of which most is ASCII.
+# A text that is mostly ASCII has NUL bytes in UTF-16 and UTF-32. Which of every four bytes are NUL
+# tells the encoding.
 _NULLS: Mapping[tuple[bool, ...], str] = {
     (False, True, False, True): _UTF_16_WORDS,
     (True, False, True, False): _UTF_16_WORDS,
@@ -34,7 +35,7 @@ _NULLS: Mapping[tuple[bool, ...], str] = {
 _CONTROLS = bytes({*range(32), 127} - set(b"\t\n\v\f\r"))
 
 _SAVE_AS_CSV = 'save it as "CSV UTF-8" and upload that'
-# How a file of another kind begins, and what its uploader is told.
+# How a file of another kind begins, and what the error says about it.
 _KINDS = (
     (rb"PK\x03\x04.*xl/", f"an Excel workbook (.xlsx), not a CSV file: {_SAVE_AS_CSV}"),
     (rb"PK\x03\x04.*opendocument", f"an OpenDocument file (.ods), not a CSV file: {_SAVE_AS_CSV}"),
@@ -53,13 +54,12 @@ def too_long_a_line() -> FileRejected:
 
 
 def text_bytes(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """The same file in UTF-8 and pieces of about CHUNK_BYTES, none of them empty. Raises
-    FileRejected."""
+    """The file in UTF-8, in pieces of about CHUNK_BYTES. No piece is empty. Raises FileRejected."""
     return _bounded(_in_utf8(_of_csv(_unzipped_if_gzip(chunks))))
 
 
 def _begun(chunks: Iterator[bytes], size: int) -> tuple[bytes, Iterator[bytes]]:
-    """The first `size` bytes or some more, and all of the chunks."""
+    """The beginning of the file, at least `size` bytes if it has them; and all of its chunks."""
     head = b""
     for chunk in chunks:
         head += chunk
@@ -69,7 +69,7 @@ def _begun(chunks: Iterator[bytes], size: int) -> tuple[bytes, Iterator[bytes]]:
 
 
 def _of_csv(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """The same, unless the file is of another kind."""
+    """The same chunks. Raises FileRejected where the file is no CSV."""
     head, chunks = _begun(chunks, HEAD_BYTES)
     start = head[:HEAD_BYTES].removeprefix(codecs.BOM_UTF8)
     for pattern, words in _KINDS:
@@ -83,8 +83,8 @@ def _of_csv(chunks: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def _other_encoding(start: bytes) -> str:
-    """The one that puts NULs where it does, or its mark at the front; empty for UTF-8, and for
-    UTF-16 with its mark."""
+    """The encoding, known by its byte order mark or by where the NUL bytes stand. Empty for UTF-8,
+    and for UTF-16 with a byte order mark."""
     if start.startswith(_UTF_32):
         return "UTF-32"
     if start.startswith(UTF_16):
@@ -94,8 +94,8 @@ def _other_encoding(start: bytes) -> str:
 
 
 def _is_binary(start: bytes) -> bool:
-    """Whether it is neither UTF-8 nor UTF-16, and has more control characters than a text in
-    another encoding."""
+    """Whether the file is neither UTF-8 nor UTF-16 and has too many control characters for a
+    text in another encoding."""
     if start.startswith(UTF_16):
         return False
     try:
@@ -106,7 +106,7 @@ def _is_binary(start: bytes) -> bool:
 
 
 def _in_utf8(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """The same; UTF-16 is known by its byte order mark."""
+    """The same text in UTF-8. UTF-16 is known by its byte order mark."""
     head, chunks = _begun(chunks, len(UTF_16[0]))
     return _from_utf16(chunks) if head.startswith(UTF_16) else chunks
 
@@ -128,7 +128,7 @@ def _from_utf16(chunks: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def _bounded(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """The same, unless a line is too long to hold."""
+    """The same chunks. Raises FileRejected where a line is too long."""
     length = 0
     for chunk in chunks:
         first, last = _line_ends(chunk)
@@ -139,13 +139,13 @@ def _bounded(chunks: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def _line_ends(chunk: bytes) -> tuple[int, int]:
-    """Where the first and the last one are, -1 for none."""
+    """Where the first and the last line end stand in the chunk; -1 where there is none."""
     found = [at for at in (chunk.find(b"\n"), chunk.find(b"\r")) if at >= 0]
     return min(found, default=-1), max(chunk.rfind(b"\n"), chunk.rfind(b"\r"))
 
 
 def _unzipped_if_gzip(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """In pieces of CHUNK_BYTES at most."""
+    """The content, in pieces of at most CHUNK_BYTES."""
     head, chunks = _begun(chunks, len(GZIP))
     if head.startswith(GZIP):
         yield from _unzipped(chunks)
@@ -162,7 +162,7 @@ def _unzipped(chunks: Iterator[bytes]) -> Iterator[bytes]:
         came += len(chunk)
         while chunk:
             if unzip.eof:
-                unzip = zlib.decompressobj(wbits=31)  # one gzip file after another is one file
+                unzip = zlib.decompressobj(wbits=31)  # joined gzip files are one file
             try:
                 piece = unzip.decompress(chunk, CHUNK_BYTES)
             except zlib.error as error:
@@ -172,7 +172,7 @@ def _unzipped(chunks: Iterator[bytes]) -> Iterator[bytes]:
                 raise FileRejected(
                     f"gzip: the content is more than {MAX_EXPANSION} times as large as the file"
                 )
-            if piece:  # an empty one would be taken for the end
+            if piece:  # an empty piece would look like the end of the file
                 yield piece
             chunk = unzip.unconsumed_tail or unzip.unused_data
     while not unzip.eof and (piece := unzip.decompress(b"", CHUNK_BYTES)):

@@ -1,5 +1,4 @@
-"""An uploaded file and what became of it: what S3's event says, what `ingest_log` keeps, and where
-in the bucket both lie."""
+"""Uploads and their outcomes: what an event of S3 says, and where in the bucket results lie."""
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,19 +9,20 @@ from urllib.parse import unquote_plus
 from chalicelib.errors import BadRequest
 
 INCOMING_FOLDER, REJECTED_FOLDER, RESULTS_FOLDER = "incoming/", "rejected/", "results/"
-# The service alone writes here, and nowhere else. Their objects are never taken for uploads: each
-# one would make another.
+# Only the service writes to these folders, and it writes nowhere else. An object in them is never
+# taken for an upload: its result would be an upload again, without end.
 OWN_FOLDERS = (REJECTED_FOLDER, RESULTS_FOLDER)
-# Of an object, in UTF-8.
+# The longest object key that S3 takes, in UTF-8.
 MAX_KEY_BYTES = 1_024
-# A status: the rows are in the table; none is, and none ever will be; there was nothing to do.
+# The status of an upload. Loaded: its rows are in the table. Rejected (`refused` in results): none
+# of them is, and the file is not tried again. Skipped: there was nothing to do.
 LOADED, REJECTED, SKIPPED = "loaded", "refused", "skipped"
 
 
 @dataclass(frozen=True)
 class Upload:
-    """One version of an object. `version` and `sequencer` are empty where the event has none;
-    `size` in bytes."""
+    """One version of an object. `size` is in bytes. `version` and `sequencer` are empty where the
+    event has none."""
 
     bucket: str
     key: str
@@ -32,8 +32,9 @@ class Upload:
     sequencer: str = ""
 
     def came_before(self, other: "Upload") -> bool:
-        """Of the same key. S3's rule: pad the shorter sequencer on the right with zeros, then
-        compare as text. Without sequencers nobody knows.
+        """Whether this upload is older than the other one with the same object key. S3's rule: pad
+        the shorter sequencer with zeros on the right, then compare as text. False where one of them
+        has no sequencer.
         https://docs.aws.amazon.com/AmazonS3/latest/userguide/notification-content-structure.html
         """
         if not (self.sequencer and other.sequencer):
@@ -42,24 +43,25 @@ class Upload:
         return self.sequencer.ljust(width, "0") < other.sequencer.ljust(width, "0")
 
     def is_same(self, other: "Upload") -> bool:
-        """Whether both tell of one upload: events are delivered more than once."""
+        """Whether both are one upload: an event may be delivered more than once."""
         if self.sequencer and other.sequencer:
             return self.sequencer.rstrip("0") == other.sequencer.rstrip("0")
         return (self.version, self.etag) == (other.version, other.etag)
 
 
 def result_key(upload: Upload) -> str:
-    """Where the bucket tells what became of it."""
+    """The object key of the upload's result."""
     return _told_at(RESULTS_FOLDER, upload.key, ".json")
 
 
 def report_key(upload: Upload) -> str:
-    """Where its rejected rows are told."""
+    """The object key of the report on the upload's rejected rows."""
     return _told_at(REJECTED_FOLDER, upload.key, ".csv")
 
 
 def _told_at(folder: str, key: str, ending: str) -> str:
-    """Where that is more than S3 takes for a key, a hash stands for the end of `key`."""
+    """An object key in `folder`. Where it would be longer than S3 takes, a hash replaces the end of
+    `key`."""
     room = MAX_KEY_BYTES - len(folder) - len(ending)
     if len(key.encode()) > room:
         digest = hashlib.sha256(key.encode()).hexdigest()[:32]
@@ -70,9 +72,10 @@ def _told_at(folder: str, key: str, ending: str) -> str:
 
 @dataclass(frozen=True)
 class Outcome:
-    """`rows` in the table now, `rejected` rows told in the report, `reason` why all of the file was
-    rejected or skipped. `table` is empty where it is for none that there is. `first_rows`: at most
-    three of them, as a read answers with them; the database keeps all of an outcome but these."""
+    """What became of an upload. `table` is empty where the upload is for no known table. `rows`:
+    how many were loaded. `rejected`: how many the report names. `reason`: why the whole file was
+    rejected or skipped. `first_rows`: at most three loaded rows, as a read returns them;
+    `ingest_log` keeps everything but these."""
 
     status: str
     table: str
@@ -83,8 +86,8 @@ class Outcome:
 
 
 def has_uploads(event: object) -> bool:
-    """Whether `uploads_in` may find some; none in the event by which S3 tests where it sends its
-    events. Raises BadRequest where it is no event of S3."""
+    """Whether `uploads_in` may find uploads in the event. S3 sends a test event without any. Raises
+    BadRequest where it is no event of S3."""
     if isinstance(event, dict) and event.get("Event") == "s3:TestEvent":
         return False
     records = event.get("Records") if isinstance(event, dict) else None
@@ -105,8 +108,8 @@ def _is_of_object(record: object) -> bool:
 
 
 def uploads_in(event: Mapping[str, Any]) -> Iterator[Upload]:
-    """Each object that an S3 event says was created, but for those in OWN_FOLDERS. Keys come with +
-    for spaces and %-escapes."""
+    """Each object that an S3 event says was created, except those in OWN_FOLDERS. In the event a
+    key has + for a space, and %-escapes."""
     for record in event.get("Records", ()):
         if not str(record.get("eventName", "")).removeprefix("s3:").startswith("ObjectCreated"):
             continue

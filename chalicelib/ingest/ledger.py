@@ -1,8 +1,7 @@
-"""The ledger of uploads, the table `ingest_log`: what became of the last upload of each object key.
+"""The ledger of uploads: which upload of an object key was processed last, and its outcome.
 
-A claim and its outcome are written in the transaction that loads the file. So an upload that is
-delivered twice is loaded once.
-"""
+It is the table `ingest_log`. The claim and the outcome are written in the transaction that loads
+the file, so an upload that is delivered twice is loaded once."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,20 +12,21 @@ from chalicelib.ingest.events import Outcome, Upload
 
 
 def last(database: Database, upload: Upload) -> tuple[Upload, Outcome] | None:
-    """As `claim`, without waiting for a transaction that deals with this object key now."""
+    """As `claim`, but it claims nothing and waits for no other transaction."""
     [found] = database.run(_select(upload))
     return _recorded(upload, found.rows[0]) if found.rows else None
 
 
 def claim(transaction: Transaction, upload: Upload) -> tuple[Upload, Outcome] | None:
-    """The last upload of this object key that was dealt with, and its outcome; None where there is
-    none. Waits for a transaction that deals with one now; from here on others wait for this one."""
+    """Claim the object key for this transaction. Returns the last upload of it that was processed,
+    and its outcome; None where there is none. Waits for a transaction that has claimed it; later
+    ones wait for this one."""
     *_, found = transaction.run(_claim(upload), _select(upload))
     return _recorded(upload, found.rows[0])
 
 
 def record(transaction: Transaction, upload: Upload, outcome: Outcome) -> None:
-    """With the next statements."""
+    """Record the outcome; sent with the next statements."""
     transaction.queue(
         (
             "UPDATE ingest_log SET version = %s, etag = %s, sequencer = %s, table_name = %s,"
@@ -42,7 +42,7 @@ def record(transaction: Transaction, upload: Upload, outcome: Outcome) -> None:
 
 
 def _claim(upload: Upload) -> Statement:
-    """Where the key was uploaded before this waits for the transaction that loads it."""
+    """Insert the row of the object key, or lock it. Waits for a transaction that holds it."""
     return (
         "INSERT INTO ingest_log (bucket, object_key, version, etag, sequencer, table_name, status,"
         " row_count, refused_count, reason, started_at, finished_at)"

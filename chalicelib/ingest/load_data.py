@@ -1,7 +1,7 @@
 """LOAD DATA: many rows into a table in one statement, all or none.
 
-Rows go straight into the table where they only add to it, or where REPLACE does nothing but give
-rows their new values. Elsewhere they go into a temporary table, and are merged from there.
+Rows go straight into the table where they are all new, or where REPLACE does no harm (see
+`Surroundings`). Otherwise they go into a temporary table, and are merged from there.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -23,10 +23,10 @@ from chalicelib.db import (
 from chalicelib.errors import BadRequest, ConfigurationError
 from chalicelib.tables import Column, Table
 
-# Rows of one file, each with as many texts.
+# Rows of one file, each a list of texts. All have the same length.
 Batch = Sequence[Sequence[str]]
 
-# A temporary table: a file's rows on their way into a table that REPLACE would harm.
+# The temporary table for the rows of a file, where REPLACE would harm the real table.
 STAGED = "ingest_rows"
 
 _ESCAPES = {ord("\\"): "\\\\", ord("\t"): "\\t", ord("\n"): "\\n"}
@@ -44,8 +44,9 @@ _SURROUNDINGS = (
 
 
 class Surroundings(NamedTuple):
-    """What a table has that REPLACE, which deletes and inserts, may harm: columns, unique indexes
-    besides the primary key, foreign keys that refer to it, and triggers that the login may see."""
+    """What REPLACE may harm, because it deletes a row and inserts another one: how many columns the
+    table has, unique indexes besides the primary key, foreign keys that refer to it, and triggers
+    that DB_USER may see."""
 
     columns: int
     unique_indexes: int
@@ -56,8 +57,8 @@ class Surroundings(NamedTuple):
 def load(
     transaction: Transaction, table: Table, columns: Sequence[Column], batches: Iterable[Batch]
 ) -> None:
-    """Load rows of texts, one for each of `columns`, that these take. One LOAD DATA, as `fill`
-    does it. Raises BadRequest, and whatever `batches` raises."""
+    """Load rows, which were checked: each has a text for each of `columns`. One LOAD DATA. Raises
+    BadRequest, and whatever `batches` raises."""
     transaction.ensure_fit(table)
     if table.auto_key and table.key in columns:
         batches = _near_keys(table, columns, batches, transaction.highest_key(table))
@@ -74,9 +75,9 @@ def fill(
     columns: Sequence[Column],
     bring: Callable[[str, bool], None],
 ) -> None:
-    """Let `bring` put rows of `columns` into `table`: a row with a key takes the place of the one
-    that has it, and of two in one file the later one stays. `bring` is told where to put them, and
-    whether to REPLACE. Raises BadRequest."""
+    """Bring rows with these `columns` into `table`. A row with a key replaces the row that has it;
+    of two rows in one file with one key the later one stays. `bring` is called with the name of the
+    table to put them in, and with whether to REPLACE. Raises BadRequest."""
     is_keyed = table.key in columns
     with giving_keys(table, not is_keyed), _rejecting_rows(table):
         if not is_keyed or _may_replace(transaction, table):
@@ -90,7 +91,7 @@ def fill(
 
 
 def make_temporary_table(transaction: Transaction, statements: Sequence[Statement]) -> None:
-    """Raises ConfigurationError where the user has no right to make one."""
+    """Raises ConfigurationError where DB_USER has no right to make a temporary table."""
     try:
         transaction.run(*statements)
     except DatabaseError as error:
@@ -103,8 +104,8 @@ def make_temporary_table(transaction: Transaction, statements: Sequence[Statemen
 
 
 def packed(batches: Iterable[Batch]) -> Iterator[bytes]:
-    """The text that LOAD DATA reads by default: a line for each row, tabs between values. A piece
-    for each batch, in UTF-8."""
+    """The rows in the format that LOAD DATA reads by default: a line for each row, with tabs
+    between its values. In UTF-8, one piece for each batch."""
     for batch in batches:
         text = "\n".join(map("\t".join, batch)) + "\n"
         if not _is_plain(text, batch):
@@ -113,8 +114,8 @@ def packed(batches: Iterable[Batch]) -> Iterator[bytes]:
 
 
 def load_local(target: str, columns: Sequence[Column], *, replaces: bool) -> Statement:
-    """What `packed` makes into the table `target`. A row takes the place of the one that has its
-    key where it `replaces`."""
+    """Load what `packed` makes into the table `target`. With `replaces` a row replaces the one that
+    has its key."""
     return (
         f"LOAD DATA LOCAL INFILE 'rows' {'REPLACE ' * replaces}INTO TABLE {target}"
         f" CHARACTER SET utf8mb4 ({_names(columns)})",
@@ -123,7 +124,7 @@ def load_local(target: str, columns: Sequence[Column], *, replaces: bool) -> Sta
 
 
 def stage(table: Table, columns: Sequence[Column]) -> list[Statement]:
-    """Make STAGED, with the `columns` as `table` has them, and of its indexes the primary key."""
+    """Make the table STAGED with these `columns` of `table`. Its only index is the primary key."""
     return [
         (f"DROP TEMPORARY TABLE IF EXISTS {STAGED}", ()),
         (
@@ -136,8 +137,9 @@ def stage(table: Table, columns: Sequence[Column]) -> list[Statement]:
 
 
 def merge(table: Table, columns: Sequence[Column]) -> list[Statement]:
-    """The rows of STAGED into `table`. The UPDATE locks and marks those that exist. Where another
-    transaction adds one of the others meanwhile, the INSERT fails: it can be done again."""
+    """Merge the rows of STAGED into `table`. The UPDATE locks and marks the rows that exist. The
+    INSERT adds the others. It fails where another transaction has added one of them meanwhile; then
+    the whole transaction can run again."""
     key, names = table.key.name, _names(columns)
     updates = "".join(
         f"present.{column.name} = staged.{column.name}, "
@@ -160,9 +162,9 @@ def merge(table: Table, columns: Sequence[Column]) -> list[Statement]:
 
 
 def _may_replace(transaction: Transaction, table: Table) -> bool:
-    """Whether REPLACE does nothing but give rows their new values: no column that is not declared
-    loses its value, no row goes because of another key, no child goes with its parent, and no
-    trigger takes it for a DELETE. One SELECT."""
+    """Whether REPLACE does no harm to this table. It would empty columns that are not declared,
+    delete rows with the same value in another unique index, delete rows that refer to a row, and
+    fire triggers of DELETE. One SELECT."""
     [answer] = transaction.run((_SURROUNDINGS, [table.name] * 4))
     return Surroundings(*answer.rows[0]) == Surroundings(len(table.columns), 0, 0, 0)
 
@@ -170,8 +172,8 @@ def _may_replace(transaction: Transaction, table: Table) -> bool:
 def _near_keys(
     table: Table, columns: Sequence[Column], batches: Iterable[Batch], highest: int
 ) -> Iterator[Batch]:
-    """The same, each checked before the database sees it: the keys that a load brings are used up
-    also where it is undone. Raises KeyTooFar."""
+    """The same batches. Raises KeyTooFar before the database sees a key that is too far above the
+    highest one: a load uses up keys also where it is undone."""
     position = columns.index(table.key)
     for batch in batches:
         check_distance(table, max(int(texts[position]) for texts in batch), highest)
@@ -179,16 +181,16 @@ def _near_keys(
 
 
 def _check_given_keys(transaction: Transaction, table: Table) -> None:
-    """The real column may take higher keys than requests do. Raises NoKeyLeft where it was given
-    one of those. One SELECT."""
+    """Raises NoKeyLeft where the database gave a row a key that no request can name: the real
+    column may take higher keys than the declared one. One SELECT."""
     if transaction.highest_key(table) > highest_allowed(table.key):
         raise no_key_left(table)
 
 
 @contextmanager
 def _rejecting_rows(table: Table) -> Iterator[None]:
-    """For what loads many rows at once. Raises BadRequest where the database rejects one of them
-    for its values: trying again would not help."""
+    """Stands around a load of many rows. Raises BadRequest where the database rejects one of them
+    for its values: to try again would not help."""
     try:
         yield
     except DatabaseError as error:
@@ -200,7 +202,7 @@ def _rejecting_rows(table: Table) -> Iterator[None]:
 
 
 def _is_plain(text: str, batch: Batch) -> bool:
-    """Whether no value holds what would have to be escaped."""
+    """Whether no value holds a character that must be escaped."""
     return (
         "\\" not in text
         and text.count("\n") == len(batch)

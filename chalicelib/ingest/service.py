@@ -1,12 +1,10 @@
 """The use case of the ingest: an uploaded CSV file becomes rows of a table, exactly once.
 
-Claim the upload, check its rows, load them, record the outcome and let no reader see older rows,
-all in one transaction; then tell in the bucket what became of it.
+One transaction claims the upload, checks its rows, loads them, records the outcome, and makes sure
+that no reader sees older rows. After it, the result is written to the bucket.
 """
 
-import csv
 import gc
-import io
 import itertools
 import json
 import logging
@@ -20,8 +18,9 @@ from chalicelib.config import INGEST_COLUMNS, IngestEngine
 from chalicelib.db import Database, Transaction
 from chalicelib.errors import BadRequest, ConfigurationError, FileRejected, KeyTooFar, NoKeyLeft
 from chalicelib.ingest import ledger, load_data
-from chalicelib.ingest.bucket import Bucket, Gone, Writer
-from chalicelib.ingest.csv_rows import CsvRows, Rejected, WrongColumns, named_columns
+from chalicelib.ingest.bucket import Bucket, Gone
+from chalicelib.ingest.csv_dialect import WrongColumns, named_columns
+from chalicelib.ingest.csv_rows import CsvRows, Rejected
 from chalicelib.ingest.events import (
     INCOMING_FOLDER,
     LOADED,
@@ -32,27 +31,28 @@ from chalicelib.ingest.events import (
     report_key,
     result_key,
 )
-from chalicelib.ingest.loaded import Loaded, as_object, first_stored, rows_of
-from chalicelib.ingest.staged import NotStageable, load_staged
+from chalicelib.ingest.load_from_s3 import NotStageable, load_staged
+from chalicelib.ingest.loaded_rows import Loaded, as_object, first_stored, rows_of
+from chalicelib.ingest.rejected_report import RejectedReport
 from chalicelib.rows import Work, WriteThrough
 from chalicelib.tables import NO_KEY, Column, Key, Row, Table, tables_with
 
 log = logging.getLogger("herocache.ingest")
 
-# Up to here, unzipped, a file is written in one statement, and its entries are fenced and published
-# row by row. A larger one empties the cache of its table, which takes half a second whatever the
-# size.
+# A file up to this size, unzipped, is written in one statement. Its entries are fenced and
+# published row by row. A larger file empties the cache of its table, which takes half a second,
+# whatever its size.
 MAX_SMALL_BYTES = 256 * 1024
 MAX_SMALL_ROWS = 5_000
-# With fewer rows than this a share of rejected ones says nothing.
+# With fewer rows than this the share of rejected rows says nothing.
 MIN_ROWS_TO_JUDGE = 20
-# Brings rows into a table; of a file without a header they have these columns.
+# Loads the rows of an upload into a table. Given: the columns of a file without a header, and what
+# to call for each rejected row.
 Load = Callable[[Transaction, Upload, Table, Sequence[Column], Callable[[Rejected], None]], Loaded]
-_REPORT_HEADER = ("line", "column", "reason", "original")
 
 
 class _Known(Exception):
-    """This upload, or a later one of its key, was dealt with before."""
+    """This upload, or a later one with its object key, was processed before."""
 
     def __init__(self, outcome: Outcome) -> None:
         super().__init__(outcome)
@@ -60,7 +60,7 @@ class _Known(Exception):
 
 
 class _NotSmall(Exception):
-    """There is more in the file than its size told."""
+    """The file holds more than its size said: it is compressed."""
 
 
 class Ingest:
@@ -73,10 +73,10 @@ class Ingest:
         default_table: str,
         default_columns: Sequence[str],
     ) -> None:
-        """`database` is one for loads, and `write_through` changes it. More rejected rows than
-        `max_rejected_percent` reject the whole file. `engine`: for large files. `default_table`:
-        where files go that are in no table's folder; `default_columns`: what those without a header
-        have, in order."""
+        """`database` is one for loads, and `write_through` changes that one. A file with a larger
+        share of rejected rows than `max_rejected_percent` is rejected as a whole. `engine`: who
+        reads large files. `default_table`: the table of files that are in no table's folder.
+        `default_columns`: the columns of such files without a header, in order."""
         self._database = database
         self._write_through = write_through
         self._max_rejected_percent = max_rejected_percent
@@ -86,21 +86,25 @@ class Ingest:
         self._default_columns = default_columns
 
     def load(self, upload: Upload) -> dict[str, Any]:
-        """Deal with `upload`; its summary, as it is put beside it. Whatever may go better next time
-        is raised: BucketUnavailable, DatabaseUnavailable, OutcomeUnknown; then call again."""
+        """Load `upload`. Returns the summary that is written to the bucket. Raises
+        BucketUnavailable, DatabaseUnavailable or OutcomeUnknown where a second call may succeed:
+        then call again."""
         started = time.monotonic()
         try:
             outcome, is_news = self._deal_with(upload), True
         except _Known as known:
             outcome, is_news = known.outcome, False
-            if outcome.status == LOADED:  # by one that may have died before every reader saw it
-                table = tables_with(outcome.table)[outcome.table]
-                self._write_through.replace_all(table, lambda transaction: None)
+            if outcome.status == LOADED:
                 outcome = replace(outcome, first_rows=_told_first_rows(upload))
+        is_old = outcome.status == SKIPPED or not is_news
+        if is_old and outcome.table and outcome.status != REJECTED:
+            # The delivery that loaded it may have died before every reader saw its rows.
+            table = tables_with(outcome.table)[outcome.table]
+            self._write_through.replace_all(table, lambda transaction: None)
         seconds = round(time.monotonic() - started, 3)
         summary = _summary(upload, outcome, seconds)
         log.info("%s", json.dumps(summary))
-        if outcome.status != SKIPPED:  # told again where a first try may not have come so far
+        if outcome.status != SKIPPED:  # written again: the first try may have died before it did
             text = json.dumps(summary, indent=2, ensure_ascii=False).encode()
             Bucket(upload.bucket).write(result_key(upload), text, "application/json")
         if is_news and outcome.status != SKIPPED:
@@ -154,7 +158,7 @@ class Ingest:
 
         def apply(transaction: Transaction) -> Outcome:
             _claim(transaction, upload)
-            with self._report(upload) as report:
+            with RejectedReport(upload) as report:
                 loaded = load(transaction, upload, table, order, report.add)
             outcome = self._judged(table, loaded, report)
             ledger.record(transaction, upload, outcome)
@@ -165,7 +169,10 @@ class Ingest:
     def _load_small(self, upload: Upload, table: Table) -> Outcome:
         found: dict[Key, Row] = {}
         characters = 0
-        with self._report(upload) as report, closing(Bucket(upload.bucket).read(upload)) as chunks:
+        with (
+            RejectedReport(upload) as report,
+            closing(Bucket(upload.bucket).read(upload)) as chunks,
+        ):
             rows = CsvRows(chunks, table, report.add, self._order(table))
             for batch in rows.batches():
                 characters += sum(map(len, itertools.chain.from_iterable(batch)))
@@ -185,7 +192,7 @@ class Ingest:
         return replace(outcome, first_rows=[as_object(table, row) for row in after[:count]])
 
     def _order(self, table: Table) -> Sequence[Column]:
-        """Of a file without a header. Raises ConfigurationError."""
+        """The columns of a file without a header. Raises ConfigurationError."""
         if table.name != self._default_table or not self._default_columns:
             return table.columns
         try:
@@ -193,20 +200,21 @@ class Ingest:
         except WrongColumns as error:
             raise ConfigurationError(f"{INGEST_COLUMNS}: {error}") from error
 
-    def _judged(self, table: Table, loaded: Loaded, report: "_Report") -> Outcome:
-        """Raises FileRejected where too many rows are, or none is left to load. One that takes
-        many lines counts as so many: a stray quote makes one of them."""
+    def _judged(self, table: Table, loaded: Loaded, report: RejectedReport) -> Outcome:
+        """The outcome of a load. Raises FileRejected where too many rows are rejected, or where no
+        row is left to load. A rejected row of several lines counts as that many rows, because a
+        stray quote makes one row of many."""
         rows, rejected, rejected_lines, first_rows = loaded
         count = rows + rejected_lines
         if not rows:
-            raise FileRejected(_nothing_loaded(rejected, report.first), rejected)
+            raise FileRejected(_nothing_loaded(rejected, report), rejected)
         if count >= MIN_ROWS_TO_JUDGE and rejected_lines * 100 > count * self._max_rejected_percent:
             in_lines = f" (one of many lines counts as so many: {rejected} stand in these)"
             raise FileRejected(
                 f"{rejected_lines} of {count} rows are refused"
                 f"{in_lines * (rejected_lines > rejected)}, more than"
                 f" {self._max_rejected_percent} % (INGEST_MAX_REJECTED), nothing is loaded;"
-                f" {_in_words(report.first)}",
+                f" {report.first_in_words()}",
                 rejected,
             )
         return Outcome(LOADED, table.name, rows, rejected, first_rows=first_rows)
@@ -219,36 +227,6 @@ class Ingest:
 
         return self._database.transact(record)
 
-    def _report(self, upload: Upload) -> "_Report":
-        writer = Bucket(upload.bucket).writer(report_key(upload), "text/csv; charset=utf-8")
-        return _Report(writer)
-
-
-class _Report:
-    """The rejected rows as CSV in the bucket. None without rejected rows; none where the block that
-    finds them fails. `first`: the first one."""
-
-    def __init__(self, writer: Writer) -> None:
-        self.first: Rejected | None = None
-        self._writer = writer
-
-    def __enter__(self) -> "_Report":
-        self._writer.__enter__()
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        self._writer.__exit__(*error)
-
-    def add(self, rejected: Rejected) -> None:
-        text = io.StringIO()
-        lines = csv.writer(text)
-        if self.first is None:
-            self.first = rejected
-            lines.writerow(_REPORT_HEADER)
-        original = rejected.original.rstrip("\r\n")
-        lines.writerow((rejected.line, rejected.column, rejected.reason, original))
-        self._writer.write(text.getvalue().encode())
-
 
 def _load_streamed(
     transaction: Transaction,
@@ -257,7 +235,7 @@ def _load_streamed(
     order: Sequence[Column],
     reject: Callable[[Rejected], None],
 ) -> Loaded:
-    """As `load_staged`, by way of this process."""
+    """As `load_staged`, but this process reads the file."""
     with closing(Bucket(upload.bucket).read(upload)) as chunks:
         rows = CsvRows(chunks, table, reject, order)
         with _without_collector():
@@ -268,7 +246,8 @@ def _load_streamed(
 
 @contextmanager
 def _without_collector() -> Iterator[None]:
-    """Rows are lists by the million, none in a cycle: it costs time to look for some in them."""
+    """Turns the garbage collector off. A load makes millions of lists without cycles, and looking
+    for cycles in them costs time."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
@@ -279,7 +258,7 @@ def _without_collector() -> Iterator[None]:
 
 
 def _folder(key: str) -> str:
-    """The one that names the table; empty for a file that is in none. Raises FileRejected."""
+    """The folder that names the table; empty for a file in no folder. Raises FileRejected."""
     folder, slash, _ = key.removeprefix(INCOMING_FOLDER).partition("/")
     if slash and not key.startswith(INCOMING_FOLDER):
         raise FileRejected(
@@ -289,20 +268,15 @@ def _folder(key: str) -> str:
     return folder if slash else ""
 
 
-def _nothing_loaded(rejected: int, first: Rejected | None) -> str:
-    if first is None:
+def _nothing_loaded(rejected: int, report: RejectedReport) -> str:
+    if not rejected:
         return "no row: there is a header and nothing else"
-    return f"every row is refused ({rejected}), nothing is loaded; {_in_words(first)}"
-
-
-def _in_words(rejected: Rejected | None) -> str:
-    assert rejected, "it was counted"
-    where = f"line {rejected.line}{', ' * bool(rejected.column)}{rejected.column}"
-    return f"{where}: {rejected.reason}"
+    return f"every row is refused ({rejected}), nothing is loaded; {report.first_in_words()}"
 
 
 def _told_first_rows(upload: Upload) -> Sequence[Mapping[str, Any]]:
-    """What the first delivery of this upload told of it, if it came so far."""
+    """The `first_rows` that the first delivery of this upload wrote to the bucket; none where it
+    died before that."""
     text = Bucket(upload.bucket).find(result_key(upload))
     told = json.loads(text) if text else {}
     is_same = (told.get("version"), told.get("etag")) == (upload.version, upload.etag)
@@ -312,7 +286,7 @@ def _told_first_rows(upload: Upload) -> Sequence[Mapping[str, Any]]:
 
 @dataclass(frozen=True)
 class _UploadClaim:
-    """A `write_through.Claim`."""
+    """A `write_through.Claim` on an upload, which is loaded once."""
 
     upload: Upload
     outcome: Outcome
@@ -325,7 +299,7 @@ class _UploadClaim:
 
 
 def _claim(transaction: Transaction, upload: Upload) -> None:
-    """From here to the end of the transaction nobody else deals with this key. Raises _Known."""
+    """Claim the object key: until the transaction ends, no other one can. Raises _Known."""
     _raise_if_known(upload, ledger.claim(transaction, upload))
 
 
@@ -353,7 +327,7 @@ def _summary(upload: Upload, outcome: Outcome, seconds: float) -> dict[str, Any]
 
 
 def _metrics(outcome: Outcome, seconds: float) -> dict[str, Any]:
-    """A line that CloudWatch makes metrics of, by its embedded metric format."""
+    """A line in CloudWatch's embedded metric format. CloudWatch makes metrics of it."""
     units = {"IngestedRows": "Count", "RefusedRows": "Count", "IngestSeconds": "Seconds"}
     return {
         "_aws": {

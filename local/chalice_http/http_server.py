@@ -20,7 +20,7 @@ from chalice.app import Chalice
 from chalice.config import Config
 
 from chalicelib.errors import HerocacheError, NotFound
-from chalicelib.handlers import contract
+from chalicelib.handlers import replies
 from chalicelib.handlers.cors import headers_for_error
 from chalicelib.tables import shown
 from local.chalice_http.host_header import refuse_other_hosts
@@ -144,7 +144,7 @@ class Handler(BaseHTTPRequestHandler):
         self._send(response["statusCode"], headers, content)
 
     def _refuse(self, error: HerocacheError, **headers: str) -> None:
-        reply = contract.reply_error(error)
+        reply = replies.of_error(error)
         # The app logs a line for each request that it sees; this one it does not see.
         log.info("%s %s: %s", reply.status, json.dumps(self.requestline[:200]), error)
         sent = dict(getattr(self, "headers", {}))  # none where the request line is malformed

@@ -27,8 +27,8 @@ from tests.support.witness import Witness
 ID = 1
 AFTER: Row = {"REQUEST": "write", "SQLS": [{"id": ID, **hero(name="after")}]}
 COMMIT_SECONDS = 0.1
+# Longer than in production, because the test machine may be busy.
 MEMORY_SECONDS = 1.5
-"""Longer than in use, for a busy machine."""
 WITHIN_SECONDS = 10
 LOCKED_SECONDS = 1.2
 

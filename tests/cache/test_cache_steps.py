@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import redis
 
 from chalicelib import services
 from chalicelib.cache import entries, generations, recovery
@@ -503,6 +504,31 @@ def test_what_was_sent_early_is_given_back_where_it_is_not_needed(
             row_service.read(HEROES, ID, [1], True)
 
     assert used._client._early_turns._value == MAX_EARLY_CONNECTIONS
+
+
+@pytest.mark.parametrize("is_under_way", [False, True], ids=["", "while it is taken into use"])
+def test_redis_is_probed_whatever_found_that_it_failed(
+    used: Cache, monkeypatch: pytest.MonkeyPatch, is_under_way: bool
+) -> None:
+    """Also a command that nobody waits for, and one that fails while a thread takes Redis back."""
+    monkeypatch.setattr(recovery, "PROBE_SECONDS", 0)
+    recovering = services.container().recovery
+    take_into_use = recovering._take_into_use
+    failures = [redis.ConnectionError("for this test")] * 2
+    taken: list[bool] = []
+
+    def fail_then(server: str) -> None:
+        take_into_use(server)
+        if is_under_way and not taken:
+            used._client._mark_down(failures.pop())
+        taken.append(used._client.is_down)
+
+    monkeypatch.setattr(recovering, "_take_into_use", fail_then)
+    used._client._mark_down(failures.pop())
+    wait_until(lambda: bool(taken) and not taken[-1])
+
+    assert not used._client.is_down
+    assert len(taken) == 1 + is_under_way
 
 
 @pytest.mark.parametrize(

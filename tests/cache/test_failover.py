@@ -31,12 +31,12 @@ from tests.support.topologies import wait_until
 from tests.support.witness import Witness, connect_to_redis
 
 CHANGED, DELETED, LEFT, MOVED = 1, 2, 3, 4
+# A primary begins the copy at once, and does not wait for more replicas.
 AT_ONCE = ("--repl-diskless-sync-delay", "0")
-"""A replica need not wait for others that might come."""
 SYNCED_WITHIN_SECONDS = 20
 USED_AGAIN_WITHIN_SECONDS = 10
+# Longer than a generation is remembered, because the machine may be busy.
 FORGOTTEN_SECONDS = MEMORY_SECONDS + 0.5
-"""That a generation is remembered, and some for a busy machine."""
 
 
 @pytest.fixture(scope="module")

@@ -22,8 +22,8 @@ from tests.support.topologies import (
 )
 from tests.support.witness import Witness
 
+# The most words that ElastiCache Serverless takes in one command.
 MAX_WORDS = 3_999
-"""What ElastiCache Serverless takes in one command."""
 BATCH = 64
 BUCKET_OF_THREE = key_slot(b"heroes.3")
 

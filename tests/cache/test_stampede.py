@@ -23,8 +23,8 @@ PROCESSES = 4
 THREADS = 250
 MAX_SELECTS = 3
 ROWS = 10
+# Values of xp: the first is read by each process as a warm-up, the second by all at once.
 WARM, HOT = 1, 2
-"""Values of xp: one that each process reads first, and the one that all want."""
 
 Waiting = Any
 

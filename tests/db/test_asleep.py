@@ -24,8 +24,8 @@ from tests.support.topologies import wait_until
 from tests.support.witness import Witness
 
 ID = 1
+# Longer than any wait for a database that is awake.
 WAKES_AFTER_SECONDS = 3.5
-"""Longer than anything is waited for that is awake."""
 API_GATEWAY_WAITS_SECONDS = 29
 CACHED_SECONDS = 1.0
 QUICK_SECONDS = 3.0

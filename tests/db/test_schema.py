@@ -21,7 +21,7 @@ from chalicelib.cache.entries import _probe
 from chalicelib.cache.keys import BUCKETS
 from chalicelib.db import Database, schema
 from chalicelib.errors import BadRequest
-from chalicelib.ingest import load_data, staged_statements
+from chalicelib.ingest import load_data, load_from_s3_statements
 from chalicelib.rows.lazy_loading import MISSES_TO_EXPECT_ONE
 from chalicelib.tables import EMPLOYEES, HEROES, OWN_NAMES, NotAsDeclared, Row, Table, tables_with
 from local.servers import MariaDB
@@ -93,6 +93,7 @@ def assert_mismatch(answer: Answer, *words: str) -> str:
     return answer.message.partition(": ")[2]
 
 
+# Everything that may be done to heroes, with the cache and without.
 REQUESTS = [
     *[
         {**request, "USE_CACHE": use_cache}
@@ -106,7 +107,6 @@ REQUESTS = [
     ],
     {"REQUEST": "delete", "SQLS": [1]},
 ]
-"""Everything that may be done to heroes, with the cache and without."""
 
 
 ERRORS = {
@@ -465,7 +465,7 @@ def test_a_table_of_the_services_own_holds_no_rows_of_others(
 
 
 def test_every_table_of_the_services_own_is_known_as_such() -> None:
-    temporary = staged_statements.DROP[0].rpartition(" ")[2]
+    temporary = load_from_s3_statements.DROP[0].rpartition(" ")[2]
     assert {*OWN_TABLES, temporary} == {*schema.OWN_TABLES, temporary} == set(OWN_NAMES)
 
 

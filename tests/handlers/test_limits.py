@@ -9,8 +9,8 @@ from tests.support.leaks import assert_tells_nothing_internal
 from tests.support.witness import Witness
 
 MEGABYTES_6 = 6_000_000
+# A text of 4 KB in UTF-8, and of 12 KB when JSON escapes it to ASCII.
 WIDE = dict.fromkeys(("hero", "power", "name", "color"), "🦊" * 255)
-"""Text of 4 KB in UTF-8 and of 12 KB escaped as JSON in ASCII."""
 
 
 def assert_too_large(answer: Answer, message: str) -> None:

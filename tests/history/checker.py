@@ -25,8 +25,8 @@ from tests.history.rows import ALWAYS, NEVER, Ghost, RowHistory, Version
 
 EXAMPLES_A_KIND = 5
 EXAMPLE_CHARACTERS = 300
+# Rows that must be visible are grouped in slots of a tenth of a second (in nanoseconds).
 _SLOT = 100_000_000
-"""Certain rows are kept by the tenth of a second."""
 
 
 @dataclass

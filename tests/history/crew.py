@@ -27,8 +27,8 @@ class Crew:
         self._own_settings = own_settings
         self._processes: list[SpawnProcess] = []
         self._incarnations = [0] * processes
+        # Exit codes of processes that ended before their time.
         self.deaths: list[int] = []
-        """Exit codes of processes that nobody let come to their end."""
         self._processes = [self._start(number) for number in range(processes)]
 
     def wait_until_all_begun(self) -> None:
@@ -77,7 +77,7 @@ class Crew:
         return hung
 
     def end(self) -> None:
-        """Whatever they do."""
+        """Kill all processes."""
         for process in self._processes:
             process.kill()
             process.join()

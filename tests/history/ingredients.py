@@ -21,13 +21,13 @@ from tests.history.worker import DELETE, INSERT, MIX, READ, REPLACE, UPLOAD
 SECONDS = 5
 MOST_ROUNDS = 12
 STALE = frozenset({"stale read (cached)", "stale read (uncached)"})
+# The last one happens on a busy machine, where Redis counts as silent again and again.
 EXPECTED = STALE | {"entry differs once quiet", "cache not in use once quiet"}
-"""The last one where the machine is busy: Redis counts as silent again and again."""
 INSERTS = {READ: 90, INSERT: 10}
+# Few writes, because each write repairs the entries of the rows that it changes.
 FEW_WRITES = {READ: 99, REPLACE: 0.5, DELETE: 0.5}
-"""Each one heals the entries of what it changes."""
+# Enough writes while a reader sleeps, and too few to repair at once the entry that it stores.
 MOSTLY_READS = {READ: 85, REPLACE: 12, DELETE: 3}
-"""Enough writes for a reader to sleep through, too few to heal at once what it stores then."""
 FEW_FILES = {READ: 99, UPLOAD: 1}
 
 

@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 from local.servers import MariaDB
 
+# Rows without a key get ids from here on, so never an id that the clients use themselves.
 FIRST_NEW_ID = 1000
-"""Rows without a key are given ids from here on: never one of those that clients agreed on."""
 
 _NOTED = "INSERT INTO ledger (id, token, xp, operation) VALUES"
 _TRIGGERS = ("noted_insert", "noted_update", "noted_delete", "noted_claim")

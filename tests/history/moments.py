@@ -10,16 +10,16 @@ import time
 from multiprocessing.context import SpawnContext
 from typing import Any
 
+# A reader has rows from the database and has not stored them yet.
 BEFORE_FILL = 1
-"""A reader has rows from the database and has not stored them yet."""
+# A writer has sent its fences, and has not committed yet.
 BEFORE_COMMIT = 2
-"""A writer has sent its fences, and has not committed yet."""
+# A writer has committed, and the cache does not show it yet.
 BEFORE_PUBLISH = 3
-"""A writer has committed, and the cache does not show it yet."""
 
 DIE = -1.0
+# The exit code of a process that was ordered to die.
 DIED = 86
-"""The exit code of a process that was ordered to die."""
 
 
 class Orders:

@@ -24,8 +24,8 @@ from tests.support.relay import CUT_AFTER, CUT_BEFORE, HOLD_ANSWER, PASS, Relay
 DISTANCE_SECONDS = 2.0
 OBEYED_WITHIN_SECONDS = 1.0
 SLEEPS = (0.05, 0.3, 1.5, 5.5)
+# Seconds by which a piece on the network is late. The service waits 0.1 s for Redis.
 DELAYS = (0.03, 0.08, 0.3, 1.5)
-"""Of a piece on the network. Redis is given 0.1 s."""
 TIME_TO_FILL_SECONDS = 0.1
 TIME_TO_REPEAT_SECONDS = 0.5
 CLIENTS = "SELECT id FROM information_schema.processlist WHERE user = %s"
@@ -55,8 +55,8 @@ class Nemesis:
         self._later: list[tuple[float, Callable[[], None]]] = []
         self._database_failed_at = 0.0
         self.injected: Counter[str] = Counter()
+        # When the database was killed.
         self.crashes: list[int] = []
-        """When the database was killed."""
 
     def run(self, kinds: list[str]) -> None:
         """Inject faults of these kinds until the time is over, each once before any comes again;

@@ -18,8 +18,8 @@ from tests.history.ledger import read_table
 from tests.history.systems import SYSTEMS
 from tests.history.worker import SHARED_IDS, XPS, Answer, Invoke
 
+# Ten until a fence counts as a dead writer's, the rest to bring the cache back into use.
 SETTLED_WITHIN_SECONDS = 20
-"""Ten until a fence counts as left behind, the rest to bring the cache back into use."""
 
 
 def check_entries(system: str, environment: Mapping[str, str], mariadb: MariaDB) -> Verdict:

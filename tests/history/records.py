@@ -13,11 +13,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+# The name of one version of one row. No two writes use the same.
 Token = str
-"""Names one version of one row: no two writes ever use the same."""
 
+# How a change ended: it happened; it certainly did not; nobody knows.
 ACKNOWLEDGED, REFUSED, UNKNOWN = "acknowledged", "refused", "unknown"
-"""How a change ended: it happened; it certainly did not; nobody knows."""
 
 
 @dataclass(frozen=True)

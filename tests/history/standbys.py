@@ -19,9 +19,9 @@ from local.servers import MariaDB, Redis
 from tests.support.relay import LOOPBACK
 
 CAUGHT_UP_WITHIN_SECONDS = 20
+# How long a Redis stays a replica, at least. If it is the master again sooner, a container that
+# kept its connection does not notice: the service gives that up (docs/cache.md).
 REPLICA_FOR_SECONDS = NAMED_FOR_SECONDS + 0.1
-"""At least. A Redis that is one for a shorter time, and then the master again, is not found out by
-a container that kept its connection: the service gives that up (docs/cache.md)."""
 _BINLOG = ("--log-bin=log", "--log-slave-updates", "--binlog-format=ROW")
 _AT_ONCE = ("--repl-diskless-sync-delay", "0")
 

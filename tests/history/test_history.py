@@ -14,8 +14,8 @@ from tests.history.round import Servers, play, servers
 from tests.history.worker import MIX_WITH_FILES
 from tests.support.beside import Done
 
+# The time for requests and faults. Starting the processes and waiting for quiet take longer.
 SECONDS = 50
-"""Of requests and faults; starting the processes and waiting for quiet come on top."""
 
 
 @pytest.fixture(scope="module")

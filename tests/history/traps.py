@@ -12,8 +12,8 @@ from chalicelib.cache import scripts
 from tests.support.relay import PASS
 
 COMMIT = b"COMMIT"
+# The statements that record what a retry, or a second delivery of a file, is answered.
 RECORDS = (b"UPDATE idempotency", b"UPDATE ingest_log")
-"""Of what a retry of a request, or a second delivery of a file, is told."""
 FENCE = hashlib.sha1(scripts.FENCE_MANY.encode()).hexdigest().encode()
 PUBLISH = hashlib.sha1(scripts.PUBLISH_MANY.encode()).hexdigest().encode()
 

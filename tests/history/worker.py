@@ -36,19 +36,19 @@ from tests.history.records import (
 
 SHARED_IDS = range(1, 9)
 XPS = range(1, 5)
+# How many rows without a key a client keeps. Before it adds one more, it deletes the oldest.
 OWN_ROWS = 3
-"""Rows without a key that a client leaves standing before it deletes the oldest."""
 NEWS = 64
 ATTEMPTS = 6
+# The pause after the first try. Each later pause is twice as long.
 RETRY_SECONDS = 0.02
-"""After the first try; then twice as long each time."""
+# A file of three rows counts as large.
 MAX_SMALL_BYTES = 150
-"""Of a file: those of three rows count as large."""
 READ, REPLACE, INSERT, DELETE, UPLOAD = "read", "replace", "insert", "delete", "upload"
+# What clients do, and how often: relative weights.
 MIX: Mapping[str, float] = {READ: 70, REPLACE: 20, INSERT: 5, DELETE: 5}
-"""What clients do, and how often."""
+# Uploads are rare: a large file empties the cache and takes half a second.
 MIX_WITH_FILES = {**MIX, UPLOAD: 0.2}
-"""Rare: a large one empties the cache and takes half a second."""
 
 Answer = dict[str, Any]
 Invoke = Callable[[Answer], Answer]

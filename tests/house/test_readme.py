@@ -20,13 +20,13 @@ from chalicelib import config, errors, tables
 from chalicelib.cache import entries, generations, recovery
 from chalicelib.cache.connection import TIMEOUT_SECONDS
 from chalicelib.config import UPLOAD_BUCKET, Settings
-from chalicelib.credentials import sigv4
+from chalicelib.credentials import iam_tokens
 from chalicelib.db import given_keys
 from chalicelib.db.mysql import connection as mysql_connection
 from chalicelib.db.mysql import driver as mysql_driver
 from chalicelib.db.mysql import errors as mysql_errors
 from chalicelib.errors import ConfigurationError, HerocacheError
-from chalicelib.handlers import contract
+from chalicelib.handlers import contract, replies
 from local.servers import MariaDB
 from local.servers.app import FIRST_PORT
 from tests import conftest
@@ -283,13 +283,13 @@ ANOTHER = {
     "CORS_ORIGINS": "https://example.com",
     "UNCACHED_READS": "replica",
 }
+# Other settings that a setting needs, so that it is accepted.
 BESIDES = {
     "DB_SECRET_ARN": {"DB_PASS": ""},
     "DB_AUTH": {"DB_PASS": "", "DB_SSL_CA": "system"},
     "REDIS_AUTH": {"REDIS_URL": "rediss://user@there", "REDIS_CACHE_NAME": "cache"},
     "UNCACHED_READS": {"DB_READER_HOST": "there"},
 }
-"""What must change too for the setting to be one that is taken."""
 
 
 def field_of(name: str) -> str:
@@ -362,7 +362,7 @@ def test_identity_names_settings_that_exist_and_the_figures_of_the_code() -> Non
         f"The network has {mysql_driver.CONNECT_TIMEOUT_SECONDS} s still",
         f"for {generations.REFRESH_TIMEOUT_SECONDS:g} s, and go on",
         f"idle for {mysql_connection.IDLE_TIMEOUT_SECONDS} s",
-        f"opens connections for {sigv4.TOKEN_SECONDS // 60} minutes",
+        f"opens connections for {iam_tokens.TOKEN_SECONDS // 60} minutes",
         f"up to {config.MAX_RESUME_SECONDS}; `0`: it never does",
         f"or {mysql_errors.RESUME_RETRY_AFTER_SECONDS} where it may be waking up",
     ):
@@ -447,7 +447,7 @@ def test_the_errors_are_those_a_caller_can_get() -> None:
     told_otherwise = ("CacheUnavailable", "AnotherServer", "FileRejected", "BucketUnavailable")
     for inner in (*told_otherwise, *REWORDED, "NotAtOnce", "AlreadyClaimed"):
         del raised[inner]
-    bug = json.loads(contract.reply_bug().text)
+    bug = json.loads(replies.of_bug().text)
     assert set(documented) == {*raised, bug["body"]["error"]}
     assert documented["InternalError"][0] == str(bug["statusCode"])
     for name, kind in raised.items():
@@ -595,8 +595,16 @@ def test_every_link_and_file_named_exists(text: str) -> None:
     links = [link for link in re.findall(r"\]\(([^)]+)\)", text) if "://" not in link]
     files = re.findall(r"`([\w.]+/[\w./]+)`", text)
     assert files
-    for path in {*links, *files} - {".local/env"}:
-        assert (ROOT / path).exists(), path
+    for link in {*links, *files} - {".local/env"}:
+        path, _, anchor = link.partition("#")
+        assert (ROOT / path).exists(), link
+        assert not anchor or anchor in anchors((ROOT / path).read_text() if path else text), link
+
+
+def anchors(text: str) -> list[str]:
+    """The names of the headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return [re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings]
 
 
 def test_the_fixtures_that_the_test_levels_name_exist() -> None:

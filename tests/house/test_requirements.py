@@ -13,6 +13,7 @@ from packaging.utils import canonicalize_name
 
 from local.machine import ROOT
 
+# The modules that the make targets start, by the requirements that are installed for them.
 STARTED_BY = {
     "requirements.txt": [
         path.relative_to(ROOT).with_suffix("").as_posix().replace("/", ".")
@@ -29,7 +30,6 @@ STARTED_BY = {
         *("local.demo.commit_then_set", "grader.__main__"),
     ],
 }
-"""The modules that the targets start with these packages alone."""
 
 
 def path_of(module: str) -> Path | None:

@@ -21,7 +21,7 @@ from app import app
 from chalicelib import services
 from chalicelib.cache import generations
 from chalicelib.config import Settings
-from chalicelib.ingest import staged_statements
+from chalicelib.ingest import load_from_s3_statements
 from infra import aws_errors, chalice_config, cloudformation_stack, database_schema, leftovers
 from infra.cloudformation_stack import Stack
 from infra.terminal import Refused
@@ -113,7 +113,7 @@ def test_the_login_may_do_what_the_app_does_and_nothing_else(
         assert service.read([id]).rows[0]["xp"] == 11
         assert service.delete([id]).deleted == [id]
         services.container().database.transact(
-            lambda t: t.run(*staged_statements.CREATE, staged_statements.DROP)
+            lambda t: t.run(*load_from_s3_statements.CREATE, load_from_s3_statements.DROP)
         )
         of_user, of_tables = [str(r[0]) for r in mariadb.query(f"SHOW GRANTS FOR '{user}'@'%'")]
         assert of_user.startswith("GRANT USAGE ON *.*")

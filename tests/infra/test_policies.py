@@ -26,6 +26,7 @@ STAGES = ("dev", "prod")
 FUNCTIONS = ("api_handler", "storage", "ingest")
 
 _VPC = "docs.aws.amazon.com/lambda/latest/dg/configuration-vpc.html"
+# Actions for which no call stands in the code, with the page of AWS that names their purpose.
 NEEDED = {
     "logs:CreateLogStream": "docs.aws.amazon.com/lambda/latest/dg/monitoring-cloudwatchlogs.html",
     "logs:PutLogEvents": "docs.aws.amazon.com/lambda/latest/dg/monitoring-cloudwatchlogs.html",
@@ -41,7 +42,6 @@ NEEDED = {
     # Without it S3 says of what is gone that it is forbidden.
     "s3:ListBucket": "AmazonS3/latest/API/API_GetObject.html",
 }
-"""Actions that no call of ours shows, and where AWS says what they are for."""
 
 
 def policy(stage: str, function: str) -> Json:

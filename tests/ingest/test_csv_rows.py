@@ -16,8 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chalicelib.errors import FileRejected
-from chalicelib.ingest import csv_rows
-from chalicelib.ingest.csv_rows import BATCH_ROWS, CsvRows, Rejected, named_columns
+from chalicelib.ingest.csv_dialect import DELIMITERS, named_columns
+from chalicelib.ingest.csv_rows import BATCH_ROWS, CsvRows, Rejected
 from chalicelib.tables import EMPLOYEES, HEROES, Column, Table
 
 ADA = ["1", "Nova", "light", "Ada", "10", "red"]
@@ -500,7 +500,7 @@ HERO_ROWS = st.tuples(
 
 @given(
     rows=st.lists(HERO_ROWS, min_size=1, max_size=20),
-    delimiter=st.sampled_from(csv_rows.DELIMITERS),
+    delimiter=st.sampled_from(DELIMITERS),
     line_end=st.sampled_from(["\n", "\r\n", "\r"]),
     quoting=st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL, csv.QUOTE_NONNUMERIC]),
     has_header=st.booleans(),

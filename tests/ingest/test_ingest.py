@@ -17,7 +17,7 @@ from chalicelib.ingest import service as ingest_service
 from chalicelib.ingest.bucket import Bucket
 from chalicelib.tables import HEROES
 from tests.conftest import Configure
-from tests.support.aurora import load_from_s3
+from tests.support.aurora import emulated_load_from_s3
 from tests.support.bucket import UploadBucket, lines, together, without
 from tests.support.client import ROOT, InProcess
 from tests.support.witness import Witness
@@ -262,7 +262,7 @@ def test_the_first_rows_are_told_as_a_read_answers_them(
     content = "\n".join(line if has_ids else line.partition(",")[2] for line in of_file)
     event = bucket.put(KEY, content)
 
-    with load_from_s3():
+    with emulated_load_from_s3():
         [summary] = requests.ingest(event)
         [again] = requests.ingest(event)
 
@@ -308,7 +308,7 @@ def test_a_file_whose_columns_stand_in_another_order_can_be_declared_so(
 ) -> None:
     configure(INGEST_ENGINE=engine, INGEST_COLUMNS="id, name,HERO,power,xp,color")
 
-    with load_from_s3():
+    with emulated_load_from_s3():
         summary = loaded(bucket, lines(1, count, hero="Ada", power="Nova"), "heroes.csv")
 
     assert summary["rows"] == count
@@ -376,7 +376,7 @@ def test_rows_without_ids_are_refused_where_no_id_is_left(
     witness.query("INSERT INTO heroes VALUES (4294967295, 'N', 'l', 'A', 1, 'r')")
     before = witness.database_state()
 
-    with load_from_s3():
+    with emulated_load_from_s3():
         summary = loaded(bucket, "N,l,A,1,r\n" * count)
 
     assert (summary["status"], summary["rows"]) == ("refused", 0)
@@ -505,7 +505,7 @@ def test_a_refused_row_of_many_lines_counts_as_so_many_rows(
     stray = '1,"' + lines(2, swallowed - 1) + last
     assert stray.count("\n") == swallowed
 
-    with load_from_s3():
+    with emulated_load_from_s3():
         summary = loaded(bucket, lines(1000, 899) + stray)
 
     assert (summary["status"], summary["refused"]) == (status, 1)

@@ -15,7 +15,7 @@ from local.servers import MariaDB
 from tests.conftest import Configure
 from tests.db import test_schema
 from tests.db.test_schema import OTHER, SUPERHEROES, Tables
-from tests.support.aurora import load_from_s3
+from tests.support.aurora import emulated_load_from_s3
 from tests.support.bucket import UploadBucket
 from tests.support.client import InProcess, hero
 from tests.support.witness import Witness
@@ -49,7 +49,7 @@ def test_a_value_too_large_for_the_real_column_rejects_its_row_of_a_file(
     configure(DB_NAME=OTHER, DB_TABLE="superheroes", INGEST_ENGINE=engine)
     event = bucket.put("a.csv", NARROW_ROWS)
 
-    with load_from_s3():
+    with emulated_load_from_s3():
         [summary] = requests.ingest(event)
         [again] = requests.ingest(event)
 
@@ -73,7 +73,7 @@ def test_a_character_that_the_real_column_does_not_have_rejects_its_row_of_a_fil
     database.query("ALTER TABLE heroes MODIFY color VARCHAR(255) CHARACTER SET latin1 NOT NULL")
     configure(DB_NAME=OTHER, INGEST_ENGINE=engine)
 
-    with load_from_s3():
+    with emulated_load_from_s3():
         [summary] = requests.ingest(bucket.put("a.csv", "1,a,b,c,1,é\n2,a,b,c,1,光\n3,a,b,c,1,\n"))
 
     assert (summary["rows"], summary["refused"]) == (2, 1)
@@ -118,7 +118,7 @@ def test_a_row_that_only_a_constraint_refuses_refuses_the_file_in_words(
     database.query("ALTER TABLE heroes ADD CONSTRAINT low CHECK (xp < 100)")
     configure(DB_NAME=OTHER, INGEST_ENGINE=engine)
 
-    with load_from_s3():
+    with emulated_load_from_s3():
         [summary] = requests.ingest(bucket.put("a.csv", "1,a,b,c,1,d\n2,a,b,c,200,d\n"))
 
     assert (summary["status"], summary["rows"]) == ("refused", 0)
@@ -147,7 +147,7 @@ def load(
     configure(DB_NAME=OTHER, INGEST_ENGINE=engine)
 
     def load(content: str) -> Mapping[str, Any]:
-        with load_from_s3():
+        with emulated_load_from_s3():
             [summary] = requests.ingest(bucket.put("a.csv", content))
         return summary
 
@@ -307,7 +307,7 @@ def test_an_id_that_would_use_up_the_others_refuses_a_file(
         database.query("ALTER TABLE heroes ADD note VARCHAR(9) NOT NULL DEFAULT ''")
     near = "".join(f"{id},near,p,n,4,c\n" for id in (5, 1_000_000_000, *range(6, 2_000)))
 
-    with load_from_s3():
+    with emulated_load_from_s3():
         [far] = requests.ingest(bucket.put("incoming/far.csv", near + "4294967295,far,p,n,4,c\n"))
         assert (far["status"], database.query("SELECT id FROM heroes")) == ("refused", [])
         assert "more than 1000000000 above 0, the highest one" in far["reason"]

@@ -28,6 +28,7 @@ TWO = {
     **{"id": 2, "hero": "Lantern Moth", "power": "glows in any darkness"},
     **{"name": "Edda Lindqvist", "xp": 1875, "color": "amber"},
 }
+# For each event that reads: the keys of the rows in its answer, and its missing values.
 ROWS: dict[str, tuple[list[object], list[object] | None]] = {
     "course_by_id_read": ([1, 2, 1], None),
     "course_by_id_read_uncached": ([1, 2, 1], None),
@@ -37,7 +38,7 @@ ROWS: dict[str, tuple[list[object], list[object] | None]] = {
     "employees_read": (["E001", "E002"], None),
     "synchronisation_products_read": ([11, 12], None),
 }
-"""The keys of the rows that a read of `storage` gives, and what it misses."""
+# For each event that writes: the keys in its answer.
 IDS: dict[str, list[object]] = {
     "course_by_id_write": [26, 27],
     "course_by_id_write_uncached": [26],
@@ -46,7 +47,6 @@ IDS: dict[str, list[object]] = {
     "employees_write": ["E006", "E007"],
     "synchronisation_products_write": [22],
 }
-"""The keys of the rows that a write gives."""
 
 
 def event_in(path: str) -> Any:

@@ -7,8 +7,8 @@ does not, so that of two states of a row the greater one is the newer one.
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+# The states of all rows that the one entry of a model shows.
 Rows = tuple[int, ...]
-"""Every row that the one entry of a model shows."""
 
 
 class Value(NamedTuple):
@@ -217,8 +217,8 @@ class State(NamedTuple):
         )
 
 
+# More tokens than there are writers.
 TOKENS = 10
-"""More than there are writers."""
 HOLDING = frozenset({"held", "read"})
 ENDED = frozenset({"acknowledged", "crashed"})
 

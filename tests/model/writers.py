@@ -10,15 +10,15 @@ from tests.model.redis import ANOTHER_SERVER, REFUSED, Reply, call
 from tests.model.state import ENDED, Message, State, Watermark, World, Writer
 
 Step = tuple[str, State]
+# The tokens of later tries begin here.
 REPEATED = 50
-"""The first of the tokens that later tries have."""
+# The next step after the COMMIT, by the outcome of the fences.
 AFTER_FENCE = {
     "good": "publish_many",
     "bad": "publish_many",
     "moved": "use_server",
     "failed": "raise_unfenced",
 }
-"""What follows the COMMIT, by what came of the fences."""
 
 
 def steps(world: World, state: State, index: int) -> Iterator[Step]:

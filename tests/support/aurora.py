@@ -18,7 +18,7 @@ PIECE_BYTES = 1 << 20
 
 
 @contextmanager
-def load_from_s3() -> Iterator[list[str]]:
+def emulated_load_from_s3() -> Iterator[list[str]]:
     """What is loaded meanwhile: URIs."""
     loaded: list[str] = []
     batch = Connection.batch

@@ -10,7 +10,7 @@ import pytest
 from botocore.model import ServiceId
 from botocore.signers import RequestSigner
 
-from chalicelib.credentials import sigv4
+from chalicelib.credentials import iam_tokens
 
 REGION = "eu-west-1"
 FIRST = datetime(2026, 11, 21, 5, 30, 0, tzinfo=timezone.utc)
@@ -37,7 +37,7 @@ def be_lambda(monkeypatch: pytest.MonkeyPatch, **changes: str) -> None:
 
 def stop_clock(monkeypatch: pytest.MonkeyPatch, at: datetime) -> None:
     """For both libraries."""
-    monkeypatch.setattr(sigv4, "datetime", SimpleNamespace(now=at.astimezone))
+    monkeypatch.setattr(iam_tokens, "datetime", SimpleNamespace(now=at.astimezone))
     monkeypatch.setattr(botocore.auth, "get_current_datetime", lambda *_, **__: at)
 
 

@@ -1,7 +1,7 @@
-"""What takes long, or minutes, and needs none of the servers of a run: it runs beside the tests.
+"""Runs long commands beside the tests, one after the other, at the lowest priority.
 
-One command after the other, at the lowest priority: from when the tests are collected until the
-fixture of its name is asked for its end.
+These commands need none of the servers of a test run. They start when the tests are collected. The
+fixture with the name of a command waits for its end.
 """
 
 import subprocess
@@ -11,12 +11,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
+# The commands by the name of the fixture that waits for them, in the order of the tests.
 COMMANDS: Mapping[str, Sequence[str]] = {
     "lived": ("-m", "tests.support.stage_life"),
     "quick_bench": ("-m", "bench", "--quick"),
     "ingredients": ("-m", "tests.history", "--ingredients"),
 }
-"""By the fixture that waits for it; in the order of the tests that do."""
 
 Done = subprocess.CompletedProcess[bytes]
 
@@ -31,11 +31,11 @@ class Beside:
         }
 
     def done(self, name: str) -> Done:
-        """Its exit code and what it wrote, once it has ended."""
+        """Wait for the end of a command. Returns its exit code and its output."""
         return self._done[name].result()
 
     def end(self) -> None:
-        """Whatever runs."""
+        """Stop the command that runs, and start no other."""
         self._is_over = True
         self._thread.shutdown(wait=False, cancel_futures=True)
         if self._running is not None:

@@ -12,8 +12,8 @@ import boto3
 
 from tests.support.emulated_aws import REGION
 
+# The packages that the Lambda runtime brings along.
 BOTO3 = ("boto3", "botocore", "s3transfer", "jmespath", "dateutil", "six", "urllib3")
-"""What the Lambda runtime brings along."""
 
 # Lambda's way: the handlers are found by name; each gets its event made from JSON.
 LAMBDA = """

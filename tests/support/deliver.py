@@ -38,7 +38,7 @@ def steps() -> dict[str, Step]:
     from chalicelib.ingest import ledger, load_data
     from chalicelib.ingest.bucket import Bucket
     from chalicelib.ingest.events import REJECTED_FOLDER, RESULTS_FOLDER
-    from chalicelib.ingest.staged import StagedRows
+    from chalicelib.ingest.load_from_s3 import StagedRows
 
     return {
         "upload claimed": Step(ledger, "claim", True),
@@ -133,7 +133,7 @@ def main(step: str) -> None:
     from chalicelib import services
     from chalicelib.handlers import requests
     from chalicelib.ingest.bucket import Bucket
-    from tests.support.aurora import load_from_s3
+    from tests.support.aurora import emulated_load_from_s3
 
     events = json.load(sys.stdin)
     assert services.container().ingest  # its modules are in
@@ -143,7 +143,7 @@ def main(step: str) -> None:
     elif step:
         die_at(steps()[step])
     before = peak_mb()
-    with load_from_s3():
+    with emulated_load_from_s3():
         summaries = [requests.ingest(event) for event in events]
     print(json.dumps({"summaries": summaries, "grown_mb": peak_mb() - before}))
 

@@ -28,8 +28,8 @@ from moto.s3 import notifications
 from moto.server import ThreadedMotoServer
 
 REGION = "eu-west-1"
+# How many functions an account may usually run at once.
 CONCURRENCY = 1000
-"""What a Lambda account usually may run at once."""
 
 Json = dict[str, Any]
 

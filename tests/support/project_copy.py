@@ -11,8 +11,8 @@ from local.home import Home
 from local.machine import ROOT, has_ended
 
 PARTS = (".chalice", "Makefile", "app.py", "chalicelib", "events", "local", "seed")
+# A part of the last line that `make run` prints when it serves.
 LAST_WORDS = "Any S3 client"
-"""In the last line of what it says when it serves."""
 OURS = {"MAKEFLAGS", "MAKELEVEL", "MFLAGS", "HEROCACHE_HOME"} | {
     *("PORT", "FILE", "TABLE", "FUNCTION", "EVENT", "KEYS")
 }

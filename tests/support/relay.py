@@ -15,9 +15,9 @@ CHUNK_BYTES = 1 << 16
 LOOPBACK = "127.0.0.1"
 
 
+# What to do with a piece: pass it on; cut the connection before it; pass it on, then cut the
+# connection; pass it on, and hold the answer for `held_seconds`.
 PASS, CUT_BEFORE, CUT_AFTER, HOLD_ANSWER = range(4)
-"""What to do with a piece: pass it on; lose it with the connection; pass it on, then lose that;
-pass it on, and let what is answered wait for `held_seconds`."""
 
 
 class Relay:

@@ -14,8 +14,8 @@ INSERT: Row = {"REQUEST": "write", "SQLS": [hero(), hero(xp=11)]}
 REPLACE: Row = {"REQUEST": "write", "SQLS": [{"id": 1, **hero(name="replaced")}]}
 DELETE: Row = {"REQUEST": "delete", "SQLS": [2, 77, 1]}
 REQUESTS = {"insert": INSERT, "replace": REPLACE, "delete": DELETE}
+# The heroes that exist before each request.
 BEFORE: list[Row] = [{"id": 1, **hero()}, {"id": 2, **hero(xp=11)}]
-"""The heroes there are before each of them."""
 
 each_request = pytest.mark.parametrize("request_name", REQUESTS)
 

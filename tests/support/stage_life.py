@@ -20,10 +20,10 @@ from tests.support.deployment import NAME, STAGE, Project, trust_store
 from tests.support.emulated_aws import Emulated, emulated
 
 Json = dict[str, Any]
+# Lambda's name for this machine's architecture.
 NATIVE = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "arm64", "arm64": "arm64"}[
     platform.machine().lower()
 ]
-"""Lambda's name for this machine's architecture."""
 
 
 @dataclass(frozen=True)

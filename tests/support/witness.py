@@ -14,22 +14,22 @@ from local.servers import MariaDB, Redis
 
 TABLES = (*tables.TABLES, "idempotency")
 ENTRYS = r"*}:[0-9]*:*:*"
+# Not counted. These go with other commands, and ask who the server is and whether it is a master.
 ASIDE = ("cmdstat_info", "cmdstat_persist")
-"""Not counted: they come with others, to ask who the server is and whether it is a master."""
 
 
 @dataclass
 class Spent:
     """What a piece of work cost, by the servers' own counters."""
 
+    # Statements that clients sent to the database (its status `Questions`).
     statements: int = 0
-    """`Questions`: statements that clients sent to the database."""
     database_connections: int = 0
+    # How many Redis commands came, by name.
     commands: dict[str, int] = field(default_factory=dict)
-    """Redis commands by name."""
     cache_connections: int = 0
+    # Pieces of input that Redis read. Commands that are sent together, in a few KB, are one.
     cache_round_trips: int = 0
-    """Pieces of input Redis read; commands sent together in a few KB are one."""
 
 
 class Witness:

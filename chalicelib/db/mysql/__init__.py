@@ -1,8 +1,8 @@
-"""MySQL and MariaDB by way of PyMySQL: all that knows this driver. What the rest of `db` may use:
+"""MySQL and MariaDB through PyMySQL. Only this package knows the driver. `db` may use:
 
-connect, Connection, Answer    a connection, and what it answers to a batch of statements
-require_checked_driver         refuse to start with a PyMySQL that was not checked
-MySQLError and what follows    what an error means, and its words for the caller
+connect, Connection, Answer    a connection, and its answers to a batch of statements
+require_checked_driver         rejects a PyMySQL that was not checked
+MySQLError and what follows    what an error means, and its text for the caller
 """
 
 from chalicelib.db.mysql.connection import (

@@ -1,8 +1,7 @@
-"""A connection to MySQL: prepared in one statement, many statements in one round trip.
+"""A connection to MySQL that sends many statements in one round trip.
 
-A new connection costs 3 round trips, a batch of statements 1. Who we are to the server comes from
-`credentials`; who the server is its certificate tells, where `DB_SSL_CA` says who signs it.
-"""
+A new connection costs 3 round trips, a batch of statements 1. `credentials` gives user and
+password. Where `DB_SSL_CA` is set, the server's certificate is checked."""
 
 import re
 import time
@@ -29,14 +28,15 @@ from chalicelib.network import reach
 
 ANSWER_TIMEOUT_SECONDS = 2.5
 LOCK_TIMEOUT_SECONDS = 2
-# For each answer while a file is loaded, each piece sent, each lock waited for.
+# While a file is loaded: for each answer, each piece that is sent, each lock.
 LOAD_TIMEOUT_SECONDS = 120
-# Then the server drops a connection: a container that vanished holds no row longer, and one that
-# idles keeps no Aurora awake.
+# After this time the server closes an idle connection. So a container that vanished does not keep
+# its row locks, and an idle container does not keep Aurora awake.
 IDLE_TIMEOUT_SECONDS = 60
 
-# One statement a connection instead of the driver's three. Strict mode: nothing is cut to fit.
-# READ COMMITTED: no gap locks, so that writers of different rows never wait for each other.
+# One statement for each new connection; the driver alone would send three. Strict mode: a value
+# that does not fit is an error, it is not cut. READ COMMITTED: there are no gap locks, so writers
+# of different rows never wait for each other.
 _SESSION = (
     "SET character_set_client=utf8mb4, character_set_connection=utf8mb4,"
     " character_set_results=utf8mb4, autocommit=1, sql_mode='STRICT_ALL_TABLES',"
@@ -45,15 +45,16 @@ _SESSION = (
 
 
 class Answer(NamedTuple):
-    """To one statement: the rows it selected, and the first key it generated (0: none)."""
+    """The answer to one statement: the rows it selected, and the first key it generated (0:
+    none)."""
 
     rows: Sequence[Any]
     first_key: int
 
 
 class Loaded(NamedTuple):
-    """What the server says of a LOAD DATA: rows that came, rows in whose place others are now, rows
-    it left out, values it changed to fit."""
+    """The server's counts after LOAD DATA: rows that came, rows that were replaced, rows that were
+    left out, and values that were changed to fit."""
 
     rows: int
     deleted: int
@@ -62,10 +63,12 @@ class Loaded(NamedTuple):
 
 
 class Connection(DriverConnection):
-    """The driver's connection with the few verbs that the database needs. `key_step`: how far apart
-    the keys are that the server gives; servers that take writes side by side are set to give each
-    its own. `answered`: how many of the statements that were sent last gave an answer. `sent_at`:
-    when these were ready to go, in monotonic seconds; the server began with none before."""
+    """The driver's connection, with the few methods that the database needs.
+
+    `key_step`: the distance between two keys that the server gives. Servers that take writes side
+    by side use steps, so that each gives other keys. `answered`: how many of the statements that
+    were sent last have an answer. `sent_at`: a time before the server began with them, in monotonic
+    seconds."""
 
     key_step = 1
     answered = 0
@@ -73,7 +76,8 @@ class Connection(DriverConnection):
     _is_reading = False
 
     def connect(self, sock: Any = None) -> None:
-        """With one time limit for the look-up of the host's name and all addresses that it has."""
+        """Connect. One time limit holds for the look-up of the host's name and all its
+        addresses."""
         try:
             seconds = self.connect_timeout or CONNECT_TIMEOUT_SECONDS
             sock = reach(self.host, self.port, seconds)
@@ -82,7 +86,7 @@ class Connection(DriverConnection):
         super().connect(sock)
 
     def set_character_set(self, charset: str, collation: str | None = None) -> None:
-        """The driver calls this once it is logged in: here the session gets all it needs."""
+        """Prepare the session. The driver calls this after the login."""
         is_mariadb = "MariaDB" in self.get_server_info()  # type: ignore[no-untyped-call]
         isolation = "tx_isolation" if is_mariadb else "transaction_isolation"
         session = (f"{_SESSION} {isolation}='READ-COMMITTED'", ())
@@ -94,16 +98,16 @@ class Connection(DriverConnection):
         return self.batch([statement])[0].rows
 
     def batch(self, statements: Sequence[Statement]) -> list[Answer]:
-        """Run these one after the other, up to the first that fails: one round trip."""
+        """Run the statements in order, up to the first that fails. One round trip."""
         return self.run_piece(self.piece_of(statements))
 
     def piece_of(self, statements: Sequence[Statement]) -> str:
-        """One piece of SQL, with the values in place."""
+        """The statements as one text of SQL, with their values in place."""
         text = ";".join(text for text, _ in statements)
         return self.cursor().mogrify(text, [value for _, values in statements for value in values])
 
     def run_piece(self, piece: str) -> list[Answer]:
-        """The answer to each statement of a piece of SQL."""
+        """Run a text of several statements. Returns the answer to each."""
         cursor = self.cursor()
         answers: list[Answer] = []
         self.answered, self._is_reading = 0, True
@@ -123,9 +127,9 @@ class Connection(DriverConnection):
         return answers
 
     def batch_and_commit(self, statements: Sequence[Statement]) -> tuple[list[Answer], int]:
-        """Run these and COMMIT, in one round trip; nothing is committed where one of them fails.
-        Their answers, and a time behind the COMMIT, in microseconds of the database's clock. Raises
-        OutcomeUnknown where the connection is lost meanwhile."""
+        """Run the statements and COMMIT, in one round trip. Nothing is committed where one of them
+        fails. Returns their answers, and a time after the COMMIT in microseconds of the database's
+        clock. Raises OutcomeUnknown where the connection is lost meanwhile."""
         piece = self.piece_of([*statements, COMMIT, NOW])
         try:
             *answers, _, now = self.run_piece(piece)
@@ -144,9 +148,9 @@ class Connection(DriverConnection):
         return answers, committed_at
 
     def load(self, statement: Statement, feed: Iterable[bytes]) -> None:
-        """Run a LOAD DATA LOCAL of what `feed` brings. Whatever that raises goes up; the rows so
-        far are then in the table. The server only warns of a row that it leaves out or changes:
-        its first warning is raised as the error it is."""
+        """Run a LOAD DATA LOCAL that reads from `feed`. Raises what `feed` raises; the rows before
+        that are then in the table, until a ROLLBACK. Where the server leaves out or changes a row,
+        it only warns: the first warning is raised as an error."""
         self.feed = feed
         try:
             with self.cursor() as cursor:
@@ -159,7 +163,8 @@ class Connection(DriverConnection):
             raise pymysql.DataError(code, str(loaded), message)
 
     def be_patient(self, seconds: float) -> None:
-        """With an answer, with what is sent, and with other transactions; the server likewise."""
+        """Wait up to `seconds` for each answer, each piece that is sent, and each lock. The server
+        waits as long for us."""
         self.wait_at_most(seconds)
         self.send_for_at_most(seconds)
         self.query(
@@ -168,7 +173,7 @@ class Connection(DriverConnection):
         )
 
     def undo(self) -> None:
-        """ROLLBACK; where that cannot be asked the connection is closed, which does the same."""
+        """ROLLBACK. Where that cannot be sent, closes the connection, which has the same effect."""
         if self._is_reading:
             self.drop()
             return
@@ -181,8 +186,9 @@ class Connection(DriverConnection):
 def connect(
     settings: Settings, login: Login, patience_seconds: float, *, for_loads: bool
 ) -> Connection:
-    """`patience_seconds` for the server's greeting; the network and the login have less. One for
-    loads may be asked for files: see `Connection.load`. Raises MySQLError, ConfigurationError."""
+    """A new connection. Waits up to `patience_seconds` for the server's greeting, and less for the
+    network and the login. With `for_loads` it can run `Connection.load`. Raises MySQLError,
+    ConfigurationError."""
     authority = settings.db_ssl_ca
     try:
         connection = Connection(
@@ -204,5 +210,5 @@ def connect(
         if for_loads:
             connection.be_patient(LOAD_TIMEOUT_SECONDS)
         return connection
-    except RuntimeError as error:  # the driver's word for a login it has no library for
+    except RuntimeError as error:  # the driver raises it for a login that needs a missing library
         raise pymysql.OperationalError(LOGIN_NEEDS_TLS, str(error)) from error

@@ -1,10 +1,10 @@
-"""PyMySQL's private parts: all of this service that depends on them, and nothing else.
+"""Everything in this service that depends on private parts of PyMySQL, and nothing else.
 
 PyMySQL has no public interface for what is here: how long to wait for a server's greeting, to whom
 the password is told, where LOAD DATA gets its rows from, and a faster way to read rows. Any release
 may change these parts without notice, and a changed part could give a wrong answer instead of an
 error. So `require_checked_driver` accepts only the versions in CHECKED_VERSIONS. To add a version:
-install it, run tests/test_driver.py, which checks every part in PRIVATE_PARTS, and name it here.
+install it, run tests/db/test_driver.py, which checks each part in PRIVATE_PARTS, and name it here.
 """
 
 import select
@@ -54,7 +54,7 @@ PRIVATE_ATTRIBUTES = (
 
 _NATIVE = "mysql_native_password"
 _SHA2 = "caching_sha2_password"
-# Ways to log in which prove that we know the password, and do not tell it. All others tell it, and
+# Logins that prove that we know the password without sending it. All others send the password, and
 # so does the second half of _SHA2: see `_Sha2Login`.
 _PROVES_ONLY = frozenset({_NATIVE, _SHA2, "client_ed25519"})
 _SHA2_IS_ENOUGH = b"\x01\x03"
@@ -87,7 +87,7 @@ class DriverConnection(pymysql.connections.Connection):
         super().__init__(auth_plugin_map={_SHA2: _Sha2Login}, **options)
 
     def wait_at_most(self, seconds: float) -> None:
-        """For each answer from here on."""
+        """Wait so long for each answer from now on."""
         self._read_timeout: float = seconds
 
     def send_for_at_most(self, seconds: float) -> None:

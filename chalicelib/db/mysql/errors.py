@@ -1,4 +1,5 @@
-"""The errors of MySQL and MariaDB: what each means for us, and its words for the caller."""
+"""The errors of MySQL and MariaDB: which may be retried, what each means, its text for the
+caller."""
 
 import re
 import ssl
@@ -26,7 +27,7 @@ LOGIN_NEEDS_TLS = ER.NOT_SUPPORTED_AUTH_MODE
 _PRIMARY = "PRIMARY"
 _KEY_OUT_OF_RANGE = 167
 _NO_NEXT_KEY = 1467
-# A server that was demoted to a replica refuses writes with these. It is the wrong server now.
+# A server that was demoted to a replica rejects writes with these errors.
 _READ_ONLY = 1290
 _DEMOTED = frozenset({_READ_ONLY, 1792, 1836})
 _LOST = frozenset(
@@ -35,10 +36,12 @@ _LOST = frozenset(
 # The database undid the transaction because another one was in its way.
 _UNDONE = frozenset({ER.LOCK_DEADLOCK, ER.DUP_ENTRY})
 
-# The server refused the COMMIT, or never received it whole.
+# Errors after which the transaction is certainly not committed: the server rejected the COMMIT, or
+# did not receive all of it.
 CERTAINLY_NOT_COMMITTED = _DEMOTED | {CR.CR_SERVER_GONE_ERROR, ER.LOCK_DEADLOCK}
 
-# A table or a column that a statement names is not there, one that it does not name needs a value.
+# A statement names a table or a column that does not exist, or leaves out a column that needs a
+# value.
 _MISFIT = frozenset({ER.NO_SUCH_TABLE, ER.BAD_FIELD_ERROR, ER.NO_DEFAULT_FOR_FIELD})
 _CHECK_VIOLATED = frozenset({3819, 4025})  # MySQL, MariaDB
 _CHILD_WITHOUT_PARENT, _PARENT_WITH_CHILD = 1452, 1451
@@ -57,7 +60,7 @@ _DENIED = frozenset({1142, 1143})
 _RIGHT = re.compile(r"^([A-Z, ]+) command denied ")
 _DENIED_TABLE = re.compile(r"table ['`](?:[^'`]*`\.`)?([^'`]+)['`]$")
 # "for column 'xp' at row 2", in places "for column `herocache`.`heroes`.`xp` at row 2".
-# A value that is quoted ahead of it may look the same: the end is what counts.
+# A quoted value before it may look the same, so only the end of the text counts.
 _COLUMN = re.compile(r"for column ['`](?:[^'`]*`\.`)*([^'`]+)['`] at row \d+$")
 _NULL_COLUMN = re.compile(r"^Column '([^']+)' cannot be null")
 _MISSING_TABLE = re.compile(r"^Table '(?:[^']*\.)?([^'.]+)' doesn't exist$")
@@ -103,18 +106,19 @@ def refuse_replica(is_read_only: int) -> None:
 
 
 def is_said_by_server(error: BaseException) -> bool:
-    """Whether the server sent it. The driver's own errors, of a lost connection, begin at 2000."""
+    """Whether the server sent this error. The driver's own errors, for a lost connection, have
+    numbers from 2000 to 2999."""
     return code_of(error) > 0 and code_of(error) // 1000 != 2
 
 
 def is_login_refused(error: MySQLError) -> bool:
-    """Whether the server knows no such user, or another password."""
+    """Whether the server rejected the user or the password."""
     return code_of(error) == ER.ACCESS_DENIED_ERROR
 
 
 def translated_from_connecting(error: MySQLError, settings: Settings) -> Exception:
-    """As `translated`, for an error while connecting. A database that may sleep, and that takes a
-    connection and is silent, may be waking up because of that connection."""
+    """As `translated`, for an error while connecting. Where the database may sleep and is silent
+    after it took the connection, the text says that it may be waking up."""
     found = translated(error)
     if found is error:
         found = DatabaseUnavailable(
@@ -128,8 +132,8 @@ def translated_from_connecting(error: MySQLError, settings: Settings) -> Excepti
 
 
 def translated(error: MySQLError) -> Exception:
-    """The error in the service's words: DatabaseUnavailable or ConfigurationError. Any other error
-    is a bug, and comes back as it is."""
+    """The service's error for it: DatabaseUnavailable or ConfigurationError. Any other error is a
+    bug and is returned as it is."""
     code = code_of(error)
     if code in _IN_WORDS:
         found = DatabaseUnavailable(f"the database cannot be used now: {_IN_WORDS[code]}")
@@ -157,19 +161,19 @@ def translated(error: MySQLError) -> Exception:
 
 
 def is_foreseen(error: MySQLError) -> bool:
-    """Whether `translated` has words for it."""
+    """Whether `translated` has an error of the service for it."""
     return translated(error) is not error
 
 
 def code_of(error: BaseException | None) -> int:
-    """0 where it has none, as some errors of the driver."""
+    """The number of the error. Some errors of the driver have none: then 0."""
     code = error.args[0] if isinstance(error, MySQLError) and error.args else 0
     return code if isinstance(code, int) else 0
 
 
 def is_key_space_exhausted(error: MySQLError, highest_key: int) -> bool:
-    """Whether an INSERT failed because AUTO_INCREMENT has no key left. MySQL gives the highest one
-    again then, and calls that a duplicate."""
+    """Whether an INSERT failed because AUTO_INCREMENT has no key left. MySQL then gives the highest
+    key again and reports a duplicate."""
     if code_of(error) == ER.DUP_ENTRY:
         is_key = duplicate_index(error) == _PRIMARY
         return is_key and str(error.args[-1]).startswith(f"Duplicate entry '{highest_key}' ")
@@ -177,12 +181,13 @@ def is_key_space_exhausted(error: MySQLError, highest_key: int) -> bool:
 
 
 def is_guard_failed(error: BaseException | None) -> bool:
-    """Whether the statement was an error because what it guards does not hold."""
+    """Whether a guard failed: a statement that is an error on purpose where its condition is
+    false."""
     return code_of(error) == _GUARD_FAILED
 
 
 def is_misfit(error: MySQLError) -> bool:
-    """Whether the database's tables are not those that the statement was made for."""
+    """Whether the statement failed because a table is not as declared."""
     return code_of(error) in _MISFIT
 
 
@@ -192,7 +197,7 @@ def is_forbidden(error: MySQLError) -> bool:
 
 
 def is_value_rejected(error: MySQLError) -> bool:
-    """Whether a row was rejected for what is in it: it would be again."""
+    """Whether a row was rejected because of its values. To try again would not help."""
     if code_of(error) == ER.DUP_ENTRY:
         return duplicate_index(error) not in ("", _PRIMARY)
     return code_of(error) in _VALUE_REJECTED or _is_signal(error)
@@ -204,18 +209,18 @@ def duplicate_index(error: MySQLError) -> str:
 
 
 def missing_table(error: MySQLError) -> str:
-    """The table that a statement, or a trigger that it set off, did not find; or empty."""
+    """The table that the statement, or a trigger that it fired, did not find; else empty."""
     return _part(_MISSING_TABLE, error)
 
 
 def _is_signal(error: MySQLError) -> bool:
-    """Whether a trigger raised it, which may choose the number."""
+    """Whether a trigger raised the error with SIGNAL. A trigger may choose any number."""
     return code_of(error) == _SIGNAL or getattr(error, "sqlstate", "") == _SIGNAL_STATE
 
 
 def rejection(error: MySQLError) -> tuple[str, str]:
-    """The column that an error of `is_value_rejected` names, empty where it names none; and the
-    reason. A duplicate names an index, which may be called like any column."""
+    """For an error of `is_value_rejected`: the column that it names, or an empty text; and the
+    reason. For a duplicate the column is empty, because the error names only an index."""
     code = code_of(error)
     column = _part(_COLUMN, error)
     if code == ER.DUP_ENTRY:
@@ -244,7 +249,7 @@ def _part(pattern: re.Pattern[str], error: MySQLError, group: int = 1) -> str:
 
 
 def is_unfit(error: BaseException | None) -> bool:
-    """Whether the connection that met this error is of no more use."""
+    """Whether the connection cannot be used any more after this error."""
     return code_of(error) in _LOST | _DEMOTED
 
 
@@ -253,7 +258,9 @@ def _origin(error: BaseException) -> BaseException | None:
 
 
 def is_worth_another_try(error: MySQLError, attempt: int) -> bool:
-    """On a new connection once, unless the server was silent: it would be silent again."""
+    """Whether to try again: a few times where the database undid the transaction because of another
+    one, and once on a new connection where the old one was lost. Not where the server was silent:
+    it would be silent again."""
     if code_of(error) in _UNDONE:
         return attempt + 1 < MAX_ATTEMPTS
     is_lost = code_of(error) in _LOST | _DEMOTED

@@ -1,4 +1,4 @@
-"""TLS to the database: the context of `DB_SSL_CA`, one for each authority in a process."""
+"""TLS to the database: the SSL context for `DB_SSL_CA`, made once a process."""
 
 import ipaddress
 import ssl
@@ -15,10 +15,10 @@ _APP_FOLDER = Path(__file__).parents[3]
 
 @lru_cache
 def tls_context(authority: str) -> ssl.SSLContext:
-    """Kept, because to build it takes 19 ms. `authority` signs the server's certificate: a file,
-    from the folder of app.py on, or the system's authorities; the server's name is checked too. An
-    empty one encrypts and checks no certificate, as the driver does by itself. Raises
-    ConfigurationError."""
+    """The SSL context. It is kept, because to build it takes 19 ms. `authority` signs the server's
+    certificate: a file, relative to the folder of app.py, or `system`. The server's name is checked
+    too. With an empty `authority` the connection is encrypted and no certificate is checked, as the
+    driver does by itself. Raises ConfigurationError."""
     is_file = authority not in ("", SYSTEM_AUTHORITIES)
     try:
         context = ssl.create_default_context(cafile=_APP_FOLDER / authority if is_file else None)
@@ -27,7 +27,8 @@ def tls_context(authority: str) -> ssl.SSLContext:
             f"{DB_SSL_CA}: expected {SYSTEM_AUTHORITIES}, or a file of PEM certificates that can be"
             " read, its path from the folder of app.py on"
         ) from error
-    # As the driver does: authorities that databases make themselves fail Python 3.13's strict mode.
+    # The driver does the same: an authority that a database made itself fails Python 3.13's strict
+    # mode.
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT
     if not authority:
         context.check_hostname = False

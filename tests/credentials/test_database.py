@@ -20,8 +20,8 @@ from tests.support.client import Answer, InProcess, as_stored, hero
 from tests.support.leaks import assert_tells_nothing_internal
 from tests.support.token_front import CLEAR_TEXT, SALT, TokenFront, Way, token_front
 
+# Names 127.0.0.1, but the app does not take it for loopback, so it uses TLS.
 NOT_LOOPBACK = "127.1"
-"""127.0.0.1 too, but not by a name for which the app leaves TLS out."""
 
 
 @pytest.fixture(scope="module")
@@ -215,6 +215,7 @@ def test_credentials_that_are_missing_are_named(
 SHA256 = b"\xfesha256_password\x00" + SALT + b"\x00"
 SHA2 = b"\xfecaching_sha2_password\x00" + SALT + b"\x00"
 FULL_LOGIN = b"\x01\x04"
+# Logins in which a server asks for the password itself.
 OVER_TLS = {
     "clear text": CLEAR_TEXT,
     "clear text in the greeting": Way("mysql_clear_password", CLEAR_TEXT.questions),
@@ -224,7 +225,6 @@ OVER_TLS = {
     "sha2 in full": Way("mysql_native_password", [SHA2, FULL_LOGIN]),
     "sha2 in full from the greeting on": Way("caching_sha2_password", [FULL_LOGIN]),
 }
-"""Ways in which a server asks for the password itself."""
 
 
 def by_its_own_key() -> dict[str, Way]:

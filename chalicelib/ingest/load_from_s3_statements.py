@@ -1,7 +1,7 @@
-"""SQL of the engine `aurora`: a file's lines in a table of the session, checked where they are.
+"""The SQL of LOAD DATA FROM S3: stages a file's lines in a temporary table, and checks them there.
 
-`staged_rows` runs it. For Aurora MySQL 3; but for LOAD DATA FROM S3 also for MySQL 8 and MariaDB.
-Identifiers and bounds come from `tables` only; all else is a parameter.
+It is for Aurora MySQL 3. All of it but LOAD DATA FROM S3 itself also runs on MySQL 8 and MariaDB.
+Identifiers and bounds come from `tables` only; every other value is a parameter.
 """
 
 import re
@@ -11,16 +11,17 @@ from typing import NamedTuple
 from chalicelib.db import Statement
 from chalicelib.tables import Column, Integer, String
 
-# Between the values of a row that was read elsewhere: no column takes it in a value.
+# Stands between the values of a row that the function has judged. No column takes it in a value.
 NUL = "\0"
 
-# What stands in a value beyond doubt: no quote, no line end, no NUL, nothing that ends a value.
+# A character that may stand in a value that is certainly good: no quote, line end, NUL or
+# delimiter.
 _PLAIN = r'[^"\r\n\x00{delimiter}]'
-# Of a key also: ASCII that shows, and spaces within.
+# A key that is certainly good: printable ASCII, with spaces only inside.
 _PLAIN_KEY = r"(?! )(?:(?!{delimiter})[ !#-~]){{1,{most}}}(?<! )"
 
-# `n`: the number of the line. `cut`: what stands between the values of a row that every column
-# takes; empty where the line holds none; NULL while that is in doubt.
+# `n`: the number of the line. `cut`: the character between the values, where the line is a good
+# row; empty where it holds no good row; NULL while it is undecided.
 CREATE: Sequence[Statement] = (
     ("DROP TEMPORARY TABLE IF EXISTS ingest_lines", ()),
     (
@@ -38,8 +39,9 @@ COUNT_ROWS: Statement = ("SELECT COUNT(*) FROM ingest_lines WHERE cut <> ''", ()
 
 
 class Layout(NamedTuple):
-    """How a file is to be read: what its lines end with, how many come before the first row, the
-    columns these have values for, what stands between those, how many empty ones come last."""
+    """How the database is to read a file: what its lines end with, how many stand before the first
+    row (`skipped`), the columns of a row, the delimiter, and how many empty values may follow in a
+    row (`ignored`)."""
 
     line_end: str
     skipped: int
@@ -49,7 +51,8 @@ class Layout(NamedTuple):
 
 
 class Settled(NamedTuple):
-    """What is in the lines from `first` to `last`: the row of these values, or none."""
+    """The lines from `first` to `last` are one row with these values; or no good row, where there
+    are none."""
 
     first: int
     last: int
@@ -57,8 +60,9 @@ class Settled(NamedTuple):
 
 
 def load_from_s3(uri: str, layout: Layout, in_no_line: str) -> Statement:
-    """All lines of `uri` (s3://bucket/key) but those before the first row; with `cut` for what is a
-    row beyond doubt. `in_no_line` is a text that none holds: LOAD DATA asks what ends a value."""
+    """Load all lines of `uri` (s3://bucket/key) but those before the first row. Sets `cut` where
+    the line is certainly a good row. `in_no_line`: a text that no line holds, because LOAD DATA
+    needs to know what ends a value."""
     integers = [i for i, c in enumerate(layout.columns) if isinstance(c.type, Integer)]
     in_range = " AND ".join(
         f"CAST({_value(i, _BARE, '%s')} AS SIGNED) BETWEEN {_bounds(layout.columns[i])}"
@@ -111,20 +115,20 @@ def settle(rows: Sequence[Settled]) -> list[Statement]:
 
 
 def merge(target: str, columns: Sequence[Column], *, replaces: bool) -> Statement:
-    """The rows into the table `target`, in the order of the lines: one takes the place of what has
-    its key where it `replaces`."""
+    """Put the rows into the table `target`, in the order of the lines. With `replaces` a row
+    replaces the one that has its key."""
     names = ",".join(column.name for column in columns)
     verb = "REPLACE" if replaces else "INSERT"
     return f"{verb} INTO {target} ({names}) {_rows(columns)}", ()
 
 
 def first_rows(columns: Sequence[Column], count: int) -> Statement:
-    """The values of those that are merged first."""
+    """The values of the rows that are merged first."""
     return f"{_rows(columns)} LIMIT {count:d}", ()
 
 
 def highest_key(columns: Sequence[Column], key: Column) -> Statement:
-    """Of all rows; NULL where there is none."""
+    """The highest key of all rows; NULL where there is no row."""
     value = _value(columns.index(key), "content", "cut")
     return f"SELECT MAX(CAST({value} AS UNSIGNED)) FROM ({_CONTENTS}) AS of_rows", ()
 
@@ -136,7 +140,8 @@ def _rows(columns: Sequence[Column]) -> str:
     return f"SELECT {values} FROM ({_CONTENTS}) AS of_rows ORDER BY n"
 
 
-# A line that is a row beyond doubt, without the quotes around values and half a line end CR LF.
+# A line that is certainly a good row, without the quotes around its values, and without the CR that
+# is left of a line end CR LF.
 _BARE = "REPLACE(TRIM(TRAILING X'0D' FROM line), X'22', '')"
 _CONTENTS = (
     f"SELECT n, cut, IF(cut = X'00', line, {_BARE}) AS content FROM ingest_lines WHERE cut <> ''"
@@ -153,7 +158,8 @@ def _bounds(column: Column) -> str:
 
 
 def _row_pattern(layout: Layout) -> str:
-    """Of a whole line, in what the regular expressions of ICU and PCRE have in common."""
+    """The regular expression of a whole line that is a good row. ICU and PCRE both know its
+    syntax."""
     delimiter = re.escape(layout.delimiter)
     values = [_value_pattern(column.type, delimiter) for column in layout.columns]
     row = delimiter.join(f'(?:{value}|"{value}")' for value in values)
@@ -161,7 +167,8 @@ def _row_pattern(layout: Layout) -> str:
 
 
 def _value_pattern(type_: Integer | String, delimiter: str) -> str:
-    """Some of what `parse` of the type takes; the bounds of integers remain to be checked."""
+    """The regular expression of values that `parse` of the type takes. It does not match all of
+    them, and it does not check the bounds of integers."""
     if isinstance(type_, Integer):
         return rf"(?:0|-?[1-9][0-9]{{0,{type_.width - 1:d}}}+)"
     if type_.is_key or type_.outside:

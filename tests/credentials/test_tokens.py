@@ -2,7 +2,7 @@
 
 import pytest
 
-from chalicelib.credentials import sigv4
+from chalicelib.credentials import iam_tokens
 from chalicelib.errors import ConfigurationError
 from tests.support import aws_tokens
 
@@ -28,10 +28,10 @@ def test_a_database_token_is_that_of_boto3(
     aws_tokens.stop_clock(monkeypatch, at)  # type: ignore[arg-type]
 
     for user in USERS:
-        ours = sigv4.database_token(host, 3307, user)
+        ours = iam_tokens.database_token(host, 3307, user)
 
         assert ours == aws_tokens.database_token(host, 3307, user)
-        assert ours != sigv4.database_token(host, 3306, user), "it is for one port only"
+        assert ours != iam_tokens.database_token(host, 3306, user), "it is for one port only"
 
 
 @each_time
@@ -43,7 +43,7 @@ def test_a_cache_token_is_that_of_botocore(
     aws_tokens.be_lambda(monkeypatch, **CREDENTIALS[kind])
     aws_tokens.stop_clock(monkeypatch, at)  # type: ignore[arg-type]
 
-    ours = sigv4.cache_token("herocache-dev", "herocache", is_serverless=is_serverless)
+    ours = iam_tokens.cache_token("herocache-dev", "herocache", is_serverless=is_serverless)
 
     assert ours == aws_tokens.cache_token("herocache-dev", "herocache", is_serverless)
     assert ("ServerlessCache" in ours) is is_serverless
@@ -52,10 +52,10 @@ def test_a_cache_token_is_that_of_botocore(
 def test_credentials_are_read_when_a_token_is_signed(monkeypatch: pytest.MonkeyPatch) -> None:
     aws_tokens.be_lambda(monkeypatch)
     aws_tokens.stop_clock(monkeypatch, aws_tokens.FIRST)
-    before = sigv4.database_token(HOST, 3306, "herocache")
+    before = iam_tokens.database_token(HOST, 3306, "herocache")
     aws_tokens.be_lambda(monkeypatch, AWS_ACCESS_KEY_ID="ASIANEW", AWS_SECRET_ACCESS_KEY="new")
 
-    after = sigv4.database_token(HOST, 3306, "herocache")
+    after = iam_tokens.database_token(HOST, 3306, "herocache")
 
     assert after != before
     assert after == aws_tokens.database_token(HOST, 3306, "herocache")
@@ -68,4 +68,4 @@ def test_what_is_missing_to_sign_is_named(monkeypatch: pytest.MonkeyPatch, name:
     monkeypatch.delenv("AWS_DEFAULT_REGION")
 
     with pytest.raises(ConfigurationError, match=f"{name} is not set"):
-        sigv4.database_token(HOST, 3306, "herocache")
+        iam_tokens.database_token(HOST, 3306, "herocache")

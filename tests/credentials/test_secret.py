@@ -13,7 +13,7 @@ from moto.server import ThreadedMotoServer
 
 from app import storage
 from chalicelib import services
-from chalicelib.credentials import identity
+from chalicelib.credentials import providers
 from local.machine import LOOPBACK
 from local.servers import MariaDB
 from tests.conftest import Configure
@@ -107,13 +107,13 @@ def service(witness: Witness, vault: Vault) -> InProcess:
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The stages of the secret that were read, in order."""
     stages: list[str] = []
-    read = identity._Secret._read
+    read = providers._Secret._read
 
-    def noting(self: identity._Secret, stage: str) -> identity.Login | None:
+    def noting(self: providers._Secret, stage: str) -> providers.Login | None:
         stages.append(stage)
         return read(self, stage)
 
-    monkeypatch.setattr(identity._Secret, "_read", noting)
+    monkeypatch.setattr(providers._Secret, "_read", noting)
     return stages
 
 
@@ -163,7 +163,7 @@ def test_threads_that_are_refused_together_read_it_once(
     service: InProcess, vault: Vault, reads: list[str]
 ) -> None:
     service.read([1], use_cache=False)
-    ours = services.container().database._identity
+    ours = services.container().database._credentials
     refused = ours.login()
     vault.make_pending()
     vault.set_password()
@@ -171,7 +171,7 @@ def test_threads_that_are_refused_together_read_it_once(
 
     found = {ours.instead(refused) for _ in range(WORKERS)}
 
-    assert found == {identity.Login(USER, vault.passwords[-1])}
+    assert found == {providers.Login(USER, vault.passwords[-1])}
     assert reads == ["AWSCURRENT"] * 2
 
 

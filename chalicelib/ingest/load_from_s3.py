@@ -1,8 +1,9 @@
-"""The engine `aurora`: the database itself reads the file from S3, should Lambda not carry it.
+"""LOAD DATA FROM S3, the engine `aurora`: the database itself reads a large file from S3.
 
-Lines that are rows beyond doubt never leave the database. The others (anything wrong, blank, or
-quoted for a reason) come here, to the parser and the checks of the engine `mysql`: both make the
-same rows and the same report.
+It stages the lines of the file in a temporary table. Lines that are certainly good rows never leave
+the database. All others (wrong, blank, or with quotes that matter) are fetched, and the parser and
+the checks of the engine `mysql` judge them. So both engines load the same rows and write the same
+report.
 """
 
 import codecs
@@ -15,34 +16,27 @@ from typing import Any
 from chalicelib.config import INGEST_ENGINE
 from chalicelib.db import DatabaseError, Statement, Transaction, is_foreseen
 from chalicelib.errors import ConfigurationError
-from chalicelib.ingest import staged_statements
+from chalicelib.ingest import load_from_s3_statements as statements
 from chalicelib.ingest.bucket import Bucket
 from chalicelib.ingest.csv_bytes import GZIP, MAX_LINE_BYTES, UTF_16, too_long_a_line
-from chalicelib.ingest.csv_rows import (
-    FIRST_ROWS,
-    LINE_END,
-    MAX_HELD_BYTES,
-    CsvRows,
-    Rejected,
-    never_ending,
-    not_utf8,
-)
+from chalicelib.ingest.csv_lines import LINE_END, MAX_HELD_BYTES, never_ending, not_utf8
+from chalicelib.ingest.csv_rows import FIRST_ROWS, CsvRows, Rejected
 from chalicelib.ingest.events import Upload
 from chalicelib.ingest.load_data import fill, make_temporary_table
-from chalicelib.ingest.loaded import Loaded, first_stored
-from chalicelib.ingest.staged_statements import Layout, Settled
+from chalicelib.ingest.load_from_s3_statements import Layout, Settled
+from chalicelib.ingest.loaded_rows import Loaded, first_stored
 from chalicelib.tables import Column, Table
 
-# For each statement; the function itself has 900.
+# How long each statement may take. The function itself may run for 900 s.
 PATIENCE_SECONDS = 840
-# Of the lines that come here at a time, at most.
+# How many lines are fetched at a time, at most.
 BLOCK_LINES = 1_000
 BLOCK_BYTES = 4 << 20
 _SEVERAL_ENDS = "its lines end in several ways"
 
 
 class NotStageable(Exception):
-    """LOAD DATA FROM S3 would read something else than this upload: stream it instead."""
+    """The database cannot read exactly this upload. This process must read it instead."""
 
 
 def load_staged(
@@ -52,8 +46,8 @@ def load_staged(
     order: Sequence[Column],
     reject: Callable[[Rejected], None],
 ) -> Loaded:
-    """Load `upload` into `table`. `order`: the columns of a file without a header. Rejected rows
-    are told to `reject`. Raises NotStageable, FileRejected, BucketUnavailable, Gone."""
+    """Load `upload` into `table`. `order`: the columns of a file without a header. `reject` is
+    called for each rejected row. Raises NotStageable, FileRejected, BucketUnavailable, Gone."""
     staged = StagedRows(transaction, upload, table, order, reject)
     staged.read()
     staged.settle()
@@ -61,7 +55,8 @@ def load_staged(
 
 
 class StagedRows:
-    """The rows of one file in the database: read, then settled, then merged into the table."""
+    """The lines of one file in a temporary table. Call `read`, `settle` and `merge`, in this
+    order."""
 
     def __init__(
         self,
@@ -88,13 +83,13 @@ class StagedRows:
         self._layout = _layout(self._rows, head)
 
     def read(self) -> None:
-        """Have the database read the object, which it always does in its latest version."""
+        """Have the database read the object. It always reads the latest version."""
         self._transaction.wait_at_most(PATIENCE_SECONDS)
         self._check_is_latest()
-        make_temporary_table(self._transaction, staged_statements.CREATE)
+        make_temporary_table(self._transaction, statements.CREATE)
         self._load_from_s3()
         self._check_is_latest()
-        [(count, last, longest_bytes)] = self._fetch(staged_statements.MEASURE)
+        [(count, last, longest_bytes)] = self._fetch(statements.MEASURE)
         if count != last:
             raise RuntimeError(f"the database numbered {count} lines up to {last}")
         if longest_bytes > MAX_LINE_BYTES:
@@ -106,10 +101,10 @@ class StagedRows:
             raise NotStageable("there is a later upload")
 
     def _load_from_s3(self) -> None:
-        """Raises ConfigurationError where the database does not do so."""
+        """Raises ConfigurationError where the database cannot load from S3."""
         uri = f"s3://{self._upload.bucket}/{self._upload.key}"
         in_no_line = secrets.token_hex(16)
-        statement = staged_statements.load_from_s3(uri, self._layout, in_no_line)
+        statement = statements.load_from_s3(uri, self._layout, in_no_line)
         try:
             self._transaction.run(statement)
         except DatabaseError as error:
@@ -121,34 +116,34 @@ class StagedRows:
             ) from error
 
     def settle(self) -> None:
-        """Decide on every line that the database left in doubt."""
+        """Judge every line that the database left undecided."""
         last = 0
-        while block := dict(self._fetch(staged_statements.undecided(last, self._block_lines))):
+        while block := dict(self._fetch(statements.undecided(last, self._block_lines))):
             settled = list[Settled]()
             for n in block:
                 if n > last:
                     settled.append(self._settle(n, block))
                     last = settled[-1].last
-            self._transaction.run(*staged_statements.settle(settled))
+            self._transaction.run(*statements.settle(settled))
 
     def merge(self) -> Loaded:
         columns = self._rows.columns
-        [(count,)] = self._fetch(staged_statements.COUNT_ROWS)
-        first = self._fetch(staged_statements.first_rows(columns, FIRST_ROWS))
+        [(count,)] = self._fetch(statements.COUNT_ROWS)
+        first = self._fetch(statements.first_rows(columns, FIRST_ROWS))
         if count and self._table.auto_key and self._table.key in columns:
-            [(highest,)] = self._fetch(staged_statements.highest_key(columns, self._table.key))
+            [(highest,)] = self._fetch(statements.highest_key(columns, self._table.key))
             self._transaction.refuse_far_keys(self._table, [int(highest)])
 
         def bring(target: str, replaces: bool) -> None:
-            statement = staged_statements.merge(target, columns, replaces=replaces)
-            self._transaction.run(statement, staged_statements.DROP)
+            statement = statements.merge(target, columns, replaces=replaces)
+            self._transaction.run(statement, statements.DROP)
 
         fill(self._transaction, self._table, columns, bring)
         stored = first_stored(self._transaction, self._table, columns, first)
         return Loaded(int(count), self._rejected, self._rejected_lines, stored)
 
     def _settle(self, n: int, block: Mapping[int, bytes]) -> Settled:
-        """The row that begins in line `n`."""
+        """Judge the row that begins in line `n`."""
         lines: list[str] = []
         line = self._layout.skipped + n
         judged = next(self._rows.judge(self._texts(n, block, lines), line))
@@ -159,7 +154,7 @@ class StagedRows:
         return Settled(n, n + len(lines) - 1, judged.row)
 
     def _texts(self, first: int, block: Mapping[int, bytes], taken: list[str]) -> Iterator[str]:
-        """Line `first` and those behind it; as far as they are wanted they are in `taken`."""
+        """Line `first` and the lines after it. Each line that was asked for is added to `taken`."""
         held_bytes = 0
         for n in itertools.count(first):
             content = self._line(n, block)
@@ -175,11 +170,11 @@ class StagedRows:
         if n in block:
             return block[n]
         if n not in self._window:
-            self._window = dict(self._fetch(staged_statements.lines_from(n, self._block_lines)))
+            self._window = dict(self._fetch(statements.lines_from(n, self._block_lines)))
         return self._window.get(n)
 
     def _decoded(self, n: int, content: bytes) -> str:
-        """With its end. Raises FileRejected, NotStageable."""
+        """The text of line `n`, with its line end. Raises FileRejected, NotStageable."""
         line = self._layout.skipped + n
         if _has_another_end(content, self._layout.line_end):
             raise NotStageable(_SEVERAL_ENDS)
@@ -196,14 +191,16 @@ class StagedRows:
 
 
 def _layout(rows: CsvRows, head: bytes) -> Layout:
-    """Raises NotStageable where the lines before the first row end in another way than most."""
+    """How the database is to read the file. Raises NotStageable where the lines before the first
+    row do not all end alike."""
     line_end = "\r" if b"\n" not in head and b"\r" in head[:-1] else "\n"
     ends = LINE_END.findall(head)[: rows.lines_before]
     if len(ends) < rows.lines_before or not all(end.endswith(line_end.encode()) for end in ends):
         raise NotStageable(_SEVERAL_ENDS)
-    return Layout(line_end, rows.lines_before, rows.columns, rows.delimiter, rows.ignored)
+    dialect = rows.dialect
+    return Layout(line_end, rows.lines_before, dialect.columns, dialect.delimiter, dialect.ignored)
 
 
 def _has_another_end(content: bytes, line_end: str) -> bool:
-    """Whether the engine `mysql` would see more lines in this one."""
+    """Whether the engine `mysql` would see several lines in this one."""
     return b"\n" in content if line_end == "\r" else b"\r" in content[:-1]

@@ -1,8 +1,8 @@
-"""Tokens in place of passwords: a signed request to connect, a new one for each connection.
+"""IAM tokens: a login token for Aurora or ElastiCache is a signed URL that stands for a password.
 
-AWS Signature Version 4 in a URL's query, signed with this function's own credentials. Nothing is
-sent, and boto3, which would cost a cold start 150 ms, is not imported. A token opens connections
-for 15 minutes.
+It is signed in this process with AWS Signature Version 4 and the function's own credentials. No
+request is sent. boto3 is not imported, because it would add 150 ms to a cold start. Each connection
+gets a new token; a token opens connections for 15 minutes.
 """
 
 import hashlib
@@ -15,21 +15,21 @@ from urllib.parse import quote
 
 from chalicelib.errors import ConfigurationError
 
-# As long as both services allow.
+# How long a token is valid: the longest time that both services allow.
 TOKEN_SECONDS = 900
 _ALGORITHM = "AWS4-HMAC-SHA256"
 _NOTHING = hashlib.sha256(b"").hexdigest()
 
 
 def database_token(host: str, port: int, user: str) -> str:
-    """The password of `user` at an Aurora endpoint, valid for this host and port only. Raises
+    """The token with which `user` logs in to Aurora, valid for this host and port only. Raises
     ConfigurationError where the environment holds no credentials."""
     return _signed("rds-db", f"{host}:{port}", {"Action": "connect", "DBUser": user})
 
 
 def cache_token(cache: str, user: str, *, is_serverless: bool) -> str:
-    """The password of the ElastiCache user `user` (its id and its name) at the serverless cache or
-    replication group with the name `cache`. Raises as `database_token`."""
+    """The token with which `user` (its id and its name) logs in to ElastiCache. `cache`: the name
+    of the serverless cache or replication group. Raises as `database_token`."""
     asked = {"Action": "connect", "User": user}
     return _signed(
         "elasticache",
@@ -39,7 +39,7 @@ def cache_token(cache: str, user: str, *, is_serverless: bool) -> str:
 
 
 def _signed(service: str, place: str, asked: Mapping[str, str]) -> str:
-    """`place`/?query with its signature. Both services want the URL without its scheme."""
+    """The signed URL `place`/?query, without a scheme, as both services expect it."""
     region = _environment("AWS_REGION", "AWS_DEFAULT_REGION")
     time = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%SZ")
     scope = (time[:8], region, service, "aws4_request")

@@ -1,6 +1,6 @@
-"""What a load brought into a table: how many rows, and the first ones as they were stored.
+"""The rows that a load brought into a table: how many, and the first ones as they were stored.
 
-Texts of a file become rows here, and rows the objects that a read answers with.
+Here the texts of a file become rows, and rows become the objects that a read returns.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,7 +15,8 @@ _FIRST_GIVEN_KEY: Statement = ("SELECT LAST_INSERT_ID()", ())
 
 
 class Loaded(NamedTuple):
-    """`rejected` rows stand in `rejected_lines`."""
+    """How many rows were loaded and rejected, in how many lines the rejected ones stand, and the
+    first loaded rows."""
 
     rows: int
     rejected: int
@@ -24,7 +25,8 @@ class Loaded(NamedTuple):
 
 
 def rows_of(table: Table, columns: Sequence[Column], batch: Batch) -> Iterator[Row]:
-    """Checked texts as the row the API would make of them; with NO_KEY where they have no key."""
+    """The rows in a batch of checked texts, as the API would make them; NO_KEY where there is no
+    key."""
     makers = [int if isinstance(column.type, Integer) else str for column in columns]
     order = [columns.index(column) for column in table.columns if column in columns]
     no_key = (NO_KEY,) * (table.key not in columns)
@@ -36,9 +38,9 @@ def rows_of(table: Table, columns: Sequence[Column], batch: Batch) -> Iterator[R
 def first_stored(
     transaction: Transaction, table: Table, columns: Sequence[Column], first: Batch
 ) -> Sequence[RowObject]:
-    """What the table holds where the `first` rows of a file were just loaded. Keys that the
-    database gave rise by one unless others insert at the same time: a row that is not at the key
-    it should have is left out."""
+    """The `first` rows of a file as the table holds them, just after the load. Keys that the
+    database gave rise by one, unless others insert at the same time. So a row is left out where
+    another row has the key that it should have."""
     if not first:
         return ()
     rows = list(rows_of(table, columns, first))
@@ -53,8 +55,8 @@ def first_stored(
 
 
 def stored(transaction: Transaction, table: Table, keys: Sequence[Key]) -> Sequence[Row]:
-    """The rows of `keys` as the table holds them, whatever a trigger made of them, in this order.
-    One SELECT."""
+    """The rows with these keys, in this order, as the table holds them: a trigger may have changed
+    them. One SELECT."""
     rows: Mapping[Key, Row] = {row[0]: row for row in transaction.rows_of(table, keys)}
     return [rows[key] for key in keys if key in rows]
 

@@ -1,7 +1,7 @@
 """Credential providers: a user and a password for each connection that the service opens.
 
-A password is given (`DB_PASS`, or in `REDIS_URL`), read from Secrets Manager (`DB_SECRET_ARN`), or
-a token that is signed for one connection (`DB_AUTH=iam`, `REDIS_AUTH=iam`).
+The password comes from a setting (`DB_PASS`, or inside `REDIS_URL`), from Secrets Manager
+(`DB_SECRET_ARN`), or is a token signed for one connection (`DB_AUTH=iam`, `REDIS_AUTH=iam`).
 """
 
 import json
@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from urllib.parse import unquote, urlsplit
 
 from chalicelib.config import DB_SECRET_ARN, Settings
-from chalicelib.credentials.sigv4 import cache_token, database_token
+from chalicelib.credentials.iam_tokens import cache_token, database_token
 from chalicelib.errors import ConfigurationError, DatabaseUnavailable
 
 log = logging.getLogger("herocache.identity")
@@ -30,7 +30,7 @@ class Login:
     password: str = field(repr=False)
 
 
-class Identity(Protocol):
+class CredentialProvider(Protocol):
     """A credential provider for the database."""
 
     def login(self) -> Login:
@@ -38,10 +38,11 @@ class Identity(Protocol):
         DatabaseUnavailable."""
 
     def instead(self, rejected: Login) -> Login | None:
-        """Other credentials, after the database rejected those; None where there are none."""
+        """Other credentials, after the database has rejected those in `rejected`; None where there
+        are none."""
 
 
-def database_identity(settings: Settings) -> Identity:
+def database_credentials(settings: Settings) -> CredentialProvider:
     if settings.db_auth:
         return _Signed(settings)
     if settings.db_secret_arn:
@@ -49,9 +50,9 @@ def database_identity(settings: Settings) -> Identity:
     return _Given(Login(settings.db_user, settings.db_pass))
 
 
-def cache_identity(settings: Settings) -> Callable[[], tuple[str, str]] | None:
-    """A credential provider for Redis: makes user and password of a new connection. None where
-    REDIS_URL has them, or Redis wants none."""
+def cache_credentials(settings: Settings) -> Callable[[], tuple[str, str]] | None:
+    """A credential provider for Redis: gives user and password for a new connection. None where
+    REDIS_URL has them, or where Redis needs none."""
     if not settings.redis_auth:
         return None
     user = unquote(urlsplit(settings.redis_url).username or "")
@@ -82,8 +83,8 @@ class _Signed:
 
 
 class _Secret:
-    """A secret: read for the first connection, kept while the container lives, read again when the
-    database rejects it."""
+    """The secret in Secrets Manager. It is read for the first connection and kept. When the
+    database rejects it, it is read again."""
 
     def __init__(self, arn: str) -> None:
         self._arn = arn
@@ -101,7 +102,7 @@ class _Secret:
     def instead(self, rejected: Login) -> Login | None:
         with self._reading:
             if self._kept not in (None, rejected):
-                return self._kept  # another thread was rejected too, and has read the secret again
+                return self._kept  # another thread was rejected and has read the secret again
             for stage in STAGES:
                 login = self._read(stage)
                 if login is not None and login != rejected:
@@ -143,7 +144,7 @@ class _Secret:
             fields = json.loads(text)
             login = Login(fields["username"], fields["password"])
         except (ValueError, KeyError, TypeError):
-            # Not even as a cause: the text of the error would quote the secret.
+            # `from None`, because the text of the cause would quote the secret.
             raise self._unusable('expected a JSON object with "username" and "password"') from None
         if not (isinstance(login.user, str) and isinstance(login.password, str)):
             raise self._unusable('its "username" and "password" must be strings')

@@ -15,13 +15,14 @@ from chalicelib import services
 from chalicelib.db import Database, Transaction
 from chalicelib.errors import ConfigurationError, FileRejected
 from chalicelib.handlers import requests
+from chalicelib.ingest import load_from_s3
 from chalicelib.ingest import service as ingest_service
-from chalicelib.ingest import staged
 from chalicelib.ingest.bucket import CHUNK_BYTES
 from chalicelib.ingest.csv_bytes import MAX_LINE_BYTES, UTF_16
-from chalicelib.ingest.csv_rows import DELIMITERS, FIRST_ROWS, Rejected, named_columns
+from chalicelib.ingest.csv_dialect import DELIMITERS, named_columns
+from chalicelib.ingest.csv_rows import FIRST_ROWS, Rejected
 from chalicelib.ingest.events import uploads_in
-from chalicelib.ingest.staged import NotStageable, StagedRows
+from chalicelib.ingest.load_from_s3 import NotStageable, StagedRows
 from chalicelib.tables import EMPLOYEES, HEROES, PRODUCTS, Column, Table
 from tests.conftest import Configure
 from tests.ingest.test_csv_rows import (
@@ -32,7 +33,7 @@ from tests.ingest.test_csv_rows import (
     REFUSED_FILES,
     REFUSED_ROWS,
 )
-from tests.support.aurora import load_from_s3
+from tests.support.aurora import emulated_load_from_s3
 from tests.support.bucket import UploadBucket, lines
 from tests.support.client import InProcess
 from tests.support.witness import Witness
@@ -67,8 +68,8 @@ class Loads:
     def staged(
         self, content: str | bytes, table: Table = HEROES, order: Sequence[Column] = ()
     ) -> Made:
-        with load_from_s3():
-            return self.made(content, table, order, staged.load_staged)
+        with emulated_load_from_s3():
+            return self.made(content, table, order, load_from_s3.load_staged)
 
     def streamed(
         self, content: str | bytes, table: Table = HEROES, order: Sequence[Column] = ()
@@ -276,7 +277,7 @@ def test_files_of_any_lines_make_the_same_rows_and_the_same_report(
     content = codecs.BOM_UTF8 * has_mark + text.encode(errors="replace")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(staged, "BLOCK_LINES", block_lines)
+        patch.setattr(load_from_s3, "BLOCK_LINES", block_lines)
         try:
             made = loads.staged(content)
         except NotStageable:
@@ -334,7 +335,7 @@ def aurora(
     """The engine for files of any size; what the database reads itself."""
     configure(INGEST_ENGINE="aurora")
     monkeypatch.setattr(ingest_service, "MAX_SMALL_BYTES", 0)
-    with load_from_s3() as loaded:
+    with emulated_load_from_s3() as loaded:
         yield loaded
 
 

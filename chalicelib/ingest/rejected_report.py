@@ -1,0 +1,43 @@
+"""The report of rejected rows: a CSV file in the bucket with the place and reason of each row."""
+
+import csv
+import io
+from typing import Any
+
+from chalicelib.ingest.bucket import Bucket
+from chalicelib.ingest.csv_rows import Rejected
+from chalicelib.ingest.events import Upload, report_key
+
+HEADER = ("line", "column", "reason", "original")
+
+
+class RejectedReport:
+    """The report on one upload, written while its rows are checked. There is no report where no row
+    is rejected, or where the block that checks the rows fails."""
+
+    def __init__(self, upload: Upload) -> None:
+        self._first: Rejected | None = None
+        self._writer = Bucket(upload.bucket).writer(report_key(upload), "text/csv; charset=utf-8")
+
+    def __enter__(self) -> "RejectedReport":
+        self._writer.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._writer.__exit__(*error)
+
+    def add(self, rejected: Rejected) -> None:
+        text = io.StringIO()
+        lines = csv.writer(text)
+        if self._first is None:
+            self._first = rejected
+            lines.writerow(HEADER)
+        original = rejected.original.rstrip("\r\n")
+        lines.writerow((rejected.line, rejected.column, rejected.reason, original))
+        self._writer.write(text.getvalue().encode())
+
+    def first_in_words(self) -> str:
+        """Place and reason of the first rejected row, which there must be."""
+        first = self._first
+        assert first, "a row was counted as rejected"
+        return f"line {first.line}{', ' * bool(first.column)}{first.column}: {first.reason}"
