@@ -140,17 +140,6 @@ def test_what_a_writer_leaves_lives_long_enough(
     assert write_through.MAX_FENCE_SECONDS < entries.DEAD_WRITER_SECONDS
 
 
-def test_a_witness_ends_before_what_another_writer_stores(
-    environment: dict[str, str], held: Generation, witness: Witness
-) -> None:
-    """A new row that is stored late would find the place free where a later value has expired."""
-    short_lived = Cache(Settings.from_environment({**environment, "TTL": "1"}))
-    fence(short_lived, held, Affected(new={1: b"{}"}), TOKEN)
-
-    [key] = witness.redis.keys("*:witness:*")
-    assert 0 < witness.redis.pttl(key) <= 1000 * (1 - entries.TTL_JITTER)
-
-
 def test_a_tombstone_keeps_its_place(used: Cache, held: Generation) -> None:
     """No reader settles it: who still stores the new row that is gone would find the place free."""
     publish(used, held, Affected({ID: {1: None}}), TOKEN)

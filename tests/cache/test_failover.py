@@ -489,6 +489,22 @@ def test_a_read_that_meets_a_demoted_writer_goes_to_the_new_one(
     assert row["name"] == "after"
 
 
+@pytest.fixture
+def kept_twice(through: InProcess) -> None:
+    """As after two requests at the same time."""
+    kept = services.container().database._pool
+    for connection in [kept.acquire(), kept.acquire()]:
+        kept.release(connection)
+
+
+def test_of_the_kept_connections_to_a_demoted_writer_only_one_is_tried(
+    kept_twice: None, demoted: InProcess
+) -> None:
+    [row] = demoted.read([CHANGED], use_cache=False).rows
+
+    assert row["name"] == "after"
+
+
 def test_a_read_that_misses_asks_the_writer_although_the_generation_is_known(
     demoted: InProcess, witness: Witness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
