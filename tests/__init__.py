@@ -1,4 +1,4 @@
-"""The tests: every server they need they start themselves."""
+"""The tests. They start every server that they need."""
 
 import sys
 from pathlib import Path

@@ -16,11 +16,11 @@ from chalicelib.handlers import replies
 # The function that makes Cache-Status. Where it returns nothing, Server-Timing is left out too.
 MAKER = "_cache_status"
 WITH, WITHOUT = "headers", "no headers"
-TOLD = "Server-Timing"
+TIMING = "Server-Timing"
 ROWS = 100
 
 
-class Telling(Ours):
+class WithMaker(Ours):
     """Ours, with Cache-Status made by `maker`."""
 
     def __init__(self, environment: Environment, name: str, maker: object) -> None:
@@ -34,14 +34,14 @@ class Telling(Ours):
 
 def time_headers(environment: Environment, seeded: Seeded, limits: Limits) -> Samples:
     maker = getattr(replies, MAKER)
-    telling = Telling(environment, WITH, maker)
-    silent = Telling(environment, WITHOUT, lambda *_: "")
+    with_headers = WithMaker(environment, WITH, maker)
+    without = WithMaker(environment, WITHOUT, lambda *_: "")
     batch = seeded.batch(HIT, ROWS)
-    with closing([telling, silent]):
+    with closing([with_headers, without]):
         try:
-            for candidate, tells in {telling: True, silent: False}.items():
-                has_header = TOLD in candidate.prepare(HIT, batch)()["headers"]
-                assert has_header is tells, f"{candidate.name}: {TOLD} is {has_header}"
-            return measure(HIT, ROWS, [telling, silent], seeded, limits)
+            for candidate, expected in {with_headers: True, without: False}.items():
+                has_header = TIMING in candidate.prepare(HIT, batch)()["headers"]
+                assert has_header is expected, f"{candidate.name}: {TIMING} is {has_header}"
+            return measure(HIT, ROWS, [with_headers, without], seeded, limits)
         finally:
             setattr(replies, MAKER, maker)

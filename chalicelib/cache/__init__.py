@@ -1,10 +1,10 @@
 """The cache in Redis, and the protocol that keeps it right. What other packages may use:
 
-Cache             the verbs of the protocol on entries (`entries`)
+Cache             the verbs of the protocol on entries
 Generations       which entries may be believed now, and when a write may be acknowledged
 Recovery          takes Redis back into use after it failed
 Entry, Affected, Fenced, Leases, Pending, Token, new_token   what the verbs take and return
-LEASE, MARK       how an entry begins that has no value (`scripts`)
+LEASE, MARK       the first bytes of an entry without a value
 TIMEOUT_SECONDS   how long a request waits for Redis
 """
 

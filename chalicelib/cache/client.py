@@ -1,8 +1,8 @@
-"""The client of Redis: who may use a connection, and what its failures mean.
+"""The client of Redis: gives out connections, and decides what their failures mean.
 
-Commands come packed and go out in one piece a server: one round trip a call. Every command sent
-here may run twice. So a kept connection that turns out to be closed costs a second try, not an
-error.
+A call sends its commands to each server in one piece, so it costs one round trip. Every command may
+run twice. So where a kept connection turns out to be closed, the call is tried again, and no error
+is raised. After a failure nobody uses Redis until it has answered probes.
 
 A connection knows which data set it reached (`connection.server_name`; of a cluster, all its
 masters). Entries are believed only in the data set they were written to: a promoted replica or a

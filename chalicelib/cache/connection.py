@@ -1,6 +1,7 @@
-"""Connections to one Redis server, or to each master of a cluster: packed commands out, replies in.
+"""Connections to Redis: timeouts, and the routing of commands to the masters of a cluster.
 
-Who may use a connection, and what its failures mean, is decided in `client`.
+Commands are sent packed, and replies are read. `client` decides who may use a connection, and what
+its failures mean.
 """
 
 import hashlib
@@ -20,11 +21,12 @@ from chalicelib.errors import ConfigurationError
 
 log = logging.getLogger("herocache.redis")
 
+# How long a request waits for the replies of one call, or for a new connection.
 TIMEOUT_SECONDS = 0.1
 
-# How long a server's name is believed. The next commands then ask the server who it is again: it
-# may have been a replica in between, with another server's entries, in the same process and on the
-# same connection.
+# How long a server's name is believed. After that, the next commands ask the server again who it
+# is: it may have been a replica meanwhile, with another server's entries, in the same process and
+# on the same connection.
 NAMED_FOR_SECONDS = 0.5
 
 READ_ONLY = "it is a replica, which takes no writes (REDIS_URL)"

@@ -1,4 +1,4 @@
-"""redis-py's connections, with one time limit for each wait: all that needs its private parts.
+"""Everything in this service that depends on private parts of redis-py: its waits and time limits.
 
 The driver starts its timeout again with each byte that comes, and with each address of a host name.
 Here one limit holds for all of a connect, and one for all of a reply. A redis-py whose private

@@ -1,9 +1,9 @@
 """The use cases on rows. What other packages may use:
 
 RowService     read, write, delete, invalidate
-Rows, Page     what a read found; which part of the rows of one value to read
-WriteThrough   a change, in the database and in the cache, as a `Work`; the ingest needs it too
-LazyLoading    reads from the cache, and from the database what the cache lacks
+Rows, Page     the result of a read; which part of the rows of one value to read
+WriteThrough   changes the database and the cache, as a `Work` says; the ingest uses it too
+LazyLoading    reads from the cache, and reads from the database what the cache lacks
 RowLoader      reads from the database
 """
 

@@ -10,8 +10,8 @@ from chalicelib.tables import Column, Key, NotAsDeclared, Row, Table
 
 log = logging.getLogger("herocache.write_through")
 
-# How many other rows that share a lookup's value with the written ones are read for its entry. To
-# read more of them costs more than the miss that it saves.
+# A lookup's entry also shows other rows with the same value. At most so many of them are read for
+# it: to read more costs more than the miss that it saves.
 MAX_SHOWN_ROWS = 2_000
 # How many bytes they may have, each as long as its columns may be.
 MAX_SHOWN_BYTES = 8 * 1024 * 1024

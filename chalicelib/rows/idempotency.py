@@ -1,7 +1,7 @@
-"""Idempotency keys: a request that comes again with its key is done once and answered alike.
+"""Idempotency keys: a request that comes again with its key is done once and gets the same answer.
 
-The key is claimed and the answer recorded in the transaction of the change itself. Both stand in
-the table `idempotency`.
+The transaction of the change also claims the key and records the answer, in the table
+`idempotency`.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ from chalicelib.db import FAILS, Change, Database, Statement, Transaction
 from chalicelib.errors import AlreadyClaimed, Conflict, DatabaseUnavailable
 from chalicelib.tables import Key, Row, Table
 
-# An error where an earlier transaction brought the key.
+# A guard: an error where an earlier transaction has claimed the key.
 GUARD_CLAIM = f"SELECT IF(answer = '', 1, {FAILS}) FROM idempotency WHERE idempotency_key = %s"
 PRUNE_CLAIMS: Statement = (
     "DELETE FROM idempotency WHERE claimed_at < UTC_TIMESTAMP() - INTERVAL 1 DAY LIMIT 1000",
@@ -23,8 +23,8 @@ PRUNE_CLAIMS: Statement = (
 
 @dataclass(frozen=True)
 class Recorded:
-    """Of the first request: the keys it was answered with; by column, the values of all entries
-    that show or showed a row it changed."""
+    """What the first request recorded. `answer`: the keys in its answer. `entries`: by column, the
+    values of all entries that show or showed a row that it changed."""
 
     answer: Sequence[Key]
     entries: Mapping[str, Sequence[Key]]
@@ -49,15 +49,15 @@ class IdempotentChange:
         self._answer = answer
 
     def begin(self, transaction: Transaction) -> None:
-        """With the next statements, which raise AlreadyClaimed where this is not the first
-        transaction with this key. They wait for one that is under way."""
+        """Claim the key with the next statements. They wait for a transaction that is claiming it,
+        and raise AlreadyClaimed where an earlier one has claimed it."""
         transaction.queue(self._claim())
         transaction.queue_guard((GUARD_CLAIM, (self._key,)), AlreadyClaimed)
 
     def record(
         self, transaction: Transaction, change: Change, entries: Mapping[str, Sequence[Key]]
     ) -> None:
-        """What a retry with this key is told; with the next statements."""
+        """Record the answer for retries; sent with the next statements."""
         answer = self._answer(change)
         entries = {**entries, self._table.key.name: answer}
         text = json.dumps([answer, entries])
@@ -66,8 +66,8 @@ class IdempotentChange:
         )
 
     def recorded(self, transaction: Transaction) -> Recorded:
-        """By the first request with this key. Raises Conflict where that one asked for something
-        else; DatabaseUnavailable where it was pruned a moment ago."""
+        """What the first request with this key recorded. Raises Conflict where that one asked for
+        something else; DatabaseUnavailable where its record was deleted a moment ago."""
         *_, found = transaction.run(
             self._claim(),
             (
@@ -86,7 +86,8 @@ class IdempotentChange:
         return Recorded(*json.loads(answer))
 
     def _claim(self) -> Statement:
-        """Where the key exists this waits for the transaction that brought it, and adds nothing."""
+        """Insert the key. Where it exists, this waits for the transaction that inserted it, and
+        adds nothing."""
         return (
             "INSERT INTO idempotency (idempotency_key, fingerprint, answer, claimed_at) VALUES"
             " (%s, %s, '', UTC_TIMESTAMP()) ON DUPLICATE KEY UPDATE fingerprint = fingerprint",
@@ -95,5 +96,5 @@ class IdempotentChange:
 
 
 def prune_claims(database: Database) -> None:
-    """Forget idempotency keys of more than a day ago, some at a time."""
+    """Delete some of the idempotency keys that are older than a day."""
     database.run(PRUNE_CLAIMS)

@@ -1,4 +1,4 @@
-"""Reads: from the cache what it has, from the database what it lacks, and that into the cache.
+"""Lazy loading: reads from the cache, reads from the database what it lacks, and stores that.
 
 The order matters: a reader takes a lease before its SELECT, and stores what it read only where that
 lease still stands. A reader that cannot have the lease answers from the database and stores
@@ -32,8 +32,8 @@ log = logging.getLogger("herocache.lazy_loading")
 # How long a reader waits, in steps, for another one that fills an entry: 50 ms in all.
 POLL_SECONDS = (0.001, 0.002, 0.004, 0.008, 0.016, 0.019)
 
-# After so many reads in a row that missed, the next one is expected to miss too. To lease at once
-# then saves a round trip; a read that hits is slower that way.
+# After so many reads in a row that missed, the next one is expected to miss too. Then it leases at
+# once, which saves a round trip where it misses, and is slower where it hits.
 MISSES_TO_EXPECT_ONE = 4
 MAX_VALUES_TO_LEASE = 1_000
 
@@ -41,8 +41,8 @@ Entries = dict[Key, Entry]
 
 
 class Found(NamedTuple):
-    """`entries`: the entry of each value, None where no row has it. `joined`: all of them with
-    commas between, where every one was in the cache. `hits`: how many were in the cache; None where
+    """`entries`: the entry of each value; None where no row has the value. `joined`: all entries
+    with commas between, where the cache had every one. `hits`: how many the cache had; None where
     it is not in use."""
 
     entries: Sequence[Entry | None]
@@ -61,9 +61,10 @@ class LazyLoading:
         self._misses_in_a_row = 0
 
     def get_many(self, table: Table, column: Column, values: Sequence[Key]) -> Found:
-        """The entries of the (distinct) `values`. One MGET where all are in the cache. After some
-        reads that missed, a script that reads and leases in one round trip. Raises
-        DatabaseUnavailable, TooLarge; nothing because of the cache."""
+        """The entries of the distinct `values`. One MGET where all are in the cache. After some
+        reads that missed, one script reads and leases in one round trip. Raises
+        DatabaseUnavailable, TooLarge. An error of the cache is never raised: the database
+        answers."""
         lease_first = (
             self._misses_in_a_row >= MISSES_TO_EXPECT_ONE and len(values) <= MAX_VALUES_TO_LEASE
         )
@@ -202,7 +203,8 @@ class LazyLoading:
     def _wait(
         self, generation: Generation, table: Table, column: Column, values: Sequence[Key]
     ) -> Entries:
-        """Wait for another reader to fill the entries; load what it has not filled in time."""
+        """Wait for another reader to fill the entries. Load those that it has not filled in
+        time."""
         entries: Entries = {}
         waiting = list(values)
         for seconds in POLL_SECONDS:
@@ -221,8 +223,8 @@ class LazyLoading:
         return entries | self._load(table, column, lacking) if lacking else entries
 
     def _give_up_cache(self, table: Table, generation: Generation, error: CacheUnavailable) -> None:
-        """For this read. Other reads use the cache again once the generation names the server that
-        answers, or once Redis has recovered."""
+        """Give the cache up for this read. Other reads use it again once the generation names the
+        server that answers, or once Redis has recovered."""
         if isinstance(error, AnotherServer):
             self._generations.use_server(table, generation, error.server)
         else:

@@ -1,4 +1,4 @@
-"""Rows of the database, encoded as the JSON that answers and the cache hold."""
+"""Reads rows from the database, and encodes them as the JSON that answers and entries hold."""
 
 import logging
 import time
@@ -12,14 +12,15 @@ from chalicelib.tables import Column, Key, NotAsDeclared, Row, Table
 
 log = logging.getLogger("herocache.loader")
 
-# A replica that did not answer is not asked again for so long: one request waited, others need not.
+# After a replica did not answer, it is not asked again for so long: one request has waited, others
+# need not.
 REPLICA_RESTS_SECONDS = 5
 
 
 @dataclass(frozen=True)
 class Page:
-    """At most `limit` of the rows that have one value, those after the key `after`. None: from the
-    first row on."""
+    """A page of the rows that have one value: at most `limit` rows, after the key `after`; from the
+    first row on where `after` is None."""
 
     limit: int
     after: Key | None
@@ -42,9 +43,9 @@ class RowLoader:
         after_writers: bool = False,
         from_replica: bool = False,
     ) -> dict[Key, bytes]:
-        """The rows of each of the distinct `values` that has any: JSON objects with commas between,
-        by key. `after_writers`: waits for transactions that have changed these rows. Raises
-        TooManyRows, DatabaseUnavailable, SchemaMismatch."""
+        """For each of the distinct `values` that has rows: its rows as JSON objects with commas
+        between, in the order of their keys. With `after_writers` it waits for transactions that
+        have changed these rows. Raises TooManyRows, DatabaseUnavailable, SchemaMismatch."""
         too_many = MAX_RESULT_BYTES // table.min_row_bytes + 1
         rows = self._fetch(
             table, column, values, too_many, after_writers=after_writers, from_replica=from_replica

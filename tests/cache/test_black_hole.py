@@ -1,8 +1,7 @@
-"""Redis accepts connections and never answers: hardly a request is late, none fails, none is stale.
+"""Redis accepts connections and never answers: few requests are late, none fails, none is stale.
 
-Figures are printed; the limits asserted leave room for a busy machine. What is promised: the first
-read 150 ms late at the most, 99 in 100 of the later ones 5 ms.
-"""
+The test prints its figures. Its limits leave room for a busy machine. The promise is: the first
+read is at most 150 ms late, and 99 of 100 later reads at most 5 ms."""
 
 import socket
 import statistics

@@ -1,7 +1,7 @@
 """Redis fails a writer, and right after it the database fails everyone.
 
-The writer has retired the entries then, and who reaches Redis but no database has not heard of it.
-No write may be acknowledged that such a reader misses.
+The writer has retired the entries. A reader that reaches Redis but not the database does not know
+that. No write may be acknowledged that such a reader does not show.
 """
 
 import dataclasses

@@ -1,7 +1,7 @@
-"""Redis killed, hanging, full or not there at all: every answer is right, and soon.
+"""Redis is killed, hangs, is full or does not exist: every answer is right, and comes soon.
 
-Only the first write that does not reach it takes longer: until nobody remembers the generation that
-it retires.
+Only the first write that does not reach Redis takes longer: it waits until no container remembers
+the old generation.
 """
 
 import time

@@ -1,6 +1,6 @@
 """Each step of the protocol alone, on real servers: what it must do, and what it must leave.
 
-A step that fails here may go unnoticed by tests of whole requests, but for a rare order of them.
+Tests of whole requests would notice such a fault only in a rare order of requests.
 """
 
 import threading

@@ -1,6 +1,6 @@
 """Redis comes back with less than it had, or as another server; the writer of the database changes.
 
-What an old or another Redis still holds is never believed; a COMMIT is never sent twice.
+The entries of an old or another Redis are never believed, and a COMMIT is never sent twice.
 """
 
 import math

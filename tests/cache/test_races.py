@@ -1,6 +1,6 @@
-"""Orders of steps that a busy hour brings about, each played on purpose.
+"""Rare orders of steps, each played on purpose.
 
-Two containers in one process; where one of them stops, the other goes on.
+There are two containers in one process: while one of them is held at a step, the other goes on.
 """
 
 import threading

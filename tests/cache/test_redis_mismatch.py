@@ -1,6 +1,6 @@
-"""Settings that do not fit the Redis they lead to: named in `/health?deep=1` and in the log.
+"""Settings that do not fit their Redis are named in `/health?deep=1` and in the log.
 
-And the rights that the service's user needs, which are exactly `topologies.MINIMAL_RIGHTS`.
+Also: the service's user needs exactly the rights in `topologies.MINIMAL_RIGHTS`.
 """
 
 import contextlib

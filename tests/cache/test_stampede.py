@@ -1,7 +1,7 @@
 """A thousand readers miss the same key at the same moment: the database is asked once, or nearly.
 
-Eight processes with 125 threads each, as eight busy `chalice local` would be. What counts is what
-the database's own log says it was sent.
+There are eight processes with 125 threads each, like eight busy `chalice local`. The log of the
+database tells how often it was asked.
 """
 
 import multiprocessing

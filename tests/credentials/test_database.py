@@ -1,4 +1,4 @@
-"""The database knows us, by password or token, and we know the database, by its certificate."""
+"""The database checks our password or token, and we check its certificate."""
 
 import contextlib
 from collections.abc import Iterator

@@ -1,4 +1,5 @@
-"""The password in a secret: read once, and again when it is refused; rotation fails no request."""
+"""The password in a secret: read once, and again when it is rejected; no request fails during a
+rotation."""
 
 import json
 import logging

@@ -1,4 +1,4 @@
-"""Ways to log in that contradict each other, or lack something, are named."""
+"""Settings for the login that contradict each other, or are incomplete, are named."""
 
 import pytest
 

@@ -1,4 +1,5 @@
-"""The database killed, silent, read-only or locked: a quick 503, and all well once it is back."""
+"""The database is killed, silent, read-only or locked: a quick 503, and right answers once it is
+back."""
 
 import time
 from collections.abc import Iterator

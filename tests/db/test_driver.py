@@ -1,6 +1,6 @@
-"""The private parts of PyMySQL that the service depends on are there, and do what we rely on.
+"""The private parts of PyMySQL on which the service depends exist, and do what we rely on.
 
-A new version of the driver passes these tests before `driver.CHECKED_VERSIONS` names it.
+A new version of the driver must pass these tests before `driver.CHECKED_VERSIONS` names it.
 """
 
 import ast

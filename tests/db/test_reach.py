@@ -1,4 +1,4 @@
-"""Host names: a look-up that hangs holds nobody longer than the connection may take."""
+"""Host names: a look-up that hangs delays a request no longer than a connection may take."""
 
 import socket
 import threading

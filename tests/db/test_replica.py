@@ -1,4 +1,4 @@
-"""UNCACHED_READS=replica: it serves what is read without the cache, and nothing else.
+"""UNCACHED_READS=replica: the replica serves uncached reads, and nothing else.
 
 The replica here is a server of its own with rows of its own, so that it shows who answered.
 """

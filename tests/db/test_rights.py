@@ -1,4 +1,4 @@
-"""A user who may not log in, or not do all that the service does: told in words, and what mends it.
+"""A database user who may not log in, or lacks a right: the error says so, and how to repair it.
 
 Each test has a user of its own on the test's server.
 """

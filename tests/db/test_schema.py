@@ -1,4 +1,4 @@
-"""Tables that differ from their declaration: told by name with what mends them, or served right.
+"""Tables that differ from their declaration: an error names table and remedy, or answers are right.
 
 Each test has a database of its own on the test's server, and changes the tables in it.
 """

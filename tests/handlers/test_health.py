@@ -1,4 +1,4 @@
-"""`GET /health`: whether the app is up; `?deep=1`: what keeps it from its servers, in words."""
+"""`GET /health`: whether the app runs; `?deep=1`: why it cannot use its servers, in words."""
 
 import contextlib
 import socket

@@ -1,4 +1,4 @@
-"""Many threads in one process at the very same moment, as closely as threads can be."""
+"""Many threads in one process, at the same moment as far as that is possible."""
 
 import random
 from collections.abc import Callable

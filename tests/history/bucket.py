@@ -1,4 +1,4 @@
-"""A folder that the service takes for its bucket: uploads, and what it tells of them."""
+"""A folder in place of the bucket: it holds uploads, and their results."""
 
 import io
 from pathlib import Path

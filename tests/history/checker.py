@@ -1,8 +1,8 @@
-"""Holds what clients saw against what was committed.
+"""Compares what clients saw with what was committed.
 
-No read that set out after a change was acknowledged shows older rows; an acknowledged change is in
-the ledger once, a refused one is not; and once all is quiet table and ledger agree. `rows` has the
-reasoning for one row.
+No read that began after a change was acknowledged may show older rows. The ledger has an
+acknowledged change once, and a rejected one never. At the end, table and ledger must agree. `rows`
+has the reasoning for one row.
 """
 
 from collections import Counter, defaultdict

@@ -1,4 +1,4 @@
-"""The checker checked: it must find what is wrong where an ingredient is missing."""
+"""Checks the checker: it must find a violation where an ingredient of the protocol is missing."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass

@@ -1,8 +1,8 @@
 """Once all is quiet: is every entry of the cache what the table has?
 
-Asked as a client would, until nothing is left that a dead process announced and never ended: such
-a fence is lifted by a reader ten seconds later. A read answered from the database proves nothing
-about the cache, so the second of two reads must not need it.
+It reads as a client does, until no fence of a dead process is left; a reader settles such a fence
+after ten seconds. A read that the database answers proves nothing about the cache, so the second of
+two reads must not need the database.
 """
 
 import os

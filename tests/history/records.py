@@ -1,7 +1,8 @@
 """What clients saw: one line of JSON per event, one file per process.
 
-A line is on its way to the disk when `add` returns, so that a process killed later has told all it
-was told. A change is noted before it is sent and again when it was answered; a read once, after.
+When `add` returns, the line is given to the operating system, so a process that is killed later
+loses no line. A change is recorded before it is sent and when it was answered, a read when it was
+answered.
 Times are CLOCK_MONOTONIC in nanoseconds, which all processes of a machine share.
 """
 

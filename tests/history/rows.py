@@ -1,8 +1,8 @@
-"""What a reader may see of one row, given what was committed and when who was told.
+"""What a reader may see of one row, given what was committed and when each writer got its answer.
 
-Sound: what is called stale is stale whatever the servers did between. A version whose writer was
-never told may have been committed at any time after it was sent, but its place among the row's
-other versions is known.
+It makes no false accusation: what it calls stale is stale, whatever the servers did in between. A
+version whose writer got no answer may have been committed at any time after it was sent, but its
+place among the row's other versions is known.
 """
 
 from bisect import bisect_left

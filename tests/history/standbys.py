@@ -1,4 +1,4 @@
-"""A second server of each kind: it takes over and gives back while connections to the first stand.
+"""A second server of each kind: it takes over and gives back, while connections to the first stay.
 
 A switchover of the database loses nothing, as of Aurora: the old writer is read-only first, and
 the standby has everything. Until it follows, it shows rows as they were. A failover of Redis loses

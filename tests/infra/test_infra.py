@@ -1,5 +1,5 @@
-"""infra/: the template says what the app needs, on real servers where that can be tried; waiting
-and failing, on stand-ins for what no emulation plays.
+"""The template gives the app what it needs: tried on real servers where that is possible, and on
+stand-ins where AWS is not emulated. Also: how the commands wait and fail.
 """
 
 import datetime

@@ -1,6 +1,5 @@
-"""The package is the product: what `chalice deploy` uploaded, unpacked into an empty folder, serves
-alone.
-"""
+"""The package that `chalice deploy` uploads is complete: unpacked into an empty folder, it
+serves."""
 
 import io
 import json

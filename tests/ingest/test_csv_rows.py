@@ -1,4 +1,5 @@
-"""CSV as people write it, without a server: which rows come out, and what is said of the others."""
+"""CSV as people write it, without a server: which rows are taken, and why the others are
+rejected."""
 
 import bz2
 import codecs

@@ -1,4 +1,4 @@
-"""An uploaded file becomes rows: of which table, which ones, and what is said of the others."""
+"""An uploaded file becomes rows: of which table, which rows, and how the others are reported."""
 
 import csv
 import gzip

@@ -1,4 +1,4 @@
-"""The engine `aurora` makes of every file what the engine `mysql` makes of it."""
+"""The engine `aurora` loads and rejects the same rows of every file as the engine `mysql`."""
 
 import codecs
 import csv

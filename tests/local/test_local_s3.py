@@ -1,7 +1,8 @@
-"""The S3 of this machine: what it tells the function, and what becomes of events that fail.
+"""The S3 of this machine: the events that it sends to the function, and what happens when one
+fails.
 
-Here the function is a probe that takes notes and does what the names of the objects say;
-test_upload.py has the real one.
+Here the function is a probe that records its events and does what the object keys say;
+test_upload.py uses the real function.
 """
 
 import hashlib

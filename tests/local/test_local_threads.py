@@ -1,7 +1,7 @@
 """Threads against a real `chalice local`: no connection shared, no deadlock, every answer right.
 
-Each client has rows of its own, which it knows exactly, and rows that all of them fight for, of
-which it knows who may have written what.
+Each client has rows of its own, whose values it knows exactly. It also writes rows that all clients
+write, and knows which values these may have.
 """
 
 import random

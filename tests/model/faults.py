@@ -1,4 +1,5 @@
-"""What happens to everybody: messages arrive, time goes by, Redis is emptied or replaced."""
+"""The faults and other events in the model: messages arrive, time passes, Redis is emptied or
+replaced."""
 
 from collections.abc import Callable, Iterator
 

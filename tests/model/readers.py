@@ -1,7 +1,7 @@
 """Lazy loading in the model. A reader reads again and again; each function is one atomic step.
 
-What only answers from the database is no step: that answer is never stale, and changes nothing.
-"""
+A read that only asks the database is no step, because its answer is never stale and changes
+nothing."""
 
 from collections.abc import Iterator
 

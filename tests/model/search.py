@@ -1,4 +1,5 @@
-"""Every state a world can reach, breadth first: the first violation has the shortest trace."""
+"""Searches every state that a world can reach, breadth first, so the first violation has the
+shortest trace."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -1,7 +1,7 @@
-"""What the model keeps: the table, its generations, Redis, and the containers at work.
+"""A state of the model: the table, its generations, Redis, and the containers.
 
-States are immutable and hashable. A row is 2 * version + 1 where it exists and 2 * version where it
-does not, so that of two states of a row the greater one is the newer one.
+States are immutable and hashable. A row is the number 2 * version + 1 where it exists, and
+2 * version where it does not, so the greater of two numbers is the newer state of the row.
 """
 
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""What the model is asked: who writes what, who reads, and which faults there are."""
+"""The worlds that the model searches: who writes what, who reads, and which faults there are."""
 
 from dataclasses import replace
 

@@ -1,7 +1,7 @@
 """Write-through in the model: each function is one atomic step of a writer, or of its transaction.
 
-The fences and the piece of SQL that holds the COMMIT are under way at the same time; `piece_steps`
-and `fence_steps` may follow each other in any order.
+The fences and the piece of SQL with the COMMIT are sent at the same time, so `piece_steps` and
+`fence_steps` may happen in any order.
 """
 
 from collections.abc import Iterator

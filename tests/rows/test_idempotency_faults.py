@@ -1,4 +1,4 @@
-"""Idempotent writes that meet: concurrent retries, lost answers, failed writes, keys grown old."""
+"""Idempotent writes under faults: concurrent retries, lost answers, failed writes, expired keys."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor

@@ -1,4 +1,4 @@
-"""The contract of a write: what is there afterwards, in the table and in every cached answer."""
+"""The contract of a write: what the table and every cached answer hold after it."""
 
 import re
 

@@ -1,6 +1,6 @@
-"""The one statement of the engine `aurora` that only Aurora knows, on a MariaDB.
+"""Emulates LOAD DATA FROM S3, which only Aurora has, on MariaDB.
 
-LOAD DATA FROM S3 is told to the server as LOAD DATA LOCAL, with the bytes of the object.
+The server gets LOAD DATA LOCAL instead, with the bytes of the object.
 """
 
 import re

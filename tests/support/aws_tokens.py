@@ -1,4 +1,4 @@
-"""What AWS's own library signs, at a time that stands still: the yardstick for our tokens."""
+"""Tokens that AWS's own library signs at a fixed time, to compare ours with."""
 
 from datetime import datetime, timezone
 from types import SimpleNamespace

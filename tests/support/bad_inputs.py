@@ -1,6 +1,6 @@
 """Every kind of bad input: its name, the request, and a piece of the message that names the place.
 
-A request is bytes as they are, or what is put into JSON. Where `write` is used the bad row is the
+A request is bytes, or a value that is sent as JSON. Where `write` is used the bad row is the
 second of two, so that a first one would be there if anything had been written.
 """
 

@@ -1,4 +1,4 @@
-"""A Lambda container as far as this machine can play one, and the events it gets."""
+"""Emulates a Lambda container, and makes its events."""
 
 import json
 import os

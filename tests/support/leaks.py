@@ -1,4 +1,4 @@
-"""What no response may contain, whatever goes wrong."""
+"""Texts that no response may contain, also where the service fails."""
 
 import os
 

@@ -1,8 +1,8 @@
-"""A TCP relay in front of a server, to fail as a network does: silence, cuts, another server.
+"""A TCP relay in front of a server that injects faults of a network: silence, cuts, another server.
 
     with relaying(port) as relay: ...; relay.silence(); relay.end_silence(); relay.cut()
 
-Connections made to `relay.port` end at `relay.target`; those that stand keep the one they had.
+A new connection to `relay.port` leads to `relay.target`; open connections keep their server.
 """
 
 import contextlib

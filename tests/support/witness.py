@@ -1,4 +1,5 @@
-"""What the servers themselves say: their tables, their entries, and what they were asked to do."""
+"""Asks the servers themselves: for their tables, their entries, and the commands that they were
+sent."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager

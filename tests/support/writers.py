@@ -1,4 +1,4 @@
-"""A writer's steps on the cache, each played alone, on heroes."""
+"""Plays each step of a writer on the cache by itself, for the table heroes."""
 
 from chalicelib.cache.entries import Affected, Cache, Token
 from chalicelib.db import Generation
