@@ -1,7 +1,7 @@
 # `make run` and `make test` each work as the first command on a bare machine.
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo up down clean upload invoke invalidate test proof soak lint format bench grade \
+.PHONY: help run demo up down clean upload invoke employees invalidate test proof soak lint format bench grade \
 	infra configure deploy destroy install
 
 # `exec`, so that a signal to make reaches Python and no shell stands between them.
@@ -10,7 +10,7 @@ IN_VENV := exec .venv/bin/python -m
 INSTALL = @bash local/install.sh
 SERVERS = mariadb-server redis-server curl
 # Names as they were typed: make would run $(shell ...) in one that is given on its command line.
-NAMES = PORT FILE TABLE KEYS FUNCTION EVENT
+NAMES = PORT FILE TABLE KEYS FUNCTION EVENT ENGINE
 $(foreach name,$(NAMES),$(eval override $(name) := $$(value $(name))))
 export $(NAMES)
 # Stopping things must work without .venv too.
@@ -19,7 +19,7 @@ WITHOUT_VENV = exec $(shell [ -x .venv/bin/python ] && echo .venv/bin/python || 
 help: ## this list
 	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*##/\t/' | expand -t 12
 
-run: ## install what is missing, start the servers, serve on PORT (8000); Ctrl-C ends it all
+run: ## install what is missing, start the servers, serve on PORT (8000) by ENGINE (mysql, dataapi); Ctrl-C ends it all
 	$(INSTALL) local $(SERVERS)
 	@$(IN_VENV) local run
 
@@ -41,9 +41,13 @@ upload: ## load the CSV file FILE into TABLE (DB_TABLE, or heroes) through the S
 	$(INSTALL) local
 	@$(IN_VENV) local upload
 
-invoke: ## run FUNCTION (storage, api_handler, ingest) on the event in the file EVENT, on the servers of make run or make up
+invoke: ## run FUNCTION (storage, api_handler, ingest, employees) on the event in the file EVENT, on the servers of make run or make up
 	$(INSTALL) local
 	@$(IN_VENV) local invoke
+
+employees: ## add employees with the function of the Data API workshop, and list them; ENGINE=dataapi, and a real cluster by DB_CLUSTER_ARN
+	$(INSTALL) local $(SERVERS)
+	@$(IN_VENV) local employees
 
 invalidate: ## drop the cached rows of TABLE (DB_TABLE, or heroes) with the KEYS 1,2,3, or all of them
 	$(INSTALL) local

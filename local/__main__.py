@@ -3,6 +3,7 @@
 import signal
 import sys
 
+from local.commands.employees import employees
 from local.commands.invoke import invalidate, invoke
 from local.commands.run import run
 from local.commands.up_down_clean import clean, down, up
@@ -18,6 +19,7 @@ COMMANDS = {
     "clean": clean,
     "upload": upload,
     "invoke": invoke,
+    "employees": employees,
     "invalidate": invalidate,
 }
 

@@ -3,7 +3,6 @@ removed."""
 
 import contextlib
 import fcntl
-import itertools
 import os
 import shutil
 import signal
@@ -11,10 +10,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from chalicelib.config import DB_TABLE
+from chalicelib.config import DB_TABLE, DbEngine
 from chalicelib.tables import HEROES
 from local.machine import ROOT, write_private
-from local.servers import S3, App, MariaDB, Redis, Server, ServerError
+from local.servers import S3, App, DataApi, MariaDB, Redis, Server, ServerError
 from local.settings import read_settings
 from local.terminal import say
 
@@ -36,6 +35,7 @@ class Home:
         self.redis = Redis(folder / "redis")
         self.env = folder / "env"
         self.s3 = S3(folder / "s3", self.env)
+        self.data_api = DataApi(folder / "data_api", self.mariadb.environment)
         self.app = App(folder / "app")
         # The log of the last `make invoke` or `make invalidate`.
         self.invoke_log = folder / "invoke.log"
@@ -47,9 +47,14 @@ class Home:
         self.lock = folder / "services.lock"
 
     @property
-    def servers(self) -> tuple[MariaDB, Redis, S3]:
+    def servers(self) -> tuple[Server, ...]:
         """The servers that `make up` starts."""
-        return self.mariadb, self.redis, self.s3
+        return (self.mariadb, self.redis, self.s3, *[self.data_api] * self.uses_data_api)
+
+    @property
+    def uses_data_api(self) -> bool:
+        """Whether ENGINE of the environment asks for the RDS Data API, or it runs already."""
+        return os.environ.get("ENGINE") == DbEngine.DATA_API.value or bool(self.data_api.pid)
 
     def up(self, app: App | None = None) -> None:
         """Starts what does not run, creates missing tables, seeds empty ones, writes the settings.
@@ -59,10 +64,14 @@ class Home:
         with locked(self.lock):
             if not any(server.pid for server in self.servers):
                 self.kept.unlink(missing_ok=True)
-            waits = [begin(server) for server in reversed(self.servers)]
+            waits = [begin(server) for server in (self.s3, self.redis, self.mariadb)]
+            if self.uses_data_api:  # begun behind MariaDB, because it is told MariaDB's port
+                waits.append(begin(self.data_api))
             self.write_settings()
-            wait_for_s3, wait_for_redis, wait_for_mariadb = waits
+            wait_for_s3, wait_for_redis, wait_for_mariadb, *wait_for_data_api = waits
             wait_for_mariadb()
+            for wait in wait_for_data_api:
+                wait()
             self.mariadb.apply_schema()
             empty = empty_tables(self.mariadb)
             if app is not None and not empty:
@@ -82,8 +91,8 @@ class Home:
     def settings(self) -> dict[str, str]:
         """The settings that lead the app to the servers, and DB_TABLE where the caller has set
         it."""
-        each = (server.environment().items() for server in self.servers)
-        settings = dict(itertools.chain.from_iterable(each))
+        database = self.data_api if self.uses_data_api else self.mariadb
+        settings = database.environment() | self.redis.environment() | self.s3.environment()
         table = os.environ.get(DB_TABLE)
         return {**settings, DB_TABLE: table} if table else settings
 
@@ -125,7 +134,7 @@ class Home:
 
     def remove(self) -> None:
         """Deletes what these commands made, and nothing else in the folder."""
-        for server in (*self.servers, self.app):
+        for server in (*self.servers, self.data_api, self.app):
             shutil.rmtree(server.home, ignore_errors=True)
         for path in (self.env, self.kept, self.invoke_log, self.run_lock, self.lock):
             path.unlink(missing_ok=True)

@@ -148,9 +148,11 @@ def environment(
     return {**database_environment(request, mariadb), **redis_server.environment()}
 
 
-def database_environment(request: pytest.FixtureRequest, mariadb: MariaDB) -> dict[str, str]:
-    """The settings that lead the app to the database by the engine of the run."""
-    if DbEngine.MYSQL.value == ENGINE:
+def database_environment(
+    request: pytest.FixtureRequest, mariadb: MariaDB, engine: str = ENGINE
+) -> dict[str, str]:
+    """The settings that lead the app to the database by this engine."""
+    if engine == DbEngine.MYSQL.value:
         return mariadb.environment()
     server: DataApi = request.getfixturevalue("data_api_server")
     return server.environment()
@@ -189,15 +191,29 @@ def witness(mariadb: MariaDB, redis_server: Redis) -> Iterator[Witness]:
     witness.close()
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """What is marked so runs on both engines, whatever the engine of the run is."""
+    marked = metafunc.definition.get_closest_marker("both_engines")
+    if marked and "configure" in metafunc.fixturenames:
+        metafunc.parametrize("engine", [each.value for each in DbEngine], indirect=True)
+
+
+@pytest.fixture
+def engine(request: pytest.FixtureRequest) -> str:
+    """The engine that the app of this test uses."""
+    return str(getattr(request, "param", ENGINE))
+
+
 @pytest.fixture
 def configure(
     request: pytest.FixtureRequest,
+    engine: str,
     mariadb: MariaDB,
     redis_server: Redis,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Configure]:
     """Gives the app these settings on top of those that lead to the servers; None unsets one."""
-    database = database_environment(request, mariadb)
+    database = database_environment(request, mariadb, engine)
 
     def configure(**changes: str | None) -> None:
         environment = {**database, **redis_server.environment(), **changes}

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from app import app, ingest, storage
+from app import app, employees, ingest, storage
 from local.commands import invoke
 from local.machine import ROOT
 from local.servers import MariaDB, Redis, ServerError
@@ -62,6 +62,7 @@ def test_every_file_in_events_is_run_by_a_test() -> None:
     found = {path.relative_to(EVENTS).as_posix() for path in EVENTS.rglob("*.json")}
     run = {f"storage/{name}.json" for name in (*ROWS, *IDS)}
     others = {"api_handler/read.json", "api_handler/health.json", "ingest/heroes.json"}
+    others |= {"employees/add.json", "employees/add_many.json"}
     assert found == run | others
     assert {path.parent.name for path in EVENTS.rglob("*.json")} == set(invoke.FUNCTIONS)
 
@@ -97,6 +98,15 @@ def test_the_events_of_the_api_are_answered_as_api_gateway_wants_it() -> None:
     assert json.loads(read["body"]) == {"statusCode": 200, "body": [ONE]}
     health = app(event_in("api_handler/health.json"), None)
     assert (health["statusCode"], json.loads(health["body"])["status"]) == (200, "ok")
+
+
+@pytest.mark.usefixtures("seeded")
+def test_the_employees_of_an_event_are_added_to_the_seed_rows() -> None:
+    one = employees(event_in("employees/add.json"), None)
+    assert len(one) == 6
+    assert ["E101", "Ines Duarte"] in one
+    many = employees(event_in("employees/add_many.json"), None)
+    assert [number for number, _ in many][-4:] == ["E101", "E102", "E103", "E104"]
 
 
 def test_the_event_of_an_upload_is_that_of_the_seed_heroes(
