@@ -55,6 +55,10 @@ class Integer:
         """The most characters that a value needs. Redis keys have their integers padded to it."""
         return self.digits or max(len(str(self.minimum)), len(str(self.maximum)))
 
+    @property
+    def max_bytes(self) -> int:
+        return self.width
+
     def parse(self, value: object) -> int:
         number = value
         if type(value) is str and _INTEGER_TEXT.fullmatch(value):
@@ -103,6 +107,11 @@ class String:
     outside: str = ""
     noun: ClassVar[str] = "a string"
     empty: ClassVar[str] = "''"
+
+    @property
+    def max_bytes(self) -> int:
+        """In UTF-8."""
+        return 4 * self.max_characters
 
     def parse(self, value: object) -> str:
         if type(value) is not str:
@@ -232,6 +241,19 @@ class Table:
     def min_row_bytes(self) -> int:
         """The fewest bytes that `encode` makes of a row."""
         return len(self._template) - len(self.columns)
+
+    @cached_property
+    def max_row_bytes(self) -> int:
+        """The most bytes that the database sends of a row's values, all as declared."""
+        return sum(column.type.max_bytes for column in self.columns)
+
+    def is_any_longer(self, rows: Sequence[Row]) -> bool:
+        """Whether one of these, which `encode_many` takes, holds a longer text than is declared."""
+        return any(
+            max(map(len, texts)) > column.type.max_characters
+            for column, texts in zip(self.columns, zip(*rows))
+            if isinstance(column.type, String)
+        )
 
     def encode(self, row: Row) -> bytes:
         """As `encode_many`, for one row."""

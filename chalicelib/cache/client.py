@@ -11,7 +11,7 @@ restored server is another one.
 
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from queue import SimpleQueue
 from typing import Any
@@ -42,7 +42,8 @@ _KEPT_TOO_LONG = (
 
 class Client:
     """Safe for threads: each call has a connection of its own. After a failure `is_down` is true
-    and nobody calls, until `probe` succeeds and `resume` is called."""
+    and nobody calls, until `probe` succeeds and `resume` is called. `on_down` is called when it
+    becomes true."""
 
     def __init__(
         self, settings: Settings, scripts: Sequence[str], probe: Sequence[Command]
@@ -52,6 +53,7 @@ class Client:
         check_driver()
         self.is_cluster = settings.redis_cluster
         self.is_down = False
+        self.on_down: Callable[[], None] = lambda: None
         self._url = settings.redis_url
         self._credentials = cache_credentials(settings)
         self._scripts = scripts
@@ -175,6 +177,7 @@ class Client:
         if not self.is_down:
             self.is_down = True
             log.warning("Redis is left alone until it answers probes: %s", self._words(error))
+            self.on_down()
         return CacheUnavailable(self._words(error))
 
     def _words(self, error: redis.RedisError) -> str:

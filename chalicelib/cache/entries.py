@@ -76,6 +76,15 @@ class Cache:
         # What another writer stores in place of our new row must not expire before our witness.
         self._witness_milliseconds = min(WITNESS_MILLISECONDS, self._ttl[0])
 
+    @property
+    def is_down(self) -> bool:
+        """Whether Redis failed and is not asked until `resume`."""
+        return self._client.is_down
+
+    def on_down(self, call: Callable[[], None]) -> None:
+        """Call this whenever Redis fails, whoever found out."""
+        self._client.on_down = call
+
     def probe(self) -> str:
         """The name of the server that answers now and can be used. Raises CacheUnavailable, also
         where Redis failed before."""

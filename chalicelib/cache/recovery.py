@@ -1,6 +1,6 @@
 """Takes Redis back into use after it failed, in a thread of its own.
 
-A request starts the thread when it meets the failure or finds a table's cache switched off. A
+The failure itself starts the thread, or a request that finds a table's cache switched off. A
 container has one such thread at most, and it ends when its work is done. When Lambda freezes the
 container, the thread is frozen too.
 """
@@ -33,6 +33,7 @@ class Recovery:
         self._generations = generations
         self._starting = threading.Lock()
         self._thread: threading.Thread | None = None
+        cache.on_down(lambda: self.start())
 
     def start(self) -> None:
         """Start the thread and return at once. Nothing happens where one runs."""
@@ -51,9 +52,18 @@ class Recovery:
                 good += 1
                 if good >= GOOD_PROBES:
                     self._take_into_use(server)
-                    return
+                    if self._is_done():
+                        return
+                    good = 0
             except CacheUnavailable:
                 good = 0
+
+    def _is_done(self) -> bool:
+        """Unless Redis failed again meanwhile: whoever found that out saw this thread at work."""
+        with self._starting:
+            if not self._cache.is_down:
+                self._thread = None
+            return self._thread is None
 
     def _take_into_use(self, server: str) -> None:
         """Retire the hint of each table first: it may name a generation that was retired while

@@ -78,14 +78,13 @@ def hold(table: Table) -> Statement:
     return _GENERATION + WAIT_FOR_WRITERS, (table.name,)
 
 
-def guard(table: Table, number: int, until: int) -> Statement:
-    """The same, and when it began; an error where it is not generation `number`, after `until`, or
-    on a replica, which takes writes of some users."""
+def guard(table: Table, number: int) -> Statement:
+    """The same, and when it began; an error where it is not generation `number`, or on a replica,
+    which takes writes of some users."""
     return (
         "SELECT IF(%s = (SELECT generation FROM cache_generation WHERE table_name = %s"
-        f"{WAIT_FOR_WRITERS}) AND {MICROSECONDS_NOW} < %s AND NOT {READ_ONLY},"
-        f" {MICROSECONDS_NOW}, {FAILS})",
-        (number, table.name, until),
+        f"{WAIT_FOR_WRITERS}) AND NOT {READ_ONLY}, {MICROSECONDS_NOW}, {FAILS})",
+        (number, table.name),
     )
 
 

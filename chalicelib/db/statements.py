@@ -63,8 +63,9 @@ def rows_of_keys(table: Table, keys: Sequence[Key]) -> Statement:
 def others(
     table: Table, column: Column, values: Sequence[Key], keys: Sequence[Key], max_rows: int
 ) -> Statement:
-    """The rows with exactly one of `values`, but for those with `keys`; `max_rows` at the most."""
-    sql, parameters = _rows_with_exactly(table, column, values)
+    """The rows with exactly one of `values`, but for those with `keys`; `max_rows` at the most. Of
+    a text that is longer than declared, one character more than that."""
+    sql, parameters = _rows_with_exactly(table, column, values, _cut(table.columns))
     sql += f" AND {table.key.name} NOT IN ({_marks(len(keys))}) LIMIT {max_rows:d}"
     return sql, [*parameters, *keys]
 
@@ -73,7 +74,7 @@ def others_than_new(
     table: Table, column: Column, values: Sequence[Key], new_keys: int, max_rows: int
 ) -> Statement:
     """The same, but for those that the INSERT before it gave the next `new_keys` keys."""
-    sql, parameters = _rows_with_exactly(table, column, values)
+    sql, parameters = _rows_with_exactly(table, column, values, _cut(table.columns))
     sql += (
         f" AND {table.key.name} NOT BETWEEN LAST_INSERT_ID() AND LAST_INSERT_ID() + %s"
         f" LIMIT {max_rows:d}"
@@ -110,21 +111,24 @@ def guard_time(until: int) -> Statement:
     return f"SELECT IF({MICROSECONDS_NOW} < %s, {MICROSECONDS_NOW}, {FAILS})", (until,)
 
 
-def guard_new_keys(count: int, highest: int) -> Statement:
+def guard_new_keys(count: int, highest: int, until: int) -> Statement:
     """An error where one of the `count` keys that the INSERT before it was given is above
-    `highest`."""
-    return f"SELECT IF(LAST_INSERT_ID() + %s > %s, {FAILS}, 1)", (count - 1, highest)
+    `highest`; and after `until`, as `guard_time`."""
+    is_over = f"LAST_INSERT_ID() + %s > %s OR {MICROSECONDS_NOW} >= %s"
+    return f"SELECT IF({is_over}, {FAILS}, 1)", (count - 1, highest, until)
 
 
-def _rows_with(table: Table, column: Column, count: int) -> str:
-    names = _names(table.columns)
+def _rows_with(table: Table, column: Column, count: int, names: str = "") -> str:
+    names = names or _names(table.columns)
     return f"SELECT {names} FROM {table.identifier} WHERE {column.name} IN ({_marks(count)})"
 
 
-def _rows_with_exactly(table: Table, column: Column, values: Sequence[Key]) -> Statement:
+def _rows_with_exactly(
+    table: Table, column: Column, values: Sequence[Key], names: str = ""
+) -> Statement:
     """By a lookup of text only rows with exactly one of the texts: a collation may take others for
     the same, such as 'Rome ' for 'Rome'."""
-    sql = _rows_with(table, column, len(values))
+    sql = _rows_with(table, column, len(values), names)
     if column is not table.key and isinstance(column.type, String):
         sql += f" AND {_EXACT.format(column.name)} IN ({_marks(len(values), _BYTES)})"
         values = [*values, *values]
@@ -139,6 +143,13 @@ def _values(table: Table, columns: Sequence[Column], rows: Sequence[Row]) -> Sta
 
 def _names(columns: Sequence[Column]) -> str:
     return ",".join(column.name for column in columns)
+
+
+def _cut(columns: Sequence[Column]) -> str:
+    return ",".join(
+        f"LEFT({c.name},{c.type.max_characters + 1:d})" if isinstance(c.type, String) else c.name
+        for c in columns
+    )
 
 
 def _marks(count: int, mark: str = "%s") -> str:

@@ -92,17 +92,17 @@ class Transaction:
     ) -> tuple[Change, Committed]:
         """Insert rows with NO_KEY, which get the next keys, rising in the order of `rows`, and
         COMMIT, where `held` is the generation: all in one piece. `Committed.others` as
-        `commit_and_show` has them. Raises NotAtOnce where another generation is, where the database
-        begins with it after `until`, or where the keys would be too high; NoKeyLeft, RowRejected,
+        `commit_and_show` has them. Raises NotAtOnce where another generation is, where the rows are
+        inserted after `until`, or where the keys would be too high; NoKeyLeft, RowRejected,
         OutcomeUnknown."""
         self._writes = Writes(table, rows, ((statements.insert_keyless, rows),))
         own, highest = len(rows), highest_allowed(table.key)
         try:
             with giving_keys(table, is_giving=True):
                 _, now, inserted, _, *others = self._commit(
-                    cache_generation.guard(table, held.number, until),
+                    cache_generation.guard(table, held.number),
                     statements.insert_keyless(table, rows),
-                    statements.guard_new_keys(own, highest),
+                    statements.guard_new_keys(own, highest, until),
                     *[
                         statements.others_than_new(table, c, v, own, max_rows)
                         for c, v in shown.items()
@@ -253,22 +253,23 @@ class Transaction:
     ) -> Committed:
         """`commit`, and for each column of `values` the rows with one of them as they are just
         before: `max_rows` at the most, and none of those with `keys`. Raises DatabaseUnavailable
-        where the database begins with it after `until`."""
-        self._queue.insert(0, statements.guard_time(until))
+        where the rows are changed after `until`."""
+        # Behind the changes: whoever waits for the rows' locks from here on waits for the COMMIT.
+        place = len(self._queue)
+        self.queue(statements.guard_time(until))
         shown = [
             statements.others(table, column, own, keys, max_rows) for column, own in values.items()
         ]
         try:
-            now, *answers = self._commit(*shown)
+            now, *answers = self._commit(*shown)[place:]
         except MySQLError as error:
-            if is_guard_failed(error) and not self._connection.answered:
+            if is_guard_failed(error) and self._connection.answered == place:
                 raise DatabaseUnavailable(
                     "the database came to the COMMIT too late; nothing was written"
                 ) from error
             raise
         [(read_at,)] = now.rows
-        others = [answer.rows for answer in answers[len(answers) - len(values) :]]
-        return Committed(read_at, self._committed_at, others)
+        return Committed(read_at, self._committed_at, [answer.rows for answer in answers])
 
     def _commit(self, *statements: Statement) -> list[Answer]:
         """The answers to what was left to do, and to `statements`."""

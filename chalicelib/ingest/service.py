@@ -94,10 +94,13 @@ class Ingest:
             outcome, is_news = self._deal_with(upload), True
         except _Known as known:
             outcome, is_news = known.outcome, False
-            if outcome.status == LOADED:  # its process may have died before every reader saw it
-                table = tables_with(outcome.table)[outcome.table]
-                self._write_through.replace_all(table, lambda transaction: None)
+            if outcome.status == LOADED:
                 outcome = replace(outcome, first_rows=_told_first_rows(upload))
+        is_old = outcome.status == SKIPPED or not is_news
+        if is_old and outcome.table and outcome.status != REJECTED:
+            # The delivery that loaded it may have died before every reader saw its rows.
+            table = tables_with(outcome.table)[outcome.table]
+            self._write_through.replace_all(table, lambda transaction: None)
         seconds = round(time.monotonic() - started, 3)
         summary = _summary(upload, outcome, seconds)
         log.info("%s", json.dumps(summary))

@@ -13,6 +13,8 @@ log = logging.getLogger("herocache.write_through")
 # A lookup's entry also shows other rows with the same value. At most so many of them are read for
 # it: to read more costs more than the miss that it saves.
 MAX_SHOWN_ROWS = 2_000
+# How many bytes they may have, each as long as its columns may be.
+MAX_SHOWN_BYTES = 8 * 1024 * 1024
 
 
 def of_change(table: Table, change: Change, store: bool) -> Affected:
@@ -53,6 +55,11 @@ def leave_a_lookup(table: Table, change: Change) -> bool:
     )
 
 
+def max_shown_rows(table: Table) -> int:
+    """How many other rows are read, at the most."""
+    return min(MAX_SHOWN_ROWS, MAX_SHOWN_BYTES // table.max_row_bytes)
+
+
 def with_lookups(
     table: Table, affected: Affected, change: Change, committed: Committed
 ) -> Affected:
@@ -70,15 +77,17 @@ def _shown(
 ) -> Mapping[Key, Entry | None]:
     """For each affected value of a lookup the JSON of its rows, in the order of their database
     keys. None where no row has the value. None everywhere where one of the `others` cannot be
-    shown, or where there are so many that some were not read."""
+    shown, or where there are so many, or so long ones, that some were not read whole."""
     entries: dict[Key, list[Entry]] = {value: [] for value in affected.fenced[column]}
-    if len(others) >= MAX_SHOWN_ROWS:
+    if len(others) >= max_shown_rows(table):
         return dict.fromkeys(entries)
     encoded = {**affected.fenced.get(table.key, {}), **affected.new}
     try:
         encoded |= zip([row[0] for row in others], table.encode_many(others))
     except NotAsDeclared as error:
         log.warning("a lookup of %s is left to its next reader: %s", table.name, error)
+        return dict.fromkeys(entries)
+    if table.is_any_longer(others):
         return dict.fromkeys(entries)
     for row in sorted([*own, *others]):
         entries[row[table.positions[column.name]]].append(encoded[row[0]] or b"")

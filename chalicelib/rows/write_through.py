@@ -232,10 +232,11 @@ class WriteThrough:
         with self._lifted_if_undone(table, fences, Affected(lookups)):
             shown = changed_entries.values(lookups) if store else {}
             change, committed = transaction.insert_and_commit(
-                table, rows, held, shown, changed_entries.MAX_SHOWN_ROWS, until
+                table, rows, held, shown, changed_entries.max_shown_rows(table), until
             )
-        affected = changed_entries.of_change(table, change, store)
-        affected = changed_entries.with_lookups(table, affected, change, committed)
+            with _after_commit():
+                affected = changed_entries.of_change(table, change, store)
+                affected = changed_entries.with_lookups(table, affected, change, committed)
         return Done(change, affected, committed, fences)
 
     def _lock_and_write(
@@ -250,6 +251,7 @@ class WriteThrough:
         if affected == Affected():
             transaction.commit()
             return Done(change)
+        until = held.database_time(in_seconds=MAX_SECONDS_TO_COMMIT)
         must_stand = changed_entries.leave_a_lookup(table, change)
         fences = self._send_fences(held, table, affected.fenced, affected.new, must_stand)
         undone = changed_entries.as_before(table, affected, change.before)
@@ -259,11 +261,11 @@ class WriteThrough:
             }
             shown = changed_entries.values(lookups) if store else {}
             keys = [row[0] for row in change.after]
-            until = held.database_time(in_seconds=MAX_SECONDS_TO_COMMIT)
             committed = transaction.commit_and_show(
-                table, shown, keys, changed_entries.MAX_SHOWN_ROWS, until
+                table, shown, keys, changed_entries.max_shown_rows(table), until
             )
-        affected = changed_entries.with_lookups(table, affected, change, committed)
+            with _after_commit():
+                affected = changed_entries.with_lookups(table, affected, change, committed)
         return Done(change, affected, committed, fences)
 
     def _send_fences(
@@ -317,7 +319,7 @@ class WriteThrough:
         """The change may be committed, and the caller is told to read the rows. Make sure that the
         fences stand: no reader may believe the entries until somebody has read the rows anew."""
         try:
-            fences.wait()
+            fences.allow(0)
         except CacheUnavailable as error:
             with suppress(OutcomeUnknown), _after_commit():
                 self._retire(table, fences.held, error)

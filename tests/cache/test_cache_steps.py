@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import redis
 
 from chalicelib import services
 from chalicelib.cache import entries, generations, recovery
@@ -139,6 +140,17 @@ def test_what_a_writer_leaves_lives_long_enough(
     assert write_through.MAX_FENCE_SECONDS < entries.DEAD_WRITER_SECONDS
 
 
+def test_a_witness_ends_before_what_another_writer_stores(
+    environment: dict[str, str], held: Generation, witness: Witness
+) -> None:
+    """A new row that is stored late would find the place free where a later value has expired."""
+    short_lived = Cache(Settings.from_environment({**environment, "TTL": "1"}))
+    fence(short_lived, held, Affected(new={1: b"{}"}), TOKEN)
+
+    [key] = witness.redis.keys("*:witness:*")
+    assert 0 < witness.redis.pttl(key) <= 1000 * (1 - entries.TTL_JITTER)
+
+
 def test_a_tombstone_keeps_its_place(used: Cache, held: Generation) -> None:
     """No reader settles it: who still stores the new row that is gone would find the place free."""
     publish(used, held, Affected({ID: {1: None}}), TOKEN)
@@ -256,6 +268,23 @@ def test_a_fence_is_settled_once_its_writer_has_let_go_of_the_row(
     assert services.container().rows.read(HEROES, ID, [1], True).json == HEROES.encode(
         hero(1, "after")
     )
+
+
+def test_a_fence_stands_for_as_long_again_where_its_writer_does_not_let_go_of_the_row(
+    used: Cache, held: Generation, witness: Witness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the reader finds is old as soon as that writer commits, and it may die then."""
+    services.container().rows.write(HEROES, [hero(1)], False)
+    witness.query("START TRANSACTION")
+    witness.query("UPDATE heroes SET name = 'after' WHERE id = 1")
+    fence(used, held, Affected({ID: {1: None}}), TOKEN)
+    met = entry(witness)
+
+    assert settled_by_a_read(monkeypatch, lambda: None) == HEROES.encode(hero(1))
+    witness.query("COMMIT")
+
+    wait_until(lambda: entry(witness) != met)
+    assert entry(witness).startswith(FENCE)
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (1, 0, 2), (2, 1, 0)])
@@ -486,6 +515,31 @@ def test_what_was_sent_early_is_given_back_where_it_is_not_needed(
             row_service.read(HEROES, ID, [1], True)
 
     assert used._client._early_turns._value == MAX_EARLY_CONNECTIONS
+
+
+@pytest.mark.parametrize("is_under_way", [False, True], ids=["", "while it is taken into use"])
+def test_redis_is_probed_whatever_found_that_it_failed(
+    used: Cache, monkeypatch: pytest.MonkeyPatch, is_under_way: bool
+) -> None:
+    """Also a command that nobody waits for, and one that fails while a thread takes Redis back."""
+    monkeypatch.setattr(recovery, "PROBE_SECONDS", 0)
+    recovering = services.container().recovery
+    take_into_use = recovering._take_into_use
+    failures = [redis.ConnectionError("for this test")] * 2
+    taken: list[bool] = []
+
+    def fail_then(server: str) -> None:
+        take_into_use(server)
+        if is_under_way and not taken:
+            used._client._mark_down(failures.pop())
+        taken.append(used._client.is_down)
+
+    monkeypatch.setattr(recovering, "_take_into_use", fail_then)
+    used._client._mark_down(failures.pop())
+    wait_until(lambda: bool(taken) and not taken[-1])
+
+    assert not used._client.is_down
+    assert len(taken) == 1 + is_under_way
 
 
 @pytest.mark.parametrize(

@@ -64,6 +64,9 @@ def service(witness: Witness, configure: Configure) -> InProcess:
 
 
 def prepared(service: InProcess) -> InProcess:
+    """The first read takes a Redis into use that no generation names yet. A first write would not:
+    its rows would not be in the cache."""
+    service.read([CHANGED])
     assert len(service.write(BEFORE).ids) == len(BEFORE)
     assert rows_of(service) == BEFORE
     return service

@@ -5,8 +5,10 @@ There are two containers in one process: while one of them is held at a step, th
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,7 +17,7 @@ from pymysql.cursors import Cursor
 
 from chalicelib import services
 from chalicelib.cache import entries
-from chalicelib.cache.client import Client
+from chalicelib.cache.client import MAX_EARLY_CONNECTIONS, Client
 from chalicelib.cache.connection import Command
 from chalicelib.cache.entries import (
     UNKNOWN_COMMIT,
@@ -30,10 +32,17 @@ from chalicelib.cache.recovery import Recovery
 from chalicelib.db import Generation, database
 from chalicelib.db.mysql import Answer, Connection, MySQLError
 from chalicelib.db.mysql import connection as mysql_connection
-from chalicelib.errors import AnotherServer, CacheUnavailable, DatabaseUnavailable, OutcomeUnknown
+from chalicelib.errors import (
+    AnotherServer,
+    CacheUnavailable,
+    DatabaseUnavailable,
+    NotAtOnce,
+    OutcomeUnknown,
+)
 from chalicelib.rows import changed_entries, write_through
 from chalicelib.rows.service import RowService
-from chalicelib.tables import HEROES, NO_KEY, PRODUCTS, Column, Row
+from chalicelib.rows.write_through import WriteThrough
+from chalicelib.tables import HEROES, NO_KEY, PRODUCTS, Column, Row, String, tables_with
 from local.servers import MariaDB
 from tests.conftest import Configure
 from tests.support.client import InProcess
@@ -187,6 +196,47 @@ def test_a_lookup_with_too_many_other_rows_is_not_read_for_a_write(
     assert names(one) == [b"before", b"before", b"after"]
 
 
+def test_a_lookup_with_long_other_rows_is_not_read_whole_for_a_write(
+    witness: Witness, configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An operator gave a column more room than is declared."""
+    run_piece, received = Connection.run_piece, list[int]()
+
+    def listen(self: Connection, piece: str) -> list[Answer]:
+        answers = run_piece(self, piece)
+        received.append(len(repr([answer.rows for answer in answers])))
+        return answers
+
+    witness.query("CREATE TABLE long_heroes LIKE heroes")
+    try:
+        witness.query("ALTER TABLE long_heroes MODIFY name MEDIUMTEXT NOT NULL")
+        witness.query("INSERT INTO long_heroes VALUES (1, '', '', REPEAT('x', 65536), 5, '')")
+        configure(DB_TABLE="long_heroes")
+        table, storage = tables_with("long_heroes")["long_heroes"], services.container().rows
+        new = (NO_KEY, *hero(0, "after")[1:])
+        storage.write(table, [new], True)
+        with monkeypatch.context() as patch:
+            patch.setattr(Connection, "run_piece", listen)
+            for row in (new, hero(1000, "after")):
+                storage.write(table, [row], True)
+
+        for use_cache in (True, True, False):
+            shown = storage.read(table, XP, [5], use_cache).json
+            assert (shown.count(b"after"), shown.count(b"x" * 65536)) == (3, 1)
+        assert received
+        assert max(received) < 10_000
+    finally:
+        witness.query("DROP TABLE long_heroes")
+        witness.query("DELETE FROM cache_generation WHERE table_name = 'long_heroes'")
+
+
+def test_as_many_other_rows_are_read_as_have_room() -> None:
+    wide = replace(HEROES, columns=(*HEROES.columns[:-1], Column("color", String(65_536))))
+
+    assert changed_entries.max_shown_rows(HEROES) == changed_entries.MAX_SHOWN_ROWS
+    assert changed_entries.max_shown_rows(wide) < 32
+
+
 def test_a_writer_that_slept_after_it_sent_its_fences_does_not_rely_on_them(
     one: RowService, other: RowService, witness: Witness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -266,6 +316,38 @@ def test_a_write_with_an_unknown_outcome_whose_fences_fail_lets_nobody_believe_a
         WRITES[name](one)
 
     assert witness.generation()[:2] == (number + 1, False)
+
+
+def test_a_write_waits_until_redis_has_published_it(
+    one: RowService, witness: Witness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Redis is still from the COMMIT on: nobody knows then what becomes of the fences."""
+    commit = Connection.batch_and_commit
+
+    def commit_and_pause(self: Connection, *arguments: Any) -> object:
+        done = commit(self, *arguments)
+        witness.redis.client_pause(500)
+        return done
+
+    number, *_ = witness.generation()
+    monkeypatch.setattr(Recovery, "start", lambda self: None)
+    with monkeypatch.context() as patch:
+        patch.setattr(Connection, "batch_and_commit", commit_and_pause)
+        one.write(HEROES, [hero(1, "after", xp=6)], True)
+
+    assert witness.generation()[:2] == (number + 1, False)
+
+
+def test_others_write_while_a_file_is_loaded(one: RowService, other: RowService) -> None:
+    """That takes minutes. So the generation, which all writers hold, is raised last."""
+
+    def load(_: object) -> None:
+        other.write(HEROES, [hero(2, "after")], True)
+
+    one._write_through.replace_all(HEROES, load)
+
+    for storage in (one, other):
+        assert names(storage) == [b"before", b"after"]
 
 
 @each_write
@@ -460,6 +542,48 @@ def test_what_cannot_be_read_of_the_answer_to_a_commit_does_not_undo_it(
         assert cached == storage.read(HEROES, ID, [1], False).json
 
 
+@pytest.mark.parametrize("name", ROWS)
+@pytest.mark.parametrize("key", ["", "key"], ids=["", "with a key"])
+def test_a_bug_behind_the_commit_is_no_failure_that_seems_certain(
+    one: RowService, witness: Witness, monkeypatch: pytest.MonkeyPatch, name: str, key: str
+) -> None:
+    def fail(*_: object) -> None:
+        raise KeyError
+
+    for _ in range(MAX_EARLY_CONNECTIONS):
+        with monkeypatch.context() as patch:
+            patch.setattr(changed_entries, "with_lookups", fail)
+            if key:
+                one.write(HEROES, [ROWS[name]], True, key)
+            else:
+                with pytest.raises(OutcomeUnknown):
+                    one.write(HEROES, [ROWS[name]], True)
+
+    assert services.container().cache._client._early_turns._value == MAX_EARLY_CONNECTIONS
+    assert_nothing_is_stale(one)
+
+
+@each_write
+def test_a_write_with_an_unknown_outcome_that_slept_lets_nobody_believe_an_entry(
+    one: RowService, witness: Witness, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Its fences may have been settled."""
+    number, *_ = witness.generation()
+    commit = Connection.batch_and_commit
+
+    def commit_and_sleep(self: Connection, *arguments: Any) -> None:
+        monkeypatch.setattr(Connection, "batch_and_commit", commit)
+        monkeypatch.setattr(write_through, "MAX_FENCE_SECONDS", -1)
+        commit(self, *arguments)
+        raise OutcomeUnknown("for this test")
+
+    monkeypatch.setattr(Connection, "batch_and_commit", commit_and_sleep)
+    with pytest.raises(OutcomeUnknown):
+        WRITES[name](one)
+
+    assert witness.generation()[0] > number
+
+
 @pytest.mark.usefixtures("fences_are_old")
 @pytest.mark.parametrize("name", ROWS)
 def test_a_commit_that_the_network_holds_back_for_long_is_refused(
@@ -499,6 +623,81 @@ def test_a_commit_that_the_network_holds_back_for_long_is_refused(
         wait_until(lambda: witness.query(connected) <= others)
 
     assert witness.query("SELECT name FROM heroes") == [("before",), ("before",)]
+
+
+@each_write
+def test_a_write_that_slept_behind_its_fences_is_not_committed(
+    one: RowService, witness: Witness, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Readers may have settled them: nobody would tell of a COMMIT whose answer is lost."""
+    before = witness.database_state()
+    begin_fence_many = Cache.begin_fence_many
+
+    def sleep_behind_it(self: Cache, *arguments: Any) -> Pending[float]:
+        pending = begin_fence_many(self, *arguments)
+        time.sleep(0.4)
+        return pending
+
+    monkeypatch.setattr(write_through, "MAX_SECONDS_TO_COMMIT", 0.3)
+    monkeypatch.setattr(Cache, "begin_fence_many", sleep_behind_it)
+    with pytest.raises(DatabaseUnavailable, match="nothing was written"):
+        WRITES[name](one)
+
+    assert witness.database_state() == before
+
+
+@pytest.mark.parametrize(
+    ("row", "block", "unblock"),
+    [
+        (ROWS["insert"], ["LOCK TABLES heroes READ"], "UNLOCK TABLES"),
+        (
+            hero(3, "after"),
+            ["START TRANSACTION", "INSERT INTO heroes VALUES (3, '', '', '', 1, '')"],
+            "ROLLBACK",
+        ),
+    ],
+    ids=["insert", "replace"],
+)
+def test_a_write_that_the_database_holds_up_behind_its_fences_is_not_committed(
+    one: RowService,
+    witness: Witness,
+    monkeypatch: pytest.MonkeyPatch,
+    row: Row,
+    block: Sequence[str],
+    unblock: str,
+) -> None:
+    """Before it has changed its rows: a reader who settles the fences waits for no lock then."""
+    begin_fence_many = Cache.begin_fence_many
+    blocked: list[threading.Timer] = []
+    told: list[Exception] = []
+
+    def be_blocked(self: Cache, *arguments: Any) -> Pending[float]:
+        if not blocked:
+            for sql in block:
+                witness.query(sql)
+            blocked.append(threading.Timer(0.6, witness.query, [unblock]))
+            blocked[0].start()
+        return begin_fence_many(self, *arguments)
+
+    @contextmanager
+    def listen(*arguments: Any) -> Iterator[None]:
+        try:
+            with lifted_if_undone(*arguments):
+                yield
+        except Exception as error:
+            told.append(error)
+            raise
+
+    lifted_if_undone = WriteThrough._lifted_if_undone
+    monkeypatch.setattr(WriteThrough, "_lifted_if_undone", listen)
+    monkeypatch.setattr(write_through, "MAX_SECONDS_TO_COMMIT", 0.3)
+    monkeypatch.setattr(Cache, "begin_fence_many", be_blocked)
+    with suppress(DatabaseUnavailable):
+        one.write(HEROES, [row], True)
+    blocked[0].join()
+
+    assert isinstance(told[0], NotAtOnce | DatabaseUnavailable)
+    assert not isinstance(told[0], OutcomeUnknown)
 
 
 class Died(BaseException):
@@ -649,6 +848,22 @@ def test_a_rejected_write_whose_fences_come_late_does_not_bring_back_what_it_rea
         one.write(HEROES, [hero(1, "between")], True)
 
     assert_nothing_is_stale(one, other)
+
+
+def test_a_write_that_was_undone_leaves_its_rows_in_the_cache_as_they_were(
+    one: RowService, other: RowService, witness: Witness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def undo(self: Connection, *_: object) -> None:
+        self.rollback()
+        raise MySQLError(ER.LOCK_WAIT_TIMEOUT, "for this test")
+
+    monkeypatch.setattr(Connection, "batch_and_commit", undo)
+    with pytest.raises(DatabaseUnavailable):
+        one.write(HEROES, [hero(1, "after")], True)
+    monkeypatch.undo()
+
+    assert list(witness.entries().values()) == [HEROES.encode(hero(1, "before"))]
+    assert names(other) == [b"before", b"before"]
 
 
 def test_a_writer_whose_fences_come_after_a_repeated_request_shows_nothing(

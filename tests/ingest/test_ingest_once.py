@@ -334,6 +334,47 @@ def test_what_a_second_delivery_acknowledges_every_reader_sees(
     assert b"New" in read()
 
 
+@pytest.mark.parametrize("has_sequencers", [True, False])
+def test_what_a_second_delivery_skips_every_reader_sees(
+    relayed: Any,
+    bucket: UploadBucket,
+    witness: Witness,
+    service: InProcess,
+    configure: Configure,
+    mariadb: MariaDB,
+    has_sequencers: bool,
+) -> None:
+    """As before; then a later upload of the same object key was loaded, with other rows."""
+    configure()
+    reader = services.container().rows
+    reader.write(HEROES, [(1, "Old", "light", "Ada 1", 1, "red")], True)
+    configure(DB_PORT=str(relayed.port))
+    untold = () if has_sequencers else ("sequencer", "versionId")
+    event = without(bucket.put(KEY, lines(1, 1, hero="New")), *untold)
+
+    def read() -> bytes:
+        return reader.read(HEROES, HEROES.key, [1], True).json
+
+    def lose_all(piece: bytes) -> int:
+        if b"COMMIT;" not in piece:
+            return PASS
+        witness.forget_cached()
+        assert b"Old" in read()
+        return CUT_AFTER
+
+    relayed.judge = lose_all
+    with pytest.raises(OutcomeUnknown):
+        requests.ingest(event)
+    relayed.judge = lambda piece: PASS
+    requests.ingest(without(bucket.put(KEY, lines(2, 1, hero="New")), *untold))
+    assert b"Old" in read()
+
+    [summary] = requests.ingest(event)
+
+    assert summary["status"] == "skipped"
+    assert b"New" in read()
+
+
 @pytest.mark.parametrize("count", [FEW, MANY])
 def test_of_two_files_with_the_same_ids_one_is_there_whole(
     service: InProcess, bucket: UploadBucket, witness: Witness, count: int

@@ -416,7 +416,7 @@ def test_replacing_rows_costs_two_round_trips_to_each_server(
         service.write([{"id": id, **hero()} for id in values], use_cache)
 
     shown = ["SELECT heroes"] * use_cache
-    assert sent == [[*OPENING, "SELECT heroes"], ["now", "INSERT", *shown, *COMMITTED]]
+    assert sent == [[*OPENING, "SELECT heroes"], ["INSERT", "now", *shown, *COMMITTED]]
     assert spent.cache_round_trips == 2
     assert spent.commands["evalsha"] == 2, "all entries of both columns in one fence, one publish"
     sent.clear()
@@ -467,7 +467,7 @@ def test_deleting_rows_costs_what_replacing_them_does(
     with witness.spent() as spent:
         service.delete([*values, 99])
 
-    assert sent == [[*OPENING, "SELECT heroes"], ["now", "DELETE", *COMMITTED]]
+    assert sent == [[*OPENING, "SELECT heroes"], ["DELETE", "now", *COMMITTED]]
     assert spent.cache_round_trips == 2
 
 
@@ -493,12 +493,12 @@ def test_an_idempotency_key_costs_new_rows_one_round_trip_more_and_others_none(
 
     claim, hold = ["START", "INSERT", "SELECT idempotency"], ["SELECT cache_generation"]
     insert = [*claim, *hold, "INSERT"]
-    assert first == [insert, ["now", "UPDATE", "SELECT heroes", *COMMITTED]]
+    assert first == [insert, ["UPDATE", "now", "SELECT heroes", *COMMITTED]]
     assert sent == [insert, ["ROLLBACK"], claim, [*hold, *COMMITTED]]
     sent.clear()
     service.write([{"id": 1, **hero()}], IDEMPOTENCY_KEY="order-2")
     replace = [*claim, *hold, "SELECT heroes"]
-    assert sent == [replace, ["now", "INSERT", "UPDATE", "SELECT heroes", *COMMITTED]]
+    assert sent == [replace, ["INSERT", "UPDATE", "now", "SELECT heroes", *COMMITTED]]
 
 
 # --- what costs nothing ---------------------------------------------------------------------------

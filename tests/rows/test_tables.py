@@ -147,7 +147,7 @@ def test_a_text_lookup_gives_exactly_the_text_asked_for_whatever_the_collation_s
             for paged in ({}, {"LIMIT": 9}):
                 assert service.read(["BOB"], use_cache, **by, **paged).missing == ["BOB"]
 
-        service.write([{**rows[0], "mayor": "BÓB"}], TABLE="towns")
+        assert service.write([{**rows[0], "mayor": "BÓB"}], TABLE="towns").ids == [1]
         for use_cache in (True, False):
             for mayor, found in (("bób", [5, 7]), ("BÓB", [1, 6])):
                 answer = service.read([mayor], use_cache, **by)
