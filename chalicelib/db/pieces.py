@@ -52,6 +52,11 @@ def cut_by_bytes(items: Sequence[Any], most: int) -> list[Sequence[Any]]:
     return [*pieces]
 
 
+def fits(connection: Connection, values: int) -> bool:
+    """Whether one statement can hold so many keys."""
+    return not connection.max_statement_bytes or values <= _MAX_VALUES
+
+
 def most_rows(connection: Connection, table: Table) -> int:
     """How many rows of `table` surely fit into one answer; 0: any number."""
     if not connection.max_answer_bytes:
