@@ -27,6 +27,7 @@ from tests.support import bucket as s3
 from tests.support.beside import COMMANDS, Beside, Done
 from tests.support.bucket import UploadBucket
 from tests.support.client import InProcess
+from tests.support.engines import is_mysql_only
 from tests.support.witness import Witness
 
 if TYPE_CHECKING:  # moto takes a second to import, and few tests need it
@@ -61,6 +62,13 @@ def pytest_configure() -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What waits for something long is left to `make proof`. A file whose tests share servers of
     their own goes to one worker whole; the other tests go one by one to whoever is free."""
+    if DbEngine.DATA_API.value == ENGINE:
+        tests = Path(__file__).parent
+        items[:] = [
+            item
+            for item in items
+            if not is_mysql_only(item.path.relative_to(tests).as_posix(), item.name)
+        ]
     for item in items:
         if {"life", *COMMANDS} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.proof)
