@@ -203,11 +203,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """What is marked so runs on both engines, whatever the engine of the run is."""
     marked = metafunc.definition.get_closest_marker("both_engines")
     if marked and "configure" in metafunc.fixturenames:
-        metafunc.parametrize("engine", [each.value for each in DbEngine], indirect=True)
+        metafunc.parametrize("db_engine", [each.value for each in DbEngine], indirect=True)
 
 
 @pytest.fixture
-def engine(request: pytest.FixtureRequest) -> str:
+def db_engine(request: pytest.FixtureRequest) -> str:
     """The engine that the app of this test uses."""
     return str(getattr(request, "param", ENGINE))
 
@@ -215,13 +215,13 @@ def engine(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def configure(
     request: pytest.FixtureRequest,
-    engine: str,
+    db_engine: str,
     mariadb: MariaDB,
     redis_server: Redis,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Configure]:
     """Gives the app these settings on top of those that lead to the servers; None unsets one."""
-    database = database_environment(request, mariadb, engine)
+    database = database_environment(request, mariadb, db_engine)
 
     def configure(**changes: str | None) -> None:
         environment = {**database, **redis_server.environment(), **changes}
