@@ -2,7 +2,9 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
+from infra.packaged_project import project_folder
 from infra.stage_files import ROOT, Stage
 from infra.terminal import Refused, say
 
@@ -12,7 +14,8 @@ _INCOMPLETE = "Could not install dependencies"
 
 def deploy(stage: Stage) -> None:
     """Deploys. Raises Refused where Chalice fails, or has left out a package."""
-    lines = _run(stage, "deploy")
+    with project_folder(stage) as folder:
+        lines = _run(stage, "deploy", folder)
     if any(_INCOMPLETE in line for line in lines):
         raise Refused(
             "Chalice left a package out (see above): the functions that are deployed now do not"
@@ -23,16 +26,16 @@ def deploy(stage: Stage) -> None:
 def delete(stage: Stage) -> None:
     """Deletes what Chalice deployed, if anything. Raises Refused where Chalice fails."""
     if stage.deployed():
-        _run(stage, "delete")
+        _run(stage, "delete", ROOT)
     else:
         say("chalice", f"nothing of {stage.name} is deployed")
 
 
-def _run(stage: Stage, verb: str) -> list[str]:
-    """Runs Chalice and prints its output while it comes. Returns the lines."""
+def _run(stage: Stage, verb: str, folder: Path) -> list[str]:
+    """Runs Chalice in `folder` and prints its output while it comes. Returns the lines."""
     # Not .venv/bin/chalice: its first line is wrong once the project folder has been moved.
     chalice = [sys.executable, "-c", "import sys; from chalice.cli import main; sys.exit(main())"]
-    command = [*chalice, "--project-dir", str(ROOT), verb, "--stage", stage.name]
+    command = [*chalice, "--project-dir", str(folder), verb, "--stage", stage.name]
     lines = []
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True

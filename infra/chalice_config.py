@@ -1,31 +1,43 @@
 """Writes the stack's outputs into the stage's part of .chalice/config.json and into its policies.
 
-What else stands there stays: memory, timeouts, TTL, the actions of a policy.
+What else stands there stays: memory, timeouts, TTL, further statements of a policy.
 """
 
 import json
 import re
 from collections.abc import Mapping
-from typing import Any
 
+from infra import policies
 from infra.database_certificates import FILE as CERTIFICATES
-from infra.stage_files import CHALICE, ROOT, Json, Stage, write_json
+from infra.kind_of_stage import has_cache, is_in_network, uses_data_api
+from infra.stage_files import CHALICE, ROOT, Stage, write_json
 from infra.terminal import Refused, say
 
 # How long a request waits for a database that may sleep. It wakes up in about 15 s.
 RESUME_SECONDS = "20"
 # The repository has these in place of an account's own values.
 _PLACEHOLDER = re.compile(r"\b0{12}\b|\b(?:subnet|sg)-(\d)\1{16}\b")
-_BUCKET = re.compile(r'(?<=:s3:::)[^/"]+')
+# The settings that come from the stack, in one kind of stage or another.
+_WRITTEN = (
+    *("DB_ENGINE", "DB_CLUSTER_ARN", "DB_SECRET_ARN", "DB_NAME", "DB_RESUME_SECONDS"),
+    *("DB_HOST", "DB_READER_HOST", "DB_USER", "DB_AUTH", "DB_SSL_CA"),
+    *("REDIS_URL", "REDIS_AUTH", "REDIS_CACHE_NAME", "REDIS_CLUSTER", "REDIS_SERVERLESS"),
+    "UPLOAD_BUCKET",
+)
 
 
 def write(stage: Stage, outputs: Mapping[str, str]) -> None:
     """Writes the files. Raises Refused, and writes nothing, where an output is missing."""
     try:
         variables = environment(outputs)
-        subnet_ids = outputs["SubnetIds"].split(",")
-        security_group_ids = [outputs["SecurityGroupId"]]
-        policies = [(path, with_resources(policy, outputs)) for path, policy in stage.policies()]
+        network = {
+            "subnet_ids": outputs["SubnetIds"].split(","),
+            "security_group_ids": [outputs["SecurityGroupId"]],
+        }
+        written = [
+            (path, policies.for_stack(policy, functions, outputs))
+            for path, policy, functions in stage.policies()
+        ]
     except KeyError as error:
         raise Refused(
             f"the stack has no output {error}: it is from another version; run make infra"
@@ -35,61 +47,60 @@ def write(stage: Stage, outputs: Mapping[str, str]) -> None:
             stage.environment.pop(name, None)
         else:
             stage.environment[name] = value
-    stage.config["subnet_ids"] = subnet_ids
-    stage.config["security_group_ids"] = security_group_ids
+    if is_in_network(outputs):
+        stage.config.update(network)
+    else:
+        for name in network:
+            stage.config.pop(name, None)
     _tell(".chalice/config.json", stage.write_config())
-    for path, policy in policies:
+    for path, policy in written:
         _tell(f".chalice/{path.name}", write_json(path, policy))
 
 
 def environment(outputs: Mapping[str, str]) -> dict[str, str | None]:
     """The functions' settings that come from the stack; None for a setting that must not exist.
     They are names and ARNs, never a secret."""
-    is_serverless = outputs["CacheKind"] == "serverless"
-    by_secret = outputs["DatabaseLogin"] == "secret"
-    name = outputs["CacheName"]
+    found: dict[str, str | None] = dict.fromkeys(_WRITTEN)
+    found |= _of_data_api(outputs) if uses_data_api(outputs) else _of_connections(outputs)
+    found |= _of_cache(outputs) if has_cache(outputs) else {}
+    if outputs["DatabaseLogin"] == "secret":
+        found["DB_SECRET_ARN"] = outputs["DatabaseSecretArn"]
+    if float(outputs["DatabaseMinCapacity"]) == 0:
+        found["DB_RESUME_SECONDS"] = RESUME_SECONDS
+    return found | {"DB_NAME": "herocache", "UPLOAD_BUCKET": outputs["UploadBucket"]}
+
+
+def _of_data_api(outputs: Mapping[str, str]) -> dict[str, str | None]:
+    return {"DB_ENGINE": "dataapi", "DB_CLUSTER_ARN": outputs["DatabaseArn"]}
+
+
+def _of_connections(outputs: Mapping[str, str]) -> dict[str, str | None]:
+    by_token = outputs["DatabaseLogin"] == "iam"
     return {
         "DB_HOST": outputs["DatabaseHost"],
         "DB_READER_HOST": outputs.get("DatabaseReaderHost"),
-        "DB_NAME": "herocache",
-        "DB_USER": None if by_secret else "herocache",
-        "DB_AUTH": None if by_secret else "iam",
         "DB_SSL_CA": CERTIFICATES.as_posix(),
-        "DB_RESUME_SECONDS": RESUME_SECONDS if float(outputs["DatabaseMinCapacity"]) == 0 else None,
-        "DB_SECRET_ARN": outputs["DatabaseSecretArn"] if by_secret else None,
+        "DB_USER": "herocache" if by_token else None,
+        "DB_AUTH": "iam" if by_token else None,
+    }
+
+
+def _of_cache(outputs: Mapping[str, str]) -> dict[str, str | None]:
+    is_serverless = "1" if outputs["CacheKind"] == "serverless" else "0"
+    name = outputs["CacheName"]
+    return {
         "REDIS_URL": f"rediss://{name}@{outputs['CacheHost']}:6379",
         "REDIS_AUTH": "iam",
         "REDIS_CACHE_NAME": name,
-        "REDIS_CLUSTER": "1" if is_serverless else "0",
-        "REDIS_SERVERLESS": "1" if is_serverless else "0",
-        "UPLOAD_BUCKET": outputs["UploadBucket"],
+        "REDIS_CLUSTER": is_serverless,
+        "REDIS_SERVERLESS": is_serverless,
     }
-
-
-def with_resources(policy: Json, outputs: Mapping[str, str]) -> Json:
-    """The policy with the ARNs of the stack. Statements are found by their Sid. Of a bucket's ARN
-    only the name changes. Actions stay, except those for the database login."""
-    by_secret = outputs["DatabaseLogin"] == "secret"
-    changes: dict[str, dict[str, Any]] = {
-        "DatabaseLogin": {
-            "Action": "secretsmanager:GetSecretValue" if by_secret else "rds-db:connect",
-            "Resource": outputs["DatabaseLoginArn"],
-        },
-        "CacheLogin": {"Resource": [outputs["CacheArn"], outputs["CacheUserArn"]]},
-        "FailedEvents": {"Resource": outputs["FailureQueueArn"]},
-    }
-    text = _BUCKET.sub(outputs["UploadBucket"], json.dumps(policy))
-    renamed: Json = json.loads(text)
-    renamed["Statement"] = [
-        {**statement, **changes.get(statement["Sid"], {})} for statement in renamed["Statement"]
-    ]
-    return renamed
 
 
 def refuse_unconfigured(stage: Stage) -> None:
     """Raises Refused where something is missing that `make configure` writes."""
     texts = {CHALICE / "config.json": json.dumps(stage.config)}
-    texts |= {path: json.dumps(policy) for path, policy in stage.policies()}
+    texts |= {path: json.dumps(policy) for path, policy, _ in stage.policies()}
     for path, text in texts.items():
         if found := _PLACEHOLDER.search(text):
             raise Refused(
@@ -98,7 +109,7 @@ def refuse_unconfigured(stage: Stage) -> None:
             )
     if "UPLOAD_BUCKET" not in stage.environment:
         raise Refused(f"UPLOAD_BUCKET is not set: run make configure STAGE={stage.name}")
-    if not (ROOT / CERTIFICATES).exists():
+    if "DB_SSL_CA" in stage.environment and not (ROOT / CERTIFICATES).exists():
         raise Refused(
             f"{CERTIFICATES} is not there, which git does not keep: run make configure"
             f" STAGE={stage.name}"

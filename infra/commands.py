@@ -17,6 +17,7 @@ from infra import (
 from infra.account import client, region
 from infra.aws_errors import code_of
 from infra.cloudformation_stack import Stack
+from infra.kind_of_stage import uses_data_api
 from infra.stage_files import ROOT, Stage, event_functions
 from infra.terminal import Refused, confirm, say
 
@@ -38,7 +39,8 @@ def infra(stage: Stage) -> None:
 def configure(stage: Stage) -> None:
     """`make configure`: writes what the stack made into the files that Chalice reads."""
     outputs = _stack(stage).outputs()
-    database_certificates.fetch(region())
+    if not uses_data_api(outputs):
+        database_certificates.fetch(region())
     chalice_config.write(stage, outputs)
     say("next", f"make deploy STAGE={stage.name}")
 

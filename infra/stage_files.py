@@ -65,8 +65,7 @@ class Stage:
     def function_names(self) -> list[str]:
         """The names of its functions in Lambda. The API's own function has the stage's full
         name."""
-        suffixes = ["" if name == "api_handler" else f"-{name}" for name in self._functions]
-        return [f"{self.full_name}{suffix}" for suffix in suffixes]
+        return [self._name_in_lambda(name) for name in self._functions]
 
     @property
     def role_names(self) -> list[str]:
@@ -83,11 +82,19 @@ class Stage:
         functions: dict[str, Json] = self.config["lambda_functions"]
         return functions
 
-    def policies(self) -> Iterator[tuple[Path, Json]]:
-        """Path and content of each policy, once each."""
-        names = {options["iam_policy_file"] for options in self._functions.values()}
-        for name in sorted(names):
-            yield CHALICE / name, read_json(CHALICE / name)
+    def _name_in_lambda(self, function: str) -> str:
+        return self.full_name if function == "api_handler" else f"{self.full_name}-{function}"
+
+    def policies(self) -> Iterator[tuple[Path, Json, list[str]]]:
+        """Path and content of each policy, once each, and the names in Lambda of the functions
+        that have it."""
+        holders: dict[str, list[str]] = {}
+        for function, options in self._functions.items():
+            holders.setdefault(options["iam_policy_file"], []).append(
+                self._name_in_lambda(function)
+            )
+        for name in sorted(holders):
+            yield CHALICE / name, read_json(CHALICE / name), holders[name]
 
     def write_config(self) -> bool:
         """Writes .chalice/config.json. Returns whether it changed."""

@@ -31,7 +31,7 @@ from tests.support.engines import is_mysql_only
 from tests.support.witness import Witness
 
 if TYPE_CHECKING:  # moto takes a second to import, and few tests need it
-    from tests.support.stage_life import Life
+    from tests.support.stage_life import Life, ShortLife
 
 SETTINGS = [
     value for name, value in vars(config).items() if name.isupper() and isinstance(value, str)
@@ -70,7 +70,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             if not is_mysql_only(item.path.relative_to(tests).as_posix(), item.name)
         ]
     for item in items:
-        if {"life", *COMMANDS} & set(getattr(item, "fixturenames", ())):
+        if {"life", "data_api_life", *COMMANDS} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.proof)
     shared = {item.path for item in items if shares_servers(item)}
     for item in items:
@@ -270,3 +270,11 @@ def life(lived: Done) -> "Life":
     from tests.support.stage_life import life_in
 
     return life_in(lived)
+
+
+@pytest.fixture(scope="session")
+def data_api_life(lived: Done) -> "ShortLife":
+    """Of the stage dev over the Data API without a cache, likewise."""
+    from tests.support.stage_life import data_api_life_in
+
+    return data_api_life_in(lived)

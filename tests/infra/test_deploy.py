@@ -12,16 +12,19 @@ import boto3
 import pytest
 from botocore.exceptions import ClientError
 
-from chalicelib.config import Settings
+from chalicelib.config import DbEngine, Settings
 from infra import aws_errors, gateway_responses
 from tests.support.client import ROOT, Answer
 from tests.support.deployment import NAME, STAGE, Project, trust_store
 from tests.support.emulated_aws import REGION, Emulated, emulated
-from tests.support.stage_life import Life, seen
+from tests.support.stage_life import Life, ShortLife, seen
 
 Json = dict[str, Any]
 JSON = "application/json"
-FUNCTIONS = {"api_handler": NAME, "storage": f"{NAME}-storage", "ingest": f"{NAME}-ingest"}
+FUNCTIONS = {
+    "api_handler": NAME,
+    **{name: f"{NAME}-{name}" for name in ("storage", "employees", "ingest")},
+}
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +95,7 @@ def test_every_function_arrives_as_the_stage_declares_it(life: Life) -> None:
         assert function["TracingConfig"]["Mode"] == "PassThrough", "X-Ray is off"
         assert function["Role"].endswith(f":role/{NAME}-{name}")
         reserved = life.account["concurrency"][FUNCTIONS[name]]
-        assert reserved == options["reserved_concurrency"]
+        assert reserved == options.get("reserved_concurrency")
 
 
 def test_every_function_stands_in_the_private_network(life: Life) -> None:
@@ -234,6 +237,45 @@ def test_destroying_again_finds_nothing_to_do(life: Life) -> None:
     assert "3 versions of files removed" in life.destroyed, life.destroyed
     assert f"{NAME} is not there" in life.destroyed_again
     assert "removed" not in life.destroyed_again
+
+
+# --- a stage over the RDS Data API without a cache ------------------------------------------------
+
+
+def test_a_stage_over_the_data_api_without_a_cache_needs_no_network(
+    data_api_life: ShortLife,
+) -> None:
+    functions = data_api_life.account["functions"]
+    assert set(functions) == set(FUNCTIONS.values())
+    for function in functions.values():
+        network = function.get("VpcConfig", {})
+        assert not network.get("SubnetIds")
+        assert not network.get("SecurityGroupIds")
+    assert not {"subnet_ids", "security_group_ids"} & data_api_life.stage.keys()
+
+
+def test_the_app_takes_the_settings_of_a_stage_over_the_data_api(
+    data_api_life: ShortLife,
+) -> None:
+    variables = data_api_life.stage["environment_variables"]
+    settings = Settings.from_environment(variables)
+
+    for function in data_api_life.account["functions"].values():
+        assert function["Environment"]["Variables"] == variables
+    assert settings.db_engine is DbEngine.DATA_API
+    assert settings.db_cluster_arn.endswith(f":cluster:{NAME}")
+    assert settings.redis_url == ""
+
+
+def test_no_certificates_are_fetched_for_a_stage_without_connections(
+    data_api_life: ShortLife,
+) -> None:
+    assert "certificates" not in data_api_life.said["configure"]
+    assert ".chalice/config.json: written" in data_api_life.said["configure"]
+
+
+def test_nothing_is_left_of_a_stage_over_the_data_api(data_api_life: ShortLife) -> None:
+    assert {kind: what for kind, what in data_api_life.left.items() if what} == {}
 
 
 # --- gateway responses that depend on settings ----------------------------------------------------

@@ -6,7 +6,7 @@ import datetime
 import json
 import re
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,24 +15,30 @@ from typing import Any
 import pytest
 import redis
 from botocore.exceptions import ClientError
+from cfnlint.api import lint
+from cfnlint.config import ManualArgs
 from cfnlint.decode import decode
 
 from app import app
 from chalicelib import services
 from chalicelib.cache import generations
-from chalicelib.config import Settings
+from chalicelib.config import DbEngine, Settings
+from chalicelib.db.data_api import Connector
+from chalicelib.errors import ConfigurationError
 from chalicelib.ingest import load_from_s3_statements
 from infra import aws_errors, chalice_config, cloudformation_stack, database_schema, leftovers
+from infra import policies as policy_files
 from infra.cloudformation_stack import Stack
 from infra.terminal import Refused
 from local.servers import MariaDB, Redis
 from tests.conftest import Configure
 from tests.support.client import ROOT, InProcess, hero
-from tests.support.emulated_aws import Emulated, emulated
-from tests.support.stack_outputs import OUTPUTS
+from tests.support.emulated_aws import REGION, Emulated, emulated
+from tests.support.stack_outputs import DATA_API, DATA_API_ALONE, OUTPUTS
 
 Json = dict[str, Any]
 STAGES = ("dev", "prod")
+CACHES = ("serverless", "node", "none")
 
 
 @lru_cache(maxsize=1)
@@ -51,6 +57,28 @@ def resource(name: str) -> Json:
 def of_type(kind: str) -> dict[str, Json]:
     found = template()["Resources"].items()
     return {name: each["Properties"] for name, each in found if each["Type"] == f"AWS::{kind}"}
+
+
+def holds(condition: Json, **parameters: str) -> bool:
+    """Whether a condition of the template holds; other parameters have their defaults."""
+    [(function, operands)] = condition.items()
+    if function == "Condition":
+        return holds(template()["Conditions"][operands], **parameters)
+    if function == "Fn::Equals":
+        reference, value = operands
+        default = template()["Parameters"][reference["Ref"]].get("Default")
+        return parameters.get(reference["Ref"], str(default)) == value
+    found = [holds(operand, **parameters) for operand in operands]
+    return {"Fn::Not": not found[0], "Fn::And": all(found), "Fn::Or": any(found)}[function]
+
+
+def present(section: str, **parameters: str) -> set[str]:
+    """The names of what a stack with these parameters has of a section of the template."""
+    return {
+        name
+        for name, each in template()[section].items()
+        if "Condition" not in each or holds({"Condition": each["Condition"]}, **parameters)
+    }
 
 
 def config(stage: str) -> Json:
@@ -125,6 +153,85 @@ def test_the_login_may_do_what_the_app_does_and_nothing_else(
         mariadb.query(f"DROP USER '{user}'@'%'")
 
 
+# Engine, cache, login.
+KINDS = [
+    *((engine, cache, "iam") for engine in ("mysql", "dataapi") for cache in CACHES),
+    ("mysql", "serverless", "secret"),
+]
+
+
+@pytest.mark.parametrize(("engine", "cache", "login"), KINDS)
+def test_the_template_is_valid_for_every_kind_of_stage(engine: str, cache: str, login: str) -> None:
+    values = {"Stage": "dev", "DatabaseEngine": engine, "CacheKind": cache, "DatabaseLogin": login}
+    config = ManualArgs(regions=[REGION], parameters=[values])
+    text = (ROOT / "infra" / "template.yaml").read_text(encoding="utf-8")
+    assert [str(problem) for problem in lint(text, config=config)] == []
+
+
+def test_without_a_cache_nothing_of_one_is_made() -> None:
+    cached = {name for name in template()["Resources"] if "Cache" in name}
+    assert len(cached) == 8
+    for engine in ("mysql", "dataapi"):
+        assert not cached & present("Resources", CacheKind="none", DatabaseEngine=engine)
+        assert not {name for name in present("Outputs", CacheKind="none") if "CacheN" in name}
+    other = present("Resources") ^ present("Resources", CacheKind="none")
+    assert other == cached - {"CacheNode", "CacheSubnets"}, "and nothing else changes"
+
+
+@pytest.mark.parametrize(
+    ("engine", "cache", "login", "expected"),
+    [
+        ("mysql", "serverless", "iam", set()),
+        ("mysql", "none", "iam", set()),
+        ("mysql", "node", "secret", {"SecretEndpoint", "EndpointGroup"}),
+        ("dataapi", "none", "iam", set()),
+        ("dataapi", "none", "secret", set()),
+        ("dataapi", "serverless", "iam", {"DataEndpoint", "EndpointGroup"}),
+        ("dataapi", "serverless", "secret", {"DataEndpoint", "EndpointGroup"}),
+    ],
+)
+def test_an_endpoint_that_costs_by_the_hour_is_made_where_functions_in_the_network_need_it(
+    engine: str, cache: str, login: str, expected: set[str]
+) -> None:
+    made = present("Resources", DatabaseEngine=engine, CacheKind=cache, DatabaseLogin=login)
+    assert {name for name in made if name.endswith("Endpoint")} - {"BucketEndpoint"} == {
+        name for name in expected if name != "EndpointGroup"
+    }
+    assert ("EndpointGroup" in made) == bool(expected)
+
+
+def test_the_endpoint_of_the_data_api_answers_to_its_usual_name() -> None:
+    endpoint = resource("DataEndpoint")
+    assert endpoint["ServiceName"] == {"Fn::Sub": "com.amazonaws.${AWS::Region}.rds-data"}
+    assert endpoint["PrivateDnsEnabled"] is True
+    assert len(endpoint["SubnetIds"]) == 2
+
+
+def test_functions_that_open_no_connection_cannot_reach_the_database() -> None:
+    gone = present("Resources") - present("Resources", DatabaseEngine="dataapi")
+    assert gone == {"FunctionsToDatabase"}
+    rules = [each for each in resource("FunctionGroup")["SecurityGroupEgress"] if "Fn::If" in each]
+    ports = {each["Fn::If"][0]: each["Fn::If"][1]["FromPort"] for each in rules}
+    assert ports == {"UsesConnections": 3306, "HasCache": 6379}
+    assert all(each["Fn::If"][2] == {"Ref": "AWS::NoValue"} for each in rules)
+
+
+def test_the_cluster_has_what_the_data_api_cannot_set_for_a_session(mariadb: MariaDB) -> None:
+    """The engine takes these parameters, and begins no transaction with a SET then."""
+    ours = resource("DatabaseParameters")["Parameters"]
+    found = {name: ours[name] for name in ("transaction_isolation", "sql_mode")}
+    found |= {"innodb_lock_wait_timeout": ours["innodb_lock_wait_timeout"]}
+    found |= {"auto_increment_increment": "1"}
+    cached = settings(**DATA_API)
+    assert cached.redis_url
+    assert Connector(cached)._judged(found).session == ()
+    for name in ("sql_mode", "innodb_lock_wait_timeout"):
+        with_another = found | {name: str(mariadb.query(f"SELECT @@global.{name}")[0][0])}
+        assert Connector(cached)._judged(with_another).session != (), name
+    with pytest.raises(ConfigurationError, match="READ-COMMITTED"):
+        Connector(cached)._judged(found | {"transaction_isolation": "REPEATABLE-READ"})
+
+
 def test_every_output_is_used_and_every_used_one_is_there() -> None:
     text = "".join(
         path.read_text(encoding="utf-8") for path in sorted((ROOT / "infra").glob("*.py"))
@@ -178,7 +285,7 @@ def test_no_way_leads_to_the_internet() -> None:
         assert database_instance["PubliclyAccessible"] is False
 
 
-def test_alarms_watch_every_function_and_stay_within_what_is_free() -> None:
+def test_alarms_watch_every_function() -> None:
     metrics, functions = 0, set()
     for alarm in of_type("CloudWatch::Alarm").values():
         assert alarm["AlarmActions"] == [{"Ref": "Alarms"}]
@@ -189,15 +296,20 @@ def test_alarms_watch_every_function_and_stay_within_what_is_free() -> None:
             for dimension in each["Metric"]["Dimensions"]:
                 if dimension["Name"] == "FunctionName":
                     functions.add(dimension["Value"]["Fn::Sub"].replace("${Stage}", "dev"))
-    assert metrics == 10
-    assert functions == {"herocache-dev", "herocache-dev-storage", "herocache-dev-ingest"}
+    assert metrics == 12, "as many as docs/deploy.md counts"
+    declared = config("dev")["lambda_functions"].keys() - {"api_handler"}
+    assert functions == {"herocache-dev", *(f"herocache-dev-{name}" for name in declared)}
 
 
-def test_the_dashboard_is_json() -> None:
+@pytest.mark.parametrize("has_cache", [True, False])
+def test_the_dashboard_is_json(has_cache: bool) -> None:
     text, values = resource("Dashboard")["DashboardBody"]["Fn::Sub"]
-    names = {**dict.fromkeys(values, "x"), "Stage": "dev"}
-    filled = re.sub(r"\$\{([\w.:]+)\}", lambda found: names.get(found.group(1), "x"), text)
-    assert len(json.loads(filled)["widgets"]) == 6
+    condition, widget, nothing = values["CacheWidget"]["Fn::If"]
+    assert condition == "HasCache"
+    names = {"CacheWidget": widget["Fn::Sub"][0] if has_cache else nothing}
+    for _ in range(2):  # the widget has variables of its own
+        text = re.sub(r"\$\{([\w.:]+)\}", lambda found: names.get(found.group(1), "x"), text)
+    assert len(json.loads(text)["widgets"]) == 5 + has_cache
 
 
 # --- .chalice/config.json -------------------------------------------------------------------------
@@ -215,9 +327,10 @@ def test_times_and_sizes_are_within_what_aws_allows(stage: str) -> None:
     assert config(stage)["lambda_architecture"] == "arm64"
     assert config(stage)["xray"] is False
     for name, options in config(stage)["lambda_functions"].items():
-        assert options["lambda_timeout"] == (900 if name == "ingest" else 29), "API Gateway's: 29 s"
+        no_gateway = {"ingest": 900, "employees": 60}
+        assert options["lambda_timeout"] == no_gateway.get(name, 29), "API Gateway's: 29 s"
         assert 128 <= options["lambda_memory_size"] <= 10_240
-        assert options["reserved_concurrency"] > 0
+        assert options.get("reserved_concurrency", 1) > 0
         assert options["iam_policy_file"] == f"policy-{stage}-{name}.json"
 
 
@@ -231,11 +344,15 @@ def test_the_repository_has_placeholders_and_no_account(stage: str) -> None:
         assert re.fullmatch(r"(subnet|sg)-(\d)\2{16}", name)
 
 
+def variables(outputs: Mapping[str, str]) -> dict[str, str]:
+    """What `make configure` writes for a stack with these outputs."""
+    written = chalice_config.environment(outputs)
+    return {name: value for name, value in written.items() if value is not None}
+
+
 def settings(**changes: str) -> Settings:
     """Of a stage whose stack has these outputs."""
-    written = chalice_config.environment({**OUTPUTS, **changes})
-    there = {name: value for name, value in written.items() if value is not None}
-    return Settings.from_environment(there)
+    return Settings.from_environment(variables({**OUTPUTS, **changes}))
 
 
 def test_every_kind_of_stack_gives_settings_that_the_app_takes() -> None:
@@ -250,18 +367,58 @@ def test_every_kind_of_stack_gives_settings_that_the_app_takes() -> None:
     assert settings(DatabaseMinCapacity="0.5") != settings(), "it never sleeps"
 
 
+def test_a_stage_over_the_data_api_has_its_settings_and_no_others() -> None:
+    alone = variables(DATA_API_ALONE)
+    assert alone == {
+        "DB_ENGINE": "dataapi",
+        "DB_CLUSTER_ARN": OUTPUTS["DatabaseArn"],
+        "DB_SECRET_ARN": OUTPUTS["DatabaseSecretArn"],
+        "DB_NAME": "herocache",
+        "DB_RESUME_SECONDS": "20",
+        "UPLOAD_BUCKET": OUTPUTS["UploadBucket"],
+    }
+    cached = variables({**DATA_API, "DatabaseReaderHost": "herocache-dev.ro.rds.test"})
+    of_cache = {name: value for name, value in variables(OUTPUTS).items() if "REDIS" in name}
+    assert cached == alone | of_cache, "and a reader answers no call of the Data API"
+    for found in (alone, cached):
+        assert Settings.from_environment(found).db_engine is DbEngine.DATA_API
+
+
+def test_a_stack_from_before_there_were_two_engines_has_connections() -> None:
+    before = {name: value for name, value in OUTPUTS.items() if name != "DatabaseEngine"}
+    assert variables(before) == variables(OUTPUTS)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("name", config("dev")["lambda_functions"])
+def test_the_repositorys_policies_are_what_configure_writes(stage: str, name: str) -> None:
+    """But for the names of what the stack made."""
+    policy = json.loads((ROOT / ".chalice" / f"policy-{stage}-{name}.json").read_text())
+    function = f"herocache-{stage}" + ("" if name == "api_handler" else f"-{name}")
+    written = policy_files.for_stack(policy, [function], OUTPUTS)
+
+    for ours, theirs in zip(policy["Statement"], written["Statement"], strict=True):
+        assert {**ours, "Resource": ""} == {**theirs, "Resource": ""}
+
+
 def test_the_right_to_log_in_is_the_one_that_the_stack_needs() -> None:
     policy = json.loads((ROOT / ".chalice" / "policy-dev-ingest.json").read_text())
     secret = OUTPUTS["DatabaseSecretArn"]
     changes = {"DatabaseLogin": "secret", "DatabaseLoginArn": secret}
-    by_token = chalice_config.with_resources(policy, OUTPUTS)
-    by_secret = chalice_config.with_resources(by_token, {**OUTPUTS, **changes})
+    names = ["herocache-dev-ingest"]
+    by_token = policy_files.for_stack(policy, names, OUTPUTS)
+    by_secret = policy_files.for_stack(by_token, names, {**OUTPUTS, **changes})
     [login] = [each for each in by_secret["Statement"] if each["Sid"] == "DatabaseLogin"]
 
     assert login["Action"] == "secretsmanager:GetSecretValue"
     assert login["Resource"] == secret
     assert "rds-db:connect" not in json.dumps(by_secret)
-    assert chalice_config.with_resources(by_secret, OUTPUTS) == by_token, "and back again"
+    assert policy_files.for_stack(by_secret, names, OUTPUTS) == by_token, "and back again"
+    for other in (DATA_API, DATA_API_ALONE):
+        there = policy_files.for_stack(by_token, names, other)
+        assert there != by_token
+        assert policy_files.for_stack(there, names, other) == there, "a second run changes nothing"
+        assert policy_files.for_stack(there, names, OUTPUTS) == by_token, "and back again"
     assert "000000000000" not in json.dumps(by_token)
 
 

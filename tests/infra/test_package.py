@@ -14,11 +14,13 @@ import pytest
 
 from bench.api_gateway_event import rest_event
 from infra.before_deploy import refuse_missing_wheels
+from infra.packaged_project import needed
 from infra.terminal import Refused
-from tests.support.client import hero
+from local.servers import DataApi
+from tests.support.client import ROOT, hero
 from tests.support.container import Container, runtime_folder, upload_event
 from tests.support.emulated_aws import REGION, Emulated, emulated
-from tests.support.stage_life import NATIVE, Life, unpack
+from tests.support.stage_life import NATIVE, Life, ShortLife, unpack
 from tests.support.witness import Witness
 
 MAX_BYTES = 3_000_000
@@ -127,6 +129,39 @@ def uploaded(account: Emulated, text: str) -> dict[str, Any]:
     return upload_event("uploads", key, put, len(text))
 
 
+def test_the_employees_function_adds_one_and_lists_all(
+    container: Container, handlers: dict[str, str]
+) -> None:
+    [everybody], _ = container.invoke(
+        (handlers["herocache-dev-employees"], {"EmpId": "E1", "EmpName": "Ada"})
+    )
+    assert everybody == [["E1", "Ada"]]
+
+
+def test_the_package_without_pymysql_serves_over_the_data_api(
+    data_api_life: ShortLife,
+    data_api: DataApi,
+    runtime: Path,
+    witness: Witness,
+    tmp_path: Path,
+) -> None:
+    package = unpack(data_api_life.package, tmp_path)
+    container = Container(package, runtime, data_api.environment())
+    handler = {name: each["Handler"] for name, each in data_api_life.account["functions"].items()}
+
+    (written, read, everybody), imported = container.invoke(
+        (handler["herocache-dev-storage"], {"REQUEST": "write", "SQLS": [hero(id=8)]}),
+        (handler["herocache-dev-storage"], {"REQUEST": "read", "SQLS": [8]}),
+        (handler["herocache-dev-employees"], {"EmpId": "E1", "EmpName": "Ada"}),
+    )
+
+    assert written["ids"] == [8]
+    assert read["body"] == [{"id": 8, **hero()}]
+    assert everybody == [["E1", "Ada"]]
+    assert "pymysql" not in imported
+    assert not (package / "pymysql").exists()
+
+
 def test_nothing_but_the_package_could_have_answered(package: Path, runtime: Path) -> None:
     """The check would see a package that is only installed on this machine."""
     container = Container(package, runtime, {})
@@ -166,6 +201,20 @@ def test_its_machine_code_is_of_the_functions_architecture(life: Life, architect
 def test_chalice_left_no_package_out(life: Life) -> None:
     for text in (life.first["deploy"], life.again["deploy"]):
         assert "Could not install" not in text
+
+
+def test_a_driver_is_left_out_only_where_the_settings_leave_it_unused() -> None:
+    whole = (ROOT / "requirements.txt").read_text(encoding="utf-8")
+    drivers = {"PyMySQL", "redis", "hiredis"}
+
+    def named(environment: Mapping[str, str]) -> set[str]:
+        kept = needed(whole, environment)
+        return {line.partition("==")[0] for line in kept.splitlines() if line[:1] != "#"}
+
+    assert needed(whole, {}) == needed(whole, {"DB_ENGINE": "mysql"}) == whole
+    assert named({}) == drivers
+    assert named({"DB_ENGINE": "dataapi", "REDIS_URL": "rediss://a"}) == drivers - {"PyMySQL"}
+    assert named({"DB_ENGINE": "dataapi"}) == drivers - {"PyMySQL"}
 
 
 @pytest.mark.proof  # asks PyPI

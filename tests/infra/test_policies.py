@@ -10,20 +10,21 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import botocore.session
 import pytest
 
-from infra import chalice_config
+from infra import policies as policy_files
 from tests.support.client import ROOT
 from tests.support.container import Container, runtime_folder, upload_event
 from tests.support.deployment import NAME
 from tests.support.emulated_aws import REGION, Emulated, closed, emulated
-from tests.support.stack_outputs import OUTPUTS
-from tests.support.stage_life import NATIVE, Life, unpack
+from tests.support.stack_outputs import DATA_API, DATA_API_ALONE, OUTPUTS
+from tests.support.stage_life import NATIVE, Life, ShortLife, unpack
 from tests.support.witness import Witness
 
 Json = dict[str, Any]
 STAGES = ("dev", "prod")
-FUNCTIONS = ("api_handler", "storage", "ingest")
+FUNCTIONS = ("api_handler", "storage", "employees", "ingest")
 
 _VPC = "docs.aws.amazon.com/lambda/latest/dg/configuration-vpc.html"
 # Actions for which no call stands in the code, with the page of AWS that names their purpose.
@@ -88,10 +89,61 @@ def test_the_functions_own_code_may_not_touch_the_network(stage: str, function: 
 
 
 @pytest.mark.parametrize("stage", STAGES)
-@pytest.mark.parametrize("function", ["api_handler", "storage"])
+@pytest.mark.parametrize("function", ["api_handler", "storage", "employees"])
 def test_the_read_path_has_no_right_to_files_or_queues(stage: str, function: str) -> None:
     services = {action.partition(":")[0] for action in actions(policy(stage, function))}
     assert services == {"logs", "ec2", "rds-db", "elasticache"}
+
+
+_LOGS = {"logs:CreateLogStream", "logs:PutLogEvents"}
+# The operations of the Data API that boto3 still has; the service's code calls all but ExecuteSql,
+# which clusters of today do not support.
+_DATA_API = {
+    f"rds-data:{operation}"
+    for operation in botocore.session.Session().get_service_model("rds-data").operation_names
+} - {"rds-data:ExecuteSql"}
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_a_stage_over_the_data_api_may_use_its_cluster_and_one_secret(function: str) -> None:
+    names = [f"herocache-dev-{function}"]
+    content = policy_files.for_stack(policy("dev", function), names, DATA_API_ALONE)
+    resources = {each["Sid"]: each["Resource"] for each in content["Statement"]}
+    others = {"s3", "sqs"} if function == "ingest" else set[str]()
+    found = actions(content)
+
+    assert resources["DataApi"] == OUTPUTS["DatabaseArn"]
+    assert resources["DatabaseLogin"] == OUTPUTS["DatabaseSecretArn"]
+    assert {each for each in found if each.partition(":")[0] not in others} == {
+        *_LOGS,
+        *_DATA_API,
+        "secretsmanager:GetSecretValue",
+    }
+    assert "*" not in resources.values()
+    assert all(each["Effect"] == "Allow" for each in content["Statement"])
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_with_a_cache_it_may_join_the_network_and_log_in_there_too(function: str) -> None:
+    names = [f"herocache-dev-{function}"]
+    alone, cached = (
+        policy_files.for_stack(policy("dev", function), names, outputs)
+        for outputs in (DATA_API_ALONE, DATA_API)
+    )
+    further = actions(cached) - actions(alone)
+
+    assert further == {*policy_files.NETWORK_ACTIONS, "elasticache:Connect"}
+    assert actions(alone) < actions(cached)
+
+
+def test_the_functions_of_a_stage_over_the_data_api_get_these_policies(
+    data_api_life: ShortLife,
+) -> None:
+    for role, content in data_api_life.policies.items():
+        assert data_api_life.account["roles"][role] == [content]
+        assert actions(content) > _DATA_API
+        assert "ec2:" not in json.dumps(content)
+        assert "000000000000" not in json.dumps(content)
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
@@ -287,7 +339,8 @@ def test_the_databases_secret_is_read_with_the_right_that_configure_gives(
     secrets = enforced.account.client("secretsmanager")
     arn = secrets.create_secret(Name="database", SecretString=json.dumps(login))["ARN"]
     changes = {"DatabaseLogin": "secret", "DatabaseLoginArn": arn}
-    content = chalice_config.with_resources(policy("dev", "storage"), {**OUTPUTS, **changes})
+    names = ["herocache-dev-storage"]
+    content = policy_files.for_stack(policy("dev", "storage"), names, {**OUTPUTS, **changes})
     role = Role(enforced.account, "storage", content)
     settings = {name: each for name, each in environment.items() if name not in _LOGIN}
     settings |= {**enforced.account.environment, **role.credentials(), "DB_SECRET_ARN": arn}

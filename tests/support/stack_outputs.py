@@ -1,9 +1,11 @@
-"""Outputs of a stack of infra/template.yaml, of its default kind."""
+"""Outputs of stacks of infra/template.yaml."""
 
+# Of the default kind.
 OUTPUTS = {
     "SubnetIds": "subnet-1,subnet-2",
     "SecurityGroupId": "sg-1",
     "DatabaseHost": "herocache-dev.rds.test",
+    "DatabaseEngine": "mysql",
     "DatabaseArn": "arn:aws:rds:eu-west-1:123456789012:cluster:herocache-dev",
     "DatabaseSecretArn": "arn:aws:secretsmanager:eu-west-1:123456789012:secret:rds!cluster-1",
     "DatabaseMinCapacity": "0",
@@ -16,4 +18,15 @@ OUTPUTS = {
     "CacheUserArn": "arn:aws:elasticache:eu-west-1:123456789012:user:herocache-dev",
     "UploadBucket": "herocache-dev-123456789012-eu-west-1",
     "FailureQueueArn": "arn:aws:sqs:eu-west-1:123456789012:herocache-dev-failed",
+}
+# Over the Data API with a cache, and without one.
+DATA_API = {
+    **OUTPUTS,
+    "DatabaseEngine": "dataapi",
+    "DatabaseLogin": "secret",
+    "DatabaseLoginArn": OUTPUTS["DatabaseSecretArn"],
+}
+NO_CACHE = {"CacheHost", "CacheName", "CacheArn", "CacheUserArn"}
+DATA_API_ALONE = {
+    name: value for name, value in {**DATA_API, "CacheKind": "none"}.items() if name not in NO_CACHE
 }

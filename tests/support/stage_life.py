@@ -1,10 +1,13 @@
 """The life of a stage, lived once and watched from AWS's side: `make infra`, `configure`, `deploy`,
-`destroy`, each twice, with the real `chalice deploy`.
+`destroy`, each twice, with the real `chalice deploy`. Then a short life of a stage over the RDS
+Data API without a cache.
 
-`python -m tests.support.stage_life` lives it and writes what was seen to its output, for `life_in`.
+`python -m tests.support.stage_life` lives both and writes what was seen to its output, for
+`life_in` and `data_api_life_in`.
 """
 
 import io
+import json
 import pickle
 import platform
 import signal
@@ -43,6 +46,18 @@ class Life:
     still_there: Json
     destroyed: str
     destroyed_again: str
+    left: Json
+
+
+@dataclass(frozen=True)
+class ShortLife:
+    """Of a stage of another kind, lived once, with a package of this machine's architecture."""
+
+    account: Json
+    stage: Json
+    policies: dict[str, Json]
+    said: dict[str, str]
+    package: bytes
     left: Json
 
 
@@ -153,6 +168,19 @@ def live(project: Project, account: Emulated) -> Life:
     )
 
 
+def live_shortly(project: Project, account: Emulated, parameters: Json) -> ShortLife:
+    """A stage with these parameters of the template."""
+    choices = project.read(f"infra/{STAGE}.json")
+    choices["parameters"] |= parameters
+    (project.home / "infra" / f"{STAGE}.json").write_text(json.dumps(choices))
+    project.change({"lambda_architecture": NATIVE})
+    said = {command: project.must(command) for command in ("infra", "configure", "deploy")}
+    there, package = seen(account), account.package(NAME)
+    stage, policies = project.stage(), roles_files(project)
+    said["destroy"] = project.must("destroy", typed=f"{STAGE}\n")
+    return ShortLife(there, stage, policies, said, package, seen(account))
+
+
 def unpack(package: bytes, folder: Path) -> Path:
     with zipfile.ZipFile(io.BytesIO(package)) as archive:
         archive.extractall(folder)
@@ -169,8 +197,18 @@ def roles_files(project: Project) -> dict[str, Json]:
 
 
 def life_in(lived: Done) -> Life:
+    return Life(**_of(lived, "life"))
+
+
+def data_api_life_in(lived: Done) -> ShortLife:
+    """Of the stage over the Data API without a cache."""
+    return ShortLife(**_of(lived, "data_api"))
+
+
+def _of(lived: Done, name: str) -> Json:
     assert lived.returncode == 0, lived.stderr.decode()
-    return Life(**pickle.loads(lived.stdout))
+    fields: Json = pickle.loads(lived.stdout)[name]
+    return fields
 
 
 def main() -> None:
@@ -179,7 +217,12 @@ def main() -> None:
         home = Path(folder)
         certificates = trust_store(home / "authority")
         life = live(Project(home / "project", account, certificates), account)
-    sys.stdout.buffer.write(pickle.dumps(vars(life)))
+        kind = {"DatabaseEngine": "dataapi", "CacheKind": "none"}
+        # Nobody has certificates there: connections alone need them.
+        another = Project(home / "another", account, "file:///nowhere")
+        data_api = live_shortly(another, account, kind)
+    lives = {"life": vars(life), "data_api": vars(data_api)}
+    sys.stdout.buffer.write(pickle.dumps(lives))
 
 
 if __name__ == "__main__":

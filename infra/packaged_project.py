@@ -1,0 +1,42 @@
+"""The folder that `chalice deploy` works in: the project, with the packages that the stage needs.
+
+For every stage Chalice packages what requirements.txt in its project folder names. So each
+deployment gets a folder of its own. It holds links to the project's files, and a requirements.txt
+without the drivers that the stage's settings leave unused.
+"""
+
+import re
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from infra.stage_files import ROOT, Stage
+
+REQUIREMENTS = "requirements.txt"
+
+
+@contextmanager
+def project_folder(stage: Stage) -> Iterator[Path]:
+    """Such a folder for this stage. What Chalice writes into it is in the project afterwards."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for path in ROOT.iterdir():
+            if path.name != REQUIREMENTS:
+                (folder / path.name).symlink_to(path)
+        text = (ROOT / REQUIREMENTS).read_text(encoding="utf-8")
+        (folder / REQUIREMENTS).write_text(needed(text, stage.environment), encoding="utf-8")
+        yield folder
+
+
+def needed(requirements: str, environment: Mapping[str, str]) -> str:
+    """The text of requirements.txt without what functions with these settings never import.
+
+    redis and hiredis stay, because chalicelib.cache imports them without REDIS_URL too."""
+    unused = {"pymysql"} if environment.get("DB_ENGINE") == "dataapi" else set[str]()
+    lines = requirements.splitlines(keepends=True)
+    return "".join(line for line in lines if _package(line) not in unused)
+
+
+def _package(line: str) -> str:
+    return re.split(r"[^\w.-]", line, maxsplit=1)[0].lower()
