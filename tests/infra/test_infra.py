@@ -357,6 +357,10 @@ def settings(**changes: str) -> Settings:
 
 def test_every_kind_of_stack_gives_settings_that_the_app_takes() -> None:
     assert {"DatabaseReaderHost", *OUTPUTS} == set(template()["Outputs"])
+    assert present("Outputs") == set(OUTPUTS)
+    assert present("Outputs", DatabaseEngine="dataapi") == set(DATA_API)
+    alone = present("Outputs", DatabaseEngine="dataapi", CacheKind="none")
+    assert alone == set(DATA_API_ALONE)
     assert settings().redis_cluster
     assert not settings(CacheKind="node").redis_cluster
     reader = "herocache-dev.ro.rds.test"
