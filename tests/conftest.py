@@ -27,6 +27,7 @@ from tests.support import bucket as s3
 from tests.support.beside import COMMANDS, Beside, Done
 from tests.support.bucket import UploadBucket
 from tests.support.client import InProcess
+from tests.support.engines import is_mysql_only
 from tests.support.witness import Witness
 
 if TYPE_CHECKING:  # moto takes a second to import, and few tests need it
@@ -61,6 +62,13 @@ def pytest_configure() -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What waits for something long is left to `make proof`. A file whose tests share servers of
     their own goes to one worker whole; the other tests go one by one to whoever is free."""
+    if DbEngine.DATA_API.value == ENGINE:
+        tests = Path(__file__).parent
+        items[:] = [
+            item
+            for item in items
+            if not is_mysql_only(item.path.relative_to(tests).as_posix(), item.name)
+        ]
     for item in items:
         if {"life", "data_api_life", *COMMANDS} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.proof)
@@ -195,11 +203,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """What is marked so runs on both engines, whatever the engine of the run is."""
     marked = metafunc.definition.get_closest_marker("both_engines")
     if marked and "configure" in metafunc.fixturenames:
-        metafunc.parametrize("engine", [each.value for each in DbEngine], indirect=True)
+        metafunc.parametrize("db_engine", [each.value for each in DbEngine], indirect=True)
 
 
 @pytest.fixture
-def engine(request: pytest.FixtureRequest) -> str:
+def db_engine(request: pytest.FixtureRequest) -> str:
     """The engine that the app of this test uses."""
     return str(getattr(request, "param", ENGINE))
 
@@ -207,13 +215,13 @@ def engine(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def configure(
     request: pytest.FixtureRequest,
-    engine: str,
+    db_engine: str,
     mariadb: MariaDB,
     redis_server: Redis,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Configure]:
     """Gives the app these settings on top of those that lead to the servers; None unsets one."""
-    database = database_environment(request, mariadb, engine)
+    database = database_environment(request, mariadb, db_engine)
 
     def configure(**changes: str | None) -> None:
         environment = {**database, **redis_server.environment(), **changes}

@@ -20,6 +20,8 @@ Item = TypeVar("Item")
 PAGE_ROWS = 5_000
 # Of each value in a statement, beside its JSON: its name, its type and its place in the SQL.
 _BYTES_BESIDE_VALUE = 64
+# Where a statement has a limit, its SQL has one too: 65,536 characters, of which a value takes 9.
+_MAX_VALUES = 6_000
 # Of each value in an answer: the name of its type, and JSON.
 _BYTES_AROUND_VALUE = 32
 
@@ -37,16 +39,22 @@ def cut_by_bytes(items: Sequence[Any], most: int) -> list[Sequence[Any]]:
     if not most:
         return [items]
     pieces: list[list[Any]] = []
-    left = 0
+    bytes_left = values_left = 0
     for item in items:
         values = item if isinstance(item, tuple) else (item,)
         size = len(json.dumps(values)) + len(values) * _BYTES_BESIDE_VALUE
-        if size > left or not pieces:
+        if size > bytes_left or len(values) > values_left:
             pieces.append([])
-            left = most
+            bytes_left, values_left = most, _MAX_VALUES
         pieces[-1].append(item)
-        left -= size
+        bytes_left -= size
+        values_left -= len(values)
     return [*pieces]
+
+
+def fits(connection: Connection, values: int) -> bool:
+    """Whether one statement can hold so many keys."""
+    return not connection.max_statement_bytes or values <= _MAX_VALUES
 
 
 def most_rows(connection: Connection, table: Table) -> int:

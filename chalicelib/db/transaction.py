@@ -305,8 +305,12 @@ class Transaction:
         place = len(self._queue)
         self.queue(statements.guard_time(until))
         most = self._most_shown(table, max_rows)
+        count = sum(map(len, values.values())) + len(values) * len(keys)
+        is_shown = pieces.fits(self._connection, count)
         shown = [
-            statements.others(table, column, own, keys, most) for column, own in values.items()
+            statements.others(table, column, own, keys, most)
+            for column, own in values.items()
+            if is_shown
         ]
         try:
             now, *others = self._commit(*shown)[place:]
@@ -317,7 +321,8 @@ class Transaction:
                 ) from error
             raise
         [(read_at,)] = now
-        return Committed(read_at, self._committed_at, _whole(others, most))
+        whole = _whole(others, most) if is_shown else [None] * len(values)
+        return Committed(read_at, self._committed_at, whole)
 
     def _commit(self, *statements: Statement, is_timed: bool = True) -> list[Rows]:
         """The answers to what was left to do, and to `statements`."""

@@ -437,8 +437,20 @@ def read_only(mariadb: MariaDB) -> Iterator[Callable[[bool], None]]:
     switch(False)
 
 
+@pytest.fixture(params=[False, True], ids=["", "who may write to a replica"])
+def user(request: pytest.FixtureRequest, mariadb: MariaDB) -> Iterator[None]:
+    """The service's. A connection has the rights that its user had when it was opened."""
+    name = f"'{mariadb.user}'@'127.0.0.1'"
+    if request.param:
+        mariadb.query(f"GRANT READ_ONLY ADMIN ON *.* TO {name}")
+    yield
+    if request.param:
+        mariadb.query(f"REVOKE READ_ONLY ADMIN ON *.* FROM {name}")
+
+
 @pytest.mark.parametrize("rows", [[hero(name="moved")], [{"id": CHANGED, **hero(name="moved")}]])
 def test_a_write_that_meets_a_demoted_writer_goes_to_the_new_one_once(
+    user: None,
     through: InProcess,
     endpoint: Relay,
     witness: Witness,
@@ -451,6 +463,7 @@ def test_a_write_that_meets_a_demoted_writer_goes_to_the_new_one_once(
 
     [id] = through.write(rows).ids
 
+    assert witness.query("SELECT @@read_only") == [(0,)]
     assert through.read([id]).rows == [as_stored(id, hero(name="moved"))]
     assert count_of(witness, "moved", 1) == 1
 

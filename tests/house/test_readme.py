@@ -214,7 +214,7 @@ def test_a_variable_given_to_make_is_one_that_its_target_takes() -> None:
     ]
     given += [(goal, name) for name, goal in re.findall(before, texts)]
     assert {name for _, name in given} == {
-        *("ARGS", "EVENT", "FILE", "FUNCTION", "KEY", "KEYS"),
+        *("ARGS", "ENGINE", "EVENT", "FILE", "FUNCTION", "KEY", "KEYS"),
         *("MINUTES", "PORT", "STAGE", "TABLE", "URL"),
     }
     for goal, name in given:

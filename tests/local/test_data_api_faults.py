@@ -14,11 +14,12 @@ INSERT = "INSERT INTO marks VALUES (1)"
 
 
 @pytest.fixture
-def marks(mariadb: MariaDB) -> Iterator[MariaDB]:
+def marks(data_api: DataApi, mariadb: MariaDB) -> Iterator[MariaDB]:
     """An empty table."""
     mariadb.query("DROP TABLE IF EXISTS marks")
     mariadb.query("CREATE TABLE marks (mark INT)")
     yield mariadb
+    data_api.control(reset=True)  # An open transaction would lock the table.
     mariadb.query("DROP TABLE marks")
 
 

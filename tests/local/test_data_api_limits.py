@@ -31,11 +31,12 @@ def client(data_api: DataApi) -> Client:
 
 
 @pytest.fixture
-def numbers(mariadb: MariaDB) -> Iterator[MariaDB]:
+def numbers(data_api: DataApi, mariadb: MariaDB) -> Iterator[MariaDB]:
     """An empty table."""
     mariadb.query("DROP TABLE IF EXISTS numbers")
     mariadb.query("CREATE TABLE numbers (id INT AUTO_INCREMENT PRIMARY KEY, number INT)")
     yield mariadb
+    data_api.control(reset=True)  # An open transaction would lock the table.
     mariadb.query("DROP TABLE numbers")
 
 

@@ -22,7 +22,7 @@ INSERT = "INSERT INTO notes (note) VALUES (:note)"
 
 
 @pytest.fixture
-def notes(mariadb: MariaDB) -> Iterator[MariaDB]:
+def notes(data_api: DataApi, mariadb: MariaDB) -> Iterator[MariaDB]:
     """An empty table."""
     mariadb.query("DROP TABLE IF EXISTS notes")
     mariadb.query(
@@ -30,6 +30,7 @@ def notes(mariadb: MariaDB) -> Iterator[MariaDB]:
         " note VARCHAR(255) NOT NULL UNIQUE)"
     )
     yield mariadb
+    data_api.control(reset=True)  # An open transaction would lock the table.
     mariadb.query("DROP TABLE notes")
 
 

@@ -59,6 +59,8 @@ def translated(name: str, words: str) -> Exception:
         return timed_out
     if name in _REFUSED:
         return ConfigurationError(f"the RDS Data API: {_REFUSED[name]}")
+    if name == "ValidationException":  # a statement of ours that the Data API does not take: a bug
+        return DatabaseError(0, words)
     if name == "BadRequestException":
         settings = f"{DB_CLUSTER_ARN}, {DB_SECRET_ARN}, {DB_NAME}"
         return ConfigurationError(f"the RDS Data API refuses the call ({settings}): {words}")
