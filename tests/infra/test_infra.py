@@ -67,9 +67,10 @@ def holds(condition: Json, **parameters: str) -> bool:
     if function == "Fn::Equals":
         reference, value = operands
         default = template()["Parameters"][reference["Ref"]].get("Default")
-        return parameters.get(reference["Ref"], str(default)) == value
+        return bool(parameters.get(reference["Ref"], str(default)) == value)
     found = [holds(operand, **parameters) for operand in operands]
-    return {"Fn::Not": not found[0], "Fn::And": all(found), "Fn::Or": any(found)}[function]
+    values = {"Fn::Not": not found[0], "Fn::And": all(found), "Fn::Or": any(found)}
+    return values[function]
 
 
 def present(section: str, **parameters: str) -> set[str]:
