@@ -9,7 +9,7 @@ from typing import Any
 
 from chalicelib.cache import connection as redis_connection
 from chalicelib.cache import scripts
-from chalicelib.cache.connection import Command
+from chalicelib.cache.commands import Command
 from chalicelib.cache.entries import Affected, Cache
 from chalicelib.db import Generation, Transaction, cache_generation, database
 from chalicelib.errors import HerocacheError
