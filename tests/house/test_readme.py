@@ -439,7 +439,10 @@ def test_the_limits_are_those_of_the_code() -> None:
         ["characters in a string", f"{tables.STRING.max_characters:,}"],
         ["integer columns", f"{integer.minimum:,} to {integer.maximum:,}"],
         ["`id` and `ProductId`", f"{key.minimum:,} to {key.maximum:,}"],
-        ["how far above the highest one a new row's may be", f"{given_keys.MAX_KEY_GAP:,}"],
+        [
+            "how far the key of a new row may be above the highest key",
+            f"{given_keys.MAX_KEY_GAP:,}",
+        ],
     ]
 
 
