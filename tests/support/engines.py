@@ -26,6 +26,7 @@ MYSQL_ONLY = {
         " test_a_read_that_meets_a_demoted_writer_goes_to_the_new_one"
         " test_a_read_that_misses_asks_the_writer_although_the_generation_is_known"
         " test_a_read_whose_connections_keep_breaking_is_a_503"
+        " test_of_the_kept_connections_to_a_demoted_writer_only_one_is_tried"
         " test_a_write_that_meets_a_demoted_writer_goes_to_the_new_one_once"
     ),
     "cache/test_hint.py": "*",
@@ -53,6 +54,7 @@ MYSQL_ONLY = {
         " test_a_lookup_with_long_other_rows_is_not_read_whole_for_a_write"
         " test_a_rejected_write_whose_fences_come_late_does_not_bring_back_what_it_read"
         " test_a_write_that_slept_behind_its_fences_is_not_committed"
+        " test_a_write_that_the_database_holds_up_behind_its_fences_is_not_committed"
         " test_a_write_that_was_undone_leaves_its_rows_in_the_cache_as_they_were"
         " test_a_write_waits_until_redis_has_published_it"
         " test_a_write_whose_commit_is_answered_with_an_error_is_not_done_again"
