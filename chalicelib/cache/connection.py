@@ -177,6 +177,7 @@ class NodeConnection:
         self._deadline = Deadline()
         self._driver = new_connection(options, TIMEOUT_SECONDS, self._deadline)
         self._process = ""
+        self._number = int(options.get("db") or 0)
         self._named_at = 0.0
         self._name_replies = 0  # to the questions that ask for the name, and are not read yet
         self._left_replies = 0  # nobody waits for them
@@ -213,7 +214,8 @@ class NodeConnection:
             self._check_usable(first[0], replication)
         elif _field(replication, b"role") == "slave":
             raise redis.exceptions.ReadOnlyError(READ_ONLY)
-        self.name = server_name(self._process, _field(replication, b"master_replid"))
+        history = _field(replication, b"master_replid")
+        self.name = server_name(self._process, history, self._number)
         return True
 
     def receive(self, count: int) -> list[Any]:
@@ -277,11 +279,13 @@ class _CredentialProvider(redis.CredentialProvider):
             raise Unusable(str(error)) from error
 
 
-def server_name(process: str, history: str) -> str:
+def server_name(process: str, history: str, number: int = 0) -> str:
     """The name of the data set that a server has. `process` is its `run_id`, which a restart
     changes. `history` is its `master_replid`, which changes when a replica takes over, and again
-    when the old master does. One name for all where a service hides its servers."""
-    return f"{process[:20]}-{history[:20]}" if process else "unnamed"
+    when the old master does. `number`: which of the server's databases is used. One name for all
+    where a service hides its servers."""
+    name = f"{process[:20]}-{history[:20]}" if process else "unnamed"
+    return f"{name}/{number}" if number else name
 
 
 def _pack(words: Words | bytes) -> bytes:

@@ -40,8 +40,10 @@ LEASE_MILLISECONDS = 5_000
 FENCE_MILLISECONDS = 60_000
 # After so long a fence counts as left behind by a writer that died.
 DEAD_WRITER_SECONDS = 10
-# A tombstone must outlive every witness that was set before it.
-WITNESS_MILLISECONDS = 5_000
+# What another writer puts in place of a new row, be it a tombstone or a value of the shortest TTL
+# (1 s, less TTL_JITTER), must outlive every witness that was set before it. That writer may have
+# another TTL than this one.
+WITNESS_MILLISECONDS = 900
 TOMBSTONE_MILLISECONDS = 6_000
 HINT_MILLISECONDS = 24 * 3600 * 1000
 WATERMARK_MILLISECONDS = 24 * 3600 * 1000
@@ -77,8 +79,6 @@ class Cache:
         ttl = settings.ttl_seconds * 1000
         self._ttl = (max(1, round(ttl * (1 - TTL_JITTER))), round(ttl * 2 * TTL_JITTER))
         self._lives: dict[str, bytes] = {}  # of each watermark, by its hash tag
-        # What another writer stores in place of our new row must not expire before our witness.
-        self._witness_milliseconds = min(WITNESS_MILLISECONDS, self._ttl[0])
 
     @property
     def is_down(self) -> bool:
@@ -272,7 +272,7 @@ class Cache:
         tags = [command.tag for command in commands]
         for bucket in buckets:
             witness = keys.witness(table, bucket, token)
-            words: Words = ("SET", witness, token, "PX", self._witness_milliseconds)
+            words: Words = ("SET", witness, token, "PX", WITNESS_MILLISECONDS)
             commands.append(Command(keys.tag(table, bucket), words))
         known = dict(self._lives)
         return Pending(

@@ -73,10 +73,9 @@ class Database:
 
         def read(connection: Connection) -> Sequence[Row]:
             self._fit.ensure(connection, table)
-            is_sure = self._is_replica or connection.is_surely_writer
             return pieces.select(
                 connection,
-                connection.rows if is_sure else partial(_rows_of_writer, connection),
+                self._selecting(connection),
                 table,
                 column,
                 values,
@@ -93,9 +92,14 @@ class Database:
 
         def read(connection: Connection) -> Sequence[Row]:
             self._fit.ensure(connection, table)
-            return pieces.select_all(connection, table, max_bytes)
+            return pieces.select_all(connection, self._selecting(connection), table, max_bytes)
 
         return self._run(read)
+
+    def _selecting(self, connection: Connection) -> Callable[[Statement], Rows]:
+        """Runs a SELECT on the server that this database is meant to be."""
+        is_sure = self._is_replica or connection.is_surely_writer
+        return connection.rows if is_sure else partial(_rows_of_writer, connection)
 
     def generation(self, table: Table, timeout_seconds: float | None = None) -> Generation:
         """The table's current generation. One SELECT. Raises SchemaMismatch, DatabaseUnavailable.

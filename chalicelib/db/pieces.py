@@ -98,12 +98,14 @@ def select(
     return [row for page in pages for row in page]
 
 
-def select_all(connection: Connection, table: Table, max_bytes: int) -> Sequence[Row]:
+def select_all(
+    connection: Connection, run: Callable[[Statement], Rows], table: Table, max_bytes: int
+) -> Sequence[Row]:
     """Every row, in the order of the keys. Raises TooLarge where their JSON takes more than
     `max_bytes`."""
 
     def ask(limit: int, after: Key | None) -> Rows:
-        return connection.rows(statements.select_page(table, limit, after))
+        return run(statements.select_page(table, limit, after))
 
     rows: list[Row] = []
     left = max_bytes

@@ -6,6 +6,7 @@ The entries of an old or another Redis are never believed, and a COMMIT is never
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from operator import itemgetter
 from typing import Any
 
@@ -230,6 +231,17 @@ def test_a_container_that_comes_later_does_not_believe_a_promoted_replica_either
     configure(REDIS_URL=f"redis://127.0.0.1:{server.port}")
     for _ in range(3):
         assert rows_of(InProcess()) == AFTER
+
+
+def test_another_database_of_the_same_redis_has_entries_of_its_own(
+    service: InProcess, redis_server: Redis, configure: Configure
+) -> None:
+    """A deployment changes the number in REDIS_URL, and old containers go on for a while."""
+    old = services.container().rows
+    configure(REDIS_URL=f"{redis_server.environment()['REDIS_URL'].rstrip('/')}/1")
+    change(service)
+
+    assert b"after" in old.read(HEROES, HEROES.key, [CHANGED], True).json
 
 
 def test_a_master_made_a_replica_under_kept_connections_is_found_out_at_once(
@@ -502,6 +514,12 @@ def test_a_read_that_meets_a_demoted_writer_goes_to_the_new_one(
     assert row["name"] == "after"
 
 
+def test_the_list_of_all_rows_comes_from_the_new_writer(demoted: InProcess) -> None:
+    names = [row[3] for row in services.container().rows.all_rows(HEROES, 10_000)]
+
+    assert names[0] == "after"
+
+
 @pytest.fixture
 def kept_twice(through: InProcess) -> None:
     """As after two requests at the same time."""
@@ -582,14 +600,20 @@ def container(settings: Settings) -> RowService:
     return services.Container(settings).rows
 
 
+@pytest.mark.parametrize("ttl", ["1", "3600"])
 def test_a_row_stored_late_does_not_come_back_over_a_newer_one(
-    witness: Witness, mariadb: MariaDB, redis_server: Redis, monkeypatch: pytest.MonkeyPatch
+    witness: Witness,
+    mariadb: MariaDB,
+    redis_server: Redis,
+    monkeypatch: pytest.MonkeyPatch,
+    ttl: str,
 ) -> None:
     """The writer of a new row sleeps after its commit, until another's row has left the cache by
-    its short TTL."""
+    its short TTL. The writer's own TTL may be longer, as during a deployment that changes it."""
     environment = {**mariadb.environment(), **redis_server.environment(), "TTL": "1"}
     settings = Settings.from_environment(environment)
-    slow, quick = container(settings), container(settings)
+    quick = container(settings)
+    slow = container(replace(settings, ttl_seconds=int(ttl)))
     old, new = (("Nova", "light", name, 10, "red") for name in ("old", "new"))
     slow.write(HEROES, [(0, *old)], True)
     publish_many = Cache.publish_many
