@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from chalicelib.errors import CacheUnavailable
 
 if TYPE_CHECKING:
-    from chalicelib.cache.connection import Connection
+    from chalicelib.cache.routing import Connection
 
 Words = tuple[str | int | bytes, ...]
 

@@ -28,7 +28,7 @@ from chalicelib.tables import Column, Key, Table, tables_with
 
 if TYPE_CHECKING:
     from chalicelib.cache.client import Client
-    from chalicelib.cache.connection import Connection
+    from chalicelib.cache.routing import Connection
 
 Result = TypeVar("Result")
 Entry = bytes

@@ -1,0 +1,166 @@
+"""Which server a command goes to: the only one, or in a cluster the master that has its slot."""
+
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any
+
+import redis
+from redis.connection import parse_url
+from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
+
+from chalicelib.cache import connection
+from chalicelib.cache.commands import Command
+from chalicelib.cache.connection import REPLICATION, NodeConnection
+from chalicelib.cache.redis_driver import Unusable
+from chalicelib.errors import ConfigurationError
+
+
+class Connection:
+    """One user's connection to Redis: to the server, or to each master of the cluster. It opens
+    with the first command. `server`: the name of the data set that it reached."""
+
+    def __init__(
+        self,
+        url: str,
+        scripts: Sequence[str],
+        is_cluster: bool,
+        credentials: Callable[[], tuple[str, str]] | None = None,
+    ) -> None:
+        """`scripts` are loaded into each server. `credentials` gives user and password for each
+        new connection, in place of the URL's."""
+        self.server = ""
+        self._options = parse_url(url)
+        if credentials:
+            self._options.pop("username", None)
+            self._options["credential_provider"] = _CredentialProvider(credentials)
+        self._options.setdefault("host", "localhost")
+        self._options.setdefault("port", 6379)
+        self._preparation = [
+            ("INFO", "server"),
+            REPLICATION,
+            *(("SCRIPT", "LOAD", text) for text in scripts),
+        ]
+        self._is_cluster = is_cluster
+        self._nodes: list[NodeConnection] = []
+        self._node_of_slot: list[NodeConnection] = []
+        self._sent: list[tuple[NodeConnection, Sequence[int]]] = []
+
+    @property
+    def is_open(self) -> bool:
+        return bool(self._nodes)
+
+    def exchange(self, commands: Sequence[Command], wait: bool) -> Sequence[Any]:
+        """Send the commands; the reply to each. Without `wait` none: the next exchange reads
+        them."""
+        self.send(commands, wait=wait)
+        if wait:
+            return self.receive()
+        self._start_waiting()
+        for node, _ in self._sent:
+            node.receive_name()
+        self._name_server()
+        self.leave_replies()
+        return ()
+
+    def send(self, commands: Sequence[Command], *, wait: bool = True) -> None:
+        if not self._nodes:
+            self._open()
+        if not self._is_cluster:
+            self._sent = [(self._nodes[0], range(len(commands)))]
+            self._nodes[0].send(commands, wait=wait)
+            return
+        positions: dict[NodeConnection, list[int]] = {}
+        for position, command in enumerate(commands):
+            positions.setdefault(self._node_of_slot[_slot(command.tag)], []).append(position)
+        self._sent = list(positions.items())
+        for node, own in self._sent:
+            node.send([commands[position] for position in own], wait=wait)
+
+    def receive(self) -> Sequence[Any]:
+        """The reply to each command that `send` sent, in order."""
+        self._start_waiting()
+        if not self._is_cluster:
+            [(node, positions)] = self._sent
+            if node.receive_name():
+                self._name_server()
+            return node.receive(len(positions))
+        replies: dict[int, Any] = {}
+        for node, positions in self._sent:
+            node.receive_name()
+            replies.update(zip(positions, node.receive(len(positions))))
+        self._name_server()
+        return [replies[position] for position in range(len(replies))]
+
+    def leave_replies(self) -> None:
+        """Nobody waits for the replies: they are read with the next ones, and dropped. A connection
+        that has no name yet is closed instead."""
+        if not all(node.name for node, _ in self._sent):
+            self.close()
+            return
+        for node, positions in self._sent:
+            node.leave_replies(len(positions))
+
+    def close(self) -> None:
+        for node in self._nodes:
+            node.close()
+        self._nodes = []
+
+    def _start_waiting(self) -> None:
+        until = time.monotonic() + connection.TIMEOUT_SECONDS
+        for node, _ in self._sent:
+            node.wait_until(until)
+
+    def _name_server(self) -> None:
+        names = sorted(node.name for node in self._nodes)
+        self.server = names[0]
+        if self._is_cluster:
+            self.server = hashlib.sha1("".join(names).encode(), usedforsecurity=False).hexdigest()
+
+    def _open(self) -> None:
+        first_node = NodeConnection(self._options, self._preparation, self._is_cluster)
+        if not self._is_cluster:
+            self._nodes = [first_node]
+            return
+        try:
+            ranges = first_node.ask(("CLUSTER", "SLOTS"))
+        finally:
+            first_node.close()
+        masters: dict[tuple[str, int], NodeConnection] = {}
+        node_of_slot: list[Any] = [None] * REDIS_CLUSTER_HASH_SLOTS
+        for first, last, (host, port, *_), *_replicas in ranges:
+            # A server that names no host means itself, by whatever name it is known here.
+            address = ((host or b"").decode() or self._options["host"], port)
+            if address not in masters:
+                options = {**self._options, "host": address[0], "port": address[1]}
+                masters[address] = NodeConnection(options, self._preparation, True)
+            node_of_slot[first : last + 1] = [masters[address]] * (last + 1 - first)
+        if None in node_of_slot:
+            raise redis.exceptions.ClusterDownError("a slot has no server")
+        self._nodes = list(masters.values())
+        self._node_of_slot = node_of_slot
+        for node in self._nodes:
+            node.send([])
+        for node in self._nodes:
+            node.receive_name()
+        self._name_server()
+
+
+class _CredentialProvider(redis.CredentialProvider):
+    """Gives the driver a new token for each connection: a token is valid for 15 minutes, and
+    ElastiCache ends a connection after 12 hours."""
+
+    def __init__(self, credentials: Callable[[], tuple[str, str]]) -> None:
+        self._credentials = credentials
+
+    def get_credentials(self) -> tuple[str, str]:
+        try:
+            return self._credentials()
+        except ConfigurationError as error:  # the cache's trouble is never the caller's
+            raise Unusable(str(error)) from error
+
+
+@lru_cache(maxsize=1024)
+def _slot(tag: str) -> int:
+    return int(key_slot(tag.encode()))
