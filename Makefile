@@ -59,9 +59,12 @@ test: ## the tests, on servers of their own (5 minutes); ARGS go to pytest
 	$(INSTALL) dev $(SERVERS) openssl
 	@$(IN_VENV) pytest -n 3 --dist loadfile $(ARGS)
 
-proof: ## what takes long (model, histories, a stage's life, a benchmark), and headless Chromium and Node
+# They run once more by way of the RDS Data API.
+DATA_API_TESTS = $(addprefix tests/,handlers rows db cache ingest)
+proof: ## what takes long (the tests over the Data API, model, histories, a stage's life, a benchmark), and headless Chromium and Node
 	$(INSTALL) dev $(SERVERS) openssl chromium nodejs
 	@$(IN_VENV) pytest -m proof $(ARGS)
+	@exec env HEROCACHE_TEST_ENGINE=dataapi .venv/bin/python -m pytest -n 3 --dist loadfile $(DATA_API_TESTS)
 
 MINUTES ?= 10
 soak: ## requests and faults for MINUTES (10), then what was stale, lost or doubled

@@ -6,7 +6,7 @@ from typing import Any
 from chalice.app import Request, Response, S3Event
 
 from chalicelib.config import UPLOAD_BUCKET
-from chalicelib.handlers import Api, auth, requests
+from chalicelib.handlers import Api, auth, entry_points
 
 app = Api(app_name="herocache")
 app.log.setLevel("INFO")
@@ -20,17 +20,17 @@ def request() -> Request:
 
 @app.route("/", methods=["POST"], content_types=["*/*"], **guard)
 def rows() -> Response:
-    return requests.post(request())
+    return entry_points.post(request())
 
 
 @app.route("/health", methods=["GET", "HEAD"])
 def health() -> Response:
-    return requests.get_health(request())
+    return entry_points.get_health(request())
 
 
 @app.route("/health/deep", methods=["GET"], **guard)
 def deep_health() -> Response:
-    return requests.get_deep_health(request())
+    return entry_points.get_deep_health(request())
 
 
 # A browser sends this ahead of a page's request, without credentials.
@@ -38,22 +38,22 @@ def deep_health() -> Response:
 @app.route("/health", methods=["OPTIONS"], content_types=["*/*"])
 @app.route("/health/deep", methods=["OPTIONS"], content_types=["*/*"])
 def preflight() -> Response:
-    return requests.preflight(request())
+    return entry_points.preflight(request())
 
 
 @app.lambda_function(name="storage")
 def storage(event: Any, context: object) -> dict[str, Any]:
-    return requests.invoke(event)
+    return entry_points.invoke(event)
 
 
 @app.lambda_function(name="employees")
 def employees(event: Any, context: object) -> Any:
-    return requests.add_employees(event)
+    return entry_points.add_employees(event)
 
 
 @app.on_s3_event(bucket=os.environ.get(UPLOAD_BUCKET, "uploads"), name="ingest")
 def ingest(event: S3Event) -> list[dict[str, Any]]:
-    return requests.ingest(event.to_dict())
+    return entry_points.ingest(event.to_dict())
 
 
 if "AWS_CHALICE_CLI_MODE" in os.environ:  # set by the command `chalice`, never on Lambda

@@ -2,17 +2,23 @@
 
 import argparse
 import logging
+import os
 import signal
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from unittest.mock import patch
 
 from app import app
 from bench import report
 from bench.candidates.candidate import Candidate, Environment
-from bench.candidates.groups import cluster_candidates, one_node_candidates
+from bench.candidates.groups import (
+    cluster_candidates,
+    engine_candidates,
+    one_node_candidates,
+)
 from bench.measurements.cold_start import connection_talks, import_seconds, third_party_packages
 from bench.measurements.header_cost import time_headers
 from bench.measurements.interleaved import Limits, Results, Seeded, measure
@@ -23,7 +29,7 @@ from bench.servers.mariadb_and_redis import copy, far_away, ping, seed, servers,
 from bench.servers.redis_cluster import cluster
 from bench.thresholds import Measured, targets_table
 from bench.workloads import HIT, MISS, WORKLOADS, Workload
-from local.servers import MariaDB
+from local.servers import DataApi, MariaDB
 
 NETWORK_SECONDS = 0.001
 
@@ -97,6 +103,7 @@ def main() -> None:
         near = measure_near(plan, environment, seeded)
         far = measure_far(plan, environment, seeded)
         measure_cluster(plan, environment, seeded, database, home)
+        measure_engines(plan, environment, seeded, database, home)
         over_http, crowds = measure_http(plan, environment, seeded, home)
         progress("headers of a cached read")
         headers = time_headers(environment, seeded, plan.headers)
@@ -144,6 +151,21 @@ def measure_cluster(
     )
     title = "Medians in ms, x3: a cluster of three Redis masters, on this machine"
     show(f"{title} ({clients})", report.workloads_table(results, report.AGAINST_CLUSTER))
+
+
+def measure_engines(
+    plan: Plan, environment: Environment, seeded: Seeded, database: MariaDB, home: Path
+) -> None:
+    progress("starting a Data API")
+    own = copy(database, "by_data_api")
+    with (
+        DataApi(home / "data_api", lambda: own) as server,
+        patch.dict(os.environ, server.environment()),  # for boto3
+        engine_candidates(environment, {**environment, **server.environment()}) as candidates,
+    ):
+        results = _measured("engines", candidates, plan.near_sizes, seeded, plan.near)
+    title = "Medians in ms by engine, on this machine; the Data API is the local one on MariaDB"
+    show(title, report.workloads_table(results, report.AGAINST_ENGINES))
 
 
 def measure_http(

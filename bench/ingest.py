@@ -31,7 +31,7 @@ from bench.servers.mariadb_and_redis import servers, setting
 from bench.servers.moto_s3 import S3, Uploads
 from chalicelib import services
 from chalicelib.cache.generations import Generations
-from chalicelib.handlers import requests
+from chalicelib.handlers import entry_points
 from chalicelib.ingest import service as ingest_service
 from chalicelib.tables import HEROES
 from grader.text_table import milliseconds, table
@@ -50,15 +50,15 @@ WAYS_ROUNDS = 3
 
 MEASURE_MEMORY = """
 import json, re, sys
-from chalicelib.handlers import requests
+from chalicelib.handlers import entry_points
 
 def peak():  # not ru_maxrss, which a process inherits from the one that started it
     return int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])
 
 events = json.loads(sys.argv[1])
-requests.ingest(events[0])
+entry_points.ingest(events[0])
 before = peak()
-[summary] = requests.ingest(events[1])
+[summary] = entry_points.ingest(events[1])
 assert summary["status"] == "loaded", summary
 print((peak() - before) / 1024, summary["rows"])
 """
@@ -159,7 +159,7 @@ def race(
 def ingested(event: Mapping[str, object]) -> None:
     """Loads the file, and hides the metrics that the function prints."""
     with contextlib.redirect_stdout(io.StringIO()):
-        [summary] = requests.ingest(event)
+        [summary] = entry_points.ingest(event)
     assert summary["status"] == "loaded", summary
 
 

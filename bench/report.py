@@ -3,7 +3,14 @@
 import statistics
 from collections.abc import Mapping, Sequence
 
-from bench.candidates.groups import CLUSTER, ONE_NODE, RAW_PLAIN, RAW_TAGGED
+from bench.candidates.groups import (
+    CLUSTER,
+    CONNECTION,
+    DATA_API,
+    ONE_NODE,
+    RAW_PLAIN,
+    RAW_TAGGED,
+)
 from bench.measurements.cold_start import Talk
 from bench.measurements.interleaved import Results
 from bench.measurements.over_http import OverHttp
@@ -15,6 +22,7 @@ OURS = "ours"
 # Pairs of candidates whose ratio gets a column.
 AGAINST = ((OURS, LIMIT), ("dogpile", OURS), ("kept", OURS), ("template", OURS))
 AGAINST_CLUSTER = ((CLUSTER, ONE_NODE), (CLUSTER, RAW_TAGGED), (CLUSTER, RAW_PLAIN))
+AGAINST_ENGINES = ((DATA_API, CONNECTION),)
 AGAINST_HTTP = ((OverHttp.name, OURS),)
 
 

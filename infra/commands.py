@@ -17,7 +17,7 @@ from infra import (
 from infra.account import client, region
 from infra.aws_errors import code_of
 from infra.cloudformation_stack import Stack
-from infra.kind_of_stage import uses_data_api
+from infra.kind_of_stage import is_in_network, uses_data_api
 from infra.stage_files import ROOT, Stage, event_functions
 from infra.terminal import Refused, confirm, say
 
@@ -27,6 +27,7 @@ TEMPLATE = ROOT / "infra" / "template.yaml"
 def infra(stage: Stage) -> None:
     """`make infra`: creates the stack, then the tables and the functions' login."""
     parameters = {"Stage": stage.name, **stage.choices["parameters"]}
+    _refuse_leaving_the_network(stage, parameters)
     stack = _stack(stage)
     stack.apply(TEMPLATE.read_text(encoding="utf-8"), parameters)
     outputs = stack.outputs()
@@ -99,6 +100,18 @@ def destroy(stage: Stage) -> None:
 
 def _stack(stage: Stage) -> Stack:
     return Stack(client("cloudformation"), stage.full_name)
+
+
+def _refuse_leaving_the_network(stage: Stage, parameters: dict[str, str]) -> None:
+    """Lambda releases a function's network interfaces with the rights of its role, which the next
+    deployment would take away. Interfaces that stay keep the network from being deleted."""
+    stays = is_in_network({"CacheKind": "serverless", **parameters})
+    if not stays and "subnet_ids" in stage.config and stage.deployed():
+        raise Refused(
+            f"the functions of {stage.full_name} are in the network, and with these parameters in"
+            f" infra/{stage.name}.json they would leave it: run make destroy STAGE={stage.name}"
+            " with the old ones first"
+        )
 
 
 def _refuse_what_would_end_half_way(stage: Stage, outputs: dict[str, str]) -> None:

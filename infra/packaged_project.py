@@ -30,10 +30,10 @@ def project_folder(stage: Stage) -> Iterator[Path]:
 
 
 def needed(requirements: str, environment: Mapping[str, str]) -> str:
-    """The text of requirements.txt without what functions with these settings never import.
-
-    redis and hiredis stay, because chalicelib.cache imports them without REDIS_URL too."""
-    unused = {"pymysql"} if environment.get("DB_ENGINE") == "dataapi" else set[str]()
+    """The text of requirements.txt without what functions with these settings never import."""
+    unused: set[str] = set()
+    if environment.get("DB_ENGINE") == "dataapi":
+        unused = {"pymysql"} if environment.get("REDIS_URL") else {"pymysql", "redis", "hiredis"}
     lines = requirements.splitlines(keepends=True)
     return "".join(line for line in lines if _package(line) not in unused)
 

@@ -54,7 +54,7 @@ class Home:
     @property
     def uses_data_api(self) -> bool:
         """Whether ENGINE of the environment asks for the RDS Data API, or it runs already."""
-        return os.environ.get("ENGINE") == DbEngine.DATA_API.value or bool(self.data_api.pid)
+        return asked_engine() is DbEngine.DATA_API or bool(self.data_api.pid)
 
     def up(self, app: App | None = None) -> None:
         """Starts what does not run, creates missing tables, seeds empty ones, writes the settings.
@@ -140,6 +140,15 @@ class Home:
             path.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             self.folder.rmdir()
+
+
+def asked_engine() -> DbEngine:
+    """ENGINE of the environment. Raises ServerError where there is no such engine."""
+    name = os.environ.get("ENGINE") or DbEngine.MYSQL.value
+    names = [engine.value for engine in DbEngine]
+    if name not in names:
+        raise ServerError(f"ENGINE must be {' or '.join(names)}, got {name!r}")
+    return DbEngine(name)
 
 
 @contextlib.contextmanager

@@ -20,6 +20,7 @@ import pytest
 
 from chalicelib import config, services
 from chalicelib.cache import generations, recovery
+from chalicelib.cache.client import Client
 from chalicelib.config import DbEngine
 from local.machine import PORTS, port_is_free
 from local.servers import App, DataApi, MariaDB, Redis, Server
@@ -247,7 +248,9 @@ def end_app() -> None:
             for thread in threading.enumerate():
                 if thread.name == "recovery":
                     thread.join(timeout=10)
-        services.container().cache._client._pool.clear()
+        client = services.container().cache._client
+        if isinstance(client, Client):
+            client._pool.clear()
     services.forget()
 
 

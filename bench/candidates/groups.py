@@ -6,11 +6,12 @@ from collections.abc import Iterator, Sequence
 from bench.candidates.candidate import Candidate, Environment
 from bench.candidates.course_template import Kept, Template
 from bench.candidates.dogpile_cache import Dogpile
-from bench.candidates.ours import Ours
+from bench.candidates.ours import Ours, OursByDataApi
 from bench.candidates.raw_drivers import Raw, RawCluster, encode, plain_key
 from bench.measurements.interleaved import Seeded
 from chalicelib.cache.keys import BUCKETS
 
+CONNECTION, DATA_API = "mysql", "dataapi, local"
 ONE_NODE, CLUSTER = "ours", "ours x3"
 RAW_ONE_NODE, RAW_TAGGED, RAW_PLAIN = "raw", "raw x3, tags", "raw x3"
 
@@ -27,6 +28,14 @@ def one_node_candidates(
     ]
     if has_template:
         candidates += [Kept(environment), Template(environment)]
+    with closing(candidates):
+        yield candidates
+
+
+@contextlib.contextmanager
+def engine_candidates(connection: Environment, data_api: Environment) -> Iterator[list[Candidate]]:
+    """Ours over a connection, and over the RDS Data API that plays the service's part here."""
+    candidates: list[Candidate] = [Ours(connection, CONNECTION), OursByDataApi(data_api, DATA_API)]
     with closing(candidates):
         yield candidates
 

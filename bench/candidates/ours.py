@@ -56,3 +56,9 @@ class Ours(Candidate):
         found = [row[KEYS[workload.table]] for row in json.loads(bodies[0])["body"]]
         assert found == ids, "rows of a write are missing"
         assert len(ids) == count
+
+
+class OursByDataApi(Ours):
+    """On a database of its own, and so on a Redis of its own."""
+
+    redis_database = 6

@@ -5,10 +5,8 @@ Generations       which entries may be believed now, and when a write may be ack
 Recovery          takes Redis back into use after it failed
 Entry, Affected, Fenced, Leases, Pending, Token, new_token   what the verbs take and return
 LEASE, MARK       the first bytes of an entry without a value
-TIMEOUT_SECONDS   how long a request waits for Redis
 """
 
-from chalicelib.cache.connection import TIMEOUT_SECONDS
 from chalicelib.cache.entries import (
     Affected,
     Cache,
@@ -26,7 +24,6 @@ from chalicelib.cache.scripts import LEASE, MARK
 __all__ = [
     "LEASE",
     "MARK",
-    "TIMEOUT_SECONDS",
     "Affected",
     "Cache",
     "Entry",

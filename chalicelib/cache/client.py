@@ -18,7 +18,8 @@ from typing import Any
 
 import redis
 
-from chalicelib.cache.connection import READ_ONLY, TIMEOUT_SECONDS, Command, Connection
+from chalicelib.cache.commands import Command
+from chalicelib.cache.connection import READ_ONLY, TIMEOUT_SECONDS, Connection
 from chalicelib.cache.redis_driver import Unusable, check_driver
 from chalicelib.config import Settings
 from chalicelib.credentials import cache_credentials
@@ -65,8 +66,6 @@ class Client:
     def call(self, commands: Sequence[Command], server: str, *, wait: bool = True) -> Sequence[Any]:
         """The reply to each command. Without `wait` none: they are read with the next call's.
         Raises CacheUnavailable; AnotherServer where another data set than `server` was reached."""
-        if not self._url:
-            raise CacheUnavailable("this process has no REDIS_URL")
         reached, replies = self._exchange(commands, wait)
         if reached != server and self._pool.clear():
             # A kept connection may lead to a server that was replaced: see where a new one leads.
@@ -78,7 +77,7 @@ class Client:
     def send(self, commands: Sequence[Command]) -> Connection | None:
         """Send the commands and return at once; None where they cannot be sent now. The connection
         must be given to `receive` or `abandon`."""
-        if not self._url or self.is_down or not self._early_turns.acquire(blocking=False):
+        if self.is_down or not self._early_turns.acquire(blocking=False):
             return None
         connection = self._pool.acquire()
         try:
@@ -125,8 +124,6 @@ class Client:
     def ask(self, command: Command) -> tuple[str, Any]:
         """The data set that answers now, whichever it is, and its reply. Raises
         CacheUnavailable."""
-        if not self._url:
-            raise CacheUnavailable("it is not in use")
         reached, [reply] = self._exchange([command], wait=True)
         return reached, reply
 

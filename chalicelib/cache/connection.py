@@ -9,13 +9,14 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import hiredis
 import redis
 from redis.connection import parse_url
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 
+from chalicelib.cache.commands import Command, Words
 from chalicelib.cache.redis_driver import Deadline, Unusable, new_connection
 from chalicelib.errors import ConfigurationError
 
@@ -31,16 +32,7 @@ NAMED_FOR_SECONDS = 0.5
 
 READ_ONLY = "it is a replica, which takes no writes (REDIS_URL)"
 
-Words = tuple[str | int | bytes, ...]
 _REPLICATION: Words = ("INFO", "replication")
-
-
-class Command(NamedTuple):
-    """`tag`: the hash tag that its Redis keys share; a cluster finds the server by it. A command
-    that is packed already has its bytes in place of `words`."""
-
-    tag: str
-    words: Words | bytes
 
 
 class Connection:
@@ -294,15 +286,6 @@ def server_name(process: str, history: str, number: int = 0) -> str:
     where a service hides its servers."""
     name = f"{process[:20]}-{history[:20]}" if process else "unnamed"
     return f"{name}/{number}" if number else name
-
-
-def packed_series(verb: str, prefix: str, width: int, numbers: Sequence[int]) -> bytes:
-    """A command whose arguments differ only in a number of at most `width` characters. One
-    formatting at C speed: to pack word by word takes as long as Redis takes for an MGET of these
-    keys."""
-    argument = f"${len(prefix) + width}\r\n{prefix}%0{width}d\r\n"
-    head = f"*{len(numbers) + 1}\r\n${len(verb)}\r\n{verb}\r\n"
-    return (head + argument * len(numbers) % tuple(numbers)).encode()
 
 
 def _pack(words: Words | bytes) -> bytes:

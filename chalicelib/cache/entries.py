@@ -16,15 +16,19 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from operator import itemgetter
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from chalicelib.cache import keys, scripts
-from chalicelib.cache.client import Client
-from chalicelib.cache.connection import Command, Connection, Words, packed_series
+from chalicelib.cache.commands import Command, NoClient, Words, packed_series
 from chalicelib.cache.keys import MAX_KEYS_AN_MGET, Keys
-from chalicelib.config import Settings
+from chalicelib.config import REDIS_URL, Settings
 from chalicelib.db import Generation
+from chalicelib.errors import ConfigurationError
 from chalicelib.tables import Column, Key, Table, tables_with
+
+if TYPE_CHECKING:
+    from chalicelib.cache.client import Client
+    from chalicelib.cache.connection import Connection
 
 Result = TypeVar("Result")
 Entry = bytes
@@ -70,7 +74,7 @@ class Cache:
     def __init__(self, settings: Settings) -> None:
         self.is_configured = bool(settings.redis_url)
         self.tables = tables_with(settings.default_table)
-        self._client = Client(settings, scripts.ALL, _probe(self.tables, settings.redis_cluster))
+        self._client = _client(settings, _probe(self.tables, settings.redis_cluster))
         self._keys = Keys(settings.redis_cluster)
         ttl = settings.ttl_seconds * 1000
         self._ttl = (max(1, round(ttl * (1 - TTL_JITTER))), round(ttl * 2 * TTL_JITTER))
@@ -379,7 +383,7 @@ class Pending(Generic[Result]):
 
     def __init__(
         self,
-        client: Client,
+        client: "Client | NoClient",
         generation: Generation,
         commands: Sequence[Command],
         result: Callable[[Sequence[Any]], Result],
@@ -441,6 +445,20 @@ def _probe(tables: Mapping[str, Table], is_cluster: bool) -> list[Command]:
         for tag in (tags if is_cluster else tags[:1])
         for words in (("SET", keys.probe(tag), "", "PX", 1000), ("DEL", keys.probe(tag)))
     ]
+
+
+def _client(settings: Settings, probe: Sequence[Command]) -> "Client | NoClient":
+    """Without REDIS_URL the driver is not imported, and need not be installed."""
+    if not settings.redis_url:
+        return NoClient()
+    try:
+        from chalicelib.cache.client import Client
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            f"{REDIS_URL} is set, and the package {error.name} is not installed: the functions were"
+            " deployed for a stage without a cache; deploy them again"
+        ) from error
+    return Client(settings, scripts.ALL, probe)
 
 
 def _hint_command(table: Table, number: int, server: str) -> Command:

@@ -11,7 +11,7 @@ from typing import Any
 from chalice.app import Chalice, Request, Response
 
 from chalicelib.errors import BadRequest, HerocacheError, MethodNotAllowed, NotFound
-from chalicelib.handlers import requests
+from chalicelib.handlers import entry_points
 from chalicelib.handlers.cors import headers_for_error
 from chalicelib.ingest import has_uploads
 from chalicelib.tables import shown
@@ -40,7 +40,7 @@ class Api(Chalice):
     def __call__(self, event: Any, context: Any) -> dict[str, Any]:
         asked = event.get("requestContext") if isinstance(event, dict) else None
         if not isinstance(asked, dict) or "resourcePath" not in asked:
-            return requests.failed_invocation(
+            return entry_points.failed_invocation(
                 BadRequest(
                     "event: this function takes the events of API Gateway's REST API (Lambda proxy"
                     " integration); send this payload to the function `storage`"
@@ -50,7 +50,7 @@ class Api(Chalice):
         try:
             whole = event if is_plain else _whole(event)
         except BadRequest as malformed:
-            return requests.error_response(malformed).to_dict(self.api.binary_types)
+            return entry_points.error_response(malformed).to_dict(self.api.binary_types)
         path, method = asked["resourcePath"], asked.get("httpMethod")
         if not isinstance(path, str) or path not in self.routes:
             return self._failed(
@@ -89,7 +89,7 @@ class Api(Chalice):
                 try:
                     has_any = has_uploads(event)
                 except BadRequest as error:
-                    return requests.failed_invocation(error)
+                    return entry_points.failed_invocation(error)
                 return handle(event, context) if has_any else []
 
             return answer
@@ -97,7 +97,7 @@ class Api(Chalice):
         return registered
 
     def _failed(self, event: Event, error: HerocacheError, **headers: str) -> dict[str, Any]:
-        response = requests.error_response(error, **headers)
+        response = entry_points.error_response(error, **headers)
         response.headers.update(headers_for_error(event["headers"] or {}, os.environ))
         return response.to_dict(self.api.binary_types)
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from chalicelib.errors import FileRejected
-from chalicelib.ingest.csv_lines import Lines
+from chalicelib.ingest.text_lines import Lines
 from chalicelib.tables import Column, Integer, Table, shown
 
 DELIMITERS = ",;\t|"

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from chalicelib.errors import FileRejected
 from chalicelib.ingest.csv_dialect import csv_reader, read_dialect
-from chalicelib.ingest.csv_lines import BATCH_BYTES, Lines
+from chalicelib.ingest.text_lines import BATCH_BYTES, Lines
 from chalicelib.tables import Column, InvalidValue, Table, shown
 
 BATCH_ROWS = 1_000

@@ -19,12 +19,12 @@ from chalicelib.errors import ConfigurationError
 from chalicelib.ingest import load_from_s3_statements as statements
 from chalicelib.ingest.bucket import Bucket
 from chalicelib.ingest.csv_bytes import GZIP, MAX_LINE_BYTES, UTF_16, too_long_a_line
-from chalicelib.ingest.csv_lines import LINE_END, MAX_HELD_BYTES, never_ending, not_utf8
 from chalicelib.ingest.csv_rows import FIRST_ROWS, CsvRows, Rejected
 from chalicelib.ingest.events import Upload
 from chalicelib.ingest.load_data import fill, make_temporary_table
 from chalicelib.ingest.load_from_s3_statements import Layout, Settled
 from chalicelib.ingest.loaded_rows import Loaded, first_stored
+from chalicelib.ingest.text_lines import LINE_END, MAX_HELD_BYTES, never_ending, not_utf8
 from chalicelib.tables import Column, Table
 
 # How long each statement may take. The function itself may run for 900 s.

@@ -29,6 +29,7 @@ class CommitThenSet(QuietApp):
     """The other service (commit_then_set.py)."""
 
     title = "commit-then-SET"
+    takes_over_listener = False
 
     def _command(self, port: int) -> list[str]:
         return [sys.executable, "-X", self._identity, "-m", "local.demo.commit_then_set", str(port)]

@@ -21,6 +21,7 @@ from chalicelib.errors import CacheUnavailable
 from local.servers import Redis
 from tests.conftest import Configure, running
 from tests.support.client import InProcess, Row, as_stored, hero
+from tests.support.redis_client import client_of
 from tests.support.relay import relaying
 from tests.support.witness import Witness
 
@@ -194,7 +195,7 @@ def test_a_silent_server_is_not_asked_again(
     asked: list[None] = []
     with relaying(redis_server.port) as relay:
         configure(REDIS_URL=f"redis://127.0.0.1:{relay.port}")
-        link = services.container().cache._client
+        link = client_of(services.container().cache)
         link.probe()
         relay.welcome = lambda: asked.append(None)
         relay.silence()

@@ -27,6 +27,7 @@ from chalicelib.rows import lazy_loading, loader, write_through
 from chalicelib.rows.write_through import Work
 from chalicelib.tables import HEROES, Column, Key, Row
 from tests.support.client import InProcess
+from tests.support.redis_client import client_of
 from tests.support.topologies import wait_until
 from tests.support.witness import Witness
 from tests.support.writers import fence, publish
@@ -503,7 +504,7 @@ def test_what_was_sent_early_is_given_back_where_it_is_not_needed(
             witness.query("UPDATE cache_generation SET enabled = 0, generation = generation + 1")
             row_service.read(HEROES, ID, [1], True)
 
-    assert used._client._early_turns._value == MAX_EARLY_CONNECTIONS
+    assert client_of(used)._early_turns._value == MAX_EARLY_CONNECTIONS
 
 
 @pytest.mark.parametrize("is_under_way", [False, True], ids=["", "while it is taken into use"])
@@ -520,14 +521,14 @@ def test_redis_is_probed_whatever_found_that_it_failed(
     def fail_then(server: str) -> None:
         take_into_use(server)
         if is_under_way and not taken:
-            used._client._mark_down(failures.pop())
-        taken.append(used._client.is_down)
+            client_of(used)._mark_down(failures.pop())
+        taken.append(client_of(used).is_down)
 
     monkeypatch.setattr(recovering, "_take_into_use", fail_then)
-    used._client._mark_down(failures.pop())
+    client_of(used)._mark_down(failures.pop())
     wait_until(lambda: bool(taken) and not taken[-1])
 
-    assert not used._client.is_down
+    assert not client_of(used).is_down
     assert len(taken) == 1 + is_under_way
 
 
@@ -540,7 +541,7 @@ def test_redis_is_used_again_after_some_good_probes_in_a_row(
 ) -> None:
     """One that answers every other time would fail requests again and again."""
     asked = list[int]()
-    probe = used._client.probe
+    probe = client_of(used).probe
 
     def answer() -> str:
         asked.append(1)
@@ -548,11 +549,11 @@ def test_redis_is_used_again_after_some_good_probes_in_a_row(
             raise CacheUnavailable("for this test")
         return probe()
 
-    used._client.is_down = True
-    monkeypatch.setattr(used._client, "probe", answer)
+    client_of(used).is_down = True
+    monkeypatch.setattr(client_of(used), "probe", answer)
     monkeypatch.setattr(recovery, "PROBE_SECONDS", 0)
     known = Generations(services.container().database, used)
     Recovery(services.container().database, used, known).start()
-    wait_until(lambda: not used._client.is_down)
+    wait_until(lambda: not client_of(used).is_down)
 
     assert len(asked) == probes

@@ -18,7 +18,7 @@ from pymysql.cursors import Cursor
 from chalicelib import services
 from chalicelib.cache import entries
 from chalicelib.cache.client import MAX_EARLY_CONNECTIONS, Client
-from chalicelib.cache.connection import Command
+from chalicelib.cache.commands import Command
 from chalicelib.cache.entries import (
     UNKNOWN_COMMIT,
     Affected,
@@ -49,6 +49,7 @@ from chalicelib.tables import HEROES, NO_KEY, PRODUCTS, Column, Row, String, tab
 from local.servers import MariaDB
 from tests.conftest import Configure
 from tests.support.client import InProcess
+from tests.support.redis_client import client_of
 from tests.support.relay import PASS, relaying
 from tests.support.topologies import wait_until
 from tests.support.witness import Witness
@@ -572,7 +573,7 @@ def test_a_bug_behind_the_commit_is_no_failure_that_seems_certain(
                 with pytest.raises(OutcomeUnknown):
                     one.write(HEROES, [ROWS[name]], True)
 
-    assert services.container().cache._client._early_turns._value == MAX_EARLY_CONNECTIONS
+    assert client_of(services.container().cache)._early_turns._value == MAX_EARLY_CONNECTIONS
     assert_nothing_is_stale(one)
 
 

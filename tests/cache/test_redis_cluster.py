@@ -8,6 +8,7 @@ import pytest
 from redis.crc import key_slot
 
 from chalicelib.cache import connection as redis_connection
+from chalicelib.cache.commands import Command
 from tests.conftest import Configure
 from tests.support.client import InProcess, Row, as_stored, hero, heroes
 from tests.support.topologies import (
@@ -96,7 +97,7 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Sequence[Any]]]:
 
     def logged_send(
         node: redis_connection.NodeConnection,
-        commands: Sequence[redis_connection.Command],
+        commands: Sequence[Command],
         **options: bool,
     ) -> None:
         log.append(("send", commands))

@@ -102,7 +102,7 @@ def test_a_line_a_request_is_logged_where_somebody_reads_it(
 
 
 def test_no_line_a_request_is_logged_where_each_costs_money() -> None:
-    asked = "import app, logging; print(app.requests.requests_log.isEnabledFor(logging.INFO))"
+    asked = "import app, logging; print(app.entry_points.requests_log.isEnabledFor(logging.INFO))"
 
     assert run_python(asked, os.environ).strip() == "False"
 

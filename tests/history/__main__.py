@@ -12,6 +12,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from chalicelib.config import DbEngine
 from tests.history.compare import compare
 from tests.history.ingredients import wrong_verdicts
 from tests.history.round import Report, play, servers
@@ -21,7 +22,7 @@ ROUND_SECONDS = 60
 COMPARED_SECONDS = 8
 
 
-def soak(minutes: float, seed: int) -> Report:
+def soak(minutes: float, seed: int, engine: DbEngine) -> Report:
     """Rounds until the time is over, each from empty tables."""
     total = Report()
     until = time.monotonic() + minutes * 60
@@ -29,7 +30,7 @@ def soak(minutes: float, seed: int) -> Report:
         while (left := until - time.monotonic()) > 0:
             seed += 1
             folder, seconds = Path(home) / f"round-{seed}", min(ROUND_SECONDS, left)
-            report = play(on, folder, seconds, seed=seed, mix=MIX_WITH_FILES)
+            report = play(on, folder, seconds, seed=seed, mix=MIX_WITH_FILES, engine=engine)
             print(f"round {seed}: {report}\n", flush=True)
             total += report
     return total
@@ -43,6 +44,7 @@ def main() -> int:
     parser.add_argument("--ingredients", action="store_true")
     parser.add_argument("--seconds", type=float, default=COMPARED_SECONDS, help="a fault compared")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--engine", type=DbEngine, default=DbEngine.MYSQL, help="mysql or dataapi")
     options = parser.parse_args()
     if options.compare:
         compare(options.seconds, options.seed)
@@ -52,7 +54,7 @@ def main() -> int:
             wrong = list(wrong_verdicts(on, Path(home) / "rounds"))
         print("\n".join(wrong) or "each was found out")
         return 1 if wrong else 0
-    total = soak(options.minutes, options.seed)
+    total = soak(options.minutes, options.seed, options.engine)
     print(f"all rounds: {total}")
     return 1 if total.verdict.violations else 0
 

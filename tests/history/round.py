@@ -11,7 +11,8 @@ from pathlib import Path
 
 import redis
 
-from local.servers import MariaDB, Redis
+from chalicelib.config import DbEngine
+from local.servers import DataApi, MariaDB, Redis
 from tests.history.checker import Verdict, check
 from tests.history.crew import CONTEXT, Crew
 from tests.history.ledger import open_ledger, read_ledger, read_table
@@ -21,7 +22,7 @@ from tests.history.quiet import check_entries
 from tests.history.standbys import database_pair, redis_pair
 from tests.history.systems import HEROCACHE
 from tests.history.worker import MIX, NEWS, Plan
-from tests.support.relay import relaying
+from tests.support.relay import Relay, relaying
 
 PROCESSES = 5
 
@@ -68,6 +69,19 @@ def servers(home: Path) -> Iterator[Servers]:
         yield Servers(*databases, *caches)
 
 
+@contextlib.contextmanager
+def reaching(
+    database: MariaDB, endpoint: Relay, engine: DbEngine, folder: Path
+) -> Iterator[Mapping[str, str]]:
+    """The settings that lead workers to the database behind `endpoint`."""
+    direct = {**database.environment(), "DB_PORT": str(endpoint.port)}
+    if engine is DbEngine.MYSQL:
+        yield direct
+        return
+    with DataApi(folder / "data_api", lambda: direct) as server:
+        yield server.environment()
+
+
 def play(
     on: Servers,
     folder: Path,
@@ -78,9 +92,10 @@ def play(
     seed: int = 0,
     settings: Mapping[str, str] | None = None,
     mix: Mapping[str, float] = MIX,
+    engine: DbEngine = DbEngine.MYSQL,
 ) -> Report:
-    """`kinds` of faults, all by default; a `mix` of requests. `folder` is new and holds the records
-    afterwards."""
+    """`kinds` of faults, all by default; a `mix` of requests; the `engine` that the workers use.
+    `folder` is new and holds the records afterwards."""
     started = time.monotonic()
     folder.mkdir(parents=True)
     open_ledger(on.mariadb)
@@ -92,13 +107,17 @@ def play(
     orders = Orders(CONTEXT, PROCESSES)
     until = CONTEXT.RawValue(ctypes.c_double, math.inf)
     news = CONTEXT.RawArray(ctypes.c_uint64, NEWS)
-    with relaying(on.redis.port) as relay, relaying(on.mariadb.port) as endpoint:
+    with (
+        relaying(on.redis.port) as relay,
+        relaying(on.mariadb.port) as endpoint,
+        reaching(on.mariadb, endpoint, engine, folder) as way,
+    ):
 
         def own_settings(process: int) -> Mapping[str, str]:
             far = {"REDIS_URL": f"redis://127.0.0.1:{relay.port}"}
             return far if process < PROCESSES // 2 else {}
 
-        through = {**environment, "DB_PORT": str(endpoint.port)}
+        through = {**on.redis.environment(), **way, **(settings or {})}
         plan = Plan(str(seed), system, through, folder, until, orders, news, mix, threads=2)
         crew = Crew(plan, PROCESSES, own_settings)
         servers_of_all = (on.mariadb, on.mariadb_standby, on.redis, on.redis_standby)

@@ -9,11 +9,11 @@ from typing import Any
 
 from chalicelib.cache import connection as redis_connection
 from chalicelib.cache import scripts
-from chalicelib.cache.connection import Command
+from chalicelib.cache.commands import Command
 from chalicelib.cache.entries import Affected, Cache
 from chalicelib.db import Generation, Transaction, cache_generation, database
 from chalicelib.errors import HerocacheError
-from chalicelib.handlers import requests
+from chalicelib.handlers import entry_points
 from chalicelib.ingest import service as ingest_service
 from chalicelib.ingest.events import LOADED
 from chalicelib.rows.idempotency import IdempotentChange, Recorded
@@ -67,11 +67,11 @@ def herocache(reach: Reach) -> Invoke:
 def _invoke(payload: Answer) -> Answer:
     """A request, or the event of an upload."""
     if "Records" not in payload:
-        return requests.invoke(payload)
+        return entry_points.invoke(payload)
     try:
-        [told] = requests.ingest(payload)
+        [told] = entry_points.ingest(payload)
     except HerocacheError as error:
-        return requests.failed_invocation(error)
+        return entry_points.failed_invocation(error)
     assert told["status"] == LOADED, told
     return {"statusCode": 200, "ids": [row["id"] for row in told["first_rows"]]}
 

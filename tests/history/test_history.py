@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from chalicelib.config import DbEngine
 from tests.history.compare import picture
 from tests.history.nemesis import FAULTS
 from tests.history.round import Servers, play, servers
@@ -35,6 +36,20 @@ def test_no_fault_makes_an_answer_stale_or_loses_a_write(
     assert not report.verdict.violations
     assert report.verdict.checked["changes acknowledged"] > 500
     assert len(report.injected) > len(FAULTS) // 2
+
+
+@pytest.mark.proof
+def test_no_fault_does_so_over_the_data_api(
+    own_servers: Servers, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("records") / "data_api"
+    engine = DbEngine.DATA_API
+    report = play(own_servers, folder, SECONDS, mix=MIX_WITH_FILES, engine=engine)
+    print(report)
+
+    assert not report.verdict.violations
+    assert report.verdict.checked["changes acknowledged"] > 50
+    assert len(report.injected) > len(FAULTS) // 3
 
 
 @pytest.mark.timeout(1200)  # it leaves the cores to the other tests

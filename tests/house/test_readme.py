@@ -439,7 +439,10 @@ def test_the_limits_are_those_of_the_code() -> None:
         ["characters in a string", f"{tables.STRING.max_characters:,}"],
         ["integer columns", f"{integer.minimum:,} to {integer.maximum:,}"],
         ["`id` and `ProductId`", f"{key.minimum:,} to {key.maximum:,}"],
-        ["how far above the highest one a new row's may be", f"{given_keys.MAX_KEY_GAP:,}"],
+        [
+            "how far the key of a new row may be above the highest key",
+            f"{given_keys.MAX_KEY_GAP:,}",
+        ],
     ]
 
 
@@ -481,8 +484,8 @@ def test_the_figures_in_the_text_are_those_of_the_code() -> None:
         f"Python {python} or newer",
         f"`make run` starts with {heroes} heroes",
         f"Each wait for Redis ends after {TIMEOUT_SECONDS:g} s",
-        f"until it answered {recovery.GOOD_PROBES} probes",
-        f"write meanwhile takes {generations.MEMORY_SECONDS:g} s longer",
+        f"after {recovery.GOOD_PROBES} good probes in a row",
+        f"The first write after the failure takes {generations.MEMORY_SECONDS:g} s longer",
         f"the first free one from {FIRST_PORT}",
         "seconds a cached row lives, give or take a tenth",
     ):

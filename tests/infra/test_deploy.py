@@ -470,6 +470,17 @@ def test_a_stage_that_lacks_something_is_named_with_the_place(project: Project) 
     assert_refused(project, "infra", "config.json, dev, ingest: iam_policy_file is missing")
 
 
+def test_deployed_functions_are_not_taken_out_of_the_network(project: Project) -> None:
+    choices = project.read("infra/dev.json")
+    choices["parameters"] |= {"DatabaseEngine": "dataapi", "CacheKind": "none"}
+    (project.home / "infra" / "dev.json").write_text(json.dumps(choices))
+    deployed = project.home / ".chalice" / "deployed" / "dev.json"
+    deployed.parent.mkdir()
+    deployed.write_text(json.dumps({"resources": [{"resource_type": "lambda_function"}]}))
+
+    assert_refused(project, "infra", "they would leave it", "make destroy STAGE=dev")
+
+
 def test_without_a_region_the_first_step_is_told(project: Project) -> None:
     environment = dict(project.account.environment)
     del project.account.environment["AWS_DEFAULT_REGION"]
@@ -531,6 +542,14 @@ def test_the_costs_in_the_docs_add_up() -> None:
     assert amounts["database, awake"] == round(0.12 * 0.5 * 20, 2)
     assert f"cost {0.12 * 0.5 * 730:.2f}" in DOCS
     assert f"are {0.12 * 0.5 * 730 * 2:.2f} at least" in DOCS
+
+    endpoint = 0.01 * 2 * 730
+    assert f": {endpoint:.2f} a month in two zones" in DOCS
+    uncached = sum(amounts.values()) - amounts["cache, serverless Valkey, the least it bills"] - 0.1
+    for total, words in ((uncached, "about 2.30 together"), (float(together) + endpoint, "23.10")):
+        assert words in DOCS
+        [amount] = re.findall(r"[\d.]+", words)
+        assert total == pytest.approx(float(amount), abs=0.06)
 
 
 def test_every_refusal_in_the_docs_is_one_that_the_code_words() -> None:

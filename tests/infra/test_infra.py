@@ -67,9 +67,10 @@ def holds(condition: Json, **parameters: str) -> bool:
     if function == "Fn::Equals":
         reference, value = operands
         default = template()["Parameters"][reference["Ref"]].get("Default")
-        return parameters.get(reference["Ref"], str(default)) == value
+        return bool(parameters.get(reference["Ref"], str(default)) == value)
     found = [holds(operand, **parameters) for operand in operands]
-    return {"Fn::Not": not found[0], "Fn::And": all(found), "Fn::Or": any(found)}[function]
+    values = {"Fn::Not": not found[0], "Fn::And": all(found), "Fn::Or": any(found)}
+    return values[function]
 
 
 def present(section: str, **parameters: str) -> set[str]:
@@ -357,6 +358,10 @@ def settings(**changes: str) -> Settings:
 
 def test_every_kind_of_stack_gives_settings_that_the_app_takes() -> None:
     assert {"DatabaseReaderHost", *OUTPUTS} == set(template()["Outputs"])
+    assert present("Outputs") == set(OUTPUTS)
+    assert present("Outputs", DatabaseEngine="dataapi") == set(DATA_API)
+    alone = present("Outputs", DatabaseEngine="dataapi", CacheKind="none")
+    assert alone == set(DATA_API_ALONE)
     assert settings().redis_cluster
     assert not settings(CacheKind="node").redis_cluster
     reader = "herocache-dev.ro.rds.test"

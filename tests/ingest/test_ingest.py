@@ -12,7 +12,7 @@ from chalice.test import Client
 from app import app
 from chalicelib import services
 from chalicelib.errors import ConfigurationError
-from chalicelib.handlers import requests
+from chalicelib.handlers import entry_points
 from chalicelib.ingest import service as ingest_service
 from chalicelib.ingest.bucket import Bucket
 from chalicelib.tables import HEROES
@@ -28,7 +28,7 @@ BIG = ingest_service.MAX_SMALL_ROWS + 1
 
 def loaded(bucket: UploadBucket, content: str | bytes, key: str = KEY) -> dict[str, Any]:
     """The summary of the one upload of this content."""
-    [summary] = requests.ingest(bucket.put(key, content))
+    [summary] = entry_points.ingest(bucket.put(key, content))
     return summary
 
 
@@ -41,7 +41,7 @@ def test_a_dropped_file_is_readable_and_told_of(
 ) -> None:
     event = bucket.put(KEY, "1,Nova,light,Ada,10,red\n7,Onyx,frost,Bo,-20,blue\n")
 
-    [summary] = requests.ingest(event)
+    [summary] = entry_points.ingest(event)
 
     assert stored(witness) == [
         (1, "Nova", "light", "Ada", 10, "red"),
@@ -137,8 +137,8 @@ def test_a_folder_of_no_table_may_have_any_name(
     """Nothing of the name becomes a dimension of a metric: each new one would cost money."""
     event = bucket.put(f"incoming/{folder}/some.csv", lines(1, 2))
 
-    [summary] = requests.ingest(event)
-    [again] = requests.ingest(event)
+    [summary] = entry_points.ingest(event)
+    [again] = entry_points.ingest(event)
 
     assert (summary["status"], summary["table"]) == ("refused", "")
     assert f"there is no table {folder}" in summary["reason"] == again["reason"]
@@ -156,7 +156,7 @@ def test_a_key_as_long_as_s3_takes_has_a_result_and_a_report(
     key = "incoming/heroes/" + "ü" * ((length - 16) // 2) + "x" * (length % 2)
     event = bucket.put(key, lines(1, 2) + "x\n")
 
-    [summary] = requests.ingest(event)
+    [summary] = entry_points.ingest(event)
 
     told = bucket.keys() - {key}
     assert max(len(each.encode()) for each in told) <= 1_024
@@ -165,7 +165,7 @@ def test_a_key_as_long_as_s3_takes_has_a_result_and_a_report(
     assert (summary["key"], summary["rows"], summary["refused"]) == (key, 2, 1)
     assert json.loads(bucket.get(result) or "") == summary
     assert (bucket.summary(key) == summary) == (length <= 1_011)
-    [again] = requests.ingest(event)
+    [again] = entry_points.ingest(event)
     assert again["first_rows"] == summary["first_rows"] != []
     assert witness.count() == 2
 
@@ -200,12 +200,12 @@ def test_a_file_elsewhere_in_the_bucket_is_told_where_it_belongs(
 ) -> None:
     event = bucket.put(key, lines(1, 2))
 
-    [summary] = requests.ingest(event)
+    [summary] = entry_points.ingest(event)
 
     assert (summary["status"], witness.count()) == ("refused", 0)
     assert "upload to incoming/<table>/, or to the bucket's root" in summary["reason"]
     assert bucket.summary(key) == summary
-    assert [again["reason"] for again in requests.ingest(event)] == [summary["reason"]]
+    assert [again["reason"] for again in entry_points.ingest(event)] == [summary["reason"]]
 
 
 @pytest.mark.parametrize("key", ["photo.png", "incoming/heroes/photo.png"])
@@ -227,7 +227,7 @@ def test_what_the_service_writes_makes_no_upload_and_costs_nothing(
     services.forget()
 
     with witness.spent() as spent:
-        summaries = requests.ingest(events)
+        summaries = entry_points.ingest(events)
 
     assert written == {"results/a.csv.json", "rejected/a.csv.csv"}
     assert summaries == []
@@ -263,8 +263,8 @@ def test_the_first_rows_are_told_as_a_read_answers_them(
     event = bucket.put(KEY, content)
 
     with emulated_load_from_s3():
-        [summary] = requests.ingest(event)
-        [again] = requests.ingest(event)
+        [summary] = entry_points.ingest(event)
+        [again] = entry_points.ingest(event)
 
     ids = [row["id"] for row in summary["first_rows"]]
     first = 3 if has_ids else 6
@@ -294,9 +294,9 @@ def test_the_first_rows_are_not_known_any_more_where_the_first_delivery_did_not_
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Bucket, "write", Bucket.find)
         with pytest.raises(TypeError):
-            requests.ingest(event)
+            entry_points.ingest(event)
 
-    [summary] = requests.ingest(event)
+    [summary] = entry_points.ingest(event)
 
     assert (summary["status"], summary["rows"], summary["first_rows"]) == ("loaded", 2, [])
 
@@ -347,10 +347,10 @@ def test_a_declared_order_that_does_not_fit_the_table_is_named_and_nothing_is_re
     configure(INGEST_COLUMNS=columns)
 
     with pytest.raises(ConfigurationError, match=words):
-        requests.ingest(event)
+        entry_points.ingest(event)
 
     configure(INGEST_COLUMNS=None)
-    [summary] = requests.ingest(event)
+    [summary] = entry_points.ingest(event)
     assert summary["status"] == "loaded"
 
 
@@ -518,11 +518,11 @@ def test_a_file_that_can_never_be_loaded_is_recorded_and_not_tried_again(
 ) -> None:
     event = bucket.put(KEY, "id,hero,power,name,xp,colour\n" + lines(1, 2))
 
-    [summary] = requests.ingest(event)
+    [summary] = entry_points.ingest(event)
 
     assert (summary["status"], summary["rows"]) == ("refused", 0)
     assert "no column is called 'colour'" in summary["reason"]
-    assert [again["reason"] for again in requests.ingest(event)] == [summary["reason"]]
+    assert [again["reason"] for again in entry_points.ingest(event)] == [summary["reason"]]
     [(status, reason)] = witness.query(
         "SELECT status, reason FROM ingest_log WHERE bucket = %s", [bucket.name]
     )
@@ -574,8 +574,8 @@ def test_a_file_of_which_nothing_is_loaded_is_refused_once_and_says_why(
     content, reason = NOTHING_LOADED[name]
     event, before = bucket.put(KEY, content), witness.state()
 
-    [summary] = requests.ingest(event)
-    [again] = requests.ingest(event)
+    [summary] = entry_points.ingest(event)
+    [again] = entry_points.ingest(event)
 
     assert (summary["status"], summary["rows"], summary["first_rows"]) == ("refused", 0, [])
     assert reason in summary["reason"]
@@ -592,7 +592,7 @@ def test_folders_and_other_events_are_skipped(
     removed = bucket.put(KEY, lines(1, 2))
     removed["Records"][0]["eventName"] = "ObjectRemoved:Delete"
 
-    summaries = requests.ingest(together(bucket.put("incoming/heroes/", ""), removed))
+    summaries = entry_points.ingest(together(bucket.put("incoming/heroes/", ""), removed))
 
     assert [s["status"] for s in summaries] == ["skipped"]
     assert bucket.keys() == {"incoming/heroes/", KEY}
@@ -610,7 +610,7 @@ def test_the_version_that_the_event_names_is_the_one_that_is_read(
     first = bucket.put(KEY, lines(1, 2, hero="First"))
     bucket.put(KEY, lines(1, 2, hero="Second"))
 
-    requests.ingest(first)
+    entry_points.ingest(first)
 
     assert [row[1] for row in stored(witness)] == ["First", "First"]
 
@@ -622,8 +622,8 @@ def test_without_versions_an_upload_that_was_overwritten_is_left_to_the_later_ev
     first = plain.put(KEY, lines(1, 2, hero="First"))
     second = plain.put(KEY, lines(1, 2, hero="Second"))
 
-    [skipped] = requests.ingest(first)
-    [summary] = requests.ingest(second)
+    [skipped] = entry_points.ingest(first)
+    [summary] = entry_points.ingest(second)
 
     assert (skipped["status"], skipped["reason"]) == ("skipped", "deleted or overwritten since")
     assert (summary["status"], summary["version"]) == ("loaded", "")
@@ -635,7 +635,7 @@ def test_an_event_that_tells_no_version_and_no_sequencer_is_handled(
 ) -> None:
     event = without(bucket.put(KEY, lines(1, 2)), "versionId", "sequencer")
 
-    first, second = requests.ingest(event), requests.ingest(event)
+    first, second = entry_points.ingest(event), entry_points.ingest(event)
 
     assert [(s["status"], s["rows"]) for s in (*first, *second)] == [("loaded", 2)] * 2
     assert witness.count() == 2
@@ -650,7 +650,7 @@ def test_one_bad_record_of_an_event_does_not_keep_the_others_from_being_loaded(
         bucket.put("incoming/heroes/c.csv", gzip.compress(lines(3, 2).encode())),
     )
 
-    assert [s["status"] for s in requests.ingest(event)] == ["refused", "loaded", "loaded"]
+    assert [s["status"] for s in entry_points.ingest(event)] == ["refused", "loaded", "loaded"]
     assert witness.count() == 4
 
 

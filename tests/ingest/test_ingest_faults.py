@@ -9,7 +9,7 @@ import pytest
 
 from chalicelib import services
 from chalicelib.errors import BucketUnavailable, DatabaseUnavailable
-from chalicelib.handlers import requests
+from chalicelib.handlers import entry_points
 from chalicelib.ingest import service as ingest_service
 from chalicelib.ingest.csv_rows import CsvRows
 from chalicelib.tables import HEROES
@@ -52,7 +52,7 @@ def test_a_bucket_that_cannot_be_reached_is_named(
     s3_relay.close()
 
     with pytest.raises(BucketUnavailable, match=f"the bucket {bucket.name} cannot be used now"):
-        requests.ingest(event)
+        entry_points.ingest(event)
 
     assert_nothing_happened(witness, bucket)
 
@@ -64,7 +64,7 @@ def test_a_bucket_that_refuses_is_named_with_its_reason(
     event["Records"][0]["s3"]["bucket"]["name"] = "nobodys-bucket"
 
     with pytest.raises(BucketUnavailable, match=r"nobodys-bucket .* NoSuchBucket"):
-        requests.ingest(event)
+        entry_points.ingest(event)
 
     assert_nothing_happened(witness, bucket)
 
@@ -89,10 +89,10 @@ def test_a_bucket_gone_mid_file_leaves_nothing_half_loaded(
     with monkeypatch.context() as patch:
         patch.setattr(CsvRows, "batches", cut_after_the_first)
         with pytest.raises(BucketUnavailable, match=f"the bucket {bucket.name} cannot be used now"):
-            requests.ingest(event)
+            entry_points.ingest(event)
     assert_nothing_happened(witness, bucket)
 
-    [summary] = requests.ingest(event)
+    [summary] = entry_points.ingest(event)
 
     assert (summary["status"], summary["rows"], witness.count()) == ("loaded", MANY, MANY)
 
@@ -114,11 +114,11 @@ def test_a_database_gone_mid_file_leaves_nothing_half_loaded(
         )
         lost = "database cannot be reached|lost while it committed"  # few rows go with the COMMIT
         with pytest.raises(DatabaseUnavailable, match=lost):
-            requests.ingest(event)
+            entry_points.ingest(event)
         assert_nothing_happened(witness, bucket)
         relay.judge = lambda piece: PASS
 
-        [summary] = requests.ingest(event)
+        [summary] = entry_points.ingest(event)
 
     assert (summary["status"], summary["rows"], witness.count()) == ("loaded", count, count)
 
@@ -132,7 +132,7 @@ def test_one_record_that_fails_does_not_keep_the_others_from_being_loaded(
 
     for _ in range(2):
         with pytest.raises(BucketUnavailable):
-            requests.ingest(event)
+            entry_points.ingest(event)
 
     assert witness.query("SELECT id FROM heroes") == [(3,), (4,)]
 
@@ -145,12 +145,12 @@ def test_without_redis_a_file_is_loaded_and_no_read_is_stale(
     configure: Configure,
     count: int,
 ) -> None:
-    requests.ingest(bucket.put("incoming/heroes/before.csv", lines(1, FEW, hero="Old")))
+    entry_points.ingest(bucket.put("incoming/heroes/before.csv", lines(1, FEW, hero="Old")))
     reader = services.container().rows
     assert service.read([1]).rows[0]["hero"] == "Old"
     configure(REDIS_URL="redis://127.0.0.1:1")
 
-    [summary] = requests.ingest(bucket.put(KEY, lines(1, count, hero="New")))
+    [summary] = entry_points.ingest(bucket.put(KEY, lines(1, count, hero="New")))
 
     assert summary["status"] == "loaded"
     assert b'"New"' in reader.read(HEROES, HEROES.key, [1], True).json

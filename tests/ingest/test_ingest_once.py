@@ -10,7 +10,7 @@ import pytest
 from chalicelib import services
 from chalicelib.cache.generations import Generations
 from chalicelib.errors import OutcomeUnknown
-from chalicelib.handlers import requests
+from chalicelib.handlers import entry_points
 from chalicelib.ingest import service as ingest_service
 from chalicelib.ingest.events import Outcome, Upload
 from chalicelib.ingest.service import Ingest
@@ -48,11 +48,11 @@ def test_an_event_that_comes_again_is_answered_and_changes_nothing(
     service: InProcess, bucket: UploadBucket, witness: Witness
 ) -> None:
     event = bucket.put(KEY, keyless(FEW) + "bad\n")
-    [first] = requests.ingest(event)
+    [first] = entry_points.ingest(event)
     before = witness.state()
     service.write([{"id": 1, "hero": "Mine", "power": "", "name": "Ada 1", "xp": 1, "color": ""}])
 
-    [again] = requests.ingest(event)
+    [again] = entry_points.ingest(event)
 
     for summary in (first, again):
         assert 0 <= summary.pop("seconds") < 60
@@ -66,7 +66,7 @@ def test_the_same_file_uploaded_again_is_another_upload(
     service: InProcess, bucket: UploadBucket, witness: Witness
 ) -> None:
     for _ in range(2):
-        requests.ingest(bucket.put(KEY, keyless(FEW)))
+        entry_points.ingest(bucket.put(KEY, keyless(FEW)))
 
     assert witness.count() == 2 * FEW
 
@@ -76,9 +76,9 @@ def test_an_older_event_that_comes_late_changes_nothing(
 ) -> None:
     older = bucket.put(KEY, lines(1, 3, hero="Old"))
     newer = bucket.put(KEY, lines(1, 2, hero="New"))
-    requests.ingest(newer)
+    entry_points.ingest(newer)
 
-    [late] = requests.ingest(older)
+    [late] = entry_points.ingest(older)
 
     assert (late["status"], late["reason"]) == ("skipped", "a later upload is there already")
     assert witness.query("SELECT hero FROM heroes") == [("New",), ("New",)]
@@ -97,14 +97,14 @@ def test_a_file_that_is_refused_late_does_not_take_the_place_of_a_later_one(
     refuse = Ingest._reject
 
     def refuse_late(self: Ingest, upload: Upload, outcome: Outcome) -> Outcome:
-        requests.ingest(newer)
+        entry_points.ingest(newer)
         return refuse(self, upload, outcome)
 
     monkeypatch.setattr(Ingest, "_reject", refuse_late)
-    [late] = requests.ingest(older)
+    [late] = entry_points.ingest(older)
 
     assert late["status"] == "skipped"
-    requests.ingest(newer)
+    entry_points.ingest(newer)
     assert_loaded_once(witness, FEW)
 
 
@@ -136,7 +136,7 @@ def test_without_sequencers_the_version_tells_uploads_apart(
     events = [without(bucket.put(KEY, keyless(FEW)), "sequencer") for _ in range(2)]
 
     for event in (events[0], events[0], events[1], events[1]):
-        requests.ingest(event)
+        entry_points.ingest(event)
 
     assert witness.count() == 2 * FEW
 
@@ -208,7 +208,7 @@ def test_a_process_killed_at_any_step_leaves_exactly_one_load_to_the_next(
     count: int,
     step: str,
 ) -> None:
-    requests.ingest(bucket.put("incoming/heroes/before.csv", lines(1, 1, hero="Old")))
+    entry_points.ingest(bucket.put("incoming/heroes/before.csv", lines(1, 1, hero="Old")))
     service.read([1])
     event = bucket.put(KEY, "1,New,light,Ada 1,1,red\n" + lines(2, count - 1) + "bad\n")
 
@@ -217,7 +217,7 @@ def test_a_process_killed_at_any_step_leaves_exactly_one_load_to_the_next(
     _, error = process.communicate()
     assert error == ""
     hero_between = service.read([1], use_cache=False).rows[0]["hero"]
-    [summary] = requests.ingest(event)
+    [summary] = entry_points.ingest(event)
 
     assert hero_between == ("New" if witnessed_commit(step) else "Old")
     assert (summary["status"], summary["rows"], summary["refused"]) == ("loaded", count, 1)
@@ -231,17 +231,17 @@ def test_a_process_killed_at_any_step_leaves_exactly_one_load_to_the_next(
 def test_a_delivery_that_finds_the_rows_loaded_waits_until_every_reader_sees_them(
     service: InProcess, bucket: UploadBucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    requests.ingest(bucket.put("incoming/heroes/before.csv", lines(1, 1, hero="Old")))
+    entry_points.ingest(bucket.put("incoming/heroes/before.csv", lines(1, 1, hero="Old")))
     event = bucket.put(KEY, lines(1, MANY, hero="New"))
     waiting = Generations.wait_until_known
     with monkeypatch.context() as patch:
         patch.setattr(Generations, "wait_until_known", lambda *_: die())
         patch.setattr(WriteThrough, "replace_all", reading_first(service, WriteThrough.replace_all))
         with pytest.raises(SystemExit):
-            requests.ingest(event)
+            entry_points.ingest(event)
     assert Generations.wait_until_known is waiting
 
-    requests.ingest(event)
+    entry_points.ingest(event)
 
     assert service.read([1]).rows[0]["hero"] == "New"
 
@@ -286,10 +286,10 @@ def test_a_lost_answer_to_the_commit_is_an_error_and_the_next_delivery_finds_out
     event = bucket.put(KEY, keyless(count))
     relayed.judge = lambda piece: cut if b"COMMIT;" in piece else PASS
     with pytest.raises(OutcomeUnknown):
-        requests.ingest(event)
+        entry_points.ingest(event)
     relayed.judge = lambda piece: PASS
 
-    [summary] = requests.ingest(event)
+    [summary] = entry_points.ingest(event)
 
     assert (summary["status"], summary["rows"]) == ("loaded", count)
     assert_loaded_once(witness, count)
@@ -325,10 +325,10 @@ def test_what_a_second_delivery_acknowledges_every_reader_sees(
 
     relayed.judge = lose_all
     with pytest.raises(OutcomeUnknown):
-        requests.ingest(event)
+        entry_points.ingest(event)
     relayed.judge = lambda piece: PASS
 
-    [summary] = requests.ingest(event)
+    [summary] = entry_points.ingest(event)
 
     assert summary["status"] == "loaded"
     assert b"New" in read()
@@ -364,12 +364,12 @@ def test_what_a_second_delivery_skips_every_reader_sees(
 
     relayed.judge = lose_all
     with pytest.raises(OutcomeUnknown):
-        requests.ingest(event)
+        entry_points.ingest(event)
     relayed.judge = lambda piece: PASS
-    requests.ingest(without(bucket.put(KEY, lines(2, 1, hero="New")), *untold))
+    entry_points.ingest(without(bucket.put(KEY, lines(2, 1, hero="New")), *untold))
     assert b"Old" in read()
 
-    [summary] = requests.ingest(event)
+    [summary] = entry_points.ingest(event)
 
     assert summary["status"] == "skipped"
     assert b"New" in read()
@@ -388,7 +388,7 @@ def test_of_two_files_with_the_same_ids_one_is_there_whole(
         ]
 
         with ThreadPoolExecutor(2) as threads:
-            told = list(threads.map(requests.ingest, events))
+            told = list(threads.map(entry_points.ingest, events))
 
         assert [summary["status"] for [summary] in told] == ["loaded"] * 2
         [(hero, rows)] = witness.query("SELECT hero, COUNT(*) FROM heroes GROUP BY hero")

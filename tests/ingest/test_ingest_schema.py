@@ -7,7 +7,7 @@ import pytest
 
 from chalicelib.db import Statement
 from chalicelib.errors import ConfigurationError, SchemaMismatch
-from chalicelib.handlers import requests
+from chalicelib.handlers import entry_points
 from chalicelib.ingest import load_data
 from chalicelib.ingest import service as ingest_service
 from chalicelib.tables import Column, Table
@@ -50,8 +50,8 @@ def test_a_value_too_large_for_the_real_column_rejects_its_row_of_a_file(
     event = bucket.put("a.csv", NARROW_ROWS)
 
     with emulated_load_from_s3():
-        [summary] = requests.ingest(event)
-        [again] = requests.ingest(event)
+        [summary] = entry_points.ingest(event)
+        [again] = entry_points.ingest(event)
 
     assert (summary["status"], summary["table"]) == ("loaded", "superheroes")
     assert (summary["rows"], summary["refused"]) == (again["rows"], again["refused"]) == (2, 2)
@@ -74,7 +74,9 @@ def test_a_character_that_the_real_column_does_not_have_rejects_its_row_of_a_fil
     configure(DB_NAME=OTHER, INGEST_ENGINE=engine)
 
     with emulated_load_from_s3():
-        [summary] = requests.ingest(bucket.put("a.csv", "1,a,b,c,1,é\n2,a,b,c,1,光\n3,a,b,c,1,\n"))
+        [summary] = entry_points.ingest(
+            bucket.put("a.csv", "1,a,b,c,1,é\n2,a,b,c,1,光\n3,a,b,c,1,\n")
+        )
 
     assert (summary["rows"], summary["refused"]) == (2, 1)
     assert [row["color"] for row in summary["first_rows"]] == ["é", ""]
@@ -94,10 +96,10 @@ def test_a_file_for_a_table_that_does_not_fit_is_tried_again_once_that_is_mended
     event = bucket.put("a.csv", NARROW_ROWS)
 
     with pytest.raises(SchemaMismatch, match=r"heroes\.xp is DECIMAL"):
-        requests.ingest(event)
+        entry_points.ingest(event)
 
     database.query("ALTER TABLE heroes MODIFY xp INT NOT NULL")
-    [summary] = requests.ingest(event)
+    [summary] = entry_points.ingest(event)
     assert (summary["status"], summary["rows"]) == ("loaded", 4)
 
 
@@ -119,7 +121,7 @@ def test_a_row_that_only_a_constraint_refuses_refuses_the_file_in_words(
     configure(DB_NAME=OTHER, INGEST_ENGINE=engine)
 
     with emulated_load_from_s3():
-        [summary] = requests.ingest(bucket.put("a.csv", "1,a,b,c,1,d\n2,a,b,c,200,d\n"))
+        [summary] = entry_points.ingest(bucket.put("a.csv", "1,a,b,c,1,d\n2,a,b,c,200,d\n"))
 
     assert (summary["status"], summary["rows"]) == ("refused", 0)
     assert "CHECK constraint low" in summary["reason"]
@@ -148,7 +150,7 @@ def load(
 
     def load(content: str) -> Mapping[str, Any]:
         with emulated_load_from_s3():
-            [summary] = requests.ingest(bucket.put("a.csv", content))
+            [summary] = entry_points.ingest(bucket.put("a.csv", content))
         return summary
 
     return load
@@ -308,26 +310,28 @@ def test_an_id_that_would_use_up_the_others_refuses_a_file(
     near = "".join(f"{id},near,p,n,4,c\n" for id in (5, 1_000_000_000, *range(6, 2_000)))
 
     with emulated_load_from_s3():
-        [far] = requests.ingest(bucket.put("incoming/far.csv", near + "4294967295,far,p,n,4,c\n"))
+        [far] = entry_points.ingest(
+            bucket.put("incoming/far.csv", near + "4294967295,far,p,n,4,c\n")
+        )
         assert (far["status"], database.query("SELECT id FROM heroes")) == ("refused", [])
         assert "more than 1000000000 above 0, the highest one" in far["reason"]
         [id] = service.write([hero()]).ids
         assert id <= 1_000_000_001
 
-        [summary] = requests.ingest(bucket.put("incoming/near.csv", near))
+        [summary] = entry_points.ingest(bucket.put("incoming/near.csv", near))
         assert (summary["status"], summary["rows"]) == ("loaded", 1_996)
 
 
 def test_a_trigger_is_seen_by_a_container_that_loaded_files_before(
     service: InProcess, bucket: UploadBucket, witness: Witness
 ) -> None:
-    requests.ingest(bucket.put("incoming/products/one.csv", "900,lamp,d,1,1\n"))
+    entry_points.ingest(bucket.put("incoming/products/one.csv", "900,lamp,d,1,1\n"))
     witness.query(
         "CREATE TRIGGER shout BEFORE INSERT ON products FOR EACH ROW"
         " SET NEW.ProductName = UPPER(NEW.ProductName)"
     )
     try:
-        requests.ingest(bucket.put("incoming/products/two.csv", "901,lamp,d,1,1\n"))
+        entry_points.ingest(bucket.put("incoming/products/two.csv", "901,lamp,d,1,1\n"))
         for use_cache in (True, False):
             [row] = service.read([901], use_cache, TABLE="products").rows
             assert row["ProductName"] == "LAMP"

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from chalicelib import services
 from chalicelib.db import Database, Transaction
 from chalicelib.errors import ConfigurationError, FileRejected
-from chalicelib.handlers import requests
+from chalicelib.handlers import entry_points
 from chalicelib.ingest import load_from_s3
 from chalicelib.ingest import service as ingest_service
 from chalicelib.ingest.bucket import CHUNK_BYTES
@@ -345,8 +345,8 @@ def test_an_upload_becomes_rows_a_report_and_an_outcome(
     number, _, server = witness.generation()
     event = bucket.put(KEY, lines(1, 30) + "31,too,few\n" + '32,"in\nquotes",a,b,1,c\n')
 
-    [summary] = requests.ingest(event)
-    [again] = requests.ingest(event)
+    [summary] = entry_points.ingest(event)
+    [again] = entry_points.ingest(event)
 
     assert aurora == [f"s3://{bucket.name}/{KEY}"]
     assert (summary["status"], summary["rows"], summary["refused"]) == ("loaded", 31, 1)
@@ -371,7 +371,7 @@ def test_lines_that_are_rows_beyond_doubt_stay_in_the_database(
     monkeypatch.setattr(StagedRows, "_settle", watched)
     plain = [ADA_LINE, BO_LINE, '"3","all","in","quotes","-1","光😀"', "4,,\\N,NULL,0, "]
 
-    [summary] = requests.ingest(bucket.put(KEY, "\r\n".join([NAMES, *plain, '5,"",,,1,"a,b"'])))
+    [summary] = entry_points.ingest(bucket.put(KEY, "\r\n".join([NAMES, *plain, '5,"",,,1,"a,b"'])))
 
     assert summary["rows"] == witness.count() == 5
     assert settled == [5]
@@ -386,7 +386,7 @@ def test_what_the_database_would_read_otherwise_comes_the_other_way(
     name: str,
 ) -> None:
     with caplog.at_level("INFO", "herocache.ingest"):
-        [summary] = requests.ingest(bucket.put(KEY, FORMATS[name][0]))
+        [summary] = entry_points.ingest(bucket.put(KEY, FORMATS[name][0]))
 
     assert summary["rows"] == witness.count() == 2
     assert "not read by the database" in caplog.text
@@ -412,7 +412,7 @@ def test_the_version_of_the_event_is_loaded_though_the_database_would_read_anoth
 
     monkeypatch.setattr(StagedRows, "_load_from_s3", overwritten)
 
-    requests.ingest(event)
+    entry_points.ingest(event)
 
     assert len(aurora) == 1
     assert {row[1] for row in witness.query("SELECT * FROM heroes")} == {"First"}
@@ -424,7 +424,7 @@ def test_an_upload_overwritten_before_is_not_read_by_the_database(
     event = bucket.put(KEY, lines(1, 2, hero="First"))
     bucket.put(KEY, lines(1, 2, hero="Second"))
 
-    requests.ingest(event)
+    entry_points.ingest(event)
 
     assert aurora == []
     assert {row[1] for row in witness.query("SELECT * FROM heroes")} == {"First"}
@@ -442,7 +442,7 @@ def test_a_database_that_is_not_aurora_is_told_of_and_nothing_is_loaded(
     before = witness.state()
 
     with pytest.raises(ConfigurationError, match="INGEST_ENGINE=aurora: the database"):
-        requests.ingest(bucket.put(KEY, lines(1, 3)))
+        entry_points.ingest(bucket.put(KEY, lines(1, 3)))
 
     assert witness.state() == before
     assert bucket.keys() == {KEY}

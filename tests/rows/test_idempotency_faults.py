@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from chalicelib import services
-from chalicelib.handlers import requests
+from chalicelib.handlers import entry_points
 from chalicelib.rows import service as row_service
 from chalicelib.tables import HEROES
 from local.servers import MariaDB
@@ -42,7 +42,7 @@ def at_once(payloads: list[Row]) -> list[dict[str, Any]]:
 
     def call(payload: Row) -> dict[str, Any]:
         together.wait()
-        return requests.invoke(payload)
+        return entry_points.invoke(payload)
 
     with ThreadPoolExecutor(len(payloads)) as threads:
         return list(threads.map(call, payloads))

@@ -131,7 +131,7 @@ def peak_mb() -> float:
 
 def main(step: str) -> None:
     from chalicelib import services
-    from chalicelib.handlers import requests
+    from chalicelib.handlers import entry_points
     from chalicelib.ingest.bucket import Bucket
     from tests.support.aurora import emulated_load_from_s3
 
@@ -144,7 +144,7 @@ def main(step: str) -> None:
         die_at(steps()[step])
     before = peak_mb()
     with emulated_load_from_s3():
-        summaries = [requests.ingest(event) for event in events]
+        summaries = [entry_points.ingest(event) for event in events]
     print(json.dumps({"summaries": summaries, "grown_mb": peak_mb() - before}))
 
 

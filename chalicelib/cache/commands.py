@@ -1,0 +1,67 @@
+"""Commands for Redis, and what takes them where there is no Redis. Needs no driver: a stage without
+a cache has none in its package.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from chalicelib.errors import CacheUnavailable
+
+if TYPE_CHECKING:
+    from chalicelib.cache.connection import Connection
+
+Words = tuple[str | int | bytes, ...]
+
+
+class Command(NamedTuple):
+    """`tag`: the hash tag that its Redis keys share; a cluster finds the server by it. A command
+    that is packed already has its bytes in place of `words`."""
+
+    tag: str
+    words: Words | bytes
+
+
+class NoClient:
+    """In the place of a `Client` where REDIS_URL is empty: Redis never answers, and is never
+    probed."""
+
+    is_cluster = False
+    is_down = False
+
+    def __init__(self) -> None:
+        self.on_down: Callable[[], None] = lambda: None
+
+    def call(self, commands: Sequence[Command], server: str, *, wait: bool = True) -> Sequence[Any]:
+        """Raises CacheUnavailable."""
+        raise CacheUnavailable("this process has no REDIS_URL")
+
+    def send(self, commands: Sequence[Command]) -> "Connection | None":
+        """None: it cannot be sent."""
+        return None
+
+    def receive(self, connection: "Connection", server: str) -> Sequence[Any] | None:
+        """Never called, because nothing was sent."""
+        return None
+
+    def abandon(self, connection: "Connection") -> None:
+        """Never called, because nothing was sent."""
+
+    def ask(self, command: Command) -> tuple[str, Any]:
+        """Raises CacheUnavailable."""
+        raise CacheUnavailable("it is not in use")
+
+    def probe(self) -> str:
+        """Raises CacheUnavailable."""
+        raise CacheUnavailable("it is not in use")
+
+    def resume(self) -> None:
+        """Nothing to use again."""
+
+
+def packed_series(verb: str, prefix: str, width: int, numbers: Sequence[int]) -> bytes:
+    """A command whose arguments differ only in a number of at most `width` characters. One
+    formatting at C speed: to pack word by word takes as long as Redis takes for an MGET of these
+    keys."""
+    argument = f"${len(prefix) + width}\r\n{prefix}%0{width}d\r\n"
+    head = f"*{len(numbers) + 1}\r\n${len(verb)}\r\n{verb}\r\n"
+    return (head + argument * len(numbers) % tuple(numbers)).encode()
