@@ -44,7 +44,15 @@ KINDS: dict[str, dict[str, Any]] = {
     "transaction lost": {"kind": "lose transaction"},
 }
 each_kind = pytest.mark.parametrize("kind", KINDS)
-each_request = pytest.mark.parametrize("name", REQUESTS)
+each_request_and_kind = pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        pytest.param(name, kind, marks=() if is_quick else pytest.mark.proof)
+        for name in REQUESTS
+        for kind in KINDS
+        for is_quick in [name in ("insert", "mixed, once") and kind in ("cut before", "cut after")]
+    ],
+)
 
 
 @pytest.fixture
@@ -122,8 +130,7 @@ DONE = {
 }
 
 
-@each_kind
-@each_request
+@each_request_and_kind
 def test_a_change_happens_or_not_and_what_is_answered_is_true(
     trial: Trial, name: str, kind: str
 ) -> None:
@@ -188,6 +195,7 @@ def small(bucket: UploadBucket) -> Callable[[str], list[Any]]:
     return deliver
 
 
+@pytest.mark.proof
 @each_kind
 @pytest.mark.parametrize("size", ["small", "large"])
 def test_a_file_is_loaded_once_whatever_fails(
@@ -214,7 +222,8 @@ def test_a_file_is_loaded_once_whatever_fails(
         assert found in ([loaded] if is_loaded else [shown(BEFORE), loaded])
         assert is_loaded is not False or found == shown(BEFORE)
         trial.end_faults()
-        trial.assert_reads_are_right()
+        if is_loaded is not None:  # of what nobody was told a reader may know nothing for a moment
+            trial.assert_reads_are_right()
         [summary] = small(f"{kind}-{size}-{number}")
         assert summary["status"] == "loaded"
         assert trial.heroes() == loaded
