@@ -181,6 +181,16 @@ def test_of_a_commit_whose_answer_is_lost_nobody_knows(trial: Trial, name: str, 
         assert (answer.status, answer.error) == (503, "OutcomeUnknown")
 
 
+def test_a_lost_rollback_is_sent_again(service: InProcess, data_api: DataApi) -> None:
+    """A replay waits for the row that the abandoned try of it holds."""
+    first = service.post(KEYED["insert, once"])
+    data_api.control(fault={"kind": "cut", "operation": "RollbackTransaction"})
+
+    assert service.post(KEYED["insert, once"]).content == first.content
+
+    assert data_api.control()["faults"] == 0
+
+
 @pytest.fixture
 def small(bucket: UploadBucket) -> Callable[[str], list[Any]]:
     """Delivers a file of this name, with heroes 1 and 3."""

@@ -1,6 +1,7 @@
 """The rules of the house (which package may import what) and what importing the app may do."""
 
 import ast
+import os
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import Configure
 from tests.support.client import ROOT, InProcess, hero
 
 PATHS = [ROOT / "app.py", *(ROOT / "chalicelib").rglob("*.py")]

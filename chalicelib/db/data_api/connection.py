@@ -95,7 +95,10 @@ class Connection:
                 self._endpoint.end("rollback_transaction", transaction, self._seconds)
                 return
             except DatabaseError as error:
-                if isinstance(error.origin, TimeoutError) or error.code == Code.CR_SERVER_GONE_ERROR:
+                if (
+                    isinstance(error.origin, TimeoutError)
+                    or error.code == Code.CR_SERVER_GONE_ERROR
+                ):
                     return  # most errors of a statement have ended it already
             except (DatabaseUnavailable, ConfigurationError):
                 return
