@@ -5,6 +5,7 @@ An engine without such limits gets one piece, whatever is in it.
 
 import json
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 from chalicelib.db import statements
@@ -22,6 +23,8 @@ PAGE_ROWS = 5_000
 _BYTES_BESIDE_VALUE = 64
 # Where a statement has a limit, its SQL has one too: 65,536 characters, of which a value takes 9.
 _MAX_VALUES = 6_000
+# By a lookup: of text each value is named twice, once as bytes.
+_MAX_LOOKUP_VALUES = 1_500
 # Of each value in an answer: the name of its type, and JSON.
 _BYTES_AROUND_VALUE = 32
 
@@ -58,10 +61,11 @@ def fits(connection: Connection, values: int) -> bool:
 
 
 def most_rows(connection: Connection, table: Table) -> int:
-    """How many rows of `table` surely fit into one answer; 0: any number."""
+    """How many rows of `table` surely fit into one answer; 0: any number. JSON takes six bytes for
+    a control character, where `max_row_bytes` counts four."""
     if not connection.max_answer_bytes:
         return 0
-    row_bytes = table.max_row_bytes + len(table.columns) * _BYTES_AROUND_VALUE
+    row_bytes = table.max_row_bytes * 3 // 2 + len(table.columns) * _BYTES_AROUND_VALUE
     return max(1, connection.max_answer_bytes // row_bytes)
 
 
@@ -76,7 +80,8 @@ def select(
     after: Key | None = None,
     after_writers: bool = False,
 ) -> Sequence[Row]:
-    """As `statements.select`, in as many answers as it takes."""
+    """As `statements.select`, in as many answers as it takes. By a lookup of so many values that
+    one statement does not hold them, the rows of the first values come first."""
     most = most_rows(connection, table)
 
     def ask(values: Sequence[Key], limit: int, after: Key | None) -> Rows:
@@ -94,8 +99,12 @@ def select(
             for piece in cut(values, most)
             for row in _by_halves(lambda keys: ask(keys, len(keys), None), piece)
         ]
-    pages = _pages(lambda limit, after: ask(values, limit, after), most, max_rows, after)
-    return [row for page in pages for row in page]
+    rows: list[Row] = []
+    for piece in cut(values, _MAX_LOOKUP_VALUES):
+        left = max_rows - len(rows)
+        for page in _pages(partial(ask, piece), most, left, after):
+            rows += page
+    return rows
 
 
 def select_all(

@@ -244,11 +244,11 @@ class Transaction:
         self, make: Callable[[Sequence[Any]], Statement], rows: Sequence[Sequence[Key]]
     ) -> None:
         """Run what `make` makes of `rows`, in as many statements as it takes."""
-        first, *others = self._cut([tuple(row) for row in rows])
-        *_, first_key = self.run(make(first), statements.FIRST_NEW_KEY)
-        self._first_loaded_key = self._first_loaded_key or first_key[0][0]
-        if others:
-            self.run(*[make(piece) for piece in others])
+        made = [make(piece) for piece in self._cut([tuple(row) for row in rows])]
+        if not self._first_loaded_key:
+            *_, [(self._first_loaded_key,)] = self.run(made.pop(0), statements.FIRST_NEW_KEY)
+        if made:
+            self.run(*made)
 
     def first_loaded_key(self) -> int:
         """That the database gave to the rows that were loaded."""

@@ -1,6 +1,7 @@
 """The rules of the house (which package may import what) and what importing the app may do."""
 
 import ast
+import os
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import Configure
 from tests.support.client import ROOT, InProcess, hero
 
 PATHS = [ROOT / "app.py", *(ROOT / "chalicelib").rglob("*.py")]
@@ -173,8 +175,16 @@ def test_the_check_for_io_would_find_some() -> None:
         assert run_python(code, {}).startswith("importing ")
 
 
-def test_a_read_loads_no_boto3(environment: Mapping[str, str], service: InProcess) -> None:
-    """It would cost a cold start more than everything else together."""
+# boto3 would cost a cold start more than everything else together.
+UNUSED_BY = {"mysql": ("boto3", "botocore"), "dataapi": ("pymysql", "chalicelib.db.mysql")}
+
+
+@pytest.mark.both_engines
+def test_a_read_loads_no_driver_of_another_engine(
+    service: InProcess, configure: Configure, engine: str
+) -> None:
+    configure()
+    environment = dict(os.environ)
     [id] = service.write([hero()], use_cache=False).ids
     code = f"""
 import json, sys
@@ -185,7 +195,7 @@ for use_cache in ("True", "True", "False"):
     request = {{"REQUEST": "read", "SQLS": [{id}], "USE_CACHE": use_cache}}
     answer = app(rest_event(json.dumps(request)), None)
     assert answer["statusCode"] == 200 == storage(request, None)["statusCode"]
-heavy = ("boto3", "botocore", "redis.asyncio", "requests", "setuptools", "pip")
+heavy = (*{UNUSED_BY[engine]}, "redis.asyncio", "requests", "setuptools", "pip")
 print([name for name in heavy if name in sys.modules])
 """
     loaded = run_python(code, environment)

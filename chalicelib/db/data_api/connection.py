@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from chalicelib.db.data_api.endpoint import Endpoint
 from chalicelib.db.data_api.values import named, rows_of
 from chalicelib.db.engine import Rows
-from chalicelib.db.errors import CERTAINLY_NOT_COMMITTED, DatabaseError
+from chalicelib.db.errors import CERTAINLY_NOT_COMMITTED, Code, DatabaseError
 from chalicelib.db.statements import NOW, ROLLBACK, START, Statement
 from chalicelib.errors import ConfigurationError, DatabaseUnavailable, OutcomeUnknown
 
@@ -17,6 +17,7 @@ from chalicelib.errors import ConfigurationError, DatabaseUnavailable, OutcomeUn
 # the values. https://docs.aws.amazon.com/AmazonRDS/latest/AuroraUserGuide/data-api.html
 MAX_STATEMENT_BYTES = 3_500_000
 MAX_ANSWER_BYTES = 1_000_000
+ROLLBACK_TRIES = 2
 
 
 class Connection:
@@ -58,30 +59,49 @@ class Connection:
         answers = self.batch(statements)
         try:
             self._endpoint.end("commit_transaction", self._transaction, self._seconds)
-            self._transaction = ""
-            [(committed_at,)] = self._run(NOW) if is_timed else [(0,)]
         except (DatabaseError, DatabaseUnavailable) as error:
-            if self._transaction and _is_certain(error):
+            if _is_certain(error):
                 raise
-            self._transaction = ""
+            # It may not have arrived: then its locks would be held for three minutes.
+            self.undo()
             raise OutcomeUnknown(
                 "the answer to the COMMIT was lost: the write may or may not have happened; read"
                 " the rows before you write them again"
             ) from error
-        return answers, committed_at
+        self._transaction = ""
+        return answers, self._time() if is_timed else 0
+
+    def _time(self) -> int:
+        """Behind a COMMIT."""
+        try:
+            [(now,)] = self._run(NOW)
+        except (DatabaseError, DatabaseUnavailable, ConfigurationError) as error:
+            raise OutcomeUnknown(
+                "the rows are written, but the database did not say when; read them before you"
+                " write them again"
+            ) from error
+        return int(now)
 
     def load(self, statement: Statement, feed: Iterable[bytes]) -> None:
         """Never called: the Data API takes no files."""
         raise AssertionError("the Data API takes no files")
 
     def undo(self) -> None:
-        """ROLLBACK. Where that fails the transaction ends by itself after three minutes."""
+        """ROLLBACK, once more where that is lost. Where it fails the transaction holds its locks
+        for three minutes."""
         transaction, self._transaction = self._transaction, ""
-        if transaction:
+        for _ in range(ROLLBACK_TRIES if transaction else 0):
             try:
                 self._endpoint.end("rollback_transaction", transaction, self._seconds)
-            except (DatabaseError, DatabaseUnavailable, ConfigurationError):
-                return  # most errors of a statement have ended it already
+                return
+            except DatabaseError as error:
+                if (
+                    isinstance(error.origin, TimeoutError)
+                    or error.code == Code.CR_SERVER_GONE_ERROR
+                ):
+                    return  # most errors of a statement have ended it already
+            except (DatabaseUnavailable, ConfigurationError):
+                return
 
     def wait_at_most(self, seconds: float) -> None:
         """For each answer from here on."""

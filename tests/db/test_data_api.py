@@ -1,0 +1,497 @@
+"""The service over the Data API: what it answers where the Data API refuses, what fits into a call,
+and how many calls a request costs."""
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from app import employees
+from chalicelib.db import pieces
+from chalicelib.db.data_api import connection, endpoint
+from chalicelib.handlers import requests
+from chalicelib.tables import HEROES
+from local.servers import DataApi, MariaDB
+from tests.conftest import Configure, running
+from tests.support.client import Answer, InProcess, Row, as_stored, hero, heroes
+from tests.support.leaks import assert_tells_nothing_internal
+from tests.support.witness import Witness
+
+UNUSED: dict[str, str | None] = dict.fromkeys(("DB_HOST", "DB_PORT", "DB_USER", "DB_PASS"))
+THREADS = 8
+ALWAYS = 1_000
+
+
+@pytest.fixture
+def service(witness: Witness, configure: Configure, data_api: DataApi) -> Iterator[InProcess]:
+    configure(**data_api.environment(), **UNUSED)
+    yield InProcess()
+    data_api.control(reset=True)  # an open transaction would keep the next test from its tables
+
+
+def in_utf8(service: InProcess, rows: list[Row]) -> Answer:
+    """A write whose body has no escapes where it needs none."""
+    request = {"REQUEST": "write", "SQLS": rows}
+    return service.send(json.dumps(request, ensure_ascii=False).encode())
+
+
+# --- what the Data API refuses --------------------------------------------------------------------
+
+ACCESS_DENIED = "Access denied for user 'u'@'h'; Error code: 1045; SQLState: 28000"
+UNAVAILABLE, WRONG = (503, "DatabaseUnavailable"), (500, "ConfigurationError")
+REFUSALS: dict[str, tuple[dict[str, Any], tuple[int, str], str]] = {
+    "not allowed": (
+        {"code": "AccessDeniedException"},
+        WRONG,
+        "its policy must allow rds-data:ExecuteStatement, BatchExecuteStatement,",
+    ),
+    "forbidden": ({"code": "ForbiddenException"}, WRONG, "secretsmanager:GetSecretValue"),
+    "off": (
+        {"code": "HttpEndpointNotEnabledException"},
+        WRONG,
+        "run aws rds enable-http-endpoint",
+    ),
+    "no secret": ({"code": "SecretsErrorException"}, WRONG, "DB_SECRET_ARN: the secret is not"),
+    "another secret": (
+        {"code": "InvalidSecretException"},
+        WRONG,
+        "not one with username and password",
+    ),
+    "wrong password": (
+        {"code": "DatabaseErrorException", "message": ACCESS_DENIED},
+        WRONG,
+        "DB_SECRET_ARN, DB_NAME: the database refuses the user or the password",
+    ),
+    "wrong call": (
+        {"code": "BadRequestException", "message": "Invalid cluster arn"},
+        WRONG,
+        "DB_CLUSTER_ARN, DB_SECRET_ARN, DB_NAME): Invalid cluster arn",
+    ),
+    "expired": ({"code": "ExpiredTokenException", "status": 403}, WRONG, "or they have expired"),
+    "unknown": (
+        {"code": "UnrecognizedClientException", "status": 403},
+        WRONG,
+        "does not know the caller's credentials",
+    ),
+    "stopped": (
+        {"code": "InvalidResourceStateException", "status": 400},
+        UNAVAILABLE,
+        "the cluster is stopped, or has no instance",
+    ),
+    "no instance": ({"code": "DatabaseNotFoundException"}, UNAVAILABLE, "has no instance"),
+    "unavailable": (
+        {"code": "DatabaseUnavailableException"},
+        UNAVAILABLE,
+        "cannot be reached (DB_CLUSTER_ARN)",
+    ),
+    "slow": ({"code": "StatementTimeoutException"}, UNAVAILABLE, "no answer in time"),
+    "broken": (
+        {"code": "InternalServerErrorException"},
+        UNAVAILABLE,
+        "cannot be reached (DB_CLUSTER_ARN)",
+    ),
+    "away": ({"code": "ServiceUnavailableError"}, UNAVAILABLE, "(DB_CLUSTER_ARN)"),
+    "asked too often": ({"code": "ThrottlingException"}, UNAVAILABLE, "send fewer at a time"),
+    "asleep": (
+        {"code": "DatabaseResumingException"},
+        UNAVAILABLE,
+        "the database is waking up: try again in a moment",
+    ),
+    "cut off": ({"kind": "cut"}, UNAVAILABLE, "cannot be reached (DB_CLUSTER_ARN)"),
+}
+
+
+@pytest.mark.parametrize("is_warm", [True, False], ids=["warm", "cold"])
+@pytest.mark.parametrize("name", REFUSALS)
+def test_a_refusal_says_what_to_do(
+    service: InProcess,
+    data_api: DataApi,
+    configure: Configure,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    is_warm: bool,
+) -> None:
+    monkeypatch.setattr(endpoint, "THROTTLED_SECONDS", 0.2)
+    resume = "1" if name == "asleep" else None
+    configure(**data_api.environment(), **UNUSED, DB_RESUME_SECONDS=resume)
+    if is_warm:
+        service.read([1], use_cache=False)
+    fault, expected, words = REFUSALS[name]
+    data_api.control(fault={"kind": "error", **fault, "times": ALWAYS})
+
+    read = service.read([1], use_cache=False)
+    write = service.write([hero()])
+
+    for answer in (read, write):
+        assert (answer.status, answer.error) == expected
+        assert words in answer.message
+        asleep = "DatabaseResumingException" in fault.values()
+        retry_after = {503: "5" if asleep else "2", 500: None}[answer.status]
+        assert answer.headers.get("retry-after") == retry_after
+        assert_tells_nothing_internal(answer)
+
+
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Those between the tries of a call, which are not waited for."""
+    found: list[float] = []
+    clock = SimpleNamespace(monotonic=lambda: time.monotonic() + sum(found), sleep=found.append)
+    monkeypatch.setattr(endpoint, "time", clock)
+    return found
+
+
+@pytest.mark.parametrize("code", ["DatabaseResumingException", "ThrottlingException"])
+@pytest.mark.parametrize("is_warm", [True, False], ids=["warm", "cold"])
+def test_what_was_not_done_is_tried_again_after_longer_and_longer_pauses(
+    service: InProcess,
+    data_api: DataApi,
+    witness: Witness,
+    pauses: list[float],
+    code: str,
+    is_warm: bool,
+) -> None:
+    if is_warm:
+        service.read([1], use_cache=False)
+    data_api.control(fault={"kind": "error", "code": code, "times": 3})
+
+    assert service.read([1], use_cache=False).missing == [1]
+    assert pauses == [0.1, 0.2, 0.4]
+
+    for operation in ("BeginTransaction", "ExecuteStatement"):
+        data_api.control(fault={"kind": "error", "code": code, "times": 2, "operation": operation})
+        answer = service.write([hero()])
+        assert answer.status == 200, (operation, answer)
+    assert witness.count() == 2
+
+
+def test_a_sleeper_is_waited_for_as_long_as_it_may_take(
+    service: InProcess, data_api: DataApi, pauses: list[float]
+) -> None:
+    """Aurora needs 15 s; API Gateway hangs up after 29 s."""
+    service.read([1], use_cache=False)
+    data_api.control(fault={"kind": "error", "code": "DatabaseResumingException", "times": ALWAYS})
+
+    assert "waking up" in service.read([1], use_cache=False).message
+
+    assert 15 < sum(pauses) < 25
+    assert max(pauses) == endpoint.LONGEST_PAUSE_SECONDS
+
+
+def test_a_cached_read_does_not_wait_for_a_sleeper(
+    service: InProcess, data_api: DataApi, monkeypatch: pytest.MonkeyPatch, pauses: list[float]
+) -> None:
+    [id] = service.write([hero()]).ids
+    data_api.control(fault={"kind": "error", "code": "DatabaseResumingException", "times": ALWAYS})
+    monkeypatch.setattr("chalicelib.cache.generations.MEMORY_SECONDS", 0.0)
+
+    assert service.read([id]).rows == [as_stored(id, hero())]
+    assert sum(pauses) < 1
+
+
+def test_silence_is_told(
+    service: InProcess, data_api: DataApi, witness: Witness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(endpoint, "CALL_TIMEOUT_SECONDS", 0.0)
+    service.write([hero()])
+    data_api.control(fault={"kind": "hang", "operation": "ExecuteStatement"})
+    read = service.read([1], use_cache=False)
+    assert (read.status, read.error) == UNAVAILABLE
+    assert "no answer in time" in read.message
+
+    data_api.control(fault={"kind": "hang", "operation": "CommitTransaction"})
+    write = service.write([hero()])
+    assert (write.status, write.error) == (503, "OutcomeUnknown")
+    assert witness.count() == 1
+    assert data_api.control()["transactions"] == 0, "rolled back: nobody waits for its locks"
+
+
+def test_who_has_no_credentials_is_told(
+    service: InProcess, data_api: DataApi, configure: Configure
+) -> None:
+    without = {**data_api.environment(), "AWS_ACCESS_KEY_ID": None, "AWS_SECRET_ACCESS_KEY": None}
+    configure(**without, **UNUSED, AWS_EC2_METADATA_DISABLED="true")
+
+    answer = service.read([1], use_cache=False)
+
+    assert (answer.status, answer.error) == WRONG
+    assert "the RDS Data API cannot be called: Unable to locate credentials" in answer.message
+
+
+# --- limits ---------------------------------------------------------------------------------------
+
+# Four bytes each in UTF-8; and six each in JSON.
+LONGEST = {"wide": "\U0001f320" * 255, "control": "\x01" * 255}
+
+
+def long_heroes(text: str, count: int) -> list[Row]:
+    return [hero(hero=text, power=text, name=text, color=text) for _ in range(count)]
+
+
+def read_whole(service: InProcess, whole: list[Row], use_cache: bool) -> None:
+    """In parts, because they do not fit into one answer of the service."""
+    for start in range(0, len(whole), 400):
+        part = whole[start : start + 400]
+        assert service.read([row["id"] for row in part], use_cache).rows == part
+    page: list[Row] = []
+    while page := service.read(
+        [10], use_cache, BY="xp", LIMIT=400, **({"AFTER": page[-1]["id"]} if page else {})
+    ).rows:
+        assert page == whole[:400]
+        whole = whole[400:]
+    assert whole == []
+
+
+@pytest.mark.parametrize("name", [pytest.param("wide", marks=pytest.mark.proof), "control"])
+def test_a_thousand_of_the_longest_rows_go_in_and_out(
+    service: InProcess, witness: Witness, name: str
+) -> None:
+    rows = long_heroes(LONGEST[name], 1_000 if name == "wide" else 950)
+    added = in_utf8(service, rows).ids
+    assert added == list(range(added[0], added[0] + len(rows)))
+    whole = [as_stored(id, row) for id, row in zip(added, rows)]
+
+    read_whole(service, whole, use_cache=True)
+    witness.forget_cached()
+    for _ in range(2):
+        read_whole(service, whole, use_cache=False)
+
+    other = [{"id": row["id"], **hero(xp=11)} for row in whole]
+    assert in_utf8(service, other).ids == added
+    assert service.read(added).rows == [as_stored(row["id"], row) for row in other]
+    assert in_utf8(service, [{**row, "id": id} for id, row in zip(added, rows)]).ids == added
+    read_whole(service, whole, use_cache=True)
+    assert service.delete(added).deleted == added
+    assert witness.count() == 0
+
+
+def spent(data_api: DataApi) -> dict[str, int]:
+    """How many calls of each operation there were since the last `reset`."""
+    requests: dict[str, int] = data_api.control()["requests"]
+    return requests
+
+
+def test_a_statement_is_cut_where_a_call_is_full(service: InProcess, data_api: DataApi) -> None:
+    """Each piece costs two calls: the INSERT, and its first key."""
+    text = LONGEST["wide"]
+    row = (0, *HEROES.parse(long_heroes(text, 1)[0])[1:])
+    fitting = 1
+    while len(pieces.cut_by_bytes([row] * (fitting + 1), connection.MAX_STATEMENT_BYTES)) == 1:
+        fitting += 1
+    costs = []
+    service.write([hero()])
+    for count in (fitting, fitting + 1):
+        data_api.control(reset=True)
+        ids = in_utf8(service, long_heroes(text, count)).ids
+        costs.append(spent(data_api)["ExecuteStatement"])
+        assert ids == list(range(ids[0], ids[0] + count))
+    assert fitting > 200
+    assert costs[1] > costs[0]
+
+
+def test_an_answer_is_cut_where_one_is_full(
+    service: InProcess, data_api: DataApi, witness: Witness
+) -> None:
+    fitting = pieces.most_rows(connection.Connection(None, 1, ()), HEROES)  # type: ignore[arg-type]
+    ids = in_utf8(service, long_heroes(LONGEST["wide"], fitting + 1)).ids
+    for count in (fitting, fitting + 1):
+        data_api.control(reset=True)
+        assert len(service.read(ids[:count], use_cache=False).rows) == count
+        assert spent(data_api) == {"ExecuteStatement": 1 + (count > fitting)}
+
+
+@pytest.mark.parametrize("use_cache", [True, False], ids=["cached", "uncached"])
+@pytest.mark.parametrize("by", [pytest.param("id", marks=pytest.mark.proof), "xp"])
+def test_as_many_values_are_read_as_a_request_may_name(
+    service: InProcess, by: str, use_cache: bool
+) -> None:
+    """The names of so many parameters make more SQL than a call may have."""
+    service.write([{"id": row["xp"], **row} for row in heroes(1_000)])
+    service.invalidate()
+
+    found = service.read(range(1, 10_001), use_cache, BY=by)
+
+    assert [row["id"] for row in found.rows] == list(range(1, 1_001))
+    assert len(found.missing) == 9_000
+
+
+def test_a_lookup_of_many_values_is_in_the_order_of_the_keys(service: InProcess) -> None:
+    """Whichever statement found a row."""
+    service.write([{"id": id, **hero(xp=-id % 7)} for id in range(1, 50)])
+
+    rows = service.read([5, 1, *range(100, 9_000)], use_cache=False, BY="xp").rows
+
+    assert [(row["xp"], row["id"]) for row in rows] == sorted(
+        [(row["xp"], row["id"]) for row in rows], key=lambda each: (-each[0], each[1])
+    )
+    assert len(rows) == 14
+
+
+# --- what requests cost ---------------------------------------------------------------------------
+
+WARM_CALLS: dict[str, tuple[Row, int]] = {
+    "cached read": ({"REQUEST": "read", "SQLS": [1, 2, 1]}, 0),
+    "cached read by a lookup": ({"REQUEST": "read", "SQLS": [1], "BY": "xp"}, 0),
+    "uncached read": ({"REQUEST": "read", "SQLS": [*range(1, 101)], "USE_CACHE": "False"}, 1),
+    "miss": ({"REQUEST": "read", "SQLS": [*range(50, 100)]}, 1),
+    # BEGIN, the generation, INSERT, the keys, what the lookup shows, COMMIT, the time.
+    "insert": ({"REQUEST": "write", "SQLS": heroes(100)}, 7),
+    # Nothing is shown, so no time is needed behind the COMMIT.
+    "insert without lookups": (
+        {
+            "REQUEST": "write",
+            "TABLE": "products",
+            "SQLS": [{"ProductName": "", "Description": "", "QuantityInStock": 1, "Price": 1}],
+        },
+        6,
+    ),
+    # BEGIN, the generation, the rows, INSERT, the time, what the lookup shows, COMMIT, the time.
+    "replace": ({"REQUEST": "write", "SQLS": [{"id": 1, **hero()}]}, 8),
+    "delete": ({"REQUEST": "delete", "SQLS": [1, 2]}, 7),
+}
+
+
+@pytest.mark.usefixtures("lasting_generations")
+@pytest.mark.parametrize("name", WARM_CALLS)
+def test_a_warm_request_costs_so_many_calls(
+    service: InProcess, data_api: DataApi, name: str
+) -> None:
+    request, expected = WARM_CALLS[name]
+    for table in ("heroes", "products"):
+        service.read([1], TABLE=table)
+    service.write([{"id": row["xp"], **row} for row in heroes(20)])
+    service.write(WARM_CALLS["insert without lookups"][0]["SQLS"], TABLE="products")
+    service.read([1, 2])
+    service.read([1], BY="xp")
+    data_api.control(reset=True)
+
+    assert service.post(request).status == 200
+
+    calls = spent(data_api)
+    assert sum(calls.values()) == expected, calls
+
+
+def test_a_thousand_employees_cost_few_calls(service: InProcess, data_api: DataApi) -> None:
+    """Also in a cold container, the list of all included."""
+    data_api.control(reset=True)
+    listed = [{"EmpId": f"E{i:04}", "EmpName": f"Ada {i}"} for i in range(1_000)]
+    assert len(employees({"Employees": listed}, None)) == 1_000
+    assert sum(spent(data_api).values()) <= 25
+
+
+# --- many at a time, and other parameters of the cluster ------------------------------------------
+
+
+def test_threads_do_not_get_into_each_others_way(service: InProcess, witness: Witness) -> None:
+    """Each replaces the same rows, and adds and deletes rows of its own."""
+    together = threading.Barrier(THREADS)
+
+    def work(number: int) -> None:
+        together.wait()
+        for turn in range(3):
+            shared = [{"id": id, **hero(name=f"{number} {turn}")} for id in (1, 2, 3)]
+            own = [hero(name=f"own {number}", xp=100 + number), hero(xp=100 + number)]
+            answers = [service.write(shared[:: 1 if turn % 2 else -1]), service.write(own)]
+            kept, gone = answers[1].ids
+            assert gone == kept + 1
+            assert service.delete([gone]).deleted == [gone]
+            assert service.read([kept]).rows == [as_stored(kept, own[0])]
+
+    with ThreadPoolExecutor(THREADS) as threads:
+        list(threads.map(work, range(THREADS)))
+
+    shared = service.read([1, 2, 3]).rows
+    assert len({row["name"] for row in shared}) == 1, "all of one write"
+    assert shared == service.read([1, 2, 3], use_cache=False).rows
+    assert witness.count() == 3 + 3 * THREADS
+
+
+DEADLOCK = "Deadlock found when trying to get lock; Error code: 1213; SQLState: 40001"
+
+
+@pytest.mark.parametrize("times", [1, 3, ALWAYS])
+def test_a_deadlock_is_tried_again_a_few_times(
+    service: InProcess, data_api: DataApi, witness: Witness, times: int
+) -> None:
+    service.write([{"id": 1, **hero()}])
+    data_api.control(
+        fault={
+            "kind": "error",
+            "code": "DatabaseErrorException",
+            "message": DEADLOCK,
+            "times": times,
+            "operation": "ExecuteStatement",
+        }
+    )
+
+    answer = service.write([{"id": 1, **hero(name="new")}])
+
+    assert answer.status == (503 if times == ALWAYS else 200)
+    assert witness.query("SELECT name FROM heroes") == [("Ada" if times == ALWAYS else "new",)]
+    assert data_api.control()["transactions"] == 0
+
+
+@pytest.fixture
+def plain_cluster(
+    tmp_path: Path, mariadb: MariaDB, witness: Witness, configure: Configure
+) -> Iterator[DataApi]:
+    """Its parameters are MySQL's defaults, or worse. The service has no cache."""
+    parameters = "tx_isolation='REPEATABLE-READ', sql_mode='', innodb_lock_wait_timeout=50"
+    database = {**mariadb.environment(), "DATA_API_PARAMETERS": parameters}
+    with running(DataApi(tmp_path, lambda: database)) as server:
+        configure(**server.environment(), **UNUSED, REDIS_URL=None)
+        yield server
+
+
+def test_with_a_cache_the_isolation_must_be_set(
+    plain_cluster: DataApi, configure: Configure
+) -> None:
+    configure(**plain_cluster.environment(), **UNUSED)
+    answer = InProcess().read([1], use_cache=False)
+    assert (answer.status, answer.error) == WRONG
+    assert (
+        "must set transaction_isolation to READ-COMMITTED, and it is REPEATABLE" in answer.message
+    )
+
+
+def test_without_a_cache_the_parameters_may_be_any(
+    plain_cluster: DataApi, witness: Witness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A value that does not fit is rejected, and a lock is waited for as long as elsewhere."""
+    service = InProcess()
+    ids = service.write([{"id": 1, **hero()}, hero()]).ids
+    assert service.read(ids).rows == [as_stored(id, hero()) for id in ids]
+    witness.query("ALTER TABLE heroes MODIFY name VARCHAR(5) NOT NULL")
+    try:
+        refused = service.write([hero(name="longer")])
+    finally:
+        witness.query("ALTER TABLE heroes MODIFY name VARCHAR(255) NOT NULL")
+    assert (refused.status, refused.error) == (400, "BadRequest")
+    assert witness.count() == 2
+
+    witness.query("BEGIN")
+    witness.query("SELECT * FROM heroes WHERE id = 1 FOR UPDATE")
+    try:
+        held = service.write([{"id": 1, **hero(name="new")}])
+    finally:
+        witness.query("ROLLBACK")
+    assert (held.status, held.error) == UNAVAILABLE
+    assert "another transaction holds the rows" in held.message
+    assert service.write([{"id": 1, **hero(name="new")}]).ids == [1]
+
+
+def test_without_a_cache_threads_get_along_on_any_cluster(plain_cluster: DataApi) -> None:
+    def work(number: int) -> Any:
+        rows = [{"id": 1 + (number + i) % 4, **hero(name=f"{number}")} for i in range(3)]
+        return requests.invoke({"REQUEST": "write", "SQLS": [*rows, hero(xp=number)]})
+
+    with ThreadPoolExecutor(THREADS) as threads:
+        answers = list(threads.map(work, range(2 * THREADS)))
+
+    assert [answer["statusCode"] for answer in answers] == [200] * 2 * THREADS
+    assert len({answer["ids"][-1] for answer in answers}) == 2 * THREADS
