@@ -305,7 +305,8 @@ class Transaction:
         place = len(self._queue)
         self.queue(statements.guard_time(until))
         most = self._most_shown(table, max_rows)
-        count = sum(map(len, values.values())) + len(values) * len(keys)
+        # A text is named twice: see `statements.select`.
+        count = 2 * sum(map(len, values.values())) + len(values) * len(keys)
         is_shown = pieces.fits(self._connection, count)
         shown = [
             statements.others(table, column, own, keys, most)

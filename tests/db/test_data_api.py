@@ -15,7 +15,7 @@ import pytest
 from app import employees
 from chalicelib.db import pieces
 from chalicelib.db.data_api import connection, endpoint
-from chalicelib.handlers import requests
+from chalicelib.handlers import entry_points
 from chalicelib.tables import HEROES
 from local.servers import DataApi, MariaDB
 from tests.conftest import Configure, running
@@ -488,7 +488,7 @@ def test_without_a_cache_the_parameters_may_be_any(
 def test_without_a_cache_threads_get_along_on_any_cluster(plain_cluster: DataApi) -> None:
     def work(number: int) -> Any:
         rows = [{"id": 1 + (number + i) % 4, **hero(name=f"{number}")} for i in range(3)]
-        return requests.invoke({"REQUEST": "write", "SQLS": [*rows, hero(xp=number)]})
+        return entry_points.invoke({"REQUEST": "write", "SQLS": [*rows, hero(xp=number)]})
 
     with ThreadPoolExecutor(THREADS) as threads:
         answers = list(threads.map(work, range(2 * THREADS)))

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from chalicelib.errors import ConfigurationError, DatabaseUnavailable, OutcomeUnknown
-from chalicelib.handlers import requests
+from chalicelib.handlers import entry_points
 from chalicelib.ingest import service as ingest_service
 from local.servers import DataApi
 from tests.conftest import Configure
@@ -200,7 +200,7 @@ def small(bucket: UploadBucket) -> Callable[[str], list[Any]]:
         if name not in events:
             rows = lines(1, 1, hero="new") + lines(3, 1, hero="new")
             events[name] = bucket.put(f"incoming/heroes/{name}.csv", rows)
-        return requests.ingest(events[name])
+        return entry_points.ingest(events[name])
 
     return deliver
 

@@ -44,7 +44,9 @@ def test_no_fault_does_so_over_the_data_api(
 ) -> None:
     folder = tmp_path_factory.mktemp("records") / "data_api"
     engine = DbEngine.DATA_API
-    report = play(own_servers, folder, SECONDS, mix=MIX_WITH_FILES, engine=engine)
+    # AWS itself leads the Data API to the writer: a switchover is nothing that it could play here.
+    kinds = [kind for kind in FAULTS if "switched over" not in kind]
+    report = play(own_servers, folder, SECONDS, kinds=kinds, mix=MIX_WITH_FILES, engine=engine)
     print(report)
 
     assert not report.verdict.violations

@@ -181,7 +181,7 @@ UNUSED_BY = {"mysql": ("boto3", "botocore"), "dataapi": ("pymysql", "chalicelib.
 
 @pytest.mark.both_engines
 def test_a_read_loads_no_driver_of_another_engine(
-    service: InProcess, configure: Configure, engine: str
+    service: InProcess, configure: Configure, db_engine: str
 ) -> None:
     configure()
     environment = dict(os.environ)
@@ -195,7 +195,7 @@ for use_cache in ("True", "True", "False"):
     request = {{"REQUEST": "read", "SQLS": [{id}], "USE_CACHE": use_cache}}
     answer = app(rest_event(json.dumps(request)), None)
     assert answer["statusCode"] == 200 == storage(request, None)["statusCode"]
-heavy = (*{UNUSED_BY[engine]}, "redis.asyncio", "requests", "setuptools", "pip")
+heavy = (*{UNUSED_BY[db_engine]}, "redis.asyncio", "requests", "setuptools", "pip")
 print([name for name in heavy if name in sys.modules])
 """
     loaded = run_python(code, environment)
