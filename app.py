@@ -5,12 +5,14 @@ from typing import Any
 
 from chalice.app import Request, Response, S3Event
 
+from chalicelib import services
 from chalicelib.config import UPLOAD_BUCKET
 from chalicelib.handlers import Api, auth, entry_points
 
 app = Api(app_name="herocache")
 app.log.setLevel("INFO")
 guard = auth.guard(os.environ)
+services.import_drivers()
 
 
 def request() -> Request:

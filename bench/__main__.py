@@ -114,7 +114,7 @@ def main() -> None:
         talks = connection_talks(environment, plan.cold_rounds)
         show(report.talks_table(talks))
         progress("timing imports")
-        imports = import_seconds(plan.import_rounds)
+        imports = import_seconds(plan.import_rounds, environment)
         show(report.imports_table(imports, third_party_packages()))
         measured = Measured(near, far, over_http, crowds, headers, imports, counts, talks)
         show(targets_table(measured))

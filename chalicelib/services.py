@@ -6,12 +6,14 @@ all threads of `chalice local`, share the parts.
 
 import dataclasses
 import os
+from contextlib import suppress
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
 
 from chalicelib.cache import Cache, Generations, Recovery
 from chalicelib.config import Settings, UncachedReads
 from chalicelib.db import Database
+from chalicelib.errors import ConfigurationError
 from chalicelib.rows import LazyLoading, RowLoader, RowService, WriteThrough
 
 if TYPE_CHECKING:
@@ -23,6 +25,14 @@ def container() -> "Container":
     """The container's parts, built by the first request and kept. Raises ConfigurationError, at
     each call, while a setting is wrong."""
     return Container(Settings.from_environment(os.environ))
+
+
+def import_drivers() -> None:
+    """Imports what the first request needs, and does no I/O. A starting container has more CPU than
+    a request. Wrong settings are left to the first request."""
+    with suppress(ConfigurationError):
+        built = Container(Settings.from_environment(os.environ))
+        built.database, built.cache  # noqa: B018  # the making of them imports their drivers
 
 
 def forget() -> None:

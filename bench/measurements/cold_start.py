@@ -61,13 +61,16 @@ def third_party_packages() -> list[str]:
     return sorted(found - sys.stdlib_module_names - {"chalicelib"})
 
 
-def import_seconds(rounds: int) -> dict[str, list[float]]:
-    """Seconds to import the app, and only its packages, by turns in fresh processes."""
+def import_seconds(rounds: int, environment: Mapping[str, str]) -> dict[str, list[float]]:
+    """Seconds to import the app with these settings, and only its packages, by turns in fresh
+    processes."""
     imports = {"app": "app", "alone": ", ".join(third_party_packages())}
     samples: dict[str, list[float]] = {name: [] for name in imports}
     for i in range(rounds + 1):
         for name, modules in imports.items():
-            seconds = float(_fresh_process(TIMED_IMPORT.format(modules=modules)))
+            seconds = float(
+                _fresh_process(TIMED_IMPORT.format(modules=modules), environment=environment)
+            )
             if i:  # the first round writes the bytecode
                 samples[name].append(seconds)
     return samples
