@@ -37,7 +37,7 @@ Token = str
 # A larger entry is not stored.
 MAX_ENTRY_BYTES = 64 * 1024
 LEASE_MILLISECONDS = 5_000
-FENCE_MILLISECONDS = 60_000
+FENCE_MILLISECONDS = 86_400_000
 # After so long a fence counts as left behind by a writer that died.
 DEAD_WRITER_SECONDS = 10
 # What another writer puts in place of a new row, be it a tombstone or a value of the shortest TTL

@@ -89,9 +89,10 @@ class Generations:
             self.mark_stale()
             if error.has_other_writer:
                 raise
+            # Before the hint is read: whoever raises the generation after that waits so long.
+            until = time.monotonic() + MEMORY_SECONDS
             last_known = self._last_known(table, memory)
             if last_known is not None:
-                until = time.monotonic() + MEMORY_SECONDS
                 self._remember(table, _Memory(last_known, until, math.inf))
                 return last_known
             generation = self._database.generation(table)

@@ -16,7 +16,7 @@ from pymysql.constants import ER
 from pymysql.cursors import Cursor
 
 from chalicelib import services
-from chalicelib.cache import entries
+from chalicelib.cache import entries, generations
 from chalicelib.cache.client import MAX_EARLY_CONNECTIONS, Client
 from chalicelib.cache.commands import Command
 from chalicelib.cache.entries import (
@@ -985,3 +985,59 @@ def test_a_row_that_another_writer_was_faster_to_insert_is_replaced(
         assert names(storage, xp=7) == [b"after"]
         assert names(storage, xp=8) == []
         assert b"after" in storage.read(HEROES, ID, [7], True).json
+
+
+@each_write
+def test_the_fences_of_a_dead_writer_outlive_any_transaction(
+    one: RowService, other: RowService, witness: Witness, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Its COMMIT may still come: a transaction over the RDS Data API lives three idle minutes, and
+    the COMMIT of another waits for a backup of the database."""
+    for column, value in ((ID, 1), (XP, 5)):
+        other.read(HEROES, column, [value], True)
+    monkeypatch.setattr(Cache, "publish_many", die)
+    with pytest.raises(Died):
+        WRITES[name](one)
+
+    keys = [key for key in witness.redis.scan_iter("*:xp:*") if witness.redis.get(key)]
+    assert keys
+    for key in keys:
+        assert witness.redis.pttl(key) > 3_600_000
+
+
+@pytest.mark.parametrize("pause", [0.0, 0.3])
+def test_a_container_that_slept_behind_the_hint_believes_it_no_longer_than_others_wait(
+    one: RowService,
+    other: RowService,
+    witness: Witness,
+    monkeypatch: pytest.MonkeyPatch,
+    pause: float,
+) -> None:
+    known = one._lazy_loading._generations
+    generation, read_hint = known._database.generation, known._hint
+    has_read, goes_on = threading.Event(), threading.Event()
+
+    def be_silent(*_: object) -> Generation:
+        monkeypatch.setattr(known._database, "generation", generation)
+        raise DatabaseUnavailable("for this test")
+
+    def sleep_behind(table: Any) -> Generation | None:
+        found = read_hint(table)
+        has_read.set()
+        goes_on.wait(20)
+        return found
+
+    names(one)
+    time.sleep(generations.MEMORY_SECONDS)
+    monkeypatch.setattr(known._database, "generation", be_silent)
+    monkeypatch.setattr(known, "_hint", sleep_behind)
+    asleep = threading.Thread(target=one.read, args=(HEROES, ID, [1], True))
+    asleep.start()
+    assert has_read.wait(5)
+    witness.query("UPDATE heroes SET name = 'after' WHERE id = 1")
+    other.invalidate(HEROES)
+    time.sleep(pause)
+    goes_on.set()
+    asleep.join()
+
+    assert b"after" in one.read(HEROES, ID, [1], True).json

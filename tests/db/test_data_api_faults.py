@@ -238,3 +238,21 @@ def test_a_file_is_loaded_once_whatever_fails(
         assert summary["status"] == "loaded"
         assert trial.heroes() == loaded
         trial.assert_reads_are_right()
+
+
+@pytest.mark.parametrize("code", ["BadRequestException", "InvalidResourceStateException"])
+@pytest.mark.parametrize("name", ["insert", "replace", "delete"])
+def test_a_commit_that_is_done_is_never_told_as_a_failure(
+    service: InProcess, data_api: DataApi, name: str, code: str
+) -> None:
+    """Whatever error stands in the place of its answer."""
+    service.post({"REQUEST": "write", "SQLS": BEFORE})
+    service.read([1, 2])
+    error = {"kind": "error after", "code": code, "message": "Communications link failure"}
+    data_api.control(fault={**error, "operation": "CommitTransaction", "times": 1})
+
+    answer = service.post(WRITES[name])
+
+    assert (answer.status, answer.error) == (503, "OutcomeUnknown")
+    ids = [1, 2, 3, 4]
+    assert service.read(ids).rows == service.read(ids, use_cache=False).rows

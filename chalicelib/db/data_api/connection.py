@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable, Sequence
 
 from chalicelib.db.data_api.endpoint import Endpoint
+from chalicelib.db.data_api.errors import SURELY_NOT_RUN, name_of
 from chalicelib.db.data_api.values import named, rows_of
 from chalicelib.db.engine import Rows
 from chalicelib.db.errors import CERTAINLY_NOT_COMMITTED, Code, DatabaseError
@@ -48,6 +49,8 @@ class Connection:
         self.answered, self.sent_at = 0, time.monotonic()
         answers: list[Rows] = []
         for statement in statements:
+            if self.answered and statements[self.answered - 1] == START:
+                self.sent_at = time.monotonic()  # BEGIN may have waited for a database that slept
             answers.append(self._run(statement))
             self.answered += 1
         return answers
@@ -59,7 +62,7 @@ class Connection:
         answers = self.batch(statements)
         try:
             self._endpoint.end("commit_transaction", self._transaction, self._seconds)
-        except (DatabaseError, DatabaseUnavailable) as error:
+        except Exception as error:  # whatever it is, the COMMIT may have been done
             if _is_certain(error):
                 raise
             # It may not have arrived: then its locks would be held for three minutes.
@@ -135,4 +138,4 @@ def _is_certain(error: Exception) -> bool:
     """Whether a COMMIT that failed so did certainly not happen."""
     if isinstance(error, DatabaseError):
         return error.code in CERTAINLY_NOT_COMMITTED
-    return not isinstance(error, OutcomeUnknown)
+    return name_of(error.__cause__) in SURELY_NOT_RUN

@@ -21,6 +21,9 @@ from chalicelib.errors import ConfigurationError
 # and its first one opens a connection and reads the secret.
 CALL_TIMEOUT_SECONDS = 6.0
 CONNECT_TIMEOUT_SECONDS = 2.0
+# Where a connection would wait less than that, a call waits so many times as long: a slow call is
+# no database that is away.
+SLOWER = 6
 # A cluster that sleeps needs about 15 s to resume. DB_RESUME_SECONDS may say another time.
 RESUME_SECONDS = 18
 THROTTLED_SECONDS = 2.0
@@ -127,7 +130,7 @@ class Endpoint:
         is_usual = seconds >= ANSWER_TIMEOUT_SECONDS
         config = Config(
             connect_timeout=CONNECT_TIMEOUT_SECONDS,
-            read_timeout=max(seconds, CALL_TIMEOUT_SECONDS) if is_usual else seconds,
+            read_timeout=max(seconds, CALL_TIMEOUT_SECONDS) if is_usual else seconds * SLOWER,
             retries={"total_max_attempts": 1},  # a COMMIT must not be sent twice
             max_pool_connections=20,
             tcp_keepalive=True,

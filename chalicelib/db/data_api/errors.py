@@ -43,6 +43,16 @@ _REFUSED: Mapping[str, str] = {
 }
 
 
+# After these nothing of a call was run, a COMMIT included.
+SURELY_NOT_RUN = frozenset({RESUMING, *THROTTLED, *_REFUSED})
+
+
+def name_of(error: BaseException | None) -> str:
+    """The name that the Data API gives to an error; empty for others."""
+    response = getattr(error, "response", None) or {}
+    return str(response.get("Error", {}).get("Code", ""))
+
+
 def translated(name: str, words: str) -> Exception:
     """The error `name` of the Data API: a DatabaseError, ConfigurationError or
     DatabaseUnavailable."""
