@@ -1027,8 +1027,8 @@ def test_a_container_that_slept_behind_the_hint_believes_it_no_longer_than_other
         goes_on.wait(20)
         return found
 
-    for _ in range(2):
-        one.read(HEROES, ID, [1], True)
+    one.write(HEROES, [hero(1, "earlier")], True)
+    assert b"earlier" in one.read(HEROES, ID, [1], True).json
     time.sleep(generations.MEMORY_SECONDS)
     monkeypatch.setattr(known._database, "generation", be_silent)
     monkeypatch.setattr(known, "_hint", sleep_behind)

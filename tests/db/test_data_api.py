@@ -194,6 +194,7 @@ def test_a_cached_read_does_not_wait_for_a_sleeper(
     assert sum(pauses) < 1
 
 
+@pytest.mark.proof
 def test_silence_is_told(
     service: InProcess, data_api: DataApi, witness: Witness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -305,6 +306,7 @@ def test_an_answer_is_cut_where_one_is_full(
         assert spent(data_api) == {"ExecuteStatement": 1 + (count > fitting)}
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize("use_cache", [True, False], ids=["cached", "uncached"])
 @pytest.mark.parametrize("by", [pytest.param("id", marks=pytest.mark.proof), "xp"])
 def test_as_many_values_are_read_as_a_request_may_name(
@@ -387,6 +389,7 @@ def test_a_thousand_employees_cost_few_calls(service: InProcess, data_api: DataA
 # --- many at a time, and other parameters of the cluster ------------------------------------------
 
 
+@pytest.mark.proof
 def test_threads_do_not_get_into_each_others_way(service: InProcess, witness: Witness) -> None:
     """Each replaces the same rows, and adds and deletes rows of its own."""
     together = threading.Barrier(THREADS)
@@ -459,6 +462,7 @@ def test_with_a_cache_the_isolation_must_be_set(
     )
 
 
+@pytest.mark.proof
 def test_without_a_cache_the_parameters_may_be_any(
     plain_cluster: DataApi, witness: Witness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -485,6 +489,7 @@ def test_without_a_cache_the_parameters_may_be_any(
     assert service.write([{"id": 1, **hero(name="new")}]).ids == [1]
 
 
+@pytest.mark.proof
 def test_without_a_cache_threads_get_along_on_any_cluster(plain_cluster: DataApi) -> None:
     def work(number: int) -> Any:
         rows = [{"id": 1 + (number + i) % 4, **hero(name=f"{number}")} for i in range(3)]
