@@ -61,22 +61,6 @@ class Endpoint:
             **self._within(transaction),
         )
 
-    def execute_many(
-        self,
-        sql: str,
-        parameter_sets: Sequence[Sequence[Mapping[str, Any]]],
-        transaction: str,
-        seconds: float,
-    ) -> Mapping[str, Any]:
-        """The same statement for each set of parameters, in one call."""
-        return self._call(
-            "batch_execute_statement",
-            seconds,
-            sql=sql,
-            parameterSets=parameter_sets,
-            **self._within(transaction),
-        )
-
     def end(self, operation: str, transaction: str, seconds: float) -> None:
         """`commit_transaction` or `rollback_transaction`."""
         self._call(operation, seconds, transactionId=transaction)
