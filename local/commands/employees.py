@@ -6,7 +6,6 @@ caller's own AWS credentials, through the RDS Data API.
 
 import json
 import os
-import sys
 from collections.abc import Mapping
 
 from chalicelib.config import DB_CLUSTER_ARN, DB_ENGINE, DbEngine
@@ -27,27 +26,29 @@ def employees() -> int:
     """Adds the employees of EVENT, or of an example. Returns the exit code. Raises ServerError
     with the reason where that fails."""
     event = asked_event() if os.environ.get("EVENT") else json.loads(EXAMPLE.read_text())
+    home = Home(home_folder())
     if os.environ.get(DB_CLUSTER_ARN):
         given = {n: value for n, value in os.environ.items() if n.startswith(PREFIXES)}
-        tell(added(event, {DB_ENGINE: DbEngine.DATA_API.value, **given}))
+        tell(added(event, {DB_ENGINE: DbEngine.DATA_API.value, **given}, home))
         return 0
-    home = Home(home_folder())
     idle = [server for server in home.servers if server.pid is None]
     try:
         home.up()
-        tell(added(event, read_settings(home.env)))
+        tell(added(event, read_settings(home.env), home))
     finally:
         stop(*reversed(idle))
     return 0
 
 
-def added(event: object, settings: Mapping[str, str]) -> object:
+def added(event: object, settings: Mapping[str, str], home: Home) -> object:
     """What the function returns."""
-    container = Container(settings, sys.stderr)
+    home.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with home.invoke_log.open("wb") as log:
+        container = Container(settings, log)
     try:
         return container.invoke("employees", event)
     except InvocationFailed as error:
-        raise ServerError(f"employees failed: {error}") from error
+        raise ServerError(f"employees failed: {error} (log: {home.invoke_log})") from error
     finally:
         container.kill()
 
