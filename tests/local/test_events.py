@@ -181,6 +181,20 @@ def test_make_invoke_prints_the_answer_of_each_function_as_json(folder: Path) ->
     assert (summary["status"], summary["rows"]) == ("loaded", 25)
 
 
+def test_make_employees_prints_their_number_and_the_list(folder: Path) -> None:
+    done = make(folder, "-s", "employees")
+    assert done.returncode == 0, done.stdout
+    assert "employees  8\nE001       Ada Okonkwo\n" in done.stdout
+    assert done.stdout.endswith("E104       Kenji Mori\n")
+
+    refused = make(folder, "-s", "employees", EVENT="events/ingest/heroes.json")
+    assert refused.returncode != 0
+    assert "herocache: employees failed: BadRequest: event: the attribute EmpId" in refused.stdout
+
+    unknown = make(folder, "-s", "employees", ENGINE="postgres")
+    assert "ENGINE must be mysql or dataapi, got 'postgres'" in unknown.stdout
+
+
 def test_make_invoke_takes_names_as_names(folder: Path) -> None:
     name = "$(touch made) `touch made`; touch made '\".json"
     (folder / name).write_text('{"REQUEST": "read", "SQLS": [2]}', encoding="utf-8")

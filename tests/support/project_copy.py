@@ -14,7 +14,7 @@ PARTS = (".chalice", "Makefile", "app.py", "chalicelib", "events", "local", "see
 # A part of the last line that `make run` prints when it serves.
 LAST_WORDS = "Any S3 client"
 OURS = {"MAKEFLAGS", "MAKELEVEL", "MFLAGS", "HEROCACHE_HOME"} | {
-    *("PORT", "FILE", "TABLE", "FUNCTION", "EVENT", "KEYS")
+    *("PORT", "FILE", "TABLE", "FUNCTION", "EVENT", "KEYS", "ENGINE")
 }
 
 
