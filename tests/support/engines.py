@@ -27,6 +27,7 @@ MYSQL_ONLY = {
         " test_a_read_that_misses_asks_the_writer_although_the_generation_is_known"
         " test_a_read_whose_connections_keep_breaking_is_a_503"
         " test_of_the_kept_connections_to_a_demoted_writer_only_one_is_tried"
+        " test_the_list_of_all_rows_comes_from_the_new_writer"
         " test_a_write_that_meets_a_demoted_writer_goes_to_the_new_one_once"
     ),
     "cache/test_hint.py": "*",
