@@ -24,6 +24,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from bench.candidates.raw_drivers import INSERT_HERO, connect
 from bench.progress import progress
@@ -91,7 +92,7 @@ def measured(
     file = home / "heroes.csv"
     progress(f"making a file of {rows:,} rows")
     write_heroes(file, rows, seed=1)
-    with S3(home / "s3") as s3, _environment({**environment, **s3.environment()}):
+    with S3(home / "s3") as s3, patch.dict(os.environ, {**environment, **s3.environment()}):
         services.forget()
         uploads = Uploads("loads")
         empty = race(database, uploads, file, rounds, is_empty=True)
@@ -251,20 +252,6 @@ def memory_growth(home: Path, uploads: Uploads, rows: int) -> float:
 
 def _split_lines(rows: int) -> Iterator[list[str]]:
     return (line.split(",") for chunk in hero_lines(rows, seed=1) for line in chunk.splitlines())
-
-
-@contextlib.contextmanager
-def _environment(settings: Mapping[str, str]) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in settings}
-    os.environ.update(settings)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 @contextlib.contextmanager

@@ -64,7 +64,7 @@ def write_many(world: World, state: State, index: int) -> Iterator[Step]:
 
 
 def write_elsewhere(world: World, state: State, index: int) -> Iterator[Step]:
-    """A later version of a row that has left the lookup of this cell: it fences other entries."""
+    """A later version of a row that has left the lookup of this entry: it fences other entries."""
     row = world.writes[index][1]
     has_left = state.table[row] > 0 and not state.table[row] & 1
     if _can_lock(world, state, index) and has_left:
