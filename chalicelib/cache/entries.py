@@ -10,7 +10,6 @@ Each verb costs one round trip. Each names the generation whose entries it means
 
 import hashlib
 import itertools
-import math
 import secrets
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,7 +22,7 @@ from chalicelib.cache.commands import Command, NoClient, Words, packed_series
 from chalicelib.cache.keys import MAX_KEYS_AN_MGET, Keys
 from chalicelib.config import REDIS_URL, Settings
 from chalicelib.db import Generation
-from chalicelib.errors import ConfigurationError
+from chalicelib.errors import AnotherServer, ConfigurationError
 from chalicelib.tables import Column, Key, Table, tables_with
 
 if TYPE_CHECKING:
@@ -46,9 +45,9 @@ DEAD_WRITER_SECONDS = 10
 WITNESS_MILLISECONDS = 900
 TOMBSTONE_MILLISECONDS = 6_000
 HINT_MILLISECONDS = 24 * 3600 * 1000
-WATERMARK_MILLISECONDS = 24 * 3600 * 1000
-# Later than every COMMIT: Redis may have lost the time of the latest one.
-UNKNOWN_COMMIT = math.inf
+# Each write renews it. Where it has ended, as where Redis lost it, the next request that needs it
+# begins another incarnation.
+MARKER_MILLISECONDS = 30 * 24 * 3600 * 1000
 # Entries that are stored together must not expire together: by how much of TTL they may differ from
 # it, up and down.
 TTL_JITTER = 0.1
@@ -68,8 +67,8 @@ class Leases:
 
 
 class Cache:
-    """The verbs of the protocol. Each raises CacheUnavailable, or AnotherServer where Redis is not
-    the server whose entries the generation means."""
+    """The verbs of the protocol. Each raises CacheUnavailable, or AnotherServer where Redis has not
+    the data set that the generation names."""
 
     def __init__(self, settings: Settings) -> None:
         self.is_configured = bool(settings.redis_url)
@@ -78,7 +77,6 @@ class Cache:
         self._keys = Keys(settings.redis_cluster)
         ttl = settings.ttl_seconds * 1000
         self._ttl = (max(1, round(ttl * (1 - TTL_JITTER))), round(ttl * 2 * TTL_JITTER))
-        self._lives: dict[str, bytes] = {}  # of each watermark, by its hash tag
 
     @property
     def is_down(self) -> bool:
@@ -98,10 +96,27 @@ class Cache:
         """Use Redis again, after `probe` has succeeded."""
         self._client.resume()
 
+    def begin_incarnation(self, table: Table, server: str) -> str:
+        """A data set on `server` that nobody has used yet, for a generation that is to name it. Its
+        markers are set by now, and never will be again: each try of a caller needs another one."""
+        incarnation = new_token()
+        commands = [
+            Command(
+                keys.tag(table, bucket),
+                (
+                    *("SET", keys.marker(table, bucket, incarnation)),
+                    *(0, "PX", MARKER_MILLISECONDS),
+                ),
+            )
+            for bucket in self._keys.buckets
+        ]
+        self._client.call(commands, server)
+        return f"{server}:{incarnation}"
+
     def leave_hint(self, table: Table, generation: Generation) -> None:
         """Tell containers that cannot ask the database which generation was the last one."""
         command = _hint_command(table, generation.number, generation.server)
-        self._client.call([command], generation.server, wait=False)
+        self._client.call([command], generation.server_name, wait=False)
 
     def retire_hint(self, table: Table, number: int) -> None:
         """Tell the server that answers now, whichever it is, that generation `number` and all
@@ -111,15 +126,16 @@ class Cache:
     def hint(self, table: Table) -> Generation | None:
         """The generation that `leave_hint` named last, as the server that answers now has it."""
         server, found = self._client.ask(Command(keys.tag(table, 0), ("GET", keys.hint(table))))
-        number, _, hinted_server = (found or b"").decode().partition(" ")
-        return Generation(int(number), True, server, 0) if hinted_server == server else None
+        number, _, data_set = (found or b"0").decode().partition(" ")
+        hinted = Generation(int(number), True, data_set, 0)
+        return hinted if hinted.server_name == server else None
 
     def get_many(
         self, generation: Generation, table: Table, column: Column, values: Sequence[Key]
     ) -> Sequence[Entry | None]:
         """What the entry of each value holds, be it a mark; None where there is none. One MGET."""
         commands = self._mget(generation, table, column, values)
-        return self._got(values, self._client.call(commands, generation.server))
+        return self._got(values, self._client.call(commands, generation.server_name))
 
     def begin_get_many(
         self, generation: Generation, table: Table, column: Column, values: Sequence[Key]
@@ -161,7 +177,8 @@ class Cache:
     ) -> Leases:
         """Take a lease, the right to fill the entry, on each entry that is absent."""
         commands = self._leases(generation, table, column, values, token)
-        return self._leased(values, self._client.call(commands, generation.server))
+        replies = self._client.call(commands, generation.server_name)
+        return self._leased(generation, values, replies)
 
     def begin_lease_many(
         self,
@@ -174,7 +191,8 @@ class Cache:
         """Send `lease_many` and return at once."""
         commands = self._leases(generation, table, column, values, token)
         return Pending(
-            self._client, generation, commands, lambda replies: self._leased(values, replies)
+            *(self._client, generation, commands),
+            lambda replies: self._leased(generation, values, replies),
         )
 
     def _leases(
@@ -187,9 +205,14 @@ class Cache:
     ) -> list[Command]:
         head = (token, LEASE_MILLISECONDS, DEAD_WRITER_SECONDS)
         arguments: dict[Key, tuple[str | bytes, ...]] = dict.fromkeys(values, ())
-        return self._commands(scripts.LEASE_MANY, generation, table, {column: arguments}, head)
+        return self._commands(
+            *(scripts.LEASE_MANY, generation, table, {column: arguments}, head), is_marked=True
+        )
 
-    def _leased(self, values: Sequence[Key], replies: Sequence[Any]) -> Leases:
+    def _leased(
+        self, generation: Generation, values: Sequence[Key], replies: Sequence[Any]
+    ) -> Leases:
+        _check_marked(generation, replies)
         leases = Leases()
         listed = {
             scripts.GRANTED: leases.granted,
@@ -235,16 +258,6 @@ class Cache:
         head = (*self._ttl, FENCE_MILLISECONDS)
         self._run(scripts.SETTLE_MANY, generation, table, column, entries, head)
 
-    def knows_watermarks(self, table: Table) -> bool:
-        """Whether this process has read the watermarks of `table` before."""
-        return all(keys.tag(table, bucket) in self._lives for bucket in self._keys.buckets)
-
-    def learn_watermarks(self, table: Table, server: str) -> None:
-        """Read the watermarks of `table` for the first time, so that the next write can tell
-        whether Redis has lost one since."""
-        no_entry = Generation(0, True, server, 0)
-        self.begin_fence_many(no_entry, table, {}, None, new_token()).wait()
-
     def begin_fence_many(
         self,
         generation: Generation,
@@ -252,46 +265,33 @@ class Cache:
         fenced: "Fenced",
         new: Collection[Key] | None,
         token: Token,
-    ) -> "Pending[float]":
+    ) -> "Pending[int]":
         """Send a fence for each entry and return at once. While a fence stands, until
         `publish_many`, no reader believes or fills the entry. `new` are the database keys of rows
         that `publish_many` will store, None where nobody knows them yet.
 
         The result is the watermark: when the latest change was committed that a writer had
-        published before, in microseconds of the database's clock; UNKNOWN_COMMIT where Redis may
-        have lost it."""
+        published before, in microseconds of the database's clock."""
         if new is None:
             buckets: Collection[int] = self._keys.buckets
         else:
             buckets = [bucket for bucket, _ in self._keys.groups(list(new))]
         kinds = {column: dict.fromkeys(values, ()) for column, values in fenced.items()}
-        head = (token, FENCE_MILLISECONDS, WATERMARK_MILLISECONDS)
+        head = (token, FENCE_MILLISECONDS)
         commands = self._commands(
-            scripts.FENCE_MANY, generation, table, kinds, head, keys.watermark, buckets
+            *(scripts.FENCE_MANY, generation, table, kinds, head), is_marked=True, buckets=buckets
         )
-        tags = [command.tag for command in commands]
+        fences = len(commands)
         for bucket in buckets:
             witness = keys.witness(table, bucket, token)
             words: Words = ("SET", witness, token, "PX", WITNESS_MILLISECONDS)
             commands.append(Command(keys.tag(table, bucket), words))
-        known = dict(self._lives)
-        return Pending(
-            self._client, generation, commands, lambda got: self._published(known, tags, got)
-        )
 
-    def _published(
-        self, known: Mapping[str, bytes], tags: Sequence[str], watermarks: Sequence[bytes]
-    ) -> float:
-        """The latest of `watermarks`, one for each of `tags`. `known` are the lives that this
-        process knew before it asked: a watermark with another life has lost what came before."""
-        latest: float = 0
-        for tag, watermark in zip(tags, watermarks):
-            life = watermark[: scripts.TOKEN_LENGTH]
-            committed_at = watermark[scripts.TOKEN_LENGTH :]
-            self._lives[tag] = life
-            is_known = known.get(tag) == life
-            latest = max(latest, int(committed_at) if is_known else UNKNOWN_COMMIT)
-        return latest
+        def watermark(replies: Sequence[Any]) -> int:
+            _check_marked(generation, replies[:fences])
+            return max(map(int, replies[:fences]), default=0)
+
+        return Pending(self._client, generation, commands, watermark)
 
     def publish_many(
         self,
@@ -312,11 +312,11 @@ class Cache:
             for column, own in entries.fenced.items()
         }
         head = (
-            *(token, FENCE_MILLISECONDS, WATERMARK_MILLISECONDS, committed_at),
+            *(token, FENCE_MILLISECONDS, MARKER_MILLISECONDS, committed_at),
             *(*self._ttl, TOMBSTONE_MILLISECONDS),
         )
         commands = self._commands(
-            scripts.PUBLISH_MANY, generation, table, published, head, keys.watermark
+            *(scripts.PUBLISH_MANY, generation, table, published, head), is_marked=True
         )
         names = self._keys.entries(generation.number, table, table.key, entries.new)
         stored = [_storable(entry) for entry in entries.new.values()]
@@ -325,7 +325,7 @@ class Cache:
             words: Words = ("EVALSHA", _sha1(scripts.STORE_NEW_MANY), len(named), *named)
             words += (token, *self._ttl, *[stored[i] for i in positions])
             commands.append(Command(keys.tag(table, bucket), words))
-        self._client.call(commands, generation.server, wait=bool(entries.fenced))
+        self._client.call(commands, generation.server_name, wait=bool(entries.fenced))
 
     def _run(
         self,
@@ -338,7 +338,7 @@ class Cache:
     ) -> None:
         """Send `script` on entries of one column; return before it has run."""
         commands = self._commands(script, generation, table, {column: arguments}, head)
-        self._client.call(commands, generation.server, wait=False)
+        self._client.call(commands, generation.server_name, wait=False)
 
     def _commands(
         self,
@@ -347,12 +347,12 @@ class Cache:
         table: Table,
         arguments: Mapping[Column, Mapping[Key, tuple[str | bytes, ...]]],
         head: tuple[str | int, ...],
-        last: Callable[[Table, int], str] | None = None,
+        is_marked: bool = False,
         buckets: Iterable[int] = (),
     ) -> list[Command]:
         """Commands that run `script` on entries, one for each chunk of a bucket. `arguments` are
-        those of each entry, behind the `head` that all share. `last` names one more Redis key of
-        the bucket. The script also runs in `buckets` without an entry."""
+        those of each entry, behind the `head` that all share. Where it `is_marked` the last Redis
+        key is the bucket's marker. The script also runs in `buckets` without an entry."""
         values = [value for own in arguments.values() for value in own]
         words = [own for values in arguments.values() for own in values.values()]
         names = [
@@ -366,8 +366,8 @@ class Cache:
         commands = []
         for bucket, positions in chunks:
             named = [names[i] for i in positions]
-            if last:
-                named.append(last(table, bucket))
+            if is_marked:
+                named.append(keys.marker(table, bucket, generation.incarnation))
             own = itertools.chain.from_iterable([words[i] for i in positions])
             command: Words = ("EVALSHA", _sha1(script), len(named), *named, *head, *own)
             commands.append(Command(keys.tag(table, bucket), command))
@@ -403,7 +403,7 @@ class Pending(Generic[Result]):
         """What the verb returns. The commands are sent again where they did not get through. Raises
         as the verb."""
         connection, self._connection = self._connection, None
-        server = self._generation.server
+        server = self._generation.server_name
         replies = self._client.receive(connection, server) if connection is not None else None
         return self._result(replies or self._client.call(self._commands, server))
 
@@ -468,6 +468,13 @@ def _hint_command(table: Table, number: int, server: str) -> Command:
 
 def _kind(table: Table, column: Column) -> str:
     return "row" if column is table.key else "lookup"
+
+
+def _check_marked(generation: Generation, replies: Sequence[Any]) -> None:
+    """Raises AnotherServer where a script did not find its marker: Redis was emptied, and what it
+    has now is another data set."""
+    if None in replies:
+        raise AnotherServer(generation.server_name)
 
 
 def _in_order(groups: Iterable[Sequence[int]], replies: Sequence[Any]) -> list[Any]:

@@ -166,18 +166,26 @@ class Generations:
                     raise
 
     def use_server(self, table: Table, generation: Generation, server: str) -> None:
-        """Raise the generation, so that it names `server` and no entry from before is believed.
-        Where the database cannot do that now, the next request tries again."""
-        if generation.server:
+        """As `renew`. Where it cannot be done now, the next request tries again."""
+        try:
+            self.renew(table, generation, server)
+        except (CacheUnavailable, DatabaseUnavailable) as error:
+            log.warning("the generation of %s stays: %s", table.name, error)
+
+    def renew(self, table: Table, generation: Generation, server: str) -> None:
+        """Raise the generation, unless it is raised already, so that it names a new data set on
+        `server` and no entry from before is believed. Raises CacheUnavailable,
+        DatabaseUnavailable."""
+        if generation.server_name == server:
+            log.warning("%s: Redis was emptied, its entries are dropped", table.name)
+        elif generation.server:
             log.warning(
                 "%s: the cache moved to another server, its entries are dropped", table.name
             )
         else:
             log.info("%s: the cache is used from now on", table.name)
-        try:
-            self._database.switch_on(table, generation.number, server)
-        except DatabaseUnavailable as error:
-            log.warning("the generation of %s stays: %s", table.name, error)
+        data_set = self._cache.begin_incarnation(table, server)
+        self._database.switch_on(table, generation.number, data_set)
         self.forget(table)
 
     def leave_hint(self, table: Table) -> None:

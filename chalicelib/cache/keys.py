@@ -82,9 +82,10 @@ def witness(table: Table, bucket: int, token: str) -> str:
     return f"{{{tag(table, bucket)}}}:witness:{token}"
 
 
-def watermark(table: Table, bucket: int) -> str:
-    """The watermark: when the latest change was committed that was published in this bucket."""
-    return f"{{{tag(table, bucket)}}}:watermark"
+def marker(table: Table, bucket: int, incarnation: str) -> str:
+    """The marker of an incarnation: while its key is there, Redis has not lost all of the bucket's
+    entries since that incarnation began."""
+    return f"{{{tag(table, bucket)}}}:marker:{incarnation}"
 
 
 def hint(table: Table) -> str:

@@ -74,7 +74,8 @@ class Recovery:
                 generation = self._database.generation(table, REFRESH_TIMEOUT_SECONDS)
                 if not generation.enabled:
                     self._cache.retire_hint(table, generation.number)
-                    self._database.switch_on(table, generation.number, server)
+                    data_set = self._cache.begin_incarnation(table, server)
+                    self._database.switch_on(table, generation.number, data_set)
                     self._generations.forget(table)
                     log.warning("the cache of %s is in use again", table.name)
             except SchemaMismatch as error:

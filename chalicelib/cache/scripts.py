@@ -16,6 +16,11 @@ A fence is a mark that a writer puts on an entry before it changes the rows that
 while it stands no reader believes or fills the entry. Each change of a fence makes another one of
 it (`changed`). So a reader that compares a fence with the one it saw cannot take one for the other.
 
+A marker is a Redis key of each incarnation of a table's cache (in a cluster: of each bucket). It is
+set once, before anybody uses the incarnation, and no script sets it where it is not there: then
+Redis has lost entries since, and no mark may be set any more. What it holds is the watermark: the
+time of the latest COMMIT that was published, in microseconds of the database's clock.
+
 Redis runs a script as one step. Every script may run twice: the second run finds nothing of its own
 left, and changes nothing that anyone may rely on. KEYS are the Redis keys of entries, all of one
 table and, in a cluster, of one bucket. Times to live are in milliseconds.
@@ -30,16 +35,20 @@ TOKEN_LENGTH = 16
 GRANTED, WAIT, FENCED = 1, 2, 3
 
 # A reader takes a lease on each entry that is absent.
+# The last key is the marker.
 # ARGV: token; a lease's time to live; seconds after which a fence's writers count as dead.
-# Replies for each key: its value; its fence, if the last of its writers came so long ago; or one of
-# the numbers above.
+# Replies nil where the marker is not there. Else for each key: its value; its fence, if the last of
+# its writers came so long ago; or one of the numbers above.
 LEASE_MANY = """
+if not redis.call('GET', KEYS[#KEYS]) then
+  return false
+end
 local now = tonumber(redis.call('TIME')[1])
 local replies = {}
-for i, key in ipairs(KEYS) do
-  local entry = redis.call('GET', key)
+for i = 1, #KEYS - 1 do
+  local entry = redis.call('GET', KEYS[i])
   if not entry or entry == '\\255L' .. ARGV[1] then
-    redis.call('SET', key, '\\255L' .. ARGV[1], 'PX', ARGV[2])
+    redis.call('SET', KEYS[i], '\\255L' .. ARGV[1], 'PX', ARGV[2])
     replies[i] = 1
   elseif string.sub(entry, 1, 2) == '\\255L' then
     replies[i] = 2
@@ -98,14 +107,16 @@ end
 """
 
 # A writer puts its fence on each entry. Where another writer's fence stands, both hold it.
-# The last key is the watermark of the bucket: its life (16 characters: half a token and the
-# microsecond, so that one writer makes another life after the watermark was lost), then the time of
-# the latest COMMIT that was published, in microseconds of the database's clock.
-# ARGV: token; the times to live of a fence and of a watermark.
-# Replies the watermark as it was before.
+# The last key is the marker.
+# ARGV: token; a fence's time to live.
+# Replies the watermark; nil where the marker is not there, and no fence stands.
 # Each writer comes with its time: one that came a moment ago may hold no row lock yet that a reader
 # could wait for.
 FENCE_MANY = """
+local watermark = redis.call('GET', KEYS[#KEYS])
+if not watermark then
+  return false
+end
 local time = redis.call('TIME')
 local changed = string.format('%010d%06d', time[1], time[2])
 local own = string.format('%010d', time[1]) .. ARGV[1]
@@ -120,17 +131,12 @@ for i = 1, #KEYS - 1 do
   end
   redis.call('SET', KEYS[i], '\\255F' .. changed .. shared .. holders, 'PX', ARGV[2])
 end
-local watermark = redis.call('GET', KEYS[#KEYS])
-if not watermark then
-  watermark = string.sub(ARGV[1], 9) .. string.sub(changed, 9) .. '0'
-  redis.call('SET', KEYS[#KEYS], watermark, 'PX', ARGV[3])
-end
 return watermark
 """
 
 # A writer replaces its fences, after its COMMIT, and moves the watermark.
-# The last key is the watermark.
-# ARGV: token; the times to live of a fence and of a watermark; the time of the COMMIT (0: the
+# The last key is the marker.
+# ARGV: token; the times to live of a fence and of a marker; the time of the COMMIT (0: the
 # change was undone); the lowest time to live of a value and how much may be added to it; a
 # tombstone's time to live; then for each entry 'row' or 'lookup' and a value.
 # - Our own fence becomes the value, if nobody shared it. Who did may have read the rows before our
@@ -170,12 +176,13 @@ for i = 1, #KEYS - 1 do
     redis.call('DEL', KEYS[i])
   end
 end
-local life = string.sub(ARGV[1], 9) .. string.sub(changed, 9)
-local watermark = redis.call('GET', KEYS[#KEYS]) or life .. '0'
-if tonumber(string.sub(watermark, 17)) < tonumber(ARGV[4]) then
-  watermark = string.sub(watermark, 1, 16) .. ARGV[4]
+local watermark = redis.call('GET', KEYS[#KEYS])
+if watermark then
+  if tonumber(watermark) < tonumber(ARGV[4]) then
+    watermark = ARGV[4]
+  end
+  redis.call('SET', KEYS[#KEYS], watermark, 'PX', ARGV[3])
 end
-redis.call('SET', KEYS[#KEYS], watermark, 'PX', ARGV[3])
 """
 
 # A writer stores new rows, whose database keys nobody else knew, where nobody was faster to change

@@ -1,7 +1,8 @@
 """The generation of a table: a row of `cache_generation`, and the statements for it.
 
-A cached entry is believed only under the current generation of its table, and only in the Redis
-that the generation names.
+A cached entry is believed only under the current generation of its table, and only in the data set
+that the generation names: the name of a Redis, a colon, and the incarnation, which is a random name
+for what that Redis got since the table's cache was switched on.
 """
 
 import math
@@ -23,7 +24,7 @@ _GENERATION = (
 
 @dataclass(frozen=True)
 class Generation:
-    """Entries of a table are believed under this `number` only, and in the Redis `server` only.
+    """Entries of a table are believed under this `number` only, and in the data set `server` only.
     While it is not `enabled` none is believed. `age_seconds`: since the last one that was in use
     was retired. `told_at`: when the database was asked for it, in microseconds of its clock;
     `asked_at`: the same or sooner, in monotonic seconds."""
@@ -34,6 +35,16 @@ class Generation:
     age_seconds: int
     told_at: int = 0
     asked_at: float = 0
+
+    @property
+    def server_name(self) -> str:
+        """The Redis that has the data set; '' where none has it, or where it is of a release that
+        knew no incarnations."""
+        return self.server.rpartition(":")[0]
+
+    @property
+    def incarnation(self) -> str:
+        return self.server.rpartition(":")[2]
 
     def database_time(self, in_seconds: float) -> int:
         """Not before that will be `in_seconds`, in microseconds of the database's clock."""
@@ -108,7 +119,7 @@ def switch_off(table: Table) -> Statement:
 
 
 def switch_on(table: Table, number: int, server: str) -> Statement:
-    """Raise generation `number`, where it still is the current one, for the entries of `server`."""
+    """Raise generation `number`, where it still is the current one, for the data set `server`."""
     return (
         "UPDATE cache_generation SET generation = generation + 1,"
         " retired_at = IF(enabled AND server <> '', UTC_TIMESTAMP(6), retired_at),"

@@ -114,8 +114,8 @@ class Database:
         return self._run(read, patience_seconds=timeout_seconds)
 
     def switch_on(self, table: Table, number: int, server: str) -> None:
-        """Raise generation `number`, name the Redis `server` in it, and switch the cache on. Does
-        nothing where the generation was raised already. One UPDATE."""
+        """Raise generation `number`, name the data set `server` in it, and switch the cache on.
+        Does nothing where the generation was raised already. One UPDATE."""
         self.run(cache_generation.switch_on(table, number, server))
 
     def transact(self, work: Callable[["Transaction"], Result]) -> Result:

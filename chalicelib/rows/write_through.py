@@ -92,10 +92,10 @@ class Fences:
     held: Generation
     token: Token
     sent_at: float
-    pending: Pending[float]
-    watermark: float | None = None
+    pending: Pending[int]
+    watermark: int | None = None
 
-    def wait(self) -> float:
+    def wait(self) -> int:
         """Return when the fences stand. The result is the watermark: when the latest change was
         committed that had been published before. Raises CacheUnavailable, AnotherServer."""
         if self.watermark is None:
@@ -138,7 +138,7 @@ class WriteThrough:
         With `store` the rows are then in the cache, by key and by every lookup; without it they are
         not, and nothing stale is. Raises AlreadyClaimed, BadRequest, RowRejected, NotAsDeclared,
         SchemaMismatch, DatabaseUnavailable, OutcomeUnknown."""
-        self._learn_watermarks(table)
+        self._find_server(table)
         asked = time.monotonic()
         done = self._commit(table, work, store)
         with _after_commit():
@@ -176,20 +176,18 @@ class WriteThrough:
 
     # --- before the transaction -------------------------------------------------------------------
 
-    def _learn_watermarks(self, table: Table) -> None:
-        """Read what this container must know before its first write of a table. Learnt within the
-        transaction it would cost the write its keys, or its place in the cache."""
-        if self._cache.knows_watermarks(table) or not self._cache.is_configured:
+    def _find_server(self, table: Table) -> None:
+        """Where no Redis has entries of `table` yet, name the one that answers. Found out within
+        the transaction it would cost an insert the keys that it was given."""
+        generation = self._generations.remembered(table)
+        if not self._cache.is_configured or (generation and generation.server_name):
             return
-        generation = self._generations.remembered(table) or self._generations.current(table)
-        try:
-            server = generation.server
-            if not server:
-                server = self._cache.probe()
-                self._generations.use_server(table, generation, server)
-            self._cache.learn_watermarks(table, server)
-        except CacheUnavailable as error:
-            log.info("%s is written without knowing its cache: %s", table.name, error)
+        generation = generation or self._generations.current(table)
+        if generation.enabled and not generation.server_name:
+            try:
+                self._generations.use_server(table, generation, self._cache.probe())
+            except CacheUnavailable as error:
+                log.info("%s is written without knowing its cache: %s", table.name, error)
 
     # --- from BEGIN to COMMIT ---------------------------------------------------------------------
 
@@ -352,8 +350,11 @@ class WriteThrough:
         """Raise the generation, so that nobody believes an entry under `held` any more. The
         generation that follows it."""
         if isinstance(error, AnotherServer):
-            self._database.switch_on(table, held.number, error.server)
-            return self._database.generation(table)
+            try:
+                self._generations.renew(table, held, error.server)
+                return self._database.generation(table)
+            except CacheUnavailable as later:
+                error = later
         log.warning("the cache of %s is switched off: %s", table.name, error)
         self._recovery.start()
         return self._transact(_switch_off, table)

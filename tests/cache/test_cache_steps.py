@@ -16,16 +16,16 @@ import redis
 from chalicelib import services
 from chalicelib.cache import entries, generations, recovery
 from chalicelib.cache.client import MAX_EARLY_CONNECTIONS
-from chalicelib.cache.entries import UNKNOWN_COMMIT, Affected, Cache, Entry, new_token
+from chalicelib.cache.entries import Affected, Cache, Entry, new_token
 from chalicelib.cache.generations import Generations
 from chalicelib.cache.recovery import Recovery
-from chalicelib.cache.scripts import FENCE, LEASE, MARK, TOKEN_LENGTH
+from chalicelib.cache.scripts import FENCE, LEASE, MARK
 from chalicelib.config import Settings
 from chalicelib.db import Database, Generation
 from chalicelib.errors import AnotherServer, CacheUnavailable, TooLarge
 from chalicelib.rows import lazy_loading, loader, write_through
 from chalicelib.rows.write_through import Work
-from chalicelib.tables import HEROES, Column, Key, Row
+from chalicelib.tables import HEROES, Column, Key, Row, Table
 from tests.support.client import InProcess
 from tests.support.redis_client import client_of
 from tests.support.topologies import wait_until
@@ -316,37 +316,139 @@ def test_a_shared_fence_that_a_reader_renews_is_still_shared(
     assert witness.entries() == {}
 
 
-@pytest.mark.parametrize("latest", [0, 1])
-def test_of_the_watermarks_of_a_cluster_the_latest_counts(
-    environment: dict[str, str], latest: int
+# --- the marker -----------------------------------------------------------------------------------
+
+
+def test_a_data_set_without_its_marker_takes_no_mark(
+    used: Cache, held: Generation, witness: Witness
+) -> None:
+    """Redis was emptied. Nobody would know what else it has lost."""
+    witness.redis.flushall()
+
+    for step in (
+        lambda: used.lease_many(held, HEROES, ID, [1], TOKEN),
+        lambda: fence(used, held, Affected({ID: {1: None}}), TOKEN),
+        lambda: fence(used, held, Affected(new={1: b"{}"}), TOKEN),
+    ):
+        with pytest.raises(AnotherServer) as raised:
+            step()
+        assert raised.value.server == held.server_name == witness.server
+    assert witness.redis.keys("*:id:*") == []
+
+
+def test_nothing_that_comes_late_brings_back_a_marker(
+    used: Cache, held: Generation, witness: Witness
+) -> None:
+    """Nor a value: what was set before Redis was emptied is not there any more."""
+    entries_ = Affected({ID: {1: b"{}"}}, {2: b"{}"})
+    fence(used, held, entries_, TOKEN)
+    [met] = used.get_many(held, HEROES, ID, [1])
+    used.lease_many(held, HEROES, ID, [3], TOKEN)
+    witness.redis.flushall()
+    publish(used, held, entries_, TOKEN)
+    used.fill_many(held, HEROES, ID, {3: b"{}"}, TOKEN)
+    used.settle_many(held, HEROES, ID, {1: (met or b"", b"{}")})
+    used.probe()  # whatever was sent before it has arrived
+
+    assert witness.redis.keys("*:marker:*") == []
+    assert witness.entries() == {}
+
+
+def test_each_incarnation_has_a_name_of_its_own(
+    used: Cache, held: Generation, witness: Witness
+) -> None:
+    """Also where the last try failed: its marker may come late."""
+    names = {used.begin_incarnation(HEROES, held.server_name) for _ in range(3)}
+
+    assert len(names | {held.server}) == 4
+    for name in names:
+        next_one = Generation(held.number, True, name, 0)
+        assert used.lease_many(next_one, HEROES, ID, [len(names)], TOKEN).granted
+
+
+@pytest.mark.parametrize("switch_on", ["a reader", "a writer", "a recovery"])
+def test_a_marker_stands_before_a_generation_names_it(
+    used: Cache,
+    held: Generation,
+    witness: Witness,
+    monkeypatch: pytest.MonkeyPatch,
+    switch_on: str,
+) -> None:
+    """Who met the generation first would find another data set again."""
+    markers = []
+    switch = Database.switch_on
+
+    def switch_on_(self: Database, table: Table, number: int, server: str) -> None:
+        markers.append(witness.redis.keys(f"*:marker:{server.rpartition(':')[2]}"))
+        switch(self, table, number, server)
+
+    monkeypatch.setattr(Database, "switch_on", switch_on_)
+    rows = services.container().rows
+    if switch_on == "a recovery":
+        witness.query("UPDATE cache_generation SET enabled = 0 WHERE table_name = 'heroes'")
+        container = services.container()
+        known = Generations(container.database, used)
+        Recovery(container.database, used, known)._take_into_use(used.probe())
+    else:
+        witness.redis.flushall()
+        if switch_on == "a reader":
+            rows.read(HEROES, ID, [1], True)
+        else:
+            rows.write(HEROES, [hero(1)], True)
+
+    assert [len(found) for found in markers] == [1]
+    number, enabled, server = witness.generation()
+    assert (number, enabled) == (held.number + 1, True)
+    assert server.startswith(f"{held.server_name}:")
+    assert server != held.server
+
+
+@pytest.mark.parametrize("by", ["a generation", "a hint"])
+def test_a_data_set_without_an_incarnation_is_another_one(
+    used: Cache, held: Generation, witness: Witness, by: str
+) -> None:
+    """As an earlier release named it."""
+    old = Generation(held.number, True, held.server_name, 0)
+    if by == "a hint":
+        used.leave_hint(HEROES, held)
+        assert used.hint(HEROES) == held
+        [hint] = witness.redis.keys("*heroes*:generation")
+        witness.redis.set(hint, f"{old.number} {old.server}")
+        assert used.hint(HEROES) is None
+    else:
+        with pytest.raises(AnotherServer):
+            used.get_many(old, HEROES, ID, [1])
+
+
+def test_a_marker_lives_for_as_long_again_with_each_write(
+    used: Cache, held: Generation, witness: Witness
+) -> None:
+    [key] = witness.redis.keys(f"*heroes*:marker:{held.incarnation}")
+    witness.redis.pexpire(key, 60_000)
+    publish(used, held, Affected({ID: {1: None}}), TOKEN)
+
+    assert witness.redis.pttl(key) > entries.MARKER_MILLISECONDS - 60_000
+
+
+def test_of_the_markers_of_a_cluster_all_must_stand_and_the_latest_counts(
+    environment: dict[str, str], held: Generation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each bucket of a table has its own."""
     settings = Settings.from_environment({**environment, "REDIS_CLUSTER": "1"})
-    in_cluster, tags = Cache(settings), ["heroes.0", "heroes.1"]
-    told = [TOKEN.encode() + (b"7" if at == latest else b"5") for at in range(2)]
-    assert in_cluster._published({}, tags, told) == UNKNOWN_COMMIT
-    known = dict(in_cluster._lives)
+    in_cluster = Cache(settings)
+    told: list[bytes | None] = [b"5", b"7"] * 8
+    answer = SimpleNamespace(
+        is_cluster=True, send=lambda commands: None, call=lambda *_: [*told, *[b"OK"] * 16]
+    )
+    monkeypatch.setattr(in_cluster, "_client", answer)
 
-    assert in_cluster._published(known, tags, told) == 7
-    del known[tags[1 - latest]]
-    assert in_cluster._published(known, tags, told) == UNKNOWN_COMMIT
+    assert in_cluster.begin_fence_many(held, HEROES, {}, None, TOKEN).wait() == 7
+    told[3] = None
+    with pytest.raises(AnotherServer):
+        in_cluster.begin_fence_many(held, HEROES, {}, None, TOKEN).wait()
 
 
 # --- generations ----------------------------------------------------------------------------------
-
-
-def test_a_lost_watermark_never_comes_back_with_the_same_life(
-    used: Cache, held: Generation, witness: Witness
-) -> None:
-    """Also where the writer makes it that made the lost one: nobody may rely on what he knew."""
-    lives = set()
-    for make in (fence, publish, fence, publish):
-        witness.redis.flushall()
-        make(used, held, Affected({ID: {1: None}}), TOKEN)
-        [name] = witness.redis.keys("*:watermark")
-        lives.add(witness.redis.getrange(name, 0, TOKEN_LENGTH - 1))
-
-    assert len(lives) == 4
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ The entries of an old or another Redis are never believed, and a COMMIT is never
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from operator import itemgetter
 from typing import Any
@@ -129,21 +130,32 @@ def test_a_flushed_redis_is_filled_anew(service: InProcess, witness: Witness) ->
 def test_a_flush_between_the_announcement_and_the_commit_leaves_nothing_stale(
     service: InProcess, witness: Witness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A reader finds the entries empty then, and stores the rows as they were."""
+    """A reader finds the entries empty then, and would store the rows as they were."""
     begin_fence_many = Cache.begin_fence_many
+    reads: list[Future[object]] = []
 
-    def flushed(self: Cache, *arguments: Any) -> Pending[float]:
+    def flushed(self: Cache, *arguments: Any) -> Pending[int]:
         sent = begin_fence_many(self, *arguments)
-        wait_until(lambda: witness.fences() > 0)
-        witness.redis.flushall()
-        assert rows_of(InProcess()) is not None
+        if not reads:
+            wait_until(lambda: witness.fences() > 0)
+            witness.redis.flushall()
+            reads.append(threads.submit(InProcess().read, range(1, 5)))
+            wait_until(lambda: reads[0].done() or is_locked(witness))
         return sent
 
     monkeypatch.setattr(Cache, "begin_fence_many", flushed)
-    change(service)
+    with ThreadPoolExecutor(1) as threads:
+        change(service)
+        reads[0].result()
     monkeypatch.undo()
 
     assert rows_of(service) == AFTER
+
+
+def is_locked(witness: Witness) -> bool:
+    """Whether somebody waits for a row."""
+    waits = "SHOW GLOBAL STATUS WHERE Variable_name = 'Innodb_row_lock_current_waits' AND Value > 0"
+    return bool(witness.query(waits))
 
 
 @pytest.mark.parametrize("noticed", [True, False], ids=["noticed", "unnoticed"])

@@ -53,7 +53,8 @@ def test_a_hint_of_another_server_is_not_taken(
 ) -> None:
     """As after a restore: the entries are as old as the hint."""
     [hint] = witness.redis.keys("*:generation")
-    witness.redis.append(hint, "another")
+    number, _, data_set = witness.redis.get(hint).decode().partition(" ")  # type: ignore[union-attr]
+    witness.redis.set(hint, f"{number} another{data_set}")
     mariadb.kill()
     try:
         configure()

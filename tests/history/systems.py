@@ -96,7 +96,7 @@ def without_fences(reach: Reach) -> Invoke:
                 self._keys.entries(generation.number, table, column, own), own.values()
             ):
                 commands.append(Command("", ("DEL", key) if entry is None else ("SET", key, entry)))
-        self._client.call(commands, generation.server)
+        self._client.call(commands, generation.server_name)
 
     Cache.publish_many = publish_many  # type: ignore[assignment, method-assign]
     return herocache(reach)

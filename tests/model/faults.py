@@ -12,7 +12,6 @@ from tests.model.state import (
     Message,
     Server,
     State,
-    Watermark,
     World,
     Writer,
 )
@@ -28,9 +27,6 @@ def steps(world: World, state: State) -> Iterator[Step]:
     yield from time(world, state)
     faults = state.faults
     for index, server in enumerate(state.servers[: state.primary + 1]):
-        if server.watermark.life is None and not state.is_replica(index):
-            met = server._replace(watermark=Watermark(state.new_life()))
-            yield "another container meets the watermark", state.server(index, met)
         empty = Server((None,) * world.max_generations)
         if faults.flushes and server != empty:
             after = state._replace(faults=faults._replace(flushes=faults.flushes - 1))
@@ -38,9 +34,9 @@ def steps(world: World, state: State) -> Iterator[Step]:
         if faults.evictions:
             after = state._replace(faults=faults._replace(evictions=faults.evictions - 1))
             yield from _losses(after, index, lambda number, entry: True, "is evicted")
-            if server.watermark != Watermark():
-                lost = server._replace(watermark=Watermark())
-                yield "the watermark is evicted", after.server(index, lost)
+            for incarnation, _ in server.markers:
+                lost = server.without_marker(incarnation)
+                yield f"marker {incarnation} is evicted", after.server(index, lost)
     if faults.failovers:
         if state.servers[1] != state.servers[0]:
             yield "the replica catches up", state.server(1, state.servers[0])
@@ -128,7 +124,7 @@ def switch_on(world: World, state: State) -> Iterator[Step]:
         return
     servers = [n for n in range(state.primary + 1) if not state.has_replica or n == state.primary]
     for server in servers:
-        yield f"recovery: switch_on generation {state.newest + 1}", state.raised(True, server)
+        yield f"recovery: switch_on generation {state.newest + 1}", state.switched_on(server)
 
 
 def _losses(

@@ -100,11 +100,14 @@ def _has_writers(world: World, state: State) -> bool:
 
 def use_server(world: World, state: State, index: int) -> Iterator[Step]:
     reader = state.readers[index]
+    if not world.protocol.fresh_incarnation:
+        incarnation = state.generations[reader.generation].incarnation
+        yield "sets the marker again", state.with_marker(reader.server, incarnation)
     label = "use_server: another was faster"
     if state.newest == reader.generation and state.newest + 1 < world.max_generations:
         if state.is_locked() and world.protocol.hold_generation:
             return
-        state = state.raised(True, reader.server)
+        state = state.switched_on(reader.server)
         label = f"use_server: switch_on generation {state.newest}"
     yield label, _ended(state.reader(index, memory=state.newest), index)
 

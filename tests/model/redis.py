@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-from tests.model.state import Entry, Fence, Lease, Message, Server, State, Value, Watermark, World
+from tests.model.state import Entry, Fence, Lease, Message, Passed, Server, State, Value, World
 
-Reply = Entry | Watermark | str
+Reply = Entry | Passed | str
 GRANTED, WAIT, FENCED, ANOTHER_SERVER = "granted", "wait", "fenced", "AnotherServer"
 REFUSED = "a replica takes no writes"
 Script = Callable[[World, "Moment", Entry, Message], Entry]
@@ -21,7 +21,7 @@ class Moment(NamedTuple):
 def call(world: World, state: State, message: Message) -> tuple[State, Reply, int]:
     """`Client.call`: what it did, its reply and the server that was reached. A kept connection
     that leads to a server the generation does not speak of, or to a replica, is replaced by a new
-    one, and that one is asked."""
+    one, and that one is asked. A server without the marker is another one too."""
     believed = state.generations[message.generation].server
     if world.protocol.only_masters and state.is_replica(message.server):
         message = message._replace(server=state.primary)
@@ -46,9 +46,9 @@ def execute(world: World, state: State, message: Message) -> tuple[State, Reply]
         return state, before
     if state.is_replica(message.server):
         return state, REFUSED
-    if message.verb in ("set_witness", "fence_many", "publish_many"):
-        server = server._replace(watermark=_watermark(state, server.watermark, message))
-    reply: Reply = server.watermark
+    incarnation = state.generations[message.generation].incarnation
+    passed = server.marker(incarnation)
+    reply: Reply = ANOTHER_SERVER if passed is None and _looks(world, message) else passed
     if message.verb == "set_witness":
         server = server._replace(witnesses=server.witnesses | {message.token})
         return state.server(message.server, server), reply
@@ -56,18 +56,24 @@ def execute(world: World, state: State, message: Message) -> tuple[State, Reply]
         after = store_new_many(world, server, before, message)
         server = server.without_witnesses(frozenset({message.token}))
         return _stored(state, message, after, server), None
+    if reply == ANOTHER_SERVER:
+        return state, reply
+    if message.newer is not None and (passed is not None or not world.protocol.stamp_only):
+        server = server.with_marker(incarnation, (passed or frozenset()) | message.newer)
     moment = Moment(state.clock, _new_mark(state) if world.protocol.fresh_mark else 0)
     after = SCRIPTS[message.verb](world, moment, before, message)
     if message.verb == "lease_many":
         reply = _leased(state, before)
+    elif message.verb == "fence_many":
+        reply = passed or frozenset()
     return _stored(state, message, after, server), reply
 
 
-def _watermark(state: State, watermark: Watermark, message: Message) -> Watermark:
-    """Its life is a new one where it is absent. A stamp makes it pass whoever read before."""
-    if watermark.life is None:
-        watermark = Watermark(state.new_life())
-    return watermark._replace(passed=watermark.passed | (message.newer or frozenset()))
+def _looks(world: World, message: Message) -> bool:
+    """Whether the script does nothing where the marker is not there."""
+    if message.verb == "lease_many":
+        return world.protocol.marker_of_leases
+    return message.verb in ("set_witness", "fence_many") and world.protocol.marker_of_fences
 
 
 def store_new_many(world: World, server: Server, entry: Entry, message: Message) -> Entry:

@@ -14,7 +14,6 @@ from tests.model.state import (
     Rows,
     State,
     Value,
-    Watermark,
     World,
 )
 
@@ -70,7 +69,7 @@ def violation(world: World, state: State) -> str:
         message.verb == "fence_many" for message in state.late
     )
     if world.converges and is_at_rest:
-        enabled, server = state.generations[-1]
+        enabled, server, _ = state.generations[-1]
         entry = state.servers[server].entries[state.newest]
         if enabled and isinstance(entry, Value) and _shows(entry.rows) != _shows(state.table):
             return f"at rest the entry holds {entry.rows}, the table {state.table}"
@@ -127,23 +126,19 @@ def _without_unreadable(state: State) -> State:
 
 
 def _without_unasked(state: State) -> State:
-    """Lives count from 0 in the order of the servers; one that no server has is none. Who watches
-    no more is in no stamp."""
-    lives: dict[int | None, int | None] = {None: None}
-    for server in state.servers:
-        lives.setdefault(server.watermark.life, len(lives) - 1)
-    for index, writer in enumerate(state.writers):
-        if writer.life is not None and writer.life != lives.get(writer.life):
-            state = state.writer(index, life=lives.get(writer.life))
+    """Who watches no more is in no stamp. Nobody looks for the marker of an earlier generation that
+    is switched off."""
     watching = state.watching
     for index, writer in enumerate(state.writers):
         if not writer.newer <= watching:
             state = state.writer(index, newer=writer.newer & watching)
+    used = {generation.incarnation for generation in state.generations if generation.enabled}
     for index, server in enumerate(state.servers):
-        life, passed = server.watermark
-        if life != lives[life] or not passed <= watching:
-            watermark = Watermark(lives[life], passed & watching)
-            state = state.server(index, server._replace(watermark=watermark))
+        markers = tuple(
+            (number, kept & watching) for number, kept in server.markers if number in used
+        )
+        if markers != server.markers:
+            state = state.server(index, server._replace(markers=markers))
     if any(message.newer and not message.newer <= watching for message in state.late):
         late = (m._replace(newer=m.newer & watching) if m.newer else m for m in state.late)
         state = state._replace(late=frozenset(late))

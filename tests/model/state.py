@@ -44,26 +44,33 @@ Entry = Value | Lease | Fence | None
 class Generation(NamedTuple):
     enabled: bool
     server: int
+    incarnation: int
 
 
-class Watermark(NamedTuple):
-    """`life` is None where the key is absent. `passed` stands for the stamp: the writers that read
-    before the latest commit that was published in this life, so that they find it too late. Of the
-    rest (`State.watching`) nobody asks any more."""
-
-    life: int | None = None
-    passed: frozenset[int] = frozenset()
+# What a marker holds stands for the latest COMMIT that was published beside it: the writers that
+# read before it, so that they find it too late. Nobody asks for others (`State.watching`).
+Passed = frozenset[int]
 
 
 class Server(NamedTuple):
     """A Redis, or what became of it when it took over again: the entry under each generation, the
-    witnesses that stand, and the watermark. `outlived`: the generation of an entry and a witness
-    that was there before it, and so expires before it."""
+    witnesses that stand, and by incarnation the markers. `outlived`: the generation of an entry and
+    a witness that was there before it, and so expires before it."""
 
     entries: tuple[Entry, ...]
     witnesses: frozenset[int] = frozenset()
-    watermark: Watermark = Watermark()
+    markers: tuple[tuple[int, Passed], ...] = ()
     outlived: frozenset[tuple[int, int]] = frozenset()
+
+    def marker(self, incarnation: int) -> Passed | None:
+        return dict(self.markers).get(incarnation)
+
+    def with_marker(self, incarnation: int, passed: Passed) -> "Server":
+        markers = {**dict(self.markers), incarnation: passed}
+        return self._replace(markers=tuple(sorted(markers.items())))
+
+    def without_marker(self, incarnation: int) -> "Server":
+        return self._replace(markers=tuple(m for m in self.markers if m[0] != incarnation))
 
     def with_entry(self, generation: int, entry: Entry) -> "Server":
         entries = (*self.entries[:generation], entry, *self.entries[generation + 1 :])
@@ -108,19 +115,17 @@ class Writer(NamedTuple):
     """`at` is what its client does next; an `orphan` has none any more. `piece` is how far its
     transaction came: `sent` (the fast way: nothing was run), `held` (it holds the generation and
     its row), `read` (it has changed its row, and read what it will show), `committed`, or '' where
-    nothing is under way. `fence` is
-    what the client knows of its fences: `sent`, `good`, `bad`, `moved` or `failed`. `life` is the
-    watermark's as its client knew it before it sent the piece; `newer` the writers that read before
-    it committed. `row` is what its transaction makes of its row, `shown` what it read of all rows
-    of a lookup, or its row as it was where the change was refused; `tries` counts those that were
-    undone. `slept`: ten seconds went by since it sent its fences, before its rows were changed."""
+    nothing is under way. `fence` is what the client knows of its fences: `sent`, `good`, `bad`,
+    `moved` or `failed`. `newer`: the writers that read before it committed. `row` is what its
+    transaction makes of its row, `shown` what it read of all rows of a lookup, or its row as it was
+    where the change was refused; `tries` counts those that were undone. `slept`: ten seconds went
+    by since it sent its fences, before its rows were changed."""
 
     at: str = "write_many"
     piece: str = ""
     fence: str = ""
     server: int = 0
     generation: int = 0
-    life: int | None = None
     newer: frozenset[int] = frozenset()
     row: int = 0
     shown: Rows = ()
@@ -190,13 +195,26 @@ class State(NamedTuple):
     def server(self, index: int, server: Server) -> "State":
         return self._replace(servers=_put(self.servers, index, server))
 
-    def raised(self, enabled: bool, server: int) -> "State":
-        return self._replace(generations=(*self.generations, Generation(enabled, server)))
+    def raised(self, enabled: bool, server: int, incarnation: int) -> "State":
+        generation = Generation(enabled, server, incarnation)
+        return self._replace(generations=(*self.generations, generation))
 
-    def new_life(self) -> int:
-        used = {server.watermark.life for server in self.servers}
-        used |= {writer.life for writer in self.writers}
-        return next(life for life in range(len(used) + 1) if life not in used)
+    def switched_off(self) -> "State":
+        return self.raised(False, *self.generations[-1][1:])
+
+    def switched_on(self, server: int) -> "State":
+        """`use_server`, `Recovery`: a marker of a new incarnation is set, and a generation that
+        names it is committed. That is one step: nobody else knows the incarnation before that
+        COMMIT, so what happens to the marker before it could as well happen right after it. Where
+        the SET fails no generation names its incarnation, however late it comes."""
+        used = {generation.incarnation for generation in self.generations}
+        incarnation = max(used) + 1
+        after = self.raised(True, server, incarnation)
+        return after.with_marker(server, incarnation)
+
+    def with_marker(self, server: int, incarnation: int) -> "State":
+        marked = self.servers[server].with_marker(incarnation, frozenset())
+        return self.server(server, marked)
 
     def is_locked(self) -> bool:
         """Whether a transaction under way holds a row of the entry, and with it the generation."""
@@ -210,7 +228,6 @@ class State(NamedTuple):
             index
             for index, writer in enumerate(self.writers)
             if writer.fence == "sent"
-            and writer.life is not None
             and (
                 writer.piece in ("read", "committed")
                 or (len(self.table) == 1 and (writer.piece == "held" or writer.at == "lift"))
@@ -253,7 +270,10 @@ class Protocol:
     fresh_token: bool = True
     guard: bool = True
     stamp: bool = True
-    life: bool = True
+    marker_of_leases: bool = True
+    marker_of_fences: bool = True
+    stamp_only: bool = True
+    fresh_incarnation: bool = True
     store_good: bool = True
     publish_awaited: bool = True
     stamp_of_lift: bool = True
@@ -282,11 +302,12 @@ class World:
         return len(self.rows) > 1
 
     def start(self) -> State:
-        server = Server((None,) * self.max_generations, watermark=Watermark(0))
+        empty = Server((None,) * self.max_generations)
+        server = empty.with_marker(0, frozenset())
         return State(
             table=self.rows,
             acknowledged=self.rows,
-            generations=(Generation(True, 0),),
+            generations=(Generation(True, 0, 0),),
             servers=(server,) * (1 + self.faults.failovers + self.faults.failbacks),
             readers=(Reader(),) * self.readers,
             writers=(Writer(),) * len(self.writes),

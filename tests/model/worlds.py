@@ -44,6 +44,10 @@ SMALL = {
     "a new row in a lookup, a crash": replace(NEW_IN_LOOKUP, faults=Faults(crashes=1)),
     "a lost connection, a lookup, a database that holds up the rest": HELD_UP,
     "a row that left a lookup is changed again": LEFT,
+    "a row that left a lookup is changed again, a flush": replace(LEFT, faults=Faults(flushes=1)),
+    "a row that left a lookup is changed again, a flush and a crash": replace(
+        LEFT, faults=Faults(flushes=1, crashes=1), converges=False
+    ),
     "a row that left a lookup is changed again, a sleep": replace(LEFT, faults=Faults(sleeps=1)),
     "a row that left a lookup is changed again, a crash": replace(
         LEFT, faults=Faults(crashes=1), converges=False

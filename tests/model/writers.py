@@ -7,7 +7,7 @@ The fences and the piece of SQL with the COMMIT are sent at the same time, so `p
 from collections.abc import Iterator
 
 from tests.model.redis import ANOTHER_SERVER, REFUSED, Reply, call
-from tests.model.state import ENDED, Message, State, Watermark, World, Writer
+from tests.model.state import ENDED, Message, State, World, Writer
 
 Step = tuple[str, State]
 # The tokens of later tries begin here.
@@ -76,15 +76,11 @@ def write_elsewhere(world: World, state: State, index: int) -> Iterator[Step]:
 
 def send_at_once(world: World, state: State, index: int) -> Iterator[Step]:
     """The fast way: what the container remembers takes the place of asking. It goes the general
-    way where it does not know the watermark's life, or where the guard failed."""
+    way where it remembers nothing, or where the guard failed."""
     for number, generation in enumerate(state.generations):
         if generation.enabled:
-            for life in _known_lives(state):
-                if life is not None:
-                    after = state.writer(index, generation=number, life=life, piece="sent")
-                    after = after.writer(index, at="sent", fence="sent")
-                    label = f"sends its fences and its piece under generation {number}, life {life}"
-                    yield label, after
+            after = state.writer(index, generation=number, piece="sent", at="sent", fence="sent")
+            yield f"sends its fences and its piece under generation {number}", after
             held = state.writer(index, generation=number)
             yield from cannot_send(world, held, index)
 
@@ -94,22 +90,18 @@ def send(world: World, state: State, index: int) -> Iterator[Step]:
     is_leaving = world.is_lookup and world.writes[index][0] == "delete"
     if is_leaving and world.protocol.leave_waits:
         yield from send_after_fences(world, state, index)
-        yield from cannot_send(world, state, index)
-        return
-    for life in _known_lives(state):
-        after = state.writer(index, at="sent", fence="sent", life=life)
-        yield f"sends its fences and its piece, life {life}", after
+    else:
+        yield "sends its fences and its piece", state.writer(index, at="sent", fence="sent")
     yield from cannot_send(world, state, index)
 
 
 def send_after_fences(world: World, state: State, index: int) -> Iterator[Step]:
-    for life in _known_lives(state):
-        before = state.writer(index, at="sent", life=life)
-        after, reply, server = call(world, before, _fences(world, state, index))
-        fence = _judged(world, before, index, reply)
+    before = state.writer(index, at="sent")
+    after, reply, server = call(world, before, _fences(world, state, index))
+    for fence in _judged(world, before, index, reply):
         if fence in ("good", "bad"):
-            after = after.writer(index, server=server, fence=fence, life=None)
-            yield f"waits for its fences, life {life}: {reply}: {fence}", after
+            then = after.writer(index, server=server, fence=fence)
+            yield f"waits for its fences: {reply}: {fence}", then
 
 
 def cannot_send(world: World, state: State, index: int) -> Iterator[Step]:
@@ -135,7 +127,7 @@ def write_uncached(world: World, state: State, index: int) -> Iterator[Step]:
         if verb == "insert" or state.table[row] & 1:
             after = state.writer(index, row=_changed(world, state, index))
             after = _committed(world, after, index).writer(index, piece="", newer=frozenset())
-            after = after.raised(False, state.generations[-1].server)
+            after = after.switched_off()
             after = after.writer(index, at="wait_until_known", generation=after.newest)
             yield f"switch_off: generation {after.newest}, commit", after
 
@@ -145,12 +137,6 @@ def use_server_and_retry(world: World, state: State, index: int) -> Iterator[Ste
         yield f"{label}, begins again", _begins_again(world, after, index)
 
 
-def _known_lives(state: State) -> list[int | None]:
-    """A life that no server has any more is as good as none: it never comes back. None also stands
-    for a stamp that was published higher than its commit, so that good fences look bad."""
-    return [None, *{s.watermark.life for s in state.servers if s.watermark.life is not None}]
-
-
 def fence_steps(world: World, state: State, index: int) -> Iterator[Step]:
     """They reach Redis, or fail."""
     message = _fences(world, state, index)
@@ -158,26 +144,23 @@ def fence_steps(world: World, state: State, index: int) -> Iterator[Step]:
         yield "no fence", _received(world, state, index, "good")
         return
     after, reply, server = call(world, state, message)
-    fence = _judged(world, state, index, reply)
-    yield (
-        f"{message.verb}: {reply}: {fence}",
-        _received(world, after.writer(index, server=server), index, fence),
-    )
+    for fence in _judged(world, state, index, reply):
+        then = _received(world, after.writer(index, server=server), index, fence)
+        yield f"{message.verb}: {reply}: {fence}", then
     if state.faults.outages:
         faults = state.faults._replace(outages=state.faults.outages - 1)
         after = _received(world, _sent(state._replace(faults=faults), message), index, "failed")
         yield f"{message.verb}: CacheUnavailable, may arrive late", after
 
 
-def _judged(world: World, state: State, index: int, reply: Reply) -> str:
+def _judged(world: World, state: State, index: int, reply: Reply) -> tuple[str, ...]:
     """The fences are good where nobody who committed after this writer read has published before
-    they were set. The watermark tells, if it has lived since then."""
-    if not isinstance(reply, Watermark):
-        return "moved" if reply == ANOTHER_SERVER else "failed"
-    life = state.writers[index].life
-    lived = (life is not None and reply.life == life) or not world.protocol.life
-    passed = index in reply.passed and world.protocol.stamp
-    return "good" if lived and not passed else "bad"
+    they were set. They look bad also where more than a second has passed, or where a change was
+    published with a later stamp than its COMMIT."""
+    if not isinstance(reply, frozenset):
+        return ("moved" if reply == ANOTHER_SERVER else "failed",)
+    is_good = index not in reply or not world.protocol.stamp
+    return ("good", "bad") if is_good else ("bad",)
 
 
 def piece_steps(world: World, state: State, index: int) -> Iterator[Step]:
@@ -212,7 +195,7 @@ def piece_steps(world: World, state: State, index: int) -> Iterator[Step]:
         yield "the database refuses the change", after
     if state.faults.losses:
         faults = state.faults._replace(losses=state.faults.losses - 1)
-        after = state._replace(faults=faults).writer(index, at="make_stand", shown=(), life=None)
+        after = state._replace(faults=faults).writer(index, at="make_stand", shown=())
         yield "its connection to the database is lost", after
 
 
@@ -227,8 +210,6 @@ def _received(world: World, state: State, index: int, fence: str) -> State:
     """What the client does once both have answered. A new row is stored only where its witness is
     good; else nobody needs to be told of it."""
     state = state.writer(index, fence=fence)
-    if fence != "sent":
-        state = state.writer(index, life=None)
     writer = state.writers[index]
     if writer.at != "sent" or fence == "sent" or writer.piece != "committed":
         return state
@@ -315,7 +296,7 @@ def make_stand(world: World, state: State, index: int) -> Iterator[Step]:
     if writer.fence == "sent" and world.protocol.make_stand:
         return
     if writer.fence == "failed" and _can_raise(world, state):
-        after = state.raised(False, state.generations[state.newest].server)
+        after = state.switched_off()
         yield f"switch_off: generation {after.newest}", _told(world, after, index)
     elif writer.fence == "moved":
         for label, after in use_server(world, state, index):
@@ -341,7 +322,7 @@ def use_server(world: World, state: State, index: int) -> Iterator[Step]:
     if state.newest == writer.generation:
         if not _can_raise(world, state):
             return
-        state = state.raised(True, writer.server)
+        state = state.switched_on(writer.server)
         label = f"use_server: switch_on generation {state.newest}"
     yield label, state.writer(index, at="wait_until_known", generation=state.newest)
 
@@ -358,7 +339,7 @@ def commit_load(world: World, state: State, index: int) -> Iterator[Step]:
 
 def raise_unpublished(world: World, state: State, index: int) -> Iterator[Step]:
     if _can_raise(world, state):
-        after = state.raised(False, state.generations[state.newest].server)
+        after = state.switched_off()
         after = after.writer(index, at="wait_until_known", generation=after.newest)
         yield f"switch_off: generation {after.newest}", after
 

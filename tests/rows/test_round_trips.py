@@ -569,12 +569,17 @@ def test_an_app_without_cache_opens_no_connection_to_redis_and_asks_for_no_gener
 @pytest.fixture
 def redis_of_a_new_database(service: InProcess, witness: Witness, sent: RoundTrips) -> str:
     """No table has entries on it so far, the app only a connection to the database. Its name."""
-    *_, server = witness.generation()
     witness.give_cache_to("")
     services.forget()
     service.read([1], use_cache=False)
     sent.clear()
-    return server
+    return witness.server
+
+
+def assert_used(witness: Witness, expected: int, server: str) -> None:
+    number, enabled, data_set = witness.generation()
+    assert (number, enabled) == (expected, True)
+    assert data_set.startswith(f"{server}:")
 
 
 def test_the_first_write_of_all_finds_out_where_the_entries_are(
@@ -586,7 +591,7 @@ def test_the_first_write_of_all_finds_out_where_the_entries_are(
 
     write = [[*OPENING, *INSERT], ["now", "SELECT heroes", *COMMITTED]]
     assert sent == [["SELECT cache_generation"], ["UPDATE"], *write]
-    assert witness.generation() == (number + 1, True, redis_of_a_new_database)
+    assert_used(witness, number + 1, redis_of_a_new_database)
     sent.clear()
     assert len(service.read(ids).rows) == 2
     assert sent == []
@@ -605,4 +610,4 @@ def test_so_does_the_first_read_of_all_and_the_second_one_fills(
         assert len(service.read([1, 2]).rows) == 2
         assert sent == expected
         sent.clear()
-    assert witness.generation() == (number + 1, True, redis_of_a_new_database)
+    assert_used(witness, number + 1, redis_of_a_new_database)

@@ -9,6 +9,7 @@ from typing import Any
 import redis
 
 from chalicelib import tables
+from chalicelib.cache import keys, new_token
 from chalicelib.cache.connection import server_name
 from chalicelib.cache.scripts import FENCE, MARK
 from local.servers import MariaDB, Redis
@@ -60,19 +61,21 @@ class Witness:
         for table in TABLES:
             if (table,) in used or self.query(f"SELECT 1 FROM {table} LIMIT 1"):
                 self.query(f"TRUNCATE {table}")
-        """All but the watermarks, which a service that has served a while knows."""
-        if gone := [key for key in self.redis.scan_iter(count=1000) if b":watermark" not in key]:
-            self.redis.delete(*gone)
+        self.redis.flushall()
         self.give_cache_to(self.server)
 
     def give_cache_to(self, server: str) -> None:
         """The entries of all tables are in use on the Redis of this name; '': on none so far.
         As if it had been so for long: nobody remembers anything else."""
+        data_set = f"{server}:{new_token()}" if server else ""
         self.query(
             "UPDATE cache_generation SET generation = generation + 1, enabled = 1, server = %s,"
             " retired_at = '2000-01-01'",
-            [server],
+            [data_set],
         )
+        incarnation = data_set.rpartition(":")[2]
+        for table in tables.TABLES.values():
+            self.redis.set(keys.marker(table, 0, incarnation), 0)
 
     @property
     def server(self) -> str:
@@ -84,8 +87,8 @@ class Witness:
         return str(found[field])
 
     def forget_cached(self) -> None:
-        """All but the watermarks, which a service that has served a while knows."""
-        if gone := [key for key in self.redis.scan_iter(count=1000) if b":watermark" not in key]:
+        """As if Redis had evicted every entry: the markers stand."""
+        if gone := [key for key in self.redis.scan_iter(count=1000) if b":marker:" not in key]:
             self.redis.delete(*gone)
 
     def count(self, table: str = "heroes") -> int:
@@ -93,7 +96,7 @@ class Witness:
         return int(count)
 
     def generation(self, table: str = "heroes") -> tuple[int, bool, str]:
-        """Its number, whether it is in use, and on which Redis."""
+        """Its number, whether it is in use, and in which data set."""
         [(number, enabled, server)] = self.query(
             "SELECT generation, enabled, server FROM cache_generation WHERE table_name = %s",
             [table],

@@ -5,7 +5,7 @@ from chalicelib.db import Generation
 from chalicelib.tables import HEROES
 
 
-def fence(used: Cache, held: Generation, affected: Affected, token: Token) -> float:
+def fence(used: Cache, held: Generation, affected: Affected, token: Token) -> int:
     """Return when the fences stand: what `Cache.begin_fence_many` tells."""
     new = [key for key, entry in affected.new.items() if entry is not None]
     return used.begin_fence_many(held, HEROES, affected.fenced, new, token).wait()
