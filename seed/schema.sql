@@ -33,7 +33,7 @@ CREATE TABLE IF NOT EXISTS cache_generation (
     table_name VARCHAR(64)     NOT NULL,
     generation BIGINT UNSIGNED NOT NULL,
     enabled    TINYINT         NOT NULL,
-    server     VARCHAR(64)     NOT NULL DEFAULT '', -- the Redis whose entries it speaks of; '': none yet
+    server     VARCHAR(64)     NOT NULL DEFAULT '', -- the Redis whose entries it speaks of, ':', their incarnation; '': none yet
     retired_at DATETIME(6)     NOT NULL DEFAULT '2000-01-01', -- when one that was in use was raised, UTC
     PRIMARY KEY (table_name)
 ) ENGINE = InnoDB DEFAULT CHARSET = utf8mb4 COLLATE = utf8mb4_bin;
