@@ -600,6 +600,7 @@ def container(settings: Settings) -> RowService:
     return services.Container(settings).rows
 
 
+@pytest.mark.own_deadlines
 @pytest.mark.parametrize("ttl", ["1", "3600"])
 def test_a_row_stored_late_does_not_come_back_over_a_newer_one(
     witness: Witness,

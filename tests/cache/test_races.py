@@ -322,6 +322,7 @@ def test_a_write_with_an_unknown_outcome_whose_fences_fail_lets_nobody_believe_a
     assert witness.generation()[:2] == (number + 1, False)
 
 
+@pytest.mark.own_deadlines
 def test_a_write_waits_until_redis_has_published_it(
     one: RowService, witness: Witness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
