@@ -1025,7 +1025,7 @@ def test_a_container_that_slept_behind_the_hint_believes_it_no_longer_than_other
     def sleep_behind(table: Any) -> Generation | None:
         found = read_hint(table)
         has_read.set()
-        goes_on.wait(20)
+        goes_on.wait(60)
         return found
 
     one.write(HEROES, [hero(1, "earlier")], True)
@@ -1035,7 +1035,7 @@ def test_a_container_that_slept_behind_the_hint_believes_it_no_longer_than_other
     monkeypatch.setattr(known, "_hint", sleep_behind)
     asleep = threading.Thread(target=one.read, args=(HEROES, ID, [1], True))
     asleep.start()
-    assert has_read.wait(5)
+    assert has_read.wait(30)
     witness.query("UPDATE heroes SET name = 'after' WHERE id = 1")
     other.invalidate(HEROES)
     time.sleep(pause)

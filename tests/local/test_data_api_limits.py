@@ -22,9 +22,7 @@ from tests.support.data_api import ARNS, Client, answered, parameter
 # 17 rows of 60,000 characters, and one of `n`.
 ROWS = "SELECT REPEAT('x', 60000) AS x FROM seq_1_to_17 UNION ALL SELECT REPEAT('x', :n)"
 WAITS = "UPDATE numbers SET number = number + 1 WHERE id = 1"
-WAITING = (
-    "SELECT COUNT(*) FROM information_schema.processlist WHERE state LIKE '%metadata lock'"
-)
+WAITING = "SELECT COUNT(*) FROM information_schema.processlist WHERE state LIKE '%metadata lock'"
 
 
 @pytest.fixture
