@@ -16,12 +16,16 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
+import botocore.loaders
+import botocore.session
 import pytest
 
 from chalicelib import config, services
-from chalicelib.cache import generations, recovery
+from chalicelib.cache import connection as redis_connection
+from chalicelib.cache import entries, generations, recovery
 from chalicelib.cache.client import Client
 from chalicelib.config import DbEngine
+from chalicelib.rows import write_through
 from local.machine import PORTS, port_is_free
 from local.servers import App, DataApi, MariaDB, Redis, Server
 from tests.support import bucket as s3
@@ -41,6 +45,22 @@ SETTINGS = [
 # The engine that the app of the run uses: `mysql` or `dataapi`.
 ENGINE = os.environ.get("HEROCACHE_TEST_ENGINE") or DbEngine.MYSQL.value
 
+# How much longer the app waits in tests that are not about its deadlines. One factor for all of
+# them, because some must be shorter than others.
+PATIENCE = 20
+DEADLINES = (
+    (redis_connection, "TIMEOUT_SECONDS"),
+    (write_through, "MAX_SECONDS_TO_STORE"),
+    (write_through, "MAX_FENCE_SECONDS"),
+    (write_through, "MAX_SECONDS_TO_COMMIT"),
+    (entries, "LEASE_MILLISECONDS"),
+    (entries, "WITNESS_MILLISECONDS"),
+    (entries, "TOMBSTONE_MILLISECONDS"),
+    (entries, "DEAD_WRITER_SECONDS"),
+)
+# Less than an ordinary statement is waited for: a longer one would count as such.
+PATIENT_REFRESH_SECONDS = 2.0
+
 BESIDE = pytest.StashKey[Beside]()
 
 SomeServer = TypeVar("SomeServer", bound=Server)
@@ -57,6 +77,9 @@ def pytest_configure() -> None:
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, interrupt)
+    # AWS's descriptions of its services are read once for all clients, not once for each.
+    descriptions = botocore.loaders.create_loader()
+    botocore.session.create_loader = lambda *_: descriptions
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -93,6 +116,18 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 def pytest_unconfigure(config: pytest.Config) -> None:
     if BESIDE in config.stash:
         config.stash[BESIDE].end()
+
+
+@pytest.fixture(autouse=True)
+def patient(request: pytest.FixtureRequest) -> Iterator[None]:
+    """On a busy machine a step may take longer than the app waits for it; then a hit is a miss. No
+    deadline of the app ends here, unless the test is about deadlines and marked so."""
+    with pytest.MonkeyPatch.context() as patch:
+        if not request.node.get_closest_marker("own_deadlines"):
+            patch.setattr(generations, "REFRESH_TIMEOUT_SECONDS", PATIENT_REFRESH_SECONDS)
+            for module, name in DEADLINES:
+                patch.setattr(module, name, PATIENCE * getattr(module, name))
+        yield
 
 
 @pytest.fixture(scope="session")
