@@ -30,16 +30,25 @@ READ_ONLY = "it is a replica, which takes no writes (REDIS_URL)"
 
 REPLICATION: Words = ("INFO", "replication")
 
+# What a new connection asks first.
+INTRODUCTION: tuple[Words, ...] = (("INFO", "server"), ("INFO", "memory"), REPLICATION)
+
+# What Redis evicts under these is never what was set a moment ago: nothing at all, or of some keys
+# the one that was used longest ago.
+POLICIES_THAT_KEEP_NEW_KEYS = frozenset({"noeviction", "allkeys-lru", "volatile-lru"})
+
 
 class NodeConnection:
     """A connection to one server. `name` names the data set that the server has; empty until the
-    server has told it."""
+    server has told it. `keeps_new_keys`: whether the server evicts nothing that was set a moment
+    ago."""
 
     def __init__(
         self, options: Mapping[str, Any], preparation: Sequence[Words], in_cluster: bool
     ) -> None:
         """`preparation` is sent ahead of the first commands."""
         self.name = ""
+        self.keeps_new_keys = False
         self._deadline = Deadline()
         self._driver = new_connection(options, TIMEOUT_SECONDS, self._deadline)
         self._process = ""
@@ -75,9 +84,11 @@ class NodeConnection:
         count, self._name_replies = self._name_replies, 0
         if not count:
             return False
-        *first, replication = self._receive(count)[:2]
+        *first, replication = self._receive(count)[: len(INTRODUCTION)]
         if first:
-            self._check_usable(first[0], replication)
+            server, memory = first
+            self._check_usable(server, replication)
+            self.keeps_new_keys = _keeps_new_keys(memory)
         elif _field(replication, b"role") == "slave":
             raise redis.exceptions.ReadOnlyError(READ_ONLY)
         history = _field(replication, b"master_replid")
@@ -138,6 +149,11 @@ def server_name(process: str, history: str, number: int = 0) -> str:
     where a service hides its servers."""
     name = f"{process[:20]}-{history[:20]}" if process else "unnamed"
     return f"{name}/{number}" if number else name
+
+
+def _keeps_new_keys(memory: bytes) -> bool:
+    has_room = _field(memory, b"maxmemory") == "0"
+    return has_room or _field(memory, b"maxmemory_policy") in POLICIES_THAT_KEEP_NEW_KEYS
 
 
 def _pack(words: Words | bytes) -> bytes:

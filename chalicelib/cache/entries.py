@@ -300,11 +300,12 @@ class Cache:
         entries: "Affected",
         token: Token,
         committed_at: int,
+        wait: bool = True,
     ) -> None:
         """Replace our fences: an entry that has a value gets it, one with None goes. Store new
-        rows, in place of what their database keys showed; where that is all, return before it has
-        happened. `committed_at`: a time not before the COMMIT, in microseconds of the database's
-        clock; 0 where the change was undone."""
+        rows, in place of what their database keys showed; where that is all, or without `wait`,
+        return before it has happened. `committed_at`: a time not before the COMMIT, in microseconds
+        of the database's clock; 0 where the change was undone."""
         published = {
             column: {
                 value: (_kind(table, column), _storable(entry)) for value, entry in own.items()
@@ -325,7 +326,7 @@ class Cache:
             words: Words = ("EVALSHA", _sha1(scripts.STORE_NEW_MANY), len(named), *named)
             words += (token, *self._ttl, *[stored[i] for i in positions])
             commands.append(Command(keys.tag(table, bucket), words))
-        self._client.call(commands, generation.server_name, wait=bool(entries.fenced))
+        self._client.call(commands, generation.server_name, wait=wait and bool(entries.fenced))
 
     def _run(
         self,
@@ -379,7 +380,8 @@ Fenced = Mapping[Column, Mapping[Key, Entry | None]]
 
 class Pending(Generic[Result]):
     """A verb that was sent and not yet waited for. Its owner calls `wait`, `wait_under` or
-    `close`."""
+    `close`. `stays`: whether Redis is known, once `wait` has returned, to evict nothing of what the
+    verb set a moment ago."""
 
     def __init__(
         self,
@@ -393,6 +395,7 @@ class Pending(Generic[Result]):
         self._commands = commands
         self._result = result
         self._connection: Connection | None = client.send(commands)
+        self.stays = False
 
     @property
     def is_sent(self) -> bool:
@@ -404,7 +407,10 @@ class Pending(Generic[Result]):
         as the verb."""
         connection, self._connection = self._connection, None
         server = self._generation.server_name
-        replies = self._client.receive(connection, server) if connection is not None else None
+        replies = None
+        if connection is not None:
+            replies = self._client.receive(connection, server)
+            self.stays = replies is not None and connection.keeps_new_keys
         return self._result(replies or self._client.call(self._commands, server))
 
     def wait_under(self, held: Generation) -> Result | None:

@@ -12,7 +12,7 @@ from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 
 from chalicelib.cache import connection
 from chalicelib.cache.commands import Command
-from chalicelib.cache.connection import REPLICATION, NodeConnection
+from chalicelib.cache.connection import INTRODUCTION, NodeConnection
 from chalicelib.cache.redis_driver import Unusable
 from chalicelib.errors import ConfigurationError
 
@@ -38,14 +38,18 @@ class Connection:
         self._options.setdefault("host", "localhost")
         self._options.setdefault("port", 6379)
         self._preparation = [
-            ("INFO", "server"),
-            REPLICATION,
+            *INTRODUCTION,
             *(("SCRIPT", "LOAD", text) for text in scripts),
         ]
         self._is_cluster = is_cluster
         self._nodes: list[NodeConnection] = []
         self._node_of_slot: list[NodeConnection] = []
         self._sent: list[tuple[NodeConnection, Sequence[int]]] = []
+
+    @property
+    def keeps_new_keys(self) -> bool:
+        """Whether the servers evict nothing that was set a moment ago."""
+        return all(node.keeps_new_keys for node in self._nodes)
 
     @property
     def is_open(self) -> bool:

@@ -39,6 +39,11 @@ class Change:
     after: Sequence[Row]
     new_keys: Collection[Key] = ()
 
+    @property
+    def inserts_only(self) -> bool:
+        """Whether the database gave all keys."""
+        return len(self.new_keys) == len(self.after) and not self.before
+
 
 @dataclass(frozen=True)
 class Committed:

@@ -115,6 +115,11 @@ class Fences:
             raise CacheUnavailable("this process slept since it sent its fences")
         return watermark < read_at and age <= MAX_SECONDS_TO_STORE
 
+    @property
+    def stay(self) -> bool:
+        """Whether it is certain, once they stand, that Redis does not evict them for a while."""
+        return self.pending.stays
+
 
 @dataclass(frozen=True)
 class Done:
@@ -338,12 +343,17 @@ class WriteThrough:
         fences, affected = done.fences, done.affected
         if fences is None or done.committed is None:
             return done.change.generation
+        is_right = False
         try:
             may_store = fences.allow(done.committed.read_at)
             shown = affected if may_store else changed_entries.without_values(affected)
-            self._cache.publish_many(fences.held, table, shown, fences.token, done.committed.by)
+            # The fences of new rows are right for as long as they stand: nobody waits for more.
+            is_right = may_store and fences.stay and done.change.inserts_only
+            self._cache.publish_many(
+                fences.held, table, shown, fences.token, done.committed.by, not is_right
+            )
         except CacheUnavailable as error:
-            if affected.fenced:
+            if affected.fenced and not is_right:
                 return self._retire(table, fences.held, error)
             log.info("new rows of %s are not in the cache: %s", table.name, error)
             self._recovery.start()

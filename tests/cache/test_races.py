@@ -342,6 +342,117 @@ def test_a_write_waits_until_redis_has_published_it(
     assert witness.generation()[:2] == (number + 1, False)
 
 
+@pytest.fixture
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """Of each write from here on whether it waits until Redis has published it."""
+    told, publish_many = list[object](), Cache.publish_many
+
+    def publish_(self: Cache, *arguments: Any) -> None:
+        told.append(arguments[-1])
+        publish_many(self, *arguments)
+
+    monkeypatch.setattr(Cache, "publish_many", publish_)
+    return told
+
+
+@pytest.mark.parametrize(
+    ("limit", "policy", "keeps"),
+    [
+        (10**8, "noeviction", True),
+        (10**8, "allkeys-lru", True),
+        (10**8, "volatile-lru", True),
+        (10**8, "allkeys-random", False),
+        (10**8, "volatile-ttl", False),
+        (10**8, "allkeys-lfu", False),
+        (0, "allkeys-lfu", True),
+    ],
+)
+def test_an_insert_waits_until_redis_has_published_it_where_its_fences_may_be_evicted(
+    one: RowService,
+    configure: Configure,
+    witness: Witness,
+    waits: list[object],
+    limit: int,
+    policy: str,
+    keeps: bool,
+) -> None:
+    before = witness.redis.config_get("maxmemory*")
+    witness.redis.config_set("maxmemory", limit)
+    witness.redis.config_set("maxmemory-policy", policy)
+    configure()
+    storage = services.container().rows
+    storage.read(HEROES, ID, [1000], True)
+    try:
+        WRITES["insert"](storage)
+    finally:
+        for name in ("maxmemory", "maxmemory-policy"):
+            witness.redis.config_set(name, str(before[name]))
+
+    assert waits == [not keeps]
+
+
+@pytest.mark.parametrize("error", [CacheUnavailable("for this test"), AnotherServer("another")])
+def test_an_insert_whose_publish_is_lost_is_seen(
+    one: RowService,
+    other: RowService,
+    witness: Witness,
+    monkeypatch: pytest.MonkeyPatch,
+    error: CacheUnavailable,
+) -> None:
+    """Its fence stands: nobody believes the entry. Later somebody settles it."""
+
+    def fail(*_: object) -> None:
+        raise error
+
+    assert names(other) == [b"before", b"before"]
+    generation = witness.generation()
+    with monkeypatch.context() as patch:
+        patch.setattr(Cache, "publish_many", fail)
+        WRITES["insert"](one)
+
+    assert witness.generation() == generation
+    for storage in (one, other):
+        assert names(storage) == [b"before", b"before", b"after"]
+    assert witness.fences() == 1
+    monkeypatch.setattr(entries, "DEAD_WRITER_SECONDS", 0)
+    for storage in (one, other):
+        assert names(storage) == [b"before", b"before", b"after"]
+    wait_until(lambda: witness.fences() == 0)
+
+
+new_row: Row = (NO_KEY, *hero(0, "after")[1:])
+
+
+@pytest.mark.parametrize(
+    ("rows", "key", "expected"),
+    [
+        pytest.param([new_row], "", False, id="insert"),
+        pytest.param([new_row], "key", False, id="insert with an idempotency key"),
+        pytest.param([hero(1, "after")], "", True, id="replace"),
+        pytest.param([hero(9, "after")], "", True, id="key that is new"),
+        pytest.param([hero(1, "after"), new_row], "", True, id="both"),
+    ],
+)
+def test_only_who_publishes_nothing_but_new_rows_does_not_wait(
+    one: RowService, waits: list[object], rows: list[Row], key: str, expected: bool
+) -> None:
+    one.read(HEROES, ID, [1000], True)
+    one.write(HEROES, rows, True, key)
+
+    assert waits == [expected]
+
+
+def test_an_insert_that_slept_waits(
+    one: RowService, waits: list[object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its fences may have been settled."""
+    one.read(HEROES, ID, [1000], True)
+    monkeypatch.setattr(write_through, "MAX_SECONDS_TO_STORE", -1)
+    WRITES["insert"](one)
+
+    assert waits == [True]
+
+
 def test_others_write_while_a_file_is_loaded(one: RowService, other: RowService) -> None:
     """That takes minutes. So the generation, which all writers hold, is raised last."""
 

@@ -17,6 +17,8 @@ from tests.model.state import (
 )
 
 Step = tuple[str, State]
+# Where a writer's client has sent its fences, and has not judged them yet.
+AT_FENCES = frozenset({"sent", "lift", "lift_and_retry", "make_stand"})
 
 
 def steps(world: World, state: State) -> Iterator[Step]:
@@ -106,7 +108,10 @@ def time(world: World, state: State) -> Iterator[Step]:
         yield "ten seconds go by", after
     elif state.faults.sleeps:
         faults = state.faults._replace(sleeps=state.faults.sleeps - 1)
-        slept = tuple(w._replace(slept=w.piece in ("sent", "held")) for w in state.writers)
+        slept = tuple(
+            w._replace(slept=w.piece in ("sent", "held"), is_old=w.at in AT_FENCES)
+            for w in state.writers
+        )
         yield "ten seconds go by, a writer sleeps", after._replace(faults=faults, writers=slept)
 
 
@@ -114,7 +119,7 @@ def _is_unseen(world: World, writer: Writer) -> bool:
     """Whether its fences may grow old before a reader that settles them would wait for its row."""
     if writer.at == "orphan":
         return writer.piece == "sent" or world.is_lookup
-    return writer.at in ("sent", "lift", "lift_and_retry", "make_stand")
+    return writer.at in AT_FENCES
 
 
 def switch_on(world: World, state: State) -> Iterator[Step]:

@@ -119,7 +119,8 @@ class Writer(NamedTuple):
     `moved` or `failed`. `newer`: the writers that read before it committed. `row` is what its
     transaction makes of its row, `shown` what it read of all rows of a lookup, or its row as it was
     where the change was refused; `tries` counts those that were undone. `slept`: ten seconds went
-    by since it sent its fences, before its rows were changed."""
+    by since it sent its fences, before its rows were changed; `is_old`: whether they were by then
+    or not."""
 
     at: str = "write_many"
     piece: str = ""
@@ -132,6 +133,7 @@ class Writer(NamedTuple):
     committed: bool = False
     tries: int = 0
     slept: bool = False
+    is_old: bool = False
 
 
 class Faults(NamedTuple):
@@ -270,6 +272,7 @@ class Protocol:
     fresh_token: bool = True
     guard: bool = True
     stamp: bool = True
+    age: bool = True
     marker_of_leases: bool = True
     marker_of_fences: bool = True
     stamp_only: bool = True
@@ -296,6 +299,10 @@ class World:
     converges: bool = True
     unknown_is_shown: bool = False
     protocol: Protocol = field(default_factory=Protocol)
+
+    @property
+    def may_evict(self) -> bool:
+        return self.faults.evictions > 0
 
     @property
     def is_lookup(self) -> bool:

@@ -50,6 +50,7 @@ WITHOUT = {
     "name_history": FAILBACK,
     "guard": replace(TWO_NEW, faults=Faults(outages=1), converges=False),
     "stamp": TWO_NEW,
+    "age": replace(TWO_NEW, faults=Faults(sleeps=1)),
     "marker_of_leases": replace(LEFT, faults=Faults(flushes=1)),
     "marker_of_fences": replace(TWO_NEW, faults=Faults(flushes=1)),
     "stamp_only": World(

@@ -213,14 +213,21 @@ def _received(world: World, state: State, index: int, fence: str) -> State:
     writer = state.writers[index]
     if writer.at != "sent" or fence == "sent" or writer.piece != "committed":
         return state
+    fence = _relied_on(world, writer)
     if _announce(world, index) == "set_witness":
         at = "publish_many" if fence in ("good", "bad") else "wait_until_known"
     else:
         at = AFTER_FENCE[fence]
         if at == "raise_unfenced" and not world.protocol.raise_unfenced:
             at = "wait_until_known"
-    state = state.writer(index, at=at, piece="", slept=False)
+    state = state.writer(index, at=at, piece="", slept=False, is_old=False)
     return state if at == "publish_many" else _forgotten(state, index)
+
+
+def _relied_on(world: World, writer: Writer) -> str:
+    """`Fences.allow`: what the fences are worth. A writer does not rely on old ones."""
+    stand = writer.fence in ("good", "bad")
+    return "failed" if stand and writer.is_old and world.protocol.age else writer.fence
 
 
 def uncached(world: World, state: State, index: int) -> Iterator[Step]:
@@ -233,11 +240,19 @@ def publish_many(world: World, state: State, index: int) -> Iterator[Step]:
     """An own fence that could not be lifted does not prove that it stands. Nobody waits until a
     new row is stored."""
     message = _publish(world, state, index)
-    if message.verb == "store_new_many" or not world.protocol.publish_awaited:
+    if message.verb == "store_new_many" or not _waits(world, state, index):
         after = _forgotten(_sent(state, message), index)
         yield f"sends {message.verb}", after.writer(index, at="wait_until_known")
         return
     yield from _publish_steps(world, state, index, message)
+
+
+def _waits(world: World, state: State, index: int) -> bool:
+    """Nobody waits for the publish of new rows whose fences are good and stay: in a Redis that may
+    evict what was just set they may not."""
+    if world.writes[index][0] == "insert" and state.writers[index].fence == "good":
+        return world.may_evict and world.protocol.publish_awaited
+    return world.protocol.publish_awaited
 
 
 def _publish_steps(world: World, state: State, index: int, message: Message) -> Iterator[Step]:
@@ -269,7 +284,7 @@ def lift(world: World, state: State, index: int) -> Iterator[Step]:
     if writer.fence == "sent":
         return
     ways = [("its fences failed", state)]
-    if writer.fence in ("good", "bad"):
+    if _relied_on(world, writer) in ("good", "bad"):
         is_right = writer.fence == "good" or not world.protocol.stamp_of_lift
         rows = writer.shown if writer.shown and is_right else None
         message = Message(
@@ -295,7 +310,7 @@ def make_stand(world: World, state: State, index: int) -> Iterator[Step]:
         yield from orphan(world, state, index)
     if writer.fence == "sent" and world.protocol.make_stand:
         return
-    if writer.fence == "failed" and _can_raise(world, state):
+    if _relied_on(world, writer) == "failed" and _can_raise(world, state):
         after = state.switched_off()
         yield f"switch_off: generation {after.newest}", _told(world, after, index)
     elif writer.fence == "moved":
