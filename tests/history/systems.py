@@ -16,8 +16,8 @@ from chalicelib.errors import HerocacheError
 from chalicelib.handlers import entry_points
 from chalicelib.ingest import service as ingest_service
 from chalicelib.ingest.events import LOADED
+from chalicelib.rows.fences import Fences
 from chalicelib.rows.idempotency import IdempotentChange, Recorded
-from chalicelib.rows.write_through import Fences
 from chalicelib.tables import Table
 from tests.history.alternatives import CommitThenSet, Dogpile
 from tests.history.moments import BEFORE_COMMIT, BEFORE_FILL, BEFORE_PUBLISH
