@@ -56,10 +56,10 @@ here: Waiting = None
 
 def read_at_once(_: int) -> list[tuple[int, int]]:
     """(status, rows) of each thread's read. They set out when all processes have come."""
-    from chalicelib.cache import connection as redis_connection
+    from chalicelib.cache import timeouts
     from chalicelib.handlers.entry_points import invoke
 
-    redis_connection.TIMEOUT_SECONDS = 2
+    timeouts.TIMEOUT_SECONDS = 2
 
     answers: list[tuple[int, int]] = []
     together = threading.Barrier(THREADS)

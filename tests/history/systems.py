@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from chalicelib.cache import connection as redis_connection
-from chalicelib.cache import scripts
+from chalicelib.cache import scripts, timeouts
 from chalicelib.cache.commands import Command
 from chalicelib.cache.entries import Affected, Cache
 from chalicelib.db import Generation, Transaction, cache_generation, database
@@ -105,7 +105,7 @@ def without_fences(reach: Reach) -> Invoke:
 def without_watermarks(reach: Reach) -> Invoke:
     """A writer publishes what it read, whenever its fences came to Redis. Silence is borne for
     longer: time enough for another writer between the two."""
-    redis_connection.TIMEOUT_SECONDS = 2.0
+    timeouts.TIMEOUT_SECONDS = 2.0
 
     def allow(self: Fences, read_at: int) -> bool:
         self.wait()
