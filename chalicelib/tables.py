@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 Key = int | str
 # A row's values in the table's declared order, the key first.
@@ -162,9 +162,26 @@ STRING_KEY = String(is_key=True)
 
 
 @dataclass(frozen=True)
+class Counter:
+    """What an increment may do to a column of integers. `minimum`: it takes the value no lower."""
+
+    minimum: int
+
+
+@dataclass(frozen=True)
 class Column:
+    """`counter`: where requests may increment the column."""
+
     name: str
     type: Integer | String
+    counter: Counter | None = None
+
+
+class Delta(NamedTuple):
+    """What an increment adds to the row with `key`, by the name of the counter."""
+
+    key: Key
+    amounts: Mapping[str, int]
 
 
 @dataclass(frozen=True)
@@ -218,6 +235,10 @@ class Table:
     @cached_property
     def lookup_columns(self) -> tuple[Column, ...]:
         return tuple(self.readable[name] for name in self.lookups)
+
+    @cached_property
+    def counters(self) -> Mapping[str, Column]:
+        return {column.name: column for column in self.columns if column.counter}
 
     @cached_property
     def _template(self) -> str:
@@ -367,7 +388,7 @@ PRODUCTS = Table(
         Column("ProductId", UNSIGNED_KEY),
         Column("ProductName", STRING),
         Column("Description", STRING),
-        Column("QuantityInStock", INTEGER),
+        Column("QuantityInStock", INTEGER, Counter(minimum=0)),
         Column("Price", INTEGER),
     ),
     auto_key=True,

@@ -22,7 +22,9 @@ from chalicelib.rows import Page
 from chalicelib.tables import (
     NO_KEY,
     STRING_KEY,
+    TABLES,
     Column,
+    Delta,
     Integer,
     InvalidValue,
     Key,
@@ -38,7 +40,9 @@ REQUEST, SQLS, USE_CACHE, TABLE, BY = "REQUEST", "SQLS", "USE_CACHE", "TABLE", "
 LIMIT, AFTER = "LIMIT", "AFTER"
 IDEMPOTENCY_KEY = "IDEMPOTENCY_KEY"
 FIELDS = (REQUEST, SQLS, USE_CACHE, TABLE, BY, LIMIT, AFTER, IDEMPOTENCY_KEY)
-READ, WRITE, DELETE, INVALIDATE = "read", "write", "delete", "invalidate"
+READ, WRITE, DELETE = "read", "write", "delete"
+INCREMENT, INVALIDATE = "increment", "invalidate"
+REQUESTS = (READ, WRITE, DELETE, INCREMENT, INVALIDATE)
 # SQLS of an invalidate request for the whole table.
 EVERY_ROW = ["*"]
 
@@ -51,6 +55,7 @@ MAX_LIMIT = 10_000
 MAX_WRITE_ROWS = 1_000
 MAX_BODY_BYTES = 6_000_000
 _LIMIT = Integer(1, MAX_LIMIT)
+_AMOUNT = Integer(-(2**32), 2**32)
 # The highest key that a BIGINT column takes.
 _HIGHEST_KEY = 2**63 - 1
 
@@ -91,7 +96,17 @@ class Invalidate:
     keys: Sequence[Key] | None
 
 
-Request = Read | Write | Delete | Invalidate
+@dataclass(frozen=True)
+class Increment:
+    """`deltas`: in the order of SQLS. No row is named twice."""
+
+    table: Table
+    deltas: Sequence[Delta]
+    use_cache: bool
+    idempotency_key: str
+
+
+Request = Read | Write | Delete | Invalidate | Increment
 
 
 def decode(body: bytes) -> object:
@@ -151,7 +166,7 @@ def parse(payload: object, default_table: str, read_by: str | None) -> Request:
     for name in payload:
         if name not in FIELDS:
             raise BadRequest(f"{shown(name)}: no such field; there are {', '.join(FIELDS)}")
-    request = _choice(payload, REQUEST, (READ, WRITE, DELETE, INVALIDATE))
+    request = _choice(payload, REQUEST, REQUESTS)
     table = _table(payload, default_table)
     use_cache = _use_cache(payload)
     if request == READ:
@@ -174,6 +189,9 @@ def parse(payload: object, default_table: str, read_by: str | None) -> Request:
     if request == DELETE:
         keys = _values(table.key, _items(payload, MAX_WRITE_ROWS, "keys"))
         return Delete(table, keys, idempotency_key)
+    if request == INCREMENT:
+        deltas = _deltas(table, _items(payload, MAX_WRITE_ROWS, "increments"))
+        return Increment(table, deltas, use_cache, idempotency_key)
     rows = _rows(table, _items(payload, MAX_WRITE_ROWS, "rows"))
     return Write(table, rows, use_cache, idempotency_key)
 
@@ -289,14 +307,51 @@ def _values(column: Column, items: Sequence[Any]) -> Sequence[Key]:
 
 def _rows(table: Table, items: Sequence[object]) -> list[Row]:
     rows = [_row(table, item, i) for i, item in enumerate(items)]
-    seen: dict[Key, int] = {}
-    for i, row in enumerate(rows):
-        if row[0] != NO_KEY and seen.setdefault(row[0], i) != i:
-            raise BadRequest(
-                f"{SQLS}[{i}].{table.key.name}: {shown(row[0])} is also the key of"
-                f" {SQLS}[{seen[row[0]]}]; write a row once"
-            )
+    _reject_repeated(table, [row[0] for row in rows])
     return rows
+
+
+def _reject_repeated(table: Table, keys: Sequence[Key]) -> None:
+    seen: dict[Key, int] = {}
+    for i, key in enumerate(keys):
+        if key != NO_KEY and seen.setdefault(key, i) != i:
+            raise BadRequest(
+                f"{SQLS}[{i}].{table.key.name}: {shown(key)} is also the key of"
+                f" {SQLS}[{seen[key]}]; name a row once"
+            )
+
+
+def _deltas(table: Table, items: Sequence[object]) -> list[Delta]:
+    if not table.counters:
+        counters = [f"{t.name}.{name}" for t in TABLES.values() for name in t.counters]
+        raise BadRequest(
+            f"{TABLE}: {table.name} has no counter; the counters are {', '.join(counters)}"
+        )
+    deltas = [_delta(table, item, f"{SQLS}[{i}]") for i, item in enumerate(items)]
+    _reject_repeated(table, [delta.key for delta in deltas])
+    return deltas
+
+
+def _delta(table: Table, item: object, place: str) -> Delta:
+    key, counters = table.key.name, table.counters
+    expected = f"{key} and what to add to {' or '.join(counters)}"
+    if not isinstance(item, dict):
+        raise BadRequest(f"{place}: expected an object with {expected}, got {_json_type(item)}")
+    for name in item:
+        if name != key and name not in counters:
+            raise BadRequest(f"{place}: {shown(name)} is no counter; give {expected}")
+    if key not in item:
+        raise BadRequest(f"{place}.{key}: missing; give {expected}")
+    if len(item) == 1:
+        raise BadRequest(f"{place}: nothing to add; give {expected}")
+    return Delta(
+        _value(table.key, item[key], f"{place}.{key}"),
+        {
+            name: int(_value(Column(name, _AMOUNT), amount, f"{place}.{name}"))
+            for name, amount in item.items()
+            if name != key
+        },
+    )
 
 
 def _row(table: Table, item: object, index: int) -> Row:

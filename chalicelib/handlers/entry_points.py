@@ -222,6 +222,8 @@ def _done(request: contract.Request, service: RowService) -> replies.Reply:
             return replies.of_write(service.write(table, rows, use_cache, key))
         case contract.Delete(table, keys, key):
             return replies.of_delete(service.delete(table, keys, key))
+        case contract.Increment(table, deltas, use_cache, key):
+            return replies.of_increment(service.increment(table, deltas, use_cache, key))
         case contract.Invalidate(table, keys):
             service.invalidate(table, keys)
             return replies.of_invalidate()

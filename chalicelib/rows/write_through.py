@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol, TypeVar
 
 from chalicelib.cache import (
@@ -33,11 +34,12 @@ from chalicelib.errors import (
     OutcomeUnknown,
 )
 from chalicelib.rows import changed_entries
+from chalicelib.rows.counters import incremented
 from chalicelib.rows.fences import Fences
 from chalicelib.rows.idempotency import Recorded
 from chalicelib.rows.switch_off import SwitchOff
 from chalicelib.rows.transactions import Transactions
-from chalicelib.tables import NO_KEY, Key, Row, Table
+from chalicelib.tables import NO_KEY, Delta, Key, Row, Table
 
 log = logging.getLogger("herocache.write_through")
 
@@ -63,11 +65,12 @@ class Claim(Protocol):
 
 @dataclass(frozen=True)
 class Work:
-    """What one transaction does: write `rows`, or delete the rows with `keys`; at most once where
-    there is a `claim`."""
+    """What one transaction does: write `rows`, delete the rows with `keys`, or add `deltas`; at
+    most once where there is a `claim`."""
 
     rows: Sequence[Row] = ()
     keys: Sequence[Key] = ()
+    deltas: Sequence[Delta] = ()
     claim: Claim | None = None
 
     @property
@@ -351,6 +354,9 @@ def _begin(transaction: Transaction, table: Table, work: Work) -> Change:
         change = transaction.insert(table, work.rows)
     elif work.rows:
         change = transaction.write_many(table, work.rows)
+    elif work.deltas:
+        keys = [delta.key for delta in work.deltas]
+        change = transaction.change_many(table, keys, partial(incremented, table, work.deltas))
     else:
         change = transaction.delete_many(table, work.keys)
     if work.claim:

@@ -149,7 +149,7 @@ def test_make_upload_shows_the_way_of_a_file_and_its_summary(
     assert f"uploaded   s3://herocache/incoming/{path.name}\n" in uploaded.stdout
     assert "loaded     into heroes\n" in uploaded.stdout
     assert re.search(r"^rows       25 in [\d.]+ s \([\d,]+/s\)$", uploaded.stdout, re.MULTILINE)
-    assert "refused    0\n" in uploaded.stdout
+    assert "rejected   0 rows\n" in uploaded.stdout
     assert service.read([row["id"] for row in rows]).rows == rows
 
 
@@ -321,6 +321,6 @@ def test_seed_rows_that_cannot_be_loaded_are_an_error_and_leave_nothing_running(
     (copy / "seed" / "employees.csv").write_bytes(b"E001,\xff\n")
     refused = make(copy, "up")
     assert refused.returncode != 0
-    assert re.search(r"no seed rows for employees: .*refused, .*UTF-8", refused.stdout)
+    assert re.search(r"no seed rows for employees: .*rejected, .*UTF-8", refused.stdout)
     services = Home(copy / ".local")
     assert [server.pid for server in services.servers] == [None, None, None]
