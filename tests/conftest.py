@@ -21,11 +21,10 @@ import botocore.session
 import pytest
 
 from chalicelib import config, services
-from chalicelib.cache import connection as redis_connection
-from chalicelib.cache import entries, generations, recovery
+from chalicelib.cache import entries, generations, recovery, timeouts
 from chalicelib.cache.client import Client
 from chalicelib.config import DbEngine
-from chalicelib.rows import write_through
+from chalicelib.rows import fences, write_through
 from local.machine import PORTS, port_is_free
 from local.servers import App, DataApi, MariaDB, Redis, Server
 from tests.support import bucket as s3
@@ -49,9 +48,9 @@ ENGINE = os.environ.get("HEROCACHE_TEST_ENGINE") or DbEngine.MYSQL.value
 # them, because some must be shorter than others.
 PATIENCE = 20
 DEADLINES = (
-    (redis_connection, "TIMEOUT_SECONDS"),
-    (write_through, "MAX_SECONDS_TO_STORE"),
-    (write_through, "MAX_FENCE_SECONDS"),
+    (timeouts, "TIMEOUT_SECONDS"),
+    (fences, "MAX_SECONDS_TO_STORE"),
+    (fences, "MAX_FENCE_SECONDS"),
     (write_through, "MAX_SECONDS_TO_COMMIT"),
     (entries, "LEASE_MILLISECONDS"),
     (entries, "WITNESS_MILLISECONDS"),

@@ -8,7 +8,6 @@ from enum import IntEnum
 from chalicelib.config import DB_SSL_CA, Settings
 from chalicelib.errors import ConfigurationError, DatabaseUnavailable, network_words
 
-MAX_ATTEMPTS = 4
 RESUME_RETRY_AFTER_SECONDS = 5
 
 
@@ -297,11 +296,6 @@ def is_unfit(error: BaseException | None) -> bool:
     return code_of(error) in _LOST | _DEMOTED
 
 
-def is_worth_another_try(error: DatabaseError, attempt: int) -> bool:
-    """Whether to try again: a few times where the database undid the transaction because of another
-    one, and once on a new connection where the old one was lost. Not where the server was silent:
-    it would be silent again."""
-    if code_of(error) in _UNDONE:
-        return attempt + 1 < MAX_ATTEMPTS
-    is_lost = code_of(error) in _LOST | _DEMOTED
-    return is_lost and attempt == 0 and not isinstance(error.origin, TimeoutError)
+def is_undone(error: DatabaseError) -> bool:
+    """Whether the database undid the transaction because another one was in its way."""
+    return code_of(error) in _UNDONE

@@ -101,6 +101,27 @@ def test_a_line_a_request_is_logged_where_somebody_reads_it(
     ]
 
 
+def test_a_request_that_is_rejected_before_its_body_is_read_has_a_line_too(
+    service: InProcess, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, "herocache.requests"):
+        service.ask("GET", "/")
+        service.dispatch({"requestContext": {"resourcePath": "/nowhere"}, "httpMethod": "GET"})
+        service.ask("POST", "/", {"Origin": "http://evil.example"}, READ)
+        service.health("?deep=1")
+        service.health("?deep=yes")
+        service.health()
+
+    lines = [r.getMessage() for r in caplog.records if r.name == "herocache.requests"]
+    assert [line.partition(": ")[0] for line in lines] == [
+        "405 MethodNotAllowed",
+        "404 NotFound",
+        "403 Forbidden",
+        "200 health",
+        "400 BadRequest",
+    ]
+
+
 def test_no_line_a_request_is_logged_where_each_costs_money() -> None:
     asked = "import app, logging; print(app.entry_points.requests_log.isEnabledFor(logging.INFO))"
 

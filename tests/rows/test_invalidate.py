@@ -129,6 +129,9 @@ def test_an_invalidate_works_without_a_cache_of_its_own(
     assert other.read([1]).rows[0]["name"] == "Elsewhere"
 
 
+ALONE = '"*" means every row, so it stands alone; send ["*"], or only keys'
+
+
 @pytest.mark.parametrize(
     ("request_", "message"),
     [
@@ -137,7 +140,8 @@ def test_an_invalidate_works_without_a_cache_of_its_own(
             {"SQLS": "*"},
             'SQLS: expected a list of keys, or ["*"] for the whole table, got a string',
         ),
-        ({"SQLS": ["*", 1]}, "SQLS[0]: expected an integer, got '*'"),
+        ({"SQLS": ["*", 1]}, f"SQLS[0]: {ALONE}"),
+        ({"SQLS": [1, "*"]}, f"SQLS[1]: {ALONE}"),
         ({"SQLS": [0]}, "SQLS[0]: expected an integer from 1 to 4294967295, got 0"),
         ({"SQLS": [1], "BY": "xp"}, "BY: only a read has it; leave it out"),
         (
