@@ -38,8 +38,9 @@ SETTINGS = [
     value for name, value in vars(config).items() if name.isupper() and isinstance(value, str)
 ]
 
-# The engine that the app of the run uses: `mysql` or `dataapi`.
-ENGINE = os.environ.get("HEROCACHE_TEST_ENGINE") or DbEngine.MYSQL.value
+# The engine that the app of the run uses, `mysql` or `dataapi`, where somebody chose one.
+CHOSEN_ENGINE = os.environ.get("HEROCACHE_TEST_ENGINE", "")
+ENGINE = CHOSEN_ENGINE or DbEngine.MYSQL.value
 
 BESIDE = pytest.StashKey[Beside]()
 
@@ -63,13 +64,13 @@ def pytest_configure() -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What waits for something long is left to `make proof`. A file whose tests share servers of
     their own goes to one worker whole; the other tests go one by one to whoever is free."""
-    if DbEngine.DATA_API.value == ENGINE:
-        tests = Path(__file__).parent
-        items[:] = [
-            item
-            for item in items
-            if not is_mysql_only(item.path.relative_to(tests).as_posix(), item.name)
-        ]
+    tests = Path(__file__).parent
+    items[:] = [
+        item
+        for item in items
+        if engine_of(item) != DbEngine.DATA_API.value
+        or not is_mysql_only(item.path.relative_to(tests).as_posix(), item.name)
+    ]
     for item in items:
         if {"life", "data_api_life", *COMMANDS} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.proof)
@@ -77,6 +78,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path in shared:
             item.add_marker(pytest.mark.xdist_group(item.path.name))
+
+
+def engine_of(item: pytest.Item) -> str:
+    """The engine that the app of a test uses."""
+    callspec = getattr(item, "callspec", None)
+    return str(callspec.params.get("db_engine", ENGINE)) if callspec else ENGINE
 
 
 def shares_servers(item: pytest.Item) -> bool:
@@ -201,9 +208,9 @@ def witness(mariadb: MariaDB, redis_server: Redis) -> Iterator[Witness]:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """What is marked so runs on both engines, whatever the engine of the run is."""
+    """What is marked so runs on both engines, unless one was chosen for the run."""
     marked = metafunc.definition.get_closest_marker("both_engines")
-    if marked and "configure" in metafunc.fixturenames:
+    if marked and "configure" in metafunc.fixturenames and not CHOSEN_ENGINE:
         metafunc.parametrize("db_engine", [each.value for each in DbEngine], indirect=True)
 
 

@@ -16,10 +16,9 @@ from local.servers import DataApi
 from tests.conftest import Configure
 from tests.support.bucket import UploadBucket, lines
 from tests.support.client import InProcess, Row, hero
+from tests.support.data_api import UNUSED
 from tests.support.witness import Witness
 
-# No connection, and nobody to connect as.
-UNUSED: dict[str, str | None] = dict.fromkeys(("DB_HOST", "DB_PORT", "DB_USER", "DB_PASS"))
 BEFORE: list[Row] = [{"id": 1, **hero()}, {"id": 2, **hero(xp=11)}]
 AFTERWARDS = [hero(name="new", xp=xp) for xp in (10, 12)]
 
@@ -38,6 +37,10 @@ REQUESTS = {**WRITES, **KEYED, "uncached": {**WRITES["insert"], "USE_CACHE": "Fa
 ERROR = {"kind": "error", "code": "InternalServerErrorException", "message": "as asked"}
 KINDS: dict[str, dict[str, Any]] = {
     "error": ERROR,
+    "timeout": {"kind": "error", "code": "StatementTimeoutException"},
+    "timeout, but done": {"kind": "error after", "code": "StatementTimeoutException"},
+    "throttled": {"kind": "error", "code": "ThrottlingException"},
+    "throttled for long": {"kind": "error", "code": "ThrottlingException", "times": 2},
     "not allowed": {"kind": "error", "code": "AccessDeniedException", "message": "as asked"},
     "cut before": {"kind": "cut"},
     "cut after": {"kind": "cut after"},
