@@ -72,7 +72,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         or not is_mysql_only(item.path.relative_to(tests).as_posix(), item.name)
     ]
     for item in items:
-        if {"life", "data_api_life", *COMMANDS} & set(getattr(item, "fixturenames", ())):
+        if {"life", "data_api_life", "cached_data_api_life", *COMMANDS} & set(
+            getattr(item, "fixturenames", ())
+        ):
             item.add_marker(pytest.mark.proof)
     shared = {item.path for item in items if shares_servers(item)}
     for item in items:
@@ -285,6 +287,14 @@ def life(lived: Done) -> "Life":
 @pytest.fixture(scope="session")
 def data_api_life(lived: Done) -> "ShortLife":
     """Of the stage dev over the Data API without a cache, likewise."""
-    from tests.support.stage_life import data_api_life_in
+    from tests.support.stage_life import NO_CACHE, data_api_life_in
 
-    return data_api_life_in(lived)
+    return data_api_life_in(lived, NO_CACHE)
+
+
+@pytest.fixture(scope="session")
+def cached_data_api_life(lived: Done) -> "ShortLife":
+    """Of the stage dev over the Data API with a cache, likewise."""
+    from tests.support.stage_life import CACHE, data_api_life_in
+
+    return data_api_life_in(lived, CACHE)

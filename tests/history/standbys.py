@@ -46,9 +46,9 @@ def database_pair(home: Path) -> Iterator[tuple[MariaDB, MariaDB]]:
 
 
 def follow(standby: MariaDB, writer: MariaDB) -> None:
-    """Make it a replica that takes no writes. Transactions that are still open on it end, as where a
-    writer of Aurora becomes a reader: a client of the Data API that was killed leaves one behind for
-    three minutes, and what its locks hold up would never be copied."""
+    """Make it a replica that takes no writes. Transactions that are still open on it end, as where
+    a writer of Aurora becomes a reader: a client of the Data API that was killed leaves one behind
+    for three minutes, and what its locks hold up would not be copied."""
     _end_transactions(standby)
     password = (writer.home / "root-password").read_text()
     standby.query("SET GLOBAL read_only = 1")
