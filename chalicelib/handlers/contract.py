@@ -15,7 +15,6 @@ from typing import Any, NoReturn
 
 from chalicelib.errors import (
     BadRequest,
-    ConfigurationError,
     TooLarge,
     UnsupportedEncoding,
 )
@@ -125,11 +124,18 @@ def decode(body: bytes) -> object:
     except RecursionError as error:
         raise BadRequest("body: nested too deeply; SQLS is a flat list") from error
     except json.JSONDecodeError as error:
-        raise BadRequest(
-            f"body: not JSON at line {error.lineno} column {error.colno}: {error.msg}"
-        ) from error
+        raise BadRequest(_why_not_json(error)) from error
     except ValueError:
         return _EXACT.decode(text)  # there is an integer with more digits than Python converts
+
+
+def _why_not_json(error: json.JSONDecodeError) -> str:
+    if not error.doc.strip():
+        return 'body: empty; send a JSON object, such as {"REQUEST": "read", "SQLS": [1, 2]}'
+    reason = error.msg
+    if error.doc[error.pos - 1 : error.pos] == "0" and error.doc[error.pos :][:1].isdigit():
+        reason = "a number has no zeros in front"
+    return f"body: not JSON at line {error.lineno} column {error.colno}: {reason}"
 
 
 def unpacked(body: bytes, encoding: str) -> bytes:
@@ -154,7 +160,7 @@ def unpacked(body: bytes, encoding: str) -> bytes:
 
 def parse(payload: object, default_table: str, read_by: str | None) -> Request:
     """The checked request in `payload`. `default_table` and `read_by` are the settings DB_TABLE and
-    READ_BY. Raises BadRequest, which names the place; TooLarge, ConfigurationError."""
+    READ_BY. Raises BadRequest, which names the place; TooLarge."""
     if not isinstance(payload, dict):
         raise BadRequest(f"body: expected a JSON object, got {_json_type(payload)}")
     for name in payload:
@@ -173,6 +179,11 @@ def parse(payload: object, default_table: str, read_by: str | None) -> Request:
     if request == INVALIDATE:
         _reject_field(payload, IDEMPOTENCY_KEY, "an invalidate may be sent again without one")
         items = _items(payload, MAX_READ_VALUES, 'keys, or ["*"] for the whole table')
+        if "*" in items and items != EVERY_ROW and isinstance(table.key.type, Integer):
+            raise BadRequest(
+                f'{SQLS}[{items.index("*")}]: "*" means every row, so it stands alone; send ["*"],'
+                " or only keys"
+            )
         return Invalidate(table, None if items == EVERY_ROW else _values(table.key, items))
     idempotency_key = _idempotency_key(payload)
     if request == DELETE:
@@ -194,7 +205,11 @@ def _page(
         return None
     name = LIMIT if LIMIT in payload else AFTER
     if column is table.key:
-        raise BadRequest(f"{name}: goes with a read by a lookup, and this one is by {column.name}")
+        instead = " or ".join([f'read with {BY}="{lookup}"' for lookup in table.lookups])
+        raise BadRequest(
+            f"{name}: goes with a read by a lookup, and this one is by {column.name}; leave it out"
+            + f", or {instead}" * bool(instead)
+        )
     if len(values) > 1:
         raise BadRequest(f"{name}: goes with one value in {SQLS}, got {len(values)}")
     limit = _value(Column(LIMIT, _LIMIT), payload.get(LIMIT, MAX_LIMIT), LIMIT)
@@ -222,9 +237,8 @@ def _idempotency_key(payload: Mapping[str, object]) -> str:
     """The idempotency key; empty where there is none."""
     if IDEMPOTENCY_KEY not in payload:
         return ""
-    return str(
-        _value(Column(IDEMPOTENCY_KEY, STRING_KEY), payload[IDEMPOTENCY_KEY], "Idempotency-Key")
-    )
+    place = f"{IDEMPOTENCY_KEY} (header Idempotency-Key)"
+    return str(_value(Column(IDEMPOTENCY_KEY, STRING_KEY), payload[IDEMPOTENCY_KEY], place))
 
 
 def with_idempotency_key(payload: object, header: str) -> object:
@@ -237,12 +251,13 @@ def with_idempotency_key(payload: object, header: str) -> object:
     return {**payload, IDEMPOTENCY_KEY: header}
 
 
-def _choice(payload: Mapping[str, object], name: str, known: Sequence[str]) -> str:
+def _choice(payload: Mapping[str, object], name: str, known: Sequence[str], why: str = "") -> str:
     value = payload.get(name)
     if name not in payload:
         raise BadRequest(f"{name}: missing; give one of {_listed(known)}")
     if not isinstance(value, str) or value not in known:
-        raise BadRequest(f"{name}: expected one of {_listed(known)}, got {shown(value)}")
+        expected = f"one of {_listed(known)}" if len(known) > 1 else _listed(known)
+        raise BadRequest(f"{name}: expected {expected}, got {shown(value)}{why}")
     return value
 
 
@@ -253,9 +268,9 @@ def _table(payload: Mapping[str, object], default: str) -> Table:
 
 def _column(payload: Mapping[str, object], table: Table, read_by: str | None) -> Column:
     if BY in payload:
-        return table.readable[_choice(payload, BY, tuple(table.readable))]
-    if read_by and not any(read_by in declared.readable for declared in TABLES.values()):
-        raise ConfigurationError("READ_BY: no table is declared to be read by this column")
+        columns = "these columns" if table.lookups else "its key"
+        why = f"; {table.name} can be read by {columns} only"
+        return table.readable[_choice(payload, BY, tuple(table.readable), why)]
     return table.readable.get(read_by or "", table.key)
 
 
@@ -265,7 +280,10 @@ def _use_cache(payload: Mapping[str, object]) -> bool:
         return value
     if isinstance(value, str) and value.lower() in ("true", "false"):
         return value.lower() == "true"
-    raise BadRequest(f'{USE_CACHE}: expected "True" or "False", got {shown(value)}')
+    raise BadRequest(
+        f'{USE_CACHE}: expected "True" or "False", in any case, or a JSON boolean, got'
+        f" {shown(value)}"
+    )
 
 
 def _items(payload: Mapping[str, object], most: int, noun: str) -> list[object]:
@@ -356,12 +374,21 @@ def _explained_row(table: Table, item: object, index: int) -> Row:
         )
     return tuple(
         [
-            _value(column, item[column.name], f"{place}.{column.name}")
+            _given(table, column, item[column.name], f"{place}.{column.name}")
             if column.name in item
             else _absent(table, column, place)
             for column in table.columns
         ]
     )
+
+
+def _given(table: Table, column: Column, value: object, place: str) -> Key:
+    try:
+        return _value(column, value, place)
+    except BadRequest as error:
+        if column is table.key and table.auto_key and value in (None, "", 0):
+            raise BadRequest(f"{error}; leave it out, and the database gives one") from error
+        raise
 
 
 def _absent(table: Table, column: Column, place: str) -> Key:

@@ -18,7 +18,7 @@ import pytest
 
 from chalicelib import config, errors, tables
 from chalicelib.cache import entries, generations, recovery
-from chalicelib.cache.connection import TIMEOUT_SECONDS
+from chalicelib.cache.timeouts import TIMEOUT_SECONDS
 from chalicelib.config import UPLOAD_BUCKET, Settings
 from chalicelib.credentials import iam_tokens
 from chalicelib.db import errors as database_errors
@@ -281,6 +281,7 @@ ANOTHER = {
     "REDIS_AUTH": "iam",
     "REDIS_SERVERLESS": "1",
     "INGEST_ENGINE": "aurora",
+    "READ_BY": "xp",
     "API_AUTH": "key",
     "CORS_ORIGINS": "https://example.com",
     "UNCACHED_READS": "replica",
