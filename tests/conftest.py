@@ -84,8 +84,7 @@ def pytest_configure() -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What waits for something long is left to `make proof`. A file whose tests share servers of
-    their own goes to one worker whole; the other tests go one by one to whoever is free."""
+    """What waits for something long is left to `make proof`."""
     if DbEngine.DATA_API.value == ENGINE:
         tests = Path(__file__).parent
         items[:] = [
@@ -96,16 +95,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if {"life", "data_api_life", *COMMANDS} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.proof)
-    shared = {item.path for item in items if shares_servers(item)}
-    for item in items:
-        if item.path in shared:
-            item.add_marker(pytest.mark.xdist_group(item.path.name))
-
-
-def shares_servers(item: pytest.Item) -> bool:
-    """Whether a fixture of its module serves more tests than this one."""
-    fixtures = item._fixtureinfo.name2fixturedefs if isinstance(item, pytest.Function) else {}
-    return any(definitions[-1].scope == "module" for definitions in fixtures.values())
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

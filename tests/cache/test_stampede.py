@@ -74,7 +74,7 @@ def settle_in(environment: Mapping[str, str], all_are_here: Shared, waiting: Sha
                 waiting.value += 1
         threading.Event().wait(seconds)
 
-    lazy_loading.time = SimpleNamespace(sleep=pause)  # type: ignore[assignment]
+    lazy_loading.time = SimpleNamespace(sleep=pause)  # type: ignore[attr-defined, assignment]
     global here
     here = all_are_here
 
