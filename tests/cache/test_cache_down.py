@@ -22,7 +22,7 @@ from tests.support.witness import Witness
 # longer than anything else takes on a busy machine.
 TIMEOUT_SECONDS = 1.0
 # How long a generation is remembered where nobody really waits for that: longer than a test takes.
-MEMORY_SECONDS = 60.0
+MEMORY_SECONDS = 20.0
 # Then something hangs.
 BACK_WITHIN_SECONDS = 60
 
@@ -155,6 +155,7 @@ def test_the_first_write_without_redis_waits_until_nobody_reads_what_it_changed(
     witness: Witness,
     configure: Configure,
     waits: list[float],
+    caplog: pytest.LogCaptureFixture,
     fault: Callable[[Redis], None],
     is_warm: bool,
     kind: str,
@@ -175,7 +176,7 @@ def test_the_first_write_without_redis_waits_until_nobody_reads_what_it_changed(
     begun = time.monotonic()
     request()
     assert_nobody_remembers(waits, begun)
-    assert time.monotonic() - begun < 2 * TIMEOUT_SECONDS
+    assert caplog.text.count("Redis is left alone") == 1
     others = [seconds_of(request) for _ in range(5)]
 
     print(f"others {others}")
