@@ -9,6 +9,7 @@
     ├── NotFound              404  there is no such path
     ├── MethodNotAllowed      405  the path does not take this HTTP method
     ├── Conflict              409  an idempotency key was used for another request before
+    ├── CounterOutOfRange     409  an increment would take a counter past its minimum or maximum
     ├── TooLarge              413  too many items, or a result that does not fit into one answer
     │   └── TooManyRows            so many rows cannot fit, whatever is in them
     ├── UnsupportedEncoding   415  the body is compressed in a way that is not read here
@@ -99,6 +100,18 @@ class MethodNotAllowed(HerocacheError):
 
 class Conflict(HerocacheError):
     status = 409
+
+
+class CounterOutOfRange(HerocacheError):
+    """The increment at `index` of the counter `column`. Nothing was changed."""
+
+    status = 409
+
+    def __init__(self, index: int, column: str, value: int, amount: int, limit: str) -> None:
+        self.reason = f"{value} {amount:+d} would pass {limit}; nothing was changed"
+        super().__init__(f"row {index + 1}: {column}: {self.reason}")
+        self.index = index
+        self.column = column
 
 
 class TooLarge(HerocacheError):

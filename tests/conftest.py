@@ -21,11 +21,10 @@ import botocore.session
 import pytest
 
 from chalicelib import config, services
-from chalicelib.cache import connection as redis_connection
-from chalicelib.cache import entries, generations, recovery
+from chalicelib.cache import entries, generations, recovery, timeouts
 from chalicelib.cache.client import Client
 from chalicelib.config import DbEngine
-from chalicelib.rows import write_through
+from chalicelib.rows import fences, write_through
 from local.machine import PORTS, port_is_free
 from local.servers import App, DataApi, MariaDB, Redis, Server
 from tests.support import bucket as s3
@@ -42,16 +41,17 @@ SETTINGS = [
     value for name, value in vars(config).items() if name.isupper() and isinstance(value, str)
 ]
 
-# The engine that the app of the run uses: `mysql` or `dataapi`.
-ENGINE = os.environ.get("HEROCACHE_TEST_ENGINE") or DbEngine.MYSQL.value
+# The engine that the app of the run uses, `mysql` or `dataapi`, where somebody chose one.
+CHOSEN_ENGINE = os.environ.get("HEROCACHE_TEST_ENGINE", "")
+ENGINE = CHOSEN_ENGINE or DbEngine.MYSQL.value
 
 # How much longer the app waits in tests that are not about its deadlines. One factor for all of
 # them, because some must be shorter than others.
 PATIENCE = 20
 DEADLINES = (
-    (redis_connection, "TIMEOUT_SECONDS"),
-    (write_through, "MAX_SECONDS_TO_STORE"),
-    (write_through, "MAX_FENCE_SECONDS"),
+    (timeouts, "TIMEOUT_SECONDS"),
+    (fences, "MAX_SECONDS_TO_STORE"),
+    (fences, "MAX_FENCE_SECONDS"),
     (write_through, "MAX_SECONDS_TO_COMMIT"),
     (entries, "LEASE_MILLISECONDS"),
     (entries, "WITNESS_MILLISECONDS"),
@@ -85,16 +85,24 @@ def pytest_configure() -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What waits for something long is left to `make proof`."""
-    if DbEngine.DATA_API.value == ENGINE:
-        tests = Path(__file__).parent
-        items[:] = [
-            item
-            for item in items
-            if not is_mysql_only(item.path.relative_to(tests).as_posix(), item.name)
-        ]
+    tests = Path(__file__).parent
+    items[:] = [
+        item
+        for item in items
+        if engine_of(item) != DbEngine.DATA_API.value
+        or not is_mysql_only(item.path.relative_to(tests).as_posix(), item.name)
+    ]
     for item in items:
-        if {"life", "data_api_life", *COMMANDS} & set(getattr(item, "fixturenames", ())):
+        if {"life", "data_api_life", "cached_data_api_life", *COMMANDS} & set(
+            getattr(item, "fixturenames", ())
+        ):
             item.add_marker(pytest.mark.proof)
+
+
+def engine_of(item: pytest.Item) -> str:
+    """The engine that the app of a test uses."""
+    callspec = getattr(item, "callspec", None)
+    return str(callspec.params.get("db_engine", ENGINE)) if callspec else ENGINE
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -225,9 +233,9 @@ def witness(mariadb: MariaDB, redis_server: Redis) -> Iterator[Witness]:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """What is marked so runs on both engines, whatever the engine of the run is."""
+    """What is marked so runs on both engines, unless one was chosen for the run."""
     marked = metafunc.definition.get_closest_marker("both_engines")
-    if marked and "configure" in metafunc.fixturenames:
+    if marked and "configure" in metafunc.fixturenames and not CHOSEN_ENGINE:
         metafunc.parametrize("db_engine", [each.value for each in DbEngine], indirect=True)
 
 
@@ -302,6 +310,14 @@ def life(lived: Done) -> "Life":
 @pytest.fixture(scope="session")
 def data_api_life(lived: Done) -> "ShortLife":
     """Of the stage dev over the Data API without a cache, likewise."""
-    from tests.support.stage_life import data_api_life_in
+    from tests.support.stage_life import NO_CACHE, data_api_life_in
 
-    return data_api_life_in(lived)
+    return data_api_life_in(lived, NO_CACHE)
+
+
+@pytest.fixture(scope="session")
+def cached_data_api_life(lived: Done) -> "ShortLife":
+    """Of the stage dev over the Data API with a cache, likewise."""
+    from tests.support.stage_life import CACHE, data_api_life_in
+
+    return data_api_life_in(lived, CACHE)

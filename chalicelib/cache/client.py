@@ -19,9 +19,10 @@ from typing import Any
 import redis
 
 from chalicelib.cache.commands import Command
-from chalicelib.cache.connection import READ_ONLY, TIMEOUT_SECONDS
+from chalicelib.cache.connection import READ_ONLY
 from chalicelib.cache.redis_driver import Unusable, check_driver
 from chalicelib.cache.routing import Connection
+from chalicelib.cache.timeouts import TIMEOUT_SECONDS
 from chalicelib.config import Settings
 from chalicelib.credentials import cache_credentials
 from chalicelib.errors import CONNECTION_LOST, AnotherServer, CacheUnavailable, network_words

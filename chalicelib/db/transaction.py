@@ -224,6 +224,19 @@ class Transaction:
             self._queue += make(table, existing)
         return Change(generation, before, ())
 
+    def change_many(
+        self, table: Table, keys: Sequence[Key], make: Callable[[Sequence[Row]], Sequence[Row]]
+    ) -> Change:
+        """Lock the rows with `keys`, and replace them by what `make` makes of them, with the next
+        statements: the same rows with other values. Raises whatever `make` raises."""
+        self.ensure_fit(table)
+        generation, before = self._lock(table, sorted(keys))
+        after = make(before)
+        replace = self._each(statements.replace)
+        self._writes = Writes(table, after, ((replace, after),))
+        self._queue += replace(table, after)
+        return Change(generation, before, self._stored(table, after, ()))
+
     def end(self, table: Table) -> Generation:
         """COMMIT what is left to do. The generation that holds."""
         *_, held = self._commit(cache_generation.hold(table), is_timed=False)

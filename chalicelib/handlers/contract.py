@@ -15,7 +15,6 @@ from typing import Any, NoReturn
 
 from chalicelib.errors import (
     BadRequest,
-    ConfigurationError,
     TooLarge,
     UnsupportedEncoding,
 )
@@ -25,6 +24,7 @@ from chalicelib.tables import (
     STRING_KEY,
     TABLES,
     Column,
+    Delta,
     Integer,
     InvalidValue,
     Key,
@@ -40,7 +40,9 @@ REQUEST, SQLS, USE_CACHE, TABLE, BY = "REQUEST", "SQLS", "USE_CACHE", "TABLE", "
 LIMIT, AFTER = "LIMIT", "AFTER"
 IDEMPOTENCY_KEY = "IDEMPOTENCY_KEY"
 FIELDS = (REQUEST, SQLS, USE_CACHE, TABLE, BY, LIMIT, AFTER, IDEMPOTENCY_KEY)
-READ, WRITE, DELETE, INVALIDATE = "read", "write", "delete", "invalidate"
+READ, WRITE, DELETE = "read", "write", "delete"
+INCREMENT, INVALIDATE = "increment", "invalidate"
+REQUESTS = (READ, WRITE, DELETE, INCREMENT, INVALIDATE)
 # SQLS of an invalidate request for the whole table.
 EVERY_ROW = ["*"]
 
@@ -53,6 +55,7 @@ MAX_LIMIT = 10_000
 MAX_WRITE_ROWS = 1_000
 MAX_BODY_BYTES = 6_000_000
 _LIMIT = Integer(1, MAX_LIMIT)
+_AMOUNT = Integer(-(2**32), 2**32)
 # The highest key that a BIGINT column takes.
 _HIGHEST_KEY = 2**63 - 1
 
@@ -93,7 +96,17 @@ class Invalidate:
     keys: Sequence[Key] | None
 
 
-Request = Read | Write | Delete | Invalidate
+@dataclass(frozen=True)
+class Increment:
+    """`deltas`: in the order of SQLS. No row is named twice."""
+
+    table: Table
+    deltas: Sequence[Delta]
+    use_cache: bool
+    idempotency_key: str
+
+
+Request = Read | Write | Delete | Invalidate | Increment
 
 
 def decode(body: bytes) -> object:
@@ -111,11 +124,18 @@ def decode(body: bytes) -> object:
     except RecursionError as error:
         raise BadRequest("body: nested too deeply; SQLS is a flat list") from error
     except json.JSONDecodeError as error:
-        raise BadRequest(
-            f"body: not JSON at line {error.lineno} column {error.colno}: {error.msg}"
-        ) from error
+        raise BadRequest(_why_not_json(error)) from error
     except ValueError:
         return _EXACT.decode(text)  # there is an integer with more digits than Python converts
+
+
+def _why_not_json(error: json.JSONDecodeError) -> str:
+    if not error.doc.strip():
+        return 'body: empty; send a JSON object, such as {"REQUEST": "read", "SQLS": [1, 2]}'
+    reason = error.msg
+    if error.doc[error.pos - 1 : error.pos] == "0" and error.doc[error.pos :][:1].isdigit():
+        reason = "a number has no zeros in front"
+    return f"body: not JSON at line {error.lineno} column {error.colno}: {reason}"
 
 
 def unpacked(body: bytes, encoding: str) -> bytes:
@@ -140,13 +160,13 @@ def unpacked(body: bytes, encoding: str) -> bytes:
 
 def parse(payload: object, default_table: str, read_by: str | None) -> Request:
     """The checked request in `payload`. `default_table` and `read_by` are the settings DB_TABLE and
-    READ_BY. Raises BadRequest, which names the place; TooLarge, ConfigurationError."""
+    READ_BY. Raises BadRequest, which names the place; TooLarge."""
     if not isinstance(payload, dict):
         raise BadRequest(f"body: expected a JSON object, got {_json_type(payload)}")
     for name in payload:
         if name not in FIELDS:
             raise BadRequest(f"{shown(name)}: no such field; there are {', '.join(FIELDS)}")
-    request = _choice(payload, REQUEST, (READ, WRITE, DELETE, INVALIDATE))
+    request = _choice(payload, REQUEST, REQUESTS)
     table = _table(payload, default_table)
     use_cache = _use_cache(payload)
     if request == READ:
@@ -159,11 +179,19 @@ def parse(payload: object, default_table: str, read_by: str | None) -> Request:
     if request == INVALIDATE:
         _reject_field(payload, IDEMPOTENCY_KEY, "an invalidate may be sent again without one")
         items = _items(payload, MAX_READ_VALUES, 'keys, or ["*"] for the whole table')
+        if "*" in items and items != EVERY_ROW and isinstance(table.key.type, Integer):
+            raise BadRequest(
+                f'{SQLS}[{items.index("*")}]: "*" means every row, so it stands alone; send ["*"],'
+                " or only keys"
+            )
         return Invalidate(table, None if items == EVERY_ROW else _values(table.key, items))
     idempotency_key = _idempotency_key(payload)
     if request == DELETE:
         keys = _values(table.key, _items(payload, MAX_WRITE_ROWS, "keys"))
         return Delete(table, keys, idempotency_key)
+    if request == INCREMENT:
+        deltas = _deltas(table, _items(payload, MAX_WRITE_ROWS, "increments"))
+        return Increment(table, deltas, use_cache, idempotency_key)
     rows = _rows(table, _items(payload, MAX_WRITE_ROWS, "rows"))
     return Write(table, rows, use_cache, idempotency_key)
 
@@ -177,7 +205,11 @@ def _page(
         return None
     name = LIMIT if LIMIT in payload else AFTER
     if column is table.key:
-        raise BadRequest(f"{name}: goes with a read by a lookup, and this one is by {column.name}")
+        instead = " or ".join([f'read with {BY}="{lookup}"' for lookup in table.lookups])
+        raise BadRequest(
+            f"{name}: goes with a read by a lookup, and this one is by {column.name}; leave it out"
+            + f", or {instead}" * bool(instead)
+        )
     if len(values) > 1:
         raise BadRequest(f"{name}: goes with one value in {SQLS}, got {len(values)}")
     limit = _value(Column(LIMIT, _LIMIT), payload.get(LIMIT, MAX_LIMIT), LIMIT)
@@ -205,9 +237,8 @@ def _idempotency_key(payload: Mapping[str, object]) -> str:
     """The idempotency key; empty where there is none."""
     if IDEMPOTENCY_KEY not in payload:
         return ""
-    return str(
-        _value(Column(IDEMPOTENCY_KEY, STRING_KEY), payload[IDEMPOTENCY_KEY], "Idempotency-Key")
-    )
+    place = f"{IDEMPOTENCY_KEY} (header Idempotency-Key)"
+    return str(_value(Column(IDEMPOTENCY_KEY, STRING_KEY), payload[IDEMPOTENCY_KEY], place))
 
 
 def with_idempotency_key(payload: object, header: str) -> object:
@@ -220,12 +251,13 @@ def with_idempotency_key(payload: object, header: str) -> object:
     return {**payload, IDEMPOTENCY_KEY: header}
 
 
-def _choice(payload: Mapping[str, object], name: str, known: Sequence[str]) -> str:
+def _choice(payload: Mapping[str, object], name: str, known: Sequence[str], why: str = "") -> str:
     value = payload.get(name)
     if name not in payload:
         raise BadRequest(f"{name}: missing; give one of {_listed(known)}")
     if not isinstance(value, str) or value not in known:
-        raise BadRequest(f"{name}: expected one of {_listed(known)}, got {shown(value)}")
+        expected = f"one of {_listed(known)}" if len(known) > 1 else _listed(known)
+        raise BadRequest(f"{name}: expected {expected}, got {shown(value)}{why}")
     return value
 
 
@@ -236,9 +268,9 @@ def _table(payload: Mapping[str, object], default: str) -> Table:
 
 def _column(payload: Mapping[str, object], table: Table, read_by: str | None) -> Column:
     if BY in payload:
-        return table.readable[_choice(payload, BY, tuple(table.readable))]
-    if read_by and not any(read_by in declared.readable for declared in TABLES.values()):
-        raise ConfigurationError("READ_BY: no table is declared to be read by this column")
+        columns = "these columns" if table.lookups else "its key"
+        why = f"; {table.name} can be read by {columns} only"
+        return table.readable[_choice(payload, BY, tuple(table.readable), why)]
     return table.readable.get(read_by or "", table.key)
 
 
@@ -248,7 +280,10 @@ def _use_cache(payload: Mapping[str, object]) -> bool:
         return value
     if isinstance(value, str) and value.lower() in ("true", "false"):
         return value.lower() == "true"
-    raise BadRequest(f'{USE_CACHE}: expected "True" or "False", got {shown(value)}')
+    raise BadRequest(
+        f'{USE_CACHE}: expected "True" or "False", in any case, or a JSON boolean, got'
+        f" {shown(value)}"
+    )
 
 
 def _items(payload: Mapping[str, object], most: int, noun: str) -> list[object]:
@@ -272,14 +307,51 @@ def _values(column: Column, items: Sequence[Any]) -> Sequence[Key]:
 
 def _rows(table: Table, items: Sequence[object]) -> list[Row]:
     rows = [_row(table, item, i) for i, item in enumerate(items)]
-    seen: dict[Key, int] = {}
-    for i, row in enumerate(rows):
-        if row[0] != NO_KEY and seen.setdefault(row[0], i) != i:
-            raise BadRequest(
-                f"{SQLS}[{i}].{table.key.name}: {shown(row[0])} is also the key of"
-                f" {SQLS}[{seen[row[0]]}]; write a row once"
-            )
+    _reject_repeated(table, [row[0] for row in rows])
     return rows
+
+
+def _reject_repeated(table: Table, keys: Sequence[Key]) -> None:
+    seen: dict[Key, int] = {}
+    for i, key in enumerate(keys):
+        if key != NO_KEY and seen.setdefault(key, i) != i:
+            raise BadRequest(
+                f"{SQLS}[{i}].{table.key.name}: {shown(key)} is also the key of"
+                f" {SQLS}[{seen[key]}]; name a row once"
+            )
+
+
+def _deltas(table: Table, items: Sequence[object]) -> list[Delta]:
+    if not table.counters:
+        counters = [f"{t.name}.{name}" for t in TABLES.values() for name in t.counters]
+        raise BadRequest(
+            f"{TABLE}: {table.name} has no counter; the counters are {', '.join(counters)}"
+        )
+    deltas = [_delta(table, item, f"{SQLS}[{i}]") for i, item in enumerate(items)]
+    _reject_repeated(table, [delta.key for delta in deltas])
+    return deltas
+
+
+def _delta(table: Table, item: object, place: str) -> Delta:
+    key, counters = table.key.name, table.counters
+    expected = f"{key} and what to add to {' or '.join(counters)}"
+    if not isinstance(item, dict):
+        raise BadRequest(f"{place}: expected an object with {expected}, got {_json_type(item)}")
+    for name in item:
+        if name != key and name not in counters:
+            raise BadRequest(f"{place}: {shown(name)} is no counter; give {expected}")
+    if key not in item:
+        raise BadRequest(f"{place}.{key}: missing; give {expected}")
+    if len(item) == 1:
+        raise BadRequest(f"{place}: nothing to add; give {expected}")
+    return Delta(
+        _value(table.key, item[key], f"{place}.{key}"),
+        {
+            name: int(_value(Column(name, _AMOUNT), amount, f"{place}.{name}"))
+            for name, amount in item.items()
+            if name != key
+        },
+    )
 
 
 def _row(table: Table, item: object, index: int) -> Row:
@@ -302,12 +374,21 @@ def _explained_row(table: Table, item: object, index: int) -> Row:
         )
     return tuple(
         [
-            _value(column, item[column.name], f"{place}.{column.name}")
+            _given(table, column, item[column.name], f"{place}.{column.name}")
             if column.name in item
             else _absent(table, column, place)
             for column in table.columns
         ]
     )
+
+
+def _given(table: Table, column: Column, value: object, place: str) -> Key:
+    try:
+        return _value(column, value, place)
+    except BadRequest as error:
+        if column is table.key and table.auto_key and value in (None, "", 0):
+            raise BadRequest(f"{error}; leave it out, and the database gives one") from error
+        raise
 
 
 def _absent(table: Table, column: Column, place: str) -> Key:

@@ -18,6 +18,7 @@ from chalicelib.errors import BadRequest, HerocacheError
 from chalicelib.handlers import contract, cors, employees, health, replies
 from chalicelib.ingest import uploads_in
 from chalicelib.rows import RowService
+from chalicelib.tables import shown
 
 log = logging.getLogger("herocache")
 # One line for each request. `chalice local` shows them. In AWS they are off, because logs cost
@@ -37,9 +38,9 @@ def post(request: Request) -> Response:
 
 
 def get_health(request: Request) -> Response:
-    """`GET /health`, open to everybody: whether the service runs. With `?deep=1` the same as
-    `get_deep_health`, but only on a stage without authentication, because that check uses the
-    database."""
+    """`GET /health`, open to everybody: whether the service runs. It is not logged, because load
+    balancers ask it all the time. With `?deep=1` the same as `get_deep_health`, but only on a stage
+    without authentication, because that check uses the database."""
     return _http(request, _get_health)
 
 
@@ -59,8 +60,11 @@ def preflight(request: Request) -> Response:
 
 
 def error_response(error: HerocacheError, **headers: str) -> Response:
-    """The answer to a request that ends with this error."""
-    response = _response(replies.of_error(error))
+    """The answer to a request that ends with this error before its use case is called."""
+    reply = replies.of_error(error)
+    if requests_log.isEnabledFor(logging.INFO):
+        _log_request(replies.log_line(None, reply))
+    response = _response(reply)
     response.headers.update(headers)
     return response
 
@@ -89,7 +93,11 @@ def _post(request: Request) -> Response:
 
 
 def _get_health(request: Request) -> Response:
-    if request.query_params is None or request.query_params.get("deep") != "1":
+    parameters = request.query_params
+    deep = parameters.get("deep", "0") if parameters else "0"
+    if deep not in ("0", "1"):
+        raise BadRequest(f"deep: expected 1, or 0 as without it, got {shown(deep)}")
+    if deep == "0":
         return Response(health.alive(), headers=dict(_JSON))
     if services.container().settings.api_auth is not ApiAuth.NONE:
         raise BadRequest("deep: this stage asks callers who they are: use GET /health/deep")
@@ -98,6 +106,7 @@ def _get_health(request: Request) -> Response:
 
 def _get_deep_health(_: Request) -> Response:
     report, status = health.deep()
+    _log_request(f"{status} health: {report['status']}")
     return Response(report, headers=dict(_JSON), status_code=status)
 
 
@@ -196,8 +205,12 @@ def _answered(payload: Callable[[], object]) -> tuple[replies.Reply, float]:
         reply = replies.of_bug()
     milliseconds = (time.perf_counter() - started) * 1000
     if requests_log.isEnabledFor(logging.INFO):
-        requests_log.info("%s; %.2f ms", replies.log_line(request, reply), milliseconds)
+        _log_request(f"{replies.log_line(request, reply)}; {milliseconds:.2f} ms")
     return reply, milliseconds
+
+
+def _log_request(line: str) -> None:
+    requests_log.info("%s", line)
 
 
 def _done(request: contract.Request, service: RowService) -> replies.Reply:
@@ -209,6 +222,8 @@ def _done(request: contract.Request, service: RowService) -> replies.Reply:
             return replies.of_write(service.write(table, rows, use_cache, key))
         case contract.Delete(table, keys, key):
             return replies.of_delete(service.delete(table, keys, key))
+        case contract.Increment(table, deltas, use_cache, key):
+            return replies.of_increment(service.increment(table, deltas, use_cache, key))
         case contract.Invalidate(table, keys):
             service.invalidate(table, keys)
             return replies.of_invalidate()

@@ -5,13 +5,14 @@ terms: only here an error names the field of the request that it is about.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
 from chalicelib.config import MAX_RESULT_BYTES
 from chalicelib.errors import (
     BadRequest,
+    CounterOutOfRange,
     HerocacheError,
     KeyTooFar,
     NoKeyLeft,
@@ -25,6 +26,7 @@ from chalicelib.handlers.contract import (
     SQLS,
     TABLE,
     Delete,
+    Increment,
     Invalidate,
     Read,
     Request,
@@ -72,6 +74,10 @@ def of_delete(keys: Sequence[Key]) -> Reply:
     return Reply(f'{{"statusCode":200,"body":"delete success","deleted":{_json(keys)}}}')
 
 
+def of_increment(values: Sequence[Mapping[str, Key]]) -> Reply:
+    return Reply(f'{{"statusCode":200,"body":"increment success","values":{_json(values)}}}')
+
+
 def of_invalidate() -> Reply:
     return Reply('{"statusCode":200,"body":"invalidate success"}')
 
@@ -101,15 +107,18 @@ def log_line(request: Request | None, reply: Reply) -> str:
             return f"write {table.name}: {len(rows)}"
         case Delete(table, keys):
             return f"delete {table.name}: {len(keys)}"
+        case Increment(table, deltas):
+            return f"increment {table.name}: {len(deltas)}"
         case Invalidate(table, keys):
             return f"invalidate {table.name}: {'all' if keys is None else len(keys)}"
 
 
 def _cache_status(rows: Rows, read: Read) -> str:
     """The value of the header, in the form of RFC 9211. Its `detail` says how many of the distinct
-    values the cache answered."""
+    values the cache answered, or why a read that wanted the cache went past it."""
     if rows.hits is None:
-        return f"{CACHE_NAME}; fwd=bypass" + '; detail="not in use"' * read.use_cache
+        why = "pages are not cached" if read.page else "not in use"
+        return f"{CACHE_NAME}; fwd=bypass" + f'; detail="{why}"' * read.use_cache
     if rows.hits == rows.asked:
         return f'{CACHE_NAME}; hit; detail="{rows.hits} of {rows.asked}"'
     kind = "partial" if rows.hits else "miss"
@@ -121,8 +130,9 @@ def _in_terms_of_the_request(error: HerocacheError) -> HerocacheError:
     happened and knows no fields."""
     match error:
         case RowRejected():
-            place = f"{SQLS}[{error.index}]{'.' * bool(error.column)}{error.column}"
-            return BadRequest(f"{place}: {error.reason}")
+            return BadRequest(f"{_place(error.index, error.column)}: {error.reason}")
+        case CounterOutOfRange():
+            error.args = (f"{_place(error.index, error.column)}: {error.reason}",)
         case KeyTooFar() | NoKeyLeft():
             return BadRequest(f"{TABLE} {error}")
         case TooManyRows():
@@ -131,6 +141,10 @@ def _in_terms_of_the_request(error: HerocacheError) -> HerocacheError:
                 f" and {AFTER}"
             )
     return error
+
+
+def _place(index: int, column: str) -> str:
+    return f"{SQLS}[{index}]{'.' * bool(column)}{column}"
 
 
 def _failure(status: int, kind: str, message: str, retry_after: int | None) -> Reply:

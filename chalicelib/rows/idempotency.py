@@ -8,10 +8,14 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from chalicelib.db import FAILS, Change, Database, Statement, Transaction
 from chalicelib.errors import AlreadyClaimed, Conflict, DatabaseUnavailable
-from chalicelib.tables import Key, Row, Table
+from chalicelib.tables import Key, Table
+
+# What JSON can hold: the keys of rows, for example.
+Answer = Sequence[Any]
 
 # A guard: an error where an earlier transaction has claimed the key.
 GUARD_CLAIM = f"SELECT IF(answer = '', 1, {FAILS}) FROM idempotency WHERE idempotency_key = %s"
@@ -23,26 +27,24 @@ PRUNE_CLAIMS: Statement = (
 
 @dataclass(frozen=True)
 class Recorded:
-    """What the first request recorded. `answer`: the keys in its answer. `entries`: by column, the
+    """What the first request recorded. `answer`: what it answered with. `entries`: by column, the
     values of all entries that show or showed a row that it changed."""
 
-    answer: Sequence[Key]
+    answer: Answer
     entries: Mapping[str, Sequence[Key]]
 
 
 class IdempotentChange:
-    """A `write_through.Claim` for one request: it writes `rows`, or deletes the rows with `keys`.
-    `answer` tells what to answer."""
+    """A `write_through.Claim` for one request. `request`: what it asks for; another one with the
+    same key is a Conflict. `answer` tells what to answer."""
 
     def __init__(
         self,
         idempotency_key: str,
         table: Table,
-        rows: Sequence[Row],
-        keys: Sequence[Key],
-        answer: Callable[[Change], Sequence[Key]],
+        request: tuple[str, Sequence[Any]],
+        answer: Callable[[Change], Answer],
     ) -> None:
-        request = ("write", rows) if rows else ("delete", keys)
         self._fingerprint = hashlib.sha256(repr((table.name, request)).encode()).hexdigest()
         self._key = idempotency_key
         self._table = table
@@ -58,9 +60,9 @@ class IdempotentChange:
         self, transaction: Transaction, change: Change, entries: Mapping[str, Sequence[Key]]
     ) -> None:
         """Record the answer for retries; sent with the next statements."""
-        answer = self._answer(change)
-        entries = {**entries, self._table.key.name: answer}
-        text = json.dumps([answer, entries])
+        keys = dict.fromkeys(row[0] for row in (*change.before, *change.after))
+        entries = {**entries, self._table.key.name: list(keys)}
+        text = json.dumps([self._answer(change), entries])
         transaction.queue(
             ("UPDATE idempotency SET answer = %s WHERE idempotency_key = %s", (text, self._key))
         )

@@ -6,8 +6,9 @@ of the database go up to the caller.
 
 import logging
 import random
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 from chalicelib.db import Change, Database
 from chalicelib.errors import (
@@ -15,18 +16,19 @@ from chalicelib.errors import (
     DatabaseUnavailable,
     OutcomeUnknown,
 )
-from chalicelib.rows.idempotency import IdempotentChange, prune_claims
+from chalicelib.rows.counters import counted
+from chalicelib.rows.idempotency import Answer, IdempotentChange, prune_claims
 from chalicelib.rows.lazy_loading import LazyLoading
 from chalicelib.rows.loader import Page, RowLoader, mismatch
 from chalicelib.rows.write_through import Work, WriteThrough
-from chalicelib.tables import Column, Key, NotAsDeclared, Row, Table
+from chalicelib.tables import Column, Delta, Key, NotAsDeclared, Row, Table
 
 log = logging.getLogger("herocache.rows")
 
 # The share of changes with an idempotency key that also delete old keys.
 PRUNE_SHARE = 0.02
 
-Answer = Callable[[Change], Sequence[Key]]
+AnswerTo = Callable[[Change], Answer]
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,8 @@ class RowService:
         def written(change: Change) -> Sequence[Key]:
             return [row[0] for row in change.after]
 
-        return self._change(table, Work(rows), written, use_cache, idempotency_key)
+        request = ("write", rows)
+        return self._change(table, Work(rows), written, use_cache, idempotency_key, request)
 
     def delete(self, table: Table, keys: Sequence[Key], idempotency_key: str = "") -> Sequence[Key]:
         """Delete the rows with these keys, all or none; the keys that existed, in the order of
@@ -128,7 +131,24 @@ class RowService:
             existed = {row[0] for row in change.before}
             return [key for key in dict.fromkeys(keys) if key in existed]
 
-        return self._change(table, Work(keys=keys), deleted, False, idempotency_key)
+        request = ("delete", keys)
+        return self._change(table, Work(keys=keys), deleted, False, idempotency_key, request)
+
+    def increment(
+        self, table: Table, deltas: Sequence[Delta], use_cache: bool, idempotency_key: str = ""
+    ) -> Sequence[Mapping[str, Key]]:
+        """Add to counters of rows, all or none; each row's key and new values, in the order of
+        `deltas`, which name a row once. Raises as `write`; RowRejected where a row is not there,
+        CounterOutOfRange."""
+        if not deltas:
+            return ()
+
+        def answer(change: Change) -> Answer:
+            return counted(table, deltas, change.after)
+
+        request = ("increment", [tuple(delta) for delta in deltas])
+        work = Work(deltas=deltas)
+        return self._change(table, work, answer, use_cache, idempotency_key, request)
 
     def invalidate(self, table: Table, keys: Sequence[Key] | None = None) -> None:
         """Somebody else changed the rows with `keys`; None: any rows. Every read that starts after
@@ -139,13 +159,19 @@ class RowService:
             self._write_through.replace_all(table, lambda transaction: None)
 
     def _change(
-        self, table: Table, work: Work, answer: Answer, store: bool, idempotency_key: str
-    ) -> Sequence[Key]:
+        self,
+        table: Table,
+        work: Work,
+        answer: AnswerTo,
+        store: bool,
+        idempotency_key: str,
+        request: tuple[str, Sequence[Any]],
+    ) -> Answer:
         """The answer to the change. Where a request with `idempotency_key` came before: the answer
         to that one."""
         if not idempotency_key:
             return answer(self._changed(table, work, store))
-        claim = IdempotentChange(idempotency_key, table, work.rows, work.keys, answer)
+        claim = IdempotentChange(idempotency_key, table, request, answer)
         try:
             done = self._change_once(table, claim, work, answer, store)
         except OutcomeUnknown as unknown:
@@ -158,10 +184,10 @@ class RowService:
         return done
 
     def _change_once(
-        self, table: Table, claim: IdempotentChange, work: Work, answer: Answer, store: bool
-    ) -> Sequence[Key]:
+        self, table: Table, claim: IdempotentChange, work: Work, answer: AnswerTo, store: bool
+    ) -> Answer:
         try:
-            return answer(self._changed(table, Work(work.rows, work.keys, claim), store))
+            return answer(self._changed(table, replace(work, claim=claim), store))
         except AlreadyClaimed:
             return self._write_through.show_again(table, claim.recorded).answer
 

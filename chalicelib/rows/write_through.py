@@ -14,45 +14,39 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Concatenate, ParamSpec, Protocol, TypeVar
+from functools import partial
+from typing import Protocol, TypeVar
 
 from chalicelib.cache import (
     Affected,
     Cache,
     Fenced,
     Generations,
-    Pending,
     Recovery,
-    Token,
     new_token,
 )
 from chalicelib.db import Change, Committed, Database, Generation, Transaction
 from chalicelib.errors import (
     AnotherServer,
     CacheUnavailable,
-    DatabaseUnavailable,
     HerocacheError,
     NotAtOnce,
     OutcomeUnknown,
 )
 from chalicelib.rows import changed_entries
+from chalicelib.rows.counters import incremented
+from chalicelib.rows.fences import Fences
 from chalicelib.rows.idempotency import Recorded
-from chalicelib.tables import NO_KEY, Key, Row, Table
+from chalicelib.rows.switch_off import SwitchOff
+from chalicelib.rows.transactions import Transactions
+from chalicelib.tables import NO_KEY, Delta, Key, Row, Table
 
 log = logging.getLogger("herocache.write_through")
 
-# A writer whose fences are older does not rely on them: they soon count as those of a dead writer.
-MAX_FENCE_SECONDS = 5
-
-# A COMMIT that reaches the database later is refused there: where its writer has gone, nobody else
+# A COMMIT that reaches the database later is rejected there: where its writer has gone, nobody else
 # would tell readers of it once its fences were settled.
 MAX_SECONDS_TO_COMMIT = 5
 
-# A writer whose fences are older stores nothing. This and the time that a new row's witness lives
-# must together be shorter than the time that a tombstone stays.
-MAX_SECONDS_TO_STORE = 1
-
-Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
 
@@ -71,46 +65,18 @@ class Claim(Protocol):
 
 @dataclass(frozen=True)
 class Work:
-    """What one transaction does: write `rows`, or delete the rows with `keys`; at most once where
-    there is a `claim`."""
+    """What one transaction does: write `rows`, delete the rows with `keys`, or add `deltas`; at
+    most once where there is a `claim`."""
 
     rows: Sequence[Row] = ()
     keys: Sequence[Key] = ()
+    deltas: Sequence[Delta] = ()
     claim: Claim | None = None
 
     @property
     def inserts_only(self) -> bool:
         """Whether the database gives all keys."""
         return bool(self.rows) and all(row[0] == NO_KEY for row in self.rows)
-
-
-@dataclass
-class Fences:
-    """The fences of one try of a write: sent under the generation `held`, and perhaps not yet
-    waited for. `sent_at` is Unix time, which goes on while the process sleeps."""
-
-    held: Generation
-    token: Token
-    sent_at: float
-    pending: Pending[float]
-    watermark: float | None = None
-
-    def wait(self) -> float:
-        """Return when the fences stand. The result is the watermark: when the latest change was
-        committed that had been published before. Raises CacheUnavailable, AnotherServer."""
-        if self.watermark is None:
-            self.watermark = self.pending.wait()
-        return self.watermark
-
-    def allow(self, read_at: int) -> bool:
-        """Whether what was read at `read_at` may be stored: nobody has published a later change.
-        Waits for the fences, and raises as `wait`. Raises CacheUnavailable where they may count as
-        a dead writer's."""
-        watermark = self.wait()
-        age = time.time() - self.sent_at
-        if age > MAX_FENCE_SECONDS:
-            raise CacheUnavailable("this process slept since it sent its fences")
-        return watermark < read_at and age <= MAX_SECONDS_TO_STORE
 
 
 @dataclass(frozen=True)
@@ -128,10 +94,11 @@ class WriteThrough:
     def __init__(
         self, database: Database, cache: Cache, generations: Generations, recovery: Recovery
     ) -> None:
-        self._database = database
         self._cache = cache
         self._generations = generations
         self._recovery = recovery
+        self._transactions = Transactions(database, generations)
+        self._switch_off = SwitchOff(database, self._transactions, recovery)
 
     def change(self, table: Table, work: Work, *, store: bool) -> Change:
         """Do `work` on `table` and commit; every read that starts after this has returned sees it.
@@ -151,7 +118,7 @@ class WriteThrough:
         have died before every reader saw the change, so its entries leave the cache now. Raises as
         `change`."""
         asked = time.monotonic()
-        recorded, held = self._transact(_find, find, table)
+        recorded, held = self._transactions.run(_find, find, table)
         columns = recorded.entries.items()
         # A lookup may be declared no more since a deployment: nobody reads by it.
         known = {table.readable[name]: keys for name, keys in columns if name in table.readable}
@@ -161,7 +128,7 @@ class WriteThrough:
                 try:
                     self._cache.publish_many(held, table, gone, new_token(), held.told_at)
                 except CacheUnavailable as error:
-                    held = self._retire(table, held, error)
+                    held = self._switch_off.after_commit(table, held, error)
             self._generations.wait_until_known(table, held, asked)
         return recorded
 
@@ -169,7 +136,7 @@ class WriteThrough:
         """Commit what `apply` does, which may be to any number of rows; every read that starts
         after this has returned sees it. The whole table leaves the cache. Raises as `change`."""
         asked = time.monotonic()
-        result, generation = self._transact(_apply_and_raise_generation, apply, table)
+        result, generation = self._transactions.run(_apply_and_raise_generation, apply, table)
         with _after_commit():
             self._generations.wait_until_known(table, generation, asked)
         return result
@@ -203,16 +170,16 @@ class WriteThrough:
                 self._generations.use_server(table, moved.held, moved.server)
                 return self._commit_with_fences(table, work, store)
         except CacheUnavailable as error:
-            log.warning("the cache of %s is switched off: %s", table.name, error)
-            self._recovery.start()
-            return self._transact(_write_uncached, table, work)
+            return self._switch_off.with_change(
+                table, error, lambda transaction: _write_uncached(transaction, table, work)
+            )
 
     def _commit_with_fences(self, table: Table, work: Work, store: bool) -> Done:
         held = self._generations.remembered(table)
         if held and work.inserts_only and not work.claim:
             with suppress(NotAtOnce):
-                return self._transact(self._insert_at_once, table, work.rows, held, store)
-        return self._transact(self._lock_and_write, table, work, store)
+                return self._transactions.run(self._insert_at_once, table, work.rows, held, store)
+        return self._transactions.run(self._lock_and_write, table, work, store)
 
     def _insert_at_once(
         self,
@@ -326,7 +293,7 @@ class WriteThrough:
             fences.allow(0)
         except CacheUnavailable as error:
             with suppress(OutcomeUnknown), _after_commit():
-                self._retire(table, fences.held, error)
+                self._switch_off.after_commit(table, fences.held, error)
 
     # --- after the COMMIT -------------------------------------------------------------------------
 
@@ -343,36 +310,10 @@ class WriteThrough:
             self._cache.publish_many(fences.held, table, shown, fences.token, done.committed.by)
         except CacheUnavailable as error:
             if affected.fenced:
-                return self._retire(table, fences.held, error)
+                return self._switch_off.after_commit(table, fences.held, error)
             log.info("new rows of %s are not in the cache: %s", table.name, error)
             self._recovery.start()
         return fences.held
-
-    def _retire(self, table: Table, held: Generation, error: CacheUnavailable) -> Generation:
-        """Raise the generation, so that nobody believes an entry under `held` any more. The
-        generation that follows it."""
-        if isinstance(error, AnotherServer):
-            self._database.switch_on(table, held.number, error.server)
-            return self._database.generation(table)
-        log.warning("the cache of %s is switched off: %s", table.name, error)
-        self._recovery.start()
-        return self._transact(_switch_off, table)
-
-    def _transact(
-        self,
-        attempt: Callable[Concatenate[Transaction, Arguments], Result],
-        *arguments: Arguments.args,
-        **named: Arguments.kwargs,
-    ) -> Result:
-        """What `attempt` returns, once that is committed. Where the database undid it, it runs
-        again."""
-        try:
-            return self._database.transact(
-                lambda transaction: attempt(transaction, *arguments, **named)
-            )
-        except DatabaseUnavailable:
-            self._generations.mark_stale()
-            raise
 
     def _is_cached(self, generation: Generation) -> bool:
         """Whether some reader may believe entries under this generation. Where this container has
@@ -413,6 +354,9 @@ def _begin(transaction: Transaction, table: Table, work: Work) -> Change:
         change = transaction.insert(table, work.rows)
     elif work.rows:
         change = transaction.write_many(table, work.rows)
+    elif work.deltas:
+        keys = [delta.key for delta in work.deltas]
+        change = transaction.change_many(table, keys, partial(incremented, table, work.deltas))
     else:
         change = transaction.delete_many(table, work.keys)
     if work.claim:
@@ -423,16 +367,9 @@ def _begin(transaction: Transaction, table: Table, work: Work) -> Change:
 
 
 def _write_uncached(transaction: Transaction, table: Table, work: Work) -> Done:
-    """From BEGIN to COMMIT; the table's cache is switched off in the same transaction."""
-    transaction.switch_off(table)
     change = _begin(transaction, table, work)
     transaction.commit()
     return Done(change)
-
-
-def _switch_off(transaction: Transaction, table: Table) -> Generation:
-    transaction.switch_off(table)
-    return transaction.end(table)
 
 
 def _find(

@@ -23,7 +23,7 @@ from chalicelib.cache.scripts import FENCE, LEASE, MARK, TOKEN_LENGTH
 from chalicelib.config import Settings
 from chalicelib.db import Database, Generation
 from chalicelib.errors import AnotherServer, CacheUnavailable, TooLarge
-from chalicelib.rows import lazy_loading, loader, write_through
+from chalicelib.rows import fences, lazy_loading, loader
 from chalicelib.rows.write_through import Work
 from chalicelib.tables import HEROES, Column, Key, Row
 from tests.support.client import InProcess
@@ -136,9 +136,9 @@ def test_what_a_writer_leaves_lives_long_enough(
     publish(used, held, Affected({ID: {1: None}}), TOKEN)
 
     [key] = witness.redis.keys("*:id:*1")
-    late = write_through.MAX_SECONDS_TO_STORE * 1000
+    late = fences.MAX_SECONDS_TO_STORE * 1000
     assert witness.redis.pttl(key) > entries.WITNESS_MILLISECONDS + late - 500
-    assert write_through.MAX_FENCE_SECONDS < entries.DEAD_WRITER_SECONDS
+    assert fences.MAX_FENCE_SECONDS < entries.DEAD_WRITER_SECONDS
 
 
 def test_a_tombstone_keeps_its_place(used: Cache, held: Generation) -> None:

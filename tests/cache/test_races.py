@@ -42,7 +42,7 @@ from chalicelib.errors import (
     NotAtOnce,
     OutcomeUnknown,
 )
-from chalicelib.rows import changed_entries, write_through
+from chalicelib.rows import changed_entries, fences, write_through
 from chalicelib.rows.service import RowService
 from chalicelib.rows.write_through import WriteThrough
 from chalicelib.tables import HEROES, NO_KEY, PRODUCTS, Column, Row, String, tables_with
@@ -246,7 +246,7 @@ def test_a_writer_that_slept_after_it_sent_its_fences_does_not_rely_on_them(
 ) -> None:
     """They may have been settled. No reader believes an entry then."""
     number, *_ = witness.generation()
-    monkeypatch.setattr(write_through, "MAX_FENCE_SECONDS", -1)
+    monkeypatch.setattr(fences, "MAX_FENCE_SECONDS", -1)
     one.write(HEROES, [hero(3, "after")], True)
 
     assert witness.generation()[:2] == (number + 1, False)
@@ -258,7 +258,7 @@ def test_a_writer_that_slept_for_a_moment_stores_no_new_row(
 ) -> None:
     """If its witness came late, the tombstone of a later change may have ended."""
     generation = witness.generation()
-    monkeypatch.setattr(write_through, "MAX_SECONDS_TO_STORE", -1)
+    monkeypatch.setattr(fences, "MAX_SECONDS_TO_STORE", -1)
     [key] = one.write(HEROES, [(NO_KEY, *hero(0, "after")[1:])], True)
     services.container().cache.probe()  # whatever was sent before it has arrived
 
@@ -588,7 +588,7 @@ def test_a_write_with_an_unknown_outcome_that_slept_lets_nobody_believe_an_entry
 
     def commit_and_sleep(self: Connection, *arguments: Any) -> None:
         monkeypatch.setattr(Connection, "batch_and_commit", commit)
-        monkeypatch.setattr(write_through, "MAX_FENCE_SECONDS", -1)
+        monkeypatch.setattr(fences, "MAX_FENCE_SECONDS", -1)
         commit(self, *arguments)
         raise OutcomeUnknown("for this test")
 

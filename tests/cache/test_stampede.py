@@ -53,14 +53,14 @@ def environment(mariadb: MariaDB, redis_server: Redis) -> dict[str, str]:
 
 def settle_in(environment: Mapping[str, str], all_are_here: Shared, waiting: Shared) -> None:
     """The beginning of each process: no deadline of the app ends, and who waits is counted."""
-    from chalicelib.cache import connection, entries, generations
+    from chalicelib.cache import entries, generations, timeouts
     from chalicelib.db import database
     from chalicelib.db.mysql import connector
     from chalicelib.rows import lazy_loading
 
     os.environ.update(environment)
     os.nice(19)
-    connection.TIMEOUT_SECONDS = LONG_SECONDS
+    timeouts.TIMEOUT_SECONDS = LONG_SECONDS
     entries.LEASE_MILLISECONDS = LONG_SECONDS * 1000
     generations.REFRESH_TIMEOUT_SECONDS = LONG_SECONDS
     for module in (database, connector):
@@ -74,7 +74,7 @@ def settle_in(environment: Mapping[str, str], all_are_here: Shared, waiting: Sha
                 waiting.value += 1
         threading.Event().wait(seconds)
 
-    lazy_loading.time = SimpleNamespace(sleep=pause)  # type: ignore[attr-defined, assignment]
+    vars(lazy_loading)["time"] = SimpleNamespace(sleep=pause)
     global here
     here = all_are_here
 

@@ -84,6 +84,18 @@ def test_shallow_health_tells_the_version_and_asks_no_server(
     assert answer.headers["content-type"] == "application/json"
 
 
+@pytest.mark.parametrize("deep", ["yes", "true", "", "2"])
+def test_a_misspelt_deep_is_told(service: InProcess, deep: str) -> None:
+    answer = service.health(f"?deep={deep}")
+
+    assert (answer.status, answer.error) == (400, "BadRequest")
+    assert answer.message == f"deep: expected 1, or 0 as without it, got '{deep}'"
+
+
+def test_a_deep_of_0_is_shallow(service: InProcess) -> None:
+    assert list(service.health("?deep=0").fields) == ["status", "version"]
+
+
 def test_deep_health_of_good_servers_tells_their_latency(
     service: InProcess, witness: Witness
 ) -> None:

@@ -18,7 +18,7 @@ import pytest
 
 from chalicelib import config, errors, tables
 from chalicelib.cache import entries, generations, recovery
-from chalicelib.cache.connection import TIMEOUT_SECONDS
+from chalicelib.cache.timeouts import TIMEOUT_SECONDS
 from chalicelib.config import UPLOAD_BUCKET, Settings
 from chalicelib.credentials import iam_tokens
 from chalicelib.db import errors as database_errors
@@ -281,6 +281,7 @@ ANOTHER = {
     "REDIS_AUTH": "iam",
     "REDIS_SERVERLESS": "1",
     "INGEST_ENGINE": "aurora",
+    "READ_BY": "xp",
     "API_AUTH": "key",
     "CORS_ORIGINS": "https://example.com",
     "UNCACHED_READS": "replica",
@@ -390,10 +391,7 @@ def test_the_fields_and_their_values_are_those_of_the_wire() -> None:
     documented = table(README, "field", "values", "default")
     rows = {name: row[1:] for row in documented for name in code(row[0])}
     assert tuple(rows) == contract.FIELDS
-    assert code(rows["REQUEST"][0]) == [
-        f'"{name}"'
-        for name in (contract.READ, contract.WRITE, contract.DELETE, contract.INVALIDATE)
-    ]
+    assert code(rows["REQUEST"][0]) == [f'"{name}"' for name in contract.REQUESTS]
     names = [f'"{name}"' for name in tables.TABLES]
     assert code(rows["TABLE"][0]) == names, f"README.md, row TABLE of the fields: name {names}"
     needed = [name for name, (_, default) in rows.items() if default == "required"]
