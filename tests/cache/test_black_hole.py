@@ -15,9 +15,10 @@ import pytest
 import redis
 
 from chalicelib import services
-from chalicelib.cache import connection as redis_connection
+from chalicelib.cache import timeouts
 from chalicelib.cache.generations import MEMORY_SECONDS
-from chalicelib.cache.redis_driver import Deadline, _Parser
+from chalicelib.cache.redis_driver import _Parser
+from chalicelib.cache.timeouts import Deadline
 from chalicelib.errors import CacheUnavailable
 from local.servers import Redis
 from tests.conftest import Configure, running
@@ -38,7 +39,7 @@ Silence = Callable[[], AbstractContextManager[None]]
 
 @pytest.fixture(autouse=True)
 def timeout(patient: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(redis_connection, "TIMEOUT_SECONDS", TIMEOUT_SECONDS)
+    monkeypatch.setattr(timeouts, "TIMEOUT_SECONDS", TIMEOUT_SECONDS)
 
 
 @pytest.fixture(scope="module")
@@ -160,7 +161,7 @@ def test_what_is_left_of_a_call_is_all_that_its_next_piece_is_waited_for() -> No
     with silent, other:
         silent.settimeout(30)
         deadline = Deadline()
-        parser = _Parser(deadline, TIMEOUT_SECONDS, 65_536)
+        parser = _Parser(deadline, 65_536)
         parser._sock, parser._reader, parser._socket_timeout = silent, hiredis.Reader(), 30
         started = time.monotonic()
         deadline.until = started + TIMEOUT_SECONDS / 2
