@@ -7,7 +7,7 @@ from email.message import Message
 from io import BufferedReader
 
 from chalicelib.errors import BadRequest, HerocacheError, TooLarge
-from chalicelib.handlers.contract import MAX_BODY_BYTES
+from chalicelib.handlers.json_body import MAX_BODY_BYTES
 from chalicelib.tables import shown
 
 # In place of a length: the body comes in chunks that each have a length.
