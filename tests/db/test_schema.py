@@ -799,17 +799,17 @@ def test_a_trigger_says_what_it_refuses(service: InProcess, database: Tables) ->
     answer = service.write([hero(), hero(color="blue")])
 
     assert (answer.status, answer.error) == (400, "BadRequest")
-    assert answer.message == "SQLS[1]: a trigger refuses this row: no blue heroes"
+    assert answer.message == "SQLS[1]: a trigger rejects this row: no blue heroes"
 
 
 TRIGGERS = {
     "its own number": (
         "SIGNAL SQLSTATE '45000' SET MYSQL_ERRNO = 30001, MESSAGE_TEXT = 'no heroes today'",
-        (400, "BadRequest", "SQLS[0]: a trigger refuses this row: no heroes today"),
+        (400, "BadRequest", "SQLS[0]: a trigger rejects this row: no heroes today"),
     ),
     "a number of the server": (
         "SIGNAL SQLSTATE '45000' SET MYSQL_ERRNO = 1213, MESSAGE_TEXT = 'no heroes today'",
-        (400, "BadRequest", "SQLS[0]: a trigger refuses this row: no heroes today"),
+        (400, "BadRequest", "SQLS[0]: a trigger rejects this row: no heroes today"),
     ),
     "NULL": ("SET NEW.hero = NULL", (400, "BadRequest", "SQLS[0].hero: a trigger gives it NULL")),
     "a missing table": (
