@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from chalicelib import config, errors, tables
-from chalicelib.cache import entries, generations, recovery
+from chalicelib.cache import entry_commands, generations, recovery
 from chalicelib.cache.timeouts import TIMEOUT_SECONDS
 from chalicelib.config import UPLOAD_BUCKET, Settings
 from chalicelib.credentials import iam_tokens
@@ -477,7 +477,7 @@ def test_the_figures_in_the_text_are_those_of_the_code() -> None:
     pyproject = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     [python] = re.findall(r'requires-python = ">=([\d.]+)"', pyproject)
     heroes = len((ROOT / "seed" / "heroes.csv").read_text(encoding="utf-8").splitlines())
-    assert entries.TTL_JITTER == 0.1
+    assert entry_commands.TTL_JITTER == 0.1
     for words in (
         f"Python {python} or newer",
         f"`make run` starts with {heroes} heroes",

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from chalicelib.cache.entries import TOMBSTONE_MILLISECONDS, WITNESS_MILLISECONDS
+from chalicelib.cache.entry_commands import TOMBSTONE_MILLISECONDS, WITNESS_MILLISECONDS
 from chalicelib.db import given_keys
 from tests.conftest import Configure
 from tests.support.client import InProcess, as_stored, hero, heroes
