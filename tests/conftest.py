@@ -21,7 +21,7 @@ import botocore.session
 import pytest
 
 from chalicelib import config, services
-from chalicelib.cache import entries, generations, recovery, timeouts
+from chalicelib.cache import entry_commands, generations, recovery, timeouts
 from chalicelib.cache.client import Client
 from chalicelib.config import DbEngine
 from chalicelib.rows import fences, write_through
@@ -53,10 +53,10 @@ DEADLINES = (
     (fences, "MAX_SECONDS_TO_STORE"),
     (fences, "MAX_FENCE_SECONDS"),
     (write_through, "MAX_SECONDS_TO_COMMIT"),
-    (entries, "LEASE_MILLISECONDS"),
-    (entries, "WITNESS_MILLISECONDS"),
-    (entries, "TOMBSTONE_MILLISECONDS"),
-    (entries, "DEAD_WRITER_SECONDS"),
+    (entry_commands, "LEASE_MILLISECONDS"),
+    (entry_commands, "WITNESS_MILLISECONDS"),
+    (entry_commands, "TOMBSTONE_MILLISECONDS"),
+    (entry_commands, "DEAD_WRITER_SECONDS"),
 )
 # Less than an ordinary statement is waited for: a longer one would count as such.
 PATIENT_REFRESH_SECONDS = 2.0

@@ -192,7 +192,7 @@ class Transaction:
         most = pieces.most_rows(self._connection, table)
         return min(most, max_rows) if most else max_rows
 
-    def refuse_far_keys(self, table: Table, keys: Sequence[Key]) -> None:
+    def reject_far_keys(self, table: Table, keys: Sequence[Key]) -> None:
         """Raises KeyTooFar where one of `keys`, given to a new row, would use up those that the
         database gives: it goes on from the highest one there ever was. One SELECT where one is
         that high, else none."""

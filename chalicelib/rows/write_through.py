@@ -349,7 +349,7 @@ def _begin(transaction: Transaction, table: Table, work: Work) -> Change:
     """Insert the rows, or lock and read them. The rest is left to the next statements."""
     if work.claim:
         work.claim.begin(transaction)
-    transaction.refuse_far_keys(table, [row[0] for row in work.rows])
+    transaction.reject_far_keys(table, [row[0] for row in work.rows])
     if work.inserts_only:
         change = transaction.insert(table, work.rows)
     elif work.rows:

@@ -14,9 +14,10 @@ import pytest
 import redis
 
 from chalicelib import services
-from chalicelib.cache import entries, generations, recovery
+from chalicelib.cache import entry_commands, generations, recovery
 from chalicelib.cache.client import MAX_EARLY_CONNECTIONS
-from chalicelib.cache.entries import UNKNOWN_COMMIT, Affected, Cache, Entry, new_token
+from chalicelib.cache.entries import UNKNOWN_COMMIT, Affected, Cache, new_token
+from chalicelib.cache.entry_commands import Entry
 from chalicelib.cache.generations import Generations
 from chalicelib.cache.recovery import Recovery
 from chalicelib.cache.scripts import FENCE, LEASE, MARK, TOKEN_LENGTH
@@ -69,7 +70,7 @@ def test_a_lease_ends_by_itself(used: Cache, held: Generation, witness: Witness)
     used.lease_many(held, HEROES, ID, [1], TOKEN)
 
     [key] = witness.redis.keys("*:id:*1")
-    assert 0 < witness.redis.pttl(key) <= entries.LEASE_MILLISECONDS
+    assert 0 < witness.redis.pttl(key) <= entry_commands.LEASE_MILLISECONDS
 
 
 def test_a_lease_that_is_asked_for_again_is_granted_again(
@@ -137,8 +138,8 @@ def test_what_a_writer_leaves_lives_long_enough(
 
     [key] = witness.redis.keys("*:id:*1")
     late = fences.MAX_SECONDS_TO_STORE * 1000
-    assert witness.redis.pttl(key) > entries.WITNESS_MILLISECONDS + late - 500
-    assert fences.MAX_FENCE_SECONDS < entries.DEAD_WRITER_SECONDS
+    assert witness.redis.pttl(key) > entry_commands.WITNESS_MILLISECONDS + late - 500
+    assert fences.MAX_FENCE_SECONDS < entry_commands.DEAD_WRITER_SECONDS
 
 
 def test_a_tombstone_keeps_its_place(used: Cache, held: Generation) -> None:
@@ -234,7 +235,7 @@ def settled_by_a_read(monkeypatch: pytest.MonkeyPatch, commit: Callable[[], None
     """What a reader answers that takes the writer for dead; `commit` is called while it waits."""
     row_service = services.container().rows
     with monkeypatch.context() as patch, ThreadPoolExecutor(1) as thread:
-        patch.setattr(entries, "DEAD_WRITER_SECONDS", 0)
+        patch.setattr(entry_commands, "DEAD_WRITER_SECONDS", 0)
         reading = thread.submit(row_service.read, HEROES, ID, [1], True)
         commit()
         return reading.result().json

@@ -16,18 +16,11 @@ from pymysql.constants import ER
 from pymysql.cursors import Cursor
 
 from chalicelib import services
-from chalicelib.cache import entries, generations
+from chalicelib.cache import entry_commands, generations
 from chalicelib.cache.client import MAX_EARLY_CONNECTIONS, Client
 from chalicelib.cache.commands import Command
-from chalicelib.cache.entries import (
-    UNKNOWN_COMMIT,
-    Affected,
-    Cache,
-    Leases,
-    Pending,
-    Token,
-    new_token,
-)
+from chalicelib.cache.entries import UNKNOWN_COMMIT, Affected, Cache, Leases, Pending, new_token
+from chalicelib.cache.entry_commands import Token
 from chalicelib.cache.recovery import Recovery
 from chalicelib.db import Generation, database
 from chalicelib.db.engine import Rows
@@ -90,7 +83,7 @@ def generation(one: RowService, witness: Witness) -> Generation:
 @pytest.fixture
 def fences_are_old(monkeypatch: pytest.MonkeyPatch) -> None:
     """As after ten seconds: whoever meets a fence takes its writer for dead."""
-    monkeypatch.setattr(entries, "DEAD_WRITER_SECONDS", 0)
+    monkeypatch.setattr(entry_commands, "DEAD_WRITER_SECONDS", 0)
 
 
 def names(storage: RowService, xp: int = 5) -> list[bytes]:
