@@ -44,7 +44,7 @@ DEAD_WRITER_SECONDS = 10
 # (1 s, less TTL_JITTER), must outlive every witness that was set before it. That writer may have
 # another TTL than this one.
 WITNESS_MILLISECONDS = 900
-TOMBSTONE_MILLISECONDS = 6_000
+TOMBSTONE_MILLISECONDS = 2_000
 HINT_MILLISECONDS = 24 * 3600 * 1000
 WATERMARK_MILLISECONDS = 24 * 3600 * 1000
 # Later than every COMMIT: Redis may have lost the time of the latest one.
@@ -98,10 +98,11 @@ class Cache:
         """Use Redis again, after `probe` has succeeded."""
         self._client.resume()
 
-    def leave_hint(self, table: Table, generation: Generation) -> None:
-        """Tell containers that cannot ask the database which generation was the last one."""
+    def leave_hint(self, table: Table, generation: Generation, *, wait: bool) -> None:
+        """Tell containers that cannot ask the database which generation was the last one. Without
+        `wait` return before it has happened."""
         command = _hint_command(table, generation.number, generation.server)
-        self._client.call([command], generation.server, wait=False)
+        self._client.call([command], generation.server, wait=wait)
 
     def retire_hint(self, table: Table, number: int) -> None:
         """Tell the server that answers now, whichever it is, that generation `number` and all
@@ -109,7 +110,8 @@ class Cache:
         self._client.ask(_hint_command(table, number, ""))
 
     def hint(self, table: Table) -> Generation | None:
-        """The generation that `leave_hint` named last, as the server that answers now has it."""
+        """The generation that `leave_hint` named last, as the server that answers now has it. None
+        where `retire_hint` was later, or where the server lost it."""
         server, found = self._client.ask(Command(keys.tag(table, 0), ("GET", keys.hint(table))))
         number, _, hinted_server = (found or b"").decode().partition(" ")
         return Generation(int(number), True, server, 0) if hinted_server == server else None
@@ -270,13 +272,21 @@ class Cache:
             scripts.FENCE_MANY, generation, table, kinds, head, keys.watermark, buckets
         )
         tags = [command.tag for command in commands]
-        for bucket in buckets:
-            witness = keys.witness(table, bucket, token)
-            words: Words = ("SET", witness, token, "PX", WITNESS_MILLISECONDS)
-            commands.append(Command(keys.tag(table, bucket), words))
+        # First: what is published before the watermark is read is told by it, and what is published
+        # later outlives the witness.
+        witnesses = [
+            Command(
+                keys.tag(table, bucket),
+                ("SET", keys.witness(table, bucket, token), token, "PX", WITNESS_MILLISECONDS),
+            )
+            for bucket in buckets
+        ]
         known = dict(self._lives)
         return Pending(
-            self._client, generation, commands, lambda got: self._published(known, tags, got)
+            self._client,
+            generation,
+            [*witnesses, *commands],
+            lambda got: self._published(known, tags, got[len(witnesses) :]),
         )
 
     def _published(

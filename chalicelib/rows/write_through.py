@@ -48,9 +48,9 @@ MAX_FENCE_SECONDS = 5
 # would tell readers of it once its fences were settled.
 MAX_SECONDS_TO_COMMIT = 5
 
-# A writer whose fences are older stores nothing. This and the time that a new row's witness lives
-# must together be shorter than the time that a tombstone stays.
-MAX_SECONDS_TO_STORE = 1
+# How long ago the database may have told its time where an insert at once counts on it. Two clocks
+# drift apart, and one of them may be set.
+MAX_SECONDS_SINCE_TOLD = 600
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
@@ -87,11 +87,11 @@ class Work:
 @dataclass
 class Fences:
     """The fences of one try of a write: sent under the generation `held`, and perhaps not yet
-    waited for. `sent_at` is Unix time, which goes on while the process sleeps."""
+    waited for. `sent_at` is of both `_clocks`."""
 
     held: Generation
     token: Token
-    sent_at: float
+    sent_at: Sequence[float]
     pending: Pending[float]
     watermark: float | None = None
 
@@ -107,10 +107,10 @@ class Fences:
         Waits for the fences, and raises as `wait`. Raises CacheUnavailable where they may count as
         a dead writer's."""
         watermark = self.wait()
-        age = time.time() - self.sent_at
+        age = max(now - sent_at for now, sent_at in zip(_clocks(), self.sent_at))
         if age > MAX_FENCE_SECONDS:
             raise CacheUnavailable("this process slept since it sent its fences")
-        return watermark < read_at and age <= MAX_SECONDS_TO_STORE
+        return watermark < read_at
 
 
 @dataclass(frozen=True)
@@ -209,7 +209,8 @@ class WriteThrough:
 
     def _commit_with_fences(self, table: Table, work: Work, store: bool) -> Done:
         held = self._generations.remembered(table)
-        if held and work.inserts_only and not work.claim:
+        is_told = held and time.monotonic() - held.asked_at <= MAX_SECONDS_SINCE_TOLD
+        if held and is_told and work.inserts_only and not work.claim:
             with suppress(NotAtOnce):
                 return self._transact(self._insert_at_once, table, work.rows, held, store)
         return self._transact(self._lock_and_write, table, work, store)
@@ -283,7 +284,7 @@ class WriteThrough:
         """Send the fences and return at once. Where they `must_stand` before the COMMIT, or could
         not be sent, return once they stand: raises CacheUnavailable, Moved."""
         # Each try has another token: what lifts the fences of one try may come late.
-        token, sent_at = new_token(), time.time()
+        token, sent_at = new_token(), _clocks()
         pending = self._cache.begin_fence_many(held, table, fenced, new, token)
         fences = Fences(held, token, sent_at, pending)
         if must_stand or not pending.is_sent:
@@ -346,7 +347,7 @@ class WriteThrough:
                 return self._retire(table, fences.held, error)
             log.info("new rows of %s are not in the cache: %s", table.name, error)
             self._recovery.start()
-        return fences.held
+        return done.change.generation
 
     def _retire(self, table: Table, held: Generation, error: CacheUnavailable) -> Generation:
         """Raise the generation, so that nobody believes an entry under `held` any more. The
@@ -378,6 +379,11 @@ class WriteThrough:
         """Whether some reader may believe entries under this generation. Where this container has
         no Redis but others have, it must not write behind their backs: the fences fail."""
         return generation.enabled and (self._cache.is_configured or bool(generation.server))
+
+
+def _clocks() -> Sequence[float]:
+    """One goes on while the machine sleeps, the other cannot be set back."""
+    return time.time(), time.monotonic()
 
 
 class Moved(AnotherServer):
