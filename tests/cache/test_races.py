@@ -260,16 +260,15 @@ def test_a_writer_notices_by_two_clocks_that_it_slept(
     one: RowService, witness: Witness, monkeypatch: pytest.MonkeyPatch, clocks: tuple[float, float]
 ) -> None:
     number, *_ = witness.generation()
-    commit = Connection.batch_and_commit
+    begin_fence_many = Cache.begin_fence_many
 
-    def sleep_behind_it(self: Connection, *arguments: Any) -> Any:
-        done = commit(self, *arguments)
-        monkeypatch.undo()
+    def sleep_behind_it(self: Cache, *arguments: Any) -> Pending[float]:
+        pending = begin_fence_many(self, *arguments)
         passed = [now + more for now, more in zip(write_through._clocks(), clocks)]
         monkeypatch.setattr(write_through, "_clocks", lambda: passed)
-        return done
+        return pending
 
-    monkeypatch.setattr(Connection, "batch_and_commit", sleep_behind_it)
+    monkeypatch.setattr(Cache, "begin_fence_many", sleep_behind_it)
     one.write(HEROES, [hero(3, "after")], True)
 
     assert witness.generation()[:2] == (number + 1, False)
