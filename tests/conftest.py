@@ -50,7 +50,6 @@ ENGINE = CHOSEN_ENGINE or DbEngine.MYSQL.value
 PATIENCE = 20
 DEADLINES = (
     (timeouts, "TIMEOUT_SECONDS"),
-    (fences, "MAX_SECONDS_TO_STORE"),
     (fences, "MAX_FENCE_SECONDS"),
     (write_through, "MAX_SECONDS_TO_COMMIT"),
     (entry_commands, "LEASE_MILLISECONDS"),
