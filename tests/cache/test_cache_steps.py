@@ -187,6 +187,7 @@ def test_a_new_row_is_stored_while_its_witness_stands_only(
     assert len(witness.entries()) == is_witnessed
 
 
+@pytest.mark.own_deadlines
 @pytest.mark.parametrize("steps", [1, 2])
 def test_what_another_one_publishes_while_fences_come_outlives_their_witness(
     used: Cache,
@@ -199,7 +200,7 @@ def test_what_another_one_publishes_while_fences_come_outlives_their_witness(
     change, once that has expired."""
     witness.redis.flushall()
     used.learn_watermarks(HEROES, held.server)
-    monkeypatch.setattr(used, "_ttl", (900, 0))
+    monkeypatch.setattr(used._make, "_ttl", (900, 0))
     with monkeypatch.context() as patch:
         patch.setattr(Client, "send", lambda *_: None)
         pending = used.begin_fence_many(held, HEROES, {}, [1], TOKEN)

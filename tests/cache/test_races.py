@@ -246,6 +246,7 @@ def test_a_writer_that_slept_after_it_sent_its_fences_does_not_rely_on_them(
     assert names(other) == [b"before", b"before", b"after"]
 
 
+@pytest.mark.own_deadlines
 @pytest.mark.parametrize(
     "clocks", [(-3600, 6), (6, 0)], ids=["its clock was set back", "its machine slept"]
 )
