@@ -203,7 +203,7 @@ class _Turns:
 
 _NO_TURN = nullcontext()
 
-_LOGIN_REJECTED = "it refuses the user or the password, or misses one (REDIS_URL)"
+_LOGIN_REJECTED = "it rejects the user or the password, or misses one (REDIS_URL)"
 _IN_WORDS = {
     "NOPERM": "its user lacks a right that is needed (REDIS_URL)",
     "READONLY": READ_ONLY,

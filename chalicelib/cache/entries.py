@@ -5,21 +5,20 @@ batch, joined with commas, are the body of an answer: a hit is never decoded. Wh
 value it may hold a mark: a lease (one reader fills it) or a fence (a writer changes what it would
 show, so nobody believes or fills it). See `scripts` for their form.
 
-Each verb costs one round trip. Each names the generation whose entries it means.
+Each verb costs one round trip. Each names the generation whose entries it means. `entry_commands`
+makes its commands.
 """
 
-import hashlib
-import itertools
 import secrets
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from chalicelib.cache import keys, scripts
-from chalicelib.cache.commands import Command, NoClient, Words, packed_series
-from chalicelib.cache.keys import MAX_KEYS_AN_MGET, Keys
+from chalicelib.cache import scripts
+from chalicelib.cache.commands import Command, NoClient
+from chalicelib.cache.entry_commands import Entry, EntryCommands, Fenced, Token, probe
+from chalicelib.cache.keys import Keys
 from chalicelib.config import REDIS_URL, Settings
 from chalicelib.db import Generation
 from chalicelib.errors import AnotherServer, ConfigurationError
@@ -30,27 +29,6 @@ if TYPE_CHECKING:
     from chalicelib.cache.routing import Connection
 
 Result = TypeVar("Result")
-Entry = bytes
-Token = str
-
-# A larger entry is not stored.
-MAX_ENTRY_BYTES = 64 * 1024
-LEASE_MILLISECONDS = 5_000
-FENCE_MILLISECONDS = 86_400_000
-# After so long a fence counts as left behind by a writer that died.
-DEAD_WRITER_SECONDS = 10
-# What another writer puts in place of a new row, be it a tombstone or a value of the shortest TTL
-# (1 s, less TTL_JITTER), must outlive every witness that was set before it. That writer may have
-# another TTL than this one.
-WITNESS_MILLISECONDS = 900
-TOMBSTONE_MILLISECONDS = 6_000
-HINT_MILLISECONDS = 24 * 3600 * 1000
-# Each write renews it. Where it has ended, as where Redis lost it, the next request that needs it
-# begins another incarnation.
-MARKER_MILLISECONDS = 30 * 24 * 3600 * 1000
-# Entries that are stored together must not expire together: by how much of TTL they may differ from
-# it, up and down.
-TTL_JITTER = 0.1
 
 
 @dataclass
@@ -73,10 +51,9 @@ class Cache:
     def __init__(self, settings: Settings) -> None:
         self.is_configured = bool(settings.redis_url)
         self.tables = tables_with(settings.default_table)
-        self._client = _client(settings, _probe(self.tables, settings.redis_cluster))
+        self._client = _client(settings, probe(self.tables, settings.redis_cluster))
         self._keys = Keys(settings.redis_cluster)
-        ttl = settings.ttl_seconds * 1000
-        self._ttl = (max(1, round(ttl * (1 - TTL_JITTER))), round(ttl * 2 * TTL_JITTER))
+        self._make = EntryCommands(self._keys, settings.ttl_seconds)
 
     @property
     def is_down(self) -> bool:
@@ -100,32 +77,24 @@ class Cache:
         """A data set on `server` that nobody has used yet, for a generation that is to name it. Its
         markers are set by now, and never will be again: each try of a caller needs another one."""
         incarnation = new_token()
-        commands = [
-            Command(
-                keys.tag(table, bucket),
-                (
-                    *("SET", keys.marker(table, bucket, incarnation)),
-                    *(0, "PX", MARKER_MILLISECONDS),
-                ),
-            )
-            for bucket in self._keys.buckets
-        ]
-        self._client.call(commands, server)
+        self._client.call(self._make.set_markers(table, incarnation), server)
         return f"{server}:{incarnation}"
 
-    def leave_hint(self, table: Table, generation: Generation) -> None:
-        """Tell containers that cannot ask the database which generation was the last one."""
-        command = _hint_command(table, generation.number, generation.server)
-        self._client.call([command], generation.server_name, wait=False)
+    def leave_hint(self, table: Table, generation: Generation, *, wait: bool) -> None:
+        """Tell containers that cannot ask the database which generation was the last one. Without
+        `wait` return before it has happened."""
+        command = self._make.leave_hint(table, generation.number, generation.server)
+        self._client.call([command], generation.server_name, wait=wait)
 
     def retire_hint(self, table: Table, number: int) -> None:
         """Tell the server that answers now, whichever it is, that generation `number` and all
         before it are not to be used any more."""
-        self._client.ask(_hint_command(table, number, ""))
+        self._client.ask(self._make.leave_hint(table, number, ""))
 
     def hint(self, table: Table) -> Generation | None:
-        """The generation that `leave_hint` named last, as the server that answers now has it."""
-        server, found = self._client.ask(Command(keys.tag(table, 0), ("GET", keys.hint(table))))
+        """The generation that `leave_hint` named last, as the server that answers now has it. None
+        where `retire_hint` was later, or where the server lost it."""
+        server, found = self._client.ask(self._make.hint(table))
         number, _, data_set = (found or b"0").decode().partition(" ")
         hinted = Generation(int(number), True, data_set, 0)
         return hinted if hinted.server_name == server else None
@@ -134,38 +103,22 @@ class Cache:
         self, generation: Generation, table: Table, column: Column, values: Sequence[Key]
     ) -> Sequence[Entry | None]:
         """What the entry of each value holds, be it a mark; None where there is none. One MGET."""
-        commands = self._mget(generation, table, column, values)
+        commands = self._make.get_many(generation, table, column, values)
         return self._got(values, self._client.call(commands, generation.server_name))
 
     def begin_get_many(
         self, generation: Generation, table: Table, column: Column, values: Sequence[Key]
     ) -> "Pending[Sequence[Entry | None]]":
         """Send `get_many` and return at once."""
-        commands = self._mget(generation, table, column, values)
+        commands = self._make.get_many(generation, table, column, values)
         return Pending(
             self._client, generation, commands, lambda replies: self._got(values, replies)
         )
 
-    def _mget(
-        self, generation: Generation, table: Table, column: Column, values: Sequence[Key]
-    ) -> list[Command]:
-        if series := self._keys.series(generation.number, table, column):
-            packed = packed_series("MGET", *series, values)  # type: ignore[arg-type]
-            return [Command(keys.tag(table, 0), packed)]
-        names = self._keys.entries(generation.number, table, column, values)
-        return [
-            Command(keys.tag(table, bucket), ("MGET", *[names[i] for i in positions]))
-            for bucket, positions in self._mget_chunks(values)
-        ]
-
     def _got(self, values: Sequence[Key], replies: Sequence[Any]) -> Sequence[Entry | None]:
         if not self._client.is_cluster:
             return replies[0]  # type: ignore[no-any-return]
-        return _in_order([positions for _, positions in self._mget_chunks(values)], replies)
-
-    def _mget_chunks(self, values: Sequence[Key]) -> list[tuple[int, Sequence[int]]]:
-        most = MAX_KEYS_AN_MGET if self._client.is_cluster else len(values)
-        return self._keys.chunks(values, most)
+        return _in_order([positions for _, positions in self._make.mget_chunks(values)], replies)
 
     def lease_many(
         self,
@@ -176,7 +129,7 @@ class Cache:
         token: Token,
     ) -> Leases:
         """Take a lease, the right to fill the entry, on each entry that is absent."""
-        commands = self._leases(generation, table, column, values, token)
+        commands = self._make.lease_many(generation, table, column, values, token)
         replies = self._client.call(commands, generation.server_name)
         return self._leased(generation, values, replies)
 
@@ -189,24 +142,10 @@ class Cache:
         token: Token,
     ) -> "Pending[Leases]":
         """Send `lease_many` and return at once."""
-        commands = self._leases(generation, table, column, values, token)
+        commands = self._make.lease_many(generation, table, column, values, token)
         return Pending(
             *(self._client, generation, commands),
             lambda replies: self._leased(generation, values, replies),
-        )
-
-    def _leases(
-        self,
-        generation: Generation,
-        table: Table,
-        column: Column,
-        values: Sequence[Key],
-        token: Token,
-    ) -> list[Command]:
-        head = (token, LEASE_MILLISECONDS, DEAD_WRITER_SECONDS)
-        arguments: dict[Key, tuple[str | bytes, ...]] = dict.fromkeys(values, ())
-        return self._commands(
-            *(scripts.LEASE_MANY, generation, table, {column: arguments}, head), is_marked=True
         )
 
     def _leased(
@@ -240,8 +179,8 @@ class Cache:
     ) -> None:
         """Store each value where our lease still stands. None gives the lease back, and so does a
         value that is too large to store. Returns before it has happened."""
-        entries = {value: (_storable(entry),) for value, entry in values.items()}
-        self._run(scripts.FILL_MANY, generation, table, column, entries, (token, *self._ttl))
+        commands = self._make.fill_many(generation, table, column, values, token)
+        self._client.call(commands, generation.server_name, wait=False)
 
     def settle_many(
         self,
@@ -254,15 +193,14 @@ class Cache:
         holds. `values` has for each value the fence that was found, which must still stand, and the
         entry that was read once no writer held its rows; MARK in its place makes the fence a new
         one. Returns before it has happened."""
-        entries = {value: (fence, _storable(entry)) for value, (fence, entry) in values.items()}
-        head = (*self._ttl, FENCE_MILLISECONDS)
-        self._run(scripts.SETTLE_MANY, generation, table, column, entries, head)
+        commands = self._make.settle_many(generation, table, column, values)
+        self._client.call(commands, generation.server_name, wait=False)
 
     def begin_fence_many(
         self,
         generation: Generation,
         table: Table,
-        fenced: "Fenced",
+        fenced: Fenced,
         new: Collection[Key] | None,
         token: Token,
     ) -> "Pending[int]":
@@ -272,26 +210,15 @@ class Cache:
 
         The result is the watermark: when the latest change was committed that a writer had
         published before, in microseconds of the database's clock."""
-        if new is None:
-            buckets: Collection[int] = self._keys.buckets
-        else:
-            buckets = [bucket for bucket, _ in self._keys.groups(list(new))]
-        kinds = {column: dict.fromkeys(values, ()) for column, values in fenced.items()}
-        head = (token, FENCE_MILLISECONDS)
-        commands = self._commands(
-            *(scripts.FENCE_MANY, generation, table, kinds, head), is_marked=True, buckets=buckets
-        )
-        fences = len(commands)
-        for bucket in buckets:
-            witness = keys.witness(table, bucket, token)
-            words: Words = ("SET", witness, token, "PX", WITNESS_MILLISECONDS)
-            commands.append(Command(keys.tag(table, bucket), words))
+        fences, witnesses = self._make.fence_many(generation, table, fenced, new, token)
 
         def watermark(replies: Sequence[Any]) -> int:
-            _check_marked(generation, replies[:fences])
-            return max(map(int, replies[:fences]), default=0)
+            _check_marked(generation, replies)
+            return max(map(int, replies[len(witnesses) :]), default=0)
 
-        return Pending(self._client, generation, commands, watermark)
+        # The witnesses first: what is published before the watermark is read is told by it, and
+        # what is published later outlives the witness.
+        return Pending(self._client, generation, [*witnesses, *fences], watermark)
 
     def publish_many(
         self,
@@ -306,76 +233,10 @@ class Cache:
         rows, in place of what their database keys showed; where that is all, or without `wait`,
         return before it has happened. `committed_at`: a time not before the COMMIT, in microseconds
         of the database's clock; 0 where the change was undone."""
-        published = {
-            column: {
-                value: (_kind(table, column), _storable(entry)) for value, entry in own.items()
-            }
-            for column, own in entries.fenced.items()
-        }
-        head = (
-            *(token, FENCE_MILLISECONDS, MARKER_MILLISECONDS, committed_at),
-            *(*self._ttl, TOMBSTONE_MILLISECONDS),
+        commands = self._make.publish_many(
+            generation, table, entries.fenced, entries.new, token, committed_at
         )
-        commands = self._commands(
-            *(scripts.PUBLISH_MANY, generation, table, published, head), is_marked=True
-        )
-        names = self._keys.entries(generation.number, table, table.key, entries.new)
-        stored = [_storable(entry) for entry in entries.new.values()]
-        for bucket, positions in self._keys.chunks(list(entries.new)):
-            named = [keys.witness(table, bucket, token), *[names[i] for i in positions]]
-            words: Words = ("EVALSHA", _sha1(scripts.STORE_NEW_MANY), len(named), *named)
-            words += (token, *self._ttl, *[stored[i] for i in positions])
-            commands.append(Command(keys.tag(table, bucket), words))
         self._client.call(commands, generation.server_name, wait=wait and bool(entries.fenced))
-
-    def _run(
-        self,
-        script: str,
-        generation: Generation,
-        table: Table,
-        column: Column,
-        arguments: Mapping[Key, tuple[str | bytes, ...]],
-        head: tuple[str | int, ...],
-    ) -> None:
-        """Send `script` on entries of one column; return before it has run."""
-        commands = self._commands(script, generation, table, {column: arguments}, head)
-        self._client.call(commands, generation.server_name, wait=False)
-
-    def _commands(
-        self,
-        script: str,
-        generation: Generation,
-        table: Table,
-        arguments: Mapping[Column, Mapping[Key, tuple[str | bytes, ...]]],
-        head: tuple[str | int, ...],
-        is_marked: bool = False,
-        buckets: Iterable[int] = (),
-    ) -> list[Command]:
-        """Commands that run `script` on entries, one for each chunk of a bucket. `arguments` are
-        those of each entry, behind the `head` that all share. Where it `is_marked` the last Redis
-        key is the bucket's marker. The script also runs in `buckets` without an entry."""
-        values = [value for own in arguments.values() for value in own]
-        words = [own for values in arguments.values() for own in values.values()]
-        names = [
-            name
-            for column, own in arguments.items()
-            for name in self._keys.entries(generation.number, table, column, own)
-        ]
-        chunks = self._keys.chunks(values)
-        used = {bucket for bucket, _ in chunks}
-        chunks += [(bucket, ()) for bucket in buckets if bucket not in used]
-        commands = []
-        for bucket, positions in chunks:
-            named = [names[i] for i in positions]
-            if is_marked:
-                named.append(keys.marker(table, bucket, generation.incarnation))
-            own = itertools.chain.from_iterable([words[i] for i in positions])
-            command: Words = ("EVALSHA", _sha1(script), len(named), *named, *head, *own)
-            commands.append(Command(keys.tag(table, bucket), command))
-        return commands
-
-
-Fenced = Mapping[Column, Mapping[Key, Entry | None]]
 
 
 class Pending(Generic[Result]):
@@ -442,17 +303,6 @@ def new_token() -> Token:
     return secrets.token_hex(scripts.TOKEN_LENGTH // 2)
 
 
-def _probe(tables: Mapping[str, Table], is_cluster: bool) -> list[Command]:
-    """Commands that write to each server with entries, and leave nothing behind."""
-    buckets = Keys(is_cluster).buckets
-    tags = [keys.tag(table, bucket) for table in tables.values() for bucket in buckets]
-    return [
-        Command(tag, words)
-        for tag in (tags if is_cluster else tags[:1])
-        for words in (("SET", keys.probe(tag), "", "PX", 1000), ("DEL", keys.probe(tag)))
-    ]
-
-
 def _client(settings: Settings, probe: Sequence[Command]) -> "Client | NoClient":
     """Without REDIS_URL the driver is not imported, and need not be installed."""
     if not settings.redis_url:
@@ -465,15 +315,6 @@ def _client(settings: Settings, probe: Sequence[Command]) -> "Client | NoClient"
             " deployed for a stage without a cache; deploy them again"
         ) from error
     return Client(settings, scripts.ALL, probe)
-
-
-def _hint_command(table: Table, number: int, server: str) -> Command:
-    words = ("EVALSHA", _sha1(scripts.LEAVE_HINT), 1, keys.hint(table))
-    return Command(keys.tag(table, 0), (*words, number, server, HINT_MILLISECONDS))
-
-
-def _kind(table: Table, column: Column) -> str:
-    return "row" if column is table.key else "lookup"
 
 
 def _check_marked(generation: Generation, replies: Sequence[Any]) -> None:
@@ -491,12 +332,3 @@ def _in_order(groups: Iterable[Sequence[int]], replies: Sequence[Any]) -> list[A
         for position, reply in zip(positions, group or ())
     ]
     return [reply for _, reply in sorted(placed, key=itemgetter(0))]
-
-
-@lru_cache
-def _sha1(script: str) -> str:
-    return hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
-
-
-def _storable(entry: Entry | None) -> Entry:
-    return entry if entry is not None and len(entry) <= MAX_ENTRY_BYTES else b""

@@ -22,7 +22,7 @@ from chalicelib.db.engine import (
 from chalicelib.db.errors import (
     DatabaseError,
     is_misfit,
-    refuse_replica,
+    reject_replica,
     translated,
 )
 from chalicelib.db.fit import Columns, Fit, describe, report
@@ -176,7 +176,7 @@ def _rows_of_writer(connection: Connection, statement: Statement) -> Sequence[Ro
     """The rows, where the server is not a replica. A kept connection may lead to a server that was
     made a replica meanwhile."""
     found, is_read_only = connection.batch([statement, statements.IS_READ_ONLY])
-    refuse_replica(is_read_only[0][0])
+    reject_replica(is_read_only[0][0])
     return found
 
 

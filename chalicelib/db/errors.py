@@ -100,7 +100,7 @@ _INDEX = re.compile(r"for key '(?:[^']*\.)?([^'.]+)'$")
 _CONSTRAINT = re.compile(r"onstraint ['`](?:[^'`]*\.)?([^'`.]+)['`]", re.IGNORECASE)
 
 _IN_WORDS = {
-    Code.ACCESS_DENIED_ERROR: "it refuses the user or the password (DB_USER, DB_PASS)",
+    Code.ACCESS_DENIED_ERROR: "it rejects the user or the password (DB_USER, DB_PASS)",
     Code.CR_SSL_CONNECTION_ERROR: "it speaks no TLS, and DB_SSL_CA asks for it",
     PASSWORD_WITHHELD: "it asks for the password itself, which only a server with a checked"
     " certificate is told: set DB_SSL_CA, or log in with mysql_native_password",
@@ -148,7 +148,7 @@ class AnswerTooLarge(DatabaseError):
     """The rows do not fit into one answer of the engine. Nothing was changed."""
 
 
-def refuse_replica(is_read_only: int) -> None:
+def reject_replica(is_read_only: int) -> None:
     """A replica answers reads, but may lack the last writes. So this raises the error with which a
     replica answers a write."""
     if is_read_only:
@@ -161,7 +161,7 @@ def is_said_by_server(error: BaseException) -> bool:
     return code_of(error) > 0 and code_of(error) // 1000 != 2
 
 
-def is_login_refused(error: DatabaseError) -> bool:
+def is_login_rejected(error: DatabaseError) -> bool:
     """Whether the server rejected the user or the password."""
     return code_of(error) == Code.ACCESS_DENIED_ERROR
 
@@ -293,7 +293,7 @@ def rejection(error: DatabaseError) -> tuple[str, str]:
     if code in _NO_PARTITION:
         return "", "the table has no partition for this row"
     if _is_signal(error):
-        return "", f"a trigger refuses this row: {error.words}"
+        return "", f"a trigger rejects this row: {error.words}"
     return column, "the database does not take this value"
 
 

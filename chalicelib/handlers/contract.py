@@ -1,23 +1,14 @@
 """The contract with clients: the fields of a request, their limits, and the validation.
 
-`decode` reads a body as JSON. `parse` validates a JSON value or a Lambda payload, and returns a
-request. `replies` makes the answers.
+`parse` validates a JSON value or a Lambda payload, and returns a request. `json_body` reads that
+value from a body. `replies` makes the answers.
 """
 
-import gzip
-import io
-import json
-import zlib
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any
 
-from chalicelib.errors import (
-    BadRequest,
-    TooLarge,
-    UnsupportedEncoding,
-)
+from chalicelib.errors import BadRequest, TooLarge
 from chalicelib.rows import Page
 from chalicelib.tables import (
     NO_KEY,
@@ -46,14 +37,12 @@ REQUESTS = (READ, WRITE, DELETE, INCREMENT, INVALIDATE)
 # SQLS of an invalidate request for the whole table.
 EVERY_ROW = ["*"]
 
-# Names of headers in lower case, as Chalice looks them up.
+# In lower case, as Chalice looks it up.
 IDEMPOTENCY_HEADER = "idempotency-key"
-ENCODING_HEADER = "content-encoding"
 
 MAX_READ_VALUES = 10_000
 MAX_LIMIT = 10_000
 MAX_WRITE_ROWS = 1_000
-MAX_BODY_BYTES = 6_000_000
 _LIMIT = Integer(1, MAX_LIMIT)
 _AMOUNT = Integer(-(2**32), 2**32)
 # The highest key that a BIGINT column takes.
@@ -107,55 +96,6 @@ class Increment:
 
 
 Request = Read | Write | Delete | Invalidate | Increment
-
-
-def decode(body: bytes) -> object:
-    """The JSON value in `body`. Raises TooLarge, and BadRequest with the place of the error."""
-    if len(body) > MAX_BODY_BYTES:
-        raise TooLarge(f"body: more than {MAX_BODY_BYTES} bytes; send fewer items at a time")
-    try:
-        text = body.decode()
-    except UnicodeDecodeError as error:
-        raise BadRequest(f"body: not UTF-8 at byte {error.start}") from error
-    try:
-        if "-0" in text:
-            return _EXACT.decode(text)
-        return _DECODER.decode(text)
-    except RecursionError as error:
-        raise BadRequest("body: nested too deeply; SQLS is a flat list") from error
-    except json.JSONDecodeError as error:
-        raise BadRequest(_why_not_json(error)) from error
-    except ValueError:
-        return _EXACT.decode(text)  # there is an integer with more digits than Python converts
-
-
-def _why_not_json(error: json.JSONDecodeError) -> str:
-    if not error.doc.strip():
-        return 'body: empty; send a JSON object, such as {"REQUEST": "read", "SQLS": [1, 2]}'
-    reason = error.msg
-    if error.doc[error.pos - 1 : error.pos] == "0" and error.doc[error.pos :][:1].isdigit():
-        reason = "a number has no zeros in front"
-    return f"body: not JSON at line {error.lineno} column {error.colno}: {reason}"
-
-
-def unpacked(body: bytes, encoding: str) -> bytes:
-    """`body` without the compression that the header Content-Encoding names. A body that is not
-    compressed is returned as it is, because a gateway may have unpacked it and kept the header.
-    Unpacks at most MAX_BODY_BYTES and one byte. Raises BadRequest, UnsupportedEncoding."""
-    if encoding.strip().lower() in ("", "identity"):
-        return body
-    if encoding.strip().lower() not in ("gzip", "x-gzip"):
-        raise UnsupportedEncoding(
-            f"Content-Encoding: {shown(encoding)} is not read here; send the body as it is, or gzip"
-        )
-    if not body.startswith(b"\x1f"):
-        return body
-    try:
-        return gzip.GzipFile(fileobj=io.BytesIO(body)).read(MAX_BODY_BYTES + 1)
-    except EOFError as error:
-        raise BadRequest("body: Content-Encoding says gzip, but it ends too early") from error
-    except (gzip.BadGzipFile, zlib.error) as error:
-        raise BadRequest("body: Content-Encoding says gzip, but it is damaged") from error
 
 
 def parse(payload: object, default_table: str, read_by: str | None) -> Request:
@@ -412,40 +352,3 @@ def _json_type(value: object) -> str:
     names = {dict: "an object", list: "a list", str: "a string", bool: "a boolean"}
     names |= {type(None): "null", int: "a number", float: "a number"}
     return names.get(type(value), "something else")
-
-
-class _Number:
-    """A number that no column takes. It is kept as it was written, so that the error can show
-    it."""
-
-    def __init__(self, text: str) -> None:
-        self._text = text
-
-    def __repr__(self) -> str:
-        digits = len(self._text.lstrip("-"))
-        return f"an integer of {digits} digits" if digits > 20 else self._text
-
-
-def _exact_integer(text: str) -> int | _Number:
-    return _Number(text) if text == "-0" or len(text) > 20 else int(text)
-
-
-def _unique_fields(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    fields = dict(pairs)
-    if len(fields) != len(pairs):
-        _reject_duplicate(pairs)
-    return fields
-
-
-def _reject_duplicate(pairs: Sequence[tuple[str, object]]) -> NoReturn:
-    counts = Counter(name for name, _ in pairs)
-    twice = next(name for name, count in counts.items() if count > 1)
-    raise BadRequest(f"body: an object has the field {shown(twice)} twice; give it once")
-
-
-_DECODER = json.JSONDecoder(object_pairs_hook=_unique_fields, parse_constant=_Number)
-# Slower, because it sees the text of every integer. Python itself would read -0 as 0, and would
-# fail on an integer of 5,000 digits.
-_EXACT = json.JSONDecoder(
-    object_pairs_hook=_unique_fields, parse_constant=_Number, parse_int=_exact_integer
-)

@@ -1,7 +1,7 @@
 """A handler for each route and each Lambda event: takes the request, calls the use case, answers.
 
-`contract` validates requests, `replies` makes answers, and `services` holds the use cases. This is
-the only module that turns an error into an answer.
+`json_body` reads requests, `contract` validates them, `replies` makes answers, and `services` holds
+the use cases. This is the only module that turns an error into an answer.
 """
 
 import json
@@ -15,7 +15,7 @@ from chalice.app import Request, Response
 from chalicelib import services
 from chalicelib.config import ApiAuth
 from chalicelib.errors import BadRequest, HerocacheError
-from chalicelib.handlers import contract, cors, employees, health, replies
+from chalicelib.handlers import contract, cors, employees, health, json_body, replies
 from chalicelib.ingest import uploads_in
 from chalicelib.rows import RowService
 from chalicelib.tables import shown
@@ -113,7 +113,7 @@ def _get_deep_health(_: Request) -> Response:
 def _payload(request: Request) -> object:
     """The JSON value in the body. An idempotency key in the headers becomes a field of it."""
     names = set(request.headers)  # in a set, because Chalice is slow to look up an absent header
-    payload = contract.decode(_body(request, contract.ENCODING_HEADER in names))
+    payload = json_body.decode(_body(request, json_body.ENCODING_HEADER in names))
     if contract.IDEMPOTENCY_HEADER in names:
         return contract.with_idempotency_key(payload, request.headers[contract.IDEMPOTENCY_HEADER])
     return payload
@@ -126,7 +126,7 @@ def _body(request: Request, is_encoded: bool) -> bytes:
         raise BadRequest("body: not base64 although the event says so, or not UTF-8") from error
     body = body if isinstance(body, bytes) else body.encode()
     if is_encoded:
-        return contract.unpacked(body, request.headers[contract.ENCODING_HEADER])
+        return json_body.unpacked(body, request.headers[json_body.ENCODING_HEADER])
     return body
 
 

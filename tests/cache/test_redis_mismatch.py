@@ -36,7 +36,7 @@ from tests.support.topologies import (
 from tests.support.witness import Witness
 
 SIGNED_ELSEWHERE = "certificate is not signed by a trusted authority"
-NO_ENTRY = "refuses the user or the password, or misses one"
+NO_ENTRY = "rejects the user or the password, or misses one"
 UNREADABLE = "ssl_ options name cannot be read"
 MISMATCHES = {
     "TLS server over redis://": ("redis://{host}:{tls}", "", "TLS needs rediss://"),

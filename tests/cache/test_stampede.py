@@ -53,7 +53,7 @@ def environment(mariadb: MariaDB, redis_server: Redis) -> dict[str, str]:
 
 def settle_in(environment: Mapping[str, str], all_are_here: Shared, waiting: Shared) -> None:
     """The beginning of each process: no deadline of the app ends, and who waits is counted."""
-    from chalicelib.cache import entries, generations, timeouts
+    from chalicelib.cache import entry_commands, generations, timeouts
     from chalicelib.db import database
     from chalicelib.db.mysql import connector
     from chalicelib.rows import lazy_loading
@@ -61,7 +61,7 @@ def settle_in(environment: Mapping[str, str], all_are_here: Shared, waiting: Sha
     os.environ.update(environment)
     os.nice(19)
     timeouts.TIMEOUT_SECONDS = LONG_SECONDS
-    entries.LEASE_MILLISECONDS = LONG_SECONDS * 1000
+    entry_commands.LEASE_MILLISECONDS = LONG_SECONDS * 1000
     generations.REFRESH_TIMEOUT_SECONDS = LONG_SECONDS
     for module in (database, connector):
         module.ANSWER_TIMEOUT_SECONDS = LONG_SECONDS  # type: ignore[attr-defined]

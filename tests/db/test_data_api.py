@@ -58,7 +58,7 @@ REFUSALS: dict[str, tuple[dict[str, Any], tuple[int, str], str]] = {
     "wrong password": (
         {"code": "DatabaseErrorException", "message": ACCESS_DENIED},
         WRONG,
-        "DB_SECRET_ARN, DB_NAME: the database refuses the user or the password",
+        "DB_SECRET_ARN, DB_NAME: the database rejects the user or the password",
     ),
     "wrong call": (
         {"code": "BadRequestException", "message": "Invalid cluster arn"},

@@ -13,7 +13,7 @@ from chalice.app import Chalice
 
 from app import app
 from bench.api_gateway_event import rest_event
-from chalicelib.handlers.contract import MAX_BODY_BYTES
+from chalicelib.handlers.json_body import MAX_BODY_BYTES
 from tests.conftest import Configure
 from tests.house.test_house import run_python
 from tests.support.client import Answer, InProcess, heroes

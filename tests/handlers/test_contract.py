@@ -6,7 +6,7 @@ import pytest
 
 from bench.api_gateway_event import rest_event
 from chalicelib.errors import BadRequest
-from chalicelib.handlers import contract
+from chalicelib.handlers import json_body
 from tests.conftest import Configure
 from tests.support.client import InProcess, Row, as_stored, hero, in_base64
 from tests.support.witness import Witness
@@ -211,6 +211,6 @@ def test_a_field_given_twice_is_found_in_one_pass_over_the_fields() -> None:
     Counted.comparisons = 0
 
     with pytest.raises(BadRequest, match=f"the field 'field {count - 1}' twice"):
-        contract._unique_fields(fields)  # type: ignore[arg-type]
+        json_body._unique_fields(fields)  # type: ignore[arg-type]
 
     assert Counted.comparisons <= 10 * count

@@ -132,7 +132,7 @@ def test_a_wrong_database_password_is_named(service: InProcess, configure: Confi
     for wrong in ({"DB_PASS": "not-the-password"}, {"DB_USER": "not-the-user"}):
         configure(**wrong)
 
-        assert "refuses the user or the password" in words(deep(service), "database")
+        assert "rejects the user or the password" in words(deep(service), "database")
 
 
 def test_a_wrong_database_name_is_named(service: InProcess, configure: Configure) -> None:
@@ -211,7 +211,7 @@ def test_a_password_that_redis_wants_is_named(
 ) -> None:
     for wrong in ("", ":wrong-horse@", "someone:correct-horse@"):
         configure(REDIS_URL=f"redis://{wrong}{LOOPBACK}:{locked_redis.port}")
-        assert "refuses the user or the password" in words(deep(service), "cache")
+        assert "rejects the user or the password" in words(deep(service), "cache")
 
     configure(REDIS_URL=f"redis://:correct-horse@{LOOPBACK}:{locked_redis.port}")
     assert deep(service).fields["status"] == "ok"

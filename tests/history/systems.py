@@ -141,7 +141,7 @@ def without_new_generations_for_small_files(reach: Reach) -> Invoke:
 def without_asking_for_the_writer(reach: Reach) -> Invoke:
     """A replica is believed as the writer is."""
     for module in (cache_generation, database):
-        module.refuse_replica = lambda is_read_only: None  # type: ignore[attr-defined]
+        module.reject_replica = lambda is_read_only: None  # type: ignore[attr-defined]
     return herocache(reach)
 
 

@@ -49,7 +49,10 @@ def execute(world: World, state: State, message: Message) -> tuple[State, Reply]
     incarnation = state.generations[message.generation].incarnation
     passed = server.marker(incarnation)
     reply: Reply = ANOTHER_SERVER if passed is None and _looks(world, message) else passed
-    if message.verb == "set_witness":
+    if message.verb == "set_witness" and not world.protocol.witness_first:
+        late = state.late | {message._replace(verb="set_witness_last")}
+        return state._replace(late=late), reply
+    if message.verb in ("set_witness", "set_witness_last"):
         server = server._replace(witnesses=server.witnesses | {message.token})
         return state.server(message.server, server), reply
     if message.verb == "store_new_many":

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from chalicelib.cache import entries
+from chalicelib.cache import entry_commands
 from chalicelib.db import given_keys
 from tests.conftest import Configure
 from tests.support.client import InProcess, as_stored, hero, heroes
@@ -145,8 +145,8 @@ def test_a_row_that_was_written_past_the_cache_is_cached_when_it_is_read_again(
     assert witness.entries() == {}
 
     [tombstone] = witness.redis.keys("*:id:*1")
-    assert entries.WITNESS_MILLISECONDS < entries.TOMBSTONE_MILLISECONDS
-    assert 0 < witness.redis.pttl(tombstone) <= entries.TOMBSTONE_MILLISECONDS
+    assert entry_commands.WITNESS_MILLISECONDS < entry_commands.TOMBSTONE_MILLISECONDS
+    assert 0 < witness.redis.pttl(tombstone) <= entry_commands.TOMBSTONE_MILLISECONDS
     witness.redis.delete(tombstone)
     for _ in range(2):
         assert [row["name"] for row in service.read([1]).rows] == ["Grace"]

@@ -109,7 +109,7 @@ def _of_sql(found: Mapping[str, Any]) -> Exception:
     code = int(found["code"])
     if code in _NO_LOGIN:
         return ConfigurationError(
-            f"{DB_SECRET_ARN}, {DB_NAME}: the database refuses the user or the password of this"
+            f"{DB_SECRET_ARN}, {DB_NAME}: the database rejects the user or the password of this"
             " secret, or the user has no rights on this database"
         )
     return DatabaseError(code, found["words"], found.get("state", ""))
