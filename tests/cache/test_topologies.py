@@ -60,7 +60,6 @@ def service(
     for table in TABLES:
         service.read(["1"], TABLE=table)
         service.read(["1"], TABLE=table)
-    topology.flush()
     return service
 
 

@@ -350,7 +350,8 @@ def test_new_rows_are_fenced_again_where_the_generation_was_raised_meanwhile(
     with witness.spent() as spent:
         [id] = service.write([row]).ids
 
-    assert spent.cache_round_trips == 5, "fence and lift, fence, publish, a hint"
+    # Nobody waits for the last two: they may come together.
+    assert 4 <= spent.cache_round_trips <= 5, "fence and lift, fence, publish, a hint"
     assert service.read([row["xp"]], BY="xp").rows[-1] == {"id": id, **row}
 
 
