@@ -6,7 +6,12 @@ import ssl
 from enum import IntEnum
 
 from chalicelib.config import DB_SSL_CA, Settings
-from chalicelib.errors import ConfigurationError, DatabaseUnavailable, network_words
+from chalicelib.errors import (
+    ConfigurationError,
+    DatabaseUnavailable,
+    TooLarge,
+    network_words,
+)
 
 RESUME_RETRY_AFTER_SECONDS = 5
 
@@ -177,8 +182,14 @@ def translated_from_connecting(error: DatabaseError, settings: Settings) -> Exce
 
 
 def translated(error: DatabaseError) -> Exception:
-    """The service's error for it: DatabaseUnavailable or ConfigurationError. Any other error is a
-    bug and is returned as it is."""
+    """The service's error for it: DatabaseUnavailable, ConfigurationError or TooLarge. Any other
+    error is a bug and is returned as it is."""
+    if isinstance(error, AnswerTooLarge):
+        return TooLarge(
+            "the table has rows that are longer than declared, too long for the database's answer:"
+            " name fewer at a time; where one row is too long by itself, shorten it over a"
+            " connection (the RDS Data API gives rows of up to 64 KB, and up to 1 MiB at a time)"
+        )
     code = code_of(error)
     if code in _IN_WORDS:
         found = DatabaseUnavailable(f"the database cannot be used now: {_IN_WORDS[code]}")

@@ -315,6 +315,7 @@ def test_a_write_with_an_unknown_outcome_whose_fences_fail_lets_nobody_believe_a
     assert witness.generation()[:2] == (number + 1, False)
 
 
+@pytest.mark.own_deadlines
 def test_a_write_waits_until_redis_has_published_it(
     one: RowService, witness: Witness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -1017,7 +1018,7 @@ def test_a_container_that_slept_behind_the_hint_believes_it_no_longer_than_other
     def sleep_behind(table: Any) -> Generation | None:
         found = read_hint(table)
         has_read.set()
-        goes_on.wait(20)
+        goes_on.wait(60)
         return found
 
     one.write(HEROES, [hero(1, "earlier")], True)
@@ -1027,7 +1028,7 @@ def test_a_container_that_slept_behind_the_hint_believes_it_no_longer_than_other
     monkeypatch.setattr(known, "_hint", sleep_behind)
     asleep = threading.Thread(target=one.read, args=(HEROES, ID, [1], True))
     asleep.start()
-    assert has_read.wait(5)
+    assert has_read.wait(30)
     witness.query("UPDATE heroes SET name = 'after' WHERE id = 1")
     other.invalidate(HEROES)
     time.sleep(pause)

@@ -101,6 +101,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Places]:
         yield Places(values, topologies["locked"], topologies["cluster"])
 
 
+@pytest.mark.own_deadlines
 @pytest.mark.parametrize("mismatch", MISMATCHES)
 def test_a_mismatch_is_named_in_the_health_report_and_in_the_log(
     mismatch: str,

@@ -26,6 +26,7 @@ def cache_status(answer: Answer) -> str:
     return answer.headers["cache-status"]
 
 
+@pytest.mark.both_engines
 def test_a_read_says_how_many_values_the_cache_had(service: InProcess) -> None:
     service.write(heroes(3), use_cache=False)
 
@@ -38,6 +39,7 @@ def test_a_read_says_how_many_values_the_cache_had(service: InProcess) -> None:
     ]
 
 
+@pytest.mark.both_engines
 def test_a_read_by_a_lookup_says_so_too(service: InProcess) -> None:
     service.write(heroes(3), use_cache=False)
 

@@ -159,6 +159,7 @@ def test_a_port_where_nothing_listens_is_named(
     assert "nothing listens on this port" in words(deep(service), "cache")
 
 
+@pytest.mark.own_deadlines
 @pytest.mark.parametrize("port", ["silent_port", "unroutable_port"])
 def test_a_server_that_does_not_answer_is_named(
     service: InProcess, configure: Configure, port: str, request: pytest.FixtureRequest
@@ -216,6 +217,7 @@ def test_a_password_that_redis_wants_is_named(
     assert deep(service).fields["status"] == "ok"
 
 
+@pytest.mark.own_deadlines
 def test_tls_to_a_server_without_it_is_named(
     service: InProcess, configure: Configure, redis_server: Redis, silent_port: int
 ) -> None:

@@ -25,6 +25,7 @@ def change_elsewhere(witness: Witness) -> None:
     witness.query("DELETE FROM heroes WHERE id = 2")
 
 
+@pytest.mark.both_engines
 @pytest.mark.parametrize("keys", [[1, 2], ["1", "2"], ["*"], [3]], ids=str)
 def test_after_an_invalidate_every_read_sees_what_was_changed_elsewhere(
     cached: InProcess, witness: Witness, keys: Sequence[object]

@@ -15,6 +15,7 @@ def stored(service: InProcess, count: int) -> list[Row]:
     return [as_stored(id, row) for id, row in zip(ids, rows)]
 
 
+@pytest.mark.both_engines
 @each_way
 def test_pages_together_are_all_rows_of_the_value_in_the_order_of_their_keys(
     service: InProcess, use_cache: bool
@@ -30,6 +31,7 @@ def test_pages_together_are_all_rows_of_the_value_in_the_order_of_their_keys(
     assert found == rows == service.read([7], use_cache, BY="xp").rows
 
 
+@pytest.mark.both_engines
 @each_way
 def test_a_limit_alone_gives_the_first_rows_and_after_alone_the_rest(
     service: InProcess, use_cache: bool

@@ -22,7 +22,11 @@ _SQL_ERRORS = (
     re.compile(r"Database error code: (?P<code>\d+)\. Message: (?P<words>.*)", re.DOTALL),
     re.compile(r"(?P<words>.*); Error code: (?P<code>\d+); SQLState: (?P<state>\w+)", re.DOTALL),
 )
-_TOO_LARGE = re.compile("allowed response size limit|result (set )?(is|was) too large", re.I)
+# The last of these is about a row.
+_TOO_LARGE = re.compile(
+    "allowed response size limit|result (set )?(is|was) too large|packet for query is too large",
+    re.IGNORECASE,
+)
 _NO_LOGIN = frozenset({Code.ACCESS_DENIED_ERROR, Code.DBACCESS_DENIED_ERROR})
 
 _REFUSED: Mapping[str, str] = {
