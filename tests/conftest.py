@@ -50,7 +50,6 @@ ENGINE = CHOSEN_ENGINE or DbEngine.MYSQL.value
 PATIENCE = 20
 DEADLINES = (
     (timeouts, "TIMEOUT_SECONDS"),
-    (fences, "MAX_SECONDS_TO_STORE"),
     (fences, "MAX_FENCE_SECONDS"),
     (write_through, "MAX_SECONDS_TO_COMMIT"),
     (entry_commands, "LEASE_MILLISECONDS"),
@@ -84,8 +83,7 @@ def pytest_configure() -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What waits for something long is left to `make proof`. A file whose tests share servers of
-    their own goes to one worker whole; the other tests go one by one to whoever is free."""
+    """What waits for something long is left to `make proof`."""
     tests = Path(__file__).parent
     items[:] = [
         item
@@ -98,22 +96,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             getattr(item, "fixturenames", ())
         ):
             item.add_marker(pytest.mark.proof)
-    shared = {item.path for item in items if shares_servers(item)}
-    for item in items:
-        if item.path in shared:
-            item.add_marker(pytest.mark.xdist_group(item.path.name))
 
 
 def engine_of(item: pytest.Item) -> str:
     """The engine that the app of a test uses."""
     callspec = getattr(item, "callspec", None)
     return str(callspec.params.get("db_engine", ENGINE)) if callspec else ENGINE
-
-
-def shares_servers(item: pytest.Item) -> bool:
-    """Whether a fixture of its module serves more tests than this one."""
-    fixtures = item._fixtureinfo.name2fixturedefs if isinstance(item, pytest.Function) else {}
-    return any(definitions[-1].scope == "module" for definitions in fixtures.values())
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

@@ -77,10 +77,11 @@ class Cache:
         """Use Redis again, after `probe` has succeeded."""
         self._client.resume()
 
-    def leave_hint(self, table: Table, generation: Generation) -> None:
-        """Tell containers that cannot ask the database which generation was the last one."""
+    def leave_hint(self, table: Table, generation: Generation, *, wait: bool) -> None:
+        """Tell containers that cannot ask the database which generation was the last one. Without
+        `wait` return before it has happened."""
         command = self._make.leave_hint(table, generation.number, generation.server)
-        self._client.call([command], generation.server, wait=False)
+        self._client.call([command], generation.server, wait=wait)
 
     def retire_hint(self, table: Table, number: int) -> None:
         """Tell the server that answers now, whichever it is, that generation `number` and all
@@ -88,7 +89,8 @@ class Cache:
         self._client.ask(self._make.leave_hint(table, number, ""))
 
     def hint(self, table: Table) -> Generation | None:
-        """The generation that `leave_hint` named last, as the server that answers now has it."""
+        """The generation that `leave_hint` named last, as the server that answers now has it. None
+        where `retire_hint` was later, or where the server lost it."""
         server, found = self._client.ask(self._make.hint(table))
         number, _, hinted_server = (found or b"").decode().partition(" ")
         return Generation(int(number), True, server, 0) if hinted_server == server else None
@@ -216,8 +218,10 @@ class Cache:
         return Pending(
             self._client,
             generation,
-            [*fences, *witnesses],
-            lambda got: self._published(known, tags, got),
+            # First: what is published before the watermark is read is told by it, and what is
+            # published later outlives the witness.
+            [*witnesses, *fences],
+            lambda got: self._published(known, tags, got[len(witnesses) :]),
         )
 
     def _published(

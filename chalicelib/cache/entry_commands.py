@@ -30,7 +30,7 @@ DEAD_WRITER_SECONDS = 10
 # (1 s, less TTL_JITTER), must outlive every witness that was set before it. That writer may have
 # another TTL than this one.
 WITNESS_MILLISECONDS = 900
-TOMBSTONE_MILLISECONDS = 6_000
+TOMBSTONE_MILLISECONDS = 2_000
 HINT_MILLISECONDS = 24 * 3600 * 1000
 WATERMARK_MILLISECONDS = 24 * 3600 * 1000
 # Entries that are stored together must not expire together: by how much of TTL they may differ from

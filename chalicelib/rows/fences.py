@@ -6,6 +6,7 @@ another writer has published meanwhile.
 """
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from chalicelib.cache import Pending, Token
@@ -15,19 +16,15 @@ from chalicelib.errors import CacheUnavailable
 # A writer whose fences are older does not rely on them: they soon count as those of a dead writer.
 MAX_FENCE_SECONDS = 5
 
-# A writer whose fences are older stores nothing. This and the time that a new row's witness lives
-# must together be shorter than the time that a tombstone stays.
-MAX_SECONDS_TO_STORE = 1
-
 
 @dataclass
 class Fences:
     """The fences of one try of a write: sent under the generation `held`, and perhaps not yet
-    waited for. `sent_at` is Unix time, which goes on while the process sleeps."""
+    waited for. `sent_at` is of both `clocks`."""
 
     held: Generation
     token: Token
-    sent_at: float
+    sent_at: Sequence[float]
     pending: Pending[float]
     watermark: float | None = None
 
@@ -43,7 +40,12 @@ class Fences:
         Waits for the fences, and raises as `wait`. Raises CacheUnavailable where they may count as
         a dead writer's."""
         watermark = self.wait()
-        age = time.time() - self.sent_at
+        age = max(now - sent_at for now, sent_at in zip(clocks(), self.sent_at))
         if age > MAX_FENCE_SECONDS:
             raise CacheUnavailable("this process slept since it sent its fences")
-        return watermark < read_at and age <= MAX_SECONDS_TO_STORE
+        return watermark < read_at
+
+
+def clocks() -> Sequence[float]:
+    """One goes on while the machine sleeps, the other cannot be set back."""
+    return time.time(), time.monotonic()

@@ -35,7 +35,7 @@ from chalicelib.errors import (
 )
 from chalicelib.rows import changed_entries
 from chalicelib.rows.counters import incremented
-from chalicelib.rows.fences import Fences
+from chalicelib.rows.fences import Fences, clocks
 from chalicelib.rows.idempotency import Recorded
 from chalicelib.rows.switch_off import SwitchOff
 from chalicelib.rows.transactions import Transactions
@@ -46,6 +46,10 @@ log = logging.getLogger("herocache.write_through")
 # A COMMIT that reaches the database later is rejected there: where its writer has gone, nobody else
 # would tell readers of it once its fences were settled.
 MAX_SECONDS_TO_COMMIT = 5
+
+# How long ago the database may have told its time where an insert at once counts on it. Two clocks
+# drift apart, and one of them may be set.
+MAX_SECONDS_SINCE_TOLD = 600
 
 Result = TypeVar("Result")
 
@@ -176,7 +180,8 @@ class WriteThrough:
 
     def _commit_with_fences(self, table: Table, work: Work, store: bool) -> Done:
         held = self._generations.remembered(table)
-        if held and work.inserts_only and not work.claim:
+        is_told = held and time.monotonic() - held.asked_at <= MAX_SECONDS_SINCE_TOLD
+        if held and is_told and work.inserts_only and not work.claim:
             with suppress(NotAtOnce):
                 return self._transactions.run(self._insert_at_once, table, work.rows, held, store)
         return self._transactions.run(self._lock_and_write, table, work, store)
@@ -250,7 +255,7 @@ class WriteThrough:
         """Send the fences and return at once. Where they `must_stand` before the COMMIT, or could
         not be sent, return once they stand: raises CacheUnavailable, Moved."""
         # Each try has another token: what lifts the fences of one try may come late.
-        token, sent_at = new_token(), time.time()
+        token, sent_at = new_token(), clocks()
         pending = self._cache.begin_fence_many(held, table, fenced, new, token)
         fences = Fences(held, token, sent_at, pending)
         if must_stand or not pending.is_sent:
@@ -313,7 +318,7 @@ class WriteThrough:
                 return self._switch_off.after_commit(table, fences.held, error)
             log.info("new rows of %s are not in the cache: %s", table.name, error)
             self._recovery.start()
-        return fences.held
+        return done.change.generation
 
     def _is_cached(self, generation: Generation) -> bool:
         """Whether some reader may believe entries under this generation. Where this container has

@@ -1,7 +1,8 @@
 """Redis accepts connections and never answers: few requests are late, none fails, none is stale.
 
 The first request waits for Redis once, later ones not at all. A request waits for longer here than
-in production: on a busy machine too, that wait is longer than anything else takes."""
+in production: on a busy machine too, that wait is longer than anything else takes.
+"""
 
 import socket
 import time

@@ -10,8 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from chalicelib.cache import generations
-from chalicelib.cache import timeouts as redis_timeouts
+from chalicelib.cache import generations, timeouts
 from chalicelib.cache.generations import CHECK_SECONDS
 from local.servers import Redis
 from tests.conftest import Configure, running
@@ -22,7 +21,7 @@ from tests.support.witness import Witness
 # longer than anything else takes on a busy machine.
 TIMEOUT_SECONDS = 1.0
 # How long a generation is remembered where nobody really waits for that: longer than a test takes.
-MEMORY_SECONDS = 60.0
+MEMORY_SECONDS = 20.0
 # Then something hangs.
 BACK_WITHIN_SECONDS = 60
 
@@ -62,7 +61,7 @@ def assert_nobody_remembers(waits: Sequence[float], begun: float) -> None:
 
 @pytest.fixture(autouse=True)
 def timeout(patient: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(redis_timeouts, "TIMEOUT_SECONDS", TIMEOUT_SECONDS)
+    monkeypatch.setattr(timeouts, "TIMEOUT_SECONDS", TIMEOUT_SECONDS)
 
 
 @pytest.fixture
@@ -141,8 +140,8 @@ def test_a_read_without_redis_waits_for_it_once(
     others = [seconds_of(request) for _ in range(5)]
 
     print(f"first {first * 1000:.1f} ms, others {others}")
-    timeouts = 1 if fault is Redis.pause else 0
-    assert timeouts * TIMEOUT_SECONDS <= first < (timeouts + 1) * TIMEOUT_SECONDS
+    waited = 1 if fault is Redis.pause else 0
+    assert waited * TIMEOUT_SECONDS <= first < (waited + 1) * TIMEOUT_SECONDS
     assert min(others) < TIMEOUT_SECONDS / 2
 
 
@@ -155,6 +154,7 @@ def test_the_first_write_without_redis_waits_until_nobody_reads_what_it_changed(
     witness: Witness,
     configure: Configure,
     waits: list[float],
+    caplog: pytest.LogCaptureFixture,
     fault: Callable[[Redis], None],
     is_warm: bool,
     kind: str,
@@ -175,7 +175,7 @@ def test_the_first_write_without_redis_waits_until_nobody_reads_what_it_changed(
     begun = time.monotonic()
     request()
     assert_nobody_remembers(waits, begun)
-    assert time.monotonic() - begun < 2 * TIMEOUT_SECONDS
+    assert caplog.text.count("Redis is left alone") == 1
     others = [seconds_of(request) for _ in range(5)]
 
     print(f"others {others}")

@@ -22,7 +22,7 @@ from chalicelib.cache.commands import Command
 from chalicelib.cache.entries import UNKNOWN_COMMIT, Affected, Cache, Leases, Pending, new_token
 from chalicelib.cache.entry_commands import Token
 from chalicelib.cache.recovery import Recovery
-from chalicelib.db import Generation, database
+from chalicelib.db import Generation, Transaction, database
 from chalicelib.db.engine import Rows
 from chalicelib.db.errors import DatabaseError
 from chalicelib.db.mysql import connection as mysql_connection
@@ -246,18 +246,62 @@ def test_a_writer_that_slept_after_it_sent_its_fences_does_not_rely_on_them(
     assert names(other) == [b"before", b"before", b"after"]
 
 
-def test_a_writer_that_slept_for_a_moment_stores_no_new_row(
-    one: RowService, other: RowService, witness: Witness, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.own_deadlines
+@pytest.mark.parametrize(
+    "clocks", [(-3600, 6), (6, 0)], ids=["its clock was set back", "its machine slept"]
+)
+def test_a_writer_notices_by_two_clocks_that_it_slept(
+    one: RowService, witness: Witness, monkeypatch: pytest.MonkeyPatch, clocks: tuple[float, float]
 ) -> None:
-    """If its witness came late, the tombstone of a later change may have ended."""
-    generation = witness.generation()
-    monkeypatch.setattr(fences, "MAX_SECONDS_TO_STORE", -1)
-    [key] = one.write(HEROES, [(NO_KEY, *hero(0, "after")[1:])], True)
-    services.container().cache.probe()  # whatever was sent before it has arrived
+    number, *_ = witness.generation()
+    begin_fence_many = Cache.begin_fence_many
 
-    assert witness.entries() == {}
-    assert witness.generation() == generation
-    assert b"after" in other.read(HEROES, ID, [key], True).json
+    def sleep_behind_it(self: Cache, *arguments: Any) -> Pending[float]:
+        pending = begin_fence_many(self, *arguments)
+        passed = [now + more for now, more in zip(fences.clocks(), clocks)]
+        monkeypatch.setattr(fences, "clocks", lambda: passed)
+        return pending
+
+    monkeypatch.setattr(Cache, "begin_fence_many", sleep_behind_it)
+    one.write(HEROES, [hero(3, "after")], True)
+
+    assert witness.generation()[:2] == (number + 1, False)
+
+
+NEW = (NO_KEY, *hero(0, "after")[1:])
+
+
+def test_the_deadline_of_an_insert_counts_from_what_the_database_told_last(
+    one: RowService, witness: Witness
+) -> None:
+    """A container that only inserts hears the time from its inserts: the database's clock was set
+    back since it read the generation."""
+    known = services.container().generations
+    one.write(HEROES, [NEW], True)
+    held = known.remembered(HEROES)
+    assert held
+    hour = 3_600_000_000
+    known.saw(HEROES, replace(held, told_at=held.told_at + hour), time.monotonic())
+    one.write(HEROES, [NEW], True)
+
+    [(now,)] = witness.query(f"SELECT {NOW}")
+    held = known.remembered(HEROES)
+    assert held
+    assert abs(held.database_time(in_seconds=0) - now) < hour / 2
+
+
+def test_an_insert_does_not_count_on_what_the_database_told_long_ago(
+    one: RowService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("two clocks drift apart")
+
+    one.write(HEROES, [NEW], True)
+    monkeypatch.setattr(write_through, "MAX_SECONDS_SINCE_TOLD", -1)
+    monkeypatch.setattr(Transaction, "insert_and_commit", never)
+    one.write(HEROES, [NEW], True)
+
+    assert names(one) == [b"before", b"before", b"after", b"after"]
 
 
 WRITES: dict[str, Callable[[RowService], object]] = {

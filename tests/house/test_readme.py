@@ -359,6 +359,7 @@ def test_the_defaults_of_a_request_are_the_settings_named(
 IDENTITY = (ROOT / "docs" / "identity.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.own_deadlines
 def test_identity_names_settings_that_exist_and_the_figures_of_the_code() -> None:
     named = set(re.findall(r"`((?:DB|REDIS|API)_[A-Z_]+)", IDENTITY))
     assert len(named) > 8

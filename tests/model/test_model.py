@@ -55,6 +55,7 @@ WITHOUT = {
     "store_good": replace(NEW_ROW, faults=Faults(flushes=1)),
     "fresh_mark": replace(LOOKUP, faults=Faults(crashes=1, refusals=1), converges=False),
     "witness": NEW_ROW,
+    "witness_first": NEW_ROW,
     "only_absent": NEW_ROW,
     "tombstone": NEW_ROW,
     "stamp_of_lift": replace(REPLACES, faults=Faults(refusals=1)),
