@@ -860,7 +860,8 @@ def test_a_load_of_what_the_database_refuses_is_refused_at_once(
     texts = [[str(row[column.name]) for column in columns] for row in rows]
     loads = Database(services.container().settings, for_loads=True)
 
-    with pytest.raises(BadRequest, match=f"^heroes{re.escape(column)}: a row of the file is refus"):
+    words = f"^heroes{re.escape(column)}: a row of the file is rejected"
+    with pytest.raises(BadRequest, match=words):
         loads.transact(lambda transaction: load_data.load(transaction, HEROES, columns, [texts]))
 
     assert len(database.query("SELECT * FROM heroes")) == 2
