@@ -129,7 +129,8 @@ class Connection:
         return rows_of(self._endpoint.execute(sql, parameters, self._transaction, self._seconds))
 
     def batch_of_session(self) -> None:
-        """What the cluster's parameters do not say by themselves."""
+        """What the cluster's parameters do not say by themselves. The Data API resets a session
+        before it gives the connection to anybody else (user guide, data-api.session-management)."""
         for statement in self._session:
             self._run(statement)
 

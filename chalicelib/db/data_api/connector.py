@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from chalicelib.config import DB_CLUSTER_ARN, REDIS_URL, Settings
+from chalicelib.db.captured import MARK_OWN
 from chalicelib.db.data_api.connection import Connection
 from chalicelib.db.data_api.endpoint import Endpoint
 from chalicelib.db.engine import ANSWER_TIMEOUT_SECONDS, LOCK_TIMEOUT_SECONDS
@@ -16,8 +17,9 @@ _VARIABLES: Statement = (
     (),
 )
 _STRICT = "STRICT_ALL_TABLES"
+_OWN: Statement = (f"SET {MARK_OWN}", ())
 _SESSION: Statement = (
-    f"SET sql_mode='{_STRICT}', innodb_lock_wait_timeout={LOCK_TIMEOUT_SECONDS}",
+    f"{_OWN[0]}, sql_mode='{_STRICT}', innodb_lock_wait_timeout={LOCK_TIMEOUT_SECONDS}",
     (),
 )
 
@@ -60,5 +62,5 @@ class Connector:
         is_strict = _STRICT in found.get("sql_mode", "").split(",")
         is_quick = int(found.get("innodb_lock_wait_timeout", 50)) <= LOCK_TIMEOUT_SECONDS
         return Parameters(
-            int(found["auto_increment_increment"]), () if is_strict and is_quick else (_SESSION,)
+            int(found["auto_increment_increment"]), (_OWN if is_strict and is_quick else _SESSION,)
         )
