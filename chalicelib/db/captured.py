@@ -16,6 +16,11 @@ RECORDS = "changed_entries"
 # A session of the service sets this variable.
 OWN = "@herocache_own"
 MARK_OWN = f"{OWN}=1"
+# Stands in the condition of each SELECT that a transaction holds the generation with, so before it
+# changes rows. To an engine that keeps no session it is the place for MARK_OWN_HERE, which costs no
+# statement of its own; to others it is a comment.
+PLACE_TO_MARK = "/*own*/"
+MARK_OWN_HERE = f"({OWN} := 1) AND "
 # The names of these triggers begin so. The rest is a digest of what the trigger does: another
 # declaration makes a trigger of another name.
 CAPTURING = "captured_"

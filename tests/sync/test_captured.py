@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,10 +15,11 @@ import pytest
 from chalicelib import services
 from chalicelib.cache.entries import Cache
 from chalicelib.db import Database, captured
-from chalicelib.db.data_api import Connector
+from chalicelib.db.data_api import Connector, connector
 from chalicelib.handlers import entry_points
 from chalicelib.ingest import service as ingest_service
 from chalicelib.ingest.load_data import _may_replace
+from chalicelib.rows import changed_entries
 from chalicelib.rows.loader import RowLoader
 from chalicelib.sync import captured as draining
 from chalicelib.tables import (
@@ -31,9 +33,9 @@ from chalicelib.tables import (
     Table,
     tables_with,
 )
-from local.servers import MariaDB
+from local.servers import DataApi, MariaDB
 from seed import make_triggers
-from tests.conftest import Configure
+from tests.conftest import Configure, drop_triggers
 from tests.support.aurora import emulated_load_from_s3
 from tests.support.bucket import UploadBucket
 from tests.support.client import InProcess, as_stored, hero, heroes
@@ -55,12 +57,6 @@ def triggers(left_behind: None, witness: Witness, mariadb: MariaDB) -> None:
     """On every declared table, and nothing recorded."""
     mariadb.apply_triggers(TABLES.values())
     witness.query("TRUNCATE changed_entries")
-
-
-def drop_triggers(mariadb: MariaDB) -> None:
-    for name, *_ in mariadb.query("SHOW TRIGGERS"):
-        if name.startswith(captured.CAPTURING):
-            mariadb.query(f"DROP TRIGGER {name}")
 
 
 @pytest.fixture
@@ -372,6 +368,31 @@ def test_a_write_costs_no_more_where_other_clients_changes_are_recorded(
     assert with_triggers == cost()
 
 
+def test_where_the_data_api_does_not_take_an_assignment_a_request_of_its_own_makes_it(
+    triggers: None,
+    witness: Witness,
+    configure: Configure,
+    data_api: DataApi,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def requests() -> int:
+        data_api.control(reset=True)
+        assert service.write([{"id": 1, **hero()}]).ids == [1]
+        assert service.write([hero()]).ids
+        return sum(data_api.control()["requests"].values())
+
+    service = InProcess()
+    counts = []
+    for mark in (captured.MARK_OWN_HERE, ":unknown AND "):
+        monkeypatch.setattr(connector, "MARK_OWN_HERE", mark)
+        configure(**data_api.environment())
+        service.write([{"id": 1, **hero()}])
+        counts.append(requests())
+
+    assert counts[1] == counts[0] + 2
+    assert records(witness) == []
+
+
 # --- faults ---------------------------------------------------------------------------------------
 
 
@@ -451,6 +472,51 @@ def test_a_reader_that_read_before_the_change_does_not_bring_the_old_row_back(
         assert_as_in_the_table(cached, witness)
     assert drained == [[1]] * 3
     assert shown[0] == [as_stored(1, hero(name="Ada 1", xp=1))]
+
+
+@both_engines
+@pytest.mark.parametrize("late", ["fences", "publish"])
+def test_a_writer_that_read_before_the_change_does_not_bring_the_old_row_back(
+    cached: InProcess, witness: Witness, monkeypatch: pytest.MonkeyPatch, late: str
+) -> None:
+    """It moves hero 1 to xp 2, and has read hero 2, which has that xp too. Then hero 2 is changed
+    and drained."""
+    writer = threading.Thread(target=cached.write, args=([{"id": 1, **hero(xp=2)}],))
+    drained: list[Any] = []
+
+    def change() -> None:
+        if threading.current_thread() is writer and not drained:
+            drained.append(())
+            witness.query("UPDATE heroes SET color = 'blue' WHERE id = 2")
+            drained[0] = services.container().captured.drain(HEROES)
+
+    begin_fence_many, publish_many = Cache.begin_fence_many, Cache.publish_many
+
+    def begin_late(*arguments: Any) -> Any:
+        def wait() -> float:
+            change()
+            return begin_fence_many(*arguments).wait()
+
+        if threading.current_thread() is not writer:
+            return begin_fence_many(*arguments)
+        return SimpleNamespace(is_sent=True, wait=wait, close=lambda: None)
+
+    def publish_late(*arguments: Any) -> None:
+        change()
+        publish_many(*arguments)
+
+    if late == "fences":
+        # Where a row leaves a lookup, the writer waits for its fences before the COMMIT.
+        monkeypatch.setattr(changed_entries, "leave_a_lookup", lambda *_: False)
+        monkeypatch.setattr(Cache, "begin_fence_many", begin_late)
+    else:
+        monkeypatch.setattr(Cache, "publish_many", publish_late)
+    writer.start()
+    writer.join()
+
+    assert drained == [[2]]
+    assert [row["color"] for row in cached.read([2], BY="xp").rows] == ["red", "blue"]
+    assert_as_in_the_table(cached, witness)
 
 
 @both_engines
@@ -554,7 +620,7 @@ def test_more_than_five_thousand_changes_are_drained(cached: InProcess, witness:
 
 
 def test_an_answer_of_the_data_api_that_is_too_large_drops_the_whole_table(
-    triggers: None, witness: Witness, configure: Configure, data_api: Any
+    triggers: None, witness: Witness, configure: Configure, data_api: DataApi
 ) -> None:
     configure(**data_api.environment())
     witness.query(
