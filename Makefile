@@ -53,8 +53,8 @@ invalidate: ## drop the cached rows of TABLE (DB_TABLE, or heroes) with the KEYS
 	$(INSTALL) local
 	@$(IN_VENV) local invalidate
 
-# Workers wait for servers most of the time: three of them keep two cores busy. Tests are handed out
-# one by one, so that none of them is idle at the end.
+# Workers wait for servers half of the time: three of them keep two cores busy. Tests are handed out
+# by file, because servers belong to a file.
 test: ## the tests, on servers of their own (5 minutes); ARGS go to pytest
 	$(INSTALL) dev $(SERVERS) openssl
 	@$(IN_VENV) pytest -n 3 --dist loadfile $(ARGS)

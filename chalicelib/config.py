@@ -148,7 +148,7 @@ class Settings:
             redis_cache_name=environment.get(REDIS_CACHE_NAME, ""),
             redis_serverless=_switch(environment, REDIS_SERVERLESS),
             ttl_seconds=_integer(environment, TTL, cls.ttl_seconds, 1, 30 * 24 * 3600),
-            read_by=environment.get(READ_BY) or None,
+            read_by=_read_by(environment),
             max_rejected_percent=_integer(
                 environment, INGEST_MAX_REJECTED, cls.max_rejected_percent, 0, 100
             ),
@@ -188,6 +188,16 @@ def _uncached_reads(environment: Mapping[str, str]) -> UncachedReads:
     if reader is UncachedReads.REPLICA and not environment.get(DB_READER_HOST):
         raise ConfigurationError(f"{UNCACHED_READS}=replica needs {DB_READER_HOST}")
     return reader
+
+
+def _read_by(environment: Mapping[str, str]) -> str | None:
+    column = environment.get(READ_BY) or None
+    known = sorted({name for table in TABLES.values() for name in table.readable})
+    if column and column not in known:
+        raise ConfigurationError(
+            f"{READ_BY}: no table can be read by this column; there are {', '.join(known)}"
+        )
+    return column
 
 
 def _choice(environment: Mapping[str, str], name: str, kind: type[Choice]) -> Choice:

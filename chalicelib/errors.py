@@ -21,7 +21,7 @@
     ├── OthersCame                 never reaches a caller: more records than were counted
     ├── AlreadyClaimed             never reaches a caller: a request came with its key before
     ├── FileRejected               an uploaded file can never be loaded; recorded, not retried
-    ├── BucketUnavailable          S3 cannot be reached or refuses; the event is delivered again
+    ├── BucketUnavailable          S3 cannot be reached or used; the event is delivered again
     └── CacheUnavailable           never reaches a caller: the database answers
         └── AnotherServer          Redis failed over or was restored: its entries are not believed
 

@@ -20,6 +20,8 @@ Row = tuple[Key, ...]
 NO_KEY: Key = 0
 
 _INTEGER_TEXT = re.compile(r"0|-?[1-9][0-9]{0,18}")
+# With a plus, or zeros in front.
+_INTEGER_TEXT_WITH_MORE = re.compile(r"[+-]?[0-9]{1,19}")
 _INTEGER_TEXTS = re.compile(r"(?:(?:0|-?[1-9][0-9]{0,18})\n)*")
 _SHOWN_CHARACTERS = 60
 _SHOWN_ITEMS = 6
@@ -64,7 +66,7 @@ class Integer:
         if type(value) is str and _INTEGER_TEXT.fullmatch(value):
             number = int(value)
         if type(number) is not int:
-            raise InvalidValue(f"expected an integer, got {shown(value)}{_of_spaces(value)}")
+            raise InvalidValue(f"expected an integer, got {shown(value)}{_hint(value)}")
         if not self.minimum <= number <= self.maximum:
             raise InvalidValue(
                 f"expected an integer from {self.minimum} to {self.maximum}, got {shown(number)}"
@@ -309,7 +311,7 @@ class Table:
                     list(column.type.encode_all([value]))
                 except TypeError:
                     return NotAsDeclared(self._told(row[0], column, value))
-        raise AssertionError("unreachable: one value was refused")
+        raise AssertionError("unreachable: one value was rejected")
 
     def _told(self, key: object, column: Column, value: object) -> str:
         name = f"{self.name}.{column.name}"
@@ -323,10 +325,13 @@ class Table:
         )
 
 
-def _of_spaces(value: object) -> str:
-    """A hint for a value that would be an integer without the white space around it."""
-    is_spaced = type(value) is str and value != value.strip()
-    return ": there is white space around it" if is_spaced else ""
+def _hint(value: object) -> str:
+    """What to do about a text that is nearly an integer."""
+    if type(value) is not str:
+        return ""
+    if value != value.strip():
+        return ": there is white space around it"
+    return f": write {int(value)}" if _INTEGER_TEXT_WITH_MORE.fullmatch(value) else ""
 
 
 def shown(value: object) -> str:

@@ -10,11 +10,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from chalicelib.config import DB_TABLE, DbEngine
+from chalicelib.config import DB_HOST, DB_NAME, DB_PASS, DB_TABLE, DB_USER, DbEngine, Settings
+from chalicelib.errors import ConfigurationError
 from chalicelib.tables import HEROES, tables_with
 from local.machine import ROOT, write_private
 from local.servers import S3, App, DataApi, MariaDB, Redis, Server, ServerError
-from local.settings import read_settings
+from local.settings import environment_with, read_settings
 from local.terminal import say
 
 # Each has a file seed/<table>.csv.
@@ -60,7 +61,9 @@ class Home:
         """Starts what does not run, creates missing tables, seeds empty ones, writes the settings.
 
         Then starts `app` on these servers. It never serves before the seed rows are loaded, because
-        they would replace rows that a client wrote."""
+        they would replace rows that a client wrote. Raises ServerError where a server does not
+        start, or a setting is wrong."""
+        check_callers_settings()
         with locked(self.lock):
             if not any(server.pid for server in self.servers):
                 self.kept.unlink(missing_ok=True)
@@ -142,6 +145,16 @@ class Home:
             path.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             self.folder.rmdir()
+
+
+def check_callers_settings() -> None:
+    """Raises ServerError where the app would reject a setting in the caller's environment."""
+    from_servers = dict.fromkeys((DB_HOST, DB_USER, DB_PASS, DB_NAME), "known once they run")
+    table = os.environ.get(DB_TABLE, "")
+    try:
+        Settings.from_environment(environment_with({**from_servers, DB_TABLE: table}))
+    except ConfigurationError as error:
+        raise ServerError(f"{error}. It is set in this shell") from error
 
 
 def asked_engine() -> DbEngine:

@@ -55,7 +55,7 @@ CREATE TABLE IF NOT EXISTS ingest_log (
     status        VARCHAR(16)     NOT NULL, -- 'loaded', 'refused'; '' while the first one is under way
     row_count     BIGINT UNSIGNED NOT NULL,
     refused_count BIGINT UNSIGNED NOT NULL,
-    reason        TEXT            NOT NULL, -- why the whole file was refused
+    reason        TEXT            NOT NULL, -- why the whole file was rejected
     started_at    DATETIME(6)     NOT NULL, -- UTC, as is finished_at
     finished_at   DATETIME(6)     NOT NULL,
     PRIMARY KEY (bucket, object_key)

@@ -16,13 +16,16 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
+import botocore.loaders
+import botocore.session
 import pytest
 
 from chalicelib import config, services
-from chalicelib.cache import generations, recovery
+from chalicelib.cache import entry_commands, generations, recovery, timeouts
 from chalicelib.cache.client import Client
 from chalicelib.config import DbEngine
 from chalicelib.db import captured
+from chalicelib.rows import fences, write_through
 from chalicelib.tables import TABLES
 from local.machine import PORTS, port_is_free
 from local.servers import App, DataApi, MariaDB, Redis, Server
@@ -40,8 +43,24 @@ SETTINGS = [
     value for name, value in vars(config).items() if name.isupper() and isinstance(value, str)
 ]
 
-# The engine that the app of the run uses: `mysql` or `dataapi`.
-ENGINE = os.environ.get("HEROCACHE_TEST_ENGINE") or DbEngine.MYSQL.value
+# The engine that the app of the run uses, `mysql` or `dataapi`, where somebody chose one.
+CHOSEN_ENGINE = os.environ.get("HEROCACHE_TEST_ENGINE", "")
+ENGINE = CHOSEN_ENGINE or DbEngine.MYSQL.value
+
+# How much longer the app waits in tests that are not about its deadlines. One factor for all of
+# them, because some must be shorter than others.
+PATIENCE = 20
+DEADLINES = (
+    (timeouts, "TIMEOUT_SECONDS"),
+    (fences, "MAX_FENCE_SECONDS"),
+    (write_through, "MAX_SECONDS_TO_COMMIT"),
+    (entry_commands, "LEASE_MILLISECONDS"),
+    (entry_commands, "WITNESS_MILLISECONDS"),
+    (entry_commands, "TOMBSTONE_MILLISECONDS"),
+    (entry_commands, "DEAD_WRITER_SECONDS"),
+)
+# Less than an ordinary statement is waited for: a longer one would count as such.
+PATIENT_REFRESH_SECONDS = 2.0
 
 BESIDE = pytest.StashKey[Beside]()
 
@@ -59,32 +78,32 @@ def pytest_configure() -> None:
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, interrupt)
+    # AWS's descriptions of its services are read once for all clients, not once for each.
+    descriptions = botocore.loaders.create_loader()
+    botocore.session.create_loader = lambda *_: descriptions
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What waits for something long is left to `make proof`. A file whose tests share servers of
-    their own goes to one worker whole; the other tests go one by one to whoever is free."""
-    if DbEngine.DATA_API.value == ENGINE:
-        tests = Path(__file__).parent
-        items[:] = [
-            item
-            for item in items
-            if not is_mysql_only(item.path.relative_to(tests).as_posix(), item.name)
-        ]
+    """What waits for something long is left to `make proof`."""
+    tests = Path(__file__).parent
+    items[:] = [
+        item
+        for item in items
+        if engine_of(item) != DbEngine.DATA_API.value
+        or not is_mysql_only(item.path.relative_to(tests).as_posix(), item.name)
+    ]
     for item in items:
-        if {"life", "data_api_life", *COMMANDS} & set(getattr(item, "fixturenames", ())):
+        if {"life", "data_api_life", "cached_data_api_life", *COMMANDS} & set(
+            getattr(item, "fixturenames", ())
+        ):
             item.add_marker(pytest.mark.proof)
-    shared = {item.path for item in items if shares_servers(item)}
-    for item in items:
-        if item.path in shared:
-            item.add_marker(pytest.mark.xdist_group(item.path.name))
 
 
-def shares_servers(item: pytest.Item) -> bool:
-    """Whether a fixture of its module serves more tests than this one."""
-    fixtures = item._fixtureinfo.name2fixturedefs if isinstance(item, pytest.Function) else {}
-    return any(definitions[-1].scope == "module" for definitions in fixtures.values())
+def engine_of(item: pytest.Item) -> str:
+    """The engine that the app of a test uses."""
+    callspec = getattr(item, "callspec", None)
+    return str(callspec.params.get("db_engine", ENGINE)) if callspec else ENGINE
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -95,6 +114,18 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 def pytest_unconfigure(config: pytest.Config) -> None:
     if BESIDE in config.stash:
         config.stash[BESIDE].end()
+
+
+@pytest.fixture(autouse=True)
+def patient(request: pytest.FixtureRequest) -> Iterator[None]:
+    """On a busy machine a step may take longer than the app waits for it; then a hit is a miss. No
+    deadline of the app ends here, unless the test is about deadlines and marked so."""
+    with pytest.MonkeyPatch.context() as patch:
+        if not request.node.get_closest_marker("own_deadlines"):
+            patch.setattr(generations, "REFRESH_TIMEOUT_SECONDS", PATIENT_REFRESH_SECONDS)
+            for module, name in DEADLINES:
+                patch.setattr(module, name, PATIENCE * getattr(module, name))
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -217,9 +248,9 @@ def witness(mariadb: MariaDB, redis_server: Redis) -> Iterator[Witness]:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """What is marked so runs on both engines, whatever the engine of the run is."""
+    """What is marked so runs on both engines, unless one was chosen for the run."""
     marked = metafunc.definition.get_closest_marker("both_engines")
-    if marked and "configure" in metafunc.fixturenames:
+    if marked and "configure" in metafunc.fixturenames and not CHOSEN_ENGINE:
         metafunc.parametrize("db_engine", [each.value for each in DbEngine], indirect=True)
 
 
@@ -294,6 +325,14 @@ def life(lived: Done) -> "Life":
 @pytest.fixture(scope="session")
 def data_api_life(lived: Done) -> "ShortLife":
     """Of the stage dev over the Data API without a cache, likewise."""
-    from tests.support.stage_life import data_api_life_in
+    from tests.support.stage_life import NO_CACHE, data_api_life_in
 
-    return data_api_life_in(lived)
+    return data_api_life_in(lived, NO_CACHE)
+
+
+@pytest.fixture(scope="session")
+def cached_data_api_life(lived: Done) -> "ShortLife":
+    """Of the stage dev over the Data API with a cache, likewise."""
+    from tests.support.stage_life import CACHE, data_api_life_in
+
+    return data_api_life_in(lived, CACHE)

@@ -7,16 +7,8 @@ Entry, Affected, Fenced, Leases, Pending, Token, new_token   what the verbs take
 LEASE, MARK       the first bytes of an entry without a value
 """
 
-from chalicelib.cache.entries import (
-    Affected,
-    Cache,
-    Entry,
-    Fenced,
-    Leases,
-    Pending,
-    Token,
-    new_token,
-)
+from chalicelib.cache.entries import Affected, Cache, Leases, Pending, new_token
+from chalicelib.cache.entry_commands import Entry, Fenced, Token
 from chalicelib.cache.generations import Generations
 from chalicelib.cache.recovery import Recovery
 from chalicelib.cache.scripts import LEASE, MARK

@@ -19,9 +19,10 @@ from typing import Any
 import redis
 
 from chalicelib.cache.commands import Command
-from chalicelib.cache.connection import READ_ONLY, TIMEOUT_SECONDS
+from chalicelib.cache.connection import READ_ONLY
 from chalicelib.cache.redis_driver import Unusable, check_driver
 from chalicelib.cache.routing import Connection
+from chalicelib.cache.timeouts import TIMEOUT_SECONDS
 from chalicelib.config import Settings
 from chalicelib.credentials import cache_credentials
 from chalicelib.errors import CONNECTION_LOST, AnotherServer, CacheUnavailable, network_words
@@ -202,7 +203,7 @@ class _Turns:
 
 _NO_TURN = nullcontext()
 
-_LOGIN_REJECTED = "it refuses the user or the password, or misses one (REDIS_URL)"
+_LOGIN_REJECTED = "it rejects the user or the password, or misses one (REDIS_URL)"
 _IN_WORDS = {
     "NOPERM": "its user lacks a right that is needed (REDIS_URL)",
     "READONLY": READ_ONLY,

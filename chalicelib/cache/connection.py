@@ -1,4 +1,4 @@
-"""A connection to one Redis server: its timeouts, its name, commands packed and replies read.
+"""A connection to one Redis server: its name, commands packed and replies read.
 
 `routing` decides which server a command goes to. `client` decides who may use a connection, and
 what its failures mean.
@@ -13,13 +13,11 @@ from typing import Any
 import hiredis
 import redis
 
+from chalicelib.cache import timeouts
 from chalicelib.cache.commands import Command, Words
-from chalicelib.cache.redis_driver import Deadline, Unusable, new_connection
+from chalicelib.cache.redis_driver import Unusable, new_connection
 
 log = logging.getLogger("herocache.redis")
-
-# How long a request waits for the replies of one call, or for a new connection.
-TIMEOUT_SECONDS = 0.1
 
 # How long a server's name is believed. After that, the next commands ask the server again who it
 # is: it may have been a replica meanwhile, with another server's entries, in the same process and
@@ -40,8 +38,8 @@ class NodeConnection:
     ) -> None:
         """`preparation` is sent ahead of the first commands."""
         self.name = ""
-        self._deadline = Deadline()
-        self._driver = new_connection(options, TIMEOUT_SECONDS, self._deadline)
+        self._deadline = timeouts.Deadline()
+        self._driver = new_connection(options, self._deadline)
         self._process = ""
         self._number = int(options.get("db") or 0)
         self._named_at = 0.0
@@ -62,7 +60,7 @@ class NodeConnection:
     def ask(self, words: Words) -> Any:
         """The reply to a command that a replica may answer too."""
         self._write([_pack(words)], wait=True)
-        self.wait_until(time.monotonic() + TIMEOUT_SECONDS)
+        self.wait_until(time.monotonic() + timeouts.TIMEOUT_SECONDS)
         self.receive_name()
         return self._receive(1)[0]
 
@@ -108,7 +106,7 @@ class NodeConnection:
             self._named_at = now
             self._name_replies = len(questions)
         if questions or packed:
-            self.wait_until(now + 2 * TIMEOUT_SECONDS)  # for the login of a new connection
+            self.wait_until(now + 2 * timeouts.TIMEOUT_SECONDS)  # for the login of a new connection
             self._driver.send_packed_command([b"".join([*map(_pack, questions), *packed])])
 
     def _check_usable(self, server: bytes, replication: bytes) -> None:

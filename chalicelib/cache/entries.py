@@ -5,22 +5,21 @@ batch, joined with commas, are the body of an answer: a hit is never decoded. Wh
 value it may hold a mark: a lease (one reader fills it) or a fence (a writer changes what it would
 show, so nobody believes or fills it). See `scripts` for their form.
 
-Each verb costs one round trip. Each names the generation whose entries it means.
+Each verb costs one round trip. Each names the generation whose entries it means. `entry_commands`
+makes its commands.
 """
 
-import hashlib
-import itertools
 import math
 import secrets
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from chalicelib.cache import keys, scripts
-from chalicelib.cache.commands import Command, NoClient, Words, packed_series
-from chalicelib.cache.keys import MAX_KEYS_AN_MGET, Keys
+from chalicelib.cache.commands import Command, NoClient
+from chalicelib.cache.entry_commands import Entry, EntryCommands, Fenced, Token, probe
+from chalicelib.cache.keys import Keys
 from chalicelib.config import REDIS_URL, Settings
 from chalicelib.db import Generation
 from chalicelib.errors import ConfigurationError
@@ -31,27 +30,8 @@ if TYPE_CHECKING:
     from chalicelib.cache.routing import Connection
 
 Result = TypeVar("Result")
-Entry = bytes
-Token = str
-
-# A larger entry is not stored.
-MAX_ENTRY_BYTES = 64 * 1024
-LEASE_MILLISECONDS = 5_000
-FENCE_MILLISECONDS = 86_400_000
-# After so long a fence counts as left behind by a writer that died.
-DEAD_WRITER_SECONDS = 10
-# What another writer puts in place of a new row, be it a tombstone or a value of the shortest TTL
-# (1 s, less TTL_JITTER), must outlive every witness that was set before it. That writer may have
-# another TTL than this one.
-WITNESS_MILLISECONDS = 900
-TOMBSTONE_MILLISECONDS = 6_000
-HINT_MILLISECONDS = 24 * 3600 * 1000
-WATERMARK_MILLISECONDS = 24 * 3600 * 1000
 # Later than every COMMIT: Redis may have lost the time of the latest one.
 UNKNOWN_COMMIT = math.inf
-# Entries that are stored together must not expire together: by how much of TTL they may differ from
-# it, up and down.
-TTL_JITTER = 0.1
 
 
 @dataclass
@@ -74,10 +54,9 @@ class Cache:
     def __init__(self, settings: Settings) -> None:
         self.is_configured = bool(settings.redis_url)
         self.tables = tables_with(settings.default_table)
-        self._client = _client(settings, _probe(self.tables, settings.redis_cluster))
+        self._client = _client(settings, probe(self.tables, settings.redis_cluster))
         self._keys = Keys(settings.redis_cluster)
-        ttl = settings.ttl_seconds * 1000
-        self._ttl = (max(1, round(ttl * (1 - TTL_JITTER))), round(ttl * 2 * TTL_JITTER))
+        self._make = EntryCommands(self._keys, settings.ttl_seconds)
         self._lives: dict[str, bytes] = {}  # of each watermark, by its hash tag
 
     @property
@@ -98,19 +77,21 @@ class Cache:
         """Use Redis again, after `probe` has succeeded."""
         self._client.resume()
 
-    def leave_hint(self, table: Table, generation: Generation) -> None:
-        """Tell containers that cannot ask the database which generation was the last one."""
-        command = _hint_command(table, generation.number, generation.server)
-        self._client.call([command], generation.server, wait=False)
+    def leave_hint(self, table: Table, generation: Generation, *, wait: bool) -> None:
+        """Tell containers that cannot ask the database which generation was the last one. Without
+        `wait` return before it has happened."""
+        command = self._make.leave_hint(table, generation.number, generation.server)
+        self._client.call([command], generation.server, wait=wait)
 
     def retire_hint(self, table: Table, number: int) -> None:
         """Tell the server that answers now, whichever it is, that generation `number` and all
         before it are not to be used any more."""
-        self._client.ask(_hint_command(table, number, ""))
+        self._client.ask(self._make.leave_hint(table, number, ""))
 
     def hint(self, table: Table) -> Generation | None:
-        """The generation that `leave_hint` named last, as the server that answers now has it."""
-        server, found = self._client.ask(Command(keys.tag(table, 0), ("GET", keys.hint(table))))
+        """The generation that `leave_hint` named last, as the server that answers now has it. None
+        where `retire_hint` was later, or where the server lost it."""
+        server, found = self._client.ask(self._make.hint(table))
         number, _, hinted_server = (found or b"").decode().partition(" ")
         return Generation(int(number), True, server, 0) if hinted_server == server else None
 
@@ -118,38 +99,22 @@ class Cache:
         self, generation: Generation, table: Table, column: Column, values: Sequence[Key]
     ) -> Sequence[Entry | None]:
         """What the entry of each value holds, be it a mark; None where there is none. One MGET."""
-        commands = self._mget(generation, table, column, values)
+        commands = self._make.get_many(generation, table, column, values)
         return self._got(values, self._client.call(commands, generation.server))
 
     def begin_get_many(
         self, generation: Generation, table: Table, column: Column, values: Sequence[Key]
     ) -> "Pending[Sequence[Entry | None]]":
         """Send `get_many` and return at once."""
-        commands = self._mget(generation, table, column, values)
+        commands = self._make.get_many(generation, table, column, values)
         return Pending(
             self._client, generation, commands, lambda replies: self._got(values, replies)
         )
 
-    def _mget(
-        self, generation: Generation, table: Table, column: Column, values: Sequence[Key]
-    ) -> list[Command]:
-        if series := self._keys.series(generation.number, table, column):
-            packed = packed_series("MGET", *series, values)  # type: ignore[arg-type]
-            return [Command(keys.tag(table, 0), packed)]
-        names = self._keys.entries(generation.number, table, column, values)
-        return [
-            Command(keys.tag(table, bucket), ("MGET", *[names[i] for i in positions]))
-            for bucket, positions in self._mget_chunks(values)
-        ]
-
     def _got(self, values: Sequence[Key], replies: Sequence[Any]) -> Sequence[Entry | None]:
         if not self._client.is_cluster:
             return replies[0]  # type: ignore[no-any-return]
-        return _in_order([positions for _, positions in self._mget_chunks(values)], replies)
-
-    def _mget_chunks(self, values: Sequence[Key]) -> list[tuple[int, Sequence[int]]]:
-        most = MAX_KEYS_AN_MGET if self._client.is_cluster else len(values)
-        return self._keys.chunks(values, most)
+        return _in_order([positions for _, positions in self._make.mget_chunks(values)], replies)
 
     def lease_many(
         self,
@@ -160,7 +125,7 @@ class Cache:
         token: Token,
     ) -> Leases:
         """Take a lease, the right to fill the entry, on each entry that is absent."""
-        commands = self._leases(generation, table, column, values, token)
+        commands = self._make.lease_many(generation, table, column, values, token)
         return self._leased(values, self._client.call(commands, generation.server))
 
     def begin_lease_many(
@@ -172,22 +137,10 @@ class Cache:
         token: Token,
     ) -> "Pending[Leases]":
         """Send `lease_many` and return at once."""
-        commands = self._leases(generation, table, column, values, token)
+        commands = self._make.lease_many(generation, table, column, values, token)
         return Pending(
             self._client, generation, commands, lambda replies: self._leased(values, replies)
         )
-
-    def _leases(
-        self,
-        generation: Generation,
-        table: Table,
-        column: Column,
-        values: Sequence[Key],
-        token: Token,
-    ) -> list[Command]:
-        head = (token, LEASE_MILLISECONDS, DEAD_WRITER_SECONDS)
-        arguments: dict[Key, tuple[str | bytes, ...]] = dict.fromkeys(values, ())
-        return self._commands(scripts.LEASE_MANY, generation, table, {column: arguments}, head)
 
     def _leased(self, values: Sequence[Key], replies: Sequence[Any]) -> Leases:
         leases = Leases()
@@ -217,8 +170,8 @@ class Cache:
     ) -> None:
         """Store each value where our lease still stands. None gives the lease back, and so does a
         value that is too large to store. Returns before it has happened."""
-        entries = {value: (_storable(entry),) for value, entry in values.items()}
-        self._run(scripts.FILL_MANY, generation, table, column, entries, (token, *self._ttl))
+        commands = self._make.fill_many(generation, table, column, values, token)
+        self._client.call(commands, generation.server, wait=False)
 
     def settle_many(
         self,
@@ -231,9 +184,8 @@ class Cache:
         holds. `values` has for each value the fence that was found, which must still stand, and the
         entry that was read once no writer held its rows; MARK in its place makes the fence a new
         one. Returns before it has happened."""
-        entries = {value: (fence, _storable(entry)) for value, (fence, entry) in values.items()}
-        head = (*self._ttl, FENCE_MILLISECONDS)
-        self._run(scripts.SETTLE_MANY, generation, table, column, entries, head)
+        commands = self._make.settle_many(generation, table, column, values)
+        self._client.call(commands, generation.server, wait=False)
 
     def knows_watermarks(self, table: Table) -> bool:
         """Whether this process has read the watermarks of `table` before."""
@@ -249,7 +201,7 @@ class Cache:
         self,
         generation: Generation,
         table: Table,
-        fenced: "Fenced",
+        fenced: Fenced,
         new: Collection[Key] | None,
         token: Token,
     ) -> "Pending[float]":
@@ -260,23 +212,16 @@ class Cache:
         The result is the watermark: when the latest change was committed that a writer had
         published before, in microseconds of the database's clock; UNKNOWN_COMMIT where Redis may
         have lost it."""
-        if new is None:
-            buckets: Collection[int] = self._keys.buckets
-        else:
-            buckets = [bucket for bucket, _ in self._keys.groups(list(new))]
-        kinds = {column: dict.fromkeys(values, ()) for column, values in fenced.items()}
-        head = (token, FENCE_MILLISECONDS, WATERMARK_MILLISECONDS)
-        commands = self._commands(
-            scripts.FENCE_MANY, generation, table, kinds, head, keys.watermark, buckets
-        )
-        tags = [command.tag for command in commands]
-        for bucket in buckets:
-            witness = keys.witness(table, bucket, token)
-            words: Words = ("SET", witness, token, "PX", WITNESS_MILLISECONDS)
-            commands.append(Command(keys.tag(table, bucket), words))
+        fences, witnesses = self._make.fence_many(generation, table, fenced, new, token)
+        tags = [command.tag for command in fences]
         known = dict(self._lives)
         return Pending(
-            self._client, generation, commands, lambda got: self._published(known, tags, got)
+            self._client,
+            generation,
+            # First: what is published before the watermark is read is told by it, and what is
+            # published later outlives the witness.
+            [*witnesses, *fences],
+            lambda got: self._published(known, tags, got[len(witnesses) :]),
         )
 
     def _published(
@@ -305,76 +250,10 @@ class Cache:
         rows, in place of what their database keys showed; where that is all, return before it has
         happened. `committed_at`: a time not before the COMMIT, in microseconds of the database's
         clock; 0 where the change was undone."""
-        published = {
-            column: {
-                value: (_kind(table, column), _storable(entry)) for value, entry in own.items()
-            }
-            for column, own in entries.fenced.items()
-        }
-        head = (
-            *(token, FENCE_MILLISECONDS, WATERMARK_MILLISECONDS, committed_at),
-            *(*self._ttl, TOMBSTONE_MILLISECONDS),
+        commands = self._make.publish_many(
+            generation, table, entries.fenced, entries.new, token, committed_at
         )
-        commands = self._commands(
-            scripts.PUBLISH_MANY, generation, table, published, head, keys.watermark
-        )
-        names = self._keys.entries(generation.number, table, table.key, entries.new)
-        stored = [_storable(entry) for entry in entries.new.values()]
-        for bucket, positions in self._keys.chunks(list(entries.new)):
-            named = [keys.witness(table, bucket, token), *[names[i] for i in positions]]
-            words: Words = ("EVALSHA", _sha1(scripts.STORE_NEW_MANY), len(named), *named)
-            words += (token, *self._ttl, *[stored[i] for i in positions])
-            commands.append(Command(keys.tag(table, bucket), words))
         self._client.call(commands, generation.server, wait=bool(entries.fenced))
-
-    def _run(
-        self,
-        script: str,
-        generation: Generation,
-        table: Table,
-        column: Column,
-        arguments: Mapping[Key, tuple[str | bytes, ...]],
-        head: tuple[str | int, ...],
-    ) -> None:
-        """Send `script` on entries of one column; return before it has run."""
-        commands = self._commands(script, generation, table, {column: arguments}, head)
-        self._client.call(commands, generation.server, wait=False)
-
-    def _commands(
-        self,
-        script: str,
-        generation: Generation,
-        table: Table,
-        arguments: Mapping[Column, Mapping[Key, tuple[str | bytes, ...]]],
-        head: tuple[str | int, ...],
-        last: Callable[[Table, int], str] | None = None,
-        buckets: Iterable[int] = (),
-    ) -> list[Command]:
-        """Commands that run `script` on entries, one for each chunk of a bucket. `arguments` are
-        those of each entry, behind the `head` that all share. `last` names one more Redis key of
-        the bucket. The script also runs in `buckets` without an entry."""
-        values = [value for own in arguments.values() for value in own]
-        words = [own for values in arguments.values() for own in values.values()]
-        names = [
-            name
-            for column, own in arguments.items()
-            for name in self._keys.entries(generation.number, table, column, own)
-        ]
-        chunks = self._keys.chunks(values)
-        used = {bucket for bucket, _ in chunks}
-        chunks += [(bucket, ()) for bucket in buckets if bucket not in used]
-        commands = []
-        for bucket, positions in chunks:
-            named = [names[i] for i in positions]
-            if last:
-                named.append(last(table, bucket))
-            own = itertools.chain.from_iterable([words[i] for i in positions])
-            command: Words = ("EVALSHA", _sha1(script), len(named), *named, *head, *own)
-            commands.append(Command(keys.tag(table, bucket), command))
-        return commands
-
-
-Fenced = Mapping[Column, Mapping[Key, Entry | None]]
 
 
 class Pending(Generic[Result]):
@@ -436,17 +315,6 @@ def new_token() -> Token:
     return secrets.token_hex(scripts.TOKEN_LENGTH // 2)
 
 
-def _probe(tables: Mapping[str, Table], is_cluster: bool) -> list[Command]:
-    """Commands that write to each server with entries, and leave nothing behind."""
-    buckets = Keys(is_cluster).buckets
-    tags = [keys.tag(table, bucket) for table in tables.values() for bucket in buckets]
-    return [
-        Command(tag, words)
-        for tag in (tags if is_cluster else tags[:1])
-        for words in (("SET", keys.probe(tag), "", "PX", 1000), ("DEL", keys.probe(tag)))
-    ]
-
-
 def _client(settings: Settings, probe: Sequence[Command]) -> "Client | NoClient":
     """Without REDIS_URL the driver is not imported, and need not be installed."""
     if not settings.redis_url:
@@ -461,15 +329,6 @@ def _client(settings: Settings, probe: Sequence[Command]) -> "Client | NoClient"
     return Client(settings, scripts.ALL, probe)
 
 
-def _hint_command(table: Table, number: int, server: str) -> Command:
-    words = ("EVALSHA", _sha1(scripts.LEAVE_HINT), 1, keys.hint(table))
-    return Command(keys.tag(table, 0), (*words, number, server, HINT_MILLISECONDS))
-
-
-def _kind(table: Table, column: Column) -> str:
-    return "row" if column is table.key else "lookup"
-
-
 def _in_order(groups: Iterable[Sequence[int]], replies: Sequence[Any]) -> list[Any]:
     """The replies in the order of their positions: `replies` has a list for each group."""
     placed = [
@@ -478,12 +337,3 @@ def _in_order(groups: Iterable[Sequence[int]], replies: Sequence[Any]) -> list[A
         for position, reply in zip(positions, group or ())
     ]
     return [reply for _, reply in sorted(placed, key=itemgetter(0))]
-
-
-@lru_cache
-def _sha1(script: str) -> str:
-    return hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
-
-
-def _storable(entry: Entry | None) -> Entry:
-    return entry if entry is not None and len(entry) <= MAX_ENTRY_BYTES else b""

@@ -100,11 +100,12 @@ class Generations:
         return generation
 
     def _last_known(self, table: Table, memory: _Memory | None) -> Generation | None:
-        """The later of the hint and of what this container remembers: it may have slept since."""
+        """The later of the hint and of what this container remembers: it may have slept since. None
+        without a hint: what is remembered may be retired, and Redis told so by whom nobody asks."""
         hint = self._hint(table)
-        if memory is None or (hint is not None and hint.number > memory.generation.number):
-            return hint
-        return memory.generation
+        if hint and memory and memory.generation.number > hint.number:
+            return memory.generation
+        return hint
 
     def saw(self, table: Table, generation: Generation, asked: float) -> float:
         """Remember what the database answered to a question put at `asked`. The result: since when
@@ -153,6 +154,10 @@ class Generations:
         unless the generation was raised, or the database was away, in the last MEMORY_SECONDS.
         Raises DatabaseUnavailable where the database goes away while this waits, and stays away."""
         known_since = self.saw(table, generation, asked)
+        if known_since + MEMORY_SECONDS > time.monotonic():
+            # Who cannot ask the database goes by the hint: it must have come.
+            self.leave_hint(table, wait=True)
+            known_since = max(known_since, time.monotonic())
         self.leave_hint(table)
         give_up = time.monotonic() + PATIENCE_SECONDS
         while (left := known_since + MEMORY_SECONDS - time.monotonic()) > 0:
@@ -180,16 +185,17 @@ class Generations:
             log.warning("the generation of %s stays: %s", table.name, error)
         self.forget(table)
 
-    def leave_hint(self, table: Table) -> None:
-        """Leave what this container learnt in Redis as a hint. Called last: nobody waits for it."""
+    def leave_hint(self, table: Table, *, wait: bool = False) -> None:
+        """Leave in Redis what this container learnt, as a hint, if that is due. With `wait` it is
+        left in any case, and has arrived; without it may be lost on its way."""
         memory = self._memory.get(table.name)
-        if memory is None or table.name not in self._hints_due:
+        if memory is None or not (wait or table.name in self._hints_due):
             return
         self._hints_due.discard(table.name)
         generation = memory.generation
         if self._cache.is_configured and generation.enabled and generation.server:
             try:
-                self._cache.leave_hint(table, generation)
+                self._cache.leave_hint(table, generation, wait=wait)
             except CacheUnavailable as error:
                 log.info("no hint left for %s: %s", table.name, error)
 

@@ -23,6 +23,7 @@ class Keys:
     """The keys of entries, on one server or in a cluster."""
 
     def __init__(self, is_cluster: bool) -> None:
+        self.is_cluster = is_cluster
         self._bucket_count = BUCKETS if is_cluster else 1
 
     @property

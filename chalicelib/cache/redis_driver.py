@@ -6,10 +6,8 @@ parts look different is rejected when the service starts.
 """
 
 import inspect
-import math
 import socket
 import ssl
-import time
 from collections.abc import Mapping
 from functools import lru_cache, partial
 from typing import Any
@@ -19,12 +17,13 @@ from redis.backoff import NoBackoff
 from redis.connection import AbstractConnection, DefaultParser
 from redis.retry import Retry
 
+from chalicelib.cache import timeouts
 from chalicelib.errors import ConfigurationError
 from chalicelib.network import reach
 
 CHECKED_VERSION = "8.1.0"
 
-# How late a wait may end. A wait that has just begun uses the socket's own timeout: to set another
+# A wait that has just begun uses the socket's own timeout and may end so much later: to set another
 # one takes two system calls.
 _SLACK_SECONDS = 0.001
 
@@ -49,26 +48,18 @@ def check_driver() -> None:
             )
 
 
-class Deadline:
-    """Until when a connection waits for replies, in monotonic seconds."""
-
-    until = math.inf
-
-
-def new_connection(
-    options: Mapping[str, Any], timeout_seconds: float, deadline: Deadline
-) -> AbstractConnection:
+def new_connection(options: Mapping[str, Any], deadline: timeouts.Deadline) -> AbstractConnection:
     """A connection that opens with its first command, in as few round trips as Redis allows.
     `options` are those of the URL."""
     options = dict(options)
     is_tls = options.pop("connection_class", None) is redis.SSLConnection
     connection_class = _TlsConnection if is_tls else _Connection
     connection: AbstractConnection = connection_class(
-        socket_timeout=timeout_seconds,
+        socket_timeout=timeouts.TIMEOUT_SECONDS,
         retry=Retry(NoBackoff(), 0),
         protocol=2,
         driver_info=None,
-        parser_class=partial(_Parser, deadline, timeout_seconds),
+        parser_class=partial(_Parser, deadline),
         **options,
     )
     return connection
@@ -81,15 +72,13 @@ class Unusable(redis.RedisError):
 class _Parser(DefaultParser):  # type: ignore[misc, valid-type]
     """The driver's parser, which waits until its deadline, however many pieces a reply comes in."""
 
-    def __init__(
-        self, deadline: Deadline, timeout_seconds: float, *arguments: Any, **named: Any
-    ) -> None:
+    def __init__(self, deadline: timeouts.Deadline, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self._deadline = deadline
-        self._whole_wait = timeout_seconds - _SLACK_SECONDS
+        self._whole_wait = timeouts.TIMEOUT_SECONDS - _SLACK_SECONDS
 
     def read_from_socket(self, timeout: object = None, raise_on_timeout: bool = True) -> bool:
-        left = self._deadline.until - time.monotonic()
+        left = self._deadline.seconds_left()
         if left <= 0:
             raise redis.TimeoutError("Timeout reading from socket")
         if left > self._whole_wait:

@@ -10,7 +10,7 @@ import redis
 from redis.connection import parse_url
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 
-from chalicelib.cache import connection
+from chalicelib.cache import timeouts
 from chalicelib.cache.commands import Command
 from chalicelib.cache.connection import REPLICATION, NodeConnection
 from chalicelib.cache.redis_driver import Unusable
@@ -108,7 +108,7 @@ class Connection:
         self._nodes = []
 
     def _start_waiting(self) -> None:
-        until = time.monotonic() + connection.TIMEOUT_SECONDS
+        until = time.monotonic() + timeouts.TIMEOUT_SECONDS
         for node, _ in self._sent:
             node.wait_until(until)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from chalicelib.db.captured import PLACE_TO_MARK
-from chalicelib.db.errors import refuse_replica
+from chalicelib.db.errors import reject_replica
 from chalicelib.db.statements import FAILS, MICROSECONDS_NOW, READ_ONLY, WAIT_FOR_WRITERS, Statement
 from chalicelib.tables import Table
 
@@ -56,7 +56,7 @@ def generation_in(table: Table, rows: Sequence[Any], asked_at: float) -> Generat
     if not rows:
         raise NoGeneration(table)
     [(number, enabled, server, seconds, is_read_only, now)] = rows
-    refuse_replica(is_read_only)
+    reject_replica(is_read_only)
     return Generation(number, bool(enabled), server, seconds, now, asked_at)
 
 

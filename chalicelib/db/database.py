@@ -1,17 +1,17 @@
-"""The database: connections, retries (also of a deadlock), reads, and the generation.
+"""The database: reads, transactions, and the generation of each table.
 
 Changes go through a Transaction. A read costs one round trip. The first read of a table costs one
 more, because the table is compared with its declaration (`fit`). While it does not fit, each read
 compares it again.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TypeVar
 
 from chalicelib.config import DbEngine, Settings
 from chalicelib.db import cache_generation, captured, information_schema, pieces, statements
-from chalicelib.db.cache_generation import Generation, NoGeneration, generation_in
+from chalicelib.db.cache_generation import Generation, generation_in
 from chalicelib.db.engine import (
     ANSWER_TIMEOUT_SECONDS,
     LOAD_TIMEOUT_SECONDS,
@@ -20,21 +20,18 @@ from chalicelib.db.engine import (
     Rows,
 )
 from chalicelib.db.errors import (
-    MAX_ATTEMPTS,
     AnswerTooLarge,
     DatabaseError,
     is_misfit,
-    is_unfit,
-    is_worth_another_try,
-    refuse_replica,
+    reject_replica,
     translated,
-    translated_from_connecting,
 )
 from chalicelib.db.fit import Columns, Fit, describe, report
+from chalicelib.db.retries import Retries
 from chalicelib.db.schema import OWN_TABLES, narrowed
 from chalicelib.db.statements import Statement
 from chalicelib.db.transaction import Transaction
-from chalicelib.errors import HerocacheError, OutcomeUnknown, SchemaMismatch
+from chalicelib.errors import SchemaMismatch
 from chalicelib.pool import Pool
 from chalicelib.tables import Column, Key, Row, Table, tables_with
 
@@ -52,9 +49,10 @@ class Database:
         driver was not checked."""
         self._settings = settings
         self._is_replica = is_replica
-        self._patience = LOAD_TIMEOUT_SECONDS if for_loads else ANSWER_TIMEOUT_SECONDS
+        patience = LOAD_TIMEOUT_SECONDS if for_loads else ANSWER_TIMEOUT_SECONDS
         self._connect = _engine(settings, for_loads)
         self._pool: Pool[Connection] = Pool(self._connect, lambda connection: connection.drop())
+        self._retries = Retries(settings, self._pool, patience)
         self._fit = Fit()
 
     def fetch_many(
@@ -207,57 +205,17 @@ class Database:
         return self._run(lambda connection: describe(connection, names))
 
     def _run(self, work: Callable[[Connection], Result], **connect_options: float | None) -> Result:
-        for attempt in range(MAX_ATTEMPTS):
-            try:
-                connection = self._acquire(connect_options)
-            except DatabaseError as error:
-                raise translated_from_connecting(error, self._settings) from error
-            try:
-                result = work(connection)
-            except DatabaseError as error:
-                self._put_back(connection, error)
-                if is_worth_another_try(error, attempt):
-                    continue
-                raise (self._misfit(error) if is_misfit(error) else translated(error)) from error
-            except NoGeneration as new:
-                self._pool.release(connection)
-                self.run(cache_generation.add(new.table))
-                continue
-            except OutcomeUnknown:
-                self._pool.discard(connection)
-                raise
-            except HerocacheError as error:
-                self._put_back(connection, error.__cause__)
-                raise
-            except BaseException:
-                self._pool.discard(connection)
-                raise
-            self._pool.release(connection)
-            return result
-        raise AssertionError("unreachable: the last attempt returns or raises")
-
-    def _acquire(self, connect_options: Mapping[str, float | None]) -> Connection:
-        """A kept connection or a new one. Checks that the server has not closed a kept one: after a
-        write was sent, nobody could tell whether it was done."""
-        connection = self._pool.acquire(**connect_options)
-        if connection.was_closed_by_server():
-            self._pool.discard(connection)
-            connection = self._pool.acquire(**connect_options)
-        connection.wait_at_most(self._patience)
-        return connection
-
-    def _put_back(self, connection: Connection, error: BaseException | None) -> None:
-        if connection.open and not is_unfit(error):
-            self._pool.release(connection)
-        else:
-            self._pool.discard(connection)
+        try:
+            return self._retries.run(work, **connect_options)
+        except DatabaseError as error:
+            raise (self._misfit(error) if is_misfit(error) else translated(error)) from error
 
 
 def _rows_of_writer(connection: Connection, statement: Statement) -> Sequence[Row]:
     """The rows, where the server is not a replica. A kept connection may lead to a server that was
     made a replica meanwhile."""
     found, is_read_only = connection.batch([statement, statements.IS_READ_ONLY])
-    refuse_replica(is_read_only[0][0])
+    reject_replica(is_read_only[0][0])
     return found
 
 

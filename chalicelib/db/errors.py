@@ -6,9 +6,13 @@ import ssl
 from enum import IntEnum
 
 from chalicelib.config import DB_SSL_CA, Settings
-from chalicelib.errors import ConfigurationError, DatabaseUnavailable, network_words
+from chalicelib.errors import (
+    ConfigurationError,
+    DatabaseUnavailable,
+    TooLarge,
+    network_words,
+)
 
-MAX_ATTEMPTS = 4
 RESUME_RETRY_AFTER_SECONDS = 5
 
 
@@ -96,7 +100,7 @@ _INDEX = re.compile(r"for key '(?:[^']*\.)?([^'.]+)'$")
 _CONSTRAINT = re.compile(r"onstraint ['`](?:[^'`]*\.)?([^'`.]+)['`]", re.IGNORECASE)
 
 _IN_WORDS = {
-    Code.ACCESS_DENIED_ERROR: "it refuses the user or the password (DB_USER, DB_PASS)",
+    Code.ACCESS_DENIED_ERROR: "it rejects the user or the password (DB_USER, DB_PASS)",
     Code.CR_SSL_CONNECTION_ERROR: "it speaks no TLS, and DB_SSL_CA asks for it",
     PASSWORD_WITHHELD: "it asks for the password itself, which only a server with a checked"
     " certificate is told: set DB_SSL_CA, or log in with mysql_native_password",
@@ -144,7 +148,7 @@ class AnswerTooLarge(DatabaseError):
     """The rows do not fit into one answer of the engine. Nothing was changed."""
 
 
-def refuse_replica(is_read_only: int) -> None:
+def reject_replica(is_read_only: int) -> None:
     """A replica answers reads, but may lack the last writes. So this raises the error with which a
     replica answers a write."""
     if is_read_only:
@@ -157,7 +161,7 @@ def is_said_by_server(error: BaseException) -> bool:
     return code_of(error) > 0 and code_of(error) // 1000 != 2
 
 
-def is_login_refused(error: DatabaseError) -> bool:
+def is_login_rejected(error: DatabaseError) -> bool:
     """Whether the server rejected the user or the password."""
     return code_of(error) == Code.ACCESS_DENIED_ERROR
 
@@ -178,8 +182,14 @@ def translated_from_connecting(error: DatabaseError, settings: Settings) -> Exce
 
 
 def translated(error: DatabaseError) -> Exception:
-    """The service's error for it: DatabaseUnavailable or ConfigurationError. Any other error is a
-    bug and is returned as it is."""
+    """The service's error for it: DatabaseUnavailable, ConfigurationError or TooLarge. Any other
+    error is a bug and is returned as it is."""
+    if isinstance(error, AnswerTooLarge):
+        return TooLarge(
+            "the table has rows that are longer than declared, too long for the database's answer:"
+            " name fewer at a time; where one row is too long by itself, shorten it over a"
+            " connection (the RDS Data API gives rows of up to 64 KB, and up to 1 MiB at a time)"
+        )
     code = code_of(error)
     if code in _IN_WORDS:
         found = DatabaseUnavailable(f"the database cannot be used now: {_IN_WORDS[code]}")
@@ -283,7 +293,7 @@ def rejection(error: DatabaseError) -> tuple[str, str]:
     if code in _NO_PARTITION:
         return "", "the table has no partition for this row"
     if _is_signal(error):
-        return "", f"a trigger refuses this row: {error.words}"
+        return "", f"a trigger rejects this row: {error.words}"
     return column, "the database does not take this value"
 
 
@@ -297,11 +307,6 @@ def is_unfit(error: BaseException | None) -> bool:
     return code_of(error) in _LOST | _DEMOTED
 
 
-def is_worth_another_try(error: DatabaseError, attempt: int) -> bool:
-    """Whether to try again: a few times where the database undid the transaction because of another
-    one, and once on a new connection where the old one was lost. Not where the server was silent:
-    it would be silent again."""
-    if code_of(error) in _UNDONE:
-        return attempt + 1 < MAX_ATTEMPTS
-    is_lost = code_of(error) in _LOST | _DEMOTED
-    return is_lost and attempt == 0 and not isinstance(error.origin, TimeoutError)
+def is_undone(error: DatabaseError) -> bool:
+    """Whether the database undid the transaction because another one was in its way."""
+    return code_of(error) in _UNDONE

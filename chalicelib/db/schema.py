@@ -276,7 +276,7 @@ def _wide_key(table: Table, pairs: Sequence[tuple[Column, Found]]) -> Iterator[s
             yield (
                 f"{table.name}.{real.name} is {real.sql_type.upper()}, and requests take no"
                 f" {real.name} above {column.type.maximum}: no read finds such a row, and a new"
-                " one is refused when the ids below are used up"
+                " one is rejected when the ids below are used up"
             )
 
 

@@ -7,7 +7,7 @@ Where triggers may change rows, one more reads them back.
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from chalicelib.db import cache_generation, pieces, statements
@@ -120,6 +120,7 @@ class Transaction:
             raise
         [(read_at,)], [(first,)] = now, first_key
         new_keys = range(first, first + own)
+        held = replace(held, told_at=read_at, asked_at=self._connection.sent_at)
         change = Change(held, (), _with_keys(rows, new_keys), new_keys)
         return change, Committed(read_at, self._committed_at, _whole(others, most))
 
@@ -193,7 +194,7 @@ class Transaction:
         most = pieces.most_rows(self._connection, table)
         return min(most, max_rows) if most else max_rows
 
-    def refuse_far_keys(self, table: Table, keys: Sequence[Key]) -> None:
+    def reject_far_keys(self, table: Table, keys: Sequence[Key]) -> None:
         """Raises KeyTooFar where one of `keys`, given to a new row, would use up those that the
         database gives: it goes on from the highest one there ever was. One SELECT where one is
         that high, else none."""

@@ -1,24 +1,14 @@
 """The contract with clients: the fields of a request, their limits, and the validation.
 
-`decode` reads a body as JSON. `parse` validates a JSON value or a Lambda payload, and returns a
-request. `replies` makes the answers.
+`parse` validates a JSON value or a Lambda payload, and returns a request. `json_body` reads that
+value from a body. `replies` makes the answers.
 """
 
-import gzip
-import io
-import json
-import zlib
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any
 
-from chalicelib.errors import (
-    BadRequest,
-    ConfigurationError,
-    TooLarge,
-    UnsupportedEncoding,
-)
+from chalicelib.errors import BadRequest, TooLarge
 from chalicelib.rows import Page
 from chalicelib.tables import (
     NO_KEY,
@@ -47,14 +37,12 @@ REQUESTS = (READ, WRITE, DELETE, INCREMENT, INVALIDATE)
 # SQLS of an invalidate request for the whole table.
 EVERY_ROW = ["*"]
 
-# Names of headers in lower case, as Chalice looks them up.
+# In lower case, as Chalice looks it up.
 IDEMPOTENCY_HEADER = "idempotency-key"
-ENCODING_HEADER = "content-encoding"
 
 MAX_READ_VALUES = 10_000
 MAX_LIMIT = 10_000
 MAX_WRITE_ROWS = 1_000
-MAX_BODY_BYTES = 6_000_000
 _LIMIT = Integer(1, MAX_LIMIT)
 _AMOUNT = Integer(-(2**32), 2**32)
 # The highest key that a BIGINT column takes.
@@ -112,51 +100,9 @@ class Increment:
 Request = Read | Write | Delete | Invalidate | Increment
 
 
-def decode(body: bytes) -> object:
-    """The JSON value in `body`. Raises TooLarge, and BadRequest with the place of the error."""
-    if len(body) > MAX_BODY_BYTES:
-        raise TooLarge(f"body: more than {MAX_BODY_BYTES} bytes; send fewer items at a time")
-    try:
-        text = body.decode()
-    except UnicodeDecodeError as error:
-        raise BadRequest(f"body: not UTF-8 at byte {error.start}") from error
-    try:
-        if "-0" in text:
-            return _EXACT.decode(text)
-        return _DECODER.decode(text)
-    except RecursionError as error:
-        raise BadRequest("body: nested too deeply; SQLS is a flat list") from error
-    except json.JSONDecodeError as error:
-        raise BadRequest(
-            f"body: not JSON at line {error.lineno} column {error.colno}: {error.msg}"
-        ) from error
-    except ValueError:
-        return _EXACT.decode(text)  # there is an integer with more digits than Python converts
-
-
-def unpacked(body: bytes, encoding: str) -> bytes:
-    """`body` without the compression that the header Content-Encoding names. A body that is not
-    compressed is returned as it is, because a gateway may have unpacked it and kept the header.
-    Unpacks at most MAX_BODY_BYTES and one byte. Raises BadRequest, UnsupportedEncoding."""
-    if encoding.strip().lower() in ("", "identity"):
-        return body
-    if encoding.strip().lower() not in ("gzip", "x-gzip"):
-        raise UnsupportedEncoding(
-            f"Content-Encoding: {shown(encoding)} is not read here; send the body as it is, or gzip"
-        )
-    if not body.startswith(b"\x1f"):
-        return body
-    try:
-        return gzip.GzipFile(fileobj=io.BytesIO(body)).read(MAX_BODY_BYTES + 1)
-    except EOFError as error:
-        raise BadRequest("body: Content-Encoding says gzip, but it ends too early") from error
-    except (gzip.BadGzipFile, zlib.error) as error:
-        raise BadRequest("body: Content-Encoding says gzip, but it is damaged") from error
-
-
 def parse(payload: object, default_table: str, read_by: str | None) -> Request:
     """The checked request in `payload`. `default_table` and `read_by` are the settings DB_TABLE and
-    READ_BY. Raises BadRequest, which names the place; TooLarge, ConfigurationError."""
+    READ_BY. Raises BadRequest, which names the place; TooLarge."""
     if not isinstance(payload, dict):
         raise BadRequest(f"body: expected a JSON object, got {_json_type(payload)}")
     for name in payload:
@@ -176,6 +122,11 @@ def parse(payload: object, default_table: str, read_by: str | None) -> Request:
     if request == INVALIDATE:
         _reject_field(payload, IDEMPOTENCY_KEY, "an invalidate may be sent again without one")
         items = _items(payload, MAX_READ_VALUES, 'keys, or ["*"] for the whole table')
+        if "*" in items and items != EVERY_ROW and isinstance(table.key.type, Integer):
+            raise BadRequest(
+                f'{SQLS}[{items.index("*")}]: "*" means every row, so it stands alone; send ["*"],'
+                " or only keys"
+            )
         return Invalidate(table, None if items == EVERY_ROW else _values(table.key, items))
     idempotency_key = _idempotency_key(payload)
     if request == DELETE:
@@ -197,7 +148,11 @@ def _page(
         return None
     name = LIMIT if LIMIT in payload else AFTER
     if column is table.key:
-        raise BadRequest(f"{name}: goes with a read by a lookup, and this one is by {column.name}")
+        instead = " or ".join([f'read with {BY}="{lookup}"' for lookup in table.lookups])
+        raise BadRequest(
+            f"{name}: goes with a read by a lookup, and this one is by {column.name}; leave it out"
+            + f", or {instead}" * bool(instead)
+        )
     if len(values) > 1:
         raise BadRequest(f"{name}: goes with one value in {SQLS}, got {len(values)}")
     limit = _value(Column(LIMIT, _LIMIT), payload.get(LIMIT, MAX_LIMIT), LIMIT)
@@ -225,9 +180,8 @@ def _idempotency_key(payload: Mapping[str, object]) -> str:
     """The idempotency key; empty where there is none."""
     if IDEMPOTENCY_KEY not in payload:
         return ""
-    return str(
-        _value(Column(IDEMPOTENCY_KEY, STRING_KEY), payload[IDEMPOTENCY_KEY], "Idempotency-Key")
-    )
+    place = f"{IDEMPOTENCY_KEY} (header Idempotency-Key)"
+    return str(_value(Column(IDEMPOTENCY_KEY, STRING_KEY), payload[IDEMPOTENCY_KEY], place))
 
 
 def with_idempotency_key(payload: object, header: str) -> object:
@@ -240,12 +194,13 @@ def with_idempotency_key(payload: object, header: str) -> object:
     return {**payload, IDEMPOTENCY_KEY: header}
 
 
-def _choice(payload: Mapping[str, object], name: str, known: Sequence[str]) -> str:
+def _choice(payload: Mapping[str, object], name: str, known: Sequence[str], why: str = "") -> str:
     value = payload.get(name)
     if name not in payload:
         raise BadRequest(f"{name}: missing; give one of {_listed(known)}")
     if not isinstance(value, str) or value not in known:
-        raise BadRequest(f"{name}: expected one of {_listed(known)}, got {shown(value)}")
+        expected = f"one of {_listed(known)}" if len(known) > 1 else _listed(known)
+        raise BadRequest(f"{name}: expected {expected}, got {shown(value)}{why}")
     return value
 
 
@@ -256,9 +211,9 @@ def _table(payload: Mapping[str, object], default: str) -> Table:
 
 def _column(payload: Mapping[str, object], table: Table, read_by: str | None) -> Column:
     if BY in payload:
-        return table.readable[_choice(payload, BY, tuple(table.readable))]
-    if read_by and not any(read_by in declared.readable for declared in TABLES.values()):
-        raise ConfigurationError("READ_BY: no table is declared to be read by this column")
+        columns = "these columns" if table.lookups else "its key"
+        why = f"; {table.name} can be read by {columns} only"
+        return table.readable[_choice(payload, BY, tuple(table.readable), why)]
     return table.readable.get(read_by or "", table.key)
 
 
@@ -268,7 +223,9 @@ def _flag(payload: Mapping[str, object], name: str, default: bool) -> bool:
         return value
     if isinstance(value, str) and value.lower() in ("true", "false"):
         return value.lower() == "true"
-    raise BadRequest(f'{name}: expected "True" or "False", got {shown(value)}')
+    raise BadRequest(
+        f'{name}: expected "True" or "False", in any case, or a JSON boolean, got {shown(value)}'
+    )
 
 
 def _items(payload: Mapping[str, object], most: int, noun: str) -> list[object]:
@@ -359,12 +316,21 @@ def _explained_row(table: Table, item: object, index: int) -> Row:
         )
     return tuple(
         [
-            _value(column, item[column.name], f"{place}.{column.name}")
+            _given(table, column, item[column.name], f"{place}.{column.name}")
             if column.name in item
             else _absent(table, column, place)
             for column in table.columns
         ]
     )
+
+
+def _given(table: Table, column: Column, value: object, place: str) -> Key:
+    try:
+        return _value(column, value, place)
+    except BadRequest as error:
+        if column is table.key and table.auto_key and value in (None, "", 0):
+            raise BadRequest(f"{error}; leave it out, and the database gives one") from error
+        raise
 
 
 def _absent(table: Table, column: Column, place: str) -> Key:
@@ -388,40 +354,3 @@ def _json_type(value: object) -> str:
     names = {dict: "an object", list: "a list", str: "a string", bool: "a boolean"}
     names |= {type(None): "null", int: "a number", float: "a number"}
     return names.get(type(value), "something else")
-
-
-class _Number:
-    """A number that no column takes. It is kept as it was written, so that the error can show
-    it."""
-
-    def __init__(self, text: str) -> None:
-        self._text = text
-
-    def __repr__(self) -> str:
-        digits = len(self._text.lstrip("-"))
-        return f"an integer of {digits} digits" if digits > 20 else self._text
-
-
-def _exact_integer(text: str) -> int | _Number:
-    return _Number(text) if text == "-0" or len(text) > 20 else int(text)
-
-
-def _unique_fields(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    fields = dict(pairs)
-    if len(fields) != len(pairs):
-        _reject_duplicate(pairs)
-    return fields
-
-
-def _reject_duplicate(pairs: Sequence[tuple[str, object]]) -> NoReturn:
-    counts = Counter(name for name, _ in pairs)
-    twice = next(name for name, count in counts.items() if count > 1)
-    raise BadRequest(f"body: an object has the field {shown(twice)} twice; give it once")
-
-
-_DECODER = json.JSONDecoder(object_pairs_hook=_unique_fields, parse_constant=_Number)
-# Slower, because it sees the text of every integer. Python itself would read -0 as 0, and would
-# fail on an integer of 5,000 digits.
-_EXACT = json.JSONDecoder(
-    object_pairs_hook=_unique_fields, parse_constant=_Number, parse_int=_exact_integer
-)

@@ -10,7 +10,13 @@ from typing import Any
 
 from chalicelib import services
 from chalicelib.config import MAX_RESULT_BYTES
-from chalicelib.errors import BadRequest, HerocacheError, TooLarge
+from chalicelib.errors import (
+    BadRequest,
+    ConfigurationError,
+    DatabaseUnavailable,
+    HerocacheError,
+    TooLarge,
+)
 from chalicelib.rows import RowService
 from chalicelib.tables import EMPLOYEES, InvalidValue, Row, Table, shown
 
@@ -30,7 +36,8 @@ def add(event: Any) -> Answer:
     `{"Employees": [...], "Batches": [...]}`: what became of each.
 
     Raises BadRequest, which names the missing attribute, before anything is added; TooLarge where
-    the list is too long for an answer of Lambda; and the errors of `RowService.write`."""
+    the list is too long for an answer of Lambda; and the errors of `RowService.write`. An error of
+    the list says how many were added."""
     rows, is_by_batch = _parsed(event)
     container = services.container()
     table = replace(EMPLOYEES, name=container.settings.employees_table)
@@ -102,4 +109,6 @@ def _everybody(service: RowService, table: Table, added: int) -> list[list[str]]
             f"{LIST}: {added} added; but the list of all is longer than an answer of Lambda may be"
             f" ({MAX_RESULT_BYTES} bytes): read them with the function storage, by EmpId"
         ) from error
+    except (DatabaseUnavailable, ConfigurationError) as error:
+        raise type(error)(f"{LIST}: {added} added; but the list of all: {error}") from error
     return [[str(value) for value in row] for row in rows]

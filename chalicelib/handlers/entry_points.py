@@ -1,7 +1,7 @@
 """A handler for each route and each Lambda event: takes the request, calls the use case, answers.
 
-`contract` validates requests, `replies` makes answers, and `services` holds the use cases. This is
-the only module that turns an error into an answer.
+`json_body` reads requests, `contract` validates them, `replies` makes answers, and `services` holds
+the use cases. This is the only module that turns an error into an answer.
 """
 
 import json
@@ -15,8 +15,9 @@ from chalice.app import Request, Response
 from chalicelib import services
 from chalicelib.config import ApiAuth
 from chalicelib.errors import BadRequest, HerocacheError
-from chalicelib.handlers import contract, cors, employees, health, replies
+from chalicelib.handlers import contract, cors, employees, health, json_body, replies
 from chalicelib.ingest import uploads_in
+from chalicelib.tables import shown
 
 log = logging.getLogger("herocache")
 # One line for each request. `chalice local` shows them. In AWS they are off, because logs cost
@@ -36,9 +37,9 @@ def post(request: Request) -> Response:
 
 
 def get_health(request: Request) -> Response:
-    """`GET /health`, open to everybody: whether the service runs. With `?deep=1` the same as
-    `get_deep_health`, but only on a stage without authentication, because that check uses the
-    database."""
+    """`GET /health`, open to everybody: whether the service runs. It is not logged, because load
+    balancers ask it all the time. With `?deep=1` the same as `get_deep_health`, but only on a stage
+    without authentication, because that check uses the database."""
     return _http(request, _get_health)
 
 
@@ -58,8 +59,11 @@ def preflight(request: Request) -> Response:
 
 
 def error_response(error: HerocacheError, **headers: str) -> Response:
-    """The answer to a request that ends with this error."""
-    response = _response(replies.of_error(error))
+    """The answer to a request that ends with this error before its use case is called."""
+    reply = replies.of_error(error)
+    if requests_log.isEnabledFor(logging.INFO):
+        _log_request(replies.log_line(None, reply))
+    response = _response(reply)
     response.headers.update(headers)
     return response
 
@@ -88,7 +92,11 @@ def _post(request: Request) -> Response:
 
 
 def _get_health(request: Request) -> Response:
-    if request.query_params is None or request.query_params.get("deep") != "1":
+    parameters = request.query_params
+    deep = parameters.get("deep", "0") if parameters else "0"
+    if deep not in ("0", "1"):
+        raise BadRequest(f"deep: expected 1, or 0 as without it, got {shown(deep)}")
+    if deep == "0":
         return Response(health.alive(), headers=dict(_JSON))
     if services.container().settings.api_auth is not ApiAuth.NONE:
         raise BadRequest("deep: this stage asks callers who they are: use GET /health/deep")
@@ -97,13 +105,14 @@ def _get_health(request: Request) -> Response:
 
 def _get_deep_health(_: Request) -> Response:
     report, status = health.deep()
+    _log_request(f"{status} health: {report['status']}")
     return Response(report, headers=dict(_JSON), status_code=status)
 
 
 def _payload(request: Request) -> object:
     """The JSON value in the body. An idempotency key in the headers becomes a field of it."""
     names = set(request.headers)  # in a set, because Chalice is slow to look up an absent header
-    payload = contract.decode(_body(request, contract.ENCODING_HEADER in names))
+    payload = json_body.decode(_body(request, json_body.ENCODING_HEADER in names))
     if contract.IDEMPOTENCY_HEADER in names:
         return contract.with_idempotency_key(payload, request.headers[contract.IDEMPOTENCY_HEADER])
     return payload
@@ -116,7 +125,7 @@ def _body(request: Request, is_encoded: bool) -> bytes:
         raise BadRequest("body: not base64 although the event says so, or not UTF-8") from error
     body = body if isinstance(body, bytes) else body.encode()
     if is_encoded:
-        return contract.unpacked(body, request.headers[contract.ENCODING_HEADER])
+        return json_body.unpacked(body, request.headers[json_body.ENCODING_HEADER])
     return body
 
 
@@ -195,8 +204,12 @@ def _answered(payload: Callable[[], object]) -> tuple[replies.Reply, float]:
         reply = replies.of_bug()
     milliseconds = (time.perf_counter() - started) * 1000
     if requests_log.isEnabledFor(logging.INFO):
-        requests_log.info("%s; %.2f ms", replies.log_line(request, reply), milliseconds)
+        _log_request(f"{replies.log_line(request, reply)}; {milliseconds:.2f} ms")
     return reply, milliseconds
+
+
+def _log_request(line: str) -> None:
+    requests_log.info("%s", line)
 
 
 def _done(request: contract.Request, container: services.Container) -> replies.Reply:

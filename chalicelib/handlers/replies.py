@@ -115,9 +115,10 @@ def log_line(request: Request | None, reply: Reply) -> str:
 
 def _cache_status(rows: Rows, read: Read) -> str:
     """The value of the header, in the form of RFC 9211. Its `detail` says how many of the distinct
-    values the cache answered."""
+    values the cache answered, or why a read that wanted the cache went past it."""
     if rows.hits is None:
-        return f"{CACHE_NAME}; fwd=bypass" + '; detail="not in use"' * read.use_cache
+        why = "pages are not cached" if read.page else "not in use"
+        return f"{CACHE_NAME}; fwd=bypass" + f'; detail="{why}"' * read.use_cache
     if rows.hits == rows.asked:
         return f'{CACHE_NAME}; hit; detail="{rows.hits} of {rows.asked}"'
     kind = "partial" if rows.hits else "miss"

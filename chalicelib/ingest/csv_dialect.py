@@ -99,18 +99,18 @@ class _FirstLines:
 
     def _delimiter_of(self, first: str) -> str:
         """The delimiter that makes as many values of the first line as a row has. Where several
-        do, the one with the fewest doubts. Raises FileRejected where two have equally few."""
+        do, the one with the fewest odd lines. Raises FileRejected where two have equally few."""
         counts = self._counts()
         fitting = [d for d in DELIMITERS if len(_values(first, d)) in counts]
         if not fitting:
             return max(DELIMITERS, key=first.count)
-        doubts = {delimiter: self._doubts(delimiter) for delimiter in fitting}
-        best = [d for d in fitting if doubts[d] == min(doubts.values())]
+        oddities = {delimiter: self._oddities(delimiter) for delimiter in fitting}
+        best = [d for d in fitting if oddities[d] == min(oddities.values())]
         if len(best) > 1:
             raise _undecided(self._lines.number + 1, best)
         return best[0]
 
-    def _doubts(self, delimiter: str) -> tuple[int, int]:
+    def _oddities(self, delimiter: str) -> tuple[int, int]:
         """What speaks against the delimiter in the first lines: how many of them lack it, and how
         many rows have something else where an integer should stand."""
         rows = [values for _, values in self._rows_ahead(delimiter)]

@@ -219,7 +219,7 @@ def _rejecting_rows(table: Table) -> Iterator[None]:
             raise
         column, reason = rejection(error)
         place = f"{table.name}.{column}" if column in table.positions else table.name
-        raise BadRequest(f"{place}: a row of the file is refused: {reason}") from error
+        raise BadRequest(f"{place}: a row of the file is rejected: {reason}") from error
 
 
 def _is_plain(text: str, batch: Batch) -> bool:

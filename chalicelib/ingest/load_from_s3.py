@@ -132,7 +132,7 @@ class StagedRows:
         first = self._fetch(statements.first_rows(columns, FIRST_ROWS))
         if count and self._table.auto_key and self._table.key in columns:
             [(highest,)] = self._fetch(statements.highest_key(columns, self._table.key))
-            self._transaction.refuse_far_keys(self._table, [int(highest)])
+            self._transaction.reject_far_keys(self._table, [int(highest)])
 
         def bring(target: str, replaces: bool) -> None:
             statement = statements.merge(target, columns, replaces=replaces)

@@ -211,7 +211,7 @@ class Ingest:
         if count >= MIN_ROWS_TO_JUDGE and rejected_lines * 100 > count * self._max_rejected_percent:
             in_lines = f" (one of many lines counts as so many: {rejected} stand in these)"
             raise FileRejected(
-                f"{rejected_lines} of {count} rows are refused"
+                f"{rejected_lines} of {count} rows are rejected"
                 f"{in_lines * (rejected_lines > rejected)}, more than"
                 f" {self._max_rejected_percent} % (INGEST_MAX_REJECTED), nothing is loaded;"
                 f" {report.first_in_words()}",
@@ -271,7 +271,7 @@ def _folder(key: str) -> str:
 def _nothing_loaded(rejected: int, report: RejectedReport) -> str:
     if not rejected:
         return "no row: there is a header and nothing else"
-    return f"every row is refused ({rejected}), nothing is loaded; {report.first_in_words()}"
+    return f"every row is rejected ({rejected}), nothing is loaded; {report.first_in_words()}"
 
 
 def _told_first_rows(upload: Upload) -> Sequence[Mapping[str, Any]]:

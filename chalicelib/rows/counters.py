@@ -1,4 +1,4 @@
-"""Increments: what they make of the rows, and when they are refused."""
+"""Increments: what they make of the rows, and when they are rejected."""
 
 from collections.abc import Sequence
 

@@ -15,49 +15,45 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Concatenate, ParamSpec, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from chalicelib.cache import (
     Affected,
     Cache,
     Fenced,
     Generations,
-    Pending,
     Recovery,
-    Token,
     new_token,
 )
 from chalicelib.db import Change, Committed, Database, Generation, Transaction
 from chalicelib.errors import (
     AnotherServer,
     CacheUnavailable,
-    DatabaseUnavailable,
     HerocacheError,
     NotAtOnce,
     OutcomeUnknown,
 )
 from chalicelib.rows import changed_entries
 from chalicelib.rows.counters import incremented
+from chalicelib.rows.fences import Fences, clocks
 from chalicelib.rows.idempotency import Recorded
+from chalicelib.rows.switch_off import SwitchOff
+from chalicelib.rows.transactions import Transactions
 from chalicelib.tables import NO_KEY, Delta, Key, Row, Table
 
 log = logging.getLogger("herocache.write_through")
 
-# A writer whose fences are older does not rely on them: they soon count as those of a dead writer.
-MAX_FENCE_SECONDS = 5
-
-# A COMMIT that reaches the database later is refused there: where its writer has gone, nobody else
+# A COMMIT that reaches the database later is rejected there: where its writer has gone, nobody else
 # would tell readers of it once its fences were settled.
 MAX_SECONDS_TO_COMMIT = 5
 
-# A writer whose fences are older stores nothing. This and the time that a new row's witness lives
-# must together be shorter than the time that a tombstone stays.
-MAX_SECONDS_TO_STORE = 1
+# How long ago the database may have told its time where an insert at once counts on it. Two clocks
+# drift apart, and one of them may be set.
+MAX_SECONDS_SINCE_TOLD = 600
 
 # So many entries are taken out of the cache in one round trip to Redis, which must end in time.
 MAX_DROPPED_AT_ONCE = 2_000
 
-Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
 
@@ -90,35 +86,6 @@ class Work:
         return bool(self.rows) and all(row[0] == NO_KEY for row in self.rows)
 
 
-@dataclass
-class Fences:
-    """The fences of one try of a write: sent under the generation `held`, and perhaps not yet
-    waited for. `sent_at` is Unix time, which goes on while the process sleeps."""
-
-    held: Generation
-    token: Token
-    sent_at: float
-    pending: Pending[float]
-    watermark: float | None = None
-
-    def wait(self) -> float:
-        """Return when the fences stand. The result is the watermark: when the latest change was
-        committed that had been published before. Raises CacheUnavailable, AnotherServer."""
-        if self.watermark is None:
-            self.watermark = self.pending.wait()
-        return self.watermark
-
-    def allow(self, read_at: int) -> bool:
-        """Whether what was read at `read_at` may be stored: nobody has published a later change.
-        Waits for the fences, and raises as `wait`. Raises CacheUnavailable where they may count as
-        a dead writer's."""
-        watermark = self.wait()
-        age = time.time() - self.sent_at
-        if age > MAX_FENCE_SECONDS:
-            raise CacheUnavailable("this process slept since it sent its fences")
-        return watermark < read_at and age <= MAX_SECONDS_TO_STORE
-
-
 @dataclass(frozen=True)
 class Done:
     """A change that is committed, the entries that it affects, and the fences that were sent; no
@@ -134,10 +101,11 @@ class WriteThrough:
     def __init__(
         self, database: Database, cache: Cache, generations: Generations, recovery: Recovery
     ) -> None:
-        self._database = database
         self._cache = cache
         self._generations = generations
         self._recovery = recovery
+        self._transactions = Transactions(database, generations)
+        self._switch_off = SwitchOff(database, self._transactions, recovery)
 
     def change(self, table: Table, work: Work, *, store: bool) -> Change:
         """Do `work` on `table` and commit; every read that starts after this has returned sees it.
@@ -157,7 +125,7 @@ class WriteThrough:
         have died before every reader saw the change, so its entries leave the cache now. Raises as
         `change`."""
         asked = time.monotonic()
-        recorded, held = self._transact(_find, find, table)
+        recorded, held = self._transactions.run(_find, find, table)
         with _after_commit():
             self.drop(table, recorded.entries, held, asked)
         return recorded
@@ -182,14 +150,14 @@ class WriteThrough:
                             held, table, Affected({column: gone}), new_token(), held.told_at
                         )
             except CacheUnavailable as error:
-                held = self._retire(table, held, error)
+                held = self._switch_off.after_commit(table, held, error)
         self._generations.wait_until_known(table, held, asked)
 
     def replace_all(self, table: Table, apply: Callable[[Transaction], Result]) -> Result:
         """Commit what `apply` does, which may be to any number of rows; every read that starts
         after this has returned sees it. The whole table leaves the cache. Raises as `change`."""
         asked = time.monotonic()
-        result, generation = self._transact(_apply_and_raise_generation, apply, table)
+        result, generation = self._transactions.run(_apply_and_raise_generation, apply, table)
         with _after_commit():
             self._generations.wait_until_known(table, generation, asked)
         return result
@@ -223,16 +191,17 @@ class WriteThrough:
                 self._generations.use_server(table, moved.held, moved.server)
                 return self._commit_with_fences(table, work, store)
         except CacheUnavailable as error:
-            log.warning("the cache of %s is switched off: %s", table.name, error)
-            self._recovery.start()
-            return self._transact(_write_uncached, table, work)
+            return self._switch_off.with_change(
+                table, error, lambda transaction: _write_uncached(transaction, table, work)
+            )
 
     def _commit_with_fences(self, table: Table, work: Work, store: bool) -> Done:
         held = self._generations.remembered(table)
-        if held and work.inserts_only and not work.claim:
+        is_told = held and time.monotonic() - held.asked_at <= MAX_SECONDS_SINCE_TOLD
+        if held and is_told and work.inserts_only and not work.claim:
             with suppress(NotAtOnce):
-                return self._transact(self._insert_at_once, table, work.rows, held, store)
-        return self._transact(self._lock_and_write, table, work, store)
+                return self._transactions.run(self._insert_at_once, table, work.rows, held, store)
+        return self._transactions.run(self._lock_and_write, table, work, store)
 
     def _insert_at_once(
         self,
@@ -303,7 +272,7 @@ class WriteThrough:
         """Send the fences and return at once. Where they `must_stand` before the COMMIT, or could
         not be sent, return once they stand: raises CacheUnavailable, Moved."""
         # Each try has another token: what lifts the fences of one try may come late.
-        token, sent_at = new_token(), time.time()
+        token, sent_at = new_token(), clocks()
         pending = self._cache.begin_fence_many(held, table, fenced, new, token)
         fences = Fences(held, token, sent_at, pending)
         if must_stand or not pending.is_sent:
@@ -346,7 +315,7 @@ class WriteThrough:
             fences.allow(0)
         except CacheUnavailable as error:
             with suppress(OutcomeUnknown), _after_commit():
-                self._retire(table, fences.held, error)
+                self._switch_off.after_commit(table, fences.held, error)
 
     # --- after the COMMIT -------------------------------------------------------------------------
 
@@ -363,36 +332,10 @@ class WriteThrough:
             self._cache.publish_many(fences.held, table, shown, fences.token, done.committed.by)
         except CacheUnavailable as error:
             if affected.fenced:
-                return self._retire(table, fences.held, error)
+                return self._switch_off.after_commit(table, fences.held, error)
             log.info("new rows of %s are not in the cache: %s", table.name, error)
             self._recovery.start()
-        return fences.held
-
-    def _retire(self, table: Table, held: Generation, error: CacheUnavailable) -> Generation:
-        """Raise the generation, so that nobody believes an entry under `held` any more. The
-        generation that follows it."""
-        if isinstance(error, AnotherServer):
-            self._database.switch_on(table, held.number, error.server)
-            return self._database.generation(table)
-        log.warning("the cache of %s is switched off: %s", table.name, error)
-        self._recovery.start()
-        return self._transact(_switch_off, table)
-
-    def _transact(
-        self,
-        attempt: Callable[Concatenate[Transaction, Arguments], Result],
-        *arguments: Arguments.args,
-        **named: Arguments.kwargs,
-    ) -> Result:
-        """What `attempt` returns, once that is committed. Where the database undid it, it runs
-        again."""
-        try:
-            return self._database.transact(
-                lambda transaction: attempt(transaction, *arguments, **named)
-            )
-        except DatabaseUnavailable:
-            self._generations.mark_stale()
-            raise
+        return done.change.generation
 
     def _is_cached(self, generation: Generation) -> bool:
         """Whether some reader may believe entries under this generation. Where this container has
@@ -428,7 +371,7 @@ def _begin(transaction: Transaction, table: Table, work: Work) -> Change:
     """Insert the rows, or lock and read them. The rest is left to the next statements."""
     if work.claim:
         work.claim.begin(transaction)
-    transaction.refuse_far_keys(table, [row[0] for row in work.rows])
+    transaction.reject_far_keys(table, [row[0] for row in work.rows])
     if work.inserts_only:
         change = transaction.insert(table, work.rows)
     elif work.rows:
@@ -446,16 +389,9 @@ def _begin(transaction: Transaction, table: Table, work: Work) -> Change:
 
 
 def _write_uncached(transaction: Transaction, table: Table, work: Work) -> Done:
-    """From BEGIN to COMMIT; the table's cache is switched off in the same transaction."""
-    transaction.switch_off(table)
     change = _begin(transaction, table, work)
     transaction.commit()
     return Done(change)
-
-
-def _switch_off(transaction: Transaction, table: Table) -> Generation:
-    transaction.switch_off(table)
-    return transaction.end(table)
 
 
 def _find(

@@ -16,7 +16,7 @@ from local.chalice_http.request_body import HttpError
 _HOST = re.compile(r"(?:\[([0-9a-f:.]+)\]|([^:]+))(?::[0-9]*)?")
 
 
-def refuse_other_hosts(headers: Message, version: str) -> None:
+def reject_other_hosts(headers: Message, version: str) -> None:
     """Raises BadRequest where there is not exactly one `Host` (HTTP/1.0 needs none, RFC 9112
     section 3.2), and HttpError where it is a name other than localhost."""
     hosts = headers.get_all("Host", [])

@@ -23,7 +23,7 @@ from chalicelib.errors import HerocacheError, NotFound
 from chalicelib.handlers import replies
 from chalicelib.handlers.cors import headers_for_error
 from chalicelib.tables import shown
-from local.chalice_http.host_header import refuse_other_hosts
+from local.chalice_http.host_header import reject_other_hosts
 from local.chalice_http.request_body import PIECE_BYTES, HttpError, declared_length, read_body
 from local.machine import LISTENER
 
@@ -78,14 +78,14 @@ class Handler(BaseHTTPRequestHandler):
         try:
             body = self._body()
         except HerocacheError as error:
-            self._refuse_and_close(error)
+            self._reject_and_close(error)
         else:
             if self._is_a_path():
                 self._pass_on(body)
             else:
                 known = ", ".join(self._routes.route_urls)
                 message = f"{shown(self.path)}: there is no such path; there are {known}"
-                self._refuse(NotFound(message))
+                self._reject(NotFound(message))
 
     def parse_request(self) -> bool:
         """Whether the request line and headers could be read; if not, they were answered. Ignores
@@ -123,7 +123,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def _checked_length(self) -> int:
         """The length of the body. Raises where the headers reject the request."""
-        refuse_other_hosts(self.headers, self.request_version)
+        reject_other_hosts(self.headers, self.request_version)
         return declared_length(self.headers)
 
     def _is_a_path(self) -> bool:
@@ -143,18 +143,18 @@ class Handler(BaseHTTPRequestHandler):
         headers = {**response["headers"], **response["multiValueHeaders"]}
         self._send(response["statusCode"], headers, content)
 
-    def _refuse(self, error: HerocacheError, **headers: str) -> None:
+    def _reject(self, error: HerocacheError, **headers: str) -> None:
         reply = replies.of_error(error)
         # The app logs a line for each request that it sees; this one it does not see.
         log.info("%s %s: %s", reply.status, json.dumps(self.requestline[:200]), error)
         sent = dict(getattr(self, "headers", {}))  # none where the request line is malformed
         self._send(reply.status, {**headers_for_error(sent, os.environ), **headers}, reply.text)
 
-    def _refuse_and_close(self, error: HerocacheError) -> None:
+    def _reject_and_close(self, error: HerocacheError) -> None:
         """Answers a request whose body was not read. Closing with unread bytes would reset the
         connection, and a client that still sends would never see the answer: so it reads the rest
         for a short time."""
-        self._refuse(error, Connection="close")
+        self._reject(error, Connection="close")
         with contextlib.suppress(OSError):
             self.connection.shutdown(socket.SHUT_WR)
             self._drain()
@@ -186,7 +186,7 @@ class Handler(BaseHTTPRequestHandler):
         try:
             self._checked_length()
         except HerocacheError as error:
-            self._refuse_and_close(error)
+            self._reject_and_close(error)
             return False
         super().handle_expect_100()
         self.wfile.flush()
@@ -195,14 +195,14 @@ class Handler(BaseHTTPRequestHandler):
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
         """Answers a request that Python's server cannot read, in our error shape."""
         kind, words = _MALFORMED.get(code, _MALFORMED[400])
-        self._refuse_and_close(HttpError(code, kind, words))
+        self._reject_and_close(HttpError(code, kind, words))
 
     def version_string(self) -> str:
         """The header Server."""
         return "herocache"
 
     def log_request(self, code: object = "-", size: object = "-") -> None:
-        """Logs nothing: the app, or `_refuse`, has logged the request."""
+        """Logs nothing: the app, or `_reject`, has logged the request."""
 
     def log_error(self, format: str, *args: object) -> None:
         """Logs nothing: a kept connection was idle for too long, and is closed."""

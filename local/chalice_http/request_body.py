@@ -7,7 +7,7 @@ from email.message import Message
 from io import BufferedReader
 
 from chalicelib.errors import BadRequest, HerocacheError, TooLarge
-from chalicelib.handlers.contract import MAX_BODY_BYTES
+from chalicelib.handlers.json_body import MAX_BODY_BYTES
 from chalicelib.tables import shown
 
 # In place of a length: the body comes in chunks that each have a length.
@@ -40,7 +40,7 @@ class HttpError(HerocacheError):
 def declared_length(headers: Message) -> int:
     """The length of the body in bytes, or CHUNKED. Raises BadRequest, TooLarge or HttpError where
     it is unknown or not supported; it is then unknown too where the next request begins."""
-    _refuse_broken_lines(headers)
+    _reject_broken_lines(headers)
     encodings = headers.get_all("Transfer-Encoding", [])
     lengths = headers.get_all("Content-Length", [])
     if len(encodings) + len(lengths) > 1:
@@ -67,7 +67,7 @@ def read_body(stream: BufferedReader, length: int, seconds: float) -> bytes:
         return _exactly(stream, length, deadline)
     body = bytearray()
     while size := _chunk_size(stream, deadline):
-        _refuse_too_large(len(body) + size)
+        _reject_too_large(len(body) + size)
         body += _exactly(stream, size, deadline)
         if _line(stream, deadline) != b"":
             raise BadRequest("body: a chunk is longer than its size says")
@@ -77,7 +77,7 @@ def read_body(stream: BufferedReader, length: int, seconds: float) -> bytes:
     raise BadRequest(f"body: more than {MAX_TRAILERS} trailers")
 
 
-def _refuse_broken_lines(headers: Message) -> None:
+def _reject_broken_lines(headers: Message) -> None:
     is_broken = any(isinstance(defect, _DEFECTS) for defect in headers.defects)
     if is_broken or any("\r" in value or "\n" in value for value in headers.values()):
         raise BadRequest("headers: expected lines of the form Name: value, each on one line")
@@ -87,11 +87,11 @@ def _length(text: str) -> int:
     digits = text.strip(" \t")
     if not re.fullmatch("[0-9]{1,18}", digits):
         raise BadRequest(f"Content-Length: expected a number of bytes, got {shown(digits)}")
-    _refuse_too_large(int(digits))
+    _reject_too_large(int(digits))
     return int(digits)
 
 
-def _refuse_too_large(size: int) -> None:
+def _reject_too_large(size: int) -> None:
     if size > MAX_BODY_BYTES:
         raise TooLarge(f"body: more than {MAX_BODY_BYTES} bytes; send fewer items at a time")
 
@@ -109,7 +109,7 @@ def _line(stream: BufferedReader, deadline: float) -> bytes:
     line = bytearray()
     while not line.endswith(b"\n") and len(line) < MAX_LINE_BYTES:
         piece = stream.peek()[: MAX_LINE_BYTES - len(line)]
-        _refuse_late(deadline)
+        _reject_late(deadline)
         if not piece:
             break
         line += stream.read(piece.find(b"\n") + 1 or len(piece))
@@ -124,11 +124,11 @@ def _exactly(stream: BufferedReader, size: int, deadline: float) -> bytes:
         piece = stream.read1(min(size - len(read), PIECE_BYTES))
         if not piece:
             raise BadRequest(f"body: it ended after {len(read)} of {size} bytes; send all of it")
-        _refuse_late(deadline)
+        _reject_late(deadline)
         read += piece
     return bytes(read)
 
 
-def _refuse_late(deadline: float) -> None:
+def _reject_late(deadline: float) -> None:
     if time.monotonic() > deadline:
         raise TimeoutError

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from chalicelib.tables import tables_with
 from local.home import Home, home_folder
-from local.lambda_function.upload_outcome import Outcome
+from local.lambda_function.upload_outcome import Outcome, status_in_words
 from local.servers import S3, ServerError
 from local.servers.s3 import BUCKET, key_for
 from local.terminal import say
@@ -90,11 +90,12 @@ def told(outcome: Outcome, s3: S3) -> Iterator[tuple[str, str]]:
         return
     [summary] = outcome.summaries
     rows, seconds = summary["rows"], summary["seconds"]
-    yield summary["status"], summary["reason"] or f"into {summary['table']}"
+    yield status_in_words(summary), summary["reason"] or f"into {summary['table']}"
     yield "rows", f"{rows:,} in {seconds:.2f} s ({rows / max(seconds, 0.001):,.0f}/s)"
     for row in summary.get("first_rows", ()):
         yield "stored", json.dumps(row, ensure_ascii=False)
-    yield "refused", f"{summary['refused']:,}"
+    if summary["refused"] or succeeded(outcome):
+        yield "rejected", f"{summary['refused']:,} row{'s' if summary['refused'] != 1 else ''}"
     if summary["rejected"]:
         for line, column, reason in first_rejected(s3, summary["rejected"]):
             yield "", f"line {line}, {column}: {reason}" if column else f"line {line}: {reason}"

@@ -32,12 +32,18 @@ def summary_in_words(summary: Mapping[str, Any]) -> str:
     """What the function returned for one file, as text."""
     key = summary["key"]
     if summary["status"] != "loaded":
-        return f"{key}: {summary['status']}, {summary['reason']}"
+        return f"{key}: {status_in_words(summary)}, {summary['reason']}"
     count = summary["rows"]
     rows = f"{key}: {count:,} row{'s' if count != 1 else ''} into {summary['table']}"
     if not summary["refused"]:
         return rows
-    return f"{rows}, {summary['refused']:,} refused: see {summary['rejected']}"
+    return f"{rows}, {summary['refused']:,} rejected: see {summary['rejected']}"
+
+
+def status_in_words(summary: Mapping[str, Any]) -> str:
+    """The status of one file. Results have said `refused` from the first version on."""
+    status = str(summary["status"])
+    return "rejected" if status == "refused" else status
 
 
 def read_outcomes(path: Path) -> Iterator[Outcome | None]:

@@ -1,10 +1,10 @@
 """Redis accepts connections and never answers: few requests are late, none fails, none is stale.
 
-The test prints its figures. Its limits leave room for a busy machine. The promise is: the first
-read is at most 150 ms late, and 99 of 100 later reads at most 5 ms."""
+The first request waits for Redis once, later ones not at all. A request waits for longer here than
+in production: on a busy machine too, that wait is longer than anything else takes.
+"""
 
 import socket
-import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -15,8 +15,10 @@ import pytest
 import redis
 
 from chalicelib import services
-from chalicelib.cache.connection import TIMEOUT_SECONDS
-from chalicelib.cache.redis_driver import Deadline, _Parser
+from chalicelib.cache import timeouts
+from chalicelib.cache.generations import MEMORY_SECONDS
+from chalicelib.cache.redis_driver import _Parser
+from chalicelib.cache.timeouts import Deadline
 from chalicelib.errors import CacheUnavailable
 from local.servers import Redis
 from tests.conftest import Configure, running
@@ -27,13 +29,17 @@ from tests.support.witness import Witness
 
 IDS = range(1, 21)
 READS = 300
-FIRST_LATE_SECONDS = 0.4
-LATER_LATE_SECONDS = 0.1
-FIRST_WRITE_SECONDS = 2.5
-BACK_WITHIN_SECONDS = 5.0
+TIMEOUT_SECONDS = 1.0
+# Then something hangs.
+BACK_WITHIN_SECONDS = 60
 HIT_RATE = 0.9
 
 Silence = Callable[[], AbstractContextManager[None]]
+
+
+@pytest.fixture(autouse=True)
+def timeout(patient: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timeouts, "TIMEOUT_SECONDS", TIMEOUT_SECONDS)
 
 
 @pytest.fixture(scope="module")
@@ -86,30 +92,24 @@ def heroes_stored(witness: Witness, silence: Silence) -> list[Row]:
     return rows
 
 
-def late(seconds: list[float], usual: float) -> list[float]:
-    return [max(0.0, each - usual) * 1000 for each in seconds]
-
-
 def timed(work: Callable[[], object]) -> float:
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
 
 
-def test_reads_are_hardly_late_and_none_fails(heroes_stored: list[Row], silence: Silence) -> None:
+def test_the_first_read_is_late_and_none_fails(heroes_stored: list[Row], silence: Silence) -> None:
     service = InProcess()
 
-    def read(use_cache: bool = True) -> None:
-        assert service.read(IDS, use_cache).rows == heroes_stored
+    def read() -> None:
+        assert service.read(IDS).rows == heroes_stored
 
-    usual = statistics.median(timed(lambda: read(use_cache=False)) for _ in range(50))
     with silence():
-        first, *later = late([timed(read) for _ in range(READS)], usual)
-    p99 = statistics.quantiles(later, n=100)[98]
+        first, *later = [timed(read) for _ in range(READS)]
 
-    print(f"usual {usual * 1000:.1f} ms; first {first:.0f} ms late, then {p99:.1f} ms at p99")
-    assert first < FIRST_LATE_SECONDS * 1000
-    assert p99 < LATER_LATE_SECONDS * 1000
+    print(f"first read {first:.2f} s, later ones {max(later) * 1000:.0f} ms at most")
+    assert TIMEOUT_SECONDS <= first < 2 * TIMEOUT_SECONDS
+    assert max(later) < TIMEOUT_SECONDS
 
 
 def test_writes_are_late_once_and_none_fails(heroes_stored: list[Row], silence: Silence) -> None:
@@ -125,12 +125,13 @@ def test_writes_are_late_once_and_none_fails(heroes_stored: list[Row], silence: 
         first, *later = [timed(partial(replace, turn)) for turn in range(20)]
 
     print(f"first write {first:.2f} s, later ones {max(later) * 1000:.0f} ms at most")
-    assert first < FIRST_WRITE_SECONDS
-    assert statistics.median(later) < LATER_LATE_SECONDS
+    waits = TIMEOUT_SECONDS + MEMORY_SECONDS
+    assert waits <= first < waits + TIMEOUT_SECONDS
+    assert max(later) < TIMEOUT_SECONDS
 
 
 @pytest.mark.parametrize("writes", [False, True], ids=["read meanwhile", "written meanwhile"])
-def test_once_it_is_back_it_is_used_within_five_seconds_and_nothing_is_stale(
+def test_once_it_is_back_it_is_used_again_and_nothing_is_stale(
     heroes_stored: list[Row], silence: Silence, witness: Witness, writes: bool
 ) -> None:
     service = InProcess()
@@ -160,7 +161,7 @@ def test_what_is_left_of_a_call_is_all_that_its_next_piece_is_waited_for() -> No
     with silent, other:
         silent.settimeout(30)
         deadline = Deadline()
-        parser = _Parser(deadline, TIMEOUT_SECONDS, 65_536)
+        parser = _Parser(deadline, 65_536)
         parser._sock, parser._reader, parser._socket_timeout = silent, hiredis.Reader(), 30
         started = time.monotonic()
         deadline.until = started + TIMEOUT_SECONDS / 2
@@ -185,7 +186,7 @@ def test_a_redis_that_answers_byte_by_byte_is_not_waited_for_byte_by_byte(
 
         assert len(service.read(IDS).rows) == len(IDS)
 
-        assert time.monotonic() - begun < 2 * FIRST_LATE_SECONDS
+        assert time.monotonic() - begun < 3 * TIMEOUT_SECONDS
 
 
 def test_a_silent_server_is_not_asked_again(

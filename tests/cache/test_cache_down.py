@@ -1,23 +1,29 @@
 """Redis is killed, hangs, is full or does not exist: every answer is right, and comes soon.
 
-Only the first write that does not reach Redis takes longer: it waits until no container remembers
-the old generation.
+A hanging Redis is waited for once. Only the first write that does not reach Redis takes longer: it
+waits until no container remembers the old generation.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from types import SimpleNamespace
 
 import pytest
 
-from chalicelib.cache.generations import MEMORY_SECONDS
+from chalicelib.cache import generations, timeouts
+from chalicelib.cache.generations import CHECK_SECONDS
 from local.servers import Redis
 from tests.conftest import Configure, running
 from tests.support.client import InProcess, Row, as_stored, hero, heroes
 from tests.support.witness import Witness
 
-# The promise is 150 ms. The test allows more, because the machine may be busy, and prints the time.
-MAX_DELAY_SECONDS = 0.4
-BACK_WITHIN_SECONDS = 10
+# How long a request waits for Redis here: ten times as long as in production, so that this wait is
+# longer than anything else takes on a busy machine.
+TIMEOUT_SECONDS = 1.0
+# How long a generation is remembered where nobody really waits for that: longer than a test takes.
+MEMORY_SECONDS = 20.0
+# Then something hangs.
+BACK_WITHIN_SECONDS = 60
 
 FAULTS: dict[str, Callable[[Redis], None]] = {"killed": Redis.kill, "hanging": Redis.pause}
 each_fault = pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
@@ -35,6 +41,27 @@ def redis_server(own_redis: Redis) -> Iterator[Redis]:
     own_redis.start()
     yield own_redis
     own_redis.start()
+
+
+@pytest.fixture
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Those of a write until nobody remembers a generation. They pass at once: the clock is set."""
+    monkeypatch.setattr(generations, "MEMORY_SECONDS", MEMORY_SECONDS)
+    found: list[float] = []
+    clock = SimpleNamespace(monotonic=lambda: time.monotonic() + sum(found), sleep=found.append)
+    monkeypatch.setattr(generations, "time", clock)
+    return found
+
+
+def assert_nobody_remembers(waits: Sequence[float], begun: float) -> None:
+    """Since `begun` one write has waited for so long, in steps; and not twice."""
+    assert MEMORY_SECONDS - (time.monotonic() - begun) <= sum(waits) <= MEMORY_SECONDS
+    assert max(waits) <= CHECK_SECONDS
+
+
+@pytest.fixture(autouse=True)
+def timeout(patient: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timeouts, "TIMEOUT_SECONDS", TIMEOUT_SECONDS)
 
 
 @pytest.fixture
@@ -94,27 +121,28 @@ def test_every_answer_is_right_without_redis(
 
 @each_fault
 @pytest.mark.parametrize("is_warm", [True, False], ids=["warm", "cold"])
-def test_a_read_without_redis_is_hardly_slower(
+def test_a_read_without_redis_waits_for_it_once(
     service: InProcess,
     redis_server: Redis,
     configure: Configure,
     fault: Callable[[Redis], None],
     is_warm: bool,
 ) -> None:
+    """For as long as a call may take where Redis hangs; not at all where it refuses."""
     if not is_warm:
         configure()
 
-    def request(use_cache: bool) -> None:
-        assert len(service.read(range(1, 21), use_cache).rows) == 20
+    def request() -> None:
+        assert len(service.read(range(1, 21)).rows) == 20
 
-    usual = min(seconds_of(lambda: request(use_cache=False)) for _ in range(3))
     fault(redis_server)
-    first = seconds_of(lambda: request(use_cache=True))
-    others = [seconds_of(lambda: request(use_cache=True)) for _ in range(5)]
+    first = seconds_of(request)
+    others = [seconds_of(request) for _ in range(5)]
 
-    print(f"usual {usual * 1000:.1f} ms, first {first * 1000:.1f}, others {others}")
-    assert first - usual < MAX_DELAY_SECONDS
-    assert min(others) - usual < MAX_DELAY_SECONDS / 8, "nobody waits for it twice"
+    print(f"first {first * 1000:.1f} ms, others {others}")
+    waited = 1 if fault is Redis.pause else 0
+    assert waited * TIMEOUT_SECONDS <= first < (waited + 1) * TIMEOUT_SECONDS
+    assert min(others) < TIMEOUT_SECONDS / 2
 
 
 @each_fault
@@ -125,6 +153,8 @@ def test_the_first_write_without_redis_waits_until_nobody_reads_what_it_changed(
     redis_server: Redis,
     witness: Witness,
     configure: Configure,
+    waits: list[float],
+    caplog: pytest.LogCaptureFixture,
     fault: Callable[[Redis], None],
     is_warm: bool,
     kind: str,
@@ -142,28 +172,36 @@ def test_the_first_write_without_redis_waits_until_nobody_reads_what_it_changed(
 
     number, *_ = witness.generation()
     fault(redis_server)
-    first = seconds_of(request)
+    begun = time.monotonic()
+    request()
+    assert_nobody_remembers(waits, begun)
+    assert caplog.text.count("Redis is left alone") == 1
     others = [seconds_of(request) for _ in range(5)]
 
-    print(f"first {first * 1000:.1f} ms, others {others}")
-    assert MEMORY_SECONDS <= first < MEMORY_SECONDS + 2 * MAX_DELAY_SECONDS
-    assert min(others) < MAX_DELAY_SECONDS / 4
+    print(f"others {others}")
+    assert sum(waits) <= MEMORY_SECONDS, "nobody waits twice"
+    assert min(others) < TIMEOUT_SECONDS / 2
     now, is_in_use, _ = witness.generation()
     assert (now > number, is_in_use) == (True, False)
 
 
 @each_fault
 def test_another_process_that_writes_meanwhile_waits_for_the_same_second(
-    service: InProcess, redis_server: Redis, configure: Configure, fault: Callable[[Redis], None]
+    service: InProcess,
+    redis_server: Redis,
+    configure: Configure,
+    waits: list[float],
+    fault: Callable[[Redis], None],
 ) -> None:
     """It cannot know when the old generation was retired: within a minute, so it waits too."""
     fault(redis_server)
     service.write([hero()])
     configure()
+    earlier, begun = len(waits), time.monotonic()
 
-    first = seconds_of(lambda: service.write([hero()]))
+    service.write([hero()])
 
-    assert MEMORY_SECONDS <= first < MEMORY_SECONDS + 2 * MAX_DELAY_SECONDS
+    assert_nobody_remembers(waits[earlier:], begun)
 
 
 @each_fault
@@ -224,24 +262,29 @@ def test_every_answer_is_right_when_no_cache_is_configured(
 
 
 def test_a_write_without_a_cache_waits_where_others_have_one(
-    service: InProcess, witness: Witness, configure: Configure
+    service: InProcess, witness: Witness, configure: Configure, waits: list[float]
 ) -> None:
     """They must not go on reading what it changed: it takes theirs out of use."""
     configure(REDIS_URL=None)
+    begun = time.monotonic()
 
-    assert seconds_of(lambda: service.write([hero()])) >= MEMORY_SECONDS
+    service.write([hero()])
+
+    assert_nobody_remembers(waits, begun)
     _, is_in_use, _ = witness.generation()
     assert not is_in_use
 
 
 def test_a_write_without_a_cache_does_not_wait_where_nobody_ever_had_one(
-    service: InProcess, witness: Witness, configure: Configure
+    service: InProcess, witness: Witness, configure: Configure, waits: list[float]
 ) -> None:
     witness.give_cache_to("")
     before = witness.generation()
     configure(REDIS_URL=None)
 
-    assert min(seconds_of(lambda: service.write([hero()])) for _ in range(3)) < MEMORY_SECONDS / 2
+    service.write([hero()])
+
+    assert waits == []
     assert witness.generation() == before
 
 

@@ -1,5 +1,6 @@
 """A container that starts while the database is away answers cached reads all the same."""
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 
 from chalicelib import services
 from chalicelib.cache import generations
+from chalicelib.errors import DatabaseUnavailable
 from chalicelib.tables import HEROES
 from local.servers import MariaDB, Redis
 from tests.conftest import Configure, running
@@ -83,6 +85,49 @@ def test_a_container_that_slept_takes_the_later_generation_of_the_hint(
     mariadb.kill()
     try:
         assert sleeper.read(HEROES, HEROES.key, ids, True).json.count(b'"after"') == len(ids)
+    finally:
+        mariadb.start()
+
+
+@pytest.mark.parametrize("hint", ["retired", "lost"])
+def test_a_container_that_slept_does_not_go_by_what_it_remembers_alone(
+    service: InProcess, mariadb: MariaDB, witness: Witness, ids: list[int], hint: str
+) -> None:
+    """A writer without Redis retired it; Redis was taken back into use, or has evicted the hint.
+    Then the database went away."""
+    sleeper, cache = services.container().rows, services.container().cache
+    witness.query("UPDATE cache_generation SET generation = generation + 1, enabled = 0")
+    witness.query("UPDATE heroes SET name = 'after'")
+    if hint == "retired":
+        number, *_ = witness.generation()
+        cache.retire_hint(HEROES, number)
+    else:
+        witness.redis.delete(*witness.redis.keys("*:generation"))
+    mariadb.kill()
+    try:
+        time.sleep(generations.MEMORY_SECONDS)
+        with pytest.raises(DatabaseUnavailable):
+            sleeper.read(HEROES, HEROES.key, ids, True)
+    finally:
+        mariadb.start()
+
+
+def test_an_invalidate_is_answered_once_the_hint_tells_of_it(
+    configure: Configure, service: InProcess, mariadb: MariaDB, witness: Witness, ids: list[int]
+) -> None:
+    """Its container's kept connection to Redis was closed meanwhile. Then the database falls asleep
+    before anybody else reads."""
+    sleeper = services.container().rows
+    configure()
+    service.read(ids)
+    witness.query("UPDATE heroes SET name = 'after'")
+    witness.redis.client_kill_filter(_type="normal", skipme=True)
+    services.container().rows.invalidate(HEROES)
+    mariadb.kill()
+    try:
+        time.sleep(generations.MEMORY_SECONDS)
+        with pytest.raises(DatabaseUnavailable):
+            sleeper.read(HEROES, HEROES.key, ids, True)
     finally:
         mariadb.start()
 

@@ -16,20 +16,13 @@ from pymysql.constants import ER
 from pymysql.cursors import Cursor
 
 from chalicelib import services
-from chalicelib.cache import entries, generations
+from chalicelib.cache import entry_commands, generations
 from chalicelib.cache.client import MAX_EARLY_CONNECTIONS, Client
 from chalicelib.cache.commands import Command
-from chalicelib.cache.entries import (
-    UNKNOWN_COMMIT,
-    Affected,
-    Cache,
-    Leases,
-    Pending,
-    Token,
-    new_token,
-)
+from chalicelib.cache.entries import UNKNOWN_COMMIT, Affected, Cache, Leases, Pending, new_token
+from chalicelib.cache.entry_commands import Token
 from chalicelib.cache.recovery import Recovery
-from chalicelib.db import Generation, database
+from chalicelib.db import Generation, Transaction, database
 from chalicelib.db.engine import Rows
 from chalicelib.db.errors import DatabaseError
 from chalicelib.db.mysql import connection as mysql_connection
@@ -42,7 +35,7 @@ from chalicelib.errors import (
     NotAtOnce,
     OutcomeUnknown,
 )
-from chalicelib.rows import changed_entries, write_through
+from chalicelib.rows import changed_entries, fences, write_through
 from chalicelib.rows.service import RowService
 from chalicelib.rows.write_through import WriteThrough
 from chalicelib.tables import HEROES, NO_KEY, PRODUCTS, Column, Row, String, tables_with
@@ -90,7 +83,7 @@ def generation(one: RowService, witness: Witness) -> Generation:
 @pytest.fixture
 def fences_are_old(monkeypatch: pytest.MonkeyPatch) -> None:
     """As after ten seconds: whoever meets a fence takes its writer for dead."""
-    monkeypatch.setattr(entries, "DEAD_WRITER_SECONDS", 0)
+    monkeypatch.setattr(entry_commands, "DEAD_WRITER_SECONDS", 0)
 
 
 def names(storage: RowService, xp: int = 5) -> list[bytes]:
@@ -246,25 +239,69 @@ def test_a_writer_that_slept_after_it_sent_its_fences_does_not_rely_on_them(
 ) -> None:
     """They may have been settled. No reader believes an entry then."""
     number, *_ = witness.generation()
-    monkeypatch.setattr(write_through, "MAX_FENCE_SECONDS", -1)
+    monkeypatch.setattr(fences, "MAX_FENCE_SECONDS", -1)
     one.write(HEROES, [hero(3, "after")], True)
 
     assert witness.generation()[:2] == (number + 1, False)
     assert names(other) == [b"before", b"before", b"after"]
 
 
-def test_a_writer_that_slept_for_a_moment_stores_no_new_row(
-    one: RowService, other: RowService, witness: Witness, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.own_deadlines
+@pytest.mark.parametrize(
+    "clocks", [(-3600, 6), (6, 0)], ids=["its clock was set back", "its machine slept"]
+)
+def test_a_writer_notices_by_two_clocks_that_it_slept(
+    one: RowService, witness: Witness, monkeypatch: pytest.MonkeyPatch, clocks: tuple[float, float]
 ) -> None:
-    """If its witness came late, the tombstone of a later change may have ended."""
-    generation = witness.generation()
-    monkeypatch.setattr(write_through, "MAX_SECONDS_TO_STORE", -1)
-    [key] = one.write(HEROES, [(NO_KEY, *hero(0, "after")[1:])], True)
-    services.container().cache.probe()  # whatever was sent before it has arrived
+    number, *_ = witness.generation()
+    begin_fence_many = Cache.begin_fence_many
 
-    assert witness.entries() == {}
-    assert witness.generation() == generation
-    assert b"after" in other.read(HEROES, ID, [key], True).json
+    def sleep_behind_it(self: Cache, *arguments: Any) -> Pending[float]:
+        pending = begin_fence_many(self, *arguments)
+        passed = [now + more for now, more in zip(fences.clocks(), clocks)]
+        monkeypatch.setattr(fences, "clocks", lambda: passed)
+        return pending
+
+    monkeypatch.setattr(Cache, "begin_fence_many", sleep_behind_it)
+    one.write(HEROES, [hero(3, "after")], True)
+
+    assert witness.generation()[:2] == (number + 1, False)
+
+
+NEW = (NO_KEY, *hero(0, "after")[1:])
+
+
+def test_the_deadline_of_an_insert_counts_from_what_the_database_told_last(
+    one: RowService, witness: Witness
+) -> None:
+    """A container that only inserts hears the time from its inserts: the database's clock was set
+    back since it read the generation."""
+    known = services.container().generations
+    one.write(HEROES, [NEW], True)
+    held = known.remembered(HEROES)
+    assert held
+    hour = 3_600_000_000
+    known.saw(HEROES, replace(held, told_at=held.told_at + hour), time.monotonic())
+    one.write(HEROES, [NEW], True)
+
+    [(now,)] = witness.query(f"SELECT {NOW}")
+    held = known.remembered(HEROES)
+    assert held
+    assert abs(held.database_time(in_seconds=0) - now) < hour / 2
+
+
+def test_an_insert_does_not_count_on_what_the_database_told_long_ago(
+    one: RowService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("two clocks drift apart")
+
+    one.write(HEROES, [NEW], True)
+    monkeypatch.setattr(write_through, "MAX_SECONDS_SINCE_TOLD", -1)
+    monkeypatch.setattr(Transaction, "insert_and_commit", never)
+    one.write(HEROES, [NEW], True)
+
+    assert names(one) == [b"before", b"before", b"after", b"after"]
 
 
 WRITES: dict[str, Callable[[RowService], object]] = {
@@ -322,6 +359,7 @@ def test_a_write_with_an_unknown_outcome_whose_fences_fail_lets_nobody_believe_a
     assert witness.generation()[:2] == (number + 1, False)
 
 
+@pytest.mark.own_deadlines
 def test_a_write_waits_until_redis_has_published_it(
     one: RowService, witness: Witness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -587,7 +625,7 @@ def test_a_write_with_an_unknown_outcome_that_slept_lets_nobody_believe_an_entry
 
     def commit_and_sleep(self: Connection, *arguments: Any) -> None:
         monkeypatch.setattr(Connection, "batch_and_commit", commit)
-        monkeypatch.setattr(write_through, "MAX_FENCE_SECONDS", -1)
+        monkeypatch.setattr(fences, "MAX_FENCE_SECONDS", -1)
         commit(self, *arguments)
         raise OutcomeUnknown("for this test")
 
@@ -1024,7 +1062,7 @@ def test_a_container_that_slept_behind_the_hint_believes_it_no_longer_than_other
     def sleep_behind(table: Any) -> Generation | None:
         found = read_hint(table)
         has_read.set()
-        goes_on.wait(20)
+        goes_on.wait(60)
         return found
 
     one.write(HEROES, [hero(1, "earlier")], True)
@@ -1034,7 +1072,7 @@ def test_a_container_that_slept_behind_the_hint_believes_it_no_longer_than_other
     monkeypatch.setattr(known, "_hint", sleep_behind)
     asleep = threading.Thread(target=one.read, args=(HEROES, ID, [1], True))
     asleep.start()
-    assert has_read.wait(5)
+    assert has_read.wait(30)
     witness.query("UPDATE heroes SET name = 'after' WHERE id = 1")
     other.invalidate(HEROES)
     time.sleep(pause)

@@ -8,6 +8,7 @@ import pytest
 from redis.crc import key_slot
 
 from chalicelib.cache import connection as redis_connection
+from chalicelib.cache import timeouts
 from chalicelib.cache.commands import Command
 from tests.conftest import Configure
 from tests.support.client import InProcess, Row, as_stored, hero, heroes
@@ -39,7 +40,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Topology]:
 @pytest.fixture(autouse=True)
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """How long a busy machine takes is not what these tests are about."""
-    monkeypatch.setattr(redis_connection, "TIMEOUT_SECONDS", 5)
+    monkeypatch.setattr(timeouts, "TIMEOUT_SECONDS", 5)
 
 
 def warmed(witness: Witness, configure: Configure, topology: Topology) -> InProcess:

@@ -36,7 +36,7 @@ from tests.support.topologies import (
 from tests.support.witness import Witness
 
 SIGNED_ELSEWHERE = "certificate is not signed by a trusted authority"
-NO_ENTRY = "refuses the user or the password, or misses one"
+NO_ENTRY = "rejects the user or the password, or misses one"
 UNREADABLE = "ssl_ options name cannot be read"
 MISMATCHES = {
     "TLS server over redis://": ("redis://{host}:{tls}", "", "TLS needs rediss://"),
@@ -101,6 +101,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Places]:
         yield Places(values, topologies["locked"], topologies["cluster"])
 
 
+@pytest.mark.own_deadlines
 @pytest.mark.parametrize("mismatch", MISMATCHES)
 def test_a_mismatch_is_named_in_the_health_report_and_in_the_log(
     mismatch: str,

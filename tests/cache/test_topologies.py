@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from chalicelib.cache import connection as redis_connection
+from chalicelib.cache import timeouts
 from chalicelib.tables import TABLES
 from local.machine import find_program
 from tests.conftest import Configure
@@ -53,7 +53,7 @@ def service(
 ) -> InProcess:
     """On an empty table and an empty Redis of this topology, which it has met. Patient: how long
     a busy machine takes is not what these tests are about."""
-    monkeypatch.setattr(redis_connection, "TIMEOUT_SECONDS", 5)
+    monkeypatch.setattr(timeouts, "TIMEOUT_SECONDS", 5)
     start_afresh(witness, topology)
     configure(**topology.settings())
     service = InProcess()

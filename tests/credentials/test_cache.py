@@ -13,7 +13,7 @@ from tests.support.topologies import USER, Topology, cluster, one_node, start_af
 from tests.support.witness import Witness
 
 CACHE = "herocache-dev"
-NO_ENTRY = "refuses the user or the password"
+NO_ENTRY = "rejects the user or the password"
 
 
 @pytest.fixture(scope="module", params=["one node", "cluster"])

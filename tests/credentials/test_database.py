@@ -196,7 +196,7 @@ def test_a_token_that_is_refused_is_a_503_that_does_not_show_it(
     answer: Answer = by_token.read([1], use_cache=False)
 
     assert (answer.status, answer.error) == (503, "DatabaseUnavailable")
-    assert "refuses the user or the password" in answer.message
+    assert "rejects the user or the password" in answer.message
     assert front.heard
     assert "X-Amz" not in answer.text + caplog.text
 

@@ -188,7 +188,7 @@ def test_a_wrong_password_is_a_503_that_shows_nothing(
     answer = service.read([1], use_cache=False)
 
     assert (answer.status, answer.error) == (503, "DatabaseUnavailable")
-    assert "refuses the user or the password" in answer.message
+    assert "rejects the user or the password" in answer.message
     assert not any(password in answer.text + caplog.text for password in vault.passwords)
 
 

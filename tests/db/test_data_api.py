@@ -1,7 +1,6 @@
-"""The service over the Data API: what it answers where the Data API refuses, what fits into a call,
-and how many calls a request costs."""
+"""The service over the Data API: what it answers where the Data API refuses, with many requests at
+a time, and with other parameters of the cluster."""
 
-import json
 import threading
 import time
 from collections.abc import Iterator
@@ -12,19 +11,17 @@ from typing import Any
 
 import pytest
 
-from app import employees
 from chalicelib.cache import generations
-from chalicelib.db import pieces
-from chalicelib.db.data_api import connection, endpoint
+from chalicelib.cache.generations import REFRESH_TIMEOUT_SECONDS
+from chalicelib.db.data_api import endpoint
 from chalicelib.handlers import entry_points
-from chalicelib.tables import HEROES
 from local.servers import DataApi, MariaDB
 from tests.conftest import Configure, running
-from tests.support.client import Answer, InProcess, Row, as_stored, hero, heroes
+from tests.support.client import InProcess, as_stored, hero
+from tests.support.data_api import UNUSED
 from tests.support.leaks import assert_tells_nothing_internal
 from tests.support.witness import Witness
 
-UNUSED: dict[str, str | None] = dict.fromkeys(("DB_HOST", "DB_PORT", "DB_USER", "DB_PASS"))
 THREADS = 8
 ALWAYS = 1_000
 
@@ -34,12 +31,6 @@ def service(witness: Witness, configure: Configure, data_api: DataApi) -> Iterat
     configure(**data_api.environment(), **UNUSED)
     yield InProcess()
     data_api.control(reset=True)  # an open transaction would keep the next test from its tables
-
-
-def in_utf8(service: InProcess, rows: list[Row]) -> Answer:
-    """A write whose body has no escapes where it needs none."""
-    request = {"REQUEST": "write", "SQLS": rows}
-    return service.send(json.dumps(request, ensure_ascii=False).encode())
 
 
 # --- what the Data API refuses --------------------------------------------------------------------
@@ -67,7 +58,7 @@ REFUSALS: dict[str, tuple[dict[str, Any], tuple[int, str], str]] = {
     "wrong password": (
         {"code": "DatabaseErrorException", "message": ACCESS_DENIED},
         WRONG,
-        "DB_SECRET_ARN, DB_NAME: the database refuses the user or the password",
+        "DB_SECRET_ARN, DB_NAME: the database rejects the user or the password",
     ),
     "wrong call": (
         {"code": "BadRequestException", "message": "Invalid cluster arn"},
@@ -108,19 +99,21 @@ REFUSALS: dict[str, tuple[dict[str, Any], tuple[int, str], str]] = {
 }
 
 
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Those between the tries of a call, which are not waited for."""
+    found: list[float] = []
+    clock = SimpleNamespace(monotonic=lambda: time.monotonic() + sum(found), sleep=found.append)
+    monkeypatch.setattr(endpoint, "time", clock)
+    return found
+
+
 @pytest.mark.parametrize("is_warm", [True, False], ids=["warm", "cold"])
 @pytest.mark.parametrize("name", REFUSALS)
+@pytest.mark.usefixtures("pauses")
 def test_a_refusal_says_what_to_do(
-    service: InProcess,
-    data_api: DataApi,
-    configure: Configure,
-    monkeypatch: pytest.MonkeyPatch,
-    name: str,
-    is_warm: bool,
+    service: InProcess, data_api: DataApi, name: str, is_warm: bool
 ) -> None:
-    monkeypatch.setattr(endpoint, "THROTTLED_SECONDS", 0.2)
-    resume = "1" if name == "asleep" else None
-    configure(**data_api.environment(), **UNUSED, DB_RESUME_SECONDS=resume)
     if is_warm:
         service.read([1], use_cache=False)
     fault, expected, words = REFUSALS[name]
@@ -136,15 +129,6 @@ def test_a_refusal_says_what_to_do(
         retry_after = {503: "5" if asleep else "2", 500: None}[answer.status]
         assert answer.headers.get("retry-after") == retry_after
         assert_tells_nothing_internal(answer)
-
-
-@pytest.fixture
-def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Those between the tries of a call, which are not waited for."""
-    found: list[float] = []
-    clock = SimpleNamespace(monotonic=lambda: time.monotonic() + sum(found), sleep=found.append)
-    monkeypatch.setattr(endpoint, "time", clock)
-    return found
 
 
 @pytest.mark.parametrize("code", ["DatabaseResumingException", "ThrottlingException"])
@@ -185,14 +169,18 @@ def test_a_sleeper_is_waited_for_as_long_as_it_may_take(
 
 
 def test_a_cached_read_does_not_wait_for_a_sleeper(
-    service: InProcess, data_api: DataApi, pauses: list[float]
+    service: InProcess,
+    data_api: DataApi,
+    pauses: list[float],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(generations, "REFRESH_TIMEOUT_SECONDS", REFRESH_TIMEOUT_SECONDS)
+    monkeypatch.setattr(generations, "MEMORY_SECONDS", 0)
     [id] = service.write([hero()]).ids
     data_api.control(fault={"kind": "error", "code": "DatabaseResumingException", "times": ALWAYS})
-    time.sleep(generations.MEMORY_SECONDS + 0.1)
 
     assert service.read([id]).rows == [as_stored(id, hero())]
-    assert sum(pauses) < 1
+    assert 0 < sum(pauses) < 1
 
 
 @pytest.mark.proof
@@ -223,168 +211,6 @@ def test_who_has_no_credentials_is_told(
 
     assert (answer.status, answer.error) == WRONG
     assert "the RDS Data API cannot be called: Unable to locate credentials" in answer.message
-
-
-# --- limits ---------------------------------------------------------------------------------------
-
-# Four bytes each in UTF-8; and six each in JSON.
-LONGEST = {"wide": "\U0001f320" * 255, "control": "\x01" * 255}
-
-
-def long_heroes(text: str, count: int) -> list[Row]:
-    return [hero(hero=text, power=text, name=text, color=text) for _ in range(count)]
-
-
-def read_whole(service: InProcess, whole: list[Row], use_cache: bool) -> None:
-    """In parts, because they do not fit into one answer of the service."""
-    for start in range(0, len(whole), 400):
-        part = whole[start : start + 400]
-        assert service.read([row["id"] for row in part], use_cache).rows == part
-    page: list[Row] = []
-    while page := service.read(
-        [10], use_cache, BY="xp", LIMIT=400, **({"AFTER": page[-1]["id"]} if page else {})
-    ).rows:
-        assert page == whole[:400]
-        whole = whole[400:]
-    assert whole == []
-
-
-@pytest.mark.parametrize("name", [pytest.param("wide", marks=pytest.mark.proof), "control"])
-def test_a_thousand_of_the_longest_rows_go_in_and_out(
-    service: InProcess, witness: Witness, name: str
-) -> None:
-    rows = long_heroes(LONGEST[name], 1_000 if name == "wide" else 950)
-    added = in_utf8(service, rows).ids
-    assert added == list(range(added[0], added[0] + len(rows)))
-    whole = [as_stored(id, row) for id, row in zip(added, rows)]
-
-    read_whole(service, whole, use_cache=True)
-    witness.forget_cached()
-    for _ in range(2):
-        read_whole(service, whole, use_cache=False)
-
-    other = [{"id": row["id"], **hero(xp=11)} for row in whole]
-    assert in_utf8(service, other).ids == added
-    assert service.read(added).rows == [as_stored(row["id"], row) for row in other]
-    assert in_utf8(service, [{**row, "id": id} for id, row in zip(added, rows)]).ids == added
-    read_whole(service, whole, use_cache=True)
-    assert service.delete(added).deleted == added
-    assert witness.count() == 0
-
-
-def spent(data_api: DataApi) -> dict[str, int]:
-    """How many calls of each operation there were since the last `reset`."""
-    requests: dict[str, int] = data_api.control()["requests"]
-    return requests
-
-
-def test_a_statement_is_cut_where_a_call_is_full(service: InProcess, data_api: DataApi) -> None:
-    """Each piece costs two calls: the INSERT, and its first key."""
-    text = LONGEST["wide"]
-    row = (0, *HEROES.parse(long_heroes(text, 1)[0])[1:])
-    fitting = 1
-    while len(pieces.cut_by_bytes([row] * (fitting + 1), connection.MAX_STATEMENT_BYTES)) == 1:
-        fitting += 1
-    costs = []
-    service.write([hero()])
-    for count in (fitting, fitting + 1):
-        data_api.control(reset=True)
-        ids = in_utf8(service, long_heroes(text, count)).ids
-        costs.append(spent(data_api)["ExecuteStatement"])
-        assert ids == list(range(ids[0], ids[0] + count))
-    assert fitting > 200
-    assert costs[1] > costs[0]
-
-
-def test_an_answer_is_cut_where_one_is_full(
-    service: InProcess, data_api: DataApi, witness: Witness
-) -> None:
-    fitting = pieces.most_rows(connection.Connection(None, 1, ()), HEROES)  # type: ignore[arg-type]
-    ids = in_utf8(service, long_heroes(LONGEST["wide"], fitting + 1)).ids
-    for count in (fitting, fitting + 1):
-        data_api.control(reset=True)
-        assert len(service.read(ids[:count], use_cache=False).rows) == count
-        assert spent(data_api) == {"ExecuteStatement": 1 + (count > fitting)}
-
-
-@pytest.mark.proof
-@pytest.mark.parametrize("use_cache", [True, False], ids=["cached", "uncached"])
-@pytest.mark.parametrize("by", [pytest.param("id", marks=pytest.mark.proof), "xp"])
-def test_as_many_values_are_read_as_a_request_may_name(
-    service: InProcess, by: str, use_cache: bool
-) -> None:
-    """The names of so many parameters make more SQL than a call may have."""
-    service.write([{"id": row["xp"], **row} for row in heroes(1_000)])
-    service.invalidate()
-
-    found = service.read(range(1, 10_001), use_cache, BY=by)
-
-    assert [row["id"] for row in found.rows] == list(range(1, 1_001))
-    assert len(found.missing) == 9_000
-
-
-def test_a_lookup_of_many_values_is_in_the_order_of_the_keys(service: InProcess) -> None:
-    """Whichever statement found a row."""
-    service.write([{"id": id, **hero(xp=-id % 7)} for id in range(1, 50)])
-
-    rows = service.read([5, 1, *range(100, 9_000)], use_cache=False, BY="xp").rows
-
-    assert [(row["xp"], row["id"]) for row in rows] == sorted(
-        [(row["xp"], row["id"]) for row in rows], key=lambda each: (-each[0], each[1])
-    )
-    assert len(rows) == 14
-
-
-# --- what requests cost ---------------------------------------------------------------------------
-
-WARM_CALLS: dict[str, tuple[Row, int]] = {
-    "cached read": ({"REQUEST": "read", "SQLS": [1, 2, 1]}, 0),
-    "cached read by a lookup": ({"REQUEST": "read", "SQLS": [1], "BY": "xp"}, 0),
-    "uncached read": ({"REQUEST": "read", "SQLS": [*range(1, 101)], "USE_CACHE": "False"}, 1),
-    "miss": ({"REQUEST": "read", "SQLS": [*range(50, 100)]}, 1),
-    # BEGIN, the generation, INSERT, the keys, what the lookup shows, COMMIT, the time.
-    "insert": ({"REQUEST": "write", "SQLS": heroes(100)}, 7),
-    # Nothing is shown, so no time is needed behind the COMMIT.
-    "insert without lookups": (
-        {
-            "REQUEST": "write",
-            "TABLE": "products",
-            "SQLS": [{"ProductName": "", "Description": "", "QuantityInStock": 1, "Price": 1}],
-        },
-        6,
-    ),
-    # BEGIN, the generation, the rows, INSERT, the time, what the lookup shows, COMMIT, the time.
-    "replace": ({"REQUEST": "write", "SQLS": [{"id": 1, **hero()}]}, 8),
-    "delete": ({"REQUEST": "delete", "SQLS": [1, 2]}, 7),
-}
-
-
-@pytest.mark.usefixtures("lasting_generations")
-@pytest.mark.parametrize("name", WARM_CALLS)
-def test_a_warm_request_costs_so_many_calls(
-    service: InProcess, data_api: DataApi, name: str
-) -> None:
-    request, expected = WARM_CALLS[name]
-    for table in ("heroes", "products"):
-        service.read([1], TABLE=table)
-    service.write([{"id": row["xp"], **row} for row in heroes(20)])
-    service.write(WARM_CALLS["insert without lookups"][0]["SQLS"], TABLE="products")
-    service.read([1, 2])
-    service.read([1], BY="xp")
-    data_api.control(reset=True)
-
-    assert service.post(request).status == 200
-
-    calls = spent(data_api)
-    assert sum(calls.values()) == expected, calls
-
-
-def test_a_thousand_employees_cost_few_calls(service: InProcess, data_api: DataApi) -> None:
-    """Also in a cold container, the list of all included."""
-    data_api.control(reset=True)
-    listed = [{"EmpId": f"E{i:04}", "EmpName": f"Ada {i}"} for i in range(1_000)]
-    assert len(employees({"Employees": listed}, None)) == 1_000
-    assert sum(spent(data_api).values()) <= 25
 
 
 # --- many at a time, and other parameters of the cluster ------------------------------------------

@@ -5,10 +5,14 @@ Each change is tried again and again, each time with a fault at the next of its 
 
 import itertools
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from app import employees
+from chalicelib.db import pieces
+from chalicelib.db.data_api import endpoint
 from chalicelib.errors import ConfigurationError, DatabaseUnavailable, OutcomeUnknown
 from chalicelib.handlers import entry_points
 from chalicelib.ingest import service as ingest_service
@@ -16,10 +20,9 @@ from local.servers import DataApi
 from tests.conftest import Configure
 from tests.support.bucket import UploadBucket, lines
 from tests.support.client import InProcess, Row, hero
+from tests.support.data_api import UNUSED
 from tests.support.witness import Witness
 
-# No connection, and nobody to connect as.
-UNUSED: dict[str, str | None] = dict.fromkeys(("DB_HOST", "DB_PORT", "DB_USER", "DB_PASS"))
 BEFORE: list[Row] = [{"id": 1, **hero()}, {"id": 2, **hero(xp=11)}]
 AFTERWARDS = [hero(name="new", xp=xp) for xp in (10, 12)]
 
@@ -38,11 +41,18 @@ REQUESTS = {**WRITES, **KEYED, "uncached": {**WRITES["insert"], "USE_CACHE": "Fa
 ERROR = {"kind": "error", "code": "InternalServerErrorException", "message": "as asked"}
 KINDS: dict[str, dict[str, Any]] = {
     "error": ERROR,
+    "timeout": {"kind": "error", "code": "StatementTimeoutException"},
+    "timeout, but done": {"kind": "error after", "code": "StatementTimeoutException"},
+    "throttled": {"kind": "error", "code": "ThrottlingException"},
+    # The sixth try is after more than THROTTLED_SECONDS.
+    "throttled for long": {"kind": "error", "code": "ThrottlingException", "times": 6},
     "not allowed": {"kind": "error", "code": "AccessDeniedException", "message": "as asked"},
     "cut before": {"kind": "cut"},
     "cut after": {"kind": "cut after"},
     "transaction lost": {"kind": "lose transaction"},
 }
+# The change is done, or it certainly is not.
+HEALED = ("throttled", "transaction lost")
 each_kind = pytest.mark.parametrize("kind", KINDS)
 each_request_and_kind = pytest.mark.parametrize(
     ("name", "kind"),
@@ -53,6 +63,14 @@ each_request_and_kind = pytest.mark.parametrize(
         for is_quick in [name == "insert" and kind in ("cut before", "cut after")]
     ],
 )
+
+
+@pytest.fixture(autouse=True)
+def pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the tries of a call time passes, and nobody waits."""
+    found: list[float] = []
+    clock = SimpleNamespace(monotonic=lambda: sum(found), sleep=found.append)
+    monkeypatch.setattr(endpoint, "time", clock)
 
 
 @pytest.fixture
@@ -157,12 +175,19 @@ def test_a_change_happens_or_not_and_what_is_answered_is_true(
             assert again.content == answer.content or answer.status != 200
             trial.assert_reads_are_right()
     assert "" in errors
-    assert ("OutcomeUnknown" in errors) == (kind != "transaction lost" and name not in KEYED)
+    assert ("OutcomeUnknown" in errors) == (kind not in HEALED and name not in KEYED)
     assert ("ConfigurationError" in errors) == (kind == "not allowed")
 
 
-@each_kind
-@pytest.mark.parametrize("name", ["insert", "replace", "delete", "insert, once"])
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        pytest.param(name, kind, marks=() if is_quick else pytest.mark.proof)
+        for name in ("insert", "replace", "delete", "insert, once")
+        for kind in KINDS
+        for is_quick in [name == "insert" or not kind.startswith(("timeout", "throttled"))]
+    ],
+)
 def test_of_a_commit_whose_answer_is_lost_nobody_knows(trial: Trial, name: str, kind: str) -> None:
     """But with an idempotency key the service finds out. A COMMIT that was certainly not done is
     done again, or told."""
@@ -174,11 +199,43 @@ def test_of_a_commit_whose_answer_is_lost_nobody_knows(trial: Trial, name: str, 
     if kind == "not allowed":
         assert (answer.status, answer.error) == (500, "ConfigurationError")
         assert trial.heroes() == shown(BEFORE)
-    elif kind == "transaction lost" or name in KEYED:
+    elif kind == "throttled for long":
+        assert (answer.status, answer.error) == (503, "DatabaseUnavailable")
+        assert trial.heroes() == shown(BEFORE)
+    elif kind in HEALED or name in KEYED:
         assert answer.status == 200
         assert trial.heroes() == DONE[name.partition(",")[0]]
     else:
         assert (answer.status, answer.error) == (503, "OutcomeUnknown")
+
+
+@each_kind
+@pytest.mark.proof
+def test_employees_are_added_together_whatever_fails(
+    trial: Trial, witness: Witness, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """In more than one statement."""
+    monkeypatch.setattr(pieces, "_MAX_VALUES", 100)
+    listed = [{"EmpId": f"E{i:03}", "EmpName": f"Ada {i}"} for i in range(120)]
+    endings = set()
+    for _ in trial.faults(KINDS[kind]):
+        witness.query("DELETE FROM employees")
+        possible = {0}
+        try:
+            assert len(employees({"Employees": listed}, None)) == 120
+            possible = {120}
+        except OutcomeUnknown:
+            possible = {0, 120}
+        except (DatabaseUnavailable, ConfigurationError) as error:
+            if "120 added" in str(error):
+                possible = {120}
+
+        [(count,)] = witness.query("SELECT COUNT(*) FROM employees")
+        assert count in possible
+        endings.add(tuple(sorted(possible)))
+        trial.end_faults()
+    assert (120,) in endings
+    assert ((0,) in endings) == (kind in ("not allowed", "throttled for long") or "timeout" in kind)
 
 
 def test_a_lost_rollback_is_sent_again(service: InProcess, data_api: DataApi) -> None:

@@ -7,6 +7,7 @@ import ast
 import inspect
 import struct
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -16,6 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pymysql.constants import CR
+from pymysql.cursors import Cursor
 
 from chalicelib.db.mysql import driver
 from local.servers import MariaDB
@@ -104,18 +106,28 @@ def test_the_pinned_version_is_the_checked_one() -> None:
     assert f"PyMySQL=={driver.CHECKED_VERSIONS[-1]}\n" in requirements
 
 
+@pytest.fixture(scope="module")
+def both_drivers(mariadb: MariaDB) -> Iterator[list[Cursor]]:
+    """A cursor of ours, and one of the driver's own."""
+    kinds = (driver.DriverConnection, pymysql.connections.Connection)
+    with ExitStack() as stack:
+        connections = [stack.enter_context(connect(mariadb, kind)) for kind in kinds]
+        yield [stack.enter_context(connection.cursor()) for connection in connections]
+
+
 @settings(max_examples=100, deadline=None)
 @given(rows=st.integers(1, 4).flatmap(lambda width: st.lists(st.tuples(*[VALUES] * width))))
-def test_rows_are_those_of_the_driver(mariadb: MariaDB, rows: list[tuple[object, ...]]) -> None:
+def test_rows_are_those_of_the_driver(
+    both_drivers: list[Cursor], rows: list[tuple[object, ...]]
+) -> None:
     if not rows:
         return
     query = " UNION ALL ".join(f"SELECT {','.join(['%s'] * len(row))}" for row in rows)
     values = [value for row in rows for value in row]
     found = []
-    for kind in (driver.DriverConnection, pymysql.connections.Connection):
-        with connect(mariadb, kind) as connection, connection.cursor() as cursor:
-            cursor.execute(query, values)
-            found.append(cursor.fetchall())
+    for cursor in both_drivers:
+        cursor.execute(query, values)
+        found.append(cursor.fetchall())
 
     assert found[0] == found[1]
 

@@ -16,8 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chalicelib import services
-from chalicelib.cache import entries
-from chalicelib.cache.entries import _probe
+from chalicelib.cache import entry_commands
+from chalicelib.cache.entry_commands import probe
 from chalicelib.cache.keys import BUCKETS
 from chalicelib.db import Database, schema
 from chalicelib.errors import BadRequest
@@ -420,7 +420,7 @@ def test_the_cache_of_a_table_of_the_settings_comes_back_as_every_other(
 
 def test_every_bucket_of_a_table_of_the_settings_is_probed() -> None:
     """In a cluster each may be on another server."""
-    tags = {command.tag for command in _probe(tables_with("superheroes"), True)}
+    tags = {command.tag for command in probe(tables_with("superheroes"), True)}
 
     assert {f"superheroes.{bucket}" for bucket in range(BUCKETS)} <= tags
     assert {f"heroes.{bucket}" for bucket in range(BUCKETS)} <= tags
@@ -608,7 +608,7 @@ def test_a_read_that_fails_lets_nobody_wait_for_its_rows(
     monkeypatch: pytest.MonkeyPatch,
     misses: int,
 ) -> None:
-    monkeypatch.setattr(entries, "LEASE_MILLISECONDS", 60_000)
+    monkeypatch.setattr(entry_commands, "LEASE_MILLISECONDS", 60_000)
     database.query("ALTER TABLE heroes MODIFY power VARCHAR(9)")
     service.write([{"id": 5, **hero()}, {"id": 6, **hero()}])
     database.query("UPDATE heroes SET power = NULL WHERE id = 6")
@@ -799,17 +799,17 @@ def test_a_trigger_says_what_it_refuses(service: InProcess, database: Tables) ->
     answer = service.write([hero(), hero(color="blue")])
 
     assert (answer.status, answer.error) == (400, "BadRequest")
-    assert answer.message == "SQLS[1]: a trigger refuses this row: no blue heroes"
+    assert answer.message == "SQLS[1]: a trigger rejects this row: no blue heroes"
 
 
 TRIGGERS = {
     "its own number": (
         "SIGNAL SQLSTATE '45000' SET MYSQL_ERRNO = 30001, MESSAGE_TEXT = 'no heroes today'",
-        (400, "BadRequest", "SQLS[0]: a trigger refuses this row: no heroes today"),
+        (400, "BadRequest", "SQLS[0]: a trigger rejects this row: no heroes today"),
     ),
     "a number of the server": (
         "SIGNAL SQLSTATE '45000' SET MYSQL_ERRNO = 1213, MESSAGE_TEXT = 'no heroes today'",
-        (400, "BadRequest", "SQLS[0]: a trigger refuses this row: no heroes today"),
+        (400, "BadRequest", "SQLS[0]: a trigger rejects this row: no heroes today"),
     ),
     "NULL": ("SET NEW.hero = NULL", (400, "BadRequest", "SQLS[0].hero: a trigger gives it NULL")),
     "a missing table": (
@@ -860,7 +860,8 @@ def test_a_load_of_what_the_database_refuses_is_refused_at_once(
     texts = [[str(row[column.name]) for column in columns] for row in rows]
     loads = Database(services.container().settings, for_loads=True)
 
-    with pytest.raises(BadRequest, match=f"^heroes{re.escape(column)}: a row of the file is refus"):
+    words = f"^heroes{re.escape(column)}: a row of the file is rejected"
+    with pytest.raises(BadRequest, match=words):
         loads.transact(lambda transaction: load_data.load(transaction, HEROES, columns, [texts]))
 
     assert len(database.query("SELECT * FROM heroes")) == 2

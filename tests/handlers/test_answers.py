@@ -13,7 +13,7 @@ from chalice.app import Chalice
 
 from app import app
 from bench.api_gateway_event import rest_event
-from chalicelib.handlers.contract import MAX_BODY_BYTES
+from chalicelib.handlers.json_body import MAX_BODY_BYTES
 from tests.conftest import Configure
 from tests.house.test_house import run_python
 from tests.support.client import Answer, InProcess, heroes
@@ -26,6 +26,7 @@ def cache_status(answer: Answer) -> str:
     return answer.headers["cache-status"]
 
 
+@pytest.mark.both_engines
 def test_a_read_says_how_many_values_the_cache_had(service: InProcess) -> None:
     service.write(heroes(3), use_cache=False)
 
@@ -38,6 +39,7 @@ def test_a_read_says_how_many_values_the_cache_had(service: InProcess) -> None:
     ]
 
 
+@pytest.mark.both_engines
 def test_a_read_by_a_lookup_says_so_too(service: InProcess) -> None:
     service.write(heroes(3), use_cache=False)
 
@@ -98,6 +100,27 @@ def test_a_line_a_request_is_logged_where_somebody_reads_it(
         "delete heroes: 1; ? ms",
         "invalidate heroes: all; ? ms",
         "400 BadRequest: SQLS[0]: expected an integer, got 'ten'; ? ms",
+    ]
+
+
+def test_a_request_that_is_rejected_before_its_body_is_read_has_a_line_too(
+    service: InProcess, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, "herocache.requests"):
+        service.ask("GET", "/")
+        service.dispatch({"requestContext": {"resourcePath": "/nowhere"}, "httpMethod": "GET"})
+        service.ask("POST", "/", {"Origin": "http://evil.example"}, READ)
+        service.health("?deep=1")
+        service.health("?deep=yes")
+        service.health()
+
+    lines = [r.getMessage() for r in caplog.records if r.name == "herocache.requests"]
+    assert [line.partition(": ")[0] for line in lines] == [
+        "405 MethodNotAllowed",
+        "404 NotFound",
+        "403 Forbidden",
+        "200 health",
+        "400 BadRequest",
     ]
 
 

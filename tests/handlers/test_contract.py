@@ -6,7 +6,7 @@ import pytest
 
 from bench.api_gateway_event import rest_event
 from chalicelib.errors import BadRequest
-from chalicelib.handlers import contract
+from chalicelib.handlers import json_body
 from tests.conftest import Configure
 from tests.support.client import InProcess, Row, as_stored, hero, in_base64
 from tests.support.witness import Witness
@@ -46,6 +46,7 @@ def test_the_body_is_json_whatever_its_content_type_says(
     assert service.send(body, content_type).rows == [HERO_1]
 
 
+@pytest.mark.both_engines
 def test_the_body_may_hold_text_as_it_is_or_escaped(service: InProcess) -> None:
     for ensure_ascii in (True, False):
         row = {**HERO_1, "id": 2}
@@ -133,6 +134,7 @@ def test_the_lambda_function_returns_what_http_answers(service: InProcess, paylo
     assert service.invoke(payload) == service.post(payload).fields
 
 
+@pytest.mark.both_engines
 def test_the_lambda_function_writes_reads_and_deletes(service: InProcess) -> None:
     rows = [hero(name="L1"), hero(name="L2")]
 
@@ -156,6 +158,7 @@ def test_the_lambda_function_refuses_what_is_no_request(
     assert answer["body"]["error"] == "BadRequest"
 
 
+@pytest.mark.both_engines
 def test_read_by_makes_an_unchanged_client_read_by_xp(
     service: InProcess, configure: Configure
 ) -> None:
@@ -177,6 +180,7 @@ def test_read_by_leaves_tables_without_that_column_to_their_key(
     assert answer.rows == [{"EmpId": "e-1", "EmpName": "Ada"}]
 
 
+@pytest.mark.both_engines
 def test_db_table_is_the_table_of_requests_that_name_none(
     service: InProcess, configure: Configure
 ) -> None:
@@ -207,6 +211,6 @@ def test_a_field_given_twice_is_found_in_one_pass_over_the_fields() -> None:
     Counted.comparisons = 0
 
     with pytest.raises(BadRequest, match=f"the field 'field {count - 1}' twice"):
-        contract._unique_fields(fields)  # type: ignore[arg-type]
+        json_body._unique_fields(fields)  # type: ignore[arg-type]
 
     assert Counted.comparisons <= 10 * count

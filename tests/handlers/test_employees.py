@@ -115,7 +115,7 @@ def picky(witness: Witness) -> Any:
 @pytest.mark.usefixtures("picky")
 def test_all_are_rolled_back_together(service: InProcess, witness: Witness) -> None:
     event = {"Employees": [*many(120), {"EmpId": "X", "EmpName": "Bad"}]}
-    with pytest.raises(HerocacheError, match="row 121: a trigger refuses this row: no"):
+    with pytest.raises(HerocacheError, match="row 121: a trigger rejects this row: no"):
         add(event)
     assert table(witness) == []
 
@@ -128,7 +128,7 @@ def test_batches_are_added_each_by_itself_and_told(service: InProcess, witness: 
     first, second, third = answer["Batches"]
     assert first == {"first": 0, "count": 50, "added": True}
     assert (second["first"], second["count"], second["added"]) == (50, 50, False)
-    assert "row 11: a trigger refuses this row: no" in second["error"]
+    assert "row 11: a trigger rejects this row: no" in second["error"]
     assert third == {"first": 100, "count": 20, "added": True}
     assert answer["Employees"] == table(witness)
     assert [row[0] for row in table(witness)] == [e["EmpId"] for e in [*listed[:50], *listed[100:]]]

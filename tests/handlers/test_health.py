@@ -84,6 +84,18 @@ def test_shallow_health_tells_the_version_and_asks_no_server(
     assert answer.headers["content-type"] == "application/json"
 
 
+@pytest.mark.parametrize("deep", ["yes", "true", "", "2"])
+def test_a_misspelt_deep_is_told(service: InProcess, deep: str) -> None:
+    answer = service.health(f"?deep={deep}")
+
+    assert (answer.status, answer.error) == (400, "BadRequest")
+    assert answer.message == f"deep: expected 1, or 0 as without it, got '{deep}'"
+
+
+def test_a_deep_of_0_is_shallow(service: InProcess) -> None:
+    assert list(service.health("?deep=0").fields) == ["status", "version"]
+
+
 @pytest.mark.usefixtures("triggers")
 def test_deep_health_of_good_servers_tells_their_latency(
     service: InProcess, witness: Witness
@@ -121,7 +133,7 @@ def test_a_wrong_database_password_is_named(service: InProcess, configure: Confi
     for wrong in ({"DB_PASS": "not-the-password"}, {"DB_USER": "not-the-user"}):
         configure(**wrong)
 
-        assert "refuses the user or the password" in words(deep(service), "database")
+        assert "rejects the user or the password" in words(deep(service), "database")
 
 
 def test_a_wrong_database_name_is_named(service: InProcess, configure: Configure) -> None:
@@ -148,6 +160,7 @@ def test_a_port_where_nothing_listens_is_named(
     assert "nothing listens on this port" in words(deep(service), "cache")
 
 
+@pytest.mark.own_deadlines
 @pytest.mark.parametrize("port", ["silent_port", "unroutable_port"])
 def test_a_server_that_does_not_answer_is_named(
     service: InProcess, configure: Configure, port: str, request: pytest.FixtureRequest
@@ -199,12 +212,13 @@ def test_a_password_that_redis_wants_is_named(
 ) -> None:
     for wrong in ("", ":wrong-horse@", "someone:correct-horse@"):
         configure(REDIS_URL=f"redis://{wrong}{LOOPBACK}:{locked_redis.port}")
-        assert "refuses the user or the password" in words(deep(service), "cache")
+        assert "rejects the user or the password" in words(deep(service), "cache")
 
     configure(REDIS_URL=f"redis://:correct-horse@{LOOPBACK}:{locked_redis.port}")
     assert deep(service).fields["status"] == "ok"
 
 
+@pytest.mark.own_deadlines
 def test_tls_to_a_server_without_it_is_named(
     service: InProcess, configure: Configure, redis_server: Redis, silent_port: int
 ) -> None:

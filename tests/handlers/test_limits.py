@@ -19,6 +19,7 @@ def assert_too_large(answer: Answer, message: str) -> None:
     assert_tells_nothing_internal(answer)
 
 
+@pytest.mark.both_engines
 def test_at_most_ten_thousand_values_are_read_at_once(service: InProcess, witness: Witness) -> None:
     service.write([{"id": 1, **hero()}])
     before = witness.state()
@@ -32,6 +33,7 @@ def test_at_most_ten_thousand_values_are_read_at_once(service: InProcess, witnes
     assert witness.state() == before
 
 
+@pytest.mark.both_engines
 def test_at_most_a_thousand_rows_are_written_at_once(service: InProcess, witness: Witness) -> None:
     rows = heroes(1_001)
 
@@ -71,6 +73,7 @@ def test_a_body_that_is_not_json_is_looked_at_only_below_six_megabytes(
     assert_too_large(service.send(b"\xff" * (MEGABYTES_6 + 1)), "body: more than 6000000 bytes")
 
 
+@pytest.mark.both_engines
 @pytest.mark.parametrize("use_cache", [False, True], ids=["uncached", "cached"])
 def test_a_result_has_at_most_six_megabytes(
     service: InProcess, witness: Witness, use_cache: bool
@@ -105,6 +108,7 @@ def test_a_lookup_with_too_many_rows_is_refused(service: InProcess, witness: Wit
         assert_too_large(service.read([6], use_cache, BY="xp"), "the rows make an answer of")
 
 
+@pytest.mark.both_engines
 def test_a_row_as_wide_as_its_columns_is_cached_and_read(
     lasting_generations: None, service: InProcess, witness: Witness
 ) -> None:

@@ -26,7 +26,7 @@ def test_files_are_loaded_on_connections_of_their_own() -> None:
     container = services.Container(SETTINGS)
 
     assert container.ingest._database is not container.database
-    assert container.ingest._write_through._database is container.ingest._database
+    assert container.ingest._write_through._transactions._database is container.ingest._database
 
 
 def test_requests_share_a_container_until_it_is_forgotten(service: InProcess) -> None:

@@ -21,7 +21,7 @@ from pymysql.cursors import DictCursor
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from chalicelib.cache.connection import TIMEOUT_SECONDS
+from chalicelib.cache.timeouts import TIMEOUT_SECONDS
 from chalicelib.config import Settings
 from chalicelib.db.engine import ANSWER_TIMEOUT_SECONDS, LOCK_TIMEOUT_SECONDS
 from tests.history.moments import BEFORE_COMMIT, BEFORE_FILL, BEFORE_PUBLISH

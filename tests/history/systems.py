@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from chalicelib.cache import connection as redis_connection
-from chalicelib.cache import scripts
+from chalicelib.cache import scripts, timeouts
 from chalicelib.cache.commands import Command
 from chalicelib.cache.entries import Affected, Cache
 from chalicelib.db import Generation, Transaction, cache_generation, database
@@ -16,8 +16,8 @@ from chalicelib.errors import HerocacheError
 from chalicelib.handlers import entry_points
 from chalicelib.ingest import service as ingest_service
 from chalicelib.ingest.events import LOADED
+from chalicelib.rows.fences import Fences
 from chalicelib.rows.idempotency import IdempotentChange, Recorded
-from chalicelib.rows.write_through import Fences
 from chalicelib.tables import Table
 from tests.history.alternatives import CommitThenSet, Dogpile
 from tests.history.moments import BEFORE_COMMIT, BEFORE_FILL, BEFORE_PUBLISH
@@ -105,7 +105,7 @@ def without_fences(reach: Reach) -> Invoke:
 def without_watermarks(reach: Reach) -> Invoke:
     """A writer publishes what it read, whenever its fences came to Redis. Silence is borne for
     longer: time enough for another writer between the two."""
-    redis_connection.TIMEOUT_SECONDS = 2.0
+    timeouts.TIMEOUT_SECONDS = 2.0
 
     def allow(self: Fences, read_at: int) -> bool:
         self.wait()
@@ -141,7 +141,7 @@ def without_new_generations_for_small_files(reach: Reach) -> Invoke:
 def without_asking_for_the_writer(reach: Reach) -> Invoke:
     """A replica is believed as the writer is."""
     for module in (cache_generation, database):
-        module.refuse_replica = lambda is_read_only: None  # type: ignore[attr-defined]
+        module.reject_replica = lambda is_read_only: None  # type: ignore[attr-defined]
     return herocache(reach)
 
 

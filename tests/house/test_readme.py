@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 
 from chalicelib import config, errors, tables
-from chalicelib.cache import entries, generations, recovery
-from chalicelib.cache.connection import TIMEOUT_SECONDS
+from chalicelib.cache import entry_commands, generations, recovery
+from chalicelib.cache.timeouts import TIMEOUT_SECONDS
 from chalicelib.config import UPLOAD_BUCKET, Settings
 from chalicelib.credentials import iam_tokens
 from chalicelib.db import errors as database_errors
@@ -26,7 +26,7 @@ from chalicelib.db import given_keys
 from chalicelib.db.mysql import connection as mysql_connection
 from chalicelib.db.mysql import driver as mysql_driver
 from chalicelib.errors import ConfigurationError, HerocacheError
-from chalicelib.handlers import contract, replies
+from chalicelib.handlers import contract, json_body, replies
 from local.servers import MariaDB
 from local.servers.app import FIRST_PORT
 from tests import conftest
@@ -281,6 +281,7 @@ ANOTHER = {
     "REDIS_AUTH": "iam",
     "REDIS_SERVERLESS": "1",
     "INGEST_ENGINE": "aurora",
+    "READ_BY": "xp",
     "API_AUTH": "key",
     "CORS_ORIGINS": "https://example.com",
     "UNCACHED_READS": "replica",
@@ -358,6 +359,7 @@ def test_the_defaults_of_a_request_are_the_settings_named(
 IDENTITY = (ROOT / "docs" / "identity.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.own_deadlines
 def test_identity_names_settings_that_exist_and_the_figures_of_the_code() -> None:
     named = set(re.findall(r"`((?:DB|REDIS|API)_[A-Z_]+)", IDENTITY))
     assert len(named) > 8
@@ -431,7 +433,7 @@ def test_the_limits_are_those_of_the_code() -> None:
         ["values in a read", f"{contract.MAX_READ_VALUES:,}"],
         ["rows in a write, keys in a delete", f"{contract.MAX_WRITE_ROWS:,}"],
         ["rows in a page (`LIMIT`)", f"{contract.MAX_LIMIT:,}"],
-        ["bytes in a request", f"{contract.MAX_BODY_BYTES:,}"],
+        ["bytes in a request", f"{json_body.MAX_BODY_BYTES:,}"],
         ["bytes in an answer", f"{config.MAX_RESULT_BYTES:,}"],
         ["characters in a string", f"{tables.STRING.max_characters:,}"],
         ["integer columns", f"{integer.minimum:,} to {integer.maximum:,}"],
@@ -476,7 +478,7 @@ def test_the_figures_in_the_text_are_those_of_the_code() -> None:
     pyproject = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     [python] = re.findall(r'requires-python = ">=([\d.]+)"', pyproject)
     heroes = len((ROOT / "seed" / "heroes.csv").read_text(encoding="utf-8").splitlines())
-    assert entries.TTL_JITTER == 0.1
+    assert entry_commands.TTL_JITTER == 0.1
     for words in (
         f"Python {python} or newer",
         f"`make run` starts with {heroes} heroes",

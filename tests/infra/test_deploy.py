@@ -274,8 +274,26 @@ def test_no_certificates_are_fetched_for_a_stage_without_connections(
     assert ".chalice/config.json: written" in data_api_life.said["configure"]
 
 
-def test_nothing_is_left_of_a_stage_over_the_data_api(data_api_life: ShortLife) -> None:
-    assert {kind: what for kind, what in data_api_life.left.items() if what} == {}
+def test_nothing_is_left_of_a_stage_over_the_data_api(
+    data_api_life: ShortLife, cached_data_api_life: ShortLife
+) -> None:
+    for life in (data_api_life, cached_data_api_life):
+        assert {kind: what for kind, what in life.left.items() if what} == {}
+
+
+def test_with_a_cache_its_functions_are_in_the_network_of_the_cache(
+    cached_data_api_life: ShortLife,
+) -> None:
+    life = cached_data_api_life
+    settings = Settings.from_environment(life.stage["environment_variables"])
+    assert settings.db_engine is DbEngine.DATA_API
+    assert settings.redis_url.startswith("rediss://")
+    assert len(life.account["functions"]) == len(FUNCTIONS)
+    for function in life.account["functions"].values():
+        assert function["VpcConfig"]["SubnetIds"] == life.stage["subnet_ids"]
+        assert function["VpcConfig"]["SecurityGroupIds"] == life.stage["security_group_ids"]
+    for role, content in life.policies.items():
+        assert life.account["roles"][role] == [content]
 
 
 # --- gateway responses that depend on settings ----------------------------------------------------

@@ -16,9 +16,10 @@ from bench.api_gateway_event import rest_event
 from infra.before_deploy import refuse_missing_wheels
 from infra.packaged_project import needed
 from infra.terminal import Refused
-from local.servers import DataApi
+from local.servers import DataApi, Redis
 from tests.support.client import ROOT, hero
 from tests.support.container import Container, runtime_folder, upload_event
+from tests.support.deployment import NAME
 from tests.support.emulated_aws import REGION, Emulated, emulated
 from tests.support.stage_life import NATIVE, Life, ShortLife, unpack
 from tests.support.witness import Witness
@@ -161,6 +162,37 @@ def test_the_package_without_drivers_serves_over_the_data_api(
     for driver in ("pymysql", "redis", "hiredis"):
         assert driver not in imported
         assert not (package / driver).exists()
+
+
+def test_the_package_with_redis_alone_serves_over_the_data_api_through_the_cache(
+    cached_data_api_life: ShortLife,
+    data_api: DataApi,
+    redis_server: Redis,
+    runtime: Path,
+    witness: Witness,
+    tmp_path: Path,
+) -> None:
+    life = cached_data_api_life
+    package = unpack(life.package, tmp_path)
+    container = Container(
+        package, runtime, {**data_api.environment(), **redis_server.environment()}
+    )
+    api, storage = (
+        life.account["functions"][name]["Handler"] for name in (NAME, f"{NAME}-storage")
+    )
+    read = json.dumps({"REQUEST": "read", "SQLS": [8]})
+
+    (written, answer, deleted), imported = container.invoke(
+        (storage, {"REQUEST": "write", "SQLS": [hero(id=8)]}),
+        (api, rest_event(read)),
+        (storage, {"REQUEST": "delete", "SQLS": [8]}),
+    )
+
+    assert written["ids"] == deleted["deleted"] == [8]
+    assert json.loads(answer["body"])["body"] == [{"id": 8, **hero()}]
+    assert answer["headers"]["Cache-Status"] == 'herocache; hit; detail="1 of 1"'
+    assert "redis" in imported
+    assert not (package / "pymysql").exists()
 
 
 def test_nothing_but_the_package_could_have_answered(package: Path, runtime: Path) -> None:

@@ -509,7 +509,7 @@ def test_a_refused_row_of_many_lines_counts_as_so_many_rows(
         summary = loaded(bucket, lines(1000, 899) + stray)
 
     assert (summary["status"], summary["refused"]) == (status, 1)
-    words = f"{swallowed} of {899 + swallowed} rows are refused (one of many lines"
+    words = f"{swallowed} of {899 + swallowed} rows are rejected (one of many lines"
     assert (words in summary["reason"]) == (status == "refused")
 
 
@@ -549,11 +549,11 @@ NOTHING_LOADED = {
     "only a header": ("id,hero,power,name,xp,color\n\n", "no row: there is a header and nothing"),
     "only bad rows": (
         "a,b,c\n1,2,3\n",
-        "every row is refused (2), nothing is loaded; line 1: expected 5 or 6 values, got 3",
+        "every row is rejected (2), nothing is loaded; line 1: expected 5 or 6 values, got 3",
     ),
     "a bad value": (
         "\n1,a,b,c,ten,d\n",
-        "every row is refused (1), nothing is loaded; line 2, xp: expected an integer, got 'ten'",
+        "every row is rejected (1), nothing is loaded; line 2, xp: expected an integer, got 'ten'",
     ),
 }
 

@@ -2,8 +2,8 @@
 
 import json
 import socket
-import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from typing import Any, cast
 
@@ -22,7 +22,7 @@ from tests.support.data_api import ARNS, Client, answered, parameter
 # 17 rows of 60,000 characters, and one of `n`.
 ROWS = "SELECT REPEAT('x', 60000) AS x FROM seq_1_to_17 UNION ALL SELECT REPEAT('x', :n)"
 WAITS = "UPDATE numbers SET number = number + 1 WHERE id = 1"
-WAITING = "SELECT COUNT(*) FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT'"
+WAITING = "SELECT COUNT(*) FROM information_schema.processlist WHERE state LIKE '%metadata lock'"
 
 
 @pytest.fixture
@@ -148,11 +148,11 @@ def test_a_result_that_is_too_large_ends_the_transaction(
 
 @contextmanager
 def held(numbers: MariaDB) -> Iterator[None]:
-    """Makes a row. WAITS waits for it until the end of the block."""
+    """Makes a row. WAITS waits for its table until the end of the block: a wait for the row itself
+    ends after 2 s."""
     numbers.query("INSERT INTO numbers (number) VALUES (0)")
     with numbers.connect_as_root() as holder, holder.cursor() as cursor:
-        cursor.execute("BEGIN")
-        cursor.execute("SELECT * FROM numbers FOR UPDATE")
+        cursor.execute("LOCK TABLES numbers WRITE")
         yield
 
 
@@ -296,14 +296,10 @@ def test_a_thousand_rows_with_the_longest_strings_fit_in_requests_of_their_size(
 
 
 def test_calls_wait_in_threads_of_their_own(client: Client, numbers: MariaDB) -> None:
-    with held(numbers):
-        threads = [threading.Thread(target=client.execute, args=(WAITS,)) for _ in range(8)]
-        for thread in threads:
-            thread.start()
+    with ThreadPoolExecutor(8) as threads, held(numbers):
+        calls = [threads.submit(client.execute, WAITS) for _ in range(8)]
         while numbers.query(WAITING) != [(8,)]:
-            pass
+            assert not any(call.done() for call in calls)
         assert client.value("SELECT 1") == {"longValue": 1}
-    for thread in threads:
-        thread.join()
 
     assert numbers.query("SELECT number FROM numbers") == [(8,)]

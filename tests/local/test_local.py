@@ -347,6 +347,21 @@ def test_a_port_that_is_none_is_named(folder: Path, port: str) -> None:
     assert f"PORT must be a number from 1 to 65535, got '{port}'" in refused.stdout
 
 
+@pytest.mark.parametrize("target", ["run", "up"])
+@pytest.mark.parametrize(
+    ("name", "value"), [("TTL", "abc"), ("READ_BY", "strength"), ("DB_TABLE", "a b")]
+)
+def test_a_wrong_setting_ends_the_start_with_a_line_that_names_it(
+    folder: Path, target: str, name: str, value: str
+) -> None:
+    rejected = make(folder, "-s", target, **{name: value})
+
+    assert rejected.returncode != 0
+    said, *rest = rejected.stdout.splitlines()
+    assert said.startswith(f"herocache: {name}: ")
+    assert [line for line in rest if not line.startswith("make: ")] == []
+
+
 def test_clean_removes_what_make_made_and_nothing_else(folder: Path) -> None:
     make(folder, "up")
     (folder / ".local" / "notes.txt").write_text("mine")

@@ -23,7 +23,7 @@ import requests
 from chalice.app import Chalice
 from chalice.config import Config
 
-from chalicelib.handlers.contract import MAX_BODY_BYTES
+from chalicelib.handlers.json_body import MAX_BODY_BYTES
 from local.chalice_http import http_server, replace_server
 from local.machine import LOOPBACK, PORTS, ROOT, port_is_free
 from local.servers import App

@@ -123,13 +123,18 @@ def test_a_local_s3_that_dies_is_started_again_and_the_lost_files_are_told(
 
 
 def test_a_server_that_dies_again_and_again_ends_the_run_with_words(tmp_path: Path) -> None:
-    with MakeRun(copy_project(tmp_path / "project")) as run:
+    """Within ten seconds; here a busy machine has more."""
+    folder = copy_project(tmp_path / "project")
+    module = folder / "local" / "restart_servers.py"
+    patient = module.read_text().replace("WITHIN_SECONDS = 10.0", "WITHIN_SECONDS = 600.0")
+    module.write_text(patient)
+    with MakeRun(folder) as run:
         redis = run.services.redis
         for _ in range(2):
             kill(redis)
             run.read_until(f"{redis.title:<10} answers again")
         kill(redis)
         said = run.rest()
-        assert "herocache: Redis ended 3 times within 10 s, so it is not started again" in said
+        assert "herocache: Redis ended 3 times within 600 s, so it is not started again" in said
         assert run.process.returncode != 0
         assert run.leftovers() == []

@@ -149,7 +149,7 @@ def test_make_upload_shows_the_way_of_a_file_and_its_summary(
     assert f"uploaded   s3://herocache/incoming/{path.name}\n" in uploaded.stdout
     assert "loaded     into heroes\n" in uploaded.stdout
     assert re.search(r"^rows       25 in [\d.]+ s \([\d,]+/s\)$", uploaded.stdout, re.MULTILINE)
-    assert "refused    0\n" in uploaded.stdout
+    assert "rejected   0 rows\n" in uploaded.stdout
     assert service.read([row["id"] for row in rows]).rows == rows
 
 
@@ -170,7 +170,7 @@ def test_make_upload_says_where_refused_rows_lie(
     uploaded = make(folder, "upload", FILE=str(path))
     assert uploaded.returncode == 0, uploaded.stdout
     assert "rows       29 in" in uploaded.stdout
-    assert "refused    1\n" in uploaded.stdout
+    assert "rejected   1 row\n" in uploaded.stdout
     assert re.search(
         r"^ {11}line 11, xp: expected an integer, got 'ten'$", uploaded.stdout, re.MULTILINE
     )
@@ -224,8 +224,9 @@ def test_make_upload_fails_when_the_file_is_refused(
     (tmp_path / "latin.csv").write_bytes("1,Señor,a,b,1,c\n".encode("latin-1"))
     refused = make(folder, "upload", FILE=str(tmp_path / "latin.csv"))
     assert refused.returncode != 0
-    assert re.search(r"^refused    .*UTF-8", refused.stdout, re.MULTILINE), refused.stdout
+    assert re.search(r"^rejected   .*UTF-8", refused.stdout, re.MULTILINE), refused.stdout
     assert "rows       0 in" in refused.stdout
+    assert "refused" not in refused.stdout
 
 
 def test_make_upload_counts_on_a_terminal(run: MakeRun, folder: Path, tmp_path: Path) -> None:
@@ -320,6 +321,6 @@ def test_seed_rows_that_cannot_be_loaded_are_an_error_and_leave_nothing_running(
     (copy / "seed" / "employees.csv").write_bytes(b"E001,\xff\n")
     refused = make(copy, "up")
     assert refused.returncode != 0
-    assert re.search(r"no seed rows for employees: .*refused, .*UTF-8", refused.stdout)
+    assert re.search(r"no seed rows for employees: .*rejected, .*UTF-8", refused.stdout)
     services = Home(copy / ".local")
     assert [server.pid for server in services.servers] == [None, None, None]

@@ -85,7 +85,7 @@ def _with_lines(state: State, old: int, new: int) -> State:
 
 def time(world: World, state: State) -> Iterator[Step]:
     """A witness (0.9 s) is gone before a fence that came then counts as old (10 s), before a
-    tombstone (6 s) that came later, and before a value. A fence lives longer (60 s) than its
+    tombstone (2 s) that came later, and before a value. A fence lives longer (60 s) than its
     writer."""
     working = {state.token(number) for number, w in enumerate(state.writers) if w.at not in ENDED}
     for index, server in enumerate(state.servers[: state.primary + 1]):

@@ -49,7 +49,10 @@ def execute(world: World, state: State, message: Message) -> tuple[State, Reply]
     if message.verb in ("set_witness", "fence_many", "publish_many"):
         server = server._replace(watermark=_watermark(state, server.watermark, message))
     reply: Reply = server.watermark
-    if message.verb == "set_witness":
+    if message.verb == "set_witness" and not world.protocol.witness_first:
+        late = state.late | {message._replace(verb="set_witness_last")}
+        return state._replace(late=late).server(message.server, server), reply
+    if message.verb in ("set_witness", "set_witness_last"):
         server = server._replace(witnesses=server.witnesses | {message.token})
         return state.server(message.server, server), reply
     if message.verb == "store_new_many":

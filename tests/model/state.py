@@ -241,6 +241,7 @@ class Protocol:
     hold_generation: bool = True
     server_check: bool = True
     witness: bool = True
+    witness_first: bool = True
     only_absent: bool = True
     tombstone: bool = True
     raise_generation: bool = True

@@ -33,6 +33,7 @@ def assert_gone(service: InProcess, ids: Sequence[int]) -> None:
             assert (answer.missing or []) == sorted(ids)
 
 
+@pytest.mark.both_engines
 def test_the_answer_lists_the_keys_that_existed_in_the_order_asked(service: InProcess) -> None:
     answer = service.delete([7, 99, 3, "5", 1])
 
@@ -45,6 +46,7 @@ def test_a_key_given_twice_is_listed_once(service: InProcess) -> None:
     assert_gone(service, [2, 4])
 
 
+@pytest.mark.both_engines
 def test_a_deleted_row_leaves_no_entry_of_its_own_and_of_its_lookup(
     service: InProcess, witness: Witness
 ) -> None:
@@ -57,6 +59,7 @@ def test_a_deleted_row_leaves_no_entry_of_its_own_and_of_its_lookup(
     assert not any(key.endswith((b":1", b":2")) for key in left)
 
 
+@pytest.mark.both_engines
 def test_a_lookup_shows_the_rows_that_are_left(service: InProcess) -> None:
     twins = [{"id": 20, **hero(xp=77)}, {"id": 21, **hero(xp=77)}, {"id": 22, **hero(xp=77)}]
     service.write(twins)
@@ -77,6 +80,7 @@ def test_a_row_that_only_the_database_has_is_deleted_too(
     assert_gone(service, [1])
 
 
+@pytest.mark.both_engines
 def test_deleting_what_is_not_there_changes_nothing(service: InProcess, witness: Witness) -> None:
     service.delete([1])
     service.read(range(1, 10))
@@ -119,6 +123,7 @@ def test_an_id_is_not_given_again_after_its_row_was_deleted(service: InProcess) 
     assert second > first
 
 
+@pytest.mark.both_engines
 def test_rows_with_keys_of_text_are_deleted(service: InProcess) -> None:
     """Each key is what it is: case, accents and Unicode forms are not taken for another."""
     keys = ["e1", "E1", "é", "e\u0301", "日本", "x'; DROP TABLE employees; --", "%s", "k" * 255]
@@ -134,6 +139,7 @@ def test_rows_with_keys_of_text_are_deleted(service: InProcess) -> None:
         assert service.read(keys, use_cache, TABLE="employees").rows == left
 
 
+@pytest.mark.both_engines
 def test_rows_of_a_table_without_lookups_are_deleted(service: InProcess) -> None:
     ids = service.write([LAMP] * 3, TABLE="products").ids
 
@@ -145,6 +151,7 @@ def test_rows_of_a_table_without_lookups_are_deleted(service: InProcess) -> None
     assert len(service.read(range(1, 10)).rows) == 9, "heroes of the same ids are another table's"
 
 
+@pytest.mark.both_engines
 def test_a_thousand_rows_are_deleted_at_once_and_no_more(service: InProcess) -> None:
     ids = service.write(heroes(1000)).ids
 

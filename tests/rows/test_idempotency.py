@@ -27,6 +27,7 @@ def service(service: InProcess) -> InProcess:
     return service
 
 
+@pytest.mark.both_engines
 @each_request
 @pytest.mark.parametrize("send", [with_header, with_field])
 def test_a_retry_gets_the_first_answer_and_changes_nothing(
@@ -84,6 +85,7 @@ def test_a_retry_does_not_undo_what_others_wrote_meanwhile(service: InProcess) -
         assert service.read([1], use_cache).rows == [newer]
 
 
+@pytest.mark.both_engines
 def test_another_key_is_another_write(service: InProcess, witness: Witness) -> None:
     keys = ["a", "A", "ä", "a\u0308", "日本", "😀" * 255, "'; --", "%s"]
     answers = [with_field(service, INSERT, key).ids for key in keys]
@@ -150,6 +152,7 @@ def test_the_same_rows_in_other_json_are_the_same_request(
     assert witness.count() == 4
 
 
+@pytest.mark.both_engines
 def test_a_refused_write_leaves_no_claim(service: InProcess, witness: Witness) -> None:
     """By its form, or in the middle of its transaction for want of a free id."""
     refused = with_header(service, {**INSERT, "SQLS": [hero(xp="many")]}, "order-1")

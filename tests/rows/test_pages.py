@@ -15,6 +15,7 @@ def stored(service: InProcess, count: int) -> list[Row]:
     return [as_stored(id, row) for id, row in zip(ids, rows)]
 
 
+@pytest.mark.both_engines
 @each_way
 def test_pages_together_are_all_rows_of_the_value_in_the_order_of_their_keys(
     service: InProcess, use_cache: bool
@@ -30,6 +31,7 @@ def test_pages_together_are_all_rows_of_the_value_in_the_order_of_their_keys(
     assert found == rows == service.read([7], use_cache, BY="xp").rows
 
 
+@pytest.mark.both_engines
 @each_way
 def test_a_limit_alone_gives_the_first_rows_and_after_alone_the_rest(
     service: InProcess, use_cache: bool
@@ -79,7 +81,22 @@ def test_a_page_is_read_without_the_cache_and_says_so(service: InProcess) -> Non
 
     answer = service.read([7], BY="xp", LIMIT=1)
 
-    assert answer.headers["cache-status"].startswith("herocache; fwd=bypass")
+    assert answer.headers["cache-status"] == (
+        'herocache; fwd=bypass; detail="pages are not cached"'
+    )
+    answer = service.read([7], False, BY="xp", LIMIT=1)
+    assert answer.headers["cache-status"] == "herocache; fwd=bypass"
+
+
+def test_a_table_without_lookups_has_no_pages(service: InProcess) -> None:
+    answer = service.post({"REQUEST": "read", "SQLS": [1], "TABLE": "products", "LIMIT": 1})
+
+    assert answer.message == (
+        "LIMIT: goes with a read by a lookup, and this one is by ProductId; leave it out"
+    )
+
+
+BY_ID = 'goes with a read by a lookup, and this one is by id; leave it out, or read with BY="xp"'
 
 
 def test_no_values_have_no_page(service: InProcess) -> None:
@@ -89,8 +106,8 @@ def test_no_values_have_no_page(service: InProcess) -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"LIMIT": 1}, "LIMIT: goes with a read by a lookup, and this one is by id"),
-        ({"AFTER": 1}, "AFTER: goes with a read by a lookup, and this one is by id"),
+        ({"LIMIT": 1}, f"LIMIT: {BY_ID}"),
+        ({"AFTER": 1}, f"AFTER: {BY_ID}"),
         ({"BY": "xp", "LIMIT": 0}, "LIMIT: expected an integer from 1 to 10000, got 0"),
         ({"BY": "xp", "LIMIT": 10_001}, "LIMIT: expected an integer from 1 to 10000, got 10001"),
         ({"BY": "xp", "LIMIT": None}, "LIMIT: expected an integer, got null"),

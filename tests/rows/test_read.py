@@ -20,6 +20,7 @@ def stored(service: InProcess, rows: list[Row]) -> list[Row]:
     return [as_stored(id, row) for id, row in zip(ids, rows)]
 
 
+@pytest.mark.both_engines
 @cold_warm_and_uncached
 def test_rows_come_in_the_order_asked_and_repeats_are_repeated(
     service: InProcess, use_cache: bool, times: int
@@ -35,6 +36,7 @@ def test_rows_come_in_the_order_asked_and_repeats_are_repeated(
         assert answer.headers["content-type"] == "application/json"
 
 
+@pytest.mark.both_engines
 @cold_warm_and_uncached
 def test_values_without_a_row_are_left_out_and_told_once(
     service: InProcess, use_cache: bool, times: int
@@ -50,6 +52,7 @@ def test_values_without_a_row_are_left_out_and_told_once(
     assert by_xp.missing == [-1, 502]
 
 
+@pytest.mark.both_engines
 @cold_warm_and_uncached
 def test_all_values_without_a_row_are_an_empty_body(
     service: InProcess, use_cache: bool, times: int
@@ -61,6 +64,7 @@ def test_all_values_without_a_row_are_an_empty_body(
     assert answer.missing == [7, 8]
 
 
+@pytest.mark.both_engines
 @cold_warm_and_uncached
 def test_a_lookup_gives_every_row_by_id_and_value_after_value(
     service: InProcess, use_cache: bool, times: int
@@ -74,6 +78,7 @@ def test_a_lookup_gives_every_row_by_id_and_value_after_value(
     assert answer.rows == [*of_minus_5, *of_700, *of_minus_5]
 
 
+@pytest.mark.both_engines
 @cold_warm_and_uncached
 def test_a_row_has_every_column_in_declared_order_and_typed(
     service: InProcess, use_cache: bool, times: int
@@ -90,6 +95,7 @@ def test_a_row_has_every_column_in_declared_order_and_typed(
     assert answer.text == expected
 
 
+@pytest.mark.both_engines
 @pytest.mark.parametrize("values", [[1], [2, 1], [1, 2, 3, 4]])
 def test_a_half_cached_batch_is_whole_and_in_order(service: InProcess, values: list[int]) -> None:
     rows = [as_stored(i, row) for i, row in enumerate(heroes(4), 1)]
@@ -102,6 +108,7 @@ def test_a_half_cached_batch_is_whole_and_in_order(service: InProcess, values: l
     assert answer.missing == [9]
 
 
+@pytest.mark.both_engines
 def test_values_may_be_strings_of_integers(service: InProcess) -> None:
     [row] = stored(service, [hero(xp=-44)])
 
@@ -111,6 +118,7 @@ def test_values_may_be_strings_of_integers(service: InProcess) -> None:
     assert service.read(["77", 78]).missing == [77, 78]
 
 
+@pytest.mark.both_engines
 def test_no_values_are_no_rows(service: InProcess) -> None:
     for use_cache in (True, False):
         answer = service.read([], use_cache)
@@ -118,6 +126,7 @@ def test_no_values_are_no_rows(service: InProcess) -> None:
         assert answer.text == '{"statusCode":200,"body":[]}'
 
 
+@pytest.mark.both_engines
 def test_the_ends_of_the_ranges_can_be_stored_and_read(
     service: InProcess, witness: Witness
 ) -> None:

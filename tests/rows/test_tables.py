@@ -18,6 +18,7 @@ def declare(monkeypatch: pytest.MonkeyPatch, table: Table) -> None:
     monkeypatch.setitem(cast(dict[str, Table], tables.TABLES), table.name, table)
 
 
+@pytest.mark.both_engines
 def test_products_are_written_and_read(service: InProcess) -> None:
     given = {"ProductId": 11, **LAMP, "Price": "12"}
 
@@ -31,6 +32,7 @@ def test_products_are_written_and_read(service: InProcess) -> None:
         assert answer.missing == [5]
 
 
+@pytest.mark.both_engines
 def test_employees_are_written_and_read_by_the_key_the_client_gives(service: InProcess) -> None:
     ada, bob = {"EmpId": "ada/1", "EmpName": "Ada"}, {"EmpId": "Ädä 黒", "EmpName": ""}
 
@@ -43,6 +45,7 @@ def test_employees_are_written_and_read_by_the_key_the_client_gives(service: InP
         assert answer.missing == ["ADA/1"]
 
 
+@pytest.mark.both_engines
 def test_an_employee_is_replaced_in_table_and_cache(service: InProcess) -> None:
     for use_cache in (True, False):
         service.write([{"EmpId": "e", "EmpName": "old"}], TABLE="employees")

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from chalicelib.cache.entries import TOMBSTONE_MILLISECONDS, WITNESS_MILLISECONDS
+from chalicelib.cache import entry_commands
 from chalicelib.db import given_keys
 from tests.conftest import Configure
 from tests.support.client import InProcess, as_stored, hero, heroes
@@ -15,6 +15,7 @@ with_and_without_cache = pytest.mark.parametrize(
 )
 
 
+@pytest.mark.both_engines
 @with_and_without_cache
 def test_new_rows_get_rising_ids_in_the_order_sent(service: InProcess, use_cache: bool) -> None:
     rows = heroes(50)
@@ -28,6 +29,7 @@ def test_new_rows_get_rising_ids_in_the_order_sent(service: InProcess, use_cache
         assert service.read(answer.ids, read_cached).rows == expected
 
 
+@pytest.mark.both_engines
 @with_and_without_cache
 def test_a_row_with_a_key_is_inserted_or_replaces_that_row(
     service: InProcess, use_cache: bool
@@ -41,6 +43,7 @@ def test_a_row_with_a_key_is_inserted_or_replaces_that_row(
         assert rows == [{"id": 5, **hero(name="new")}, {"id": 9, **hero()}]
 
 
+@pytest.mark.both_engines
 @with_and_without_cache
 def test_rows_with_and_without_keys_go_in_one_write(
     service: InProcess, witness: Witness, use_cache: bool
@@ -56,6 +59,7 @@ def test_rows_with_and_without_keys_go_in_one_write(
     assert witness.count() == 5
 
 
+@pytest.mark.both_engines
 @with_and_without_cache
 def test_an_empty_write_is_a_success_without_ids(
     service: InProcess, witness: Witness, use_cache: bool
@@ -66,6 +70,7 @@ def test_an_empty_write_is_a_success_without_ids(
     assert witness.count() == 0
 
 
+@pytest.mark.both_engines
 @with_and_without_cache
 def test_a_replacement_is_seen_by_every_read_that_was_cached_before(
     service: InProcess, use_cache: bool
@@ -84,6 +89,7 @@ def test_a_replacement_is_seen_by_every_read_that_was_cached_before(
         assert service.read([200], read_cached, BY="xp").rows == [new, {"id": 2, **hero(xp=200)}]
 
 
+@pytest.mark.both_engines
 @with_and_without_cache
 def test_a_new_row_is_seen_by_a_lookup_that_was_cached_before(
     service: InProcess, use_cache: bool
@@ -98,6 +104,7 @@ def test_a_new_row_is_seen_by_a_lookup_that_was_cached_before(
     assert [row["id"] for row in answer.rows] == [first_id, second_id, third_id]
 
 
+@pytest.mark.both_engines
 @with_and_without_cache
 def test_a_row_is_found_although_its_key_was_missing_in_a_cached_read(
     service: InProcess, use_cache: bool
@@ -111,6 +118,7 @@ def test_a_row_is_found_although_its_key_was_missing_in_a_cached_read(
     assert answer.missing == [3]
 
 
+@pytest.mark.both_engines
 def test_what_was_written_is_what_is_cached(service: InProcess, witness: Witness) -> None:
     """Also where a row takes the place of another one."""
     rows = [as_stored(id, row) for id, row in enumerate(heroes(3), 1)]
@@ -137,14 +145,15 @@ def test_a_row_that_was_written_past_the_cache_is_cached_when_it_is_read_again(
     assert witness.entries() == {}
 
     [tombstone] = witness.redis.keys("*:id:*1")
-    assert WITNESS_MILLISECONDS < TOMBSTONE_MILLISECONDS
-    assert 0 < witness.redis.pttl(tombstone) <= TOMBSTONE_MILLISECONDS
+    assert entry_commands.WITNESS_MILLISECONDS < entry_commands.TOMBSTONE_MILLISECONDS
+    assert 0 < witness.redis.pttl(tombstone) <= entry_commands.TOMBSTONE_MILLISECONDS
     witness.redis.delete(tombstone)
     for _ in range(2):
         assert [row["name"] for row in service.read([1]).rows] == ["Grace"]
     assert list(witness.entries()) == [tombstone]
 
 
+@pytest.mark.both_engines
 @with_and_without_cache
 def test_several_rows_can_trade_their_lookup_values(service: InProcess, use_cache: bool) -> None:
     one, two = {"id": 1, **hero(xp=10)}, {"id": 2, **hero(xp=20)}
@@ -158,6 +167,7 @@ def test_several_rows_can_trade_their_lookup_values(service: InProcess, use_cach
         assert [(row["id"], row["xp"]) for row in answer.rows] == [(2, 10), (1, 20)]
 
 
+@pytest.mark.both_engines
 def test_a_value_is_stored_as_its_column_declares(service: InProcess, witness: Witness) -> None:
     [id] = service.write([hero(xp="-10")]).ids
 
@@ -166,6 +176,7 @@ def test_a_value_is_stored_as_its_column_declares(service: InProcess, witness: W
     assert witness.query("SELECT xp FROM heroes") == [(-10,)]
 
 
+@pytest.mark.both_engines
 def test_a_row_may_name_its_columns_in_any_order(service: InProcess) -> None:
     [id] = service.write([dict(reversed(hero().items()))]).ids
 
@@ -174,6 +185,7 @@ def test_a_row_may_name_its_columns_in_any_order(service: InProcess) -> None:
         assert list(row) == ["id", "hero", "power", "name", "xp", "color"]
 
 
+@pytest.mark.both_engines
 def test_an_id_is_never_given_twice_even_after_the_highest_row_is_gone(
     service: InProcess, witness: Witness
 ) -> None:
@@ -185,6 +197,7 @@ def test_an_id_is_never_given_twice_even_after_the_highest_row_is_gone(
     assert second > first
 
 
+@pytest.mark.both_engines
 def test_a_write_without_a_free_id_is_refused_and_undone(
     service: InProcess, witness: Witness
 ) -> None:
@@ -218,6 +231,7 @@ def test_what_an_operator_is_told_to_do_gives_ids_again(
     assert service.write([hero()]).ids == [ids[-1] + 1]
 
 
+@pytest.mark.both_engines
 def test_an_id_far_above_all_others_is_refused(service: InProcess, witness: Witness) -> None:
     """It would use up the ids of all rows that bring none."""
     ids = service.write(heroes(3)).ids

@@ -40,8 +40,8 @@ def raw(request: object, placeholder: str, text: str) -> bytes:
 
 
 NOT_JSON = [
-    Bad("an empty body", b"", "body: not JSON"),
-    Bad("white space", b" \n ", "body: not JSON"),
+    Bad("an empty body", b"", 'body: empty; send a JSON object, such as {"REQUEST"'),
+    Bad("white space", b" \n ", "body: empty; send a JSON object"),
     Bad("a byte that is not UTF-8", b'{"REQUEST": "\xff"}', "body: not UTF-8 at byte 13"),
     Bad("a lone surrogate in UTF-8", b'{"REQUEST": "\xed\xa0\x80"}', "body: not UTF-8 at byte 13"),
     Bad("UTF-16", json.dumps(read(1)).encode("utf-16"), "body: not UTF-8 at byte 0"),
@@ -52,6 +52,12 @@ NOT_JSON = [
     Bad(
         "two objects", b'{"REQUEST": "read", "SQLS": [1]}\n{}', "body: not JSON at line 2 column 1"
     ),
+    Bad(
+        "zeros in front of a number",
+        b'{"REQUEST": "read", "SQLS": [007]}',
+        "body: not JSON at line 1 column 31: a number has no zeros in front",
+    ),
+    Bad("two numbers", b'{"REQUEST": "read", "SQLS": [0 7]}', "Expecting ',' delimiter"),
     Bad("a trailing comma", b'{"REQUEST": "read", "SQLS": [1,]}', "body: not JSON at line 1"),
     Bad("a raw control character", b'{"REQUEST": "re\nad"}', "body: not JSON at line 1"),
     Bad("lists 100,000 deep", b"[" * 100_000, "body: nested too deeply"),
@@ -95,7 +101,7 @@ FIELDS = [
     Bad("SQLS a number", {**read(), "SQLS": 1}, "SQLS: expected a list of values, got a number"),
     Bad("SQLS one key", {**delete(), "SQLS": 1}, "SQLS: expected a list of keys, got a number"),
     Bad("SQLS one row", {**write(0), "SQLS": hero()}, "SQLS: expected a list of rows, got an obj"),
-    Bad("USE_CACHE null", read(1, USE_CACHE=None), 'USE_CACHE: expected "True" or "False", got'),
+    Bad("USE_CACHE null", read(1, USE_CACHE=None), 'USE_CACHE: expected "True" or "False", in any'),
     Bad("USE_CACHE misspelt", read(1, USE_CACHE="Ture"), "USE_CACHE: expected"),
     Bad("USE_CACHE yes", read(1, USE_CACHE="yes"), "USE_CACHE: expected"),
     Bad("USE_CACHE empty", read(1, USE_CACHE=""), "USE_CACHE: expected"),
@@ -116,8 +122,16 @@ FIELDS = [
     Bad("TABLE of a write unknown", {**write(hero()), "TABLE": "x"}, "TABLE: expected one of"),
     Bad("BY null", read(1, BY=None), "BY: expected one of"),
     Bad("BY misspelt", read(1, BY="px"), 'BY: expected one of "id", "xp"'),
-    Bad("BY a column that is no lookup", read(1, BY="name"), "BY: expected one of"),
-    Bad("BY a lookup of another table", read(1, BY="xp", TABLE="products"), "BY: expected one of"),
+    Bad(
+        "BY a column that is no lookup",
+        read(1, BY="name"),
+        'BY: expected one of "id", "xp", got \'name\'; heroes can be read by these columns only',
+    ),
+    Bad(
+        "BY a lookup of another table",
+        read(1, BY="xp", TABLE="products"),
+        "BY: expected \"ProductId\", got 'xp'; products can be read by its key only",
+    ),
     Bad("BY a number", read(1, BY=0), "BY: expected one of"),
     Bad("BY a list", read(1, BY=["id"]), "BY: expected one of"),
     Bad("BY of a write", {**write(hero()), "BY": "id"}, "BY: only a read has it; leave it"),
@@ -130,17 +144,18 @@ def write_once(key: object) -> dict[str, object]:
     return {**write(hero()), "IDEMPOTENCY_KEY": key}
 
 
+KEY = "IDEMPOTENCY_KEY (header Idempotency-Key)"
 IDEMPOTENCY_KEYS = [
     Bad("a key of a read", read(1, IDEMPOTENCY_KEY="k"), "IDEMPOTENCY_KEY: a read changes nothing"),
-    Bad("an empty key", write_once(""), "Idempotency-Key: a key is not empty"),
-    Bad("a padded key", write_once(" k"), "Idempotency-Key: a key is not empty and has no white"),
-    Bad("a key null", write_once(None), "Idempotency-Key: expected a string, got null"),
-    Bad("a key a number", write_once(7), "Idempotency-Key: expected a string, got 7"),
-    Bad("a key a list", write_once(["k"]), "Idempotency-Key: expected a string, got ['k']"),
-    Bad("a key of 256 characters", write_once("k" * 256), "Idempotency-Key: expected at most 255"),
-    Bad("a key with a NUL", write_once("a\0b"), "Idempotency-Key: a string cannot hold a NUL"),
-    Bad("half a surrogate pair as a key", write_once("\ud800"), "Idempotency-Key: a string cannot"),
-    Bad("a key of a delete null", delete(1, IDEMPOTENCY_KEY=None), "Idempotency-Key: expected a"),
+    Bad("an empty key", write_once(""), f"{KEY}: a key is not empty"),
+    Bad("a padded key", write_once(" k"), f"{KEY}: a key is not empty and has no white"),
+    Bad("a key null", write_once(None), f"{KEY}: expected a string, got null"),
+    Bad("a key a number", write_once(7), f"{KEY}: expected a string, got 7"),
+    Bad("a key a list", write_once(["k"]), f"{KEY}: expected a string, got ['k']"),
+    Bad("a key of 256 characters", write_once("k" * 256), f"{KEY}: expected at most 255"),
+    Bad("a key with a NUL", write_once("a\0b"), f"{KEY}: a string cannot hold a NUL"),
+    Bad("half a surrogate pair as a key", write_once("\ud800"), f"{KEY}: a string cannot"),
+    Bad("a key of a delete null", delete(1, IDEMPOTENCY_KEY=None), f"{KEY}: expected a"),
 ]
 
 RANGE = "expected an integer from 1 to 4294967295"
@@ -168,7 +183,9 @@ IDS = [
     Bad("an id empty", read(1, ""), f"{NO_INTEGER} ''"),
     Bad("an id padded before", read(1, " 1"), f"{NO_INTEGER} ' 1'"),
     Bad("an id padded behind", read(1, "1\n"), f"{NO_INTEGER} '1\\n'"),
-    Bad("an id with a plus", read(1, "+1"), f"{NO_INTEGER} '+1'"),
+    Bad("an id with a plus", read(1, "+1"), f"{NO_INTEGER} '+1': write 1"),
+    Bad("an id with zeros in front", read(1, "007"), f"{NO_INTEGER} '007': write 7"),
+    Bad("an id with a minus and a zero", read(1, "-0"), f"{NO_INTEGER} '-0': write 0"),
     Bad("an id with a leading zero", read(1, "01"), f"{NO_INTEGER} '01'"),
     Bad("an id with an underscore", read(1, "1_0"), f"{NO_INTEGER} '1_0'"),
     Bad("an id in other digits", read(1, "１"), f"{NO_INTEGER} '１'"),
@@ -237,7 +254,7 @@ ROWS = [
     Bad("a key 0", write({"id": 0, **hero()}), f"SQLS[1].id: {RANGE}, got 0"),
     Bad("a key negative", write({"id": -1, **hero()}), f"SQLS[1].id: {RANGE}, got -1"),
     Bad("a key too high", write({"id": 2**32, **hero()}), f"SQLS[1].id: {RANGE}"),
-    Bad("a key null", write({"id": None, **hero()}), "SQLS[1].id: expected an integer, got null"),
+    Bad("a key null", write({"id": None, **hero()}), "got null; leave it out, and the database"),
     Bad("a key true", write({"id": True, **hero()}), "SQLS[1].id: expected an integer, got true"),
     Bad("a key a float", write({"id": 1.0, **hero()}), "SQLS[1].id: expected an integer, got 1.0"),
     Bad("a key empty", write({"id": "", **hero()}), "SQLS[1].id: expected an integer, got ''"),

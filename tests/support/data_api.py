@@ -12,6 +12,8 @@ from local.servers import DataApi
 from local.servers.aws_client import isolated_client
 from local.servers.data_api import CLUSTER_ARN, SECRET_ARN
 
+# Settings that nobody needs there: no connection, and nobody to connect as.
+UNUSED: dict[str, str | None] = dict.fromkeys(("DB_HOST", "DB_PORT", "DB_USER", "DB_PASS"))
 ARNS = {"resourceArn": CLUSTER_ARN, "secretArn": SECRET_ARN}
 
 
@@ -19,6 +21,12 @@ ARNS = {"resourceArn": CLUSTER_ARN, "secretArn": SECRET_ARN}
 def boto_client(url: str, **config: Any) -> Any:
     """Made once: it takes a quarter of a second. Safe to use in threads."""
     return isolated_client("rds-data", url, **config)
+
+
+def spent(server: DataApi) -> dict[str, int]:
+    """How many calls of each operation there were since the last `reset`."""
+    requests: dict[str, int] = server.control()["requests"]
+    return requests
 
 
 class Client:

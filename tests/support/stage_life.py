@@ -1,8 +1,8 @@
 """The life of a stage, lived once and watched from AWS's side: `make infra`, `configure`, `deploy`,
-`destroy`, each twice, with the real `chalice deploy`. Then a short life of a stage over the RDS
-Data API without a cache.
+`destroy`, each twice, with the real `chalice deploy`. Then a short life of each stage over the RDS
+Data API: without a cache, and with one.
 
-`python -m tests.support.stage_life` lives both and writes what was seen to its output, for
+`python -m tests.support.stage_life` lives them all and writes what was seen to its output, for
 `life_in` and `data_api_life_in`.
 """
 
@@ -27,6 +27,10 @@ Json = dict[str, Any]
 NATIVE = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "arm64", "arm64": "arm64"}[
     platform.machine().lower()
 ]
+
+
+# Of the stages over the Data API, by the template's parameter.
+NO_CACHE, CACHE = CACHE_KINDS = ("none", "serverless")
 
 
 @dataclass(frozen=True)
@@ -200,9 +204,9 @@ def life_in(lived: Done) -> Life:
     return Life(**_of(lived, "life"))
 
 
-def data_api_life_in(lived: Done) -> ShortLife:
-    """Of the stage over the Data API without a cache."""
-    return ShortLife(**_of(lived, "data_api"))
+def data_api_life_in(lived: Done, cache_kind: str) -> ShortLife:
+    """Of the stage over the Data API with this cache."""
+    return ShortLife(**_of(lived, cache_kind))
 
 
 def _of(lived: Done, name: str) -> Json:
@@ -217,11 +221,12 @@ def main() -> None:
         home = Path(folder)
         certificates = trust_store(home / "authority")
         life = live(Project(home / "project", account, certificates), account)
-        kind = {"DatabaseEngine": "dataapi", "CacheKind": "none"}
-        # Nobody has certificates there: connections alone need them.
-        another = Project(home / "another", account, "file:///nowhere")
-        data_api = live_shortly(another, account, kind)
-    lives = {"life": vars(life), "data_api": vars(data_api)}
+        lives = {"life": vars(life)}
+        for kind in CACHE_KINDS:
+            # Nobody has certificates there: connections to the database alone need them.
+            another = Project(home / kind, account, "file:///nowhere")
+            choices = {"DatabaseEngine": "dataapi", "CacheKind": kind}
+            lives[kind] = vars(live_shortly(another, account, choices))
     sys.stdout.buffer.write(pickle.dumps(lives))
 
 

@@ -33,7 +33,7 @@ CLUSTER_RIGHTS = ("+cluster|slots",)
 
 READS = "pieces of input"
 SLOTS = 16_384
-CONVERGE_SECONDS = 20
+CONVERGE_SECONDS = 60
 
 
 class Node(Redis):

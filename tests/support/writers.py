@@ -1,6 +1,7 @@
 """Plays each step of a writer on the cache by itself, for the table heroes."""
 
-from chalicelib.cache.entries import Affected, Cache, Token
+from chalicelib.cache.entries import Affected, Cache
+from chalicelib.cache.entry_commands import Token
 from chalicelib.db import Generation
 from chalicelib.tables import HEROES
 

@@ -1,7 +1,9 @@
 """The calls of the Data API: who is asked, how long, and what is tried again."""
 
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 from chalicelib.config import Settings
@@ -43,6 +45,7 @@ class Endpoint:
         self._region = settings.db_cluster_arn.split(":")[3]
         self._resume_seconds = settings.db_resume_seconds or RESUME_SECONDS
         self._clients: dict[float, Any] = {}
+        self._making = threading.Lock()
 
     def begin(self, seconds: float) -> str:
         """The id of a new transaction."""
@@ -102,13 +105,20 @@ class Endpoint:
         return self._resume_seconds if seconds >= ANSWER_TIMEOUT_SECONDS else seconds
 
     def _client(self, seconds: float) -> Any:
-        """A client has one time to wait for answers."""
+        """A client has one time to wait for answers. Of a session only one thread may make some."""
         if seconds not in self._clients:
-            self._clients[seconds] = self._new_client(seconds)
+            with self._making:
+                self._clients[seconds] = self._new_client(seconds)
         return self._clients[seconds]
 
-    def _new_client(self, seconds: float) -> Any:
+    @cached_property
+    def _session(self) -> Any:
+        """Reads the model of the service once for all clients: 50 ms."""
         import boto3
+
+        return boto3.session.Session(region_name=self._region)
+
+    def _new_client(self, seconds: float) -> Any:
         from botocore.config import Config
 
         is_usual = seconds >= ANSWER_TIMEOUT_SECONDS
@@ -119,8 +129,7 @@ class Endpoint:
             max_pool_connections=20,
             tcp_keepalive=True,
         )
-        session = boto3.session.Session(region_name=self._region)
-        return session.client("rds-data", config=config)
+        return self._session.client("rds-data", config=config)
 
 
 def _unreachable(error: Exception) -> Exception:

@@ -22,7 +22,11 @@ _SQL_ERRORS = (
     re.compile(r"Database error code: (?P<code>\d+)\. Message: (?P<words>.*)", re.DOTALL),
     re.compile(r"(?P<words>.*); Error code: (?P<code>\d+); SQLState: (?P<state>\w+)", re.DOTALL),
 )
-_TOO_LARGE = re.compile("allowed response size limit|result (set )?(is|was) too large", re.I)
+# The last of these is about a row.
+_TOO_LARGE = re.compile(
+    "allowed response size limit|result (set )?(is|was) too large|packet for query is too large",
+    re.IGNORECASE,
+)
 _NO_LOGIN = frozenset({Code.ACCESS_DENIED_ERROR, Code.DBACCESS_DENIED_ERROR})
 
 _REFUSED: Mapping[str, str] = {
@@ -105,7 +109,7 @@ def _of_sql(found: Mapping[str, Any]) -> Exception:
     code = int(found["code"])
     if code in _NO_LOGIN:
         return ConfigurationError(
-            f"{DB_SECRET_ARN}, {DB_NAME}: the database refuses the user or the password of this"
+            f"{DB_SECRET_ARN}, {DB_NAME}: the database rejects the user or the password of this"
             " secret, or the user has no rights on this database"
         )
     return DatabaseError(code, found["words"], found.get("state", ""))

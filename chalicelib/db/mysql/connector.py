@@ -6,7 +6,7 @@ from pymysql.constants import CLIENT
 from chalicelib.config import Settings
 from chalicelib.credentials import STAGES, Login, database_credentials
 from chalicelib.db.engine import ANSWER_TIMEOUT_SECONDS, LOAD_TIMEOUT_SECONDS
-from chalicelib.db.errors import LOGIN_NEEDS_TLS, DatabaseError, is_login_refused
+from chalicelib.db.errors import LOGIN_NEEDS_TLS, DatabaseError, is_login_rejected
 from chalicelib.db.mysql.connection import Connection, as_database_error
 from chalicelib.db.mysql.driver import CONNECT_TIMEOUT_SECONDS, require_checked_driver
 from chalicelib.db.mysql.tls import is_loopback, tls_context
@@ -26,7 +26,7 @@ class Connector:
 
     def __call__(self, patience_seconds: float | None = None) -> Connection:
         """`patience_seconds` for the server's greeting; the network and the login have less. With
-        another password where the first is refused: passwords may change while we run. Raises
+        another password where the first is rejected: passwords may change while we run. Raises
         DatabaseError, ConfigurationError."""
         usual = max(CONNECT_TIMEOUT_SECONDS, self._settings.db_resume_seconds)
         patience, login = patience_seconds or usual, self.credentials.login()
@@ -34,7 +34,7 @@ class Connector:
             try:
                 return self._connect_as(login, patience)
             except DatabaseError as error:
-                other = self.credentials.instead(login) if is_login_refused(error) else None
+                other = self.credentials.instead(login) if is_login_rejected(error) else None
                 if other is None:
                     raise
                 login = other

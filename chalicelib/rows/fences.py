@@ -1,0 +1,51 @@
+"""The fences of one try of a write, and how long they are worth anything.
+
+While a fence stands no reader believes or fills its entry. A writer may sleep, or be cut off from
+Redis, between two steps. So before it relies on its fences it asks how old they are, and whether
+another writer has published meanwhile.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from chalicelib.cache import Pending, Token
+from chalicelib.db import Generation
+from chalicelib.errors import CacheUnavailable
+
+# A writer whose fences are older does not rely on them: they soon count as those of a dead writer.
+MAX_FENCE_SECONDS = 5
+
+
+@dataclass
+class Fences:
+    """The fences of one try of a write: sent under the generation `held`, and perhaps not yet
+    waited for. `sent_at` is of both `clocks`."""
+
+    held: Generation
+    token: Token
+    sent_at: Sequence[float]
+    pending: Pending[float]
+    watermark: float | None = None
+
+    def wait(self) -> float:
+        """Return when the fences stand. The result is the watermark: when the latest change was
+        committed that had been published before. Raises CacheUnavailable, AnotherServer."""
+        if self.watermark is None:
+            self.watermark = self.pending.wait()
+        return self.watermark
+
+    def allow(self, read_at: int) -> bool:
+        """Whether what was read at `read_at` may be stored: nobody has published a later change.
+        Waits for the fences, and raises as `wait`. Raises CacheUnavailable where they may count as
+        a dead writer's."""
+        watermark = self.wait()
+        age = max(now - sent_at for now, sent_at in zip(clocks(), self.sent_at))
+        if age > MAX_FENCE_SECONDS:
+            raise CacheUnavailable("this process slept since it sent its fences")
+        return watermark < read_at
+
+
+def clocks() -> Sequence[float]:
+    """One goes on while the machine sleeps, the other cannot be set back."""
+    return time.time(), time.monotonic()
