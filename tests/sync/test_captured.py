@@ -753,7 +753,7 @@ def test_a_wrong_fresh_is_named(service: InProcess, fresh: object) -> None:
     answer = service.read([1], FRESH=fresh)
 
     assert (answer.status, answer.error) == (400, "BadRequest")
-    assert answer.message.startswith('FRESH: expected "True" or "False", got ')
+    assert answer.message.startswith('FRESH: expected "True" or "False", in any case')
 
 
 @pytest.mark.parametrize("request_", ["write", "delete", "invalidate", "increment"])
