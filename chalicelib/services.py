@@ -15,6 +15,7 @@ from chalicelib.config import Settings, UncachedReads
 from chalicelib.db import Database
 from chalicelib.errors import ConfigurationError
 from chalicelib.rows import LazyLoading, RowLoader, RowService, WriteThrough
+from chalicelib.sync import Captured
 
 if TYPE_CHECKING:
     from chalicelib.ingest.service import Ingest
@@ -51,8 +52,12 @@ class Container:
             self.database,
             loader,
             LazyLoading(loader, self.cache, self.generations, self.recovery),
-            WriteThrough(self.database, self.cache, self.generations, self.recovery),
+            self.write_through,
         )
+
+    @cached_property
+    def captured(self) -> Captured:
+        return Captured(self.database, self.write_through, self.generations)
 
     @cached_property
     def ingest(self) -> "Ingest":
@@ -68,6 +73,10 @@ class Container:
             self.settings.default_table,
             self.settings.ingest_columns,
         )
+
+    @cached_property
+    def write_through(self) -> WriteThrough:
+        return WriteThrough(self.database, self.cache, self.generations, self.recovery)
 
     @cached_property
     def database(self) -> Database:

@@ -399,7 +399,7 @@ EMPLOYEES = Table("employees", (Column("EmpId", STRING_KEY), Column("EmpName", S
 TABLES: Mapping[str, Table] = {table.name: table for table in (HEROES, PRODUCTS, EMPLOYEES)}
 
 # The service's own tables. No request may name one. The last one is temporary.
-OWN_NAMES = ("cache_generation", "idempotency", "ingest_log", "ingest_lines")
+OWN_NAMES = ("cache_generation", "changed_entries", "idempotency", "ingest_log", "ingest_lines")
 
 
 def tables_with(default_table: str) -> Mapping[str, Table]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from chalicelib.config import DB_HOST, DB_NAME, DB_PASS, DB_TABLE, DB_USER, DbEngine, Settings
 from chalicelib.errors import ConfigurationError
-from chalicelib.tables import HEROES
+from chalicelib.tables import HEROES, tables_with
 from local.machine import ROOT, write_private
 from local.servers import S3, App, DataApi, MariaDB, Redis, Server, ServerError
 from local.settings import environment_with, read_settings
@@ -76,6 +76,8 @@ class Home:
             for wait in wait_for_data_api:
                 wait()
             self.mariadb.apply_schema()
+            tables = tables_with(self.settings().get(DB_TABLE, HEROES.name))
+            self.mariadb.apply_triggers(tables.values())
             empty = empty_tables(self.mariadb)
             if app is not None and not empty:
                 self.begin_app(app)  # while S3, which starts slowly, still does

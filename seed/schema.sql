@@ -70,3 +70,15 @@ CREATE TABLE IF NOT EXISTS idempotency (
     PRIMARY KEY (idempotency_key),
     INDEX idempotency_claimed_at (claimed_at)
 ) ENGINE = InnoDB DEFAULT CHARSET = utf8mb4 COLLATE = utf8mb4_bin;
+
+-- What other clients of the database changed, as the triggers in seed/triggers.sql record it: a row for each changed row.
+-- The service takes these entries out of the cache, and then deletes the record.
+CREATE TABLE IF NOT EXISTS changed_entries (
+    id         BIGINT UNSIGNED NOT NULL AUTO_INCREMENT,
+    table_name VARCHAR(64)     NOT NULL,
+    entries    MEDIUMTEXT      NOT NULL, -- JSON: by column the values of the entries that show or showed the row
+    changed_at DATETIME(6)     NOT NULL, -- UTC
+    is_shown   TINYINT         NOT NULL DEFAULT 0, -- 1: the entries have left the cache; the sync still needs the record
+    PRIMARY KEY (id),
+    INDEX changed_entries_left (table_name, is_shown)
+) ENGINE = InnoDB DEFAULT CHARSET = utf8mb4 COLLATE = utf8mb4_bin;

@@ -24,7 +24,9 @@ from chalicelib import config, services
 from chalicelib.cache import entry_commands, generations, recovery, timeouts
 from chalicelib.cache.client import Client
 from chalicelib.config import DbEngine
+from chalicelib.db import captured
 from chalicelib.rows import fences, write_through
+from chalicelib.tables import TABLES
 from local.machine import PORTS, port_is_free
 from local.servers import App, DataApi, MariaDB, Redis, Server
 from tests.support import bucket as s3
@@ -159,6 +161,20 @@ def mariadb(home: Path) -> Iterator[MariaDB]:
     with running(MariaDB(home / "mariadb")) as server:
         server.apply_schema()
         yield server
+
+
+@pytest.fixture
+def triggers(mariadb: MariaDB) -> Iterator[None]:
+    """On every declared table, for one test: changes by other clients are recorded."""
+    mariadb.apply_triggers(TABLES.values())
+    yield
+    drop_triggers(mariadb)
+
+
+def drop_triggers(mariadb: MariaDB) -> None:
+    for name, *_ in mariadb.query("SHOW TRIGGERS"):
+        if name.startswith(captured.CAPTURING):
+            mariadb.query(f"DROP TRIGGER {name}")
 
 
 @pytest.fixture(scope="session")

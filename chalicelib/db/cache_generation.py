@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from chalicelib.db.captured import PLACE_TO_MARK
 from chalicelib.db.errors import reject_replica
 from chalicelib.db.statements import FAILS, MICROSECONDS_NOW, READ_ONLY, WAIT_FOR_WRITERS, Statement
 from chalicelib.tables import Table
@@ -18,7 +19,7 @@ from chalicelib.tables import Table
 _GENERATION = (
     "SELECT generation, enabled, server, TIMESTAMPDIFF(SECOND, retired_at, UTC_TIMESTAMP(6)),"
     f" {READ_ONLY}, {MICROSECONDS_NOW}"
-    " FROM cache_generation WHERE table_name = %s"
+    f" FROM cache_generation WHERE {PLACE_TO_MARK}table_name = %s"
 )
 
 
@@ -93,8 +94,9 @@ def guard(table: Table, number: int) -> Statement:
     """The same, and when it began; an error where it is not generation `number`, or on a replica,
     which takes writes of some users."""
     return (
-        "SELECT IF(%s = (SELECT generation FROM cache_generation WHERE table_name = %s"
-        f"{WAIT_FOR_WRITERS}) AND NOT {READ_ONLY}, {MICROSECONDS_NOW}, {FAILS})",
+        f"SELECT IF({PLACE_TO_MARK}%s = (SELECT generation FROM cache_generation"
+        f" WHERE table_name = %s{WAIT_FOR_WRITERS}) AND NOT {READ_ONLY}, {MICROSECONDS_NOW},"
+        f" {FAILS})",
         (number, table.name),
     )
 
@@ -103,7 +105,7 @@ def lock(table: Table) -> Statement:
     """Wait for every transaction that holds it. `UTC_TIMESTAMP` is when a statement began: a
     change of it that waited for its lock itself would take a time before that wait."""
     return (
-        "SELECT generation FROM cache_generation WHERE table_name = %s FOR UPDATE",
+        f"SELECT generation FROM cache_generation WHERE {PLACE_TO_MARK}table_name = %s FOR UPDATE",
         (table.name,),
     )
 

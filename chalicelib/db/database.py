@@ -10,7 +10,7 @@ from functools import partial
 from typing import TypeVar
 
 from chalicelib.config import DbEngine, Settings
-from chalicelib.db import cache_generation, pieces, statements
+from chalicelib.db import cache_generation, captured, information_schema, pieces, statements
 from chalicelib.db.cache_generation import Generation, generation_in
 from chalicelib.db.engine import (
     ANSWER_TIMEOUT_SECONDS,
@@ -20,6 +20,7 @@ from chalicelib.db.engine import (
     Rows,
 )
 from chalicelib.db.errors import (
+    AnswerTooLarge,
     DatabaseError,
     is_misfit,
     reject_replica,
@@ -153,6 +154,44 @@ class Database:
         default = tables[self._settings.default_table]
         found = self._describe([*tables, *OWN_TABLES])
         return report(default, tables.values(), found)
+
+    def unrecorded(self, table: Table) -> str:
+        """Why changes of the table by other clients are not recorded, and what mends that; empty
+        where they are. One SELECT. Raises DatabaseUnavailable."""
+        [text] = self._unrecorded([table])
+        return text
+
+    def all_unrecorded(self) -> list[str]:
+        """The same for all tables, without those whose changes are recorded."""
+        tables = tables_with(self._settings.default_table)
+        return [text for text in self._unrecorded([*tables.values()]) if text]
+
+    def _unrecorded(self, tables: Sequence[Table]) -> list[str]:
+        [found] = self.run(information_schema.capturing([table.name for table in tables]))
+        return [
+            captured.unrecorded(table, names.split(",") if names else (), sees_triggers)
+            for table, (names, sees_triggers) in zip(tables, found)
+        ]
+
+    def captured(
+        self, table: Table, limit: int, *, shown_too: bool
+    ) -> tuple[Sequence[Row] | None, Generation]:
+        """The records that are left of changes by other clients, each with its id and its entries
+        as JSON, `limit` at the most, in any order; None where one answer does not hold them. Then
+        the generation: what a later COMMIT recorded is not among these. One round trip. Raises
+        SchemaMismatch, DatabaseUnavailable."""
+
+        def read(connection: Connection) -> tuple[Sequence[Row] | None, Generation]:
+            self._fit.ensure(connection, table)
+            statement = captured.pending(table, limit, shown_too=shown_too)
+            asking = cache_generation.select(table)
+            try:
+                records, found = connection.batch([statement, asking])
+            except AnswerTooLarge:
+                records, found = None, connection.rows(asking)
+            return records, generation_in(table, found, connection.sent_at)
+
+        return self._run(read)
 
     def as_stored(self, table: Table) -> Table:
         """The declared table, with columns that take no more than the real ones. It can be used

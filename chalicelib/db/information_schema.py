@@ -3,9 +3,21 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from chalicelib.db.captured import CAPTURING
 from chalicelib.db.statements import Statement
 from chalicelib.tables import Table
 
+_SEES_TRIGGERS = (
+    "EXISTS (SELECT 1 FROM information_schema.user_privileges WHERE {of_user})"
+    " OR EXISTS (SELECT 1 FROM information_schema.schema_privileges WHERE {of_user}"
+    " AND DATABASE() LIKE table_schema)"
+    " OR EXISTS (SELECT 1 FROM information_schema.table_privileges WHERE {of_user}"
+    " AND table_schema = DATABASE() AND table_name = %s)"
+).format(
+    of_user="privilege_type = 'TRIGGER' AND grantee ="
+    " CONCAT(QUOTE(SUBSTRING_INDEX(CURRENT_USER(), '@', 1)), '@',"
+    " QUOTE(SUBSTRING_INDEX(CURRENT_USER(), '@', -1)))"
+)
 # One SELECT for each table, and a subquery for the engine: then MariaDB opens no other table.
 _DESCRIBE = (
     "SELECT table_name, column_name, column_type, data_type, is_nullable,"
@@ -18,16 +30,13 @@ _DESCRIBE = (
     " (SELECT COUNT(*) FROM information_schema.triggers WHERE event_object_schema = DATABASE()"
     " AND event_object_table = %s AND action_timing = 'BEFORE'"
     " AND event_manipulation IN ('INSERT', 'UPDATE')),"
-    " EXISTS (SELECT 1 FROM information_schema.user_privileges WHERE {of_user})"
-    " OR EXISTS (SELECT 1 FROM information_schema.schema_privileges WHERE {of_user}"
-    " AND DATABASE() LIKE table_schema)"
-    " OR EXISTS (SELECT 1 FROM information_schema.table_privileges WHERE {of_user}"
-    " AND table_schema = DATABASE() AND table_name = %s)"
+    f" {_SEES_TRIGGERS}"
     " FROM information_schema.columns WHERE table_schema = DATABASE() AND table_name = %s"
-).format(
-    of_user="privilege_type = 'TRIGGER' AND grantee ="
-    " CONCAT(QUOTE(SUBSTRING_INDEX(CURRENT_USER(), '@', 1)), '@',"
-    " QUOTE(SUBSTRING_INDEX(CURRENT_USER(), '@', -1)))"
+)
+_CAPTURING = (
+    "SELECT COALESCE((SELECT GROUP_CONCAT(trigger_name) FROM information_schema.triggers"
+    " WHERE event_object_schema = DATABASE() AND event_object_table = %s"
+    f" AND LEFT(trigger_name, {len(CAPTURING)}) = '{CAPTURING}'), ''), {_SEES_TRIGGERS}"
 )
 
 
@@ -60,6 +69,13 @@ def describe(names: Sequence[str]) -> Statement:
     """The columns of these tables, each as a `Found`."""
     parameters = [name for name in names for _ in range(_DESCRIBE.count("%s"))]
     return " UNION ALL ".join([_DESCRIBE] * len(names)), parameters
+
+
+def capturing(names: Sequence[str]) -> Statement:
+    """Of each of these tables, in this order: the names of its triggers that record what other
+    clients change, with commas between; and whether DB_USER may see triggers."""
+    parameters = [name for name in names for _ in range(_CAPTURING.count("%s"))]
+    return " UNION ALL ".join([_CAPTURING] * len(names)), parameters
 
 
 def index_columns(table: Table, index: str) -> Statement:

@@ -24,6 +24,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 
+from chalicelib.db.captured import RECORDS
 from chalicelib.db.information_schema import Found
 from chalicelib.tables import TABLES, Column, Integer, String, Table
 
@@ -35,6 +36,7 @@ GENERATIONS = "cache_generation"
 # The service's own tables, and what needs them.
 OWN_TABLES = {
     GENERATIONS: "every write and every read with the cache",
+    RECORDS: "what other clients of the database change",
     "idempotency": "requests with an idempotency key",
     "ingest_log": "uploaded files",
 }

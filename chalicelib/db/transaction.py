@@ -12,6 +12,7 @@ from typing import Any
 
 from chalicelib.db import cache_generation, pieces, statements
 from chalicelib.db.cache_generation import Generation, generation_in
+from chalicelib.db.captured import MARK_OWN
 from chalicelib.db.engine import Connection, Rows
 from chalicelib.db.errors import DatabaseError, is_guard_failed, is_value_rejected
 from chalicelib.db.fit import Fit
@@ -265,7 +266,8 @@ class Transaction:
         """Run what `make` makes of `rows`, in as many statements as it takes."""
         made = [make(piece) for piece in self._cut([tuple(row) for row in rows])]
         if not self._first_loaded_key:
-            *_, [(self._first_loaded_key,)] = self.run(made.pop(0), statements.FIRST_NEW_KEY)
+            mark = (f"SET {MARK_OWN}", ())
+            *_, [(self._first_loaded_key,)] = self.run(mark, made.pop(0), statements.FIRST_NEW_KEY)
         if made:
             self.run(*made)
 

@@ -28,9 +28,9 @@ from chalicelib.tables import (
 
 # The fields of a request, and the kinds of requests.
 REQUEST, SQLS, USE_CACHE, TABLE, BY = "REQUEST", "SQLS", "USE_CACHE", "TABLE", "BY"
-LIMIT, AFTER = "LIMIT", "AFTER"
+LIMIT, AFTER, FRESH = "LIMIT", "AFTER", "FRESH"
 IDEMPOTENCY_KEY = "IDEMPOTENCY_KEY"
-FIELDS = (REQUEST, SQLS, USE_CACHE, TABLE, BY, LIMIT, AFTER, IDEMPOTENCY_KEY)
+FIELDS = (REQUEST, SQLS, USE_CACHE, TABLE, BY, LIMIT, AFTER, FRESH, IDEMPOTENCY_KEY)
 READ, WRITE, DELETE = "read", "write", "delete"
 INCREMENT, INVALIDATE = "increment", "invalidate"
 REQUESTS = (READ, WRITE, DELETE, INCREMENT, INVALIDATE)
@@ -51,13 +51,15 @@ _HIGHEST_KEY = 2**63 - 1
 
 @dataclass(frozen=True)
 class Read:
-    """`page`: which part of the rows to read, if not all. Then `values` has one value."""
+    """`page`: which part of the rows to read, if not all. Then `values` has one value. `is_fresh`:
+    changes by other clients of the database must be seen."""
 
     table: Table
     column: Column
     values: Sequence[Key]
     use_cache: bool
     page: Page | None = None
+    is_fresh: bool = False
 
 
 @dataclass(frozen=True)
@@ -108,13 +110,14 @@ def parse(payload: object, default_table: str, read_by: str | None) -> Request:
             raise BadRequest(f"{shown(name)}: no such field; there are {', '.join(FIELDS)}")
     request = _choice(payload, REQUEST, REQUESTS)
     table = _table(payload, default_table)
-    use_cache = _use_cache(payload)
+    use_cache = _flag(payload, USE_CACHE, True)
     if request == READ:
         _reject_field(payload, IDEMPOTENCY_KEY, "a read changes nothing")
         column = _column(payload, table, read_by)
         values = _values(column, _items(payload, MAX_READ_VALUES, "values"))
-        return Read(table, column, values, use_cache, _page(payload, table, column, values))
-    for name in (BY, LIMIT, AFTER):
+        page = _page(payload, table, column, values)
+        return Read(table, column, values, use_cache, page, _flag(payload, FRESH, False))
+    for name in (BY, LIMIT, AFTER, FRESH):
         _reject_field(payload, name, "only a read has it")
     if request == INVALIDATE:
         _reject_field(payload, IDEMPOTENCY_KEY, "an invalidate may be sent again without one")
@@ -214,15 +217,14 @@ def _column(payload: Mapping[str, object], table: Table, read_by: str | None) ->
     return table.readable.get(read_by or "", table.key)
 
 
-def _use_cache(payload: Mapping[str, object]) -> bool:
-    value = payload.get(USE_CACHE, True)
+def _flag(payload: Mapping[str, object], name: str, default: bool) -> bool:
+    value = payload.get(name, default)
     if isinstance(value, bool):
         return value
     if isinstance(value, str) and value.lower() in ("true", "false"):
         return value.lower() == "true"
     raise BadRequest(
-        f'{USE_CACHE}: expected "True" or "False", in any case, or a JSON boolean, got'
-        f" {shown(value)}"
+        f'{name}: expected "True" or "False", in any case, or a JSON boolean, got {shown(value)}'
     )
 
 

@@ -17,7 +17,6 @@ from chalicelib.config import ApiAuth
 from chalicelib.errors import BadRequest, HerocacheError
 from chalicelib.handlers import contract, cors, employees, health, json_body, replies
 from chalicelib.ingest import uploads_in
-from chalicelib.rows import RowService
 from chalicelib.tables import shown
 
 log = logging.getLogger("herocache")
@@ -195,7 +194,7 @@ def _answered(payload: Callable[[], object]) -> tuple[replies.Reply, float]:
         container = services.container()
         settings = container.settings
         request = contract.parse(asked, settings.default_table, settings.read_by)
-        reply = _done(request, container.rows)
+        reply = _done(request, container)
     except HerocacheError as error:
         if error.status >= 500:
             log.error("%s: %s", error.kind, error)
@@ -213,10 +212,13 @@ def _log_request(line: str) -> None:
     requests_log.info("%s", line)
 
 
-def _done(request: contract.Request, service: RowService) -> replies.Reply:
+def _done(request: contract.Request, container: services.Container) -> replies.Reply:
+    service = container.rows
     match request:
-        case contract.Read(table, column, values, use_cache, page):
-            rows = service.read(table, column, values, use_cache, page)
+        case contract.Read(table, column, values, use_cache, page, is_fresh):
+            if is_fresh and use_cache and not page:
+                container.captured.show(table)
+            rows = service.read(table, column, values, use_cache, page, is_fresh)
             return replies.of_rows(rows, request)
         case contract.Write(table, rows, use_cache, key):
             return replies.of_write(service.write(table, rows, use_cache, key))

@@ -31,16 +31,19 @@ def deep() -> tuple[Report, int]:
 
 def _database() -> Report:
     """The report on the database. `problems`: differences between its tables and their declarations
-    with which the service still works. Any other difference is an error."""
+    with which the service still works. Any other difference is an error. `unrecorded`: tables that
+    other clients may change without the cache being told."""
     database = services.container().database
     report = _checked(database.check)
     if not report["ok"]:
         return report
     try:
         problems = database.check_tables()
+        unrecorded = database.all_unrecorded()
     except HerocacheError as error:
         return {"ok": False, "error": str(error)}
-    return {**report, "problems": problems} if problems else report
+    found = {"problems": problems, "unrecorded": unrecorded}
+    return {**report, **{name: texts for name, texts in found.items() if texts}}
 
 
 def _checked(check: Callable[[], object]) -> Report:

@@ -13,6 +13,7 @@ from chalicelib.db import (
     DatabaseError,
     Statement,
     Transaction,
+    captured,
     check_distance,
     giving_keys,
     highest_allowed,
@@ -40,14 +41,15 @@ _SURROUNDINGS = (
     " (SELECT COUNT(*) FROM information_schema.referential_constraints"
     " WHERE unique_constraint_schema = DATABASE() AND referenced_table_name = %s),"
     " (SELECT COUNT(*) FROM information_schema.triggers"
-    " WHERE event_object_schema = DATABASE() AND event_object_table = %s)"
+    " WHERE event_object_schema = DATABASE() AND event_object_table = %s"
+    f" AND LEFT(trigger_name, {len(captured.CAPTURING)}) <> '{captured.CAPTURING}')"
 )
 
 
 class Surroundings(NamedTuple):
     """What REPLACE may harm, because it deletes a row and inserts another one: how many columns the
     table has, unique indexes besides the primary key, foreign keys that refer to it, and triggers
-    that DB_USER may see."""
+    that DB_USER may see, but for those that record what other clients change."""
 
     columns: int
     unique_indexes: int

@@ -65,15 +65,16 @@ class RowService:
         values: Sequence[Key],
         use_cache: bool,
         page: Page | None = None,
+        is_fresh: bool = False,
     ) -> Rows:
         """The rows whose `column` is one of `values`, in the order of `values`, repeats repeated.
         By a lookup: all rows of each value, by key; with a `page`, some of the rows of the first
-        value. Without the cache a replica may answer. Raises TooManyRows, DatabaseUnavailable,
-        SchemaMismatch."""
+        value. Without the cache a replica may answer, unless `is_fresh`. Raises TooManyRows,
+        DatabaseUnavailable, SchemaMismatch."""
         if not values:
             return Rows(b"", hits=0 if use_cache else None)
         if page:
-            return self._read_page(table, column, values[0], page, use_cache)
+            return self._read_page(table, column, values[0], page, use_cache or is_fresh)
         is_distinct = len(set(values)) == len(values)
         unique = values if is_distinct else list(dict.fromkeys(values))
         hits = None
@@ -83,7 +84,7 @@ class RowService:
                 return Rows(joined, (), len(unique), hits)
             found = {value: entry for value, entry in zip(unique, entries) if entry}
         else:
-            found = self._loader.load(table, column, unique, from_replica=True)
+            found = self._loader.load(table, column, unique, from_replica=not is_fresh)
         return Rows(
             b",".join([found[value] for value in values if value in found]),
             [value for value in unique if value not in found],
@@ -97,10 +98,10 @@ class RowService:
         return self._database.fetch_all(table, max_bytes)
 
     def _read_page(
-        self, table: Table, column: Column, value: Key, page: Page, use_cache: bool
+        self, table: Table, column: Column, value: Key, page: Page, from_writer: bool
     ) -> Rows:
         """From the database: an entry of the cache holds all rows of a value."""
-        rows = self._loader.load_page(table, column, value, page, from_replica=not use_cache)
+        rows = self._loader.load_page(table, column, value, page, from_replica=not from_writer)
         is_missing = not rows and page.after is None
         return Rows(b",".join(rows), [value] if is_missing else (), 1)
 

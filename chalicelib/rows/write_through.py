@@ -51,6 +51,9 @@ MAX_SECONDS_TO_COMMIT = 5
 # drift apart, and one of them may be set.
 MAX_SECONDS_SINCE_TOLD = 600
 
+# So many entries are taken out of the cache in one round trip to Redis, which must end in time.
+MAX_DROPPED_AT_ONCE = 2_000
+
 Result = TypeVar("Result")
 
 
@@ -123,18 +126,32 @@ class WriteThrough:
         `change`."""
         asked = time.monotonic()
         recorded, held = self._transactions.run(_find, find, table)
-        columns = recorded.entries.items()
-        # A lookup may be declared no more since a deployment: nobody reads by it.
-        known = {table.readable[name]: keys for name, keys in columns if name in table.readable}
-        gone = Affected({column: dict.fromkeys(keys) for column, keys in known.items()})
         with _after_commit():
-            if self._is_cached(held):
-                try:
-                    self._cache.publish_many(held, table, gone, new_token(), held.told_at)
-                except CacheUnavailable as error:
-                    held = self._switch_off.after_commit(table, held, error)
-            self._generations.wait_until_known(table, held, asked)
+            self.drop(table, recorded.entries, held, asked)
         return recorded
+
+    def drop(
+        self, table: Table, entries: Mapping[str, Sequence[Key]], held: Generation, asked: float
+    ) -> None:
+        """Take these `entries` out of the cache, by column, because the rows that they show were
+        changed: every read that starts after this has returned sees the rows as they were when the
+        database told the generation `held`, or later. It was asked for that at `asked`, in
+        monotonic seconds. Raises DatabaseUnavailable."""
+        # A lookup may be declared no more since a deployment: nobody reads by it.
+        known = [
+            (table.readable[name], own) for name, own in entries.items() if name in table.readable
+        ]
+        if self._is_cached(held):
+            try:
+                for column, own in known:
+                    for start in range(0, len(own), MAX_DROPPED_AT_ONCE):
+                        gone = dict.fromkeys(own[start : start + MAX_DROPPED_AT_ONCE])
+                        self._cache.publish_many(
+                            held, table, Affected({column: gone}), new_token(), held.told_at
+                        )
+            except CacheUnavailable as error:
+                held = self._switch_off.after_commit(table, held, error)
+        self._generations.wait_until_known(table, held, asked)
 
     def replace_all(self, table: Table, apply: Callable[[Transaction], Result]) -> Result:
         """Commit what `apply` does, which may be to any number of rows; every read that starts

@@ -5,10 +5,11 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from chalicelib.tables import Table
 from local.machine import LOOPBACK, ROOT, find_program, write_private
 from local.servers.server import Server, ServerError, installed
 
@@ -49,6 +50,18 @@ class MariaDB(Server):
     def apply_schema(self) -> None:
         """Runs seed/schema.sql: creates missing tables, and leaves the others as they are."""
         self.run_script((ROOT / "seed" / "schema.sql").read_text(encoding="utf-8"))
+
+    def apply_triggers(self, tables: Iterable[Table]) -> None:
+        """Makes triggers that record what other clients change, where these tables are and lack
+        them."""
+        from chalicelib.db import captured
+
+        present = {name for (name,) in self.query("SHOW TABLES")}
+        made = {name for name, *_ in self.query("SHOW TRIGGERS")}
+        for table in tables:
+            for name, statement in captured.triggers(table).items():
+                if table.name in present and name not in made:
+                    self.query(statement.replace(" IF NOT EXISTS", "", 1))
 
     def run_script(self, script: str) -> None:
         """Runs SQL statements as root."""

@@ -32,7 +32,7 @@ from tests.support.topologies import wait_until
 from tests.support.witness import Witness
 
 OTHER = "differing"
-OWN_TABLES = ("cache_generation", "idempotency", "ingest_log")
+OWN_TABLES = ("cache_generation", "changed_entries", "idempotency", "ingest_log")
 SUPERHEROES = (
     "CREATE TABLE superheroes (id INT NOT NULL AUTO_INCREMENT PRIMARY KEY, hero VARCHAR(20) NULL,"
     " power VARCHAR(20) NULL, name VARCHAR(20) NULL, xp INT UNSIGNED, color VARCHAR(20) NULL)"
@@ -313,7 +313,7 @@ def test_a_healthy_first_use_warns_of_nothing(
         service.read(["e"], TABLE="employees")
 
     assert caplog.text == ""
-    assert list(service.health("?deep=1").fields["database"]) == ["ok", "latency_ms"]
+    assert "problems" not in service.health("?deep=1").fields["database"]
 
 
 @pytest.mark.parametrize("name", ["order", "2024", "my$heroes"])

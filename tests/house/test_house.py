@@ -24,7 +24,7 @@ FLOORS = (
     {"app"},
     {"handlers"},
     {"services"},
-    {"ingest"},
+    {"ingest", "sync"},
     {"rows"},
     {"cache"},
     {"db"},

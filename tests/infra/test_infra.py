@@ -26,6 +26,7 @@ from chalicelib.config import DbEngine, Settings
 from chalicelib.db.data_api import Connector
 from chalicelib.errors import ConfigurationError
 from chalicelib.ingest import load_from_s3_statements
+from chalicelib.tables import TABLES
 from infra import aws_errors, chalice_config, cloudformation_stack, database_schema, leftovers
 from infra import policies as policy_files
 from infra.cloudformation_stack import Stack
@@ -576,9 +577,34 @@ def test_a_statement_that_fails_is_named() -> None:
 
 
 def test_no_statement_holds_a_comment_or_is_cut_in_two(mariadb: MariaDB) -> None:
-    for statement in statements(ROOT / "seed" / "schema.sql"):
-        assert "--" not in statement
-        mariadb.query(statement)
+    for path in database_schema.FILES[:2]:
+        for statement in statements(path):
+            assert "--" not in statement
+            mariadb.query(statement)
+    triggers = mariadb.query("SHOW TRIGGERS")
+    for name, *_ in triggers:
+        mariadb.query(f"DROP TRIGGER {name}")
+    assert len(triggers) == 3 * len(TABLES)
+
+
+def test_a_stage_that_may_not_have_triggers_is_made_all_the_same(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    execute, executed = DataApi.execute_statement, DataApi()
+
+    def refuse(self: DataApi, sql: str, **named: str) -> None:
+        if sql.startswith("CREATE TRIGGER"):
+            self._codes.append("DatabaseErrorException")
+        execute(self, sql, **named)
+
+    monkeypatch.setattr(DataApi, "execute_statement", refuse)
+    database_schema.prepare(executed, "arn", "secret")
+
+    printed = capsys.readouterr().out
+    assert "seed/triggers.sql: CREATE TRIGGER" in printed
+    assert "the text; so changes by other clients of the database are not recorded" in printed
+    login = statements(database_schema.FILES[-1])
+    assert executed.executed[-len(login) :] == login
 
 
 @pytest.fixture

@@ -79,6 +79,21 @@ def kill(server: Server) -> None:
     os.kill(pid, signal.SIGKILL)
 
 
+def test_what_a_sql_client_changes_is_recorded_and_the_seed_rows_are_not(
+    run: MakeRun, service: OverHttp
+) -> None:
+    database = run.services.mariadb
+    assert database.query("SELECT * FROM changed_entries") == []
+    service.read([3])
+    service.read([3])
+
+    database.query("UPDATE heroes SET color = 'plum' WHERE id = 3")
+
+    assert service.read([3]).rows[0]["color"] != "plum"
+    assert service.read([3], FRESH=True).rows[0]["color"] == "plum"
+    assert service.read([3]).rows[0]["color"] == "plum"
+
+
 @pytest.mark.parametrize("name", ["mariadb", "redis"])
 def test_a_server_that_dies_is_told_and_serves_again_on_its_port(
     run: MakeRun, service: OverHttp, name: str

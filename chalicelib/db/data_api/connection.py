@@ -6,6 +6,7 @@ There is no connection to keep. What one stands for here is the transaction that
 import time
 from collections.abc import Iterable, Sequence
 
+from chalicelib.db.captured import PLACE_TO_MARK
 from chalicelib.db.data_api.endpoint import Endpoint
 from chalicelib.db.data_api.errors import SURELY_NOT_RUN, name_of
 from chalicelib.db.data_api.values import named, rows_of
@@ -30,13 +31,19 @@ class Connection:
     max_answer_bytes = MAX_ANSWER_BYTES
     open = True
 
-    def __init__(self, endpoint: Endpoint, key_step: int, session: Sequence[Statement]) -> None:
-        """`session`: what each transaction begins with."""
+    def __init__(
+        self, endpoint: Endpoint, key_step: int, session: Sequence[Statement], mark: str = ""
+    ) -> None:
+        """`session`: what each transaction begins with. `mark`: what stands in PLACE_TO_MARK. The
+        Data API resets a session before another caller gets it
+        (https://docs.aws.amazon.com/AmazonRDS/latest/AuroraUserGuide/data-api.session-management.html).
+        """
         self.key_step = key_step
         self.answered = 0
         self.sent_at = 0.0
         self._endpoint = endpoint
         self._session = session
+        self._mark = mark
         self._transaction = ""
         self._seconds = 0.0
 
@@ -126,6 +133,7 @@ class Connection:
             self.undo()
             return ()
         sql, parameters = named(statement)
+        sql = sql.replace(PLACE_TO_MARK, self._mark if self._transaction else "")
         return rows_of(self._endpoint.execute(sql, parameters, self._transaction, self._seconds))
 
     def batch_of_session(self) -> None:

@@ -4,29 +4,36 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from chalicelib.config import DB_CLUSTER_ARN, REDIS_URL, Settings
+from chalicelib.db.captured import MARK_OWN, MARK_OWN_HERE, PLACE_TO_MARK
 from chalicelib.db.data_api.connection import Connection
 from chalicelib.db.data_api.endpoint import Endpoint
+from chalicelib.db.data_api.errors import name_of
 from chalicelib.db.engine import ANSWER_TIMEOUT_SECONDS, LOCK_TIMEOUT_SECONDS
+from chalicelib.db.errors import DatabaseError
 from chalicelib.db.statements import Statement
 from chalicelib.errors import ConfigurationError
 
-_VARIABLES: Statement = (
-    "SHOW VARIABLES WHERE Variable_name IN ('auto_increment_increment', 'sql_mode',"
-    " 'tx_isolation', 'transaction_isolation', 'innodb_lock_wait_timeout')",
-    (),
+_VARIABLES = (
+    f"SHOW VARIABLES WHERE {PLACE_TO_MARK}Variable_name IN ('auto_increment_increment', 'sql_mode',"
+    " 'tx_isolation', 'transaction_isolation', 'innodb_lock_wait_timeout')"
 )
 _STRICT = "STRICT_ALL_TABLES"
 _SESSION: Statement = (
     f"SET sql_mode='{_STRICT}', innodb_lock_wait_timeout={LOCK_TIMEOUT_SECONDS}",
     (),
 )
+_OWN: Statement = (f"SET {MARK_OWN}", ())
+# How the Data API may refuse a statement that it cannot read.
+_UNREADABLE = frozenset({"BadRequestException", "ValidationException", "DatabaseErrorException"})
 
 
 class Parameters(NamedTuple):
-    """Of the cluster: how far apart new keys are, and what each transaction begins with."""
+    """Of the cluster: how far apart new keys are, and what each transaction begins with. `mark`:
+    what says within a statement that the session is the service's own."""
 
     key_step: int
     session: Sequence[Statement]
+    mark: str = ""
 
 
 class Connector:
@@ -43,10 +50,22 @@ class Connector:
         if self._parameters is None:
             asking = Connection(self._endpoint, 1, ())
             asking.wait_at_most(patience_seconds or ANSWER_TIMEOUT_SECONDS)
-            self._parameters = self._judged(dict(asking.rows(_VARIABLES)))
+            self._parameters = self._asked(asking)
         connection = Connection(self._endpoint, *self._parameters)
         connection.wait_at_most(patience_seconds or ANSWER_TIMEOUT_SECONDS)
         return connection
+
+    def _asked(self, asking: Connection) -> Parameters:
+        """Whether the Data API takes `:=`, which is no parameter, is not documented. Where it does
+        not, each transaction begins with one more request."""
+        try:
+            found = asking.rows((_VARIABLES.replace(PLACE_TO_MARK, MARK_OWN_HERE), ()))
+            return self._judged(dict(found))._replace(mark=MARK_OWN_HERE)
+        except (DatabaseError, ConfigurationError) as error:
+            if name_of(error.__cause__) not in _UNREADABLE:
+                raise
+        parameters = self._judged(dict(asking.rows((_VARIABLES, ()))))
+        return parameters._replace(session=(*parameters.session, _OWN))
 
     def _judged(self, found: dict[str, str]) -> Parameters:
         """The statements of a session do not outlive a request outside of transactions, so what

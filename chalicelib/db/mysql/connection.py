@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import pymysql
 from pymysql.constants import CR
 
+from chalicelib.db.captured import MARK_OWN
 from chalicelib.db.engine import (
     LOCK_TIMEOUT_SECONDS,
     Rows,
@@ -36,11 +37,12 @@ IDLE_TIMEOUT_SECONDS = 60
 
 # One statement for each new connection; the driver alone would send three. Strict mode: a value
 # that does not fit is an error, it is not cut. READ COMMITTED: there are no gap locks, so writers
-# of different rows never wait for each other.
+# of different rows never wait for each other. Our own changes need no record of a trigger.
 _SESSION = (
     "SET character_set_client=utf8mb4, character_set_connection=utf8mb4,"
     " character_set_results=utf8mb4, autocommit=1, sql_mode='STRICT_ALL_TABLES',"
     f" innodb_lock_wait_timeout={LOCK_TIMEOUT_SECONDS}, wait_timeout={IDLE_TIMEOUT_SECONDS},"
+    f" {MARK_OWN},"
 )
 
 
