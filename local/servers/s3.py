@@ -1,6 +1,6 @@
 """An S3 as a private server on loopback. Its uploads call the function `ingest`.
 
-Any S3 client can use it. s3_process.py is the program that runs.
+Any S3 client can use it. moto_s3.py is the program that runs.
 """
 
 import os
@@ -105,7 +105,7 @@ class S3(Server):
         return f"herocache={self.home}"
 
     def _command(self, port: int) -> list[str]:
-        module = ["-X", self._identity, "-m", "local.servers.s3_process"]
+        module = ["-X", self._identity, "-m", "local.servers.moto_s3"]
         return [sys.executable, *module, str(self.home), str(port), str(self._settings)]
 
     def _environment(self) -> dict[str, str]:

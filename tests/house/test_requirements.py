@@ -24,7 +24,7 @@ STARTED_BY = {
         *(
             "app",
             "local.__main__",
-            "local.servers.s3_process",
+            "local.servers.moto_s3",
             "local.lambda_function.container_process",
         ),
         *("local.demo.commit_then_set", "grader.__main__"),

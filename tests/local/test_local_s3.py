@@ -222,7 +222,7 @@ def test_puts_of_a_key_at_the_same_time_lose_no_version_and_keep_their_order() -
     told = run_script("""
 import json, sys
 from concurrent.futures import ThreadPoolExecutor
-from local.servers.s3_process import BUCKET, DEFAULT_ACCOUNT_ID, deliver_to, s3_backends
+from local.servers.moto_s3 import BUCKET, DEFAULT_ACCOUNT_ID, deliver_to, s3_backends
 
 sys.setswitchinterval(1e-6)
 events = []
@@ -358,10 +358,10 @@ def test_a_moto_that_sends_events_in_another_way_is_refused_at_the_start(change:
 from types import SimpleNamespace
 from moto.s3 import models, notifications
 {change}
-from local.servers import s3_process
+from local.servers import moto_s3
 try:
-    s3_process.deliver_to(print)
-except s3_process.MotoChanged as error:
+    moto_s3.deliver_to(print)
+except moto_s3.MotoChanged as error:
     print(error)
 """)
     assert told.startswith("This moto sends S3's events in another way")
