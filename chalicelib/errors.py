@@ -19,6 +19,7 @@
     ├── SchemaMismatch        500  a table differs from its declaration; the text says how
     ├── NotAtOnce                  never reaches a caller: the rows are written in another way
     ├── AlreadyClaimed             never reaches a caller: a request came with its key before
+    ├── Superseded                 never reaches a caller: a run of the sync lost its lease
     ├── FileRejected               an uploaded file can never be loaded; recorded, not retried
     ├── BucketUnavailable          S3 cannot be reached or refuses; the event is delivered again
     └── CacheUnavailable           never reaches a caller: the database answers
@@ -158,6 +159,10 @@ class NotAtOnce(HerocacheError):
 
 class AlreadyClaimed(HerocacheError):
     """An earlier transaction has claimed the idempotency key. Nothing was written."""
+
+
+class Superseded(HerocacheError):
+    """A run of the sync does not hold its lease any more. Nothing was written."""
 
 
 class FileRejected(HerocacheError):

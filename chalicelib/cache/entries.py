@@ -20,10 +20,11 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from chalicelib.cache import keys, scripts
 from chalicelib.cache.commands import Command, NoClient, Words, packed_series
+from chalicelib.cache.configured_client import new_client
 from chalicelib.cache.keys import MAX_KEYS_AN_MGET, Keys
-from chalicelib.config import REDIS_URL, Settings
+from chalicelib.cache.public_keys import PublicWrite, delete_note
+from chalicelib.config import Settings
 from chalicelib.db import Generation
-from chalicelib.errors import ConfigurationError
 from chalicelib.tables import Column, Key, Table, tables_with
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ class Cache:
     def __init__(self, settings: Settings) -> None:
         self.is_configured = bool(settings.redis_url)
         self.tables = tables_with(settings.default_table)
-        self._client = _client(settings, _probe(self.tables, settings.redis_cluster))
+        self._client = new_client(settings, self.tables)
         self._keys = Keys(settings.redis_cluster)
         ttl = settings.ttl_seconds * 1000
         self._ttl = (max(1, round(ttl * (1 - TTL_JITTER))), round(ttl * 2 * TTL_JITTER))
@@ -105,8 +106,13 @@ class Cache:
 
     def retire_hint(self, table: Table, number: int) -> None:
         """Tell the server that answers now, whichever it is, that generation `number` and all
-        before it are not to be used any more."""
-        self._client.ask(_hint_command(table, number, ""))
+        before it are not to be used any more. Rows may have changed meanwhile: the next run of the
+        sync looks at the table."""
+        self._client.ask_many([_hint_command(table, number, ""), delete_note(table)])
+
+    def delete_note(self, table: Table) -> None:
+        """Let the next run of the sync look at the table."""
+        self._client.ask(delete_note(table))
 
     def hint(self, table: Table) -> Generation | None:
         """The generation that `leave_hint` named last, as the server that answers now has it."""
@@ -274,6 +280,8 @@ class Cache:
             witness = keys.witness(table, bucket, token)
             words: Words = ("SET", witness, token, "PX", WITNESS_MILLISECONDS)
             commands.append(Command(keys.tag(table, bucket), words))
+        if generation.is_watched:
+            commands.append(delete_note(table))
         known = dict(self._lives)
         return Pending(
             self._client, generation, commands, lambda got: self._published(known, tags, got)
@@ -300,11 +308,12 @@ class Cache:
         entries: "Affected",
         token: Token,
         committed_at: int,
+        public: PublicWrite | None = None,
     ) -> None:
         """Replace our fences: an entry that has a value gets it, one with None goes. Store new
         rows, in place of what their database keys showed; where that is all, return before it has
         happened. `committed_at`: a time not before the COMMIT, in microseconds of the database's
-        clock; 0 where the change was undone."""
+        clock; 0 where the change was undone. `public`: public keys to set."""
         published = {
             column: {
                 value: (_kind(table, column), _storable(entry)) for value, entry in own.items()
@@ -325,7 +334,11 @@ class Cache:
             words: Words = ("EVALSHA", _sha1(scripts.STORE_NEW_MANY), len(named), *named)
             words += (token, *self._ttl, *[stored[i] for i in positions])
             commands.append(Command(keys.tag(table, bucket), words))
-        self._client.call(commands, generation.server, wait=bool(entries.fenced))
+        if public:
+            commands += public.commands(table, self._client.is_cluster)
+            commands.append(delete_note(table))
+        is_awaited = bool(entries.fenced or public)
+        self._client.call(commands, generation.server, wait=is_awaited)
 
     def _run(
         self,
@@ -434,31 +447,6 @@ class Affected:
 
 def new_token() -> Token:
     return secrets.token_hex(scripts.TOKEN_LENGTH // 2)
-
-
-def _probe(tables: Mapping[str, Table], is_cluster: bool) -> list[Command]:
-    """Commands that write to each server with entries, and leave nothing behind."""
-    buckets = Keys(is_cluster).buckets
-    tags = [keys.tag(table, bucket) for table in tables.values() for bucket in buckets]
-    return [
-        Command(tag, words)
-        for tag in (tags if is_cluster else tags[:1])
-        for words in (("SET", keys.probe(tag), "", "PX", 1000), ("DEL", keys.probe(tag)))
-    ]
-
-
-def _client(settings: Settings, probe: Sequence[Command]) -> "Client | NoClient":
-    """Without REDIS_URL the driver is not imported, and need not be installed."""
-    if not settings.redis_url:
-        return NoClient()
-    try:
-        from chalicelib.cache.client import Client
-    except ModuleNotFoundError as error:
-        raise ConfigurationError(
-            f"{REDIS_URL} is set, and the package {error.name} is not installed: the functions were"
-            " deployed for a stage without a cache; deploy them again"
-        ) from error
-    return Client(settings, scripts.ALL, probe)
 
 
 def _hint_command(table: Table, number: int, server: str) -> Command:

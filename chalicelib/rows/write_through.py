@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
 from chalicelib.cache import (
@@ -36,10 +35,9 @@ from chalicelib.errors import (
     NotAtOnce,
     OutcomeUnknown,
 )
-from chalicelib.rows import changed_entries
-from chalicelib.rows.counters import incremented
+from chalicelib.rows import changed_entries, public_rows
 from chalicelib.rows.idempotency import Recorded
-from chalicelib.tables import NO_KEY, Delta, Key, Row, Table
+from chalicelib.tables import NO_KEY, Key, Row, Table
 
 log = logging.getLogger("herocache.write_through")
 
@@ -73,12 +71,12 @@ class Claim(Protocol):
 
 @dataclass(frozen=True)
 class Work:
-    """What one transaction does: write `rows`, delete the rows with `keys`, or add `deltas`; at
-    most once where there is a `claim`."""
+    """What one transaction does: write `rows`, or lock the rows with `keys` and write what `edit`
+    makes of them, or delete them where there is none; at most once where there is a `claim`."""
 
     rows: Sequence[Row] = ()
     keys: Sequence[Key] = ()
-    deltas: Sequence[Delta] = ()
+    edit: Callable[[Sequence[Row]], Sequence[Row]] | None = None
     claim: Claim | None = None
 
     @property
@@ -174,6 +172,8 @@ class WriteThrough:
         asked = time.monotonic()
         result, generation = self._transact(_apply_and_raise_generation, apply, table)
         with _after_commit():
+            if generation.is_watched:
+                self._tell_sync(table)
             self._generations.wait_until_known(table, generation, asked)
         return result
 
@@ -212,7 +212,7 @@ class WriteThrough:
 
     def _commit_with_fences(self, table: Table, work: Work, store: bool) -> Done:
         held = self._generations.remembered(table)
-        if held and work.inserts_only and not work.claim:
+        if held and not held.is_watched and work.inserts_only and not work.claim:
             with suppress(NotAtOnce):
                 return self._transact(self._insert_at_once, table, work.rows, held, store)
         return self._transact(self._lock_and_write, table, work, store)
@@ -255,7 +255,9 @@ class WriteThrough:
         held, affected = change.generation, Affected()
         if self._is_cached(held):
             affected = changed_entries.of_change(table, change, store)
-        if affected == Affected():
+        changed = public_rows.changed_keys(change) if held.is_watched else ()
+        is_public = bool(changed) and self._is_cached(held)
+        if affected == Affected() and not is_public:
             transaction.commit()
             return Done(change)
         until = held.database_time(in_seconds=MAX_SECONDS_TO_COMMIT)
@@ -269,7 +271,7 @@ class WriteThrough:
             shown = changed_entries.values(lookups) if store else {}
             keys = [row[0] for row in change.after]
             committed = transaction.commit_and_show(
-                table, shown, keys, changed_entries.max_shown_rows(table), until
+                table, shown, keys, changed_entries.max_shown_rows(table), until, changed
             )
             with _after_commit():
                 affected = changed_entries.with_lookups(table, affected, change, committed)
@@ -343,13 +345,23 @@ class WriteThrough:
         try:
             may_store = fences.allow(done.committed.read_at)
             shown = affected if may_store else changed_entries.without_values(affected)
-            self._cache.publish_many(fences.held, table, shown, fences.token, done.committed.by)
+            public = public_rows.of_change(table, done.change, done.committed)
+            self._cache.publish_many(
+                fences.held, table, shown, fences.token, done.committed.by, public
+            )
         except CacheUnavailable as error:
             if affected.fenced:
                 return self._retire(table, fences.held, error)
             log.info("new rows of %s are not in the cache: %s", table.name, error)
             self._recovery.start()
         return fences.held
+
+    def _tell_sync(self, table: Table) -> None:
+        """Any row may have changed: the next run looks at the table."""
+        try:
+            self._cache.delete_note(table)
+        except CacheUnavailable as error:
+            log.info("the sync is not told of changes of %s: %s", table.name, error)
 
     def _retire(self, table: Table, held: Generation, error: CacheUnavailable) -> Generation:
         """Raise the generation, so that nobody believes an entry under `held` any more. The
@@ -411,14 +423,14 @@ def _begin(transaction: Transaction, table: Table, work: Work) -> Change:
     """Insert the rows, or lock and read them. The rest is left to the next statements."""
     if work.claim:
         work.claim.begin(transaction)
-    transaction.refuse_far_keys(table, [row[0] for row in work.rows])
+    named = work.keys if work.edit else [row[0] for row in work.rows]
+    transaction.refuse_far_keys(table, named)
     if work.inserts_only:
         change = transaction.insert(table, work.rows)
     elif work.rows:
         change = transaction.write_many(table, work.rows)
-    elif work.deltas:
-        keys = [delta.key for delta in work.deltas]
-        change = transaction.change_many(table, keys, partial(incremented, table, work.deltas))
+    elif work.edit:
+        change = transaction.edit_many(table, work.keys, work.edit)
     else:
         change = transaction.delete_many(table, work.keys)
     if work.claim:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from chalicelib import services
 from chalicelib.cache import entries
-from chalicelib.cache.entries import _probe
+from chalicelib.cache.configured_client import _probe
 from chalicelib.cache.keys import BUCKETS
 from chalicelib.db import Database, schema
 from chalicelib.errors import BadRequest
@@ -32,7 +32,10 @@ from tests.support.topologies import wait_until
 from tests.support.witness import Witness
 
 OTHER = "differing"
-OWN_TABLES = ("cache_generation", "idempotency", "ingest_log")
+OWN_TABLES = (
+    *("cache_generation", "idempotency", "ingest_log"),
+    *("watched", "watched_ranges", "sync_lease", "sync_runs"),
+)
 SUPERHEROES = (
     "CREATE TABLE superheroes (id INT NOT NULL AUTO_INCREMENT PRIMARY KEY, hero VARCHAR(20) NULL,"
     " power VARCHAR(20) NULL, name VARCHAR(20) NULL, xp INT UNSIGNED, color VARCHAR(20) NULL)"

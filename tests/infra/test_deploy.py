@@ -23,7 +23,7 @@ Json = dict[str, Any]
 JSON = "application/json"
 FUNCTIONS = {
     "api_handler": NAME,
-    **{name: f"{NAME}-{name}" for name in ("storage", "employees", "ingest")},
+    **{name: f"{NAME}-{name}" for name in ("storage", "employees", "ingest", "sync")},
 }
 
 
@@ -158,11 +158,11 @@ def test_callers_need_a_key_but_for_the_shallow_health(life: Life) -> None:
 
 def test_events_that_fail_go_to_the_queue(life: Life) -> None:
     destinations = life.account["destinations"]
-    [configuration] = destinations.pop(FUNCTIONS["ingest"])
     queue = f"arn:aws:sqs:{REGION}:{life.account_id}:{NAME}-failed"
-
-    assert configuration["DestinationConfig"]["OnFailure"]["Destination"] == queue
-    assert configuration["MaximumRetryAttempts"] == 2
+    for name in ("ingest", "sync"):
+        [configuration] = destinations.pop(FUNCTIONS[name])
+        assert configuration["DestinationConfig"]["OnFailure"]["Destination"] == queue
+        assert configuration["MaximumRetryAttempts"] == 2
     assert not any(destinations.values()), "only functions that events call have one"
 
 

@@ -328,7 +328,7 @@ def test_times_and_sizes_are_within_what_aws_allows(stage: str) -> None:
     assert config(stage)["lambda_architecture"] == "arm64"
     assert config(stage)["xray"] is False
     for name, options in config(stage)["lambda_functions"].items():
-        no_gateway = {"ingest": 900, "employees": 60}
+        no_gateway = {"ingest": 900, "sync": 900, "employees": 60}
         assert options["lambda_timeout"] == no_gateway.get(name, 29), "API Gateway's: 29 s"
         assert 128 <= options["lambda_memory_size"] <= 10_240
         assert options.get("reserved_concurrency", 1) > 0
