@@ -336,6 +336,7 @@ class Cache:
             commands.append(Command(keys.tag(table, bucket), words))
         if public:
             commands += public.commands(table, self._client.is_cluster)
+        if generation.is_watched:
             commands.append(delete_note(table))
         is_awaited = bool(entries.fenced or public)
         self._client.call(commands, generation.server, wait=is_awaited)

@@ -13,7 +13,7 @@ import logging
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
 from chalicelib.cache import (
@@ -72,12 +72,14 @@ class Claim(Protocol):
 @dataclass(frozen=True)
 class Work:
     """What one transaction does: write `rows`, or lock the rows with `keys` and write what `edit`
-    makes of them, or delete them where there is none; at most once where there is a `claim`."""
+    makes of them, or delete them where there is none; at most once where there is a `claim`.
+    `is_of_sync`: a run of the sync does it, and need not be told of it."""
 
     rows: Sequence[Row] = ()
     keys: Sequence[Key] = ()
     edit: Callable[[Sequence[Row]], Sequence[Row]] | None = None
     claim: Claim | None = None
+    is_of_sync: bool = False
 
     @property
     def inserts_only(self) -> bool:
@@ -260,6 +262,8 @@ class WriteThrough:
         if affected == Affected() and not is_public:
             transaction.commit()
             return Done(change)
+        if work.is_of_sync:
+            held = replace(held, is_watched=False)
         until = held.database_time(in_seconds=MAX_SECONDS_TO_COMMIT)
         must_stand = changed_entries.leave_a_lookup(table, change)
         fences = self._send_fences(held, table, affected.fenced, affected.new, must_stand)

@@ -230,7 +230,7 @@ class Ranges:
         """Write these values to their rows, in one transaction. What is to be put under public keys
         after that. Where the database rejects a row, the others are written without it."""
         edit = _Edit(table, values, seen)
-        work = Work(keys=list(values), edit=edit, claim=self._lease)
+        work = Work(keys=list(values), edit=edit, claim=self._lease, is_of_sync=True)
         try:
             change = self._write_through.change(table, work, store=True)
         except (BadRequest, NotAsDeclared) as error:

@@ -68,6 +68,22 @@ class Lease:
         self._database.transact(apply)
         self._renewed = begun
 
+    def begin_record(self) -> None:
+        """Begin the record of the run in `sync_runs`. Raises Superseded."""
+        self.run(
+            ("UPDATE sync_runs SET outcome = 'died' WHERE outcome = 'running'", ()),
+            (
+                "DELETE FROM sync_runs"
+                f" WHERE started_at < UTC_TIMESTAMP() - INTERVAL {KEPT_DAYS} DAY",
+                (),
+            ),
+            (
+                "INSERT INTO sync_runs (id, started_at, outcome, details)"
+                " VALUES (%s, UTC_TIMESTAMP(6), 'running', '[]')",
+                (self.token,),
+            ),
+        )
+
     def _guard(self) -> Statement:
         return (
             "SELECT IF(%s = (SELECT token FROM sync_lease WHERE name = 'sync' LOCK IN SHARE MODE),"
@@ -77,8 +93,8 @@ class Lease:
 
 
 def take_lease(database: Database) -> Lease | None:
-    """None where another run is under way. Begins the record of the run. The first token is the
-    time: none comes back where the table was emptied. Raises DatabaseUnavailable."""
+    """None where another run is under way. The first token is the time: none comes back where the
+    table was emptied. Raises DatabaseUnavailable."""
     holder = secrets.token_hex(8)
     *_, [(token, found)] = database.run(
         (
@@ -95,20 +111,7 @@ def take_lease(database: Database) -> Lease | None:
     )
     if found != holder:
         return None
-    lease = Lease(database, int(token))
-    lease.run(
-        ("UPDATE sync_runs SET outcome = 'died' WHERE outcome = 'running'", ()),
-        (
-            f"DELETE FROM sync_runs WHERE started_at < UTC_TIMESTAMP() - INTERVAL {KEPT_DAYS} DAY",
-            (),
-        ),
-        (
-            "INSERT INTO sync_runs (id, started_at, outcome, details)"
-            " VALUES (%s, UTC_TIMESTAMP(6), 'running', '[]')",
-            (lease.token,),
-        ),
-    )
-    return lease
+    return Lease(database, int(token))
 
 
 @dataclass

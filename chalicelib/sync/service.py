@@ -73,6 +73,7 @@ class Sync:
     def _look(self, due: Sequence[Table], lease: Lease, record: Record, server: str) -> None:
         """From the lease to its end. What was done stays done where this fails."""
         try:
+            lease.begin_record()
             for place, why in self._watches.senseless(self._tables):
                 record.report("", place, why)
             for table in due:

@@ -21,7 +21,7 @@ class RedisCli:
 
     def __call__(self, *words: str | int) -> Any:
         asked = words[0].split() if len(words) == 1 and isinstance(words[0], str) else words
-        return self.redis.execute_command(*asked)  # type: ignore[no-untyped-call]
+        return self.redis.execute_command(*asked)
 
     def row(self, key: str) -> Any:
         """The row under a public key, in either form; None where there is nothing."""
@@ -29,8 +29,7 @@ class RedisCli:
         if kind == "none":
             return None
         if kind == "hash":
-            found = self.redis.hgetall(key)
-            assert isinstance(found, dict)
+            found: Any = self.redis.hgetall(key)
             return {name.decode(): value.decode() for name, value in found.items()}
         return json.loads(self("GET", key))
 

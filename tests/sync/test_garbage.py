@@ -50,9 +50,7 @@ HASHES: dict[str, tuple[list[list[str]], str]] = {
 def spoil(cli: RedisCli, commands: list[list[str]]) -> None:
     for words in commands:
         cli("DEL", words[1])
-        cli.redis.execute_command(  # type: ignore[no-untyped-call]
-            *[word.encode(errors="surrogateescape") for word in words]
-        )
+        cli.redis.execute_command(*[word.encode(errors="surrogateescape") for word in words])
 
 
 @pytest.mark.parametrize("name", GARBAGE)
