@@ -41,11 +41,12 @@ class Rows:
 class InStep:
     """What a range has come to. `seen`: of each row the digest of what both sides have now; empty
     where there is none. `found`: what stands under the public keys, and stays there unless a client
-    changes it. `is_known`: whether that is sure."""
+    changes it. `is_known`: whether that is sure. `written`: whose row was changed."""
 
     seen: dict[Key, str]
     found: dict[Key, Found]
     is_known: bool = True
+    written: set[Key] = field(default_factory=set)
 
 
 @dataclass
@@ -252,6 +253,7 @@ class Ranges:
                 database=_named(table, row),
                 redis=_named(table, whole),
             )
+        now.written |= {row[0] for row in change.after}
         self._record.tallies[TO_DATABASE].changed += len(change.after)
         for row in change.after:
             self._tell(table, form, row[0], "from Redis to Database")
@@ -306,8 +308,9 @@ class Ranges:
         for put in puts:
             if put.key not in refused:
                 now.found[put.key] = held.get(put.key)
-                self._record.tallies[direction].changed += 1
-                self._tell(table, form, put.key, "from Database to Redis")
+                if put.key not in now.written:
+                    self._record.tallies[direction].changed += 1
+                    self._tell(table, form, put.key, "from Database to Redis")
         return refused
 
     def _tell(self, table: Table, form: str, key: Key, way: str) -> None:

@@ -44,7 +44,7 @@ def looked(container: Container) -> Any:
             record.tell = show_row
         elif sys.stderr.isatty():
             record.progress = show_progress
-        answer = container.sync.run(os.environ.get("TABLE"), must_look=True, record=record)
+        answer = container.sync.run(os.environ.get("TABLE") or None, must_look=True, record=record)
         if answer["outcome"] != "overlap" or time.monotonic() > give_up:
             return answer
         say("sync", "another run is under way: waiting for its end")

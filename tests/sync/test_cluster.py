@@ -1,7 +1,6 @@
 """The same in a Redis Cluster, where each public key has a slot of its own."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -57,7 +56,7 @@ def test_product_22_and_its_hash(shop: InProcess, witness: Witness, cli: RedisCl
         product(22, QuantityInStock=2000),
         product(23, QuantityInStock=2999),
     ]
-    assert run(None)["outcome"] == "idle"
+    assert [run(None)["outcome"] for _ in range(2)] == ["done", "idle"]
 
 
 @pytest.mark.parametrize("form", ["json", "hash"])
