@@ -297,7 +297,7 @@ def test_alarms_watch_every_function() -> None:
             for dimension in each["Metric"]["Dimensions"]:
                 if dimension["Name"] == "FunctionName":
                     functions.add(dimension["Value"]["Fn::Sub"].replace("${Stage}", "dev"))
-    assert metrics == 12, "as many as docs/deploy.md counts"
+    assert metrics == 14, "as many as docs/deploy.md counts"
     declared = config("dev")["lambda_functions"].keys() - {"api_handler"}
     assert functions == {"herocache-dev", *(f"herocache-dev-{name}" for name in declared)}
 
