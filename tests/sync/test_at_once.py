@@ -6,10 +6,12 @@ import threading
 import pytest
 
 from chalicelib import services
-from chalicelib.cache import entries
+from chalicelib.cache import PublicRow, PublicWrite, entries
+from chalicelib.tables import PRODUCTS
 from local.servers import MariaDB
 from tests.conftest import Configure
 from tests.support.client import InProcess, hero
+from tests.support.redis_client import client_of
 from tests.support.relay import PASS, relaying
 from tests.support.witness import Witness
 from tests.sync.clients import RedisCli, product, run, unwatch, watch
@@ -121,6 +123,22 @@ def test_a_run_that_read_before_a_write_does_not_undo_it(
 
     assert record["outcome"] == "done"
     assert cli.row("Product:22")["Price"] == 4
+
+
+@pytest.mark.parametrize("form", ["json", "hash"])
+def test_a_run_counts_as_earlier_than_a_write_that_was_committed_behind_its_select(
+    shop: InProcess, cli: RedisCli, form: str
+) -> None:
+    """The write had its row locked at 100, and was committed by 200."""
+    store = services.container().public_store
+    row = (22, "Lamp", "", 1, 2)
+    write = PublicWrite({form: [PublicRow(22, row)]}, read_at=100, by=200)
+    client_of(services.container().cache).ask_many(write.commands(PRODUCTS, is_cluster=False))
+
+    for read_at, is_set in ((99, False), (150, False), (200, False), (201, True)):
+        old = PublicRow(22, (22, "Old", "", 1, read_at))
+        assert store.set_many(PRODUCTS, form, [old], read_at, until=0) == [is_set]
+        assert str(cli.row(f"{NAMES[form]}:22")["Price"]) == ("201" if is_set else "2")
 
 
 def test_a_write_does_not_bring_back_what_is_not_watched_any_more(
