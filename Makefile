@@ -1,7 +1,7 @@
 # `make run` and `make test` each work as the first command on a bare machine.
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo up down clean upload invoke employees invalidate test proof soak lint format bench grade \
+.PHONY: help run demo up down clean upload invoke employees invalidate sync test proof soak lint format bench grade \
 	infra configure deploy destroy install
 
 # `exec`, so that a signal to make reaches Python and no shell stands between them.
@@ -10,7 +10,7 @@ IN_VENV := exec .venv/bin/python -m
 INSTALL = @bash local/install.sh
 SERVERS = mariadb-server redis-server curl
 # Names as they were typed: make would run $(shell ...) in one that is given on its command line.
-NAMES = PORT FILE TABLE KEYS FUNCTION EVENT ENGINE
+NAMES = PORT FILE TABLE KEYS FUNCTION EVENT ENGINE ARGS
 $(foreach name,$(NAMES),$(eval override $(name) := $$(value $(name))))
 export $(NAMES)
 # Stopping things must work without .venv too.
@@ -41,7 +41,7 @@ upload: ## load the CSV file FILE into TABLE (DB_TABLE, or heroes) through the S
 	$(INSTALL) local
 	@$(IN_VENV) local upload
 
-invoke: ## run FUNCTION (storage, api_handler, ingest, employees) on the event in the file EVENT, on the servers of make run or make up
+invoke: ## run FUNCTION (storage, api_handler, ingest, employees, sync) on the event in the file EVENT, on the servers of make run or make up
 	$(INSTALL) local
 	@$(IN_VENV) local invoke
 
@@ -52,6 +52,10 @@ employees: ## add employees with the function of the Data API workshop, and list
 invalidate: ## drop the cached rows of TABLE (DB_TABLE, or heroes) with the KEYS 1,2,3, or all of them
 	$(INSTALL) local
 	@$(IN_VENV) local invalidate
+
+sync: ## bring watched rows of TABLE (all tables) and their public keys in step; ARGS=-v prints each row
+	$(INSTALL) local
+	@$(IN_VENV) local sync
 
 # Workers wait for servers half of the time: three of them keep two cores busy. Tests are handed out
 # by file, because servers belong to a file.

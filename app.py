@@ -3,9 +3,9 @@
 import os
 from typing import Any
 
-from chalice.app import Request, Response, S3Event
+from chalice.app import BaseLambdaEvent, Rate, Request, Response, S3Event
 
-from chalicelib import services
+from chalicelib import config, services
 from chalicelib.config import UPLOAD_BUCKET
 from chalicelib.handlers import Api, auth, entry_points
 
@@ -56,6 +56,11 @@ def employees(event: Any, context: object) -> Any:
 @app.on_s3_event(bucket=os.environ.get(UPLOAD_BUCKET, "uploads"), name="ingest")
 def ingest(event: S3Event) -> list[dict[str, Any]]:
     return entry_points.ingest(event.to_dict())
+
+
+@app.schedule(Rate(config.sync_minutes(os.environ), unit=Rate.MINUTES), name="sync")
+def sync(event: BaseLambdaEvent) -> dict[str, Any]:
+    return entry_points.sync(event.to_dict())
 
 
 if "AWS_CHALICE_CLI_MODE" in os.environ:  # set by the command `chalice`, never on Lambda

@@ -39,6 +39,7 @@ UPLOAD_BUCKET = "UPLOAD_BUCKET"
 INGEST_MAX_REJECTED = "INGEST_MAX_REJECTED"
 INGEST_ENGINE = "INGEST_ENGINE"
 INGEST_COLUMNS = "INGEST_COLUMNS"
+SYNC_MINUTES = "SYNC_MINUTES"
 API_AUTH = "API_AUTH"
 CORS_ORIGINS = "CORS_ORIGINS"
 
@@ -116,6 +117,7 @@ class Settings:
     max_rejected_percent: int = 10
     ingest_engine: IngestEngine = IngestEngine.MYSQL
     ingest_columns: tuple[str, ...] = ()
+    sync_minutes: int = 15
     api_auth: ApiAuth = ApiAuth.NONE
     cors_origins: frozenset[str] = frozenset()
 
@@ -154,6 +156,7 @@ class Settings:
             ),
             ingest_engine=_choice(environment, INGEST_ENGINE, IngestEngine),
             ingest_columns=_names(environment, INGEST_COLUMNS),
+            sync_minutes=sync_minutes(environment),
             api_auth=api_auth(environment),
             cors_origins=cors_origins(environment),
         )
@@ -162,6 +165,11 @@ class Settings:
 def api_auth(environment: Mapping[str, str]) -> ApiAuth:
     """The setting API_AUTH. It is read when the app is imported, before there are Settings."""
     return _choice(environment, API_AUTH, ApiAuth)
+
+
+def sync_minutes(environment: Mapping[str, str]) -> int:
+    """The setting SYNC_MINUTES, which is read when the app is imported, too."""
+    return _integer(environment, SYNC_MINUTES, Settings.sync_minutes, 1, 24 * 60)
 
 
 def cors_origins(environment: Mapping[str, str]) -> frozenset[str]:

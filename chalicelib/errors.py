@@ -20,6 +20,7 @@
     ├── NotAtOnce                  never reaches a caller: the rows are written in another way
     ├── OthersCame                 never reaches a caller: more records than were counted
     ├── AlreadyClaimed             never reaches a caller: a request came with its key before
+    ├── Superseded                 never reaches a caller: a run of the sync lost its lease
     ├── FileRejected               an uploaded file can never be loaded; recorded, not retried
     ├── BucketUnavailable          S3 cannot be reached or used; the event is delivered again
     └── CacheUnavailable           never reaches a caller: the database answers
@@ -163,6 +164,10 @@ class OthersCame(HerocacheError):
 
 class AlreadyClaimed(HerocacheError):
     """An earlier transaction has claimed the idempotency key. Nothing was written."""
+
+
+class Superseded(HerocacheError):
+    """A run of the sync does not hold its lease any more. Nothing was written."""
 
 
 class FileRejected(HerocacheError):

@@ -10,15 +10,16 @@ from contextlib import suppress
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
 
-from chalicelib.cache import Cache, Generations, Recovery
+from chalicelib.cache import Cache, Generations, Recovery, public_store
 from chalicelib.config import Settings, UncachedReads
 from chalicelib.db import Database
 from chalicelib.errors import ConfigurationError
 from chalicelib.rows import LazyLoading, RowLoader, RowService, WriteThrough
-from chalicelib.sync import Captured
 
 if TYPE_CHECKING:
+    from chalicelib.cache import PublicStore
     from chalicelib.ingest.service import Ingest
+    from chalicelib.sync import Captured, Sync, Watches
 
 
 @lru_cache(maxsize=1)
@@ -56,7 +57,9 @@ class Container:
         )
 
     @cached_property
-    def captured(self) -> Captured:
+    def captured(self) -> "Captured":
+        from chalicelib.sync import Captured
+
         return Captured(self.database, self.write_through, self.generations)
 
     @cached_property
@@ -77,6 +80,29 @@ class Container:
     @cached_property
     def write_through(self) -> WriteThrough:
         return WriteThrough(self.database, self.cache, self.generations, self.recovery)
+
+    @cached_property
+    def sync(self) -> "Sync":
+        # Imported here, because a read needs none of it.
+        from chalicelib.sync import Sync
+
+        return Sync(
+            self.database,
+            self.write_through,
+            self.public_store,
+            self.cache.tables,
+            has_cache=self.cache.is_configured,
+        )
+
+    @cached_property
+    def watches(self) -> "Watches":
+        from chalicelib.sync import Watches
+
+        return Watches(self.database, self.public_store)
+
+    @cached_property
+    def public_store(self) -> "PublicStore":
+        return public_store(self.settings)
 
     @cached_property
     def database(self) -> Database:

@@ -16,6 +16,15 @@ Key = int | str
 # A row's values in the table's declared order, the key first.
 Row = tuple[Key, ...]
 
+# The forms of a public key.
+JSON, HASH = "json", "hash"
+FORMS = (JSON, HASH)
+# Which side of a watched row counts: the public key follows the row, or the row the public key.
+TO_CACHE, TO_DATABASE = "to_cache", "to_database"
+DIRECTIONS = (TO_CACHE, TO_DATABASE)
+# In place of keys: all of a table.
+EVERY_ROW = "*"
+
 # Stands in place of the key in a row to which the database gives a key. No key column takes it.
 NO_KEY: Key = 0
 
@@ -177,6 +186,19 @@ class Column:
     counter: Counter | None = None
 
 
+@dataclass(frozen=True)
+class PublicKeys:
+    """What stands before the colon in the public Redis keys of a table's rows, in each form: a
+    JSON string, or a Hash with a field for each column."""
+
+    json: str
+    hash: str
+
+    @property
+    def forms(self) -> Mapping[str, str]:
+        return {JSON: self.json, HASH: self.hash}
+
+
 class Delta(NamedTuple):
     """What an increment adds to the row with `key`, by the name of the counter."""
 
@@ -190,12 +212,14 @@ class Table:
 
     `auto_key`: the database gives a key to a row that has none (AUTO_INCREMENT).
     `lookups`: other columns by which rows can be read. Each needs an index in the schema.
+    `public`: the Redis keys that other clients may use for watched rows.
     """
 
     name: str
     columns: tuple[Column, ...]
     auto_key: bool = False
     lookups: tuple[str, ...] = ()
+    public: PublicKeys | None = None
 
     def __post_init__(self) -> None:
         for lookup in self.lookups:
@@ -240,6 +264,11 @@ class Table:
     def counters(self) -> Mapping[str, Column]:
         return {column.name: column for column in self.columns if column.counter}
 
+    def public_key(self, form: str, key: Key) -> str:
+        """The public Redis key of the row, in a form that is declared."""
+        assert self.public
+        return f"{self.public.forms[form]}:{key}"
+
     @cached_property
     def _template(self) -> str:
         return "{" + ",".join(f"{_quote(c.name)}:%s" for c in self.columns) + "}"
@@ -277,6 +306,16 @@ class Table:
             for column, texts in zip(self.columns, zip(*rows))
             if isinstance(column.type, String)
         )
+
+    @cached_property
+    def max_json_bytes(self) -> int:
+        """The most bytes that a JSON object of a row needs, however its writer escapes characters,
+        with some white space."""
+        values = sum(
+            12 * c.type.max_characters if isinstance(c.type, String) else c.type.width
+            for c in self.columns
+        )
+        return values + len(self._template) + 1_000
 
     def encode(self, row: Row) -> bytes:
         """As `encode_many`, for one row."""
@@ -380,6 +419,7 @@ HEROES = Table(
     ),
     auto_key=True,
     lookups=("xp",),
+    public=PublicKeys("Hero", "UsingHash:Hero"),
 )
 
 PRODUCTS = Table(
@@ -392,14 +432,23 @@ PRODUCTS = Table(
         Column("Price", INTEGER),
     ),
     auto_key=True,
+    public=PublicKeys("Product", "UsingHash:Product"),
 )
 
-EMPLOYEES = Table("employees", (Column("EmpId", STRING_KEY), Column("EmpName", STRING)))
+EMPLOYEES = Table(
+    "employees",
+    (Column("EmpId", STRING_KEY), Column("EmpName", STRING)),
+    public=PublicKeys("Employee", "UsingHash:Employee"),
+)
 
 TABLES: Mapping[str, Table] = {table.name: table for table in (HEROES, PRODUCTS, EMPLOYEES)}
 
 # The service's own tables. No request may name one. The last one is temporary.
-OWN_NAMES = ("cache_generation", "changed_entries", "idempotency", "ingest_log", "ingest_lines")
+OWN_NAMES = (
+    *("cache_generation", "changed_entries", "idempotency", "ingest_log"),
+    *("watched", "watched_ranges", "sync_lease", "sync_runs"),
+    "ingest_lines",
+)
 
 
 def tables_with(default_table: str) -> Mapping[str, Table]:
@@ -412,4 +461,4 @@ def tables_with(default_table: str) -> Mapping[str, Table]:
 
 @lru_cache(maxsize=4)
 def _like_heroes(name: str) -> Table:
-    return replace(HEROES, name=name)
+    return replace(HEROES, name=name, public=PublicKeys(name, f"UsingHash:{name}"))

@@ -6,6 +6,7 @@ import sys
 from local.commands.employees import employees
 from local.commands.invoke import invalidate, invoke
 from local.commands.run import run
+from local.commands.sync import sync
 from local.commands.up_down_clean import clean, down, up
 from local.commands.upload import upload
 from local.demo.demo import demo
@@ -21,6 +22,7 @@ COMMANDS = {
     "invoke": invoke,
     "employees": employees,
     "invalidate": invalidate,
+    "sync": sync,
 }
 
 

@@ -44,6 +44,52 @@ INSERT IGNORE INTO cache_generation (table_name, generation, enabled)
 VALUES ('heroes', ROUND(UNIX_TIMESTAMP(NOW(3)) * 1000), 1), ('products', ROUND(UNIX_TIMESTAMP(NOW(3)) * 1000), 1),
     ('employees', ROUND(UNIX_TIMESTAMP(NOW(3)) * 1000), 1);
 
+-- Rows whose public Redis keys other clients use: for them a row and its public key are brought in step.
+CREATE TABLE IF NOT EXISTS watched (
+    table_name VARCHAR(64)  NOT NULL,
+    row_key    VARCHAR(255) NOT NULL,                -- '*': every row
+    form       VARCHAR(8)   NOT NULL DEFAULT 'json', -- of the public key: 'json', 'hash'
+    direction  VARCHAR(16)  NOT NULL,                -- 'to_cache', 'to_database'
+    seen       CHAR(16)     CHARACTER SET ascii NULL, -- digest of the row as both sides had it last
+    synced_at  DATETIME(6)  NULL,                    -- UTC
+    PRIMARY KEY (table_name, row_key, form)
+) ENGINE = InnoDB DEFAULT CHARSET = utf8mb4 COLLATE = utf8mb4_bin;
+
+-- For a watch on every row: the digests of a range of rows, behind after_key and up to that of the next range.
+CREATE TABLE IF NOT EXISTS watched_ranges (
+    table_name VARCHAR(64)  NOT NULL,
+    form       VARCHAR(8)   NOT NULL,
+    after_key  VARCHAR(255) NOT NULL, -- '': from the first row on
+    direction  VARCHAR(16)  NOT NULL,
+    seen       MEDIUMTEXT   CHARACTER SET ascii NOT NULL, -- JSON: the keys, and their digests in one text
+    PRIMARY KEY (table_name, form, after_key)
+) ENGINE = InnoDB DEFAULT CHARSET = utf8mb4 COLLATE = utf8mb4_bin;
+
+-- The run that is under way, and its fencing token: who has an earlier one can write nothing.
+CREATE TABLE IF NOT EXISTS sync_lease (
+    name       VARCHAR(16)     NOT NULL,
+    token      BIGINT UNSIGNED NOT NULL,
+    holder     CHAR(16)        CHARACTER SET ascii NOT NULL,
+    expires_at DATETIME(6)     NOT NULL, -- UTC
+    PRIMARY KEY (name)
+) ENGINE = InnoDB DEFAULT CHARSET = utf8mb4 COLLATE = utf8mb4_bin;
+
+-- What became of each run.
+CREATE TABLE IF NOT EXISTS sync_runs (
+    id                   BIGINT UNSIGNED NOT NULL,       -- its fencing token
+    started_at           DATETIME(6)     NOT NULL,       -- UTC, as is finished_at
+    finished_at          DATETIME(6)     NULL,
+    outcome              VARCHAR(16)     NOT NULL,       -- 'running', 'done', 'failed', 'superseded'
+    to_cache_looked      BIGINT UNSIGNED NOT NULL DEFAULT 0,
+    to_cache_changed     BIGINT UNSIGNED NOT NULL DEFAULT 0,
+    to_cache_reported    BIGINT UNSIGNED NOT NULL DEFAULT 0,
+    to_database_looked   BIGINT UNSIGNED NOT NULL DEFAULT 0,
+    to_database_changed  BIGINT UNSIGNED NOT NULL DEFAULT 0,
+    to_database_reported BIGINT UNSIGNED NOT NULL DEFAULT 0,
+    details              MEDIUMTEXT      NOT NULL,       -- JSON: conflicts and values that no column takes
+    PRIMARY KEY (id)
+) ENGINE = InnoDB DEFAULT CHARSET = utf8mb4 COLLATE = utf8mb4_bin;
+
 -- What became of each uploaded file, written in the same transaction as its rows: by bucket and key the last upload.
 CREATE TABLE IF NOT EXISTS ingest_log (
     bucket        VARCHAR(63)     CHARACTER SET ascii NOT NULL,

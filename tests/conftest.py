@@ -295,9 +295,13 @@ def end_app() -> None:
             for thread in threading.enumerate():
                 if thread.name == "recovery":
                     thread.join(timeout=10)
-        client = services.container().cache._client
-        if isinstance(client, Client):
-            client._pool.clear()
+        container = services.container()
+        clients = [container.cache._client]
+        if "public_store" in vars(container):
+            clients.append(container.public_store._client)
+        for client in clients:
+            if isinstance(client, Client):
+                client._pool.clear()
     services.forget()
 
 

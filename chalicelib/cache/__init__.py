@@ -5,25 +5,50 @@ Generations       which entries may be believed now, and when a write may be ack
 Recovery          takes Redis back into use after it failed
 Entry, Affected, Fenced, Leases, Pending, Token, new_token   what the verbs take and return
 LEASE, MARK       the first bytes of an entry without a value
+PublicStore, public_store, PublicRow, PublicWrite, Found, HashFields, Garbage, Late, ANY, encoded,
+fingerprint       the public keys of watched rows, which any client may use
 """
 
 from chalicelib.cache.entries import Affected, Cache, Leases, Pending, new_token
 from chalicelib.cache.entry_commands import Entry, Fenced, Token
 from chalicelib.cache.generations import Generations
+from chalicelib.cache.public_keys import (
+    ANY,
+    Found,
+    Garbage,
+    HashFields,
+    Late,
+    PublicRow,
+    PublicWrite,
+    encoded,
+    fingerprint,
+)
+from chalicelib.cache.public_store import PublicStore, public_store
 from chalicelib.cache.recovery import Recovery
 from chalicelib.cache.scripts import LEASE, MARK
 
 __all__ = [
+    "ANY",
     "LEASE",
     "MARK",
     "Affected",
     "Cache",
     "Entry",
     "Fenced",
+    "Found",
+    "Garbage",
     "Generations",
+    "HashFields",
+    "Late",
     "Leases",
     "Pending",
+    "PublicRow",
+    "PublicStore",
+    "PublicWrite",
     "Recovery",
     "Token",
+    "encoded",
+    "fingerprint",
     "new_token",
+    "public_store",
 ]

@@ -49,9 +49,14 @@ class Client:
     becomes true."""
 
     def __init__(
-        self, settings: Settings, scripts: Sequence[str], probe: Sequence[Command]
+        self,
+        settings: Settings,
+        scripts: Sequence[str],
+        probe: Sequence[Command],
+        timeout_seconds: float | None = None,
     ) -> None:
-        """`probe`: commands that change no entry and fail where others would. Raises
+        """`probe`: commands that change no entry and fail where others would. `timeout_seconds`:
+        how long to wait for the replies of a call, where not as a request does. Raises
         ConfigurationError where the driver is not the expected one."""
         check_driver()
         self.is_cluster = settings.redis_cluster
@@ -61,6 +66,7 @@ class Client:
         self._credentials = cache_credentials(settings)
         self._scripts = scripts
         self._probe = probe
+        self._timeout_seconds = timeout_seconds
         self._pool: Pool[Connection] = Pool(self._open, Connection.close)
         self._turns = _Turns(MAX_CONNECTIONS_IN_USE)
         self._early_turns = threading.BoundedSemaphore(MAX_EARLY_CONNECTIONS)
@@ -126,8 +132,12 @@ class Client:
     def ask(self, command: Command) -> tuple[str, Any]:
         """The data set that answers now, whichever it is, and its reply. Raises
         CacheUnavailable."""
-        reached, [reply] = self._exchange([command], wait=True)
+        reached, [reply] = self.ask_many([command])
         return reached, reply
+
+    def ask_many(self, commands: Sequence[Command]) -> tuple[str, Sequence[Any]]:
+        """The same for several commands."""
+        return self._exchange(commands, wait=True)
 
     def probe(self) -> str:
         """The data set that answers now and can be used. Raises CacheUnavailable."""
@@ -180,10 +190,13 @@ class Client:
         return CacheUnavailable(self._words(error))
 
     def _words(self, error: redis.RedisError) -> str:
-        return _words(error, is_tls=self._url.startswith("rediss:"))
+        seconds = self._timeout_seconds or TIMEOUT_SECONDS
+        return _words(error, self._url.startswith("rediss:"), seconds)
 
     def _open(self) -> Connection:
-        return Connection(self._url, self._scripts, self.is_cluster, self._credentials)
+        return Connection(
+            self._url, self._scripts, self.is_cluster, self._credentials, self._timeout_seconds
+        )
 
 
 class _Turns:
@@ -213,7 +226,7 @@ _IN_WORDS = {
 }
 
 
-def _words(error: redis.RedisError, is_tls: bool) -> str:
+def _words(error: redis.RedisError, is_tls: bool, timeout_seconds: float) -> str:
     """What is wrong, in an operator's words, without a host or a password."""
     text = str(error)
     code = error.status_code or text.partition(" ")[0]
@@ -232,7 +245,7 @@ def _words(error: redis.RedisError, is_tls: bool) -> str:
         return "it is not a cluster: take REDIS_CLUSTER out of the settings"
     if isinstance(error, redis.TimeoutError):
         return (
-            f"no answer within {TIMEOUT_SECONDS} s (REDIS_URL): is there a route (subnet, security"
+            f"no answer within {timeout_seconds} s (REDIS_URL): is there a route (subnet, security"
             f" group)? {hint}"
         )
     if isinstance(error, redis.ResponseError):

@@ -50,6 +50,10 @@ class NoClient:
         """Raises CacheUnavailable."""
         raise CacheUnavailable("it is not in use")
 
+    def ask_many(self, commands: Sequence[Command]) -> tuple[str, Sequence[Any]]:
+        """Raises CacheUnavailable."""
+        raise CacheUnavailable("it is not in use")
+
     def probe(self) -> str:
         """Raises CacheUnavailable."""
         raise CacheUnavailable("it is not in use")

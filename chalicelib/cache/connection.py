@@ -42,13 +42,18 @@ class NodeConnection:
     ago."""
 
     def __init__(
-        self, options: Mapping[str, Any], preparation: Sequence[Words], in_cluster: bool
+        self,
+        options: Mapping[str, Any],
+        preparation: Sequence[Words],
+        in_cluster: bool,
+        timeout_seconds: float | None = None,
     ) -> None:
         """`preparation` is sent ahead of the first commands."""
         self.name = ""
         self.keeps_new_keys = False
         self._deadline = timeouts.Deadline()
-        self._driver = new_connection(options, self._deadline)
+        self._timeout_seconds = timeout_seconds or timeouts.TIMEOUT_SECONDS
+        self._driver = new_connection(options, self._timeout_seconds, self._deadline)
         self._process = ""
         self._number = int(options.get("db") or 0)
         self._named_at = 0.0
@@ -69,7 +74,7 @@ class NodeConnection:
     def ask(self, words: Words) -> Any:
         """The reply to a command that a replica may answer too."""
         self._write([_pack(words)], wait=True)
-        self.wait_until(time.monotonic() + timeouts.TIMEOUT_SECONDS)
+        self.wait_until(time.monotonic() + self._timeout_seconds)
         self.receive_name()
         return self._receive(1)[0]
 
@@ -117,7 +122,7 @@ class NodeConnection:
             self._named_at = now
             self._name_replies = len(questions)
         if questions or packed:
-            self.wait_until(now + 2 * timeouts.TIMEOUT_SECONDS)  # for the login of a new connection
+            self.wait_until(now + 2 * self._timeout_seconds)  # for the login of a new connection
             self._driver.send_packed_command([b"".join([*map(_pack, questions), *packed])])
 
     def _check_usable(self, server: bytes, replication: bytes) -> None:

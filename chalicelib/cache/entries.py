@@ -17,11 +17,13 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from chalicelib.cache import scripts
 from chalicelib.cache.commands import Command, NoClient
-from chalicelib.cache.entry_commands import Entry, EntryCommands, Fenced, Token, probe
+from chalicelib.cache.configured_client import new_client
+from chalicelib.cache.entry_commands import Entry, EntryCommands, Fenced, Token
 from chalicelib.cache.keys import Keys
-from chalicelib.config import REDIS_URL, Settings
+from chalicelib.cache.public_keys import PublicWrite, delete_note
+from chalicelib.config import Settings
 from chalicelib.db import Generation
-from chalicelib.errors import AnotherServer, ConfigurationError
+from chalicelib.errors import AnotherServer
 from chalicelib.tables import Column, Key, Table, tables_with
 
 if TYPE_CHECKING:
@@ -51,7 +53,7 @@ class Cache:
     def __init__(self, settings: Settings) -> None:
         self.is_configured = bool(settings.redis_url)
         self.tables = tables_with(settings.default_table)
-        self._client = _client(settings, probe(self.tables, settings.redis_cluster))
+        self._client = new_client(settings, self.tables)
         self._keys = Keys(settings.redis_cluster)
         self._make = EntryCommands(self._keys, settings.ttl_seconds)
 
@@ -88,8 +90,13 @@ class Cache:
 
     def retire_hint(self, table: Table, number: int) -> None:
         """Tell the server that answers now, whichever it is, that generation `number` and all
-        before it are not to be used any more."""
-        self._client.ask(self._make.leave_hint(table, number, ""))
+        before it are not to be used any more. Rows may have changed meanwhile: the next run of the
+        sync looks at the table."""
+        self._client.ask_many([self._make.leave_hint(table, number, ""), delete_note(table)])
+
+    def delete_note(self, table: Table) -> None:
+        """Let the next run of the sync look at the table."""
+        self._client.ask(delete_note(table))
 
     def hint(self, table: Table) -> Generation | None:
         """The generation that `leave_hint` named last, as the server that answers now has it. None
@@ -210,15 +217,17 @@ class Cache:
 
         The result is the watermark: when the latest change was committed that a writer had
         published before, in microseconds of the database's clock."""
-        fences, witnesses = self._make.fence_many(generation, table, fenced, new, token)
+        fences, first = self._make.fence_many(generation, table, fenced, new, token)
+        if generation.is_watched:
+            first.append(delete_note(table))
 
         def watermark(replies: Sequence[Any]) -> int:
             _check_marked(generation, replies)
-            return max(map(int, replies[len(witnesses) :]), default=0)
+            return max(map(int, replies[len(first) :]), default=0)
 
         # The witnesses first: what is published before the watermark is read is told by it, and
         # what is published later outlives the witness.
-        return Pending(self._client, generation, [*witnesses, *fences], watermark)
+        return Pending(self._client, generation, [*first, *fences], watermark)
 
     def publish_many(
         self,
@@ -227,16 +236,22 @@ class Cache:
         entries: "Affected",
         token: Token,
         committed_at: int,
+        public: PublicWrite | None = None,
         wait: bool = True,
     ) -> None:
         """Replace our fences: an entry that has a value gets it, one with None goes. Store new
         rows, in place of what their database keys showed; where that is all, or without `wait`,
         return before it has happened. `committed_at`: a time not before the COMMIT, in microseconds
-        of the database's clock; 0 where the change was undone."""
+        of the database's clock; 0 where the change was undone. `public`: public keys to set."""
         commands = self._make.publish_many(
             generation, table, entries.fenced, entries.new, token, committed_at
         )
-        self._client.call(commands, generation.server_name, wait=wait and bool(entries.fenced))
+        if public:
+            commands += public.commands(table, self._client.is_cluster)
+        if generation.is_watched:
+            commands.append(delete_note(table))
+        is_awaited = wait and bool(entries.fenced or public)
+        self._client.call(commands, generation.server_name, wait=is_awaited)
 
 
 class Pending(Generic[Result]):
@@ -301,20 +316,6 @@ class Affected:
 
 def new_token() -> Token:
     return secrets.token_hex(scripts.TOKEN_LENGTH // 2)
-
-
-def _client(settings: Settings, probe: Sequence[Command]) -> "Client | NoClient":
-    """Without REDIS_URL the driver is not imported, and need not be installed."""
-    if not settings.redis_url:
-        return NoClient()
-    try:
-        from chalicelib.cache.client import Client
-    except ModuleNotFoundError as error:
-        raise ConfigurationError(
-            f"{REDIS_URL} is set, and the package {error.name} is not installed: the functions were"
-            " deployed for a stage without a cache; deploy them again"
-        ) from error
-    return Client(settings, scripts.ALL, probe)
 
 
 def _check_marked(generation: Generation, replies: Sequence[Any]) -> None:

@@ -48,18 +48,20 @@ def check_driver() -> None:
             )
 
 
-def new_connection(options: Mapping[str, Any], deadline: timeouts.Deadline) -> AbstractConnection:
+def new_connection(
+    options: Mapping[str, Any], timeout_seconds: float, deadline: timeouts.Deadline
+) -> AbstractConnection:
     """A connection that opens with its first command, in as few round trips as Redis allows.
     `options` are those of the URL."""
     options = dict(options)
     is_tls = options.pop("connection_class", None) is redis.SSLConnection
     connection_class = _TlsConnection if is_tls else _Connection
     connection: AbstractConnection = connection_class(
-        socket_timeout=timeouts.TIMEOUT_SECONDS,
+        socket_timeout=timeout_seconds,
         retry=Retry(NoBackoff(), 0),
         protocol=2,
         driver_info=None,
-        parser_class=partial(_Parser, deadline),
+        parser_class=partial(_Parser, deadline, timeout_seconds),
         **options,
     )
     return connection
@@ -72,10 +74,16 @@ class Unusable(redis.RedisError):
 class _Parser(DefaultParser):  # type: ignore[misc, valid-type]
     """The driver's parser, which waits until its deadline, however many pieces a reply comes in."""
 
-    def __init__(self, deadline: timeouts.Deadline, *arguments: Any, **named: Any) -> None:
+    def __init__(
+        self,
+        deadline: timeouts.Deadline,
+        timeout_seconds: float,
+        *arguments: Any,
+        **named: Any,
+    ) -> None:
         super().__init__(*arguments, **named)
         self._deadline = deadline
-        self._whole_wait = timeouts.TIMEOUT_SECONDS - _SLACK_SECONDS
+        self._whole_wait = timeout_seconds - _SLACK_SECONDS
 
     def read_from_socket(self, timeout: object = None, raise_on_timeout: bool = True) -> bool:
         left = self._deadline.seconds_left()

@@ -27,10 +27,12 @@ class Connection:
         scripts: Sequence[str],
         is_cluster: bool,
         credentials: Callable[[], tuple[str, str]] | None = None,
+        timeout_seconds: float | None = None,
     ) -> None:
         """`scripts` are loaded into each server. `credentials` gives user and password for each
-        new connection, in place of the URL's."""
+        new connection, in place of the URL's. `timeout_seconds`: as `client` has it."""
         self.server = ""
+        self._timeout_seconds = timeout_seconds
         self._options = parse_url(url)
         if credentials:
             self._options.pop("username", None)
@@ -112,7 +114,7 @@ class Connection:
         self._nodes = []
 
     def _start_waiting(self) -> None:
-        until = time.monotonic() + timeouts.TIMEOUT_SECONDS
+        until = time.monotonic() + (self._timeout_seconds or timeouts.TIMEOUT_SECONDS)
         for node, _ in self._sent:
             node.wait_until(until)
 
@@ -123,7 +125,7 @@ class Connection:
             self.server = hashlib.sha1("".join(names).encode(), usedforsecurity=False).hexdigest()
 
     def _open(self) -> None:
-        first_node = NodeConnection(self._options, self._preparation, self._is_cluster)
+        first_node = self._node(self._options)
         if not self._is_cluster:
             self._nodes = [first_node]
             return
@@ -138,7 +140,7 @@ class Connection:
             address = ((host or b"").decode() or self._options["host"], port)
             if address not in masters:
                 options = {**self._options, "host": address[0], "port": address[1]}
-                masters[address] = NodeConnection(options, self._preparation, True)
+                masters[address] = self._node(options)
             node_of_slot[first : last + 1] = [masters[address]] * (last + 1 - first)
         if None in node_of_slot:
             raise redis.exceptions.ClusterDownError("a slot has no server")
@@ -149,6 +151,9 @@ class Connection:
         for node in self._nodes:
             node.receive_name()
         self._name_server()
+
+    def _node(self, options: dict[str, Any]) -> NodeConnection:
+        return NodeConnection(options, self._preparation, self._is_cluster, self._timeout_seconds)
 
 
 class _CredentialProvider(redis.CredentialProvider):

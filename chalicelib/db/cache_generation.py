@@ -16,9 +16,10 @@ from chalicelib.db.errors import reject_replica
 from chalicelib.db.statements import FAILS, MICROSECONDS_NOW, READ_ONLY, WAIT_FOR_WRITERS, Statement
 from chalicelib.tables import Table
 
+IS_WATCHED = "EXISTS (SELECT 1 FROM watched WHERE watched.table_name = cache_generation.table_name)"
 _GENERATION = (
     "SELECT generation, enabled, server, TIMESTAMPDIFF(SECOND, retired_at, UTC_TIMESTAMP(6)),"
-    f" {READ_ONLY}, {MICROSECONDS_NOW}"
+    f" {READ_ONLY}, {MICROSECONDS_NOW}, {IS_WATCHED}"
     f" FROM cache_generation WHERE {PLACE_TO_MARK}table_name = %s"
 )
 
@@ -28,7 +29,8 @@ class Generation:
     """Entries of a table are believed under this `number` only, and in the data set `server` only.
     While it is not `enabled` none is believed. `age_seconds`: since the last one that was in use
     was retired. `told_at`: when the database was asked for it, in microseconds of its clock;
-    `asked_at`: the same or sooner, in monotonic seconds."""
+    `asked_at`: the same or sooner, in monotonic seconds. `is_watched`: whether somebody watches
+    rows of the table, as other clients of Redis may see them."""
 
     number: int
     enabled: bool
@@ -36,6 +38,7 @@ class Generation:
     age_seconds: int
     told_at: int = 0
     asked_at: float = 0
+    is_watched: bool = False
 
     @property
     def server_name(self) -> str:
@@ -66,9 +69,9 @@ def generation_in(table: Table, rows: Sequence[Any], asked_at: float) -> Generat
     seconds. Raises NoGeneration; DatabaseError where a replica answered."""
     if not rows:
         raise NoGeneration(table)
-    [(number, enabled, server, seconds, is_read_only, now)] = rows
+    [(number, enabled, server, seconds, is_read_only, now, is_watched)] = rows
     reject_replica(is_read_only)
-    return Generation(number, bool(enabled), server, seconds, now, asked_at)
+    return Generation(number, bool(enabled), server, seconds, now, asked_at, bool(is_watched))
 
 
 def select(table: Table) -> Statement:
@@ -91,13 +94,14 @@ def hold(table: Table) -> Statement:
 
 
 def guard(table: Table, number: int) -> Statement:
-    """The same, and when it began; an error where it is not generation `number`, or on a replica,
-    which takes writes of some users."""
+    """The same, and when it began; an error where it is not generation `number`, where somebody
+    watches rows of the table, or on a replica, which takes writes of some users."""
     return (
         f"SELECT IF({PLACE_TO_MARK}%s = (SELECT generation FROM cache_generation"
-        f" WHERE table_name = %s{WAIT_FOR_WRITERS}) AND NOT {READ_ONLY}, {MICROSECONDS_NOW},"
-        f" {FAILS})",
-        (number, table.name),
+        f" WHERE table_name = %s{WAIT_FOR_WRITERS}) AND NOT {READ_ONLY}"
+        " AND NOT EXISTS (SELECT 1 FROM watched WHERE table_name = %s),"
+        f" {MICROSECONDS_NOW}, {FAILS})",
+        (number, table.name, table.name),
     )
 
 

@@ -95,6 +95,43 @@ class Database:
 
         return self._run(read)
 
+    def fetch_dated(self, table: Table, keys: Sequence[Key]) -> tuple[int, Sequence[Row]]:
+        """A time before the SELECT, in microseconds of the writer's clock, and the rows with
+        `keys`, in any order. Raises as `fetch_many`."""
+
+        def read(connection: Connection) -> tuple[int, Sequence[Row]]:
+            self._fit.ensure(connection, table)
+            cut = pieces.cut(keys, pieces.most_rows(connection, table))
+            selects = [statements.rows_of_keys(table, piece) for piece in cut if piece]
+            now, answers = _dated(connection, selects)
+            return now, [row for answer in answers for row in answer]
+
+        return self._run(read)
+
+    def fetch_range(
+        self, table: Table, after: Key | None, last: Key | None, max_rows: int
+    ) -> tuple[int, Sequence[Row], bool]:
+        """The same for rows in the order of their keys, behind the key `after` and up to the key
+        `last`, where these are given; and whether there may be more of them."""
+
+        def read(connection: Connection) -> tuple[int, Sequence[Row], bool]:
+            self._fit.ensure(connection, table)
+            limit = min(max_rows, pieces.most_rows(connection, table) or max_rows)
+            select = statements.select_range(table, limit, after, last)
+            now, [rows] = _dated(connection, [select])
+            return now, rows, len(rows) == limit
+
+        return self._run(read)
+
+    def count(self, table: Table) -> int:
+        """How many rows the table has. Raises as `fetch_many`."""
+
+        def read(connection: Connection) -> int:
+            self._fit.ensure(connection, table)
+            return int(connection.rows(statements.count_rows(table))[0][0])
+
+        return self._run(read)
+
     def _selecting(self, connection: Connection) -> Callable[[Statement], Rows]:
         """Runs a SELECT on the server that this database is meant to be."""
         is_sure = self._is_replica or connection.is_surely_writer
@@ -209,6 +246,15 @@ class Database:
             return self._retries.run(work, **connect_options)
         except DatabaseError as error:
             raise (self._misfit(error) if is_misfit(error) else translated(error)) from error
+
+
+def _dated(connection: Connection, selects: Sequence[Statement]) -> tuple[int, Sequence[Rows]]:
+    """When the writer began, in microseconds of its clock, and its answers."""
+    is_read_only, now, *answers = connection.batch(
+        [statements.IS_READ_ONLY, statements.NOW, *selects]
+    )
+    reject_replica(is_read_only[0][0])
+    return int(now[0][0]), answers
 
 
 def _rows_of_writer(connection: Connection, statement: Statement) -> Sequence[Row]:

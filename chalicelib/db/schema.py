@@ -39,6 +39,10 @@ OWN_TABLES = {
     RECORDS: "what other clients of the database change",
     "idempotency": "requests with an idempotency key",
     "ingest_log": "uploaded files",
+    "watched": "every write and every read with the cache",
+    "watched_ranges": "the sync",
+    "sync_lease": "the sync",
+    "sync_runs": "the sync",
 }
 OTHER_VERSION = (
     "one of the service's own tables lacks a column, or a trigger names one that is not there:"

@@ -114,6 +114,33 @@ def delete(table: Table, keys: Sequence[Key]) -> Statement:
     return f"DELETE FROM {table.identifier} WHERE {table.key.name} IN ({_marks(len(keys))})", keys
 
 
+def watches(table: Table, keys: Sequence[Key]) -> Statement:
+    """The watches on these rows, and on every row: key, form and direction."""
+    texts = ["*", *map(str, keys)]
+    return (
+        "SELECT row_key, form, direction FROM watched WHERE table_name = %s"
+        f" AND row_key IN ({_marks(len(texts))})",
+        [table.name, *texts],
+    )
+
+
+def select_range(table: Table, limit: int, after: Key | None, last: Key | None) -> Statement:
+    """Rows in the order of their keys: behind the key `after` and up to the key `last`, where these
+    are given."""
+    bounds = [(">", after), ("<=", last)]
+    given = [(sign, key) for sign, key in bounds if key is not None]
+    condition = " AND ".join(f"{table.key.name} {sign} %s" for sign, _ in given)
+    return (
+        f"SELECT {_names(table.columns)} FROM {table.identifier}"
+        f"{f' WHERE {condition}' * bool(given)} ORDER BY {table.key.name} LIMIT {limit:d}",
+        [key for _, key in given],
+    )
+
+
+def count_rows(table: Table) -> Statement:
+    return f"SELECT COUNT(*) FROM {table.identifier}", ()
+
+
 def highest_key(table: Table) -> Statement:
     return f"SELECT MAX({table.key.name}) FROM {table.identifier}", ()
 

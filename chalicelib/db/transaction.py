@@ -50,11 +50,13 @@ class Change:
 class Committed:
     """A COMMIT: no sooner than `read_at` and no later than `by`, in microseconds of the database's
     clock. `others`: the rows that were asked for as they were between these times; None where there
-    are more than were asked for."""
+    are more than were asked for. `watched`: which of the keys that were asked for are watched, with
+    the form of their public key and whether it follows the row."""
 
     read_at: int
     by: int
     others: Sequence[Sequence[Row] | None] = ()
+    watched: Sequence[tuple[str, str, str]] = ()
 
 
 class Transaction:
@@ -231,18 +233,25 @@ class Transaction:
             self._queue += make(table, existing)
         return Change(generation, before, ())
 
-    def change_many(
-        self, table: Table, keys: Sequence[Key], make: Callable[[Sequence[Row]], Sequence[Row]]
+    def edit_many(
+        self, table: Table, keys: Sequence[Key], edit: Callable[[Sequence[Row]], Sequence[Row]]
     ) -> Change:
-        """Lock the rows with `keys`, and replace them by what `make` makes of them, with the next
-        statements: the same rows with other values. Raises whatever `make` raises."""
+        """Lock the rows with `keys`, and write what `edit` makes of them, with the next statements:
+        rows with these keys, new ones among them. Rows that it leaves out stay as they are. Raises
+        whatever `edit` raises."""
         self.ensure_fit(table)
-        generation, before = self._lock(table, sorted(keys))
-        after = make(before)
-        replace = self._each(statements.replace)
-        self._writes = Writes(table, after, ((replace, after),))
-        self._queue += replace(table, after)
-        return Change(generation, before, self._stored(table, after, ()))
+        generation, locked = self._lock(table, sorted(keys))
+        after = edit(locked)
+        edited = {row[0] for row in after}
+        before = [row for row in locked if row[0] in edited]
+        existing = {row[0] for row in before}
+        groups = (
+            (self._each(statements.replace), [row for row in after if row[0] in existing]),
+            (self._each(statements.insert), [row for row in after if row[0] not in existing]),
+        )
+        self._writes = Writes(table, after, groups)
+        self._queue += [each for make, group in groups if group for each in make(table, group)]
+        return Change(generation, before, self._stored(table, after, ()) if after else ())
 
     def end(self, table: Table) -> Generation:
         """COMMIT what is left to do. The generation that holds."""
@@ -318,10 +327,12 @@ class Transaction:
         keys: Sequence[Key],
         max_rows: int,
         until: int,
+        watched: Sequence[Key] = (),
     ) -> Committed:
         """`commit`, and for each column of `values` the rows with one of them as they are just
-        before: `max_rows` at the most, and none of those with `keys`. Raises DatabaseUnavailable
-        where the rows are changed after `until`."""
+        before: `max_rows` at the most, and none of those with `keys`. Also asks which of the rows
+        `watched` are watched, where there are any. Raises DatabaseUnavailable where the rows are
+        changed after `until`."""
         # Behind the changes: whoever waits for the rows' locks from here on waits for the COMMIT.
         place = len(self._queue)
         self.queue(statements.guard_time(until))
@@ -334,8 +345,9 @@ class Transaction:
             for column, own in values.items()
             if is_shown
         ]
+        watches = [statements.watches(table, watched)] if watched else []
         try:
-            now, *others = self._commit(*shown)[place:]
+            now, *others = self._commit(*shown, *watches)[place:]
         except DatabaseError as error:
             if is_guard_failed(error) and self._connection.answered == place:
                 raise DatabaseUnavailable(
@@ -343,8 +355,9 @@ class Transaction:
                 ) from error
             raise
         [(read_at,)] = now
+        found = others.pop() if watches else ()
         whole = _whole(others, most) if is_shown else [None] * len(values)
-        return Committed(read_at, self._committed_at, whole)
+        return Committed(read_at, self._committed_at, whole, found)
 
     def _commit(self, *statements: Statement, is_timed: bool = True) -> list[Rows]:
         """The answers to what was left to do, and to `statements`."""

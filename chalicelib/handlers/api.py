@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from functools import wraps
 from typing import Any
 
-from chalice.app import Chalice, Request, Response
+from chalice.app import BaseLambdaEvent, Chalice, Request, Response
 
 from chalicelib.errors import BadRequest, HerocacheError, MethodNotAllowed, NotFound
 from chalicelib.handlers import entry_points
@@ -31,6 +31,13 @@ _FIELDS: Mapping[str, tuple[_Kind, str]] = {
     "isBase64Encoded": (bool, "true or false"),
 }
 _VALUES: Mapping[str, type] = {"headers": str, "multiValueQueryStringParameters": list}
+
+
+class AnyEvent(BaseLambdaEvent):
+    """A payload of a function that is called by a schedule, and by people."""
+
+    def _extract_attributes(self, event_dict: dict[str, Any]) -> None:
+        """It has none."""
 
 
 class Api(Chalice):
@@ -75,6 +82,17 @@ class Api(Chalice):
         self.lambda_context, self.current_request = context, request
         response: Response = self.routes[path][method].view_function()
         return response.to_dict()
+
+    def schedule(self, *args: Any, **options: Any) -> Callable[..., Any]:
+        """As Chalice's, but the function takes any event, not only those of the schedule."""
+        declare = super().schedule(*args, **options)
+
+        def with_any_event(function: Callable[..., Any]) -> Any:
+            handler: Any = declare(function)
+            handler.event_class = AnyEvent
+            return handler
+
+        return with_any_event
 
     def on_s3_event(self, *args: Any, **options: Any) -> Callable[..., Any]:
         """As Chalice's, but an event that is not from S3 gets an answer. Chalice would raise a

@@ -11,6 +11,9 @@ from typing import Any
 from chalicelib.errors import BadRequest, TooLarge
 from chalicelib.rows import Page
 from chalicelib.tables import (
+    DIRECTIONS,
+    FORMS,
+    JSON,
     NO_KEY,
     STRING_KEY,
     TABLES,
@@ -30,11 +33,18 @@ from chalicelib.tables import (
 REQUEST, SQLS, USE_CACHE, TABLE, BY = "REQUEST", "SQLS", "USE_CACHE", "TABLE", "BY"
 LIMIT, AFTER, FRESH = "LIMIT", "AFTER", "FRESH"
 IDEMPOTENCY_KEY = "IDEMPOTENCY_KEY"
-FIELDS = (REQUEST, SQLS, USE_CACHE, TABLE, BY, LIMIT, AFTER, FRESH, IDEMPOTENCY_KEY)
+DIRECTION, FORM = "DIRECTION", "FORM"
+FIELDS = (
+    *(REQUEST, SQLS, USE_CACHE, TABLE, BY, LIMIT, AFTER, FRESH),
+    *(IDEMPOTENCY_KEY, DIRECTION, FORM),
+)
 READ, WRITE, DELETE = "read", "write", "delete"
 INCREMENT, INVALIDATE = "increment", "invalidate"
-REQUESTS = (READ, WRITE, DELETE, INCREMENT, INVALIDATE)
-# SQLS of an invalidate request for the whole table.
+WATCH, UNWATCH, WATCHED = "watch", "unwatch", "watched"
+REQUESTS = (READ, WRITE, DELETE, INCREMENT, INVALIDATE, WATCH, UNWATCH, WATCHED)
+# These change no row: they may be sent again without an idempotency key.
+REPEATABLE = (READ, INVALIDATE, WATCH, UNWATCH, WATCHED)
+# SQLS of an invalidate request for the whole table, and of a watch on it.
 EVERY_ROW = ["*"]
 
 # In lower case, as Chalice looks it up.
@@ -97,7 +107,34 @@ class Increment:
     idempotency_key: str
 
 
-Request = Read | Write | Delete | Invalidate | Increment
+@dataclass(frozen=True)
+class Watch:
+    """`keys`: None for every row. `form`: of the public keys."""
+
+    table: Table
+    keys: Sequence[Key] | None
+    form: str
+    direction: str
+
+
+@dataclass(frozen=True)
+class Unwatch:
+    """As `Watch`. `direction`: None for any."""
+
+    table: Table
+    keys: Sequence[Key] | None
+    form: str
+    direction: str | None
+
+
+@dataclass(frozen=True)
+class Watched:
+    """Asks which rows are watched."""
+
+    table: Table
+
+
+Request = Read | Write | Delete | Invalidate | Increment | Watch | Unwatch | Watched
 
 
 def parse(payload: object, default_table: str, read_by: str | None) -> Request:
@@ -111,6 +148,10 @@ def parse(payload: object, default_table: str, read_by: str | None) -> Request:
     request = _choice(payload, REQUEST, REQUESTS)
     table = _table(payload, default_table)
     use_cache = _flag(payload, USE_CACHE, True)
+    if request in (WATCH, UNWATCH, WATCHED):
+        return _of_watches(payload, table, request)
+    for name in (DIRECTION, FORM):
+        _reject_field(payload, name, "only a watch has it")
     if request == READ:
         _reject_field(payload, IDEMPOTENCY_KEY, "a read changes nothing")
         column = _column(payload, table, read_by)
@@ -137,6 +178,27 @@ def parse(payload: object, default_table: str, read_by: str | None) -> Request:
         return Increment(table, deltas, use_cache, idempotency_key)
     rows = _rows(table, _items(payload, MAX_WRITE_ROWS, "rows"))
     return Write(table, rows, use_cache, idempotency_key)
+
+
+def _of_watches(
+    payload: Mapping[str, object], table: Table, request: str
+) -> Watch | Unwatch | Watched:
+    for name in (BY, LIMIT, AFTER):
+        _reject_field(payload, name, "only a read has it")
+    _reject_field(payload, IDEMPOTENCY_KEY, "this may be sent again without one")
+    if not table.public:
+        raise BadRequest(f"{TABLE}: {table.name} has no public keys; its rows cannot be watched")
+    if request == WATCHED:
+        for name in (SQLS, DIRECTION, FORM):
+            _reject_field(payload, name, "the answer has all watches of the table")
+        return Watched(table)
+    items = _items(payload, MAX_READ_VALUES, 'keys, or ["*"] for every row')
+    keys = None if items == EVERY_ROW else _values(table.key, items)
+    form = _choice(payload, FORM, FORMS) if FORM in payload else JSON
+    if request == WATCH:
+        return Watch(table, keys, form, _choice(payload, DIRECTION, DIRECTIONS))
+    direction = _choice(payload, DIRECTION, DIRECTIONS) if DIRECTION in payload else None
+    return Unwatch(table, keys, form, direction)
 
 
 def _page(
@@ -187,7 +249,7 @@ def _idempotency_key(payload: Mapping[str, object]) -> str:
 def with_idempotency_key(payload: object, header: str) -> object:
     """The payload, with the idempotency key of the header as a field. A request that changes
     nothing stays as it is, because a client may send the header with every request."""
-    if not isinstance(payload, dict) or payload.get(REQUEST) in (READ, INVALIDATE):
+    if not isinstance(payload, dict) or payload.get(REQUEST) in REPEATABLE:
         return payload
     if payload.get(IDEMPOTENCY_KEY, header) != header:
         raise BadRequest(f"{IDEMPOTENCY_KEY}: the header Idempotency-Key has another one; give one")

@@ -165,6 +165,21 @@ def ingest(event: Mapping[str, Any]) -> list[dict[str, Any]]:
     return summaries
 
 
+def sync(event: object) -> dict[str, Any]:
+    """Bring watched rows and their public keys in step, and return the record of the run. An event
+    of the schedule names no table; one may name a table, and then that is looked at whatever the
+    notes say. Whatever goes wrong is raised, so that Lambda calls it again."""
+    try:
+        if not isinstance(event, dict):
+            raise BadRequest("event: expected an object")
+        record = services.container().sync.run(event.get("table"))
+    except HerocacheError as error:
+        log.error("sync: %s: %s", error.kind, error)
+        raise
+    log.info("sync: %s", json.dumps(record))
+    return record
+
+
 def add_employees(event: object) -> object:
     """Adds the employees of the event, and returns all of them. Whatever goes wrong is raised: the
     invocation fails with its name and its words."""
@@ -229,3 +244,10 @@ def _done(request: contract.Request, container: services.Container) -> replies.R
         case contract.Invalidate(table, keys):
             service.invalidate(table, keys)
             return replies.of_invalidate()
+        case contract.Watch(table, keys, form, direction):
+            return replies.of_watch(container.watches.add(table, keys, form, direction))
+        case contract.Unwatch(table, keys, form, any_direction):
+            container.watches.remove(table, keys, form, any_direction)
+            return replies.of_unwatch()
+        case contract.Watched(table):
+            return replies.of_watched(container.watches.of(table))

@@ -7,7 +7,7 @@ terms: only here an error names the field of the request that it is about.
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from chalicelib.config import MAX_RESULT_BYTES
 from chalicelib.errors import (
@@ -30,10 +30,16 @@ from chalicelib.handlers.contract import (
     Invalidate,
     Read,
     Request,
+    Unwatch,
+    Watch,
+    Watched,
     Write,
 )
 from chalicelib.rows import Rows
-from chalicelib.tables import Key
+from chalicelib.tables import JSON, Key
+
+if TYPE_CHECKING:  # a read needs none of the sync
+    from chalicelib.sync import WatchedRow
 
 # How the header Cache-Status names this cache.
 CACHE_NAME = "herocache"
@@ -82,6 +88,27 @@ def of_invalidate() -> Reply:
     return Reply('{"statusCode":200,"body":"invalidate success"}')
 
 
+def of_watch(watched: int) -> Reply:
+    return Reply(f'{{"statusCode":200,"body":"watch success","watched":{watched}}}')
+
+
+def of_unwatch() -> Reply:
+    return Reply('{"statusCode":200,"body":"unwatch success"}')
+
+
+def of_watched(rows: "Sequence[WatchedRow]") -> Reply:
+    """Raises TooLarge where Lambda could not send the answer."""
+    body = [
+        {"key": row.key, "direction": row.direction, "synced_at": row.synced_at}
+        | ({} if row.form == JSON else {"form": row.form})
+        for row in rows
+    ]
+    text = f'{{"statusCode":200,"body":{_json(body)}}}'
+    if len(text) > MAX_RESULT_BYTES // 2:  # quotes are escaped
+        raise TooLarge(f"{len(rows)} rows are watched, too many for an answer; see table watched")
+    return Reply(text)
+
+
 def of_error(error: HerocacheError) -> Reply:
     error = _in_terms_of_the_request(error)
     return _failure(error.status, error.kind, str(error), error.retry_after_seconds)
@@ -109,6 +136,11 @@ def log_line(request: Request | None, reply: Reply) -> str:
             return f"delete {table.name}: {len(keys)}"
         case Increment(table, deltas):
             return f"increment {table.name}: {len(deltas)}"
+        case Watch(table, keys) | Unwatch(table, keys):
+            kind = type(request).__name__.lower()
+            return f"{kind} {table.name}: {'all' if keys is None else len(keys)}"
+        case Watched(table):
+            return f"watched {table.name}"
         case Invalidate(table, keys):
             return f"invalidate {table.name}: {'all' if keys is None else len(keys)}"
 

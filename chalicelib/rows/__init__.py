@@ -2,7 +2,7 @@
 
 RowService     read, write, delete, invalidate
 Rows, Page     the result of a read; which part of the rows of one value to read
-WriteThrough   changes the database and the cache, as a `Work` says; the ingest uses it too
+WriteThrough   changes the database and the cache, as a `Work` says; ingest and sync use it too
 LazyLoading    reads from the cache, and reads from the database what the cache lacks
 RowLoader      reads from the database
 """

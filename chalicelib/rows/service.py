@@ -8,6 +8,7 @@ import logging
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from chalicelib.db import Change, Database
@@ -16,7 +17,7 @@ from chalicelib.errors import (
     DatabaseUnavailable,
     OutcomeUnknown,
 )
-from chalicelib.rows.counters import counted
+from chalicelib.rows.counters import counted, incremented
 from chalicelib.rows.idempotency import Answer, IdempotentChange, prune_claims
 from chalicelib.rows.lazy_loading import LazyLoading
 from chalicelib.rows.loader import Page, RowLoader, mismatch
@@ -148,7 +149,8 @@ class RowService:
             return counted(table, deltas, change.after)
 
         request = ("increment", [tuple(delta) for delta in deltas])
-        work = Work(deltas=deltas)
+        edit = partial(incremented, table, deltas)
+        work = Work(keys=[delta.key for delta in deltas], edit=edit)
         return self._change(table, work, answer, use_cache, idempotency_key, request)
 
     def invalidate(self, table: Table, keys: Sequence[Key] | None = None) -> None:

@@ -13,8 +13,7 @@ import logging
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeVar
 
 from chalicelib.cache import (
@@ -33,13 +32,12 @@ from chalicelib.errors import (
     NotAtOnce,
     OutcomeUnknown,
 )
-from chalicelib.rows import changed_entries
-from chalicelib.rows.counters import incremented
+from chalicelib.rows import changed_entries, public_rows
 from chalicelib.rows.fences import Fences, clocks
 from chalicelib.rows.idempotency import Recorded
 from chalicelib.rows.switch_off import SwitchOff
 from chalicelib.rows.transactions import Transactions
-from chalicelib.tables import NO_KEY, Delta, Key, Row, Table
+from chalicelib.tables import NO_KEY, Key, Row, Table
 
 log = logging.getLogger("herocache.write_through")
 
@@ -72,13 +70,15 @@ class Claim(Protocol):
 
 @dataclass(frozen=True)
 class Work:
-    """What one transaction does: write `rows`, delete the rows with `keys`, or add `deltas`; at
-    most once where there is a `claim`."""
+    """What one transaction does: write `rows`, or lock the rows with `keys` and write what `edit`
+    makes of them, or delete them where there is none; at most once where there is a `claim`.
+    `is_of_sync`: a run of the sync does it, and need not be told of it."""
 
     rows: Sequence[Row] = ()
     keys: Sequence[Key] = ()
-    deltas: Sequence[Delta] = ()
+    edit: Callable[[Sequence[Row]], Sequence[Row]] | None = None
     claim: Claim | None = None
+    is_of_sync: bool = False
 
     @property
     def inserts_only(self) -> bool:
@@ -159,6 +159,8 @@ class WriteThrough:
         asked = time.monotonic()
         result, generation = self._transactions.run(_apply_and_raise_generation, apply, table)
         with _after_commit():
+            if generation.is_watched:
+                self._tell_sync(table)
             self._generations.wait_until_known(table, generation, asked)
         return result
 
@@ -196,7 +198,8 @@ class WriteThrough:
     def _commit_with_fences(self, table: Table, work: Work, store: bool) -> Done:
         held = self._generations.remembered(table)
         is_told = held and time.monotonic() - held.asked_at <= MAX_SECONDS_SINCE_TOLD
-        if held and is_told and work.inserts_only and not work.claim:
+        at_once = is_told and held and not held.is_watched
+        if held and at_once and work.inserts_only and not work.claim:
             with suppress(NotAtOnce):
                 return self._transactions.run(self._insert_at_once, table, work.rows, held, store)
         return self._transactions.run(self._lock_and_write, table, work, store)
@@ -239,9 +242,13 @@ class WriteThrough:
         held, affected = change.generation, Affected()
         if self._is_cached(held):
             affected = changed_entries.of_change(table, change, store)
-        if affected == Affected():
+        changed = public_rows.changed_keys(change) if held.is_watched else ()
+        is_public = bool(changed) and self._is_cached(held)
+        if affected == Affected() and not is_public:
             transaction.commit()
             return Done(change)
+        if work.is_of_sync:
+            held = replace(held, is_watched=False)
         until = held.database_time(in_seconds=MAX_SECONDS_TO_COMMIT)
         must_stand = changed_entries.leave_a_lookup(table, change)
         fences = self._send_fences(held, table, affected.fenced, affected.new, must_stand)
@@ -253,7 +260,7 @@ class WriteThrough:
             shown = changed_entries.values(lookups) if store else {}
             keys = [row[0] for row in change.after]
             committed = transaction.commit_and_show(
-                table, shown, keys, changed_entries.max_shown_rows(table), until
+                table, shown, keys, changed_entries.max_shown_rows(table), until, changed
             )
             with _after_commit():
                 affected = changed_entries.with_lookups(table, affected, change, committed)
@@ -330,8 +337,16 @@ class WriteThrough:
             shown = affected if may_store else changed_entries.without_values(affected)
             # The fences of new rows are right for as long as they stand: nobody waits for more.
             is_right = may_store and fences.stay and done.change.inserts_only
+            public = public_rows.of_change(table, done.change, done.committed)
+            is_awaited = public is not None or not is_right
             self._cache.publish_many(
-                fences.held, table, shown, fences.token, done.committed.by, not is_right
+                fences.held,
+                table,
+                shown,
+                fences.token,
+                done.committed.by,
+                public=public,
+                wait=is_awaited,
             )
         except CacheUnavailable as error:
             if affected.fenced and not is_right:
@@ -339,6 +354,13 @@ class WriteThrough:
             log.info("new rows of %s are not in the cache: %s", table.name, error)
             self._recovery.start()
         return done.change.generation
+
+    def _tell_sync(self, table: Table) -> None:
+        """Any row may have changed: the next run looks at the table."""
+        try:
+            self._cache.delete_note(table)
+        except CacheUnavailable as error:
+            log.info("the sync is not told of changes of %s: %s", table.name, error)
 
     def _is_cached(self, generation: Generation) -> bool:
         """Whether some reader may believe entries under this generation. Where this container has
@@ -374,14 +396,14 @@ def _begin(transaction: Transaction, table: Table, work: Work) -> Change:
     """Insert the rows, or lock and read them. The rest is left to the next statements."""
     if work.claim:
         work.claim.begin(transaction)
-    transaction.reject_far_keys(table, [row[0] for row in work.rows])
+    named = work.keys if work.edit else [row[0] for row in work.rows]
+    transaction.reject_far_keys(table, named)
     if work.inserts_only:
         change = transaction.insert(table, work.rows)
     elif work.rows:
         change = transaction.write_many(table, work.rows)
-    elif work.deltas:
-        keys = [delta.key for delta in work.deltas]
-        change = transaction.change_many(table, keys, partial(incremented, table, work.deltas))
+    elif work.edit:
+        change = transaction.edit_many(table, work.keys, work.edit)
     else:
         change = transaction.delete_many(table, work.keys)
     if work.claim:

@@ -1,8 +1,15 @@
-"""Database and cache in step. What other packages may use:
+"""What other clients change, in the database or under public keys, and what follows from it. What
+other packages may use:
 
-Captured   changes that other clients of the database made, brought to the cache
+Captured       changes that other clients of the database made, brought to the cache
+Sync, Record   the run that brings watched rows and their public keys in step, and what it did
+Watches        which rows are watched
+WatchedRow     one of them
 """
 
 from chalicelib.sync.captured import Captured
+from chalicelib.sync.runs import Record
+from chalicelib.sync.service import Sync
+from chalicelib.sync.watches import WatchedRow, Watches
 
-__all__ = ["Captured"]
+__all__ = ["Captured", "Record", "Sync", "WatchedRow", "Watches"]

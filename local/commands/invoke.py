@@ -15,7 +15,7 @@ from local.servers import ServerError
 from local.settings import read_settings
 from local.terminal import say
 
-FUNCTIONS = ("storage", "api_handler", "ingest", "employees")
+FUNCTIONS = ("storage", "api_handler", "ingest", "employees", "sync")
 
 
 def invoke() -> int:
@@ -44,15 +44,7 @@ def invalidate() -> int:
 def answer_of(function: str, event: object) -> Any:
     """Returns what `function` returns. Raises ServerError, which names the log of the call."""
     home = Home(home_folder())
-    if home.mariadb.pid is None:
-        alive = [server.title for server in (*home.servers, home.app) if server.pid]
-        if not alive:
-            raise ServerError(
-                "no server is running here to run it on: `make run` or `make up` first"
-            )
-        raise ServerError(
-            f"MariaDB is not running here ({', '.join(alive)}: running): `make up` starts it again"
-        )
+    require_servers(home)
     with home.invoke_log.open("wb") as log:
         container = Container(read_settings(home.env), log)
     try:
@@ -61,6 +53,18 @@ def answer_of(function: str, event: object) -> Any:
         raise ServerError(f"{function} failed: {error} (log: {home.invoke_log})") from error
     finally:
         container.kill()
+
+
+def require_servers(home: Home) -> None:
+    """Raises ServerError where the database does not run."""
+    if home.mariadb.pid is not None:
+        return
+    alive = [server.title for server in (*home.servers, home.app) if server.pid]
+    if not alive:
+        raise ServerError("no server is running here to run it on: `make run` or `make up` first")
+    raise ServerError(
+        f"MariaDB is not running here ({', '.join(alive)}: running): `make up` starts it again"
+    )
 
 
 def asked_function() -> str:

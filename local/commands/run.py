@@ -10,6 +10,7 @@ import subprocess
 
 from local.home import Home, home_folder, locked, stop
 from local.restart_servers import Watch
+from local.schedule import Schedule
 from local.servers import App, ServerError
 from local.terminal import say
 
@@ -77,19 +78,24 @@ def wait_for(app: App, home: Home, parent: int) -> int:
     """Waits until the app ends. Returns its exit code, and 1 in place of 0, because it should not
     end.
 
-    Meanwhile it prints outcomes of uploads, and restarts servers that died. Raises
+    Meanwhile it prints outcomes of uploads, restarts servers that died, and calls the function
+    `sync` by its schedule. Raises
     KeyboardInterrupt where `parent`, the `make` that called us, has ended, and ServerError where a
     server cannot be restarted."""
-    watch = Watch(home)
-    while os.getppid() == parent:
-        watch.tell_outcomes()
-        watch.mend()
-        try:
-            code = app.wait(POLL_SECONDS)
-        except subprocess.TimeoutExpired:
-            continue
-        say("app", f"ended by itself with exit code {code}")
-        return code or 1
+    watch, schedule = Watch(home), Schedule(home)
+    try:
+        while os.getppid() == parent:
+            watch.tell_outcomes()
+            watch.mend()
+            schedule.keep()
+            try:
+                code = app.wait(POLL_SECONDS)
+            except subprocess.TimeoutExpired:
+                continue
+            say("app", f"ended by itself with exit code {code}")
+            return code or 1
+    finally:
+        schedule.end()
     raise KeyboardInterrupt
 
 

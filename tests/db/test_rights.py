@@ -115,7 +115,11 @@ def test_a_table_without_the_right_to_it_is_named(
     """One that the user may do nothing with is not to be told from one that is not there."""
     name = mariadb.database
     all_rights = "SELECT, INSERT, UPDATE, DELETE"
-    as_user("", f"{all_rights} ON {name}.heroes;SELECT, INSERT ON {name}.cache_generation")
+    as_user(
+        "",
+        f"{all_rights} ON {name}.heroes;SELECT, INSERT ON {name}.cache_generation"
+        f";SELECT ON {name}.watched",
+    )
 
     [id] = service.write([hero()]).ids
     assert service.read([id], use_cache=False).rows == [as_stored(id, hero())]
@@ -132,7 +136,7 @@ def test_a_table_without_a_generation_needs_the_right_to_begin_one(
     service: InProcess, as_user: As, mariadb: MariaDB, witness: Witness
 ) -> None:
     name = mariadb.database
-    as_user("", f"ALL ON {name}.heroes;SELECT ON {name}.cache_generation")
+    as_user("", f"ALL ON {name}.heroes;SELECT ON {name}.cache_generation;SELECT ON {name}.watched")
     began = "SELECT * FROM cache_generation WHERE table_name = 'heroes'"
     [row] = witness.query(began)
     witness.query("DELETE FROM cache_generation WHERE table_name = 'heroes'")
@@ -159,6 +163,7 @@ def test_a_right_that_is_missing_behind_the_commit_does_not_look_like_a_failed_w
     """The fences are lost, and the user may not raise the generation."""
     name = mariadb.database
     rights = f"ALL ON {name}.heroes;ALL ON {name}.idempotency;SELECT ON {name}.cache_generation"
+    rights += f";SELECT ON {name}.watched"
     as_user("", rights)
     with relaying(witness.redis_port) as cache, relaying(mariadb.port) as database:
         url = f"redis://127.0.0.1:{cache.port}"
@@ -179,7 +184,8 @@ def test_old_idempotency_keys_that_may_not_be_forgotten_fail_no_write(
     service: InProcess, as_user: As, mariadb: MariaDB, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tables = [
-        f"{mariadb.database}.{name}" for name in ("heroes", "idempotency", "cache_generation")
+        f"{mariadb.database}.{name}"
+        for name in ("heroes", "idempotency", "cache_generation", "watched")
     ]
     as_user("", ";".join(f"SELECT, INSERT, UPDATE ON {table}" for table in tables))
     monkeypatch.setattr(row_service, "PRUNE_SHARE", 1)
@@ -209,7 +215,8 @@ def test_a_column_without_the_right_to_it_is_named(
 ) -> None:
     name = mariadb.database
     columns = "id, hero, power, name, xp"
-    as_user("", f"ALL ON {name}.cache_generation;SELECT ({columns}, color) ON {name}.heroes")
+    rights = f"ALL ON {name}.cache_generation;SELECT ON {name}.watched"
+    as_user("", f"{rights};SELECT ({columns}, color) ON {name}.heroes")
     witness.query("INSERT INTO heroes VALUES (1, 'Nova', 'light', 'Ada', 10, 'red')")
     assert service.read([1]).rows == [as_stored(1, hero())]
 

@@ -32,7 +32,10 @@ from tests.support.topologies import wait_until
 from tests.support.witness import Witness
 
 OTHER = "differing"
-OWN_TABLES = ("cache_generation", "changed_entries", "idempotency", "ingest_log")
+OWN_TABLES = (
+    *("cache_generation", "changed_entries", "idempotency", "ingest_log"),
+    *("watched", "watched_ranges", "sync_lease", "sync_runs"),
+)
 SUPERHEROES = (
     "CREATE TABLE superheroes (id INT NOT NULL AUTO_INCREMENT PRIMARY KEY, hero VARCHAR(20) NULL,"
     " power VARCHAR(20) NULL, name VARCHAR(20) NULL, xp INT UNSIGNED, color VARCHAR(20) NULL)"

@@ -121,7 +121,7 @@ def test_a_package_is_entered_by_its_face(module: str) -> None:
         assert not is_inside or (module.partition(".")[2], name) in LATE, f"{module} imports {name}"
 
 
-@pytest.mark.parametrize("name", ["handlers", "rows", "cache", "db", "credentials"])
+@pytest.mark.parametrize("name", ["handlers", "rows", "cache", "db", "credentials", "sync"])
 def test_a_face_is_documented(name: str) -> None:
     source = MODULES[f"chalicelib.{name}"].read_text(encoding="utf-8")
     tree = ast.parse(source)

@@ -23,7 +23,7 @@ Json = dict[str, Any]
 JSON = "application/json"
 FUNCTIONS = {
     "api_handler": NAME,
-    **{name: f"{NAME}-{name}" for name in ("storage", "employees", "ingest")},
+    **{name: f"{NAME}-{name}" for name in ("storage", "employees", "ingest", "sync")},
 }
 
 
@@ -158,11 +158,11 @@ def test_callers_need_a_key_but_for_the_shallow_health(life: Life) -> None:
 
 def test_events_that_fail_go_to_the_queue(life: Life) -> None:
     destinations = life.account["destinations"]
-    [configuration] = destinations.pop(FUNCTIONS["ingest"])
     queue = f"arn:aws:sqs:{REGION}:{life.account_id}:{NAME}-failed"
-
-    assert configuration["DestinationConfig"]["OnFailure"]["Destination"] == queue
-    assert configuration["MaximumRetryAttempts"] == 2
+    for name in ("ingest", "sync"):
+        [configuration] = destinations.pop(FUNCTIONS[name])
+        assert configuration["DestinationConfig"]["OnFailure"]["Destination"] == queue
+        assert configuration["MaximumRetryAttempts"] == 2
     assert not any(destinations.values()), "only functions that events call have one"
 
 
@@ -564,7 +564,7 @@ def test_the_costs_in_the_docs_add_up() -> None:
     endpoint = 0.01 * 2 * 730
     assert f": {endpoint:.2f} a month in two zones" in DOCS
     uncached = sum(amounts.values()) - amounts["cache, serverless Valkey, the least it bills"] - 0.1
-    for total, words in ((uncached, "about 2.30 together"), (float(together) + endpoint, "23.10")):
+    for total, words in ((uncached, "about 2.50 together"), (float(together) + endpoint, "23.30")):
         assert words in DOCS
         [amount] = re.findall(r"[\d.]+", words)
         assert total == pytest.approx(float(amount), abs=0.06)

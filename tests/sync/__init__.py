@@ -1,0 +1,1 @@
+"""Watched rows and their public keys, on real servers."""

@@ -1,0 +1,163 @@
+"""Public keys: the Redis keys of watched rows, which any client may use.
+
+A public key is `Product:22`: a JSON string with the row, or a Hash with a field for each column. It
+does not expire. The note of a table says that there is nothing to do for a run: whoever changes a
+row of a watched table deletes it.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from chalicelib.cache import keys, public_scripts
+from chalicelib.cache.commands import Command, Words
+from chalicelib.tables import HASH, Key, Row, Table
+
+# Longer than a write or a run may hold back what it read.
+STAMP_MILLISECONDS = 600_000
+MAX_ROWS_A_SCRIPT = 1_000
+
+ABSENT = "none"
+ANY = ""
+
+
+class Garbage(NamedTuple):
+    """What a public key holds in place of a row."""
+
+    reason: str
+
+
+class HashFields(NamedTuple):
+    """What a Hash holds: how many fields, and the value of each column, None where it has none."""
+
+    size: int
+    values: tuple[bytes | None, ...]
+
+
+# What a public key holds: a string, the fields of a Hash, nothing, or something that is no row.
+Found = bytes | HashFields | Garbage | None
+
+
+class Late(Exception):
+    """A public key would have been set too late: this process slept."""
+
+
+@dataclass(frozen=True)
+class PublicRow:
+    """What to put under the public key of the row with `key`: `row`, or nothing where that is
+    None. `instead_of`: the `fingerprint` of what must be there; ANY; or ABSENT."""
+
+    key: Key
+    row: Row | None
+    instead_of: str = ANY
+
+
+@dataclass(frozen=True)
+class PublicWrite:
+    """Public keys that a write sets. `rows`, by form. `read_at`: when they were locked; `by`: a
+    time behind the COMMIT; both in microseconds of the database's clock."""
+
+    rows: Mapping[str, Sequence[PublicRow]]
+    read_at: int
+    by: int
+
+    def commands(self, table: Table, is_cluster: bool) -> list[Command]:
+        return [
+            command
+            for form, rows in self.rows.items()
+            for command in set_commands(table, form, rows, self.read_at, is_cluster, by=self.by)
+        ]
+
+
+def fingerprint(found: Found) -> str:
+    """As the script makes it of what is there."""
+    if found is None:
+        return ABSENT
+    if isinstance(found, Garbage):
+        return f"garbage: {found.reason}"
+    if isinstance(found, HashFields):
+        texts = [b"-" if v is None else b"%d:%b" % (len(v), v) for v in found.values]
+        found = b" ".join([b"%d" % found.size, *texts])
+    return hashlib.sha1(found, usedforsecurity=False).hexdigest()
+
+
+def encoded(table: Table, form: str, rows: Sequence[Row]) -> list[Found]:
+    """What the public keys of `rows` hold. Raises NotAsDeclared."""
+    texts = table.encode_many(rows) if rows else ()
+    if form != HASH:
+        return [*texts]
+    count = len(table.columns)
+    return [HashFields(count, tuple([str(v).encode() for v in row])) for row in rows]
+
+
+def read_commands(
+    table: Table, form: str, row_keys: Sequence[Key], is_cluster: bool
+) -> list[Command]:
+    names = [table.public_key(form, key) for key in row_keys]
+    most = table.max_json_bytes
+    head: Words = (most, *[c.name for c in table.columns]) if form == HASH else (most,)
+    script = public_scripts.READ_HASHES if form == HASH else public_scripts.READ_STRINGS
+    return [
+        Command(piece[0], ("EVALSHA", _sha1(script), len(piece), *piece, *head))
+        for piece in _pieces(names, is_cluster)
+    ]
+
+
+def set_commands(
+    table: Table,
+    form: str,
+    rows: Sequence[PublicRow],
+    read_at: int,
+    is_cluster: bool,
+    by: int = 0,
+    until: int = 0,
+) -> list[Command]:
+    """As SET_PUBLIC takes them."""
+    fields = [c.name for c in table.columns] if form == HASH else []
+    head: Words = (read_at, by, STAMP_MILLISECONDS, until, len(fields), *fields)
+    script = _sha1(public_scripts.SET_PUBLIC)
+    commands = []
+    for piece in _pieces(rows, is_cluster):
+        names = [table.public_key(form, each.key) for each in piece]
+        named = [word for name in names for word in (name, _stamp(name))]
+        words: list[str | bytes] = []
+        present = iter(encoded(table, form, [each.row for each in piece if each.row is not None]))
+        for each in piece:
+            words.append(each.instead_of)
+            if each.row is None:
+                words += ["del", *[""] * max(len(fields), 1)]
+                continue
+            value = next(present)
+            words.append("set")
+            words += value.values if isinstance(value, HashFields) else [value]  # type: ignore[list-item, arg-type]
+        command: Words = ("EVALSHA", script, len(named), *named, *head, *words)
+        commands.append(Command(names[0], command))
+    return commands
+
+
+def note(table: Table) -> str:
+    return f"{{{keys.tag(table, 0)}}}:sync"
+
+
+def delete_note(table: Table) -> Command:
+    """Let the next run look at the table."""
+    return Command(keys.tag(table, 0), ("DEL", note(table)))
+
+
+def _stamp(name: str) -> str:
+    """In the slot of `name`: that of the text in its braces, where it has some. No row's key holds
+    a NUL."""
+    _, opened, behind = name.partition("{")
+    if opened and behind.partition("}")[1] and not behind.startswith("}"):
+        return f"{name}\0stamp"
+    return name if "}" in name else f"{{{name}}}:stamp"
+
+
+def _pieces(items: Sequence[Any], is_cluster: bool) -> list[Sequence[Any]]:
+    most = 1 if is_cluster else MAX_ROWS_A_SCRIPT
+    return [items[start : start + most] for start in range(0, len(items), most)]
+
+
+def _sha1(script: str) -> str:
+    return hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()

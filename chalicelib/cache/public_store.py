@@ -1,0 +1,128 @@
+"""Public keys as a run of the sync uses them, and the notes that tell whether there is work."""
+
+import hashlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from chalicelib.cache import keys, public_scripts
+from chalicelib.cache.commands import Command, NoClient, Words
+from chalicelib.cache.configured_client import new_client
+from chalicelib.cache.public_keys import (
+    Found,
+    Garbage,
+    HashFields,
+    Late,
+    PublicRow,
+    PublicWrite,
+    delete_note,
+    note,
+    read_commands,
+    set_commands,
+)
+from chalicelib.config import Settings
+from chalicelib.tables import Key, Table, tables_with
+
+if TYPE_CHECKING:
+    from chalicelib.cache.client import Client
+
+NOTE_MILLISECONDS = 24 * 3600 * 1000
+# A run waits longer than a request: it reads and sets thousands of keys in a call.
+TIMEOUT_SECONDS = 2.0
+
+
+def public_store(settings: Settings) -> "PublicStore":
+    """With a client of its own: what fails here is no failure of the cache."""
+    tables = tables_with(settings.default_table)
+    return PublicStore(new_client(settings, tables, TIMEOUT_SECONDS))
+
+
+class PublicStore:
+    """Public keys as a run uses them, and the notes of tables. Each method raises
+    CacheUnavailable."""
+
+    def __init__(self, client: "Client | NoClient") -> None:
+        self._client = client
+
+    def wake(self) -> str:
+        """The name of the server that answers now, also where it failed before."""
+        if self._client.is_down:
+            self._client.probe()
+            self._client.resume()
+        server, _ = self._client.ask_many([Command("sync", ("TIME",))])
+        return server
+
+    def deadline(self, seconds: float) -> int:
+        """So many seconds from now on, in microseconds of the server's clock."""
+        _, [(now, microseconds)] = self._client.ask_many([Command("sync", ("TIME",))])
+        return int(now) * 1_000_000 + int(microseconds) + round(seconds * 1_000_000)
+
+    def read_many(self, table: Table, form: str, row_keys: Sequence[Key]) -> list[Found]:
+        """What the public key of each row holds. No row's JSON is longer than what is read."""
+        commands = read_commands(table, form, row_keys, self._client.is_cluster)
+        _, replies = self._client.ask_many(commands) if commands else ("", ())
+        return [_found(each) for reply in replies for each in reply]
+
+    def set_many(
+        self, table: Table, form: str, rows: Sequence[PublicRow], read_at: int, until: int
+    ) -> list[bool]:
+        """Set public keys, where no write has put a later row there. Whether each was set. Raises
+        Late where `until` has come."""
+        commands = set_commands(table, form, rows, read_at, self._client.is_cluster, until=until)
+        _, replies = self._client.ask_many(commands) if commands else ("", ())
+        if b"late" in replies:
+            raise Late
+        return [bool(each) for reply in replies for each in reply]
+
+    def delete_many(self, table: Table, form: str, row_keys: Sequence[Key], read_at: int) -> None:
+        """Delete public keys that nobody watches any more since `read_at`. A write that read its
+        row before that does not bring them back."""
+        rows = {form: [PublicRow(key, None) for key in row_keys]}
+        write = PublicWrite(rows, read_at, read_at)
+        commands = write.commands(table, self._client.is_cluster)
+        if commands:
+            self._client.ask_many(commands)
+
+    def note(self, table: Table) -> tuple[str, bytes]:
+        """The server that answers now, and the table's note; empty where there is none."""
+        server, found = self._client.ask(Command(keys.tag(table, 0), ("GET", note(table))))
+        return server, found or b""
+
+    def texts(self, table: Table, names: Sequence[str]) -> list[bytes]:
+        """What `keep` has put there; empty where it is gone."""
+        tag = keys.tag(table, 0)
+        commands = [Command(tag, ("GET", f"{note(table)}:{name}")) for name in names]
+        _, replies = self._client.ask_many(commands) if commands else ("", ())
+        return [reply or b"" for reply in replies]
+
+    def keep(self, table: Table, name: str, text: str | bytes) -> None:
+        words: Words = ("SET", f"{note(table)}:{name}", text, "PX", NOTE_MILLISECONDS)
+        self._client.ask(Command(keys.tag(table, 0), words))
+
+    def begin_note(self, table: Table, text: str) -> None:
+        words: Words = ("SET", note(table), text, "PX", NOTE_MILLISECONDS)
+        self._client.ask(Command(keys.tag(table, 0), words))
+
+    def finish_note(self, table: Table, begun: str, text: str) -> None:
+        """Put `text` in the place of the note, where it still is what `begin_note` made it."""
+        words: Words = ("EVALSHA", _sha1(public_scripts.FINISH_NOTE), 1, note(table))
+        words += (begun, text, NOTE_MILLISECONDS)
+        self._client.ask(Command(keys.tag(table, 0), words))
+
+    def delete_note(self, table: Table) -> None:
+        self._client.ask(delete_note(table))
+
+
+def _found(reply: Any) -> Found:
+    if reply is None or isinstance(reply, bytes):
+        return reply
+    kind, *rest = reply
+    if kind == b"hash":
+        count, *values = rest
+        return HashFields(count, tuple(values))
+    if kind == b"type":
+        return Garbage(f"it holds a {rest[0].decode()}")
+    return Garbage(f"it holds {rest[0]} bytes, more than a row can have")
+
+
+def _sha1(script: str) -> str:
+    return hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()

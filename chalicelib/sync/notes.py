@@ -1,0 +1,74 @@
+"""Notes in Redis that tell whether a table may need a run: one that has nothing to do asks the
+database nothing.
+
+A run leaves a note when it has brought a table in step. Whoever changes rows of the table deletes
+it, and so does whatever loses it. The note lives for a day: the next run then looks, whatever was
+missed. For public keys that other clients change it says what stood under them.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+
+from chalicelib.cache import Found, PublicStore, fingerprint
+from chalicelib.tables import Key, Table
+
+
+class Notes:
+    def __init__(self, store: PublicStore) -> None:
+        self._store = store
+
+    def is_in_step(self, table: Table, server: str) -> bool:
+        """Whether nothing has changed since the last run, as far as Redis knows. Raises
+        CacheUnavailable."""
+        reached, text = self._store.note(table)
+        if not text.startswith(b"{"):
+            return False
+        note = json.loads(text)
+        if (note["server"], server) != (reached, reached):
+            return False
+        for name in note["ranges"]:
+            [kept] = self._store.texts(table, [name])
+            if not kept:
+                return False
+            form, keys, stood = json.loads(kept)
+            if _stand(self._store.read_many(table, form, keys)) != stood:
+                return False
+        return True
+
+    def begin(self, table: Table, run: int) -> "Note":
+        """Raises CacheUnavailable."""
+        note = Note(self._store, table, run)
+        self._store.begin_note(table, note.begun)
+        return note
+
+
+class Note:
+    """What a run writes down of one table while it looks at it."""
+
+    def __init__(self, store: PublicStore, table: Table, run: int) -> None:
+        self.begun = f"run {run}"
+        self._store = store
+        self._table = table
+        self._run = run
+        self._ranges: list[str] = []
+        self._is_sure = True
+
+    def add(self, form: str, found: dict[Key, Found], is_known: bool) -> None:
+        """What stands under public keys that other clients change."""
+        self._is_sure = self._is_sure and is_known
+        name = f"{self._run}:{len(self._ranges)}"
+        text = json.dumps([form, [*found], _stand(found.values())])
+        self._store.keep(self._table, name, text)
+        self._ranges.append(name)
+
+    def finish(self, server: str) -> None:
+        """The table is in step, unless somebody has changed it meanwhile."""
+        if self._is_sure:
+            text = json.dumps({"server": server, "ranges": self._ranges})
+            self._store.finish_note(self._table, self.begun, text)
+
+
+def _stand(found: Iterable[Found] | Sequence[Found]) -> str:
+    texts = "\n".join(map(fingerprint, found))
+    return hashlib.sha1(texts.encode(), usedforsecurity=False).hexdigest()

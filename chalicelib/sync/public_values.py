@@ -1,0 +1,97 @@
+"""What other clients leave under a public key: a row, some of its columns, or something else."""
+
+import json
+from collections.abc import Mapping, Sequence
+from hashlib import blake2b
+from typing import Any
+
+from chalicelib.cache import Found, Garbage, HashFields
+from chalicelib.tables import InvalidValue, Key, NotAsDeclared, Row, Table, shown
+
+# The columns that a public key shows, by name, with values that their columns take.
+Values = Mapping[str, Key]
+
+
+class NotARow(ValueError):
+    """The text says why."""
+
+
+def parse(table: Table, key: Key, found: Found) -> Values | None:
+    """The values under the public key of the row with `key`; None where there is nothing. Raises
+    NotARow."""
+    if found is None:
+        return None
+    if isinstance(found, Garbage):
+        raise NotARow(found.reason)
+    values = _fields(table, found) if isinstance(found, HashFields) else _json(found)
+    parsed: dict[str, Key] = {}
+    for name, value in values.items():
+        if name not in table.positions:
+            raise NotARow(f"{table.name} has no column {shown(name)}")
+        try:
+            parsed[name] = table.columns[table.positions[name]].type.parse(value)
+        except InvalidValue as error:
+            raise NotARow(f"{name}: {error}") from error
+    if parsed.pop(table.key.name, key) != key:
+        raise NotARow(
+            f"{table.key.name}: expected {shown(key)}, got {values[table.key.name]!r:.80}"
+        )
+    return parsed
+
+
+def is_whole(table: Table, values: Values) -> bool:
+    """Whether it has every column; the key stands in the public key."""
+    return len(values) == len(table.columns) - 1
+
+
+def over(table: Table, key: Key, values: Values, row: Row | None) -> Row | None:
+    """The row with these values in the place of its own. None where there is no row and not all
+    values are given."""
+    if row is None:
+        if not is_whole(table, values):
+            return None
+        return (key, *[values[column.name] for column in table.columns[1:]])
+    return (key, *[values.get(c.name, old) for c, old in zip(table.columns[1:], row[1:])])
+
+
+def digests(table: Table, rows: Sequence[Row]) -> list[str]:
+    """What is kept of each row, as both sides had it last. Raises NotAsDeclared."""
+    texts = table.encode_many(rows) if rows else ()
+    return [blake2b(text, digest_size=8).hexdigest() for text in texts]
+
+
+def digest(table: Table, row: Row | None) -> str:
+    """The same of one; empty where there is none, or where it is not as declared."""
+    try:
+        return digests(table, [row])[0] if row else ""
+    except NotAsDeclared:
+        return ""
+
+
+def _json(text: bytes) -> Mapping[str, Any]:
+    try:
+        values = json.loads(text, object_pairs_hook=_unique)
+    except RecursionError as error:
+        raise NotARow("it is nested too deeply") from error
+    except ValueError as error:
+        raise NotARow(f"it is not the JSON of a row: {str(error)[:80]}") from error
+    if not isinstance(values, dict):
+        raise NotARow(f"it is JSON, but no object: {shown(values)}")
+    return values
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) != len(pairs):
+        raise ValueError("a name comes twice")
+    return values
+
+
+def _fields(table: Table, found: HashFields) -> Mapping[str, str]:
+    values = {c.name: v for c, v in zip(table.columns, found.values) if v is not None}
+    if found.size != len(values):
+        raise NotARow(f"{found.size - len(values)} of its fields are no columns of {table.name}")
+    try:
+        return {name: value.decode() for name, value in values.items()}
+    except UnicodeDecodeError as error:
+        raise NotARow("a field is not UTF-8") from error

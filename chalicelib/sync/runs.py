@@ -1,0 +1,202 @@
+"""A run: its lease, and the record that tells what came of it.
+
+Only one run is under way at a time. Its lease has a fencing token, a number that rises: each
+transaction of a run checks it, so that a process which slept, and lost its lease meanwhile, writes
+nothing.
+"""
+
+import json
+import secrets
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from typing import Any
+
+from chalicelib.db import FAILS, Change, Database, Statement, Transaction
+from chalicelib.errors import Superseded
+from chalicelib.tables import DIRECTIONS, Key, shown
+
+# It is renewed by each range of rows.
+LEASE_SECONDS = 30
+# Within this time a range is done, or it sets no public key any more.
+RANGE_SECONDS = 15
+KEPT_DAYS = 30
+# Of one record.
+MAX_DETAILS = 100
+
+_EXPIRY = f"UTC_TIMESTAMP(6) + INTERVAL {LEASE_SECONDS} SECOND"
+
+
+class Lease:
+    """As a `write_through.Claim` it lets a change commit only while the lease is held."""
+
+    def __init__(self, database: Database, token: int) -> None:
+        self.token = token
+        self._database = database
+        self._renewed = time.monotonic()
+
+    @property
+    def is_due(self) -> bool:
+        """Whether it is time to renew it."""
+        return time.monotonic() - self._renewed > LEASE_SECONDS / 3
+
+    def begin(self, transaction: Transaction) -> None:
+        """Called before a change."""
+        transaction.queue_guard(self._guard(), Superseded)
+
+    def record(
+        self, transaction: Transaction, change: Change, entries: Mapping[str, Sequence[Key]]
+    ) -> None:
+        """Called before its COMMIT."""
+
+    def run(self, *statements: Statement) -> None:
+        """Commit `statements`, and renew the lease. Raises Superseded."""
+
+        def apply(transaction: Transaction) -> None:
+            transaction.queue(
+                (
+                    f"UPDATE sync_lease SET expires_at = {_EXPIRY}"
+                    " WHERE name = 'sync' AND token = %s",
+                    (self.token,),
+                )
+            )
+            transaction.queue_guard(self._guard(), Superseded)
+            transaction.queue(*statements)
+
+        begun = time.monotonic()
+        self._database.transact(apply)
+        self._renewed = begun
+
+    def begin_record(self) -> None:
+        """Begin the record of the run in `sync_runs`. Raises Superseded."""
+        self.run(
+            ("UPDATE sync_runs SET outcome = 'died' WHERE outcome = 'running'", ()),
+            (
+                "DELETE FROM sync_runs"
+                f" WHERE started_at < UTC_TIMESTAMP() - INTERVAL {KEPT_DAYS} DAY",
+                (),
+            ),
+            (
+                "INSERT INTO sync_runs (id, started_at, outcome, details)"
+                " VALUES (%s, UTC_TIMESTAMP(6), 'running', '[]')",
+                (self.token,),
+            ),
+        )
+
+    def _guard(self) -> Statement:
+        return (
+            "SELECT IF(%s = (SELECT token FROM sync_lease WHERE name = 'sync' LOCK IN SHARE MODE),"
+            f" 1, {FAILS})",
+            (self.token,),
+        )
+
+
+def take_lease(database: Database) -> Lease | None:
+    """None where another run is under way. The first token is the time: none comes back where the
+    table was emptied. Raises DatabaseUnavailable."""
+    holder = secrets.token_hex(8)
+    *_, [(token, found)] = database.run(
+        (
+            "INSERT IGNORE INTO sync_lease (name, token, holder, expires_at)"
+            " VALUES ('sync', ROUND(UNIX_TIMESTAMP(NOW(3)) * 1000), '', '2000-01-01')",
+            (),
+        ),
+        (
+            f"UPDATE sync_lease SET token = token + 1, holder = %s, expires_at = {_EXPIRY}"
+            " WHERE name = 'sync' AND expires_at <= UTC_TIMESTAMP(6)",
+            (holder,),
+        ),
+        ("SELECT token, holder FROM sync_lease WHERE name = 'sync'", ()),
+    )
+    if found != holder:
+        return None
+    return Lease(database, int(token))
+
+
+@dataclass
+class Tally:
+    """Of one direction: rows looked at, changed on either side, and reported."""
+
+    looked: int = 0
+    changed: int = 0
+    reported: int = 0
+
+
+def _nobody(text: str) -> None:
+    """Hears nothing."""
+
+
+@dataclass
+class Record:
+    """What a run did. `outcome`: `done`; `idle`, where there was nothing to do; `overlap`, where
+    another run is under way; `superseded`, where this one lost its lease; `failed`; `no cache`.
+    `tell` hears of each row that is changed, `progress` of each range."""
+
+    run: int | None = None
+    outcome: str = "running"
+    tallies: dict[str, Tally] = field(
+        default_factory=lambda: {direction: Tally() for direction in DIRECTIONS}
+    )
+    details: list[dict[str, Any]] = field(default_factory=list)
+    started_at: str = field(default_factory=lambda: _now())
+    finished_at: str | None = None
+    tell: Callable[[str], None] = _nobody
+    progress: Callable[["Record"], None] = lambda record: None
+
+    def report(self, direction: str, public_key: str, reason: str, **both: object) -> None:
+        """A row that is not as somebody wants it, or a watch that cannot be kept."""
+        if direction in self.tallies:
+            self.tallies[direction].reported += 1
+        if len(self.details) < MAX_DETAILS:
+            shown_both = {
+                name: value if value is None else _cut(value) for name, value in both.items()
+            }
+            self.details.append({"key": public_key, "reason": reason, **shown_both})
+        self.tell(f"Report {public_key}: {reason}")
+
+    def answer(self) -> dict[str, Any]:
+        """As the function returns it."""
+        return {
+            "outcome": self.outcome,
+            "run": self.run,
+            "started_at": self.started_at,
+            "finished_at": self.finished_at,
+            **{direction: vars(tally) for direction, tally in self.tallies.items()},
+            "details": self.details,
+        }
+
+    def end(self, outcome: str) -> "Record":
+        self.outcome, self.finished_at = outcome, _now()
+        return self
+
+    def statements(self) -> list[Statement]:
+        """What ends the run of this record: the lease is free, too."""
+        counts = [
+            (f"{direction}_{name}", count)
+            for direction, tally in self.tallies.items()
+            for name, count in vars(tally).items()
+        ]
+        names = ", ".join(f"{name} = %s" for name, _ in counts)
+        assert self.run is not None
+        return [
+            (
+                f"UPDATE sync_runs SET outcome = %s, finished_at = UTC_TIMESTAMP(6), details = %s,"
+                f" {names} WHERE id = %s",
+                (self.outcome, json.dumps(self.details), *[n for _, n in counts], self.run),
+            ),
+            (
+                "UPDATE sync_lease SET expires_at = UTC_TIMESTAMP(6)"
+                " WHERE name = 'sync' AND token = %s",
+                (self.run,),
+            ),
+        ]
+
+
+def _cut(value: object) -> object:
+    text = json.dumps(value)
+    return value if len(text) <= 2_000 else shown(text)
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,0 +1,267 @@
+"""The tables `watched` and `watched_ranges`: which rows are watched, and what both sides had last.
+
+People manage `watched` by requests or by plain SQL. So anything may stand in it: what makes no
+sense is reported by the next run.
+"""
+
+import json
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from chalicelib.cache import PublicStore
+from chalicelib.db import Database, Statement
+from chalicelib.errors import CacheUnavailable
+from chalicelib.tables import DIRECTIONS, EVERY_ROW, FORMS, TO_CACHE, InvalidValue, Key, Table
+
+log = logging.getLogger("herocache.sync")
+
+PAGE_ROWS = 2_000
+# In one statement.
+MAX_KEYS = 500
+
+
+class WatchedRow(NamedTuple):
+    """`key` is EVERY_ROW for a watch on every row. `seen`: the digest of the row as both sides had
+    it last; empty where that is not known."""
+
+    key: Key
+    form: str
+    direction: str
+    seen: str
+    synced_at: str | None
+
+
+class Watches:
+    def __init__(self, database: Database, store: PublicStore) -> None:
+        self._database = database
+        self._store = store
+
+    def add(self, table: Table, keys: Sequence[Key] | None, form: str, direction: str) -> int:
+        """Watch the rows with `keys`; None: every row. How many rows that are. Raises
+        DatabaseUnavailable."""
+        texts = [EVERY_ROW] if keys is None else list(dict.fromkeys(map(str, keys)))
+        for piece in _pieces(texts):
+            marks = ",".join(["(%s,%s,%s,%s)"] * len(piece))
+            values = [v for text in piece for v in (table.name, text, form, direction)]
+            self._database.run(
+                (
+                    f"INSERT INTO watched (table_name, row_key, form, direction) VALUES {marks}"
+                    " ON DUPLICATE KEY UPDATE direction = VALUES(direction)",
+                    values,
+                )
+            )
+        self._tell_sync(table)
+        return self._database.count(table) if keys is None else len(texts)
+
+    def remove(
+        self, table: Table, keys: Sequence[Key] | None, form: str, direction: str | None
+    ) -> None:
+        """End these watches, where they have this `direction` or it is None. The public keys that
+        followed their rows go; others stay, because they are their clients'. Raises
+        DatabaseUnavailable."""
+        texts = [EVERY_ROW] if keys is None else list(dict.fromkeys(map(str, keys)))
+        if keys is None:
+            watched = [row for row in self._of(table) if row.key == EVERY_ROW and row.form == form]
+            if not watched or direction not in (None, watched[0].direction):
+                return
+        for piece in _pieces(texts):
+            marks = ",".join(["%s"] * len(piece))
+            condition = f" WHERE table_name = %s AND form = %s AND row_key IN ({marks})"
+            values = [table.name, form, *piece]
+            if direction:
+                condition += " AND direction = %s"
+                values.append(direction)
+            found, _, now = self._database.run(
+                (f"SELECT row_key, direction FROM watched{condition}", values),
+                (f"DELETE FROM watched{condition}", values),
+                ("SELECT TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6))", ()),
+            )
+            followed = [text for text, own in found if own == TO_CACHE and text != EVERY_ROW]
+            self._delete_public(table, form, list(_keys(table, followed)), now[0][0])
+        if keys is None:
+            self.clear_ranges(table, form)
+        self._tell_sync(table)
+
+    def clear_ranges(self, table: Table, form: str) -> None:
+        """Nobody watches every row any more: forget what both sides had, and delete the public keys
+        that followed their rows, but for those that are watched one by one."""
+        kept = {row.key for row in self._of(table) if row.form == form}
+        for after in self.ranges(table, form):
+            found, now = self._database.run(
+                (
+                    "SELECT direction, seen FROM watched_ranges WHERE table_name = %s AND form = %s"
+                    " AND after_key = %s",
+                    (table.name, form, after),
+                ),
+                ("SELECT TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6))", ()),
+            )
+            for direction, text in found:
+                if direction == TO_CACHE:
+                    gone = [key for key in _unpacked(text) if key not in kept]
+                    self._delete_public(table, form, gone, now[0][0])
+            self._database.run(
+                (
+                    "DELETE FROM watched_ranges WHERE table_name = %s AND form = %s"
+                    " AND after_key = %s",
+                    (table.name, form, after),
+                )
+            )
+
+    def of(self, table: Table) -> list[WatchedRow]:
+        """All watches of the table that make sense, by key. Raises DatabaseUnavailable."""
+        rows = self._of(table)
+        every = [row for row in rows if row.key == EVERY_ROW]
+        return every + sorted(row for row in rows if row.key != EVERY_ROW)
+
+    def senseless(self, tables: Mapping[str, Table]) -> Iterator[tuple[str, str]]:
+        """What makes no sense in `watched`: where it stands, and why. One SELECT a page."""
+        for name, text, form, direction, _, _ in self._pages("", ()):
+            place = f"watched {name} {text} {form}"
+            if name not in tables:
+                yield place, f"there is no table {name}; there are {', '.join(tables)}"
+            elif why := _fault(tables[name], text, form, direction):
+                yield place, why
+
+    def _of(self, table: Table) -> list[WatchedRow]:
+        return [
+            WatchedRow(key, form, direction, seen or "", _iso(synced_at))
+            for _, text, form, direction, seen, synced_at in self._pages(
+                " AND table_name = %s", (table.name,)
+            )
+            if not _fault(table, text, form, direction)
+            for key in _keys(table, [text])
+        ]
+
+    def _pages(self, condition: str, values: Sequence[Key]) -> Iterator[Sequence[str]]:
+        last: Sequence[Key] = ("", "", "")
+        while True:
+            [rows] = self._database.run(
+                (
+                    "SELECT table_name, row_key, form, direction, seen, CAST(synced_at AS CHAR)"
+                    " FROM watched WHERE (table_name > %s OR (table_name = %s AND (row_key > %s"
+                    f" OR (row_key = %s AND form > %s)))){condition}"
+                    f" ORDER BY table_name, row_key, form LIMIT {PAGE_ROWS}",
+                    (last[0], last[0], last[1], last[1], last[2], *values),
+                )
+            )
+            yield from rows
+            if len(rows) < PAGE_ROWS:
+                return
+            last = rows[-1][:3]
+
+    # --- what a run keeps -------------------------------------------------------------------------
+
+    def kept(self, table: Table, form: str, seen: Mapping[Key, str]) -> list[Statement]:
+        """Statements that keep what both sides have now of rows that are watched one by one. They
+        bring no watch back that has ended meanwhile."""
+        statements: list[Statement] = []
+        for piece in _pieces(list(seen)):
+            texts = [str(key) for key in piece]
+            cases = " ".join(["WHEN %s THEN %s"] * len(piece))
+            values = [v for key, text in zip(piece, texts) for v in (text, seen[key])]
+            marks = ",".join(["%s"] * len(piece))
+            statements.append(
+                (
+                    f"UPDATE watched SET seen = NULLIF(CASE row_key {cases} END, ''),"
+                    " synced_at = UTC_TIMESTAMP(6) WHERE table_name = %s AND form = %s"
+                    f" AND row_key IN ({marks})",
+                    (*values, table.name, form, *texts),
+                )
+            )
+        return statements
+
+    def looked_at_every_row(self, table: Table, form: str) -> Statement:
+        return (
+            "UPDATE watched SET synced_at = UTC_TIMESTAMP(6)"
+            " WHERE table_name = %s AND form = %s AND row_key = %s",
+            (table.name, form, EVERY_ROW),
+        )
+
+    def ranges(self, table: Table, form: str) -> list[str]:
+        """Behind which key each range begins, in order."""
+        [rows] = self._database.run(
+            (
+                "SELECT after_key FROM watched_ranges WHERE table_name = %s AND form = %s",
+                (table.name, form),
+            )
+        )
+        texts = [text for (text,) in rows if not text or list(_keys(table, [text]))]
+        return sorted(texts, key=lambda text: (text != "", *_keys(table, [text] if text else [])))
+
+    def range(self, table: Table, form: str, after: str) -> Mapping[Key, str]:
+        """What both sides had last of the rows in a range."""
+        [rows] = self._database.run(
+            (
+                "SELECT seen FROM watched_ranges WHERE table_name = %s AND form = %s"
+                " AND after_key = %s",
+                (table.name, form, after),
+            )
+        )
+        return _unpacked(rows[0][0]) if rows else {}
+
+    def kept_range(
+        self, table: Table, form: str, direction: str, after: str, seen: Mapping[Key, str]
+    ) -> Statement:
+        """Keeps it; forgets a range without rows."""
+        if not seen:
+            return (
+                "DELETE FROM watched_ranges WHERE table_name = %s AND form = %s AND after_key = %s",
+                (table.name, form, after),
+            )
+        return (
+            "INSERT INTO watched_ranges (table_name, form, after_key, direction, seen)"
+            " VALUES (%s, %s, %s, %s, %s) ON DUPLICATE KEY UPDATE direction = VALUES(direction),"
+            " seen = VALUES(seen)",
+            (table.name, form, after, direction, json.dumps([[*seen], "".join(seen.values())])),
+        )
+
+    def _delete_public(self, table: Table, form: str, keys: Sequence[Key], now: int) -> None:
+        try:
+            self._store.delete_many(table, form, keys, now)
+        except CacheUnavailable as error:
+            log.warning("public keys of %s stay: %s", table.name, error)
+
+    def _tell_sync(self, table: Table) -> None:
+        try:
+            self._store.delete_note(table)
+        except CacheUnavailable as error:
+            log.warning("the next run may find nothing to do in %s: %s", table.name, error)
+
+
+def _fault(table: Table, text: str, form: str, direction: str) -> str:
+    """Why a watch makes no sense; empty where it does."""
+    if not table.public:
+        return f"{table.name} has no public keys"
+    if form not in FORMS:
+        return f"there is no form {form!r}; there are {', '.join(FORMS)}"
+    if direction not in DIRECTIONS:
+        return f"there is no direction {direction!r}; there are {', '.join(DIRECTIONS)}"
+    if text != EVERY_ROW and not list(_keys(table, [text])):
+        return f"{text!r} is no {table.key.name}"
+    return ""
+
+
+def _keys(table: Table, texts: Iterable[str]) -> Iterator[Key]:
+    """The keys that the texts are, without those that are none."""
+    for text in texts:
+        if text == EVERY_ROW:
+            yield text
+            continue
+        try:
+            yield table.key.type.parse(text)
+        except InvalidValue:
+            continue
+
+
+def _unpacked(text: str) -> Mapping[Key, str]:
+    keys, digests = json.loads(text)
+    return {key: digests[16 * i : 16 * i + 16] for i, key in enumerate(keys)}
+
+
+def _pieces(items: Sequence[Key]) -> list[Sequence[Key]]:
+    return [items[start : start + MAX_KEYS] for start in range(0, len(items), MAX_KEYS)]
+
+
+def _iso(text: str | None) -> str | None:
+    return f"{text[:10]}T{text[11:19]}Z" if text else None

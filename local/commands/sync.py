@@ -1,0 +1,83 @@
+"""`make sync`: a run of the sync on the servers of `make run` or `make up`, shown as it goes on."""
+
+import contextlib
+import os
+import sys
+import time
+from typing import Any
+
+from chalicelib.config import Settings
+from chalicelib.errors import HerocacheError
+from chalicelib.services import Container
+from chalicelib.sync import Record
+from chalicelib.tables import DIRECTIONS
+from local.commands.invoke import require_servers
+from local.home import Home, home_folder
+from local.servers import ServerError
+from local.settings import environment_with, read_settings
+from local.terminal import say
+
+# A run of the schedule that is under way ends meanwhile, or its lease runs out.
+PATIENCE_SECONDS = 60
+
+
+def sync() -> int:
+    """Looks at every watched row of TABLE, or of all tables. Returns the exit code: 0 where the run
+    is done. Raises ServerError where it cannot run."""
+    home = Home(home_folder())
+    require_servers(home)
+    try:
+        settings = Settings.from_environment(environment_with(read_settings(home.env)))
+        answer = looked(Container(settings))
+    except HerocacheError as error:
+        raise ServerError(f"{error.kind}: {error}") from error
+    tell(answer)
+    return 0 if answer["outcome"] == "done" else 1
+
+
+def looked(container: Container) -> Any:
+    """The record of the run."""
+    give_up = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        record = Record()
+        if "-v" in os.environ.get("ARGS", "").split():
+            record.tell = show_row
+        elif sys.stderr.isatty():
+            record.progress = show_progress
+        answer = container.sync.run(os.environ.get("TABLE") or None, must_look=True, record=record)
+        if answer["outcome"] != "overlap" or time.monotonic() > give_up:
+            return answer
+        say("sync", "another run is under way: waiting for its end")
+        time.sleep(1)
+
+
+def show_row(text: str) -> None:
+    with contextlib.suppress(OSError):
+        print(text, flush=True)
+
+
+def show_progress(record: Record) -> None:
+    looked_at = sum(tally.looked for tally in record.tallies.values())
+    changed = sum(tally.changed for tally in record.tallies.values())
+    with contextlib.suppress(OSError):
+        print(f"\r{looked_at:,} rows looked at, {changed:,} changed ", end="", file=sys.stderr)
+
+
+def tell(answer: Any) -> None:
+    """Prints a line for each direction, and one for each row or watch that is reported."""
+    if sys.stderr.isatty():
+        print(file=sys.stderr)
+    for detail in answer["details"]:
+        say("reported", f"{detail['key']}: {detail['reason']}")
+        for side in ("database", "redis"):
+            if side in detail:
+                say("", f"{side}: {detail[side]}")
+    for direction in DIRECTIONS:
+        counts = answer[direction]
+        rows = "row" if counts["looked"] == 1 else "rows"
+        looked_at = f"{counts['looked']:,} {rows} looked at"
+        say(
+            direction,
+            f"{looked_at}, {counts['changed']:,} changed, {counts['reported']:,} reported",
+        )
+    say("sync", answer["outcome"])

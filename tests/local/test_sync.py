@@ -1,0 +1,105 @@
+"""`make sync`, and the schedule that `make run` keeps, on its servers and seed rows."""
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis import Redis
+
+from local.home import Home
+from local.schedule import Schedule
+from tests.support.client import OverHttp
+from tests.support.project_copy import MakeRun, copy_project, make
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MakeRun]:
+    with MakeRun(copy_project(tmp_path_factory.mktemp("sync") / "project")) as run:
+        yield run
+
+
+@pytest.fixture
+def folder(run: MakeRun) -> Path:
+    return run.services.folder.parent
+
+
+@pytest.fixture
+def redis(run: MakeRun) -> Iterator["Redis"]:
+    with Redis(port=run.services.redis.port) as client:
+        yield client
+
+
+def watch(run: MakeRun, key: int, direction: str) -> None:
+    request = {"REQUEST": "watch", "TABLE": "products", "SQLS": [key], "DIRECTION": direction}
+    answer = OverHttp(f"{run.services.app.url}/").post(request)
+    assert answer.fields == {"statusCode": 200, "body": "watch success", "watched": 1}
+
+
+def value(redis: "Redis", key: str, column: str) -> Any:
+    found: Any = redis.get(key)
+    return json.loads(found)[column]
+
+
+def test_make_sync_shows_each_row_and_a_line_a_direction(
+    run: MakeRun, folder: Path, redis: "Redis"
+) -> None:
+    """The walk-throughs of the proof of concept, on the seed rows."""
+    watch(run, 22, "to_database")
+    watch(run, 11, "to_cache")
+    redis.set("Product:22", '{"ProductId": 22, "QuantityInStock": 2000}')
+    redis.set("Product:11", '{"ProductId": 11, "Price": 500}')
+
+    done = make(folder, "-s", "sync", ARGS="-v")
+
+    assert done.returncode == 0, done.stdout
+    assert done.stdout == (
+        "Write Product:11 from Database to Redis\n"
+        "Write Product:22 from Redis to Database\n"
+        "to_cache   1 row looked at, 1 changed, 0 reported\n"
+        "to_database 1 row looked at, 1 changed, 0 reported\n"
+        "sync       done\n"
+    )
+    sql = "SELECT QuantityInStock, Price FROM products WHERE ProductId IN (11, 22) ORDER BY 1"
+    assert run.services.mariadb.query(sql) == [(140, 400), (2000, 6400)]
+    assert value(redis, "Product:22", "QuantityInStock") == 2000
+    assert value(redis, "Product:11", "Price") == 400
+
+
+def test_make_sync_says_what_is_wrong(run: MakeRun, folder: Path, redis: "Redis") -> None:
+    watch(run, 22, "to_database")
+    redis.set("Product:22", '{"Price": "dear"}')
+    done = make(folder, "-s", "sync", TABLE="products")
+    assert done.returncode == 0, done.stdout
+    assert "reported   Product:22: Price: expected an integer, got 'dear'\n" in done.stdout
+    refused = make(folder, "-s", "sync", TABLE="nothing")
+    assert refused.returncode != 0
+    assert "BadRequest: table: 'nothing' is none; there are heroes, products" in refused.stdout
+
+
+def test_the_schedule_calls_the_function_and_says_what_came_of_it(
+    run: MakeRun, redis: "Redis", capsys: pytest.CaptureFixture[str]
+) -> None:
+    watch(run, 11, "to_cache")
+    redis.set("Product:11", "garbage")
+    assert told(run.services, capsys).startswith("sync       done: ")
+    assert value(redis, "Product:11", "Price") == 400
+    assert told(run.services, capsys) == "sync       nothing to do\n"
+
+
+def told(home: Home, capsys: pytest.CaptureFixture[str]) -> str:
+    """What a run that is due says."""
+    schedule = Schedule(home)
+    schedule.keep()
+    assert schedule._process is None, "it is not due yet"
+    schedule._due = 0
+    give_up = time.monotonic() + 60
+    text = ""
+    while not text and time.monotonic() < give_up:
+        schedule.keep()
+        text = capsys.readouterr().out
+        time.sleep(0.05)
+    schedule.end()
+    return text

@@ -1,0 +1,77 @@
+"""The same in a Redis Cluster, where each public key has a slot of its own."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from redis import RedisCluster
+
+from chalicelib.cache import connection as redis_connection
+from tests.conftest import Configure
+from tests.support.client import InProcess
+from tests.support.topologies import Topology, cluster, start_afresh
+from tests.support.witness import Witness
+from tests.sync.clients import RedisCli, product, rows, run, tallies, unwatch, watch
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Topology]:
+    with cluster(tmp_path_factory.mktemp("cluster")) as topology:
+        yield topology
+
+
+@pytest.fixture
+def cli(shared: Topology) -> Iterator[RedisCli]:
+    client: Any = RedisCluster(host="127.0.0.1", port=shared.masters[0].port)
+    yield RedisCli(client)
+    client.close()
+
+
+@pytest.fixture
+def shop(
+    witness: Witness,
+    configure: Configure,
+    shared: Topology,
+    monkeypatch: pytest.MonkeyPatch,
+) -> InProcess:
+    monkeypatch.setattr(redis_connection, "TIMEOUT_SECONDS", 5)
+    start_afresh(witness, shared)
+    configure(**shared.settings())
+    service = InProcess()
+    service.read([1])
+    service.write([product(key, QuantityInStock=3000) for key in range(11, 51)], TABLE="products")
+    return service
+
+
+def test_product_22_and_its_hash(shop: InProcess, witness: Witness, cli: RedisCli) -> None:
+    watch(shop, [22])
+    watch(shop, [23], FORM="hash")
+    run()
+    cli.put("Product:22", QuantityInStock=2000)
+    assert cli("HINCRBY UsingHash:Product:23 QuantityInStock -1") == 2999
+
+    assert list(tallies(run())) == [(0, 0, 0), (2, 2, 0)]
+
+    assert rows(witness, 22, 23) == [
+        product(22, QuantityInStock=2000),
+        product(23, QuantityInStock=2999),
+    ]
+    assert [run(None)["outcome"] for _ in range(2)] == ["done", "idle"]
+
+
+@pytest.mark.parametrize("form", ["json", "hash"])
+def test_every_row_at_every_run_and_at_once(
+    shop: InProcess, witness: Witness, cli: RedisCli, form: str
+) -> None:
+    name = "Product" if form == "json" else "UsingHash:Product"
+    watch(shop, ["*"], "to_cache", FORM=form)
+    assert list(tallies(run())) == [(40, 40, 0), (0, 0, 0)]
+
+    shop.write([product(key, Price=1) for key in range(11, 31)], TABLE="products")
+    shop.delete([50], TABLE="products")
+    prices = [str(cli.row(f"{name}:{key}")["Price"]) for key in range(11, 50)]
+    assert prices == ["1"] * 20 + ["400"] * 19
+    assert cli("EXISTS", f"{name}:50") == 0
+
+    unwatch(shop, ["*"], FORM=form)
+    assert not any(cli("EXISTS", f"{name}:{key}") for key in range(11, 51))
