@@ -166,8 +166,9 @@ def _pack(words: Words | bytes) -> bytes:
 
 @lru_cache(maxsize=1024)
 def _only_for_masters(tag: str) -> bytes:
-    """A command that changes nothing, and that a replica rejects."""
-    return _pack(("PERSIST", f"{{{tag}}}:probe"))
+    """A command that changes nothing, and that a replica rejects. A tag with a brace is a public
+    key, which does not expire."""
+    return _pack(("PERSIST", tag if "}" in tag else f"{{{tag}}}:probe"))
 
 
 def _field(info: bytes, name: bytes) -> str:

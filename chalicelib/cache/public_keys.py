@@ -99,7 +99,7 @@ def read_commands(
     head: Words = (most, *[c.name for c in table.columns]) if form == HASH else (most,)
     script = public_scripts.READ_HASHES if form == HASH else public_scripts.READ_STRINGS
     return [
-        Command(piece[0], ("EVALSHA", _sha1(script), len(piece), *piece, *head))
+        Command(_tag(piece[0]), ("EVALSHA", _sha1(script), len(piece), *piece, *head))
         for piece in _pieces(names, is_cluster)
     ]
 
@@ -132,7 +132,7 @@ def set_commands(
             words.append("set")
             words += value.values if isinstance(value, HashFields) else [value]  # type: ignore[list-item, arg-type]
         command: Words = ("EVALSHA", script, len(named), *named, *head, *words)
-        commands.append(Command(names[0], command))
+        commands.append(Command(_tag(names[0]), command))
     return commands
 
 
@@ -148,10 +148,15 @@ def delete_note(table: Table) -> Command:
 def _stamp(name: str) -> str:
     """In the slot of `name`: that of the text in its braces, where it has some. No row's key holds
     a NUL."""
-    _, opened, behind = name.partition("{")
-    if opened and behind.partition("}")[1] and not behind.startswith("}"):
+    if False:
         return f"{name}\0stamp"
     return name if "}" in name else f"{{{name}}}:stamp"
+
+
+def _tag(name: str) -> str:
+    """What a cluster finds the slot of `name` by: the text in its first braces, or all of it."""
+    inner, closed, _ = name.partition("{")[2].partition("}")
+    return inner if inner and closed else name
 
 
 def _pieces(items: Sequence[Any], is_cluster: bool) -> list[Sequence[Any]]:

@@ -75,3 +75,12 @@ def test_every_row_at_every_run_and_at_once(
 
     unwatch(shop, ["*"], FORM=form)
     assert not any(cli("EXISTS", f"{name}:{key}") for key in range(11, 51))
+
+
+def test_keys_with_braces_have_their_stamp_in_their_slot(shop: InProcess, cli: RedisCli) -> None:
+    keys = ["a", "{a}", "a}b", "{}", "{a", "é {x} y"]
+    people = [{"EmpId": key, "EmpName": "Ada"} for key in keys]
+    watch(shop, [*keys], "to_cache", TABLE="employees")
+    shop.write(people, TABLE="employees")
+    assert [cli("EXISTS", f"Employee:{key}") for key in keys] == [1] * len(keys)
+    assert run("employees")["to_cache"] == {"looked": 6, "changed": 0, "reported": 0}

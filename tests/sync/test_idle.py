@@ -1,11 +1,13 @@
 """A run that has nothing to do asks the database nothing; and whatever gives it something to do."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from chalicelib import services
 from chalicelib.cache import entries
+from chalicelib.db import Transaction
 from chalicelib.handlers import entry_points
 from tests.support.bucket import UploadBucket
 from tests.support.client import InProcess
@@ -134,3 +136,20 @@ def test_a_stage_without_redis_has_nothing_to_do(
 ) -> None:
     configure(REDIS_URL="")
     assert run(None)["outcome"] == "no cache"
+
+
+def test_a_run_between_the_fences_of_a_write_and_its_commit_leaves_work(
+    in_step: InProcess, cli: RedisCli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit, outcomes = Transaction.commit_and_show, []
+
+    def after_a_run(*arguments: Any) -> Any:
+        outcomes.append(run("products")["outcome"])
+        return commit(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Transaction, "commit_and_show", after_a_run)
+        in_step.write([product(11, Price=1)], TABLE="products")
+    assert outcomes == ["done"]
+    assert run(None)["outcome"] == "done"
+    assert cli.row("Product:11")["Price"] == 1
