@@ -90,6 +90,7 @@ class Container:
             self.database,
             self.write_through,
             self.public_store,
+            self.captured,
             self.cache.tables,
             has_cache=self.cache.is_configured,
         )

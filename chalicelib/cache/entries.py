@@ -236,8 +236,8 @@ class Cache:
         entries: "Affected",
         token: Token,
         committed_at: int,
-        public: PublicWrite | None = None,
         wait: bool = True,
+        public: PublicWrite | None = None,
     ) -> None:
         """Replace our fences: an entry that has a value gets it, one with None goes. Store new
         rows, in place of what their database keys showed; where that is all, or without `wait`,

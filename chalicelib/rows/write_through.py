@@ -345,8 +345,8 @@ class WriteThrough:
                 shown,
                 fences.token,
                 done.committed.by,
-                public=public,
-                wait=is_awaited,
+                is_awaited,
+                public,
             )
         except CacheUnavailable as error:
             if affected.fenced and not is_right:

@@ -131,6 +131,7 @@ def _nobody(text: str) -> None:
 class Record:
     """What a run did. `outcome`: `done`; `idle`, where there was nothing to do; `overlap`, where
     another run is under way; `superseded`, where this one lost its lease; `failed`; `no cache`.
+    `unrecorded`: by table, why changes by other clients of the database are not recorded there.
     `tell` hears of each row that is changed, `progress` of each range."""
 
     run: int | None = None
@@ -139,6 +140,7 @@ class Record:
         default_factory=lambda: {direction: Tally() for direction in DIRECTIONS}
     )
     details: list[dict[str, Any]] = field(default_factory=list)
+    unrecorded: dict[str, str] = field(default_factory=dict)
     started_at: str = field(default_factory=lambda: _now())
     finished_at: str | None = None
     tell: Callable[[str], None] = _nobody
@@ -164,6 +166,7 @@ class Record:
             "finished_at": self.finished_at,
             **{direction: vars(tally) for direction, tally in self.tallies.items()},
             "details": self.details,
+            "unrecorded": self.unrecorded,
         }
 
     def end(self, outcome: str) -> "Record":

@@ -7,8 +7,9 @@ from typing import Any
 
 from chalicelib.cache import Late, PublicStore
 from chalicelib.db import Database
-from chalicelib.errors import BadRequest, HerocacheError, Superseded
+from chalicelib.errors import BadRequest, HerocacheError, SchemaMismatch, Superseded
 from chalicelib.rows import WriteThrough
+from chalicelib.sync.captured import Captured
 from chalicelib.sync.notes import Note, Notes
 from chalicelib.sync.ranges import Ranges
 from chalicelib.sync.runs import Lease, Record, take_lease
@@ -28,6 +29,7 @@ class Sync:
         database: Database,
         write_through: WriteThrough,
         store: PublicStore,
+        captured: Captured,
         tables: Mapping[str, Table],
         *,
         has_cache: bool,
@@ -35,6 +37,7 @@ class Sync:
         self._database = database
         self._write_through = write_through
         self._store = store
+        self._captured = captured
         self._tables = tables
         self._has_cache = has_cache
         self._watches = Watches(database, store)
@@ -78,6 +81,7 @@ class Sync:
                 record.report("", place, why)
             for table in due:
                 note = self._notes.begin(table, lease.token)
+                self._drain(table, record)
                 self._bring_in_step(table, lease, record, note)
                 note.finish(server)
         except (Superseded, Late):
@@ -92,6 +96,15 @@ class Sync:
         else:
             record.end("done")
         self._database.run(*record.statements())
+
+    def _drain(self, table: Table, record: Record) -> None:
+        """Changes that other clients of the database made leave the cache."""
+        if why := self._captured.unrecorded(table):
+            record.unrecorded[table.name] = why
+        try:
+            self._captured.drain(table)
+        except SchemaMismatch as error:
+            record.unrecorded[table.name] = str(error)
 
     def _bring_in_step(self, table: Table, lease: Lease, record: Record, note: Note) -> None:
         ranges = Ranges(self._database, self._write_through, self._store, lease, record)

@@ -386,7 +386,7 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     told, publish_many = list[object](), Cache.publish_many
 
     def publish_(self: Cache, *arguments: Any) -> None:
-        told.append(arguments[-1])
+        told.append(arguments[5])
         publish_many(self, *arguments)
 
     monkeypatch.setattr(Cache, "publish_many", publish_)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from redis import RedisCluster
 
-from chalicelib.cache import connection as redis_connection
+from chalicelib.cache import timeouts
 from tests.conftest import Configure
 from tests.support.client import InProcess
 from tests.support.topologies import Topology, cluster, start_afresh
@@ -34,7 +34,7 @@ def shop(
     shared: Topology,
     monkeypatch: pytest.MonkeyPatch,
 ) -> InProcess:
-    monkeypatch.setattr(redis_connection, "TIMEOUT_SECONDS", 5)
+    monkeypatch.setattr(timeouts, "TIMEOUT_SECONDS", 5)
     start_afresh(witness, shared)
     configure(**shared.settings())
     service = InProcess()
