@@ -115,13 +115,19 @@ class Stage:
 
 def event_functions(deployed: list[Json]) -> list[str]:
     """The names of the functions that events call, once each."""
-    return sorted(
-        {
-            str(resource["lambda_arn"]).rpartition(":")[2]
-            for resource in deployed
-            if resource["resource_type"] in EVENT_SOURCES
-        }
-    )
+    arns = {
+        each["name"]: each["lambda_arn"]
+        for each in deployed
+        if each["resource_type"] == "lambda_function"
+    }
+    sources = [each for each in deployed if each["resource_type"] in EVENT_SOURCES]
+    found = [each.get("lambda_arn") or arns[_scheduled(each["name"])] for each in sources]
+    return sorted({str(arn).rpartition(":")[2] for arn in found})
+
+
+def _scheduled(rule: str) -> str:
+    """The function that a rule calls. Chalice names a rule after it, and records no ARN."""
+    return rule.removesuffix("-event")
 
 
 def refuse_missing(content: Json, names: Iterable[str], where: str) -> None:

@@ -166,6 +166,12 @@ def test_events_that_fail_go_to_the_queue(life: Life) -> None:
     assert not any(destinations.values()), "only functions that events call have one"
 
 
+def test_the_schedule_calls_sync_and_nothing_else(life: Life) -> None:
+    arn = life.account["functions"][FUNCTIONS["sync"]]["FunctionArn"]
+    rate = f"rate({Settings.sync_minutes} minutes)"
+    assert life.account["schedules"] == {f"{FUNCTIONS['sync']}-event": (rate, [arn])}
+
+
 def test_logs_are_kept_for_as_long_as_the_stage_says(life: Life) -> None:
     groups = {f"/aws/lambda/{name}": 14 for name in FUNCTIONS.values()}
     assert life.account["logs"] == groups
@@ -213,7 +219,8 @@ def test_each_deployment_serves_them_again(life: Life) -> None:
 
 def test_deploying_again_makes_nothing_twice(life: Life) -> None:
     assert life.url in life.again["deploy"], "the URL stays"
-    for kind in ("apis", "plans", "keys", "buckets", "queues", "networks", "databases"):
+    kinds = ("apis", "plans", "keys", "buckets", "queues", "schedules", "networks", "databases")
+    for kind in kinds:
         assert len(life.account[kind]) == 1, kind
     assert len(life.account["functions"]) == len(FUNCTIONS)
 
