@@ -121,13 +121,15 @@ def event_functions(deployed: list[Json]) -> list[str]:
         if each["resource_type"] == "lambda_function"
     }
     sources = [each for each in deployed if each["resource_type"] in EVENT_SOURCES]
-    found = [each.get("lambda_arn") or arns[_scheduled(each["name"])] for each in sources]
+    # A schedule is recorded without an ARN.
+    scheduled = {schedule_of(name): arn for name, arn in arns.items()}
+    found = [each.get("lambda_arn") or scheduled[each["name"]] for each in sources]
     return sorted({str(arn).rpartition(":")[2] for arn in found})
 
 
-def _scheduled(rule: str) -> str:
-    """The function that a rule calls. Chalice names a rule after it, and records no ARN."""
-    return rule.removesuffix("-event")
+def schedule_of(function: str) -> str:
+    """Chalice's name for the rule that calls a function."""
+    return f"{function}-event"
 
 
 def refuse_missing(content: Json, names: Iterable[str], where: str) -> None:

@@ -13,7 +13,8 @@ import pytest
 from botocore.exceptions import ClientError
 
 from chalicelib.config import DbEngine, Settings
-from infra import aws_errors, gateway_responses
+from infra import aws_errors, gateway_responses, leftovers
+from infra.stage_files import Stage
 from tests.support.client import ROOT, Answer
 from tests.support.deployment import NAME, STAGE, Project, trust_store
 from tests.support.emulated_aws import REGION, Emulated, emulated
@@ -453,6 +454,21 @@ def test_a_deploy_that_died_half_way_is_undone_by_destroy(
     configured.must("destroy", typed=f"{STAGE}\n")
     left = seen(configured.account)
     assert {kind: what for kind, what in left.items() if what} == {}
+
+
+def test_a_schedule_of_a_deploy_that_died_half_way_is_removed(account: Emulated) -> None:
+    events = account.client("events")
+    other = f"{NAME}-2-sync-event"
+    for rule in (f"{NAME}-sync-event", f"{NAME}-ingest-event", other):
+        events.put_rule(Name=rule, ScheduleExpression="rate(15 minutes)")
+    function = f"arn:aws:lambda:{REGION}:{account.id}:function:{NAME}-sync"
+    events.put_targets(Rule=f"{NAME}-sync-event", Targets=[{"Id": "1", "Arn": function}])
+
+    for _ in range(2):
+        leftovers.remove_schedules(events, Stage(STAGE))
+
+    assert list(seen(account)["schedules"]) == [other], "that of another stage stays"
+    events.delete_rule(Name=other)
 
 
 def test_a_stage_without_its_own_account_is_not_deployed(project: Project) -> None:
