@@ -451,6 +451,9 @@ def test_a_deploy_that_died_half_way_is_undone_by_destroy(
     assert code == 1
     assert "chalice deploy failed" in text
     assert seen(configured.account)["functions"]
+    # As where it died after the schedule.
+    events = configured.account.client("events")
+    events.put_rule(Name=f"{FUNCTIONS['sync']}-event", ScheduleExpression="rate(15 minutes)")
     configured.must("destroy", typed=f"{STAGE}\n")
     left = seen(configured.account)
     assert {kind: what for kind, what in left.items() if what} == {}

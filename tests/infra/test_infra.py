@@ -26,7 +26,7 @@ from chalicelib.config import DbEngine, Settings
 from chalicelib.db.data_api import Connector
 from chalicelib.errors import ConfigurationError
 from chalicelib.ingest import load_from_s3_statements
-from chalicelib.tables import TABLES
+from chalicelib.tables import HASH, JSON, TABLES, Table
 from infra import (
     aws_errors,
     chalice_config,
@@ -43,6 +43,7 @@ from tests.conftest import Configure
 from tests.support.client import ROOT, InProcess, hero
 from tests.support.emulated_aws import REGION, Emulated, emulated
 from tests.support.stack_outputs import DATA_API, DATA_API_ALONE, OUTPUTS
+from tests.support.witness import Witness
 from tests.sync.clients import RedisCli, use_every_public_key
 
 Json = dict[str, Any]
@@ -134,6 +135,62 @@ def test_the_caches_user_may_do_what_the_app_does_and_nothing_else(
         administrator.close()
 
 
+@pytest.fixture
+def template_client(witness: Witness) -> Iterator[redis.Redis]:
+    """A client with the rights of the template's user for other clients."""
+    password = secrets.token_hex(8)
+    words = ["ACL", "SETUSER", "clients", "reset", f">{password}"]
+    witness.redis.execute_command(*words, *resource("CacheClientUser")["AccessString"].split())
+    port = witness.redis.get_connection_kwargs()["port"]
+    with redis.Redis(port=port, username="clients", password=password) as client:
+        yield client
+    witness.redis.execute_command("ACL", "DELUSER", "clients")
+    witness.redis.execute_command("ACL", "LOG", "RESET")
+
+
+@pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)
+def test_other_clients_of_the_cache_may_use_public_keys(
+    template_client: redis.Redis, table: Table
+) -> None:
+    text, fields = table.public_key(JSON, 22), table.public_key(HASH, 22)
+    for words in (["SET", "{}"], ["GET"], ["EXISTS"], ["TYPE"], ["DEL"]):
+        template_client.execute_command(words[0], text, *words[1:])
+    template_client.hset(fields, "Price", "1")
+    assert template_client.hincrby(fields, "Price", -1) == 0
+    assert template_client.hgetall(fields) == {b"Price": b"0"}
+
+
+def test_other_clients_of_the_cache_may_use_nothing_else(
+    service: InProcess, witness: Witness, template_client: redis.Redis
+) -> None:
+    service.write([hero()])
+    own = list(witness.redis.scan_iter("*"))
+    assert own
+    names = [*own, "{Product:22}:stamp", "{products.0}:sync", "a"]
+    forbidden = [[word, name] for word in ("GET", "DEL", "SET") for name in names]
+    forbidden += [["FLUSHALL"], ["KEYS", "*"], ["CONFIG", "GET", "*"], ["EVAL", "return 1", "0"]]
+    forbidden += [
+        ["EXPIRE", "Product:22", "1"],
+        ["SCAN", "0"],
+        ["RENAME", "Product:22", "Product:1"],
+    ]
+    for words in forbidden:
+        with pytest.raises(redis.exceptions.NoPermissionError):
+            template_client.execute_command(*words, *["x"] * (words[0] == "SET"))
+
+
+def test_other_clients_log_in_as_their_own_user_and_no_other() -> None:
+    assert resource("CacheUsers")["UserIds"] == [{"Ref": "CacheUser"}, {"Ref": "CacheClientUser"}]
+    user = resource("CacheClientUser")
+    assert user["UserId"] == user["UserName"] == {"Fn::Sub": "herocache-${Stage}-clients"}
+    assert user["AuthenticationMode"] == {"Type": "iam"}
+    [statement] = resource("CacheClientPolicy")["PolicyDocument"]["Statement"]
+    assert statement["Action"] == "elasticache:Connect"
+    cache, login = statement["Resource"]
+    assert cache == template()["Outputs"]["CacheArn"]["Value"]
+    assert login == {"Fn::GetAtt": ["CacheClientUser", "Arn"]}
+
+
 def test_the_login_may_do_what_the_app_does_and_nothing_else(
     service: InProcess, configure: Configure, mariadb: MariaDB
 ) -> None:
@@ -181,7 +238,7 @@ def test_the_template_is_valid_for_every_kind_of_stage(engine: str, cache: str, 
 
 def test_without_a_cache_nothing_of_one_is_made() -> None:
     cached = {name for name in template()["Resources"] if "Cache" in name}
-    assert len(cached) == 8
+    assert len(cached) == 12
     for engine in ("mysql", "dataapi"):
         assert not cached & present("Resources", CacheKind="none", DatabaseEngine=engine)
         assert not {name for name in present("Outputs", CacheKind="none") if "CacheN" in name}
@@ -275,13 +332,20 @@ def test_a_database_that_could_not_sleep_is_not_taken() -> None:
     assert not pattern.fullmatch("8.0.mysql_aurora.3.07.1")
 
 
-def test_only_the_functions_are_let_in() -> None:
-    rules = of_type("EC2::SecurityGroupIngress")
-    assert {
-        (rule["GroupId"]["Ref"], rule["FromPort"], rule["ToPort"]) for rule in rules.values()
-    } == {("DatabaseGroup", 3306, 3306), ("CacheGroup", 6379, 6379)}
-    for rule in rules.values():
-        assert rule["SourceSecurityGroupId"] == {"Ref": "FunctionGroup"}
+def test_only_the_functions_and_the_clients_of_the_cache_are_let_in() -> None:
+    rules = of_type("EC2::SecurityGroupIngress").values()
+    assert all(rule["FromPort"] == rule["ToPort"] for rule in rules)
+    let_in = {
+        (rule["SourceSecurityGroupId"]["Ref"], rule["GroupId"]["Ref"], rule["ToPort"])
+        for rule in rules
+    }
+    assert let_in == {
+        ("FunctionGroup", "DatabaseGroup", 3306),
+        ("FunctionGroup", "CacheGroup", 6379),
+        ("CacheClientGroup", "CacheGroup", 6379),
+    }
+    [egress] = resource("CacheClientGroup")["SecurityGroupEgress"]
+    assert (egress["DestinationSecurityGroupId"], egress["ToPort"]) == ({"Ref": "CacheGroup"}, 6379)
     for name, group in of_type("EC2::SecurityGroup").items():
         for rule in group.get("SecurityGroupIngress", []):
             assert name == "EndpointGroup"
