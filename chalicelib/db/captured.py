@@ -11,7 +11,7 @@ import json
 from collections.abc import Collection, Mapping, Sequence
 
 from chalicelib.db.statements import Statement
-from chalicelib.tables import TABLES, Column, Integer, Key, Table
+from chalicelib.tables import TABLES, Column, Integer, Table
 
 RECORDS = "changed_entries"
 # A session of the service sets this variable.
@@ -30,8 +30,8 @@ APPLY_TRIGGERS = (
     " makes what is missing"
 )
 
-# How many ids of records are read at a time, where the records themselves are too many. An answer of
-# the Data API holds so many.
+# How many ids of records are read at a time, where the records themselves are too many. An answer
+# of the Data API holds so many.
 PAGE = 10_000
 
 _SIDES = {"INSERT": ("NEW",), "UPDATE": ("OLD", "NEW"), "DELETE": ("OLD",)}

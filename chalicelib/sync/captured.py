@@ -70,7 +70,7 @@ class Captured:
             self._write_through.replace_all(table, lambda transaction: None)
             return _Left(None, ids)
         rows = sorted(records)
-        ids = [id for id, _ in rows]
+        ids = [int(id) for id, _ in rows]
         entries = _entries_in(table, rows)
         if entries is None:
             self._write_through.replace_all(table, lambda transaction: None)
@@ -101,7 +101,7 @@ class _Left(NamedTuple):
     """Records that were left: the keys of their rows, and their ids."""
 
     keys: Keys
-    ids: Sequence[Key]
+    ids: Sequence[int]
 
 
 def _entries_in(table: Table, records: Sequence[Row]) -> Mapping[str, Sequence[Key]] | None:

@@ -796,6 +796,22 @@ def test_a_fresh_read_without_the_cache_asks_the_writer(
     assert asked == [False, False, True, True]
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [{"USE_CACHE": False}, {"BY": "xp", "LIMIT": 1}, {"BY": "xp", "USE_CACHE": "False"}],
+    ids=["uncached", "page", "uncached lookup"],
+)
+def test_no_read_is_older_than_a_fresh_one_that_does_not_use_the_cache(
+    cached: InProcess, witness: Witness, fields: dict[str, object]
+) -> None:
+    witness.query("UPDATE heroes SET xp = 1, color = 'blue' WHERE name = 'Ada 1'")
+
+    [row] = cached.post({"REQUEST": "read", "SQLS": [1], "FRESH": True, **fields}).rows
+
+    assert row["color"] == "blue"
+    assert_as_in_the_table(cached, witness)
+
+
 @pytest.mark.parametrize("fresh", ["yes", 1, None])
 def test_a_wrong_fresh_is_named(service: InProcess, fresh: object) -> None:
     answer = service.read([1], FRESH=fresh)
