@@ -89,6 +89,7 @@ def destroy(stage: Stage) -> None:
     usage_plan.remove(client("apigateway"), stage.full_name)
     chalice_cli.delete(stage)
     leftovers.remove_apis(client("apigateway"), stage)
+    leftovers.remove_schedules(client("events"), stage)
     leftovers.remove_functions(client("lambda"), client("iam"), stage)
     log_retention.remove_logs(client("logs"), stage.function_names)
     if outputs:

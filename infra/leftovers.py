@@ -10,7 +10,7 @@ from botocore.exceptions import ClientError
 
 from infra.account import Client
 from infra.aws_errors import code_of, done_unless
-from infra.stage_files import APP, Json, Stage
+from infra.stage_files import APP, Json, Stage, schedule_of
 from infra.terminal import Refused, say
 
 POLL_SECONDS = 15.0
@@ -42,6 +42,19 @@ def remove_functions(lambdas: Client, iam: Client, stage: Stage) -> None:
             say("function", f"{name}: removed")
     for role in stage.role_names:
         _remove_role(iam, role)
+
+
+def remove_schedules(events: Client, stage: Stage) -> None:
+    """Removes rules of deployments that failed half-way. Nothing would ever end them."""
+    for rule in map(schedule_of, stage.function_names):
+        try:
+            targets = events.list_targets_by_rule(Rule=rule)["Targets"]
+        except events.exceptions.ResourceNotFoundException:
+            continue
+        if targets:
+            events.remove_targets(Rule=rule, Ids=[each["Id"] for each in targets])
+        events.delete_rule(Name=rule)
+        say("schedule", f"{rule}: removed")
 
 
 def _remove_role(iam: Client, role: str) -> None:

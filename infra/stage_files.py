@@ -115,13 +115,21 @@ class Stage:
 
 def event_functions(deployed: list[Json]) -> list[str]:
     """The names of the functions that events call, once each."""
-    return sorted(
-        {
-            str(resource["lambda_arn"]).rpartition(":")[2]
-            for resource in deployed
-            if resource["resource_type"] in EVENT_SOURCES
-        }
-    )
+    arns = {
+        each["name"]: each["lambda_arn"]
+        for each in deployed
+        if each["resource_type"] == "lambda_function"
+    }
+    sources = [each for each in deployed if each["resource_type"] in EVENT_SOURCES]
+    # A schedule is recorded without an ARN.
+    scheduled = {schedule_of(name): arn for name, arn in arns.items()}
+    found = [each.get("lambda_arn") or scheduled[each["name"]] for each in sources]
+    return sorted({str(arn).rpartition(":")[2] for arn in found})
+
+
+def schedule_of(function: str) -> str:
+    """Chalice's name for the rule that calls a function."""
+    return f"{function}-event"
 
 
 def refuse_missing(content: Json, names: Iterable[str], where: str) -> None:

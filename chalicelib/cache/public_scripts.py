@@ -18,7 +18,9 @@ READ_STRINGS = """
 local replies = {}
 for i, key in ipairs(KEYS) do
   local size = redis.pcall('STRLEN', key)
-  if type(size) == 'table' then
+  if type(size) == 'table' and not string.find(size['err'], 'WRONGTYPE', 1, true) then
+    return size
+  elseif type(size) == 'table' then
     replies[i] = {'type', redis.call('TYPE', key)['ok']}
   elseif size > tonumber(ARGV[1]) then
     replies[i] = {'long', size}
@@ -37,7 +39,9 @@ READ_HASHES = """
 local replies = {}
 for i, key in ipairs(KEYS) do
   local count = redis.pcall('HLEN', key)
-  if type(count) == 'table' then
+  if type(count) == 'table' and not string.find(count['err'], 'WRONGTYPE', 1, true) then
+    return count
+  elseif type(count) == 'table' then
     replies[i] = {'type', redis.call('TYPE', key)['ok']}
   elseif count == 0 then
     replies[i] = false

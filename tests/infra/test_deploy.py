@@ -13,7 +13,8 @@ import pytest
 from botocore.exceptions import ClientError
 
 from chalicelib.config import DbEngine, Settings
-from infra import aws_errors, gateway_responses
+from infra import aws_errors, gateway_responses, leftovers
+from infra.stage_files import Stage
 from tests.support.client import ROOT, Answer
 from tests.support.deployment import NAME, STAGE, Project, trust_store
 from tests.support.emulated_aws import REGION, Emulated, emulated
@@ -166,6 +167,12 @@ def test_events_that_fail_go_to_the_queue(life: Life) -> None:
     assert not any(destinations.values()), "only functions that events call have one"
 
 
+def test_the_schedule_calls_sync_and_nothing_else(life: Life) -> None:
+    arn = life.account["functions"][FUNCTIONS["sync"]]["FunctionArn"]
+    rate = f"rate({Settings.sync_minutes} minutes)"
+    assert life.account["schedules"] == {f"{FUNCTIONS['sync']}-event": (rate, [arn])}
+
+
 def test_logs_are_kept_for_as_long_as_the_stage_says(life: Life) -> None:
     groups = {f"/aws/lambda/{name}": 14 for name in FUNCTIONS.values()}
     assert life.account["logs"] == groups
@@ -213,7 +220,8 @@ def test_each_deployment_serves_them_again(life: Life) -> None:
 
 def test_deploying_again_makes_nothing_twice(life: Life) -> None:
     assert life.url in life.again["deploy"], "the URL stays"
-    for kind in ("apis", "plans", "keys", "buckets", "queues", "networks", "databases"):
+    kinds = ("apis", "plans", "keys", "buckets", "queues", "schedules", "networks", "databases")
+    for kind in kinds:
         assert len(life.account[kind]) == 1, kind
     assert len(life.account["functions"]) == len(FUNCTIONS)
 
@@ -446,6 +454,21 @@ def test_a_deploy_that_died_half_way_is_undone_by_destroy(
     configured.must("destroy", typed=f"{STAGE}\n")
     left = seen(configured.account)
     assert {kind: what for kind, what in left.items() if what} == {}
+
+
+def test_a_schedule_of_a_deploy_that_died_half_way_is_removed(account: Emulated) -> None:
+    events = account.client("events")
+    other = f"{NAME}-2-sync-event"
+    for rule in (f"{NAME}-sync-event", f"{NAME}-ingest-event", other):
+        events.put_rule(Name=rule, ScheduleExpression="rate(15 minutes)")
+    function = f"arn:aws:lambda:{REGION}:{account.id}:function:{NAME}-sync"
+    events.put_targets(Rule=f"{NAME}-sync-event", Targets=[{"Id": "1", "Arn": function}])
+
+    for _ in range(2):
+        leftovers.remove_schedules(events, Stage(STAGE))
+
+    assert list(seen(account)["schedules"]) == [other], "that of another stage stays"
+    events.delete_rule(Name=other)
 
 
 def test_a_stage_without_its_own_account_is_not_deployed(project: Project) -> None:

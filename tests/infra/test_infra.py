@@ -24,7 +24,14 @@ from chalicelib.db.data_api import Connector
 from chalicelib.errors import ConfigurationError
 from chalicelib.ingest import load_from_s3_statements
 from chalicelib.tables import TABLES
-from infra import aws_errors, chalice_config, cloudformation_stack, database_schema, leftovers
+from infra import (
+    aws_errors,
+    chalice_config,
+    cloudformation_stack,
+    database_schema,
+    leftovers,
+    stage_files,
+)
 from infra import policies as policy_files
 from infra.cloudformation_stack import Stack
 from infra.terminal import Refused
@@ -33,6 +40,7 @@ from tests.conftest import Configure
 from tests.support.client import ROOT, InProcess, hero
 from tests.support.emulated_aws import REGION, Emulated, emulated
 from tests.support.stack_outputs import DATA_API, DATA_API_ALONE, OUTPUTS
+from tests.sync.clients import RedisCli, use_every_public_key
 
 Json = dict[str, Any]
 STAGES = ("dev", "prod")
@@ -113,6 +121,7 @@ def test_the_caches_user_may_do_what_the_app_does_and_nothing_else(
         assert service.write([{"id": id, **hero(xp=11)}]).ids == [id]
         assert service.read([11], BY="xp").rows[0]["id"] == id
         assert service.delete([id]).deleted == [id]
+        use_every_public_key(service, RedisCli(administrator))
         assert administrator.execute_command("ACL", "LOG") == [], "something was forbidden"
         with redis.Redis.from_url(url, username="template", password=password) as user:
             for forbidden in (["FLUSHALL"], ["KEYS", "*"], ["CONFIG", "GET", "*"], ["GET", "a"]):
@@ -296,8 +305,8 @@ def test_no_way_leads_to_the_internet() -> None:
 
 
 def test_alarms_watch_every_function() -> None:
-    metrics, functions = 0, set()
-    for alarm in of_type("CloudWatch::Alarm").values():
+    metrics, functions = 0, dict[str, set[str]]()
+    for name, alarm in of_type("CloudWatch::Alarm").items():
         assert alarm["AlarmActions"] == [{"Ref": "Alarms"}]
         assert alarm["TreatMissingData"] == "notBreaching"
         found = [each["MetricStat"] for each in alarm.get("Metrics", []) if "MetricStat" in each]
@@ -305,10 +314,26 @@ def test_alarms_watch_every_function() -> None:
         for each in found:
             for dimension in each["Metric"]["Dimensions"]:
                 if dimension["Name"] == "FunctionName":
-                    functions.add(dimension["Value"]["Fn::Sub"].replace("${Stage}", "dev"))
+                    function = dimension["Value"]["Fn::Sub"].replace("${Stage}", "dev")
+                    functions.setdefault(name, set()).add(function)
+        for each in alarm.get("Metrics", []):
+            if "MetricStat" in each:
+                assert f"FILL({each['Id']},0)" in alarm["Metrics"][0]["Expression"]
     assert metrics == 14, "as many as docs/deploy.md counts"
+    assert functions == {"ErrorsAlarm": of_stage(), "ThrottlesAlarm": of_stage()}
+
+
+def of_stage() -> set[str]:
+    """The functions of dev, by their names in Lambda."""
     declared = config("dev")["lambda_functions"].keys() - {"api_handler"}
-    assert functions == {"herocache-dev", *(f"herocache-dev-{name}" for name in declared)}
+    return {"herocache-dev", *(f"herocache-dev-{name}" for name in declared)}
+
+
+def test_the_dashboard_shows_the_errors_and_throttles_of_every_function() -> None:
+    text = resource("Dashboard")["DashboardBody"]["Fn::Sub"][0].replace("${Stage}", "dev")
+    [widget] = re.findall(r'"title": "Functions: errors, throttles".*?\]\]', text, re.DOTALL)
+    found = re.findall(r'"(herocache-dev[\w-]*)"', widget)
+    assert sorted(found) == sorted([*of_stage()] * 2)
 
 
 @pytest.mark.parametrize("has_cache", [True, False])
@@ -434,6 +459,20 @@ def test_the_right_to_log_in_is_the_one_that_the_stack_needs() -> None:
         assert policy_files.for_stack(there, names, other) == there, "a second run changes nothing"
         assert policy_files.for_stack(there, names, OUTPUTS) == by_token, "and back again"
     assert "000000000000" not in json.dumps(by_token)
+
+
+def test_a_function_that_a_schedule_calls_is_one_that_events_call() -> None:
+    """Chalice records no ARN beside a schedule."""
+    arn = "arn:aws:lambda:eu-west-1:123456789012:function:herocache-dev-"
+    deployed = [
+        {"name": name, "resource_type": "lambda_function", "lambda_arn": arn + name}
+        for name in ("storage", "ingest", "sync")
+    ]
+    ingest = {"name": "ingest-s3event", "resource_type": "s3_event", "lambda_arn": arn + "ingest"}
+    rule = {"name": "sync-event", "resource_type": "cloudwatch_event", "rule_name": "a"}
+
+    names = stage_files.event_functions([*deployed, ingest, rule])
+    assert names == ["herocache-dev-ingest", "herocache-dev-sync"]
 
 
 # --- stacks ---------------------------------------------------------------------------------------

@@ -68,7 +68,7 @@ class ShortLife:
 def seen(account: Emulated) -> Json:
     """Everything there is in the account that one of the commands could have made."""
     lambdas, iam, gateway = (account.client(name) for name in ("lambda", "iam", "apigateway"))
-    logs, s3 = account.client("logs"), account.client("s3")
+    logs, s3, events = (account.client(name) for name in ("logs", "s3", "events"))
     functions = {each["FunctionName"]: each for each in lambdas.list_functions()["Functions"]}
     roles = [each["RoleName"] for each in iam.list_roles()["Roles"]]
     apis = gateway.get_rest_apis()["items"]
@@ -119,6 +119,13 @@ def seen(account: Emulated) -> Json:
             (each["DBClusterIdentifier"], each["DeletionProtection"])
             for each in account.client("rds").describe_db_clusters()["DBClusters"]
         ],
+        "schedules": {
+            rule["Name"]: (
+                rule["ScheduleExpression"],
+                [each["Arn"] for each in events.list_targets_by_rule(Rule=rule["Name"])["Targets"]],
+            )
+            for rule in events.list_rules()["Rules"]
+        },
         "stacks": [
             stack["StackName"]
             for stack in cloudformation.list_stacks()["StackSummaries"]

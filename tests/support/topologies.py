@@ -1,6 +1,7 @@
 """Redis as people run it: one node, TLS, users with rights, clusters, Valkey. All on loopback.
 
-`MINIMAL_RIGHTS` are what the service's user needs, `CLUSTER_RIGHTS` what it needs in a cluster too.
+`MINIMAL_RIGHTS` are what the service's user needs, `PUBLIC_RIGHTS` what it needs for watched rows
+too, and `CLUSTER_RIGHTS` in a cluster.
 """
 
 import contextlib
@@ -28,6 +29,14 @@ MINIMAL_RIGHTS = (
     *("+info", "+script|load"),
     *("+mget", "+evalsha", "+get", "+set", "+del", "+time", "+persist"),
     *(f"~{{{table}.*}}:*" for table in TABLES),
+)
+PUBLIC_NAMES = [name for t in TABLES.values() if t.public for name in t.public.forms.values()]
+# The public keys; their stamps, and what is asked so that only a master answers; the same of a run.
+PUBLIC_RIGHTS = (
+    *("+type", "+strlen", "+hlen", "+hstrlen", "+hget", "+hset"),
+    *(f"~{name}:*" for name in PUBLIC_NAMES),
+    *(f"~{{{name}:*}}:*" for name in PUBLIC_NAMES),
+    "~{sync}:*",
 )
 CLUSTER_RIGHTS = ("+cluster|slots",)
 
@@ -161,7 +170,7 @@ def _asked(client: redis.Redis) -> Counter[str]:
 def one_node(home: Path, **options: Any) -> Iterator[Topology]:
     with Node(home / "redis", **options) as node:
         if options.get("is_locked"):
-            node.allow(MINIMAL_RIGHTS)
+            node.allow((*MINIMAL_RIGHTS, *PUBLIC_RIGHTS))
         yield Topology([node])
     assert node.pid is None
 
@@ -182,7 +191,7 @@ def cluster(home: Path, masters: int = 3, **options: Any) -> Iterator[Topology]:
             for other in nodes[:i]:
                 meet(node, other)
             if options.get("is_locked"):
-                node.allow((*MINIMAL_RIGHTS, *CLUSTER_RIGHTS))
+                node.allow((*MINIMAL_RIGHTS, *PUBLIC_RIGHTS, *CLUSTER_RIGHTS))
         wait_until(lambda: all(is_whole(node, masters) for node in nodes))
         yield Topology(nodes, is_cluster=True)
     assert not any(node.pid for node in nodes)

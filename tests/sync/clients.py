@@ -1,13 +1,14 @@
 """The other client of Redis, with redis-cli's words, and the service's own requests for watches."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from redis import Redis
 
 from app import sync
-from tests.support.client import Answer, InProcess
+from chalicelib.tables import DIRECTIONS, FORMS, HASH, TABLES, TO_DATABASE, Table
+from tests.support.client import Answer, InProcess, hero
 from tests.support.witness import Witness
 
 COLUMNS = ("ProductId", "ProductName", "Description", "QuantityInStock", "Price")
@@ -87,6 +88,55 @@ def tallies(record: Any) -> Iterator[tuple[int, int, int]]:
     for direction in ("to_cache", "to_database"):
         own = record[direction]
         yield own["looked"], own["changed"], own["reported"]
+
+
+def use_every_public_key(service: InProcess, cli: RedisCli) -> None:
+    """In each table and form: a write of a watched row, and runs in both directions."""
+    examples: Mapping[str, Mapping[str, object]] = {
+        "heroes": {"id": 7, **hero()},
+        "products": product(7),
+        "employees": {"EmpId": "7", "EmpName": "Ada"},
+    }
+    for name, row in examples.items():
+        for form in FORMS:
+            for direction in DIRECTIONS:
+                use_public_key(service, cli, TABLES[name], row, form, direction)
+
+
+def use_public_key(
+    service: InProcess,
+    cli: RedisCli,
+    table: Table,
+    row: Mapping[str, object],
+    form: str,
+    direction: str,
+) -> None:
+    name, key, column = table.name, row[table.key.name], table.columns[1].name
+    public = table.public_key(form, 7)
+
+    def shown() -> object:
+        return (cli.row(public) or {}).get(column)
+
+    watch(service, [key], direction, TABLE=name, FORM=form)
+    service.write([row], TABLE=name)
+    if direction == TO_DATABASE:
+        run(name)
+    assert shown() == row[column]
+
+    cli("DEL", public)
+    cli("RPUSH", public, "no row")
+    assert run(name)[direction]["looked"] == 1
+    cli("DEL", public)
+    run(name)
+    if form == HASH:
+        cli("HSET", public, column, "Bea")
+    else:
+        cli.put(public, **{column: "Bea"})
+    assert run(name)[direction] == {"looked": 1, "changed": 1, "reported": 0}
+    assert shown() == ("Bea" if direction == TO_DATABASE else row[column])
+    assert service.read([key], TABLE=name).rows[0][column] == shown()
+    unwatch(service, [key], TABLE=name, FORM=form)
+    cli("DEL", public)
 
 
 def rows(witness: Witness, *keys: int) -> list[dict[str, object]]:

@@ -1,0 +1,79 @@
+"""Redis users with rights: what watched rows need, and no other right."""
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import redis
+
+from chalicelib.errors import CacheUnavailable
+from tests.conftest import Configure
+from tests.support.client import InProcess
+from tests.support.topologies import (
+    ADMIN_PASSWORD,
+    CLUSTER_RIGHTS,
+    MINIMAL_RIGHTS,
+    PUBLIC_RIGHTS,
+    Topology,
+    cluster,
+    one_node,
+    start_afresh,
+)
+from tests.support.witness import Witness
+from tests.sync.clients import RedisCli, use_every_public_key
+
+MAKERS = {"one node": one_node, "cluster": cluster}
+
+
+@pytest.fixture(scope="module", params=MAKERS)
+def shared(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Topology]:
+    with MAKERS[request.param](tmp_path_factory.mktemp("rights"), is_locked=True) as topology:
+        yield topology
+
+
+@pytest.fixture
+def locked(shared: Topology, witness: Witness, configure: Configure) -> Topology:
+    start_afresh(witness, shared)
+    configure(**shared.settings())
+    for node in shared.masters:
+        node.ask("ACL", "LOG", "RESET")
+    return shared
+
+
+@pytest.fixture
+def cli(locked: Topology) -> Iterator[RedisCli]:
+    """As the administrator."""
+    kind: Any = redis.RedisCluster if locked.is_cluster else redis.Redis
+    client = kind(host="127.0.0.1", port=locked.masters[0].port, password=ADMIN_PASSWORD)
+    yield RedisCli(client)
+    client.close()
+
+
+def allow(topology: Topology, *rights: str) -> None:
+    for node in topology.masters:
+        node.allow((*rights, *CLUSTER_RIGHTS) if topology.is_cluster else rights)
+
+
+def test_the_rights_are_enough_for_watched_rows(locked: Topology, cli: RedisCli) -> None:
+    allow(locked, *MINIMAL_RIGHTS, *PUBLIC_RIGHTS)
+
+    use_every_public_key(InProcess(), cli)
+
+    assert [node.ask("ACL", "LOG") for node in locked.masters] == [[]] * len(locked.masters)
+
+
+@pytest.mark.parametrize("shared", ["one node"], indirect=True)
+@pytest.mark.parametrize("right", PUBLIC_RIGHTS)
+def test_every_one_of_them_is_needed_and_a_run_says_so(
+    locked: Topology, cli: RedisCli, right: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    allow(locked, *MINIMAL_RIGHTS, *[other for other in PUBLIC_RIGHTS if other != right])
+
+    with pytest.raises((AssertionError, CacheUnavailable)):
+        use_every_public_key(InProcess(), cli)
+
+    assert "its user lacks a right" in caplog.text
