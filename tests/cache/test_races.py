@@ -263,6 +263,7 @@ def test_a_writer_notices_by_two_clocks_that_it_slept(
         return pending
 
     monkeypatch.setattr(Cache, "begin_fence_many", sleep_behind_it)
+    monkeypatch.setattr(Recovery, "start", lambda self: None)
     one.write(HEROES, [hero(3, "after")], True)
 
     assert witness.generation()[:2] == (number + 1, False)
