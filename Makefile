@@ -13,6 +13,8 @@ SERVERS = mariadb-server redis-server curl
 NAMES = PORT FILE TABLE KEYS FUNCTION EVENT ENGINE ARGS
 $(foreach name,$(NAMES),$(eval override $(name) := $$(value $(name))))
 export $(NAMES)
+# Without bytecode on disk, each of the many processes of a test run compiles the project again.
+unexport PYTHONDONTWRITEBYTECODE
 # Stopping things must work without .venv too.
 WITHOUT_VENV = exec $(shell [ -x .venv/bin/python ] && echo .venv/bin/python || echo python3) -m
 

@@ -18,7 +18,6 @@
     ├── ConfigurationError    500  a setting is missing or wrong, or DB_USER lacks a right; named
     ├── SchemaMismatch        500  a table differs from its declaration; the text says how
     ├── NotAtOnce                  never reaches a caller: the rows are written in another way
-    ├── OthersCame                 never reaches a caller: more records than were counted
     ├── AlreadyClaimed             never reaches a caller: a request came with its key before
     ├── Superseded                 never reaches a caller: a run of the sync lost its lease
     ├── FileRejected               an uploaded file can never be loaded; recorded, not retried
@@ -156,10 +155,6 @@ class SchemaMismatch(HerocacheError):
 
 class NotAtOnce(HerocacheError):
     """The rows cannot be inserted and committed in one round trip. Nothing was written."""
-
-
-class OthersCame(HerocacheError):
-    """A record was committed between those that were counted. Nothing was done with them."""
 
 
 class AlreadyClaimed(HerocacheError):

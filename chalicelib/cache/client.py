@@ -18,7 +18,7 @@ from typing import Any
 
 import redis
 
-from chalicelib.cache.commands import Command
+from chalicelib.cache.commands import Command, Received
 from chalicelib.cache.connection import READ_ONLY
 from chalicelib.cache.redis_driver import Unusable, check_driver
 from chalicelib.cache.routing import Connection
@@ -98,7 +98,7 @@ class Client:
             raise
         return connection
 
-    def receive(self, connection: Connection, server: str) -> Sequence[Any] | None:
+    def receive(self, connection: Connection, server: str) -> Received | None:
         """The replies to what `send` sent; None where the commands must be sent again."""
         try:
             replies = connection.receive()
@@ -108,10 +108,11 @@ class Client:
         except BaseException:
             self._discard_early(connection)
             raise
-        reached = connection.server
+        # Before another thread may use the connection.
+        reached, received = connection.server, Received(replies, connection.keeps_new_keys)
         self._pool.release(connection)
         self._early_turns.release()
-        return replies if reached == server else None
+        return received if reached == server else None
 
     def abandon(self, connection: Connection) -> None:
         """Nobody wants the replies to what `send` sent any more."""

@@ -21,6 +21,14 @@ class Command(NamedTuple):
     words: Words | bytes
 
 
+class Received(NamedTuple):
+    """The `replies` to commands. `stays`: whether their server evicts nothing that was set a moment
+    ago."""
+
+    replies: Sequence[Any]
+    stays: bool
+
+
 class NoClient:
     """In the place of a `Client` where REDIS_URL is empty: Redis never answers, and is never
     probed."""
@@ -39,7 +47,7 @@ class NoClient:
         """None: it cannot be sent."""
         return None
 
-    def receive(self, connection: "Connection", server: str) -> Sequence[Any] | None:
+    def receive(self, connection: "Connection", server: str) -> Received | None:
         """Never called, because nothing was sent."""
         return None
 

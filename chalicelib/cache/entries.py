@@ -283,11 +283,11 @@ class Pending(Generic[Result]):
         as the verb."""
         connection, self._connection = self._connection, None
         server = self._generation.server_name
-        replies = None
-        if connection is not None:
-            replies = self._client.receive(connection, server)
-            self.stays = replies is not None and connection.keeps_new_keys
-        return self._result(replies or self._client.call(self._commands, server))
+        received = self._client.receive(connection, server) if connection else None
+        if received is None:
+            return self._result(self._client.call(self._commands, server))
+        self.stays = received.stays
+        return self._result(received.replies)
 
     def wait_under(self, held: Generation) -> Result | None:
         """What the verb returns, if `held` is the generation that it was sent under; else None."""

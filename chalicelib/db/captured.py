@@ -7,10 +7,11 @@ own changes itself.
 """
 
 import hashlib
+import json
 from collections.abc import Collection, Mapping, Sequence
 
-from chalicelib.db.statements import FAILS, Statement
-from chalicelib.tables import TABLES, Column, Integer, Key, Table
+from chalicelib.db.statements import Statement
+from chalicelib.tables import TABLES, Column, Integer, Table
 
 RECORDS = "changed_entries"
 # A session of the service sets this variable.
@@ -29,10 +30,9 @@ APPLY_TRIGGERS = (
     " makes what is missing"
 )
 
-# How many records are finished in one statement, where not each of them was read.
-BLOCK = 5_000
-# How many records one statement counts.
-PAGE = 250_000
+# How many ids of records are read at a time, where the records themselves are too many. An answer
+# of the Data API holds so many.
+PAGE = 10_000
 
 _SIDES = {"INSERT": ("NEW",), "UPDATE": ("OLD", "NEW"), "DELETE": ("OLD",)}
 
@@ -112,35 +112,23 @@ def pending(table: Table, limit: int, *, shown_too: bool) -> Statement:
     )
 
 
-def blocks(table: Table, is_shown: int, after: int) -> Statement:
-    """Records behind the id `after` in blocks: the first id, the last one, and how many there
-    are."""
+def ids(table: Table, after: int, *, shown_too: bool) -> Statement:
+    """The ids of records that are left, behind the id `after`, in order; a page of them."""
     return (
-        f"SELECT MIN(id), MAX(id), COUNT(*) FROM (SELECT id FROM {RECORDS} WHERE table_name = %s"
-        f" AND is_shown = %s AND id > %s ORDER BY id LIMIT {PAGE:d}) AS page"
-        f" GROUP BY id DIV {BLOCK:d} ORDER BY 1",
-        (table.name, is_shown, after),
+        f"SELECT id FROM {RECORDS} WHERE table_name = %s AND id > %s"
+        + " AND is_shown = 0" * (not shown_too)
+        + f" ORDER BY id LIMIT {PAGE:d}",
+        (table.name, after),
     )
 
 
-def finish(ids: Sequence[Key], *, keep: bool) -> Statement:
-    """The records with these ids go. With `keep` they only count as shown."""
-    return f"{_finish(keep)} id IN ({','.join(['%s'] * len(ids))})", ids
-
-
-def finish_block(table: Table, is_shown: int, first: Key, last: Key, *, keep: bool) -> Statement:
-    """The same, for all between two ids."""
-    return (
-        f"{_finish(keep)} table_name = %s AND is_shown = %s AND id BETWEEN %s AND %s",
-        (table.name, is_shown, first, last),
+def finish(ids: Sequence[int], *, keep: bool) -> Statement:
+    """The records with these ids go. With `keep` they only count as shown. It looks up each id:
+    `id IN (...)` scans where it names most records, and waits for each client that has not
+    committed its own yet."""
+    found = (
+        "JSON_TABLE(%s, '$[*]' COLUMNS (id BIGINT UNSIGNED PATH '$')) AS seen"
+        f" STRAIGHT_JOIN {RECORDS} AS record ON record.id = seen.id"
     )
-
-
-def guard_count(count: int) -> Statement:
-    """An error where the statement before it met another number of rows: somebody committed a
-    record between the others meanwhile."""
-    return f"SELECT IF(ROW_COUNT() = %s, 1, {FAILS})", (count,)
-
-
-def _finish(keep: bool) -> str:
-    return f"UPDATE {RECORDS} SET is_shown = 1 WHERE" if keep else f"DELETE FROM {RECORDS} WHERE"
+    what = f"UPDATE {found} SET is_shown = 1" if keep else f"DELETE record FROM {found}"
+    return what, [json.dumps([*ids])]

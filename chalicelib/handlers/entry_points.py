@@ -231,7 +231,7 @@ def _done(request: contract.Request, container: services.Container) -> replies.R
     service = container.rows
     match request:
         case contract.Read(table, column, values, use_cache, page, is_fresh):
-            if is_fresh and use_cache and not page:
+            if is_fresh:
                 container.captured.show(table)
             rows = service.read(table, column, values, use_cache, page, is_fresh)
             return replies.of_rows(rows, request)

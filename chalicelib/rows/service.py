@@ -14,8 +14,10 @@ from typing import Any
 from chalicelib.db import Change, Database
 from chalicelib.errors import (
     AlreadyClaimed,
+    ConfigurationError,
     DatabaseUnavailable,
     OutcomeUnknown,
+    SchemaMismatch,
 )
 from chalicelib.rows.counters import counted, incremented
 from chalicelib.rows.idempotency import Answer, IdempotentChange, prune_claims
@@ -180,8 +182,8 @@ class RowService:
         except OutcomeUnknown as unknown:
             try:  # the idempotency key tells whether the first try was committed
                 done = self._change_once(table, claim, work, answer, store)
-            except DatabaseUnavailable:
-                raise unknown from None
+            except (DatabaseUnavailable, ConfigurationError, SchemaMismatch):
+                raise unknown from None  # the second try may have failed before it came to the key
         if random.random() < PRUNE_SHARE:
             self._prune_claims()
         return done

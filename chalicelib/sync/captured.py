@@ -6,13 +6,12 @@ next one, and to take an entry out of the cache twice is harmless.
 
 import json
 import time
+from array import array
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from typing import NamedTuple
 
 from chalicelib.cache import Generations
-from chalicelib.db import Database, Transaction, captured
-from chalicelib.errors import OthersCame
+from chalicelib.db import Database, captured
 from chalicelib.rows import WriteThrough
 from chalicelib.tables import Column, Integer, Key, Row, Table
 
@@ -41,18 +40,18 @@ class Captured:
         it raises, they stay for the next time. One SELECT where nothing has changed. Raises
         SchemaMismatch, DatabaseUnavailable."""
         left = self._show(table, shown_too=True)
-        if left.is_empty:
+        if not left.ids:
             return ()
         follow(left.keys)
-        self._finish(table, left, keep=False)
+        self._finish(left, keep=False)
         return left.keys
 
     def show(self, table: Table) -> None:
         """The same for reads only: the records stay for `drain`, and count as shown. One SELECT
         where no change is left."""
         left = self._show(table, shown_too=False)
-        if not left.is_empty:
-            self._finish(table, left, keep=True)
+        if left.ids:
+            self._finish(left, keep=True)
 
     def unrecorded(self, table: Table) -> str:
         """Why changes of the table by other clients are not recorded, and what mends that; empty
@@ -67,11 +66,11 @@ class Captured:
         # deleted it a moment ago.
         self._generations.saw(table, held, asked)
         if records is None or len(records) > MAX_RECORDS:
-            blocks = self._blocks(table, shown_too)
+            ids = self._ids(table, shown_too)
             self._write_through.replace_all(table, lambda transaction: None)
-            return _Left(None, (), blocks)
+            return _Left(None, ids)
         rows = sorted(records)
-        ids = [id for id, _ in rows]
+        ids = [int(id) for id, _ in rows]
         entries = _entries_in(table, rows)
         if entries is None:
             self._write_through.replace_all(table, lambda transaction: None)
@@ -80,59 +79,29 @@ class Captured:
             self._write_through.drop(table, entries, held, asked)
         return _Left(entries[table.key.name], ids)
 
-    def _blocks(self, table: Table, shown_too: bool) -> list["_Block"]:
-        """All records that are left now."""
-        found: list[_Block] = []
-        for is_shown in (0, 1) if shown_too else (0,):
-            last, is_more = 0, True
-            while is_more:
-                [page] = self._database.run(captured.blocks(table, is_shown, last))
-                found += [_Block(is_shown, *map(int, block)) for block in page]
-                is_more = sum(int(block[2]) for block in page) == captured.PAGE
-                last = found[-1].last if page else last
-        return found
+    def _ids(self, table: Table, shown_too: bool) -> Sequence[int]:
+        """Of all records that are left now."""
+        found = array("Q")  # there may be millions
+        while True:
+            after = found[-1] if found else 0
+            [page] = self._database.run(captured.ids(table, after, shown_too=shown_too))
+            found.extend(id for (id,) in page)
+            if len(page) < captured.PAGE:
+                return found
 
-    def _finish(self, table: Table, left: "_Left", *, keep: bool) -> None:
-        """Delete the records, or let them count as shown with `keep`: those that were seen, and no
-        other one that was committed meanwhile."""
-        if left.ids:
-            self._database.run(captured.finish(left.ids, keep=keep))
-        for block in left.blocks:
-            if not (keep and block.is_shown):
-                self._finish_block(table, block, keep)
-
-    def _finish_block(self, table: Table, block: "_Block", keep: bool) -> None:
-        statement = captured.finish_block(table, block.is_shown, block.first, block.last, keep=keep)
-
-        def finish(transaction: Transaction) -> None:
-            transaction.queue(statement)
-            transaction.queue_guard(captured.guard_count(block.records), OthersCame)
-            transaction.commit()
-
-        with suppress(OthersCame):  # then the block stays for the next time
-            self._database.transact(finish)
-
-
-class _Block(NamedTuple):
-    """`records` of them between two ids."""
-
-    is_shown: int
-    first: int
-    last: int
-    records: int
+    def _finish(self, left: "_Left", *, keep: bool) -> None:
+        """Delete the records that were seen, or let them count as shown with `keep`. They are named
+        one by one: between their ids others may have been committed meanwhile."""
+        for start in range(0, len(left.ids), MAX_RECORDS):
+            ids = left.ids[start : start + MAX_RECORDS]
+            self._database.run(captured.finish(ids, keep=keep))
 
 
 class _Left(NamedTuple):
-    """Records that were left: the keys of their rows, and their ids or, where there were too many,
-    blocks of these."""
+    """Records that were left: the keys of their rows, and their ids."""
 
     keys: Keys
-    ids: Sequence[Key]
-    blocks: Sequence[_Block] = ()
-
-    @property
-    def is_empty(self) -> bool:
-        return not self.ids and not self.blocks
+    ids: Sequence[int]
 
 
 def _entries_in(table: Table, records: Sequence[Row]) -> Mapping[str, Sequence[Key]] | None:

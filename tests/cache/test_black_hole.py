@@ -161,7 +161,7 @@ def test_what_is_left_of_a_call_is_all_that_its_next_piece_is_waited_for() -> No
     with silent, other:
         silent.settimeout(30)
         deadline = Deadline()
-        parser = _Parser(deadline, 65_536)
+        parser = _Parser(deadline, 30, 65_536)
         parser._sock, parser._reader, parser._socket_timeout = silent, hiredis.Reader(), 30
         started = time.monotonic()
         deadline.until = started + TIMEOUT_SECONDS / 2

@@ -16,9 +16,9 @@ from pymysql.constants import ER
 from pymysql.cursors import Cursor
 
 from chalicelib import services
-from chalicelib.cache import entry_commands, generations
+from chalicelib.cache import entry_commands, generations, routing
 from chalicelib.cache.client import MAX_EARLY_CONNECTIONS, Client
-from chalicelib.cache.commands import Command
+from chalicelib.cache.commands import Command, Received
 from chalicelib.cache.entries import Affected, Cache, Leases, Pending, new_token
 from chalicelib.cache.entry_commands import Token
 from chalicelib.cache.recovery import Recovery
@@ -263,6 +263,7 @@ def test_a_writer_notices_by_two_clocks_that_it_slept(
         return pending
 
     monkeypatch.setattr(Cache, "begin_fence_many", sleep_behind_it)
+    monkeypatch.setattr(Recovery, "start", lambda self: None)
     one.write(HEROES, [hero(3, "after")], True)
 
     assert witness.generation()[:2] == (number + 1, False)
@@ -427,6 +428,28 @@ def test_an_insert_waits_until_redis_has_published_it_where_its_fences_may_be_ev
             witness.redis.config_set(name, str(before[name]))
 
     assert waits == [not keeps]
+
+
+def test_an_insert_waits_where_another_thread_loses_the_connection_that_fenced(
+    one: RowService, waits: list[object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A closed connection knows no policy of its server."""
+    receive = Client.receive
+    one.read(HEROES, ID, [1000], True)
+
+    def receive_and_lose(
+        self: Client, connection: routing.Connection, server: str
+    ) -> Received | None:
+        for node in connection._nodes:
+            node.keeps_new_keys = False
+        received = receive(self, connection, server)
+        connection.close()
+        return received
+
+    monkeypatch.setattr(Client, "receive", receive_and_lose)
+    WRITES["insert"](one)
+
+    assert waits == [True]
 
 
 @pytest.mark.parametrize("error", [CacheUnavailable("for this test"), AnotherServer("another")])

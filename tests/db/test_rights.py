@@ -169,6 +169,7 @@ def test_a_right_that_is_missing_behind_the_commit_does_not_look_like_a_failed_w
         url = f"redis://127.0.0.1:{cache.port}"
         configure(DB_USER=USER, DB_PASS=PASSWORD, DB_PORT=str(database.port), REDIS_URL=url)
         assert service.write([hero()]).ids == [1]
+        service.read([1])  # behind the publish, for which no insert waits
         cache.judge = lambda piece: CUT_BEFORE
         verdicts = iter([CUT_AFTER] * is_commit_lost)
         database.judge = lambda piece: next(verdicts, PASS) if b"COMMIT;" in piece else PASS

@@ -323,7 +323,7 @@ def test_a_body_that_the_gateway_has_unpacked_is_read(service: InProcess) -> Non
         (b"\x1f\x8b" + b"x" * 50, "gzip", 400, "body: Content-Encoding says gzip, but it is dama"),
         (zlib.compress(READ), "gzip", 400, "body: not "),
         (gzip.compress(READ) + b"more", "gzip", 400, "body: Content-Encoding says gzip, but it is"),
-        (gzip.compress(b" " * 200_000_000), "gzip", 413, "body: more than 6000000 bytes"),
+        (gzip.compress(b" " * 20_000_000), "gzip", 413, "body: more than 6000000 bytes"),
         (gzip.compress(b" " * 4_000_000) * 2, "gzip", 413, "body: more than 6000000 bytes"),
     ],
     ids=["brotli", "twice", "cut", "damaged", "zlib", "garbage behind", "bomb", "two large ones"],

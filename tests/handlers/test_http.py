@@ -111,7 +111,7 @@ def mixed_work(service: OverHttp, worker: int) -> list[int]:
     def some(rows: list[Row]) -> list[Row]:
         return choose.choices(rows, k=choose.randint(1, 8))
 
-    for turn in range(30):
+    for turn in range(15):
         use_cache = choose.random() < 0.7
         xp = 1_000_000 * (worker + 1) + turn
         sent = [hero(name=f"{worker}/{turn}/{i}", xp=xp) for i in range(choose.randint(1, 20))]

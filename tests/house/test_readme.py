@@ -454,7 +454,7 @@ def test_the_errors_are_those_a_caller_can_get() -> None:
     documented = {code(row[0])[0]: row[1:] for row in table(README, "error", "status")}
     raised = {kind.__name__: kind for kind in _below(HerocacheError)}
     told_otherwise = ("CacheUnavailable", "AnotherServer", "FileRejected", "BucketUnavailable")
-    inner_only = ("NotAtOnce", "OthersCame", "AlreadyClaimed", "Superseded")
+    inner_only = ("NotAtOnce", "AlreadyClaimed", "Superseded")
     for inner in (*told_otherwise, *REWORDED, *inner_only):
         del raised[inner]
     bug = json.loads(replies.of_bug().text)

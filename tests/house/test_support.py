@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.history import checker
-from tests.support import emulated_aws, witness
+from tests.support import witness
 from tests.support.client import Answer
 
 
@@ -23,6 +23,8 @@ def test_a_failed_check_of_the_client_shows_left_and_right() -> None:
 
 
 def test_every_module_of_the_tests_shows_what_its_asserts_compared() -> None:
+    from tests.support import emulated_aws  # it imports moto, which takes a second
+
     for module in (witness, emulated_aws, checker):
         name = type(module.__loader__).__name__
         assert name == "AssertionRewritingHook", Path(str(module.__file__)).name

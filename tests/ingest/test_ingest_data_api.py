@@ -16,9 +16,9 @@ from tests.support.data_api import UNUSED, spent
 from tests.support.witness import Witness
 
 KEY = "incoming/heroes/large.csv"
-ROWS = 12_000
+ROWS = 6_000
 # A statement holds 1,000 of them, and there is another statement behind each.
-STATEMENTS = 2 * 12
+STATEMENTS = 2 * 6
 # Of the ledger, the table and its highest key.
 STATEMENTS_BEFORE = 8
 ALWAYS = 1_000

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from app import app, employees, ingest, storage
+from app import app, employees, ingest, storage, sync
 from local.commands import invoke
 from local.machine import ROOT
 from local.servers import MariaDB, Redis, ServerError
@@ -62,7 +62,7 @@ def test_every_file_in_events_is_run_by_a_test() -> None:
     found = {path.relative_to(EVENTS).as_posix() for path in EVENTS.rglob("*.json")}
     run = {f"storage/{name}.json" for name in (*ROWS, *IDS)}
     others = {"api_handler/read.json", "api_handler/health.json", "ingest/heroes.json"}
-    others |= {"employees/add.json", "employees/add_many.json"}
+    others |= {"employees/add.json", "employees/add_many.json", "sync/products.json"}
     assert found == run | others
     assert {path.parent.name for path in EVENTS.rglob("*.json")} == set(invoke.FUNCTIONS)
 
@@ -76,6 +76,13 @@ def test_a_read_gives_its_rows_the_second_time_too(name: str) -> None:
         assert answer["statusCode"] == 200, answer
         assert [next(iter(row.values())) for row in answer["body"]] == keys
         assert answer.get("missing") == missing
+
+
+@pytest.mark.usefixtures("seeded")
+def test_a_run_of_the_sync_is_done() -> None:
+    answer = sync(event_in("sync/products.json"), None)
+    assert answer["outcome"] == "done"
+    assert answer["details"] == []
 
 
 @pytest.mark.usefixtures("seeded")
@@ -228,7 +235,7 @@ def test_make_invoke_says_why_a_function_fails(folder: Path) -> None:
         ({"EVENT": "no.json"}, "EVENT=no.json: it cannot be read: No such file or directory"),
         ({"EVENT": "text"}, "EVENT=text: not JSON in UTF-8: Expecting value"),
         ({"EVENT": "latin"}, "EVENT=latin: not JSON in UTF-8"),
-        ({"EVENT": "{}", "FUNCTION": "sync"}, "FUNCTION=sync: no such function, there are storage"),
+        ({"EVENT": "{}", "FUNCTION": "x"}, "FUNCTION=x: no such function, there are storage"),
         ({"EVENT": "{}"}, "no server is running here to run it on: `make run` or `make up` first"),
     ],
 )

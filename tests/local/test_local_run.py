@@ -22,6 +22,10 @@ MINE = {"id": 5, "hero": "Mine", "power": "first", "name": "Early", "xp": 5, "co
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     copy = copy_project(tmp_path_factory.mktemp("run") / "project")
+    # Three deaths within ten seconds are too many; a busy machine has more time for them here.
+    module = copy / "local" / "restart_servers.py"
+    patient = module.read_text().replace("WITHIN_SECONDS = 10.0", "WITHIN_SECONDS = 600.0")
+    module.write_text(patient)
     yield copy
     make(copy, "down")
 
@@ -44,30 +48,26 @@ def wait_for_port(port: int, timeout_seconds: float = 30) -> None:
             if client.connect_ex((LOOPBACK, port)) == 0:
                 return
         assert time.monotonic() < deadline, f"nothing listens on port {port}"
+        time.sleep(0.005)
 
 
 def test_a_write_made_as_soon_as_the_port_answers_survives_the_seed_rows(tmp_path: Path) -> None:
+    """A healthy first start and its first requests print no warning."""
     port = next(port for port in random.sample(PORTS, len(PORTS)) if port_is_free(port))
     starting = MakeRun(copy_project(tmp_path / "project"), PORT=str(port))
     try:
         wait_for_port(port)
-        written = OverHttp(f"http://{LOOPBACK}:{port}/").write([MINE])
+        service = OverHttp(f"http://{LOOPBACK}:{port}/")
+        written = service.write([MINE])
         assert written.ids == [5], written.text
+        assert len(service.read([1, 2]).rows) == 2
         said = starting.read_until(LAST_WORDS)
         assert "heroes     25 seed rows" in said
         rows = starting.services.mariadb.query("SELECT id, hero FROM heroes WHERE id IN (4, 5)")
         assert rows == [(4, "Señor Trueno"), (5, "Mine")]
     finally:
-        starting.press_ctrl_c()
-
-
-def test_a_healthy_first_start_and_its_first_requests_print_no_warning(tmp_path: Path) -> None:
-    with MakeRun(copy_project(tmp_path / "project")) as run:
-        service = OverHttp(f"{run.services.app.url}/")
-        assert len(service.read([1, 2]).rows) == 2
-        assert service.write([MINE]).ids == [5]
-        said = run.output + run.press_ctrl_c()
-        said += (run.services.s3.home / "function.log").read_text()
+        rest = starting.press_ctrl_c()
+    said += rest + (starting.services.s3.home / "function.log").read_text()
     assert "heroes: the cache is used from now on" in said
     assert "WARNING" not in said
 
@@ -94,11 +94,13 @@ def test_what_a_sql_client_changes_is_recorded_and_the_seed_rows_are_not(
     assert service.read([3]).rows[0]["color"] == "plum"
 
 
-@pytest.mark.parametrize("name", ["mariadb", "redis"])
-def test_a_server_that_dies_is_told_and_serves_again_on_its_port(
-    run: MakeRun, service: OverHttp, name: str
+def test_a_database_that_dies_is_told_and_serves_again_on_its_port(
+    run: MakeRun, service: OverHttp
 ) -> None:
-    server = getattr(run.services, name)
+    kill_and_see_it_serve_again(run, service, run.services.mariadb)
+
+
+def kill_and_see_it_serve_again(run: MakeRun, service: OverHttp, server: Server) -> None:
     port = server.port
     [id] = service.write([{key: value for key, value in MINE.items() if key != "id"}]).ids
     kill(server)
@@ -122,19 +124,15 @@ def test_a_local_s3_that_dies_is_started_again_and_the_lost_files_are_told(
     assert "1 row into heroes" in run.read_until("incoming/after.csv")
 
 
-def test_a_server_that_dies_again_and_again_ends_the_run_with_words(tmp_path: Path) -> None:
-    """Within ten seconds; here a busy machine has more."""
-    folder = copy_project(tmp_path / "project")
-    module = folder / "local" / "restart_servers.py"
-    patient = module.read_text().replace("WITHIN_SECONDS = 10.0", "WITHIN_SECONDS = 600.0")
-    module.write_text(patient)
-    with MakeRun(folder) as run:
-        redis = run.services.redis
-        for _ in range(2):
-            kill(redis)
-            run.read_until(f"{redis.title:<10} answers again")
-        kill(redis)
-        said = run.rest()
-        assert "herocache: Redis ended 3 times within 600 s, so it is not started again" in said
-        assert run.process.returncode != 0
-        assert run.leftovers() == []
+def test_a_redis_that_dies_serves_again_twice_and_then_ends_the_run_with_words(
+    run: MakeRun, service: OverHttp
+) -> None:
+    """The last test on this run."""
+    for _ in range(2):
+        kill_and_see_it_serve_again(run, service, run.services.redis)
+    kill(run.services.redis)
+    said = run.rest()
+    assert "herocache: Redis ended 3 times within 600 s, so it is not started again" in said
+    assert run.process.returncode != 0
+    services = run.services
+    assert [server.pid for server in (services.app, *services.servers)] == [None] * 4

@@ -112,23 +112,6 @@ def test_a_file_at_the_root_is_loaded_and_its_result_is_no_upload(
     assert service.read([503]).rows == [hero_row(503)]
 
 
-def test_upload_and_invalidate_know_the_table_of_the_service(tmp_path: Path) -> None:
-    """Though the terminal that they run in does not."""
-    folder = copy_project(tmp_path / "project")
-    file = write_csv(tmp_path / "more.csv", [hero_row(7)])
-    with MakeRun(folder, DB_TABLE="superheroes") as run:
-        run.services.mariadb.query("CREATE TABLE superheroes LIKE heroes")
-        service = OverHttp(f"{run.services.app.url}/")
-        for table in ("superheroes", ""):
-            uploaded = make(folder, "upload", FILE=str(file), TABLE=table)
-            assert "loaded     into superheroes" in uploaded.stdout
-        assert service.read([7]).rows == [hero_row(7)]
-        run.services.mariadb.query("UPDATE superheroes SET color = 'blue'")
-        done = make(folder, "invalidate")
-        assert "superheroes every row invalidated" in done.stdout
-        assert service.read([7]).rows == [hero_row(7, color="blue")]
-
-
 def test_make_run_says_where_uploads_go_and_what_became_of_them(
     run: MakeRun, s3_client: Any
 ) -> None:
@@ -314,13 +297,33 @@ def test_seed_rows_are_uploaded_for_empty_tables_only(folder: Path) -> None:
     make(folder, "down")
 
 
+def test_upload_and_invalidate_know_the_table_of_the_service(folder: Path, tmp_path: Path) -> None:
+    """Though the terminal that they run in does not."""
+    make(folder, "down")
+    file = write_csv(tmp_path / "more.csv", [hero_row(7)])
+    with MakeRun(folder, DB_TABLE="superheroes") as run:
+        run.services.mariadb.query("CREATE TABLE superheroes LIKE heroes")
+        service = OverHttp(f"{run.services.app.url}/")
+        for table in ("superheroes", ""):
+            uploaded = make(folder, "upload", FILE=str(file), TABLE=table)
+            assert "loaded     into superheroes" in uploaded.stdout
+        assert service.read([7]).rows == [hero_row(7)]
+        run.services.mariadb.query("UPDATE superheroes SET color = 'blue'")
+        done = make(folder, "invalidate")
+        assert "superheroes every row invalidated" in done.stdout
+        assert service.read([7]).rows == [hero_row(7, color="blue")]
+
+
 def test_seed_rows_that_cannot_be_loaded_are_an_error_and_leave_nothing_running(
-    tmp_path: Path,
+    folder: Path,
 ) -> None:
-    copy = copy_project(tmp_path / "copy")
-    (copy / "seed" / "employees.csv").write_bytes(b"E001,\xff\n")
-    refused = make(copy, "up")
+    make(folder, "down")
+    services = Home(folder / ".local")
+    with services.mariadb as database:
+        database.apply_schema()
+        database.query("DELETE FROM employees")
+    (folder / "seed" / "employees.csv").write_bytes(b"E001,\xff\n")
+    refused = make(folder, "up")
     assert refused.returncode != 0
     assert re.search(r"no seed rows for employees: .*rejected, .*UTF-8", refused.stdout)
-    services = Home(copy / ".local")
     assert [server.pid for server in services.servers] == [None, None, None]

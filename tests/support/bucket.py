@@ -13,7 +13,6 @@ from urllib.parse import quote_plus
 
 import boto3
 from botocore.exceptions import ClientError
-from moto.server import ThreadedMotoServer
 
 from chalicelib.ingest import bucket as bucket_module
 
@@ -27,6 +26,9 @@ _sequencers = itertools.count(time.time_ns())
 @contextmanager
 def s3_server() -> Iterator[int]:
     """The port it listens on."""
+    # moto takes a third of a second to import, and processes that tests start import this module.
+    from moto.server import ThreadedMotoServer
+
     server = ThreadedMotoServer(ip_address=LOOPBACK, port=0, verbose=False)
     server.start()
     try:

@@ -41,6 +41,7 @@ from tests.support.bucket import UploadBucket
 from tests.support.client import InProcess, as_stored, hero, heroes
 from tests.support.witness import Witness
 
+Change = Any  # a connection in a transaction
 both_engines = pytest.mark.both_engines
 FRESH = "FRESH"
 
@@ -561,9 +562,8 @@ def test_a_drain_while_redis_is_away_switches_the_cache_off(
 
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of what is read one by one, counted in a block, and in a page."""
+    """Of what is read one by one, and in a page."""
     monkeypatch.setattr(draining, "MAX_RECORDS", 3)
-    monkeypatch.setattr(captured, "BLOCK", 2)
     monkeypatch.setattr(captured, "PAGE", 4)
 
 
@@ -587,25 +587,73 @@ def test_after_many_changes_the_whole_table_leaves_the_cache(
     assert drain() == ()
 
 
+@pytest.fixture
+def open_change(mariadb: MariaDB, cached: InProcess, witness: Witness) -> Iterator[Change]:
+    """Of heroes 3 and 4 by a client that has not committed it yet. Its two records have ids between
+    those of four others."""
+    with mariadb.connect_as_root(ssl_disabled=True) as client, client.cursor() as cursor:
+        change_two(witness, 5)
+        cursor.execute("START TRANSACTION")
+        for key in (3, 4):
+            cursor.execute("UPDATE heroes SET xp = 7 WHERE id = %s", (key,))
+        yield client
+
+
+def change_two(witness: Witness, xp: int) -> None:
+    """Heroes 1 and 2. A statement for each, which locks no other one."""
+    for key in (1, 2):
+        witness.query("UPDATE heroes SET xp = %s WHERE id = %s", [xp, key])
+
+
 @both_engines
 @pytest.mark.usefixtures("few")
 def test_of_many_changes_none_goes_that_was_recorded_meanwhile(
-    cached: InProcess, mariadb: MariaDB, witness: Witness, monkeypatch: pytest.MonkeyPatch
+    cached: InProcess, open_change: Change, witness: Witness
 ) -> None:
-    """With an id between those of a block that was counted: the block stays."""
-    monkeypatch.setattr(captured, "BLOCK", 100)
-    with mariadb.connect_as_root(ssl_disabled=True) as client, client.cursor() as cursor:
-        witness.query("UPDATE heroes SET xp = 5 WHERE id < 3")
-        cursor.execute("START TRANSACTION")
-        cursor.execute("INSERT INTO heroes VALUES (7, 'N', 'l', 'n', 3, 'c')")
-        witness.query("UPDATE heroes SET xp = 6 WHERE id < 4")
+    change_two(witness, 6)
 
-        services.container().captured.drain(HEROES, lambda keys: client.commit())
+    services.container().captured.drain(HEROES, lambda keys: open_change.commit())
 
-    assert [entries["id"][0] for _, entries, _ in records(witness)] == [1, 2, 7, 1, 2]
+    assert [entries["id"][0] for _, entries, _ in records(witness)] == [3, 4]
     while drain() != ():
         pass
     assert_as_in_the_table(cached, witness)
+
+
+@both_engines
+@pytest.mark.usefixtures("few")
+def test_of_many_changes_none_goes_unseen_where_another_drain_takes_as_many(
+    cached: InProcess, open_change: Change, witness: Witness
+) -> None:
+    used = services.container().captured
+    early = used._show(HEROES, shown_too=True)
+    change_two(witness, 6)
+
+    def meanwhile(_: object) -> None:
+        assert not is_stale(cached, witness)
+        open_change.commit()
+        used._finish(early, keep=False)
+
+    assert used.drain(HEROES, meanwhile) is None
+
+    assert drain() == [3, 4]
+    assert_as_in_the_table(cached, witness)
+
+
+@both_engines
+@pytest.mark.usefixtures("few", "open_change")
+@pytest.mark.parametrize("is_fresh", [True, False])
+def test_many_changes_are_brought_to_the_cache_while_a_client_takes_its_time(
+    cached: InProcess, witness: Witness, is_fresh: bool
+) -> None:
+    change_two(witness, 6)
+
+    if is_fresh:
+        assert {row["xp"] for row in cached.read([1, 2], FRESH=True).rows} == {6}
+        assert [is_shown for *_, is_shown in records(witness)] == [1] * 4
+    else:
+        assert drain() is None
+        assert records(witness) == []
 
 
 def test_more_than_five_thousand_changes_are_drained(cached: InProcess, witness: Witness) -> None:
@@ -746,6 +794,22 @@ def test_a_fresh_read_without_the_cache_asks_the_writer(
         cached.read([1], use_cache=False, FRESH=fresh, BY="xp", LIMIT=1)
 
     assert asked == [False, False, True, True]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"USE_CACHE": False}, {"BY": "xp", "LIMIT": 1}, {"BY": "xp", "USE_CACHE": "False"}],
+    ids=["uncached", "page", "uncached lookup"],
+)
+def test_no_read_is_older_than_a_fresh_one_that_does_not_use_the_cache(
+    cached: InProcess, witness: Witness, fields: dict[str, object]
+) -> None:
+    witness.query("UPDATE heroes SET xp = 1, color = 'blue' WHERE name = 'Ada 1'")
+
+    [row] = cached.post({"REQUEST": "read", "SQLS": [1], "FRESH": True, **fields}).rows
+
+    assert row["color"] == "blue"
+    assert_as_in_the_table(cached, witness)
 
 
 @pytest.mark.parametrize("fresh", ["yes", 1, None])
