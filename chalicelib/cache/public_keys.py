@@ -146,9 +146,9 @@ def delete_note(table: Table) -> Command:
 
 
 def _stamp(name: str) -> str:
-    """In the slot of `name`: that of the text in its braces, where it has some. No row's key holds
-    a NUL."""
-    if False:
+    """In the slot of `name`. No row's key holds a NUL. No other name is in the slot of one with a
+    closing brace and no tag: `name` itself then stands for a stamp that nobody leaves."""
+    if _tag(name) != name:
         return f"{name}\0stamp"
     return name if "}" in name else f"{{{name}}}:stamp"
 

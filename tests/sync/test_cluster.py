@@ -83,4 +83,7 @@ def test_keys_with_braces_have_their_stamp_in_their_slot(shop: InProcess, cli: R
     watch(shop, [*keys], "to_cache", TABLE="employees")
     shop.write(people, TABLE="employees")
     assert [cli("EXISTS", f"Employee:{key}") for key in keys] == [1] * len(keys)
+    stamps = ["{Employee:a}:stamp", "Employee:{a}\0stamp", "{Employee:{a}:stamp"]
+    stamps.append("Employee:é {x} y\0stamp")
+    assert [cli("EXISTS", stamp) for stamp in stamps] == [1] * len(stamps)
     assert run("employees")["to_cache"] == {"looked": 6, "changed": 0, "reported": 0}
