@@ -66,7 +66,7 @@ test: ## the tests, on servers of their own (5 minutes); ARGS go to pytest
 	@$(IN_VENV) pytest -n 3 --dist loadfile $(ARGS)
 
 # They run once more by way of the RDS Data API.
-DATA_API_TESTS = $(addprefix tests/,handlers rows db cache ingest)
+DATA_API_TESTS = $(addprefix tests/,handlers rows db cache ingest sync)
 proof: ## what takes long (the tests over the Data API, model, histories, a stage's life, a benchmark), and headless Chromium and Node
 	$(INSTALL) dev $(SERVERS) openssl chromium nodejs
 	@$(IN_VENV) pytest -m proof $(ARGS)

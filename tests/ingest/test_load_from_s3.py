@@ -38,6 +38,9 @@ from tests.support.bucket import UploadBucket, lines
 from tests.support.client import InProcess
 from tests.support.witness import Witness
 
+# It takes three quarters of a minute, and only those who choose the engine `aurora` need it.
+pytestmark = pytest.mark.proof
+
 KEY = "incoming/some.csv"
 ON_SERVERS = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 

@@ -16,13 +16,11 @@ from tests.support.relay import PASS, relaying
 from tests.support.witness import Witness
 from tests.sync.clients import RedisCli, product, run, unwatch, watch
 
-both = pytest.mark.both_engines
 each_form = pytest.mark.parametrize("form", ["json", "hash"])
 each_way = pytest.mark.parametrize("keys", [[11, 22, 23], ["*"]], ids=["some rows", "every row"])
 NAMES = {"json": "Product", "hash": "UsingHash:Product"}
 
 
-@both
 @each_form
 @each_way
 @pytest.mark.parametrize("use_cache", [True, False])
@@ -49,7 +47,6 @@ def test_a_write_is_in_redis_at_once(
     assert cli("TTL", f"{name}:22") == -1
 
 
-@both
 def test_a_new_row_whose_key_the_database_gives_is_there_at_once(
     shop: InProcess, cli: RedisCli
 ) -> None:
@@ -60,7 +57,6 @@ def test_a_new_row_whose_key_the_database_gives_is_there_at_once(
         assert cli.row(f"Product:{new}") == product(new, ProductName="Product 0")
 
 
-@both
 def test_a_warm_container_learns_of_a_watch_with_its_next_insert(
     shop: InProcess, witness: Witness, cli: RedisCli
 ) -> None:

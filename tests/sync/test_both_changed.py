@@ -9,8 +9,6 @@ from tests.support.client import InProcess
 from tests.support.witness import Witness
 from tests.sync.clients import RedisCli, product, rows, run, tallies, watch
 
-pytestmark = pytest.mark.both_engines
-
 each_way = pytest.mark.parametrize("keys", [[22], ["*"]], ids=["one row", "every row"])
 
 

@@ -42,7 +42,6 @@ from tests.support.client import InProcess, as_stored, hero, heroes
 from tests.support.witness import Witness
 
 Change = Any  # a connection in a transaction
-both_engines = pytest.mark.both_engines
 FRESH = "FRESH"
 
 
@@ -113,7 +112,6 @@ CHANGES: dict[str, tuple[str, list[int]]] = {
 }
 
 
-@both_engines
 @pytest.mark.parametrize("name", [name for name in CHANGES if name != "load"])
 def test_a_change_by_another_client_is_seen_after_a_drain(
     cached: InProcess, witness: Witness, name: str
@@ -128,7 +126,6 @@ def test_a_change_by_another_client_is_seen_after_a_drain(
     assert drain() == ()
 
 
-@both_engines
 def test_without_a_drain_the_cache_does_not_know(cached: InProcess, witness: Witness) -> None:
     """Otherwise the other tests show nothing."""
     witness.query("UPDATE heroes SET color = 'blue' WHERE name = 'Ada 1'")
@@ -137,7 +134,6 @@ def test_without_a_drain_the_cache_does_not_know(cached: InProcess, witness: Wit
     assert cached.read([1, 2, 3, 4]).headers["cache-status"] == 'herocache; hit; detail="4 of 4"'
 
 
-@both_engines
 def test_only_the_entries_of_changed_rows_leave_the_cache(
     cached: InProcess, witness: Witness
 ) -> None:
@@ -148,7 +144,6 @@ def test_only_the_entries_of_changed_rows_leave_the_cache(
     assert cached.read([1, 2], BY="xp").headers["cache-status"].startswith("herocache; hit")
 
 
-@both_engines
 def test_a_transaction_that_is_rolled_back_records_nothing(
     cached: InProcess, mariadb: MariaDB, witness: Witness
 ) -> None:
@@ -162,7 +157,6 @@ def test_a_transaction_that_is_rolled_back_records_nothing(
     assert drain() == ()
 
 
-@both_engines
 def test_keys_come_once_and_in_the_order_of_the_changes(
     cached: InProcess, witness: Witness
 ) -> None:
@@ -172,7 +166,6 @@ def test_keys_come_once_and_in_the_order_of_the_changes(
     assert drain() == [3, 1, 2]
 
 
-@both_engines
 def test_a_change_whose_record_comes_late_is_not_lost(
     cached: InProcess, mariadb: MariaDB, witness: Witness
 ) -> None:
@@ -188,7 +181,6 @@ def test_a_change_whose_record_comes_late_is_not_lost(
     assert_as_in_the_table(cached, witness)
 
 
-@both_engines
 def test_each_table_has_records_of_its_own(cached: InProcess, witness: Witness) -> None:
     cached.write([{"EmpId": "E1", "EmpName": "Ada"}], TABLE="employees")
     witness.query("UPDATE employees SET EmpName = 'Bo'")
@@ -218,7 +210,6 @@ TEXTS = [
 ]
 
 
-@both_engines
 def test_any_text_is_recorded_as_it_is(cached: InProcess, witness: Witness) -> None:
     rows = [{"EmpId": text.strip() or "-", "EmpName": "Ada"} for text in TEXTS]
     cached.write(rows, TABLE="employees")
@@ -261,7 +252,6 @@ def test_a_lookup_of_text_is_recorded_too(mariadb: MariaDB, witness: Witness) ->
 # --- own changes ----------------------------------------------------------------------------------
 
 
-@both_engines
 def test_the_services_own_changes_are_not_recorded(cached: InProcess, witness: Witness) -> None:
     cached.write([hero(xp=4)], use_cache=False)
     cached.write([hero(xp=4), {"id": 2, **hero(xp=1)}])
@@ -294,7 +284,6 @@ def loaded(bucket: UploadBucket, has_keys: bool) -> str:
     return str(summary["status"])
 
 
-@both_engines
 @pytest.mark.parametrize("has_keys", [True, False])
 @pytest.mark.parametrize("is_large", [True, False])
 def test_a_load_is_not_recorded(
@@ -405,7 +394,6 @@ def die(*_: object, **__: object) -> None:
     raise Died
 
 
-@both_engines
 @pytest.mark.parametrize("moment", ["follow", "finish"])
 def test_who_dies_before_the_records_go_leaves_them_to_the_next_one(
     cached: InProcess, witness: Witness, monkeypatch: pytest.MonkeyPatch, moment: str
@@ -426,7 +414,6 @@ def test_who_dies_before_the_records_go_leaves_them_to_the_next_one(
     assert_as_in_the_table(cached, witness)
 
 
-@both_engines
 def test_what_follows_is_told_the_keys_before_the_records_go(
     cached: InProcess, witness: Witness
 ) -> None:
@@ -441,7 +428,6 @@ def test_what_follows_is_told_the_keys_before_the_records_go(
     assert len(left) == 2
 
 
-@both_engines
 def test_a_reader_that_read_before_the_change_does_not_bring_the_old_row_back(
     cached: InProcess, witness: Witness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -475,7 +461,6 @@ def test_a_reader_that_read_before_the_change_does_not_bring_the_old_row_back(
     assert shown[0] == [as_stored(1, hero(name="Ada 1", xp=1))]
 
 
-@both_engines
 @pytest.mark.parametrize("late", ["fences", "publish"])
 def test_a_writer_that_read_before_the_change_does_not_bring_the_old_row_back(
     cached: InProcess, witness: Witness, monkeypatch: pytest.MonkeyPatch, late: str
@@ -520,7 +505,6 @@ def test_a_writer_that_read_before_the_change_does_not_bring_the_old_row_back(
     assert_as_in_the_table(cached, witness)
 
 
-@both_engines
 def test_two_drains_at_once_lose_nothing(cached: InProcess, witness: Witness) -> None:
     drained: list[Sequence[Key] | None] = []
     changed = threading.Event()
@@ -543,7 +527,6 @@ def test_two_drains_at_once_lose_nothing(cached: InProcess, witness: Witness) ->
     assert_as_in_the_table(cached, witness)
 
 
-@both_engines
 def test_a_drain_while_redis_is_away_switches_the_cache_off(
     cached: InProcess, witness: Witness, configure: Configure
 ) -> None:
@@ -567,7 +550,6 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(captured, "PAGE", 4)
 
 
-@both_engines
 @pytest.mark.usefixtures("few")
 def test_after_many_changes_the_whole_table_leaves_the_cache(
     cached: InProcess, witness: Witness
@@ -605,7 +587,6 @@ def change_two(witness: Witness, xp: int) -> None:
         witness.query("UPDATE heroes SET xp = %s WHERE id = %s", [xp, key])
 
 
-@both_engines
 @pytest.mark.usefixtures("few")
 def test_of_many_changes_none_goes_that_was_recorded_meanwhile(
     cached: InProcess, open_change: Change, witness: Witness
@@ -620,7 +601,6 @@ def test_of_many_changes_none_goes_that_was_recorded_meanwhile(
     assert_as_in_the_table(cached, witness)
 
 
-@both_engines
 @pytest.mark.usefixtures("few")
 def test_of_many_changes_none_goes_unseen_where_another_drain_takes_as_many(
     cached: InProcess, open_change: Change, witness: Witness
@@ -640,7 +620,6 @@ def test_of_many_changes_none_goes_unseen_where_another_drain_takes_as_many(
     assert_as_in_the_table(cached, witness)
 
 
-@both_engines
 @pytest.mark.usefixtures("few", "open_change")
 @pytest.mark.parametrize("is_fresh", [True, False])
 def test_many_changes_are_brought_to_the_cache_while_a_client_takes_its_time(
@@ -679,7 +658,6 @@ def test_an_answer_of_the_data_api_that_is_too_large_drops_the_whole_table(
     assert records(witness) == []
 
 
-@both_engines
 @pytest.mark.parametrize(
     "entries",
     ['{"id": [1]}', '{"id": ["1"], "xp": [1]}', '{"id": [1], "xp": [true]}', '{"xp": [1]}'],
@@ -696,7 +674,6 @@ def test_a_record_of_a_table_that_was_declared_in_another_way_drops_the_whole_ta
     assert records(witness) == []
 
 
-@both_engines
 def test_a_drain_with_nothing_to_do_asks_the_database_once(
     cached: InProcess, witness: Witness
 ) -> None:
@@ -710,7 +687,6 @@ def test_a_drain_with_nothing_to_do_asks_the_database_once(
 # --- FRESH ----------------------------------------------------------------------------------------
 
 
-@both_engines
 @pytest.mark.parametrize("fresh", [True, "True", "true"])
 def test_a_fresh_read_sees_the_change_at_once(
     cached: InProcess, witness: Witness, fresh: object
@@ -724,7 +700,6 @@ def test_a_fresh_read_sees_the_change_at_once(
     assert_as_in_the_table(cached, witness)
 
 
-@both_engines
 def test_a_fresh_read_leaves_the_records_to_the_sync_and_does_its_work_once(
     cached: InProcess, witness: Witness
 ) -> None:
@@ -741,7 +716,6 @@ def test_a_fresh_read_leaves_the_records_to_the_sync_and_does_its_work_once(
     assert records(witness) == []
 
 
-@both_engines
 @pytest.mark.usefixtures("few")
 def test_a_fresh_read_after_many_changes_sees_them_and_raises_the_generation_once(
     cached: InProcess, witness: Witness
@@ -757,7 +731,6 @@ def test_a_fresh_read_after_many_changes_sees_them_and_raises_the_generation_onc
     assert records(witness) == []
 
 
-@both_engines
 @pytest.mark.usefixtures("lasting_generations")
 def test_a_fresh_read_sees_what_another_container_drained_a_moment_ago(
     cached: InProcess, witness: Witness
@@ -851,7 +824,6 @@ def unrecorded(service: InProcess) -> list[str]:
     return found
 
 
-@both_engines
 def test_a_trigger_that_somebody_dropped_is_told_with_what_mends_it(
     cached: InProcess, witness: Witness, mariadb: MariaDB
 ) -> None:

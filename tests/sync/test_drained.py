@@ -7,8 +7,6 @@ import pytest
 from tests.support.client import InProcess, heroes
 from tests.support.witness import Witness
 
-pytestmark = pytest.mark.both_engines
-
 
 def run(**event: object) -> Any:
     import app

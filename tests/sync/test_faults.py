@@ -15,7 +15,6 @@ from tests.support.client import InProcess
 from tests.support.witness import Witness
 from tests.sync.clients import RedisCli, product, rows, run, watch
 
-both = pytest.mark.both_engines
 MAX_STEPS = 200
 
 
@@ -162,7 +161,6 @@ def test_a_run_that_is_overtaken_at_any_step_changes_no_row(
     assert superseded > 10
 
 
-@both
 def test_a_second_run_ends_at_once(
     shop: InProcess, witness: Witness, cli: RedisCli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -209,7 +207,6 @@ def test_the_same_event_three_times(shop: InProcess, witness: Witness, cli: Redi
     end(shop, witness, cli)
 
 
-@both
 def test_a_run_that_slept_sets_no_public_key(
     shop: InProcess, cli: RedisCli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -224,7 +221,6 @@ def test_a_run_that_slept_sets_no_public_key(
     assert run()["outcome"] == "done", "its lease is free"
 
 
-@both
 def test_what_a_client_does_while_a_run_looks_is_not_lost(
     shop: InProcess, witness: Witness, cli: RedisCli, monkeypatch: pytest.MonkeyPatch
 ) -> None:

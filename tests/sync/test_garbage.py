@@ -8,8 +8,6 @@ from tests.support.client import InProcess
 from tests.support.witness import Witness
 from tests.sync.clients import RedisCli, product, rows, run, tallies, watch, watched
 
-pytestmark = pytest.mark.both_engines
-
 WHOLE = json.dumps(product(22))
 GARBAGE: dict[str, tuple[list[list[str]], str]] = {
     "a list": ([["RPUSH", "Product:22", "1"]], "it holds a list"),

@@ -46,7 +46,6 @@ def in_step(shop: InProcess) -> InProcess:
     return shop
 
 
-@pytest.mark.both_engines
 @pytest.mark.parametrize("keys", [[22], ["*"]], ids=["one row", "every row"])
 def test_it_asks_the_database_nothing(
     shop: InProcess, witness: Witness, cli: RedisCli, keys: list[object]

@@ -23,6 +23,9 @@ from tests.support.topologies import (
 from tests.support.witness import Witness
 from tests.sync.clients import RedisCli, use_every_public_key
 
+# Each right is taken away once: a dozen servers and a cluster.
+pytestmark = pytest.mark.proof
+
 MAKERS = {"one node": one_node, "cluster": cluster}
 
 

@@ -1,8 +1,6 @@
 """The two walk-throughs of the proof of concept, with its numbers and redis-cli as the other
 client; and what the runs after them find."""
 
-import pytest
-
 from tests.support.client import InProcess
 from tests.support.witness import Witness
 from tests.sync.clients import (
@@ -15,8 +13,6 @@ from tests.sync.clients import (
     watch,
     watched,
 )
-
-pytestmark = pytest.mark.both_engines
 
 
 def test_product_22_at_3000_in_the_database_and_2000_in_redis(
