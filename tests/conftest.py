@@ -266,23 +266,25 @@ def configure(
     db_engine: str,
     mariadb: MariaDB,
     redis_server: Redis,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Configure]:
-    """Gives the app these settings on top of those that lead to the servers; None unsets one."""
+    """Gives the app these settings on top of those that lead to the servers; None unsets one. They
+    stay where a test undoes its own changes in its middle."""
     database = database_environment(request, mariadb, db_engine)
+    own = pytest.MonkeyPatch()
 
     def configure(**changes: str | None) -> None:
         environment = {**database, **redis_server.environment(), **changes}
         for name in {*SETTINGS, *environment}:
             value = environment.get(name)
             if value is None:
-                monkeypatch.delenv(name, raising=False)
+                own.delenv(name, raising=False)
             else:
-                monkeypatch.setenv(name, value)
+                own.setenv(name, value)
         end_app()
 
     yield configure
     end_app()
+    own.undo()
 
 
 def end_app() -> None:
