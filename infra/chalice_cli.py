@@ -34,8 +34,10 @@ def delete(stage: Stage) -> None:
 def _run(stage: Stage, verb: str, folder: Path) -> list[str]:
     """Runs Chalice in `folder` and prints its output while it comes. Returns the lines."""
     # Not .venv/bin/chalice: its first line is wrong once the project folder has been moved.
-    chalice = [sys.executable, "-c", "import sys; from chalice.cli import main; sys.exit(main())"]
-    command = [*chalice, "--project-dir", str(folder), verb, "--stage", stage.name]
+    # -B: it imports the app, and bytecode stored below chalicelib would be packaged too.
+    start = "import sys; from chalice.cli import main; sys.exit(main())"
+    command = [sys.executable, "-B", "-c", start]
+    command += ["--project-dir", str(folder), verb, "--stage", stage.name]
     lines = []
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True

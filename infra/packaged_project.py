@@ -1,11 +1,13 @@
 """The folder that `chalice deploy` works in: the project, with the packages that the stage needs.
 
-For every stage Chalice packages what requirements.txt in its project folder names. So each
-deployment gets a folder of its own. It holds links to the project's files, and a requirements.txt
+For every stage Chalice packages what requirements.txt in its project folder names, and every file
+below chalicelib. So each deployment gets a folder of its own. It holds links to the project's
+files, a copy of chalicelib without the bytecode that Python stored there, and a requirements.txt
 without the drivers that the stage's settings leave unused.
 """
 
 import re
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,6 +16,8 @@ from pathlib import Path
 from infra.stage_files import ROOT, Stage
 
 REQUIREMENTS = "requirements.txt"
+CODE = "chalicelib"
+BYTECODE = "__pycache__"
 
 
 @contextmanager
@@ -22,8 +26,9 @@ def project_folder(stage: Stage) -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for path in ROOT.iterdir():
-            if path.name != REQUIREMENTS:
+            if path.name not in (REQUIREMENTS, CODE):
                 (folder / path.name).symlink_to(path)
+        shutil.copytree(ROOT / CODE, folder / CODE, ignore=shutil.ignore_patterns(BYTECODE))
         text = (ROOT / REQUIREMENTS).read_text(encoding="utf-8")
         (folder / REQUIREMENTS).write_text(needed(text, stage.environment), encoding="utf-8")
         yield folder

@@ -93,6 +93,6 @@ class Project:
         return {path.name: path.read_bytes() for path in sorted(written)}
 
     def _environment(self) -> dict[str, str]:
-        others = ("AWS_", "DB_", "REDIS_", "RDS_", "UPLOAD_", "API_", "PYTHONPATH")
+        others = ("AWS_", "DB_", "REDIS_", "RDS_", "UPLOAD_", "API_", "PYTHON")
         kept = {name: value for name, value in os.environ.items() if not name.startswith(others)}
         return {**kept, **self.account.environment, "RDS_TRUST_STORE": self.trust_store}
