@@ -15,6 +15,7 @@
     ├── UnsupportedEncoding   415  the body is compressed in a way that is not read here
     ├── DatabaseUnavailable   503  the database cannot be reached now; nothing was written
     │   └── OutcomeUnknown    503  the connection was lost during a write: it may have happened
+    ├── CountersUnavailable   503  Redis cannot tell what was added to write-behind counters
     ├── ConfigurationError    500  a setting is missing or wrong, or DB_USER lacks a right; named
     ├── SchemaMismatch        500  a table differs from its declaration; the text says how
     ├── NotAtOnce                  never reaches a caller: the rows are written in another way
@@ -143,6 +144,14 @@ class DatabaseUnavailable(HerocacheError):
 
 class OutcomeUnknown(DatabaseUnavailable):
     """A COMMIT, or a statement that commits, was sent and its answer never came."""
+
+
+class CountersUnavailable(HerocacheError):
+    """A table with write-behind counters can be neither read nor changed while Redis is away.
+    Nothing was changed."""
+
+    status = 503
+    retry_after_seconds = 2
 
 
 class ConfigurationError(HerocacheError):

@@ -14,7 +14,7 @@ from chalicelib.cache import Cache, Generations, Recovery, public_store
 from chalicelib.config import Settings, UncachedReads
 from chalicelib.db import Database
 from chalicelib.errors import ConfigurationError
-from chalicelib.rows import LazyLoading, RowLoader, RowService, WriteThrough
+from chalicelib.rows import LazyLoading, RowLoader, RowService, WriteBehind, WriteThrough
 
 if TYPE_CHECKING:
     from chalicelib.cache import PublicStore
@@ -49,11 +49,13 @@ class Container:
     @cached_property
     def rows(self) -> RowService:
         loader = RowLoader(self.database, self.replica)
+        lazy_loading = LazyLoading(loader, self.cache, self.generations, self.recovery)
         return RowService(
             self.database,
             loader,
-            LazyLoading(loader, self.cache, self.generations, self.recovery),
+            lazy_loading,
             self.write_through,
+            WriteBehind(lazy_loading, self.cache, self.generations, self.recovery),
         )
 
     @cached_property
@@ -91,6 +93,7 @@ class Container:
             self.write_through,
             self.public_store,
             self.captured,
+            self.cache.totals,
             self.cache.tables,
             has_cache=self.cache.is_configured,
         )

@@ -25,6 +25,9 @@ DIRECTIONS = (TO_CACHE, TO_DATABASE)
 # In place of keys: all of a table.
 EVERY_ROW = "*"
 
+# Of a row of the table applied_deltas.
+MAX_APPLIED_BYTES = 1_000
+
 # Stands in place of the key in a row to which the database gives a key. No key column takes it.
 NO_KEY: Key = 0
 
@@ -172,9 +175,16 @@ STRING_KEY = String(is_key=True)
 
 @dataclass(frozen=True)
 class Counter:
-    """What an increment may do to a column of integers. `minimum`: it takes the value no lower."""
+    """What an increment may do to a column of integers. `minimum`: it takes the value no lower;
+    None: down to what the column takes. `write_behind`: increments are kept in Redis until the sync
+    adds them to the row; such a counter has no minimum."""
 
-    minimum: int
+    minimum: int | None = None
+    write_behind: bool = False
+
+    def __post_init__(self) -> None:
+        if self.write_behind and self.minimum is not None:
+            raise ValueError("a write-behind counter has no minimum: leave it out")
 
 
 @dataclass(frozen=True)
@@ -228,6 +238,12 @@ class Table:
                     f"{self.name}: the lookup {lookup} names no column; there are"
                     f" {', '.join(self.positions)}"
                 )
+        for column in self.write_behind:
+            if column.name in self.readable:
+                raise ValueError(
+                    f"{self.name}: {column.name} is a key or a lookup, so it cannot be a"
+                    " write-behind counter: the database would not find rows by what it shows"
+                )
 
     @property
     def identifier(self) -> str:
@@ -264,6 +280,11 @@ class Table:
     def counters(self) -> Mapping[str, Column]:
         return {column.name: column for column in self.columns if column.counter}
 
+    @cached_property
+    def write_behind(self) -> tuple[Column, ...]:
+        """The columns whose increments are kept in Redis until the sync adds them to the row."""
+        return tuple(c for c in self.columns if c.counter and c.counter.write_behind)
+
     def public_key(self, form: str, key: Key) -> str:
         """The public Redis key of the row, in a form that is declared."""
         assert self.public
@@ -297,7 +318,8 @@ class Table:
     @cached_property
     def max_row_bytes(self) -> int:
         """The most bytes that the database sends of a row's values, all as declared."""
-        return sum(column.type.max_bytes for column in self.columns)
+        applied = MAX_APPLIED_BYTES if self.write_behind else 0
+        return applied + sum(column.type.max_bytes for column in self.columns)
 
     def is_any_longer(self, rows: Sequence[Row]) -> bool:
         """Whether one of these, which `encode_many` takes, holds a longer text than is declared."""
@@ -331,6 +353,21 @@ class Table:
             return list(map(str.encode, map(self._template.__mod__, zip(*texts))))
         except TypeError as error:
             raise self._explained(rows) from error
+
+    def entries(self, rows: Sequence[Row]) -> Sequence[bytes | None]:
+        """What the cache keeps of each row: its JSON. In a table with write-behind counters two
+        lines more than that: `Row.json LF counters | applied LF`, where `applied` is the text
+        behind the row's last column. None for a row that came without it. Raises NotAsDeclared."""
+        texts = self.encode_many(rows)
+        if not self.write_behind:
+            return texts
+        return [self._entry(row, text) for row, text in zip(rows, texts)]
+
+    def _entry(self, row: Row, text: bytes) -> bytes | None:
+        if len(row) == len(self.columns):
+            return None
+        counters = "".join(f" {c.name}={row[self.positions[c.name]]}" for c in self.write_behind)
+        return b"%b\n%b|%b\n" % (text, counters.encode(), str(row[-1]).encode())
 
     def values(self, rows: Iterable[Row], column: Column) -> list[Key]:
         """The values of `column` in `rows`, without NULL. Raises NotAsDeclared."""
@@ -446,7 +483,7 @@ TABLES: Mapping[str, Table] = {table.name: table for table in (HEROES, PRODUCTS,
 # The service's own tables. No request may name one. The last one is temporary.
 OWN_NAMES = (
     *("cache_generation", "changed_entries", "idempotency", "ingest_log"),
-    *("watched", "watched_ranges", "sync_lease", "sync_runs"),
+    *("watched", "watched_ranges", "sync_lease", "sync_runs", "applied_deltas"),
     "ingest_lines",
 )
 

@@ -90,6 +90,15 @@ CREATE TABLE IF NOT EXISTS sync_runs (
     PRIMARY KEY (id)
 ) ENGINE = InnoDB DEFAULT CHARSET = utf8mb4 COLLATE = utf8mb4_bin;
 
+-- Write-behind counters: how much of the running totals in Redis is in the row already. Also of rows that were deleted, so that
+-- what was counted for them is not added to another row with their key.
+CREATE TABLE IF NOT EXISTS applied_deltas (
+    table_name VARCHAR(64)   NOT NULL,
+    row_key    VARCHAR(255)  NOT NULL,
+    applied    VARCHAR(1000) CHARACTER SET ascii NOT NULL, -- epoch, number of increments, ' column=total' for each counter
+    PRIMARY KEY (table_name, row_key)
+) ENGINE = InnoDB DEFAULT CHARSET = utf8mb4 COLLATE = utf8mb4_bin;
+
 -- What became of each uploaded file, written in the same transaction as its rows: by bucket and key the last upload.
 CREATE TABLE IF NOT EXISTS ingest_log (
     bucket        VARCHAR(63)     CHARACTER SET ascii NOT NULL,

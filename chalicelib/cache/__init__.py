@@ -7,6 +7,8 @@ Entry, Affected, Fenced, Leases, Pending, Token, new_token   what the verbs take
 LEASE, MARK       the first bytes of an entry without a value
 PublicStore, public_store, PublicRow, PublicWrite, Found, HashFields, Garbage, Late, ANY, encoded,
 fingerprint       the public keys of watched rows, which any client may use
+Totals, TotalsStore, Adding, Lacking, OutOfRange
+                  what was added to write-behind counters, and is not in the row yet
 """
 
 from chalicelib.cache.entries import Affected, Cache, Leases, Pending, new_token
@@ -26,11 +28,13 @@ from chalicelib.cache.public_keys import (
 from chalicelib.cache.public_store import PublicStore, public_store
 from chalicelib.cache.recovery import Recovery
 from chalicelib.cache.scripts import LEASE, MARK
+from chalicelib.cache.totals import Adding, Lacking, OutOfRange, Totals, TotalsStore
 
 __all__ = [
     "ANY",
     "LEASE",
     "MARK",
+    "Adding",
     "Affected",
     "Cache",
     "Entry",
@@ -39,14 +43,18 @@ __all__ = [
     "Garbage",
     "Generations",
     "HashFields",
+    "Lacking",
     "Late",
     "Leases",
+    "OutOfRange",
     "Pending",
     "PublicRow",
     "PublicStore",
     "PublicWrite",
     "Recovery",
     "Token",
+    "Totals",
+    "TotalsStore",
     "encoded",
     "fingerprint",
     "new_token",

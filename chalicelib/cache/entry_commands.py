@@ -59,7 +59,7 @@ class EntryCommands:
         return Command(keys.tag(table, 0), ("GET", keys.hint(table)))
 
     def leave_hint(self, table: Table, number: int, server: str) -> Command:
-        words = ("EVALSHA", _sha1(scripts.LEAVE_HINT), 1, keys.hint(table))
+        words = ("EVALSHA", sha1(scripts.LEAVE_HINT), 1, keys.hint(table))
         return Command(keys.tag(table, 0), (*words, number, server, HINT_MILLISECONDS))
 
     def get_many(
@@ -169,7 +169,7 @@ class EntryCommands:
         stored = [_storable(entry) for entry in new.values()]
         for bucket, positions in self._keys.chunks(list(new)):
             named = [keys.witness(table, bucket, token), *[names[i] for i in positions]]
-            words: Words = ("EVALSHA", _sha1(scripts.STORE_NEW_MANY), len(named), *named)
+            words: Words = ("EVALSHA", sha1(scripts.STORE_NEW_MANY), len(named), *named)
             words += (token, *self._ttl, *[stored[i] for i in positions])
             commands.append(Command(keys.tag(table, bucket), words))
         return commands
@@ -203,7 +203,7 @@ class EntryCommands:
             if is_marked:
                 named.append(keys.marker(table, bucket, generation.incarnation))
             own = itertools.chain.from_iterable([words[i] for i in positions])
-            command: Words = ("EVALSHA", _sha1(script), len(named), *named, *head, *own)
+            command: Words = ("EVALSHA", sha1(script), len(named), *named, *head, *own)
             commands.append(Command(keys.tag(table, bucket), command))
         return commands
 
@@ -224,7 +224,7 @@ def _kind(table: Table, column: Column) -> str:
 
 
 @lru_cache
-def _sha1(script: str) -> str:
+def sha1(script: str) -> str:
     return hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
 
 

@@ -89,6 +89,21 @@ def marker(table: Table, bucket: int, incarnation: str) -> str:
     return f"{{{tag(table, bucket)}}}:marker:{incarnation}"
 
 
+def totals(table: Table, bucket: int, row_key: Key) -> str:
+    """The totals of a row's write-behind counters."""
+    return f"{{{tag(table, bucket)}}}:totals:{row_key}"
+
+
+def marks(table: Table, bucket: int) -> str:
+    """A Hash with a field for each row whose totals may not be in the row yet."""
+    return f"{{{tag(table, bucket)}}}:totals"
+
+
+def copy(table: Table, bucket: int, token: str) -> str:
+    """Tells the second copy of an increment from the first one."""
+    return f"{{{tag(table, bucket)}}}:copy:{token}"
+
+
 def hint(table: Table) -> str:
     """The hint: the last generation known, for containers that cannot ask the database."""
     return f"{{{tag(table, 0)}}}:generation"

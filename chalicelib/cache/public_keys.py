@@ -88,7 +88,7 @@ def encoded(table: Table, form: str, rows: Sequence[Row]) -> list[Found]:
     if form != HASH:
         return [*texts]
     count = len(table.columns)
-    return [HashFields(count, tuple([str(v).encode() for v in row])) for row in rows]
+    return [HashFields(count, tuple([str(v).encode() for v in row[:count]])) for row in rows]
 
 
 def read_commands(

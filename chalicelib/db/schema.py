@@ -43,6 +43,7 @@ OWN_TABLES = {
     "watched_ranges": "the sync",
     "sync_lease": "the sync",
     "sync_runs": "the sync",
+    "applied_deltas": "write-behind counters",
 }
 OTHER_VERSION = (
     "one of the service's own tables lacks a column, or a trigger names one that is not there:"

@@ -43,7 +43,8 @@ def select(
 ) -> Statement:
     """By a lookup: in the order of the keys, `max_rows` at the most, from behind the key `after`
     on."""
-    sql, values = _rows_with_exactly(table, column, values)
+    names = _names(table.columns) + _applied(table, is_locked=after_writers)
+    sql, values = _rows_with_exactly(table, column, values, names)
     if after is not None:
         sql += f" AND {table.key.name} > %s"
         values = [*values, after]
@@ -63,7 +64,8 @@ def select_page(table: Table, limit: int, after: Key | None) -> Statement:
 
 
 def lock(table: Table, keys: Sequence[Key]) -> Statement:
-    sql = f"{_rows_with(table, table.key, len(keys))} ORDER BY {table.key.name} FOR UPDATE"
+    names = _names(table.columns) + _applied(table, is_locked=True)
+    sql = f"{_rows_with(table, table.key, len(keys), names)} ORDER BY {table.key.name} FOR UPDATE"
     return sql, keys
 
 
@@ -77,7 +79,8 @@ def others(
 ) -> Statement:
     """The rows with exactly one of `values`, but for those with `keys`; `max_rows` at the most. Of
     a text that is longer than declared, one character more than that."""
-    sql, parameters = _rows_with_exactly(table, column, values, _cut(table.columns))
+    names = _cut(table.columns) + _applied(table)
+    sql, parameters = _rows_with_exactly(table, column, values, names)
     sql += f" AND {table.key.name} NOT IN ({_marks(len(keys))}) LIMIT {max_rows:d}"
     return sql, [*parameters, *keys]
 
@@ -86,7 +89,8 @@ def others_than_new(
     table: Table, column: Column, values: Sequence[Key], new_keys: int, max_rows: int
 ) -> Statement:
     """The same, but for those that the INSERT before it gave the next `new_keys` keys."""
-    sql, parameters = _rows_with_exactly(table, column, values, _cut(table.columns))
+    names = _cut(table.columns) + _applied(table)
+    sql, parameters = _rows_with_exactly(table, column, values, names)
     sql += (
         f" AND {table.key.name} NOT BETWEEN LAST_INSERT_ID() AND LAST_INSERT_ID() + %s"
         f" LIMIT {max_rows:d}"
@@ -185,6 +189,19 @@ def _values(table: Table, columns: Sequence[Column], rows: Sequence[Row]) -> Sta
 
 def _names(columns: Sequence[Column]) -> str:
     return ",".join(column.name for column in columns)
+
+
+def _applied(table: Table, *, is_locked: bool = False) -> str:
+    """Of a table with write-behind counters one more column: how much of the totals in Redis is in
+    the row (`applied`). Beside a row that is locked, it is read as it is behind the lock."""
+    if not table.write_behind:
+        return ""
+    return (
+        ",COALESCE((SELECT applied FROM applied_deltas"
+        f" WHERE table_name = '{table.name}' AND row_key ="
+        f" CONVERT({table.identifier}.{table.key.name} USING utf8mb4) COLLATE utf8mb4_bin"
+        f"{WAIT_FOR_WRITERS * is_locked}), '')"
+    )
 
 
 def _cut(columns: Sequence[Column]) -> str:

@@ -245,11 +245,13 @@ class Transaction:
         edited = {row[0] for row in after}
         before = [row for row in locked if row[0] in edited]
         existing = {row[0] for row in before}
+        # Of a table with write-behind counters a row has one column more.
+        written = [row[: len(table.columns)] for row in after]
         groups = (
-            (self._each(statements.replace), [row for row in after if row[0] in existing]),
-            (self._each(statements.insert), [row for row in after if row[0] not in existing]),
+            (self._each(statements.replace), [row for row in written if row[0] in existing]),
+            (self._each(statements.insert), [row for row in written if row[0] not in existing]),
         )
-        self._writes = Writes(table, after, groups)
+        self._writes = Writes(table, written, groups)
         self._queue += [each for make, group in groups if group for each in make(table, group)]
         return Change(generation, before, self._stored(table, after, ()) if after else ())
 

@@ -22,7 +22,7 @@ def of_change(table: Table, change: Change, store: bool) -> Affected:
     rows' entries have their new JSON where `store` is true; the lookups' have none yet."""
     rows: dict[Key, Entry | None] = {row[0]: None for row in change.before}
     new: dict[Key, Entry | None] = {}
-    entries = table.encode_many(change.after) if store else [None] * len(change.after)
+    entries = table.entries(change.after) if store else [None] * len(change.after)
     for row, entry in zip(change.after, entries):
         (new if row[0] in change.new_keys else rows)[row[0]] = entry
     fenced = {table.key: rows} if rows else {}
@@ -87,11 +87,11 @@ def _shown(
         return dict.fromkeys(entries)
     encoded = {**affected.fenced.get(table.key, {}), **affected.new}
     try:
-        encoded |= zip([row[0] for row in others], table.encode_many(others))
+        encoded |= zip([row[0] for row in others], table.entries(others))
     except NotAsDeclared as error:
         log.warning("a lookup of %s is left to its next reader: %s", table.name, error)
         return dict.fromkeys(entries)
-    if table.is_any_longer(others):
+    if table.is_any_longer(others) or (table.write_behind and None in encoded.values()):
         return dict.fromkeys(entries)
     for row in sorted([*own, *others]):
         entries[row[table.positions[column.name]]].append(encoded[row[0]] or b"")
@@ -108,7 +108,7 @@ def as_before(table: Table, affected: Affected, before: Sequence[Row]) -> Affect
     """The same entries, with the rows as they were `before` a change that was undone. The lookups
     go."""
     try:
-        rows = dict(zip([row[0] for row in before], table.encode_many(before)))
+        rows = dict(zip([row[0] for row in before], table.entries(before)))
     except NotAsDeclared:
         rows = {}
     return Affected(

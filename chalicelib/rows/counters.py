@@ -38,6 +38,8 @@ def _added(column: Column, value: int, amount: int, index: int) -> int:
     assert column.counter
     assert isinstance(column.type, Integer)
     lowest, highest, total = column.counter.minimum, column.type.maximum, value + amount
+    if lowest is None:
+        lowest = column.type.minimum
     if amount < 0 and total < lowest:
         raise CounterOutOfRange(index, column.name, value, amount, f"the minimum {lowest}")
     if total > highest:

@@ -43,9 +43,10 @@ class RowLoader:
         after_writers: bool = False,
         from_replica: bool = False,
     ) -> dict[Key, bytes]:
-        """For each of the distinct `values` that has rows: its rows as JSON objects with commas
-        between, in the order of their keys. With `after_writers` it waits for transactions that
-        have changed these rows. Raises TooManyRows, DatabaseUnavailable, SchemaMismatch."""
+        """For each of the distinct `values` that has rows: its rows, each as `Table.entries` has
+        it, with commas between, in the order of their keys. With `after_writers` it waits for
+        transactions that have changed these rows. Raises TooManyRows, DatabaseUnavailable,
+        SchemaMismatch."""
         too_many = MAX_RESULT_BYTES // table.min_row_bytes + 1
         rows = self._fetch(
             table, column, values, too_many, after_writers=after_writers, from_replica=from_replica
@@ -53,7 +54,7 @@ class RowLoader:
         if len(rows) >= too_many:
             raise TooManyRows(column.name, too_many - 1)
         position = table.positions[column.name]
-        encoded_rows = zip([row[position] for row in rows], self._encoded(table, rows))
+        encoded_rows = zip([row[position] for row in rows], self._entries(table, rows))
         if column is table.key:
             return dict(encoded_rows)
         grouped: dict[Key, list[bytes]] = {}
@@ -64,12 +65,12 @@ class RowLoader:
     def load_page(
         self, table: Table, column: Column, value: Key, page: Page, *, from_replica: bool
     ) -> Sequence[bytes]:
-        """Some of the rows whose `column` is `value`, by key, each as a JSON object. Raises as
-        `load`."""
+        """Some of the rows whose `column` is `value`, by key, each as `Table.entries` has it.
+        Raises as `load`."""
         rows = self._fetch(
             table, column, [value], page.limit, after=page.after, from_replica=from_replica
         )
-        return self._encoded(table, rows)
+        return self._entries(table, rows)
 
     def _fetch(
         self,
@@ -92,9 +93,9 @@ class RowLoader:
             table, column, values, limit, after=after, after_writers=after_writers
         )
 
-    def _encoded(self, table: Table, rows: Sequence[Row]) -> Sequence[bytes]:
+    def _entries(self, table: Table, rows: Sequence[Row]) -> Sequence[bytes]:
         try:
-            return table.encode_many(rows)
+            return table.entries(rows)  # type: ignore[return-value]  # each row came by a SELECT
         except NotAsDeclared as error:
             raise mismatch(self._database, table, error) from error
 

@@ -8,9 +8,9 @@ import logging
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
+from chalicelib.cache import Totals
 from chalicelib.db import Change, Database
 from chalicelib.errors import (
     AlreadyClaimed,
@@ -20,9 +20,12 @@ from chalicelib.errors import (
     SchemaMismatch,
 )
 from chalicelib.rows.counters import counted, incremented
+from chalicelib.rows.fences import clocks
 from chalicelib.rows.idempotency import Answer, IdempotentChange, prune_claims
 from chalicelib.rows.lazy_loading import LazyLoading
 from chalicelib.rows.loader import Page, RowLoader, mismatch
+from chalicelib.rows.totals import with_totals
+from chalicelib.rows.write_behind import WriteBehind
 from chalicelib.rows.write_through import Work, WriteThrough
 from chalicelib.tables import Column, Delta, Key, NotAsDeclared, Row, Table
 
@@ -55,11 +58,13 @@ class RowService:
         loader: RowLoader,
         lazy_loading: LazyLoading,
         write_through: WriteThrough,
+        write_behind: WriteBehind,
     ) -> None:
         self._database = database
         self._loader = loader
         self._lazy_loading = lazy_loading
         self._write_through = write_through
+        self._write_behind = write_behind
 
     def read(
         self,
@@ -73,7 +78,7 @@ class RowService:
         """The rows whose `column` is one of `values`, in the order of `values`, repeats repeated.
         By a lookup: all rows of each value, by key; with a `page`, some of the rows of the first
         value. Without the cache a replica may answer, unless `is_fresh`. Raises TooManyRows,
-        DatabaseUnavailable, SchemaMismatch."""
+        DatabaseUnavailable, CountersUnavailable, SchemaMismatch."""
         if not values:
             return Rows(b"", hits=0 if use_cache else None)
         if page:
@@ -81,13 +86,17 @@ class RowService:
         is_distinct = len(set(values)) == len(values)
         unique = values if is_distinct else list(dict.fromkeys(values))
         hits = None
+        read_at = clocks() if table.write_behind else ()
         if use_cache:
             entries, joined, hits = self._lazy_loading.get_many(table, column, unique)
-            if joined and is_distinct:
+            if joined and is_distinct and not table.write_behind:
                 return Rows(joined, (), len(unique), hits)
             found = {value: entry for value, entry in zip(unique, entries) if entry}
         else:
             found = self._loader.load(table, column, unique, from_replica=not is_fresh)
+        if table.write_behind and found:
+            entries = self._write_behind.shown_many(table, [*found.values()], read_at)
+            found = dict(zip(found, entries))
         return Rows(
             b",".join([found[value] for value in values if value in found]),
             [value for value in unique if value not in found],
@@ -104,7 +113,10 @@ class RowService:
         self, table: Table, column: Column, value: Key, page: Page, from_writer: bool
     ) -> Rows:
         """From the database: an entry of the cache holds all rows of a value."""
+        read_at = clocks() if table.write_behind else ()
         rows = self._loader.load_page(table, column, value, page, from_replica=not from_writer)
+        if table.write_behind and rows:
+            rows = self._write_behind.shown_many(table, rows, read_at)
         is_missing = not rows and page.after is None
         return Rows(b",".join(rows), [value] if is_missing else (), 1)
 
@@ -142,17 +154,36 @@ class RowService:
         self, table: Table, deltas: Sequence[Delta], use_cache: bool, idempotency_key: str = ""
     ) -> Sequence[Mapping[str, Key]]:
         """Add to counters of rows, all or none; each row's key and new values, in the order of
-        `deltas`, which name a row once. Raises as `write`; RowRejected where a row is not there,
-        CounterOutOfRange."""
+        `deltas`, which name a row once. Increments of write-behind counters are kept in Redis,
+        unless others go with them, or an idempotency key, which must be committed with its change.
+        Raises as `write`; RowRejected where a row is not there, CounterOutOfRange,
+        CountersUnavailable."""
         if not deltas:
             return ()
+        if table.write_behind and not idempotency_key and self._write_behind.takes(table, deltas):
+            return self._write_behind.increment(table, deltas)
+        keys = [delta.key for delta in deltas]
+        totals: Mapping[Key, Totals] = {}
+        applied: Mapping[Key, Key] = {}
+
+        def edit(rows: Sequence[Row]) -> Sequence[Row]:
+            nonlocal totals, applied
+            if table.write_behind:
+                totals = self._write_behind.totals(table, keys)
+                applied = {row[0]: row[-1] for row in rows}
+            return incremented(table, deltas, rows)
 
         def answer(change: Change) -> Answer:
-            return counted(table, deltas, change.after)
+            after = [
+                with_totals(table, (*row[: len(table.columns)], applied[row[0]]), totals[row[0]])
+                if row[0] in totals
+                else row
+                for row in change.after
+            ]
+            return counted(table, deltas, after)
 
         request = ("increment", [tuple(delta) for delta in deltas])
-        edit = partial(incremented, table, deltas)
-        work = Work(keys=[delta.key for delta in deltas], edit=edit)
+        work = Work(keys=keys, edit=edit)
         return self._change(table, work, answer, use_cache, idempotency_key, request)
 
     def invalidate(self, table: Table, keys: Sequence[Key] | None = None) -> None:

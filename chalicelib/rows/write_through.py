@@ -24,7 +24,7 @@ from chalicelib.cache import (
     Recovery,
     new_token,
 )
-from chalicelib.db import Change, Committed, Database, Generation, Transaction
+from chalicelib.db import Change, Committed, Database, Generation, Transaction, applied
 from chalicelib.errors import (
     AnotherServer,
     CacheUnavailable,
@@ -36,6 +36,7 @@ from chalicelib.rows import changed_entries, public_rows
 from chalicelib.rows.fences import Fences, clocks
 from chalicelib.rows.idempotency import Recorded
 from chalicelib.rows.switch_off import SwitchOff
+from chalicelib.rows.totals import read_totals
 from chalicelib.rows.transactions import Transactions
 from chalicelib.tables import NO_KEY, Key, Row, Table
 
@@ -192,7 +193,7 @@ class WriteThrough:
                 return self._commit_with_fences(table, work, store)
         except CacheUnavailable as error:
             return self._switch_off.with_change(
-                table, error, lambda transaction: _write_uncached(transaction, table, work)
+                table, error, lambda transaction: self._write_uncached(transaction, table, work)
             )
 
     def _commit_with_fences(self, table: Table, work: Work, store: bool) -> Done:
@@ -238,7 +239,7 @@ class WriteThrough:
     ) -> Done:
         """BEGIN, and insert the rows, or lock and read them; then all else, with the COMMIT. Raises
         AlreadyClaimed."""
-        change = _begin(transaction, table, work)
+        change = self._begin(transaction, table, work)
         held, affected = change.generation, Affected()
         if self._is_cached(held):
             affected = changed_entries.of_change(table, change, store)
@@ -265,6 +266,40 @@ class WriteThrough:
             with _after_commit():
                 affected = changed_entries.with_lookups(table, affected, change, committed)
         return Done(change, affected, committed, fences)
+
+    def _write_uncached(self, transaction: Transaction, table: Table, work: Work) -> Done:
+        change = self._begin(transaction, table, work)
+        transaction.commit()
+        return Done(change)
+
+    def _begin(self, transaction: Transaction, table: Table, work: Work) -> Change:
+        """Insert the rows, or lock and read them. The rest is left to the next statements."""
+        if work.claim:
+            work.claim.begin(transaction)
+        named = work.keys if work.edit else [row[0] for row in work.rows]
+        transaction.reject_far_keys(table, named)
+        if work.inserts_only:
+            change = transaction.insert(table, work.rows)
+        elif work.rows:
+            change = transaction.write_many(table, work.rows)
+            if table.write_behind and self._cache.is_configured:
+                self._count_anew(transaction, table, [key for key in named if key != NO_KEY])
+        elif work.edit:
+            change = transaction.edit_many(table, work.keys, work.edit)
+        else:
+            change = transaction.delete_many(table, work.keys)
+        if work.claim:
+            entries = changed_entries.of_change(table, change, store=False).fenced
+            values = {column.name: list(own) for column, own in entries.items()}
+            work.claim.record(transaction, change, values)
+        return change
+
+    def _count_anew(self, transaction: Transaction, table: Table, keys: Sequence[Key]) -> None:
+        """The rows with `keys` are written whole: their write-behind counters are as written, and
+        only what is added from now on counts. Raises CountersUnavailable."""
+        totals = read_totals(self._cache.totals, table, keys)
+        texts = {key: own.text for key, own in totals.items()}
+        transaction.queue(*applied.put(table, texts))
 
     def _send_fences(
         self,
@@ -390,33 +425,6 @@ def _after_commit() -> Iterator[None]:
             "the rows are written, but neither the cache nor the database can be told so that"
             f" every reader sees them{why}; read them before you write them again"
         ) from error
-
-
-def _begin(transaction: Transaction, table: Table, work: Work) -> Change:
-    """Insert the rows, or lock and read them. The rest is left to the next statements."""
-    if work.claim:
-        work.claim.begin(transaction)
-    named = work.keys if work.edit else [row[0] for row in work.rows]
-    transaction.reject_far_keys(table, named)
-    if work.inserts_only:
-        change = transaction.insert(table, work.rows)
-    elif work.rows:
-        change = transaction.write_many(table, work.rows)
-    elif work.edit:
-        change = transaction.edit_many(table, work.keys, work.edit)
-    else:
-        change = transaction.delete_many(table, work.keys)
-    if work.claim:
-        entries = changed_entries.of_change(table, change, store=False).fenced
-        values = {column.name: list(own) for column, own in entries.items()}
-        work.claim.record(transaction, change, values)
-    return change
-
-
-def _write_uncached(transaction: Transaction, table: Table, work: Work) -> Done:
-    change = _begin(transaction, table, work)
-    transaction.commit()
-    return Done(change)
 
 
 def _find(

@@ -62,7 +62,8 @@ class _Edit:
 
     def __call__(self, locked: Sequence[Row]) -> Sequence[Row]:
         self.conflicts, self.equal = [], []
-        by_key = {row[0]: row for row in locked}
+        # Of a table with write-behind counters a row has one column more.
+        by_key = {row[0]: row[: len(self.table.columns)] for row in locked}
         after = []
         for key, values in self.values.items():
             row = by_key.get(key)

@@ -131,6 +131,7 @@ def _nobody(text: str) -> None:
 class Record:
     """What a run did. `outcome`: `done`; `idle`, where there was nothing to do; `overlap`, where
     another run is under way; `superseded`, where this one lost its lease; `failed`; `no cache`.
+    `counted`: to how many rows it added what their write-behind counters had in Redis.
     `unrecorded`: by table, why changes by other clients of the database are not recorded there.
     `tell` hears of each row that is changed, `progress` of each range."""
 
@@ -141,6 +142,7 @@ class Record:
     )
     details: list[dict[str, Any]] = field(default_factory=list)
     unrecorded: dict[str, str] = field(default_factory=dict)
+    counted: int = 0
     started_at: str = field(default_factory=lambda: _now())
     finished_at: str | None = None
     tell: Callable[[str], None] = _nobody
@@ -167,6 +169,7 @@ class Record:
             **{direction: vars(tally) for direction, tally in self.tallies.items()},
             "details": self.details,
             "unrecorded": self.unrecorded,
+            **({"counted": self.counted} if self.counted else {}),
         }
 
     def end(self, outcome: str) -> "Record":

@@ -5,11 +5,12 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from chalicelib.cache import Late, PublicStore
+from chalicelib.cache import Late, PublicStore, TotalsStore
 from chalicelib.db import Database
 from chalicelib.errors import BadRequest, HerocacheError, SchemaMismatch, Superseded
 from chalicelib.rows import WriteThrough
 from chalicelib.sync.captured import Captured
+from chalicelib.sync.counters import Counters
 from chalicelib.sync.notes import Note, Notes
 from chalicelib.sync.ranges import Ranges
 from chalicelib.sync.runs import Lease, Record, take_lease
@@ -30,6 +31,7 @@ class Sync:
         write_through: WriteThrough,
         store: PublicStore,
         captured: Captured,
+        totals: TotalsStore,
         tables: Mapping[str, Table],
         *,
         has_cache: bool,
@@ -42,6 +44,7 @@ class Sync:
         self._has_cache = has_cache
         self._watches = Watches(database, store)
         self._notes = Notes(store)
+        self._counters = Counters(write_through, totals)
 
     def run(
         self, table: str | None = None, *, must_look: bool = False, record: Record | None = None
@@ -56,7 +59,7 @@ class Sync:
         due = [
             each
             for each in self._asked(table)
-            if must_look or table or not self._notes.is_in_step(each, server)
+            if must_look or table or self._has_work(each, server)
         ]
         if not due:
             return record.end("idle").answer()
@@ -71,7 +74,14 @@ class Sync:
         if table is not None and table not in self._tables:
             raise BadRequest(f"table: {table!r} is none; there are {', '.join(self._tables)}")
         names = self._tables if table is None else [table]
-        return [self._tables[name] for name in names if self._tables[name].public]
+        asked = [self._tables[name] for name in names]
+        return [each for each in asked if each.public or each.write_behind]
+
+    def _has_work(self, table: Table, server: str) -> bool:
+        """As far as Redis knows."""
+        if table.public and not self._notes.is_in_step(table, server):
+            return True
+        return self._counters.is_any_left(table)
 
     def _look(self, due: Sequence[Table], lease: Lease, record: Record, server: str) -> None:
         """From the lease to its end. What was done stays done where this fails."""
@@ -80,8 +90,12 @@ class Sync:
             for place, why in self._watches.senseless(self._tables):
                 record.report("", place, why)
             for table in due:
+                if not table.public:
+                    self._counters.drain(table, lease, record)
+                    continue
                 note = self._notes.begin(table, lease.token)
                 self._drain(table, record)
+                self._counters.drain(table, lease, record)
                 self._bring_in_step(table, lease, record, note)
                 note.finish(server)
         except (Superseded, Late):
