@@ -54,6 +54,13 @@ def over(table: Table, key: Key, values: Values, row: Row | None) -> Row | None:
     return (key, *[values.get(c.name, old) for c, old in zip(table.columns[1:], row[1:])])
 
 
+def without_write_behind(table: Table, values: Values) -> Values:
+    """Without the counters that are counted in Redis: they follow the row, in both directions. The
+    public key shows them as they were at the last run."""
+    names = {column.name for column in table.write_behind}
+    return {name: value for name, value in values.items() if name not in names}
+
+
 def digests(table: Table, rows: Sequence[Row]) -> list[str]:
     """What is kept of each row, as both sides had it last. Raises NotAsDeclared."""
     texts = table.encode_many(rows) if rows else ()

@@ -200,6 +200,8 @@ class Ranges:
                 if key in present:
                     puts.append(PublicRow(key, row, fingerprint(None)))
                 continue
+            if row is not None and table.write_behind:
+                values = public_values.without_write_behind(table, values)
             whole = public_values.over(table, key, values, row)
             if whole is None:
                 reason = f"{table.name} has no such row, and not all columns are given"

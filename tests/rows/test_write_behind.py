@@ -1,0 +1,222 @@
+"""Write-behind counters: increments are kept in Redis, and every read shows them at once."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from chalicelib import services
+from chalicelib.rows import write_behind
+from chalicelib.tables import INTEGER, UNSIGNED_KEY, Column, Counter, Table
+from tests.conftest import Configure
+from tests.support.client import InProcess
+from tests.support.pages import BEHIND, counted, increment, page, pages_table, shown, stored
+from tests.support.witness import Witness
+
+pytestmark = pytest.mark.both_engines
+
+MAXIMUM = 2**31 - 1
+CACHED = (True, True, False)
+
+
+@pytest.fixture
+def pages(service: InProcess, witness: Witness, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    with pages_table(witness, monkeypatch):
+        service.write([page(1), page(2)], TABLE="pages")
+        yield
+
+
+@pytest.mark.usefixtures("pages")
+def test_every_read_shows_it_and_the_row_stays(service: InProcess, witness: Witness) -> None:
+    for total in (11, 12, 13):
+        assert counted(increment(service, 1)) == [{"nr": 1, "views": total}]
+        assert shown(service, 1) == {total}
+        assert shown(service, 2) == {10}
+    assert stored(witness) == {1: 10, 2: 10}
+
+
+@pytest.mark.usefixtures("pages")
+def test_a_read_returns_the_same_bytes_with_and_without_the_cache(service: InProcess) -> None:
+    increment(service, 2, "-5")
+    expected = [page(1), page(2, views=5)]
+    for by in ({}, {"BY": "title"}, {"BY": "title", "LIMIT": 2}):
+        values = ["news"] if by else [1, 2]
+        answers = [service.read(values, cached, TABLE="pages", **by) for cached in CACHED]
+        assert len({answer.content for answer in answers}) == 1
+        assert answers[0].rows == expected
+    answer = service.read([2, 3, 1, 2], TABLE="pages")
+    assert [row["views"] for row in answer.rows] == [5, 10, 5]
+    assert answer.missing == [3]
+
+
+@pytest.mark.usefixtures("pages", "lasting_generations")
+def test_an_increment_of_a_cached_row_is_one_script(service: InProcess, witness: Witness) -> None:
+    witness.forget_cached()  # a row that was written is not in the cache for a while
+    service.read([1], TABLE="pages")
+    with witness.spent() as spent:
+        increment(service, 1)
+    assert spent.statements == 0
+    assert spent.commands["evalsha"] == 1
+
+
+@pytest.mark.usefixtures("pages")
+def test_several_rows_and_counters_all_or_none(service: InProcess) -> None:
+    def ask(*items: dict[str, int]) -> object:
+        return service.post({"REQUEST": "increment", "TABLE": "pages", "SQLS": items})
+
+    first = {"nr": 2, "views": 1, "votes": 2}
+    assert counted(ask(first, {"nr": 1, "votes": -3})) == [
+        {"nr": 2, "views": 11, "votes": 2},
+        {"nr": 1, "votes": -3},
+    ]
+    for last, status in (({"nr": 9, "views": 1}, 400), ({"nr": 1, "views": MAXIMUM}, 409)):
+        refused = ask(first, last)
+        assert refused.status == status
+        assert "SQLS[1].views" in refused.message or "no row 9" in refused.message
+        assert "nothing was changed" in refused.message
+    assert service.read([1, 2], TABLE="pages").rows == [
+        page(1, votes=-3),
+        page(2, views=11, votes=2),
+    ]
+
+
+@pytest.mark.usefixtures("pages")
+def test_a_counter_stops_at_what_its_column_takes(service: InProcess) -> None:
+    refused = increment(service, 1, MAXIMUM - 9)
+    assert (refused.status, refused.error) == (409, "CounterOutOfRange")
+    assert f"SQLS[0].views: 10 +{MAXIMUM - 9} would pass the maximum {MAXIMUM}" in refused.message
+    assert counted(increment(service, 1, MAXIMUM - 10)) == [{"nr": 1, "views": MAXIMUM}]
+    assert increment(service, 1).status == 409
+    assert counted(increment(service, 1, -MAXIMUM)) == [{"nr": 1, "views": 0}]
+
+
+@pytest.mark.usefixtures("pages")
+def test_with_an_idempotency_key_or_another_counter_it_is_written_through(
+    service: InProcess, witness: Witness
+) -> None:
+    increment(service, 1, 5)
+    for _ in range(2):
+        assert counted(increment(service, 1, IDEMPOTENCY_KEY="k")) == [{"nr": 1, "views": 16}]
+    both = {"nr": 1, "views": 1, "stock": -1}
+    answer = service.post({"REQUEST": "increment", "TABLE": "pages", "SQLS": [both]})
+    assert counted(answer) == [{"nr": 1, "views": 17, "stock": 4}]
+    assert stored(witness)[1] == 12
+    assert shown(service, 1) == {17}
+
+
+@pytest.mark.usefixtures("pages")
+def test_a_written_row_has_the_values_it_was_written_with(service: InProcess) -> None:
+    increment(service, 1, 5)
+    for use_cache in (True, False):
+        service.write([page(1, views=100)], use_cache, TABLE="pages")
+        assert shown(service, 1) == {100}
+        assert counted(increment(service, 1)) == [{"nr": 1, "views": 101}]
+        assert shown(service, 1) == {101}
+
+
+@pytest.mark.usefixtures("pages")
+def test_a_deleted_row_takes_its_increments_along(service: InProcess) -> None:
+    increment(service, 1, 5)
+    service.delete([1], TABLE="pages")
+    assert increment(service, 1).status == 400
+    service.write([page(1, views=7)], TABLE="pages")
+    assert shown(service, 1) == {7}
+    assert counted(increment(service, 1)) == [{"nr": 1, "views": 8}]
+
+
+@pytest.mark.usefixtures("pages")
+def test_a_change_by_sql_and_an_increment_add_up(service: InProcess, witness: Witness) -> None:
+    increment(service, 1, 5)
+    witness.query("UPDATE pages SET views = views + 100 WHERE nr = 1")
+    service.invalidate(TABLE="pages")
+    assert shown(service, 1) == {115}
+
+
+@pytest.mark.usefixtures("pages")
+def test_a_flush_loses_increments_and_no_row(service: InProcess, witness: Witness) -> None:
+    increment(service, 1, 5)
+    witness.redis.flushall()
+    assert shown(service, 1) == {10}
+    assert counted(increment(service, 1)) == [{"nr": 1, "views": 11}]
+    assert shown(service, 1) == {11}
+
+
+@pytest.mark.usefixtures("pages")
+def test_a_script_that_runs_twice_adds_once(
+    service: InProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where a connection closes behind the first copy."""
+    client = services.container().cache.totals._client
+    ask_many = client.ask_many
+    monkeypatch.setattr(client, "ask_many", lambda asked: (ask_many(asked), ask_many(asked))[1])
+    for total in (11, 12):
+        assert counted(increment(service, 1)) == [{"nr": 1, "views": total}]
+    assert shown(service, 1) == {12}
+
+
+@pytest.mark.usefixtures("pages")
+def test_while_the_row_is_fenced_it_counts_too(service: InProcess, witness: Witness) -> None:
+    """A writer of the row that died, for example."""
+    witness.forget_cached()
+    assert counted(increment(service, 1)) == [{"nr": 1, "views": 11}]
+    [entry] = witness.redis.scan_iter("{pages.*:nr:*1")
+    witness.redis.set(entry, b"\xffF" + b"0" * 16 + b"-")
+    assert counted(increment(service, 1)) == [{"nr": 1, "views": 12}]
+    assert shown(service, 1) == {12}
+
+
+@pytest.mark.usefixtures("pages")
+def test_many_at_once_all_count(service: InProcess) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: counted(increment(service, 1))[0]["views"], range(200)))
+    assert sorted(answers) == list(range(11, 211))
+    assert shown(service, 1) == {210}
+
+
+@pytest.mark.usefixtures("pages")
+def test_without_redis_in_the_settings_it_is_written_through(
+    service: InProcess, witness: Witness, configure: Configure
+) -> None:
+    configure(REDIS_URL=None)
+    assert counted(increment(service, 1)) == [{"nr": 1, "views": 11}]
+    assert shown(service, 1) == {11}
+    assert stored(witness)[1] == 11
+
+
+@pytest.mark.usefixtures("pages")
+def test_while_redis_is_away_the_table_is_not_answered_for(
+    service: InProcess, witness: Witness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    increment(service, 1, 5)
+    cache = services.container().cache
+    monkeypatch.setattr(cache._client, "is_down", True)
+    monkeypatch.setattr(services.container().recovery, "start", lambda: None)
+    for answer in (
+        increment(service, 1),
+        increment(service, 1, IDEMPOTENCY_KEY="k"),
+        service.read([1], TABLE="pages"),
+        service.read([1], False, TABLE="pages"),
+        service.write([page(1, views=1)], TABLE="pages"),
+    ):
+        assert (answer.status, answer.error) == (503, "CountersUnavailable"), answer.text
+        assert "nothing was changed" in answer.message
+    assert service.read([1]).status == 200
+    monkeypatch.undo()
+    assert stored(witness) == {1: 10, 2: 10}
+
+
+@pytest.mark.usefixtures("pages")
+def test_a_reader_that_slept_does_not_answer(
+    service: InProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(write_behind, "MAX_READ_SECONDS", -1)
+    answer = service.read([1], TABLE="pages")
+    assert (answer.status, answer.error) == (503, "CountersUnavailable")
+
+
+def test_a_declaration_that_cannot_be_kept_is_refused() -> None:
+    with pytest.raises(ValueError, match="no minimum"):
+        Counter(minimum=0, write_behind=True)
+    columns = (Column("nr", UNSIGNED_KEY), Column("views", INTEGER, BEHIND))
+    with pytest.raises(ValueError, match="views is a key or a lookup"):
+        Table("pages", columns, lookups=("views",))
