@@ -57,7 +57,7 @@ def deploy(stage: Stage) -> None:
     deployed = stage.deployed()
     failed_events.send_failures(client("lambda"), event_functions(deployed), queue_arn)
     [api] = [each for each in deployed if each["resource_type"] == "rest_api"]
-    if stage.environment.get("API_AUTH") == "key":
+    if stage.api_auth == "key":
         usage_plan.apply(
             client("apigateway"),
             stage.full_name,
@@ -71,7 +71,7 @@ def deploy(stage: Stage) -> None:
         client("apigateway"),
         api["rest_api_id"],
         stage.config["api_gateway_stage"],
-        stage.environment,
+        {**stage.environment, "API_AUTH": str(stage.api_auth)},
     )
     say("serves", api["rest_api_url"])
 
