@@ -11,7 +11,7 @@ import pytest
 
 from chalicelib import services
 from chalicelib.cache import generations, scripts
-from chalicelib.db.cache_generation import IS_WATCHED
+from chalicelib.db.cache_generation import HAS_CHANGES, IS_WATCHED
 from chalicelib.db.statements import IS_READ_ONLY, NOW, guard_time
 from chalicelib.rows import service as row_service
 from local.servers import MariaDB, Redis
@@ -62,7 +62,7 @@ def in_short(sql: str) -> str:
     `now` where it asks for the time."""
     if sql in (IS_READ_ONLY[0], NOW[0]) or sql.startswith(GUARD_TIME):
         return "ask" if sql == IS_READ_ONLY[0] else "now"
-    verb, *words = sql.replace(IS_WATCHED, "").split()
+    verb, *words = sql.replace(IS_WATCHED, "").replace(HAS_CHANGES, "").split()
     return (
         f"{verb} {words[words.index('FROM') + 1]}" if verb == "SELECT" and "FROM" in words else verb
     )
