@@ -67,7 +67,7 @@ def deploy(stage: Stage) -> None:
     deployed = stage.deployed()
     failed_events.send_failures(client("lambda"), event_functions(deployed), queue_arn)
     [api] = [each for each in deployed if each["resource_type"] == "rest_api"]
-    if stage.environment.get("API_AUTH") == "key":
+    if stage.api_auth == "key":
         usage_plan.apply(
             client("apigateway"),
             stage.full_name,
@@ -81,7 +81,7 @@ def deploy(stage: Stage) -> None:
         client("apigateway"),
         api["rest_api_id"],
         stage.api_stage,
-        stage.environment,
+        {**stage.environment, "API_AUTH": str(stage.api_auth)},
     )
     say("serves", api["rest_api_url"])
 

@@ -67,6 +67,15 @@ class Stage:
         return str(self.config["api_gateway_stage"])
 
     @property
+    def api_auth(self) -> str | None:
+        """The setting API_AUTH that `chalice deploy` imports the app with; None where there is
+        none. What the API's own function sets replaces what the stage sets."""
+        own: dict[str, str] = self._functions.get("api_handler", {}).get(
+            "environment_variables", {}
+        )
+        return {**self.environment, **own}.get("API_AUTH")
+
+    @property
     def function_names(self) -> list[str]:
         """The names of its functions in Lambda. The API's own function has the stage's full
         name."""

@@ -540,6 +540,27 @@ def test_prod_is_never_open_to_everybody(project: Project) -> None:
     assert_refused(project, "deploy", "API_AUTH is none", stage="prod")
 
 
+@pytest.mark.parametrize("stage", ["dev", "prod"])
+@pytest.mark.parametrize("auth", ["", None, "None", "iam "])
+def test_no_stage_is_open_because_a_setting_was_forgotten(
+    project: Project, stage: str, auth: str | None
+) -> None:
+    variables = project.stage(stage)["environment_variables"]
+    others = {name: value for name, value in variables.items() if name != "API_AUTH"}
+    written = others if auth is None else {**others, "API_AUTH": auth}
+    project.change({"environment_variables": written}, stage)
+    said = "API_AUTH is not set" if auth is None else f"API_AUTH is {auth!r}"
+    assert_refused(project, "deploy", said, stage=stage)
+
+
+def test_the_apis_own_function_does_not_open_prod(project: Project) -> None:
+    """Chalice imports the app with the stage's variables and, over them, this function's."""
+    functions = project.stage("prod")["lambda_functions"]
+    functions["api_handler"]["environment_variables"] = {"API_AUTH": "none"}
+    project.change({"lambda_functions": functions}, "prod")
+    assert_refused(project, "deploy", "API_AUTH is none", stage="prod")
+
+
 def test_a_config_that_is_no_json_is_named_with_the_place(project: Project) -> None:
     (project.home / ".chalice" / "config.json").write_text("{,}")
     assert_refused(project, "infra", "config.json: not JSON", "line 1")
