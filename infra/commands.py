@@ -12,6 +12,7 @@ from infra import (
     gateway_responses,
     leftovers,
     log_retention,
+    policies,
     usage_plan,
 )
 from infra.account import client, region
@@ -31,8 +32,12 @@ def infra(stage: Stage) -> None:
     stack = _stack(stage)
     stack.apply(TEMPLATE.read_text(encoding="utf-8"), parameters)
     outputs = stack.outputs()
+    passwords = None
+    if outputs["DatabaseLogin"] == "secret":
+        arns = (outputs[policies.LOGIN], outputs[policies.LOGIN_OF_INGEST])
+        passwords = database_schema.passwords(client("secretsmanager"), arns)
     database_schema.prepare(
-        client("rds-data"), outputs["DatabaseArn"], outputs["DatabaseSecretArn"]
+        client("rds-data"), outputs["DatabaseArn"], outputs["DatabaseSecretArn"], passwords
     )
     say("next", f"make configure STAGE={stage.name}")
 
