@@ -38,7 +38,8 @@ class Watches:
         self._store = store
 
     def add(self, table: Table, keys: Sequence[Key] | None, form: str, direction: str) -> int:
-        """Watch the rows with `keys`; None: every row. How many rows that are. Raises
+        """Watch the rows with `keys`; None: every row. How many rows that are. A write that may not
+        know of the watch is committed by then: the next run sees its rows. Raises
         DatabaseUnavailable."""
         texts = [EVERY_ROW] if keys is None else list(dict.fromkeys(map(str, keys)))
         for piece in _pieces(texts):
@@ -51,7 +52,10 @@ class Watches:
                     values,
                 )
             )
-        self._tell_sync(table)
+        try:
+            self._database.transact(lambda transaction: transaction.wait_for_writers(table))
+        finally:
+            self._tell_sync(table)
         return self._database.count(table) if keys is None else len(texts)
 
     def remove(
