@@ -16,6 +16,7 @@ from infra import (
     gateway_responses,
     leftovers,
     log_retention,
+    policies,
     service_linked_roles,
     unrecorded_api,
     usage_plan,
@@ -46,8 +47,12 @@ def infra(stage: Stage) -> None:
         stack.apply(template, {**parameters, PROTECTION: "false"})
     stack.apply(template, parameters)
     outputs = stack.outputs()
+    passwords = None
+    if outputs["DatabaseLogin"] == "secret":
+        arns = (outputs[policies.LOGIN], outputs[policies.LOGIN_OF_INGEST])
+        passwords = database_schema.passwords(client("secretsmanager"), arns)
     database_schema.prepare(
-        client("rds-data"), outputs["DatabaseArn"], outputs["DatabaseSecretArn"]
+        client("rds-data"), outputs["DatabaseArn"], outputs["DatabaseSecretArn"], passwords
     )
     say("next", f"make configure STAGE={stage.name}")
 

@@ -61,6 +61,13 @@ class Stage:
         variables: dict[str, str] = self.config["environment_variables"]
         return variables
 
+    def environment_of(self, function: str) -> dict[str, str]:
+        """The settings of this function alone, which replace those of the stage."""
+        variables: dict[str, str] = self._functions[function].setdefault(
+            "environment_variables", {}
+        )
+        return variables
+
     @property
     def api_stage(self) -> str:
         """The name of its stage in API Gateway."""

@@ -444,6 +444,10 @@ def test_the_limits_are_those_of_the_code() -> None:
             "how far the key of a new row may be above the highest key",
             f"{given_keys.MAX_KEY_GAP:,}",
         ],
+        [
+            "the highest key of a new row; the last quarter is for rows without a key",
+            f"{key.maximum // 4 * 3:,}",
+        ],
     ]
 
 

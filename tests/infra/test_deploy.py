@@ -62,8 +62,11 @@ def test_configure_writes_where_everything_is(life: Life) -> None:
 def test_configure_leaves_what_is_not_its_own(life: Life) -> None:
     whole = json.loads((ROOT / ".chalice" / "config.json").read_text(encoding="utf-8"))
     stage = whole["stages"][STAGE]
-    for name in ("lambda_functions", "lambda_architecture", "xray", "api_gateway_stage"):
+    for name in ("lambda_architecture", "xray", "api_gateway_stage"):
         assert life.stage[name] == stage[name]
+    own = life.stage["lambda_functions"]["ingest"].pop("environment_variables")
+    assert life.stage["lambda_functions"] == stage["lambda_functions"]
+    life.stage["lambda_functions"]["ingest"]["environment_variables"] = own
     for name, value in stage["environment_variables"].items():
         assert life.stage["environment_variables"][name] == value
 
@@ -107,9 +110,10 @@ def test_every_function_stands_in_the_private_network(life: Life) -> None:
 
 
 def test_every_function_gets_the_stages_settings(life: Life) -> None:
-    for function in life.account["functions"].values():
+    for name, function in life.account["functions"].items():
+        own = {"DB_USER": "herocache_ingest"} if name == FUNCTIONS["ingest"] else {}
         variables = function["Environment"]["Variables"]
-        assert variables == life.stage["environment_variables"]
+        assert variables == {**life.stage["environment_variables"], **own}
 
 
 def test_the_app_takes_the_settings_it_gets(life: Life) -> None:
@@ -277,11 +281,36 @@ def test_the_app_takes_the_settings_of_a_stage_over_the_data_api(
     variables = data_api_life.stage["environment_variables"]
     settings = Settings.from_environment(variables)
 
-    for function in data_api_life.account["functions"].values():
-        assert function["Environment"]["Variables"] == variables
+    for name, function in data_api_life.account["functions"].items():
+        found = function["Environment"]["Variables"]
+        if name == FUNCTIONS["ingest"]:
+            assert found["DB_SECRET_ARN"] != variables["DB_SECRET_ARN"]
+            found = {**found, "DB_SECRET_ARN": variables["DB_SECRET_ARN"]}
+        assert found == variables
     assert settings.db_engine is DbEngine.DATA_API
     assert settings.db_cluster_arn.endswith(f":cluster:{NAME}")
     assert settings.redis_url == ""
+
+
+def test_no_function_can_log_in_as_the_owner_of_the_database(data_api_life: ShortLife) -> None:
+    """Whoever runs code in one could drop the tables, or make users."""
+    users = {each["arn"]: each["username"] for each in data_api_life.account["secrets"]}
+    of_functions = {
+        name: function["Environment"]["Variables"]["DB_SECRET_ARN"]
+        for name, function in data_api_life.account["functions"].items()
+    }
+    for name, arn in of_functions.items():
+        expected = "herocache_ingest" if name == FUNCTIONS["ingest"] else "herocache"
+        assert users[arn] == expected
+        role = NAME + "-api_handler" * (name == NAME) + name.removeprefix(NAME)
+        [policy] = data_api_life.account["roles"][role]
+        [readable] = [s["Resource"] for s in policy["Statement"] if s["Sid"] == "DatabaseLogin"]
+        assert readable == arn, "one secret, and not the owner's"
+    passwords = {each["username"]: each["password"] for each in data_api_life.account["secrets"]}
+    for user, password in passwords.items():
+        login = f"ALTER USER '{user}'@'%' IDENTIFIED BY '{password}' REQUIRE SSL"
+        assert login in data_api_life.statements
+        assert password not in str(data_api_life.said)
 
 
 def test_no_certificates_are_fetched_for_a_stage_without_connections(

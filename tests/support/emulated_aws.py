@@ -28,6 +28,7 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication
 from moto.rds.models import DBInstance, rds_backends
 from moto.rdsdata.models import RDSDataServiceBackend, rdsdata_backends
 from moto.s3 import notifications
+from moto.secretsmanager.models import secretsmanager_backends
 from moto.server import ThreadedMotoServer
 
 REGION = "eu-west-1"
@@ -335,6 +336,7 @@ STAND_INS = {
     "AWS::RDS::DBCluster": "DBClusterIdentifier",
     "AWS::RDS::DBClusterParameterGroup": "",
     "AWS::RDS::DBInstance": "DBInstanceIdentifier",
+    "AWS::SecretsManager::Secret": "",
     "AWS::CloudWatch::Alarm": "AlarmName",
     "AWS::S3::BucketPolicy": "",
     "AWS::SNS::Subscription": "",
@@ -387,6 +389,19 @@ def _create_cluster(properties: Json, account_id: str, region_name: str) -> None
     )
 
 
+def _create_secret(name: str, properties: Json, account_id: str, region_name: str) -> str:
+    """Its ARN, by which CloudFormation knows it."""
+    generate = properties["GenerateSecretString"]
+    fields = json.loads(generate["SecretStringTemplate"])
+    fields[generate["GenerateStringKey"]] = secrets.token_hex(20)
+    backend = secretsmanager_backends[account_id][region_name]
+    made = backend.create_secret(
+        *(f"{name}-{secrets.token_hex(4)}", json.dumps(fields), None, None, [], None, None, []),
+        force_overwrite=False,
+    )
+    return str(json.loads(made)["ARN"])
+
+
 def _stand_in(patch: pytest.MonkeyPatch, resource_type: str, name_property: str) -> None:
     models = parsing.get_model_map()
     if resource_type == "AWS::RDS::DBInstance":  # it has one, for databases that are no clusters
@@ -406,6 +421,8 @@ def _stand_in(patch: pytest.MonkeyPatch, resource_type: str, name_property: str)
         ) -> "Model":
             if kind == "RDS::DBCluster":
                 _create_cluster(definition["Properties"], account_id, region_name)
+            if kind == "SecretsManager::Secret":
+                name = _create_secret(name, definition["Properties"], account_id, region_name)
             return cls(kind, name, definition["Properties"], account_id)
 
         @classmethod
@@ -433,6 +450,8 @@ def _stand_in(patch: pytest.MonkeyPatch, resource_type: str, name_property: str)
                 for snapshot in list(backend.cluster_snapshots):
                     if name in snapshot:  # one of the same minute would be in the next one's way
                         del backend.cluster_snapshots[snapshot]
+            if kind == "SecretsManager::Secret":
+                secretsmanager_backends[account_id][region_name].delete_secret(name, None, True)
 
         def is_created(self) -> bool:
             return True

@@ -63,6 +63,7 @@ class ShortLife:
     said: dict[str, str]
     package: bytes
     left: Json
+    statements: list[str]
 
 
 def seen(account: Emulated) -> Json:
@@ -132,6 +133,13 @@ def seen(account: Emulated) -> Json:
             )
             for rule in events.list_rules()["Rules"]
         },
+        "secrets": [
+            json.loads(client.get_secret_value(SecretId=each["ARN"])["SecretString"])
+            | {"arn": each["ARN"]}
+            for client in [account.client("secretsmanager")]
+            for each in client.list_secrets()["SecretList"]
+            if "Secret-" in each["Name"]  # the template's, not the owner's
+        ],
         "stacks": [
             stack["StackName"]
             for stack in cloudformation.list_stacks()["StackSummaries"]
@@ -195,7 +203,8 @@ def live_shortly(project: Project, account: Emulated, parameters: Json) -> Short
     there, package = seen(account), account.package(NAME)
     stage, policies = project.stage(), roles_files(project)
     said["destroy"] = project.must("destroy", typed=f"{STAGE}\n")
-    return ShortLife(there, stage, policies, said, package, seen(account))
+    left, statements = seen(account), account.statements
+    return ShortLife(there, stage, policies, said, package, left, statements)
 
 
 def unpack(package: bytes, folder: Path) -> Path:
