@@ -245,6 +245,15 @@ def test_nothing_is_left_after_destroy(life: Life) -> None:
     assert {kind: what for kind, what in life.left.items() if what} == {}
 
 
+def test_functions_leave_the_network_while_their_roles_are_there(life: Life) -> None:
+    assert life.still_there["interfaces"]
+    for name in FUNCTIONS.values():
+        assert life.destroyed.index(f"{name}: leaves the network") < life.destroyed.index(
+            "no interface of a function is left"
+        )
+    assert life.destroyed.index("no interface of a function") < life.destroyed.index("IAM role")
+
+
 def test_destroying_again_finds_nothing_to_do(life: Life) -> None:
     assert "3 versions of files removed" in life.destroyed, life.destroyed
     assert f"{NAME} is not there" in life.destroyed_again
@@ -465,6 +474,35 @@ def test_more_concurrency_than_the_account_has_is_found_before_anything_is_creat
 
 
 @pytest.mark.proof
+def test_a_deploy_that_died_half_way_goes_on_with_what_it_made(
+    configured: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from moto.apigateway.models import APIGatewayBackend
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise AssertionError("the network went away meanwhile")
+
+    gateway = configured.account.client("apigateway")
+    for step in ("update_rest_api", "create_deployment"):
+        with monkeypatch.context() as patch:
+            patch.setattr(APIGatewayBackend, step, fail)
+            code, text = configured.make("deploy")
+        assert code == 1
+        assert "chalice deploy failed" in text
+        [api] = gateway.get_rest_apis()["items"]
+        assert gateway.get_stages(restApiId=api["id"])["item"] == [], "nobody can call it yet"
+    text = configured.must("deploy")
+
+    assert f"{api['id']}: is there without a record" not in text, "the second run recorded it"
+    assert f"https://{api['id']}.execute-api." in text
+    assert len(gateway.get_rest_apis()["items"]) == 1
+    (configured.home / ".chalice" / "deployed" / "dev.json").unlink()
+    text = configured.must("deploy")
+    assert f"{api['id']}: is there without a record, going on with it" in text
+    assert f"https://{api['id']}.execute-api." in text, "the URL stays"
+
+
+@pytest.mark.proof
 def test_a_deploy_that_died_half_way_is_undone_by_destroy(
     configured: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -585,19 +623,23 @@ def test_without_a_region_the_first_step_is_told(project: Project) -> None:
 
 
 @pytest.mark.proof
-def test_a_protected_database_is_not_half_destroyed(project: Project) -> None:
+def test_a_protected_database_goes_only_where_the_file_says_so(project: Project) -> None:
     choices = project.read("infra/dev.json")
-    choices["parameters"]["DatabaseProtection"] = "true"
     path = project.home / "infra" / "dev.json"
+    choices["parameters"]["DatabaseProtection"] = "true"
     path.write_text(json.dumps(choices))
-    project.must("infra")
-    try:
-        assert_refused(project, "destroy", "DatabaseProtection", "infra/dev.json")
-    finally:
-        choices["parameters"]["DatabaseProtection"] = "false"
-        path.write_text(json.dumps(choices))
-        project.must("infra")
-        project.must("destroy", typed=f"{STAGE}\n")
+    text = project.must("infra")
+    assert text.index("CREATE_COMPLETE") < text.index("UPDATE_COMPLETE"), "protected last"
+    assert seen(project.account)["databases"] == [(NAME, True)]
+    assert_refused(project, "destroy", "DatabaseProtection", "infra/dev.json")
+    del choices["parameters"]["DatabaseProtection"]
+    path.write_text(json.dumps(choices))
+    assert_refused(project, "destroy", "DatabaseProtection", "infra/dev.json")
+    choices["parameters"]["DatabaseProtection"] = "false"
+    path.write_text(json.dumps(choices))
+    project.must("destroy", typed=f"{STAGE}\n")
+    left = seen(project.account)
+    assert {kind: what for kind, what in left.items() if what} == {}
 
 
 # --- docs/deploy.md -------------------------------------------------------------------------------

@@ -2,11 +2,10 @@
 stand-ins where AWS is not emulated. Also: how the commands wait and fail.
 """
 
-import datetime
 import json
 import re
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,18 +26,15 @@ from chalicelib.tables import HASH, JSON, TABLES, Table
 from infra import (
     aws_errors,
     chalice_config,
-    cloudformation_stack,
     database_schema,
-    leftovers,
     stage_files,
 )
 from infra import policies as policy_files
-from infra.cloudformation_stack import Stack
 from infra.terminal import Refused
 from local.servers import MariaDB, Redis
 from tests.conftest import Configure
 from tests.support.client import ROOT, InProcess, hero
-from tests.support.emulated_aws import REGION, Emulated, emulated
+from tests.support.emulated_aws import REGION
 from tests.support.stack_outputs import BY_SECRET, DATA_API, DATA_API_ALONE, OUTPUTS
 from tests.support.witness import Witness
 from tests.sync.clients import RedisCli, use_every_public_key
@@ -593,116 +589,6 @@ def test_a_function_that_a_schedule_calls_is_one_that_events_call() -> None:
     assert names == ["herocache-dev-ingest", "herocache-dev-sync"]
 
 
-# --- stacks ---------------------------------------------------------------------------------------
-
-
-class CloudFormation:
-    """Plays what is told: a list of (status of the stack, events that have come by then), one a
-    look. No emulation fails in the middle."""
-
-    def __init__(self, looks: list[tuple[str | None, list[str]]]) -> None:
-        self._looks, self.calls = looks, list[str]()
-
-    def describe_stacks(self, StackName: str) -> Json:
-        status, _ = self._looks[0]
-        if status is None:
-            error = {"Code": "ValidationError", "Message": f"Stack {StackName} does not exist"}
-            raise ClientError({"Error": error}, "DescribeStacks")
-        return {"Stacks": [{"StackStatus": status, "StackId": "id", "Outputs": []}]}
-
-    def get_paginator(self, _: str) -> Any:
-        return SimpleNamespace(paginate=self._pages)
-
-    def _pages(self, StackName: str) -> Iterator[Json]:
-        _, lines = self._looks[0]
-        yield {"StackEvents": [self._event(line) for line in reversed(lines)]}
-
-    def _event(self, line: str) -> Json:
-        what, _, reason = line.partition(": ")
-        name, status = what.split(" ")
-        at = datetime.datetime(2026, 1, 1, tzinfo=datetime.timezone.utc)
-        event = {"EventId": line, "LogicalResourceId": name, "ResourceStatus": status}
-        return {**event, "ResourceStatusReason": reason, "Timestamp": at}
-
-    def look_again(self, _: float) -> None:
-        self._looks.pop(0)
-
-    def __getattr__(self, name: str) -> Callable[..., None]:
-        def call(**_: object) -> None:
-            self.calls.append(name)
-            self._looks.pop(0)
-
-        return call
-
-
-def played(monkeypatch: pytest.MonkeyPatch, *looks: tuple[str | None, list[str]]) -> CloudFormation:
-    played = CloudFormation(list(looks))
-    clock = SimpleNamespace(sleep=played.look_again, monotonic=lambda: 0.0)
-    monkeypatch.setattr(cloudformation_stack, "time", clock)
-    return played
-
-
-def test_events_are_shown_once_while_they_come(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    first = "Network CREATE_IN_PROGRESS"
-    aws = played(
-        monkeypatch,
-        (None, []),
-        ("CREATE_IN_PROGRESS", [first]),
-        ("CREATE_IN_PROGRESS", [first, "Network CREATE_COMPLETE"]),
-        ("CREATE_COMPLETE", [first, "Network CREATE_COMPLETE", "dev CREATE_COMPLETE"]),
-    )
-    Stack(aws, "dev").apply("{}", {})
-    said = capsys.readouterr().out.splitlines()
-
-    assert aws.calls == ["create_stack"]
-    assert [line.split(maxsplit=1)[1] for line in said] == [
-        first,
-        "Network CREATE_COMPLETE",
-        "dev CREATE_COMPLETE",
-        "dev is CREATE_COMPLETE",
-    ]
-
-
-def test_a_stack_that_fails_says_why_and_not_what_followed_from_it(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    lines = [
-        "Cache CREATE_FAILED: no capacity in this zone",
-        "Database CREATE_FAILED: Resource creation cancelled",
-    ]
-    aws = played(monkeypatch, (None, []), ("ROLLBACK_COMPLETE", lines))
-    with pytest.raises(Refused) as refused:
-        Stack(aws, "dev").apply("{}", {})
-    assert "Cache CREATE_FAILED: no capacity in this zone" in str(refused.value)
-    assert "cancelled" not in str(refused.value)
-
-
-def test_what_is_left_of_a_failed_creation_is_removed_before_the_next_one(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    aws = played(
-        monkeypatch,
-        ("ROLLBACK_COMPLETE", []),
-        ("DELETE_COMPLETE", []),
-        ("CREATE_COMPLETE", []),
-    )
-    Stack(aws, "dev").apply("{}", {})
-    assert aws.calls == ["delete_stack", "create_stack"]
-
-
-def test_a_change_that_goes_on_already_is_followed_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    aws = played(
-        monkeypatch,
-        ("UPDATE_IN_PROGRESS", []),
-        ("UPDATE_COMPLETE", []),
-        ("UPDATE_COMPLETE", []),
-    )
-    Stack(aws, "dev").apply("{}", {})
-    assert aws.calls == ["update_stack"]
-
-
 # --- waiting --------------------------------------------------------------------------------------
 
 
@@ -773,35 +659,3 @@ def test_a_stage_that_may_not_have_triggers_is_made_all_the_same(
     assert "the text; so changes by other clients of the database are not recorded" in printed
     login = statements(database_schema.FILES[-1])
     assert [each for each in executed.executed if each in login] == login
-
-
-@pytest.fixture
-def account() -> Iterator[Emulated]:
-    with emulated() as account:
-        yield account
-
-
-def test_network_interfaces_that_lambda_still_holds_are_waited_for(
-    account: Emulated, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ec2 = account.client("ec2")
-    network = ec2.create_vpc(CidrBlock="10.0.0.0/16")["Vpc"]["VpcId"]
-    subnet = ec2.create_subnet(VpcId=network, CidrBlock="10.0.0.0/24")["Subnet"]["SubnetId"]
-    group = ec2.create_security_group(GroupName="g", Description="g", VpcId=network)["GroupId"]
-    interface = ec2.create_network_interface(SubnetId=subnet, Groups=[group])
-    id = interface["NetworkInterface"]["NetworkInterfaceId"]
-    waits: list[float] = []
-
-    def sleep(seconds: float) -> None:
-        waits.append(seconds)
-        if len(waits) == 3:
-            ec2.delete_network_interface(NetworkInterfaceId=id)
-
-    clock = SimpleNamespace(sleep=sleep, monotonic=lambda: sum(waits))
-    monkeypatch.setattr(leftovers, "time", clock)
-    leftovers.wait_for_interfaces(ec2, group)
-    assert len(waits) == 3
-
-    ec2.create_network_interface(SubnetId=subnet, Groups=[group])
-    with pytest.raises(Refused, match="1 network interfaces still use"):
-        leftovers.wait_for_interfaces(ec2, group)

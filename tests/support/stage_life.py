@@ -116,6 +116,10 @@ def seen(account: Emulated) -> Json:
         "queues": account.client("sqs").list_queues().get("QueueUrls", []),
         "topics": account.client("sns").list_topics()["Topics"],
         "networks": networks,
+        "interfaces": [
+            each["NetworkInterfaceId"]
+            for each in ec2.describe_network_interfaces()["NetworkInterfaces"]
+        ],
         "databases": [
             (each["DBClusterIdentifier"], each["DeletionProtection"])
             for each in account.client("rds").describe_db_clusters()["DBClusters"]
