@@ -86,6 +86,7 @@ class Container:
             loads,
             WriteThrough(loads, self.cache, self.generations, self.recovery),
             self.settings.max_rejected_percent,
+            self.settings.max_upload_bytes,
             self.settings.ingest_engine,
             self.settings.default_table,
             self.settings.ingest_columns,
