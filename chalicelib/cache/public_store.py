@@ -19,6 +19,7 @@ from chalicelib.cache.public_keys import (
     read_commands,
     set_commands,
 )
+from chalicelib.cache.totals import TotalsStore
 from chalicelib.config import Settings
 from chalicelib.tables import Key, Table, tables_with
 
@@ -37,11 +38,12 @@ def public_store(settings: Settings) -> "PublicStore":
 
 
 class PublicStore:
-    """Public keys as a run uses them, and the notes of tables. Each method raises
+    """Public keys as a run uses them, the notes of tables, and `totals`. Each method raises
     CacheUnavailable."""
 
     def __init__(self, client: "Client | NoClient") -> None:
         self._client = client
+        self.totals = TotalsStore(client, keys.Keys(client.is_cluster))
 
     def wake(self) -> str:
         """The name of the server that answers now, also where it failed before."""

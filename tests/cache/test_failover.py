@@ -21,7 +21,7 @@ from chalicelib.cache.connection import NAMED_FOR_SECONDS
 from chalicelib.cache.entries import Cache, Pending
 from chalicelib.cache.generations import MEMORY_SECONDS
 from chalicelib.config import Settings
-from chalicelib.db import Generation
+from chalicelib.db import Generation, Transaction
 from chalicelib.errors import AnotherServer
 from chalicelib.rows.service import RowService
 from chalicelib.tables import HEROES
@@ -318,6 +318,25 @@ def test_a_reply_that_nobody_waited_for_tells_of_a_master_that_was_a_replica_mea
         used.get_many(held, HEROES, HEROES.key, [CHANGED])
 
 
+def test_a_question_whose_answer_nobody_waited_for_is_asked_again(
+    service: InProcess, witness: Witness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was due to ask the server for its name. What was sent with it was not needed."""
+    number, enabled, server = witness.generation()
+    held, used = Generation(number, enabled, server, 0), services.container().cache
+    assert None not in used.get_many(held, HEROES, HEROES.key, [CHANGED])
+
+    witness.redis.execute_command("REPLICAOF", "127.0.0.1", "1")
+    witness.redis.execute_command("REPLICAOF", "NO", "ONE")
+    with monkeypatch.context() as patch:
+        patch.setattr(redis_connection, "NAMED_FOR_SECONDS", 0)
+        used.begin_get_many(held, HEROES, HEROES.key, [CHANGED]).close()
+    monkeypatch.setattr(redis_connection, "NAMED_FOR_SECONDS", 3600)
+
+    with pytest.raises(AnotherServer):
+        used.get_many(held, HEROES, HEROES.key, [CHANGED])
+
+
 def failed_over(
     configure: Configure, redis_server: Redis, replica: tuple[Redis, Relay]
 ) -> InProcess:
@@ -490,6 +509,35 @@ def test_a_write_that_meets_a_demoted_writer_goes_to_the_new_one_once(
     assert witness.query("SELECT @@read_only") == [(0,)]
     assert through.read([id]).rows == [as_stored(id, hero(name="moved"))]
     assert count_of(witness, "moved", 1) == 1
+
+
+@pytest.mark.parametrize("cache", [None, ""], ids=["cached", "no cache"])
+@pytest.mark.parametrize("user", [True], indirect=True, ids=["who may write to a replica"])
+def test_a_write_whose_writer_is_demoted_before_its_commit_is_not_acknowledged(
+    user: None,
+    configure: Configure,
+    witness: Witness,
+    read_only: Callable[[bool], None],
+    monkeypatch: pytest.MonkeyPatch,
+    cache: str | None,
+) -> None:
+    """It has locked its rows there. The new writer would never hear of the change."""
+    configure(**({} if cache is None else {"REDIS_URL": cache}))
+    service = InProcess()
+    key = {"id": CHANGED}
+    service.write([{**key, **hero(name="before")}])
+    commit = Transaction._commit
+
+    def commit_late(self: Transaction, *arguments: Any, **named: Any) -> Any:
+        monkeypatch.undo()
+        read_only(True)
+        return commit(self, *arguments, **named)
+
+    monkeypatch.setattr(Transaction, "_commit", commit_late)
+    answer = service.write([{**key, **hero(name="after")}])
+
+    assert (answer.status, answer.error) == (503, "DatabaseUnavailable")
+    assert count_of(witness, "after", 0) == 0
 
 
 @pytest.fixture
