@@ -49,7 +49,7 @@ return values
 def ours(column: str, keys: list[int]) -> Callable[[], object]:
     items = [{"nr": key, column: 1} for key in keys]
     body = json.dumps({"REQUEST": "increment", "TABLE": "pages", "SQLS": items})
-    event = rest_event(body.encode())
+    event = rest_event(body)
 
     def increment() -> None:
         answer: Any = app(event, None)

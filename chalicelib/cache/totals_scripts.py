@@ -15,66 +15,70 @@ to live are in milliseconds.
 ADD = """
 local count = tonumber(ARGV[2])
 local width = count + 2
+local find, match, sub, format = string.find, string.match, string.sub, string.format
 
-local function parsed(text)
-  local epoch, times, rest = string.match(text or '', '^(%d+) (%d+)(.*)$')
-  local sums = {}
-  for name, sum in string.gmatch(rest or '', ' (%S+)=(%-?%d+)') do
-    sums[name] = tonumber(sum)
-  end
-  return tonumber(epoch or 0), tonumber(times or 0), sums
+-- Behind ' name=' in `text`; 0 where it is not there.
+local function number(text, name)
+  local _, at = find(text, ' ' .. name .. '=', 1, true)
+  return at and tonumber(match(text, '^%-?%d+', at + 1)) or 0
 end
 
-local time = redis.call('TIME')
-local now = time[1] * 1000000 + time[2]
-local is_copy = redis.call('GET', KEYS[2])
-local replies, texts, fields = {'done'}, {}, {}
+local replies, texts, fields, is_copy = {'done'}, {}, {}, false
 for i = 3, #KEYS, 2 do
   local row = (i - 3) / 2
   local at = 3 + 3 * count + row * width
   local line = ARGV[at + 1]
   if line == '' then
     local entry = redis.call('GET', KEYS[i])
-    line = entry and string.sub(entry, 1, 1) ~= '\\255' and string.match(entry, '\\n([^\\n]*)\\n$')
+    line = entry and sub(entry, 1, 1) ~= '\255' and match(entry, '\n([^\n]*)\n$')
     if not line then
       return {'lacking'}
     end
   end
-  local values, applied = string.match(line, '^(.*)|(.*)$')
-  local _, _, row_values = parsed('0 0' .. values)
-  local applied_epoch, applied_times, done = parsed(applied)
-  local epoch, times, sums = parsed(redis.call('GET', KEYS[i + 1]))
+  local bar = find(line, '|', 1, true)
+  local applied = sub(line, bar + 1)
+  local totals = redis.call('GET', KEYS[i + 1]) or ''
+  local epoch, times = match(totals, '^(%d+) (%d+)')
+  local applied_epoch, applied_times = match(applied, '^(%d+) (%d+)')
+  epoch, times = tonumber(epoch or 0), tonumber(times or 0)
+  applied_epoch, applied_times = tonumber(applied_epoch or 0), tonumber(applied_times or 0)
   if epoch == 0 or epoch < applied_epoch
       or (epoch == applied_epoch and times < applied_times) then
-    epoch, times, sums = math.max(now, applied_epoch + 1), 0, {}
+    local time = redis.call('TIME')
+    epoch, times, totals = math.max(time[1] * 1000000 + time[2], applied_epoch + 1), 0, ''
   end
   if epoch ~= applied_epoch then
-    done = {}
+    applied = ''
   end
-  local text = {}
+  local text = format('%.0f %.0f', epoch, times + 1)
   for n = 1, count do
-    local name = ARGV[2 + n]
-    local amount = is_copy and 0 or tonumber(ARGV[at + 1 + n])
-    local value = (row_values[name] or 0) + (sums[name] or 0) - (done[name] or 0)
-    local lowest, highest = tonumber(ARGV[1 + count + 2 * n]), tonumber(ARGV[2 + count + 2 * n])
-    if amount ~= 0 and (value + amount < lowest or value + amount > highest) then
-      return {'range', row, n - 1, string.format('%.0f', value)}
+    local name, amount = ARGV[2 + n], tonumber(ARGV[at + 1 + n])
+    local total = number(totals, name)
+    local value = number(line, name) + total - number(applied, name)
+    if amount ~= 0 and not is_copy
+        and (value + amount < tonumber(ARGV[1 + count + 2 * n])
+          or value + amount > tonumber(ARGV[2 + count + 2 * n])) then
+      is_copy = redis.call('GET', KEYS[2])
+      if not is_copy then
+        return {'range', row, n - 1, format('%.0f', value)}
+      end
     end
-    sums[name] = (sums[name] or 0) + amount
-    replies[#replies + 1] = string.format('%.0f', value + amount)
+    text = text .. ' ' .. name .. format('=%.0f', total + amount)
+    replies[#replies + 1] = value + amount
   end
-  for name, sum in pairs(sums) do
-    text[#text + 1] = string.format(' %s=%.0f', name, sum)
-  end
-  texts[#texts + 1] = string.format('%.0f %.0f', epoch, times + 1) .. table.concat(text)
+  texts[#texts + 1] = text
   fields[#fields + 1] = ARGV[at]
   fields[#fields + 1] = ''
 end
-if not is_copy then
-  redis.call('SET', KEYS[2], '', 'PX', ARGV[1])
+if redis.call('SET', KEYS[2], '', 'NX', 'PX', ARGV[1]) then
   redis.call('HSET', KEYS[1], unpack(fields))
   for row, text in ipairs(texts) do
     redis.call('SET', KEYS[2 + 2 * row], text)
+  end
+else
+  for i = 2, #replies do
+    local row, n = math.floor((i - 2) / count), (i - 2) % count
+    replies[i] = replies[i] - tonumber(ARGV[3 + 3 * count + row * width + 2 + n])
   end
 end
 return replies

@@ -9,7 +9,7 @@ from chalicelib import services
 from chalicelib.rows import write_behind
 from chalicelib.tables import INTEGER, UNSIGNED_KEY, Column, Counter, Table
 from tests.conftest import Configure
-from tests.support.client import InProcess
+from tests.support.client import Answer, InProcess
 from tests.support.pages import BEHIND, counted, increment, page, pages_table, shown, stored
 from tests.support.witness import Witness
 
@@ -61,7 +61,7 @@ def test_an_increment_of_a_cached_row_is_one_script(service: InProcess, witness:
 
 @pytest.mark.usefixtures("pages")
 def test_several_rows_and_counters_all_or_none(service: InProcess) -> None:
-    def ask(*items: dict[str, int]) -> object:
+    def ask(*items: dict[str, int]) -> Answer:
         return service.post({"REQUEST": "increment", "TABLE": "pages", "SQLS": items})
 
     first = {"nr": 2, "views": 1, "votes": 2}

@@ -9,6 +9,7 @@ from redis import RedisCluster
 from chalicelib.cache import timeouts
 from tests.conftest import Configure
 from tests.support.client import InProcess
+from tests.support.pages import counted, increment, page, pages_table, stored
 from tests.support.topologies import Topology, cluster, start_afresh
 from tests.support.witness import Witness
 from tests.sync.clients import RedisCli, product, rows, run, tallies, unwatch, watch
@@ -87,3 +88,29 @@ def test_keys_with_braces_have_their_stamp_in_their_slot(shop: InProcess, cli: R
     stamps.append("Employee:é {x} y\0stamp")
     assert [cli("EXISTS", stamp) for stamp in stamps] == [1] * len(stamps)
     assert run("employees")["to_cache"] == {"looked": 6, "changed": 0, "reported": 0}
+
+
+def test_write_behind_counters_of_rows_on_several_servers(
+    shop: InProcess, witness: Witness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = range(1, 21)
+    with pages_table(witness, monkeypatch):
+        shop.write([page(nr) for nr in keys], TABLE="pages")
+        for total in (11, 12, 13):
+            items = [{"nr": nr, "views": 1} for nr in keys]
+            answer = shop.post({"REQUEST": "increment", "TABLE": "pages", "SQLS": items})
+            assert counted(answer) == [{"nr": nr, "views": total} for nr in keys]
+            assert counted(increment(shop, 1, 0)) == [{"nr": 1, "views": total}]
+            for way in ({}, {"BY": "title"}):
+                for use_cache in (True, True, False):
+                    values: list[object] = ["news"] if way else [*keys]
+                    rows = shop.read(values, use_cache, TABLE="pages", **way).rows
+                    assert rows == [page(nr, views=total) for nr in keys]
+            if total > 11:
+                assert run("pages")["counted"] == len(keys)
+                assert stored(witness) == dict.fromkeys(keys, total)
+        missing = [{"nr": 1, "views": 1}, {"nr": 99, "views": 1}]
+        assert shop.post({"REQUEST": "increment", "TABLE": "pages", "SQLS": missing}).status == 400
+        run("pages")
+        assert stored(witness) == dict.fromkeys(keys, 13)
+        assert [run(None)["outcome"] for _ in range(2)] == ["done", "idle"]

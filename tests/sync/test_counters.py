@@ -177,6 +177,10 @@ def test_a_run_with_nothing_counted_asks_the_database_nothing(
     assert stored(witness)[1] == 12
 
 
+def flush(witness: Witness) -> None:
+    witness.redis.flushall()
+
+
 @pytest.mark.usefixtures("pages")
 def test_redis_flushed_at_any_step_leaves_no_wrong_row(
     service: InProcess, witness: Witness, monkeypatch: pytest.MonkeyPatch
@@ -185,7 +189,7 @@ def test_redis_flushed_at_any_step_leaves_no_wrong_row(
     for step in range(1, MAX_STEPS):
         [before] = shown(service, 1)
         increment(service, 1, 100)
-        steps.at = {(steps.count + step, "before"): witness.redis.flushall}
+        steps.at = {(steps.count + step, "before"): lambda: flush(witness)}
         run("pages")
         assert stored(witness)[1] in (before, before + 100)
         assert shown(service, 1) == {stored(witness)[1]}
@@ -199,7 +203,7 @@ def test_a_redis_with_older_totals_adds_nothing(service: InProcess, witness: Wit
     """Restored from a backup, for example: of the epoch that is in the row, and of one before."""
     increment(service, 1, 5)
     [name] = witness.redis.scan_iter("*:totals:*")
-    old = witness.redis.get(name)
+    old: Any = witness.redis.get(name)
     for lose in (False, True):
         increment(service, 1, 3)
         if lose:
