@@ -30,7 +30,7 @@ for i = 3, #KEYS, 2 do
   local line = ARGV[at + 1]
   if line == '' then
     local entry = redis.call('GET', KEYS[i])
-    line = entry and sub(entry, 1, 1) ~= '\255' and match(entry, '\n([^\n]*)\n$')
+    line = entry and sub(entry, 1, 1) ~= '\\255' and match(entry, '\\n([^\\n]*)\\n$')
     if not line then
       return {'lacking'}
     end

@@ -20,6 +20,7 @@ from chalicelib.cache import (
 )
 from chalicelib.db import Generation
 from chalicelib.errors import (
+    AnotherServer,
     CacheUnavailable,
     CounterOutOfRange,
     CountersUnavailable,
@@ -119,6 +120,8 @@ class WriteBehind:
                 ) from error
             raise _out_of_range(table, adding, error) from error
         except CacheUnavailable as error:
+            if generation and isinstance(error, AnotherServer):
+                self._generations.use_server(table, generation, error.server)
             self._recovery.start()
             raise OutcomeUnknown(
                 f"Redis did not confirm the increment ({error}): read the rows before you send it"
