@@ -1,8 +1,10 @@
 """A run adds what write-behind counters have in Redis to the rows, once, and no read notices."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -124,34 +126,37 @@ def test_every_read_is_exact_while_a_run_is_killed_at_each_step(
     assert stored(witness) == {1: total, 2: 10 - step}
 
 
+def counting(nr: int) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.support.pages", str(nr), str(INCREMENTS)],
+        cwd=ROOT,
+        env={**os.environ},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
 @pytest.mark.usefixtures("pages")
 def test_processes_that_count_while_runs_are_killed_read_exactly_what_they_added(
     service: InProcess, witness: Witness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     service.write([page(nr, title="own") for nr in range(1, PROCESSES + 1)], TABLE="pages")
-    children = [
-        subprocess.Popen(
-            [sys.executable, "-m", "tests.support.pages", str(nr), str(INCREMENTS)],
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for nr in range(1, PROCESSES + 1)
-    ]
-    steps = Steps(monkeypatch)
-    killed = runs = 0
-    while any(child.poll() is None for child in children):
-        runs += 1
-        steps.at = {(steps.count + 1 + runs % 30, "after"): kill} if runs % 3 else {}
-        try:
-            run("pages")
-        except Killed:
-            killed += 1
-            expire_lease(witness)
-    for child in children:
-        text, _ = child.communicate()
-        assert child.returncode == 0, text
+    with ExitStack() as stack:
+        children = [stack.enter_context(counting(nr)) for nr in range(1, PROCESSES + 1)]
+        steps = Steps(monkeypatch)
+        killed = runs = 0
+        while any(child.poll() is None for child in children):
+            runs += 1
+            steps.at = {(steps.count + 1 + runs % 30, "after"): kill} if runs % 3 else {}
+            try:
+                run("pages")
+            except Killed:
+                killed += 1
+                expire_lease(witness)
+        for child in children:
+            text, _ = child.communicate()
+            assert child.returncode == 0, text
     steps.at = {}
     run("pages")
     assert killed > 3
