@@ -36,6 +36,8 @@ REDIS_SERVERLESS = "REDIS_SERVERLESS"
 TTL = "TTL"
 READ_BY = "READ_BY"
 UPLOAD_BUCKET = "UPLOAD_BUCKET"
+# In the upload bucket: objects that hand ranges of a run to the function `sync_range`.
+RANGES_FOLDER = "sync/"
 INGEST_MAX_REJECTED = "INGEST_MAX_REJECTED"
 INGEST_ENGINE = "INGEST_ENGINE"
 INGEST_COLUMNS = "INGEST_COLUMNS"
@@ -118,6 +120,7 @@ class Settings:
     ingest_engine: IngestEngine = IngestEngine.MYSQL
     ingest_columns: tuple[str, ...] = ()
     sync_minutes: int = 15
+    upload_bucket: str = ""
     api_auth: ApiAuth = ApiAuth.NONE
     cors_origins: frozenset[str] = frozenset()
 
@@ -157,6 +160,7 @@ class Settings:
             ingest_engine=_choice(environment, INGEST_ENGINE, IngestEngine),
             ingest_columns=_names(environment, INGEST_COLUMNS),
             sync_minutes=sync_minutes(environment),
+            upload_bucket=environment.get(UPLOAD_BUCKET, ""),
             api_auth=api_auth(environment),
             cors_origins=cors_origins(environment),
         )

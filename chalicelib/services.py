@@ -19,7 +19,7 @@ from chalicelib.rows import LazyLoading, RowLoader, RowService, WriteThrough
 if TYPE_CHECKING:
     from chalicelib.cache import PublicStore
     from chalicelib.ingest.service import Ingest
-    from chalicelib.sync import Captured, Sync, Watches
+    from chalicelib.sync import Captured, RangeWorker, Sync, Watches
 
 
 @lru_cache(maxsize=1)
@@ -84,8 +84,10 @@ class Container:
     @cached_property
     def sync(self) -> "Sync":
         # Imported here, because a read needs none of it.
+        from chalicelib.ingest import Bucket
         from chalicelib.sync import Sync
 
+        bucket = self.settings.upload_bucket
         return Sync(
             self.database,
             self.write_through,
@@ -93,7 +95,14 @@ class Container:
             self.captured,
             self.cache.tables,
             has_cache=self.cache.is_configured,
+            put=Bucket(bucket).write if bucket else None,
         )
+
+    @cached_property
+    def range_worker(self) -> "RangeWorker":
+        from chalicelib.sync import RangeWorker
+
+        return RangeWorker(self.database, self.write_through, self.public_store, self.cache.tables)
 
     @cached_property
     def watches(self) -> "Watches":

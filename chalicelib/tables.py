@@ -446,7 +446,7 @@ TABLES: Mapping[str, Table] = {table.name: table for table in (HEROES, PRODUCTS,
 # The service's own tables. No request may name one. The last one is temporary.
 OWN_NAMES = (
     *("cache_generation", "changed_entries", "idempotency", "ingest_log"),
-    *("watched", "watched_ranges", "sync_lease", "sync_runs"),
+    *("watched", "watched_ranges", "sync_lease", "sync_runs", "sync_ranges"),
     "ingest_lines",
 )
 

@@ -180,6 +180,24 @@ def sync(event: object) -> dict[str, Any]:
     return record
 
 
+def sync_range(event: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Work off the ranges in an S3 event, which a run of the sync has handed out, and return what
+    was done of each. As `ingest`, it tries all of them, then raises the first error."""
+    from chalicelib.sync import ranges_in
+
+    records, failures = [], []
+    for run, number in ranges_in(event):
+        try:
+            records.append(services.container().range_worker.work_off(run, number))
+        except HerocacheError as error:
+            log.error("range %s of run %s: %s: %s", number, run, error.kind, error)
+            failures.append(error)
+    if failures:
+        raise failures[0]
+    log.info("sync_range: %s", json.dumps(records))
+    return records
+
+
 def add_employees(event: object) -> object:
     """Adds the employees of the event, and returns all of them. Whatever goes wrong is raised: the
     invocation fails with its name and its words."""

@@ -6,12 +6,13 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote_plus
 
+from chalicelib.config import RANGES_FOLDER
 from chalicelib.errors import BadRequest
 
 INCOMING_FOLDER, REJECTED_FOLDER, RESULTS_FOLDER = "incoming/", "rejected/", "results/"
 # Only the service writes to these folders, and it writes nowhere else. An object in them is never
 # taken for an upload: its result would be an upload again, without end.
-OWN_FOLDERS = (REJECTED_FOLDER, RESULTS_FOLDER)
+OWN_FOLDERS = (REJECTED_FOLDER, RESULTS_FOLDER, RANGES_FOLDER)
 # The longest object key that S3 takes, in UTF-8.
 MAX_KEY_BYTES = 1_024
 # The status of an upload. Loaded: its rows are in the table. Rejected (`refused` in results): none

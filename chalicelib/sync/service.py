@@ -10,17 +10,15 @@ from chalicelib.db import Database
 from chalicelib.errors import BadRequest, HerocacheError, SchemaMismatch, Superseded
 from chalicelib.rows import WriteThrough
 from chalicelib.sync.captured import Captured
+from chalicelib.sync.fan_out import MAX_ROWS_IN_RUN, FanOut, Put
+from chalicelib.sync.looking import PIECE_ROWS, Looking
 from chalicelib.sync.notes import Note, Notes
 from chalicelib.sync.ranges import Ranges
 from chalicelib.sync.runs import Lease, Record, take_lease
 from chalicelib.sync.watches import WatchedRow, Watches
-from chalicelib.tables import DIRECTIONS, EVERY_ROW, FORMS, TO_DATABASE, Key, Table
+from chalicelib.tables import DIRECTIONS, EVERY_ROW, FORMS, Key, Table
 
 log = logging.getLogger("herocache.sync")
-
-# Of rows that are watched one by one, and where every row is watched.
-PIECE_ROWS = 1_000
-RANGE_ROWS = 5_000
 
 
 class Sync:
@@ -33,22 +31,32 @@ class Sync:
         tables: Mapping[str, Table],
         *,
         has_cache: bool,
+        put: Put | None = None,
     ) -> None:
+        """`put` writes the objects that hand ranges out; None: a run works off everything
+        itself."""
         self._database = database
         self._write_through = write_through
         self._store = store
         self._captured = captured
         self._tables = tables
         self._has_cache = has_cache
+        self._put = put
         self._watches = Watches(database, store)
         self._notes = Notes(store)
 
     def run(
-        self, table: str | None = None, *, must_look: bool = False, record: Record | None = None
+        self,
+        table: str | None = None,
+        *,
+        must_look: bool = False,
+        alone: bool = False,
+        record: Record | None = None,
     ) -> dict[str, Any]:
         """Bring the watched rows of all tables, or of one, in step. The record of the run. With a
-        `table`, or where it `must_look`, it does not believe that there is nothing to do. Raises
-        BadRequest, CacheUnavailable, DatabaseUnavailable, OutcomeUnknown, SchemaMismatch."""
+        `table`, or where it `must_look`, it does not believe that there is nothing to do. `alone`
+        it hands nothing out. Raises BadRequest, BucketUnavailable, CacheUnavailable,
+        DatabaseUnavailable, OutcomeUnknown, SchemaMismatch."""
         record = record or Record()
         if not self._has_cache:
             return record.end("no cache").answer()
@@ -64,7 +72,10 @@ class Sync:
         if lease is None:
             return record.end("overlap").answer()
         record.run = lease.token
-        self._look(due, lease, record, server)
+        fan_out = None
+        if self._put and not alone:
+            fan_out = FanOut(self._database, self._watches, lease, server, self._put)
+        self._look(due, lease, record, server, fan_out)
         return record.answer()
 
     def _asked(self, table: str | None) -> Sequence[Table]:
@@ -73,8 +84,17 @@ class Sync:
         names = self._tables if table is None else [table]
         return [self._tables[name] for name in names if self._tables[name].public]
 
-    def _look(self, due: Sequence[Table], lease: Lease, record: Record, server: str) -> None:
-        """From the lease to its end. What was done stays done where this fails."""
+    def _look(
+        self,
+        due: Sequence[Table],
+        lease: Lease,
+        record: Record,
+        server: str,
+        fan_out: FanOut | None,
+    ) -> None:
+        """From the lease to its end, or until the rest is left to others. What was done stays done
+        where this fails."""
+        handed: list[tuple[Table, Note]] = []
         try:
             lease.begin_record()
             for place, why in self._watches.senseless(self._tables):
@@ -82,8 +102,15 @@ class Sync:
             for table in due:
                 note = self._notes.begin(table, lease.token)
                 self._drain(table, record)
-                self._bring_in_step(table, lease, record, note)
-                note.finish(server)
+                self._bring_in_step(table, lease, record, note, fan_out)
+                if fan_out and fan_out.has(table):
+                    handed.append((table, note))
+                else:
+                    note.finish(server)
+            if fan_out and handed:
+                record.ranges = fan_out.hand_over(record, handed)
+                record.outcome = "running"
+                return
         except (Superseded, Late):
             log.warning("run %s lost its lease, and ends", lease.token)
             record.end("superseded")
@@ -106,81 +133,59 @@ class Sync:
         except SchemaMismatch as error:
             record.unrecorded[table.name] = str(error)
 
-    def _bring_in_step(self, table: Table, lease: Lease, record: Record, note: Note) -> None:
+    def _bring_in_step(
+        self, table: Table, lease: Lease, record: Record, note: Note, fan_out: FanOut | None
+    ) -> None:
+        """What it does not look at itself is in `fan_out`, where there is one."""
         ranges = Ranges(self._database, self._write_through, self._store, lease, record)
         watched = self._watches.of(table)
         for form in FORMS:
+            looking = Looking(table, form, ranges, self._watches, lease, note)
             own = [row for row in watched if row.form == form]
             every = [row for row in own if row.key == EVERY_ROW]
             single = [row for row in own if row.key != EVERY_ROW]
             for direction in DIRECTIONS:
                 rows = [row for row in single if row.direction == direction]
-                for start in range(0, len(rows), PIECE_ROWS):
-                    piece = rows[start : start + PIECE_ROWS]
-                    self._look_at_rows(table, piece, ranges, lease, note)
+                self._look_at_rows(looking, table, rows, fan_out)
             if every:
-                known = {row.key for row in single}
-                self._look_at_every_row(table, every[0], known, ranges, lease, note)
+                keys = {row.key for row in single}
+                self._look_at_every_row(looking, table, every[0], keys, lease, fan_out)
             else:
                 self._watches.clear_ranges(table, form)
 
     def _look_at_rows(
         self,
+        looking: Looking,
         table: Table,
-        watched: Sequence[WatchedRow],
-        ranges: Ranges,
-        lease: Lease,
-        note: Note,
+        rows: Sequence[WatchedRow],
+        fan_out: FanOut | None,
     ) -> None:
         """Rows that are watched one by one, with one form and direction."""
-        _, form, direction, _, _ = watched[0]
-        keys = [row.key for row in watched]
-        seen = {row.key: row.seen for row in watched}
-        rows = ranges.read(table, keys)
-        now = ranges.bring_in_step(table, form, direction, keys, rows, seen)
-        if direction == TO_DATABASE:
-            note.add(form, now.found, now.is_known)
-        lease.run(*self._watches.kept(table, form, now.seen))
+        if fan_out and len(rows) > MAX_ROWS_IN_RUN:
+            by_text = sorted(rows, key=lambda row: str(row.key))
+            rows, handed = by_text[:MAX_ROWS_IN_RUN], by_text[MAX_ROWS_IN_RUN:]
+            _, form, direction, _, _ = rows[0]
+            fan_out.add_rows(table, form, direction, rows[-1].key, handed)
+        for start in range(0, len(rows), PIECE_ROWS):
+            looking.at_rows(rows[start : start + PIECE_ROWS])
 
     def _look_at_every_row(
         self,
+        looking: Looking,
         table: Table,
-        watched: WatchedRow,
+        every: WatchedRow,
         others: set[Key],
-        ranges: Ranges,
         lease: Lease,
-        note: Note,
+        fan_out: FanOut | None,
     ) -> None:
-        """Every row but the `others`, range by range. A range of the last run that has become too
-        large is split. Rows that are not there any more come with the last part of their range."""
-        _, form, direction, _, _ = watched
-        starts = self._watches.ranges(table, form) or [""]
-        if starts[0]:
+        _, form, direction, _, _ = every
+        starts = self._watches.ranges(table, form)
+        if "" not in starts:
             starts.insert(0, "")
-        for start, following in zip(starts, [*starts[1:], None]):
-            last = None if following is None else table.key.type.parse(following)
-            after: Key | None = table.key.type.parse(start) if start else None
-            before = self._watches.range(table, form, start)
-            left = dict(before)
-            is_more = True
-            while is_more:
-                rows, is_more = ranges.read_range(table, after, last, RANGE_ROWS)
-                keys = list(rows.by_key)
-                part = {key: left.pop(key) for key in keys if key in left}
-                if not is_more:
-                    keys += left
-                    part |= left
-                asked = [key for key in keys if key not in others]
-                now = ranges.bring_in_step(table, form, direction, asked, rows, part)
-                if direction == TO_DATABASE:
-                    note.add(form, now.found, now.is_known)
-                seen = {key: digest for key, digest in now.seen.items() if digest}
-                kept = [self._watches.kept_range(table, form, direction, start, seen)]
-                if is_more:
-                    after = keys[-1]
-                    kept.append(self._watches.kept_range(table, form, direction, str(after), left))
-                if seen != before or is_more or lease.is_due:
-                    lease.run(*kept)
-                if is_more:
-                    start, before = str(after), dict(left)
-        lease.run(self._watches.looked_at_every_row(table, form))
+        most = MAX_ROWS_IN_RUN if fan_out else None
+        start = looking.at_every_row(direction, starts, None, lambda keys: others, most)
+        if start is None:
+            lease.run(self._watches.looked_at_every_row(table, form))
+        elif fan_out:
+            has_others = bool(others)
+            fan_out.add_every_row(table, form, direction, start, has_others=has_others)
