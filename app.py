@@ -70,7 +70,7 @@ def sync_range(event: S3Event) -> list[dict[str, Any]]:
     return entry_points.sync_range(event.to_dict())
 
 
-if "AWS_CHALICE_CLI_MODE" in os.environ:  # set by the command `chalice`, never on Lambda
+if auth.COMMAND in os.environ:
     from local.chalice_http import replace_server
 
     replace_server.install()

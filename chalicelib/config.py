@@ -167,7 +167,10 @@ class Settings:
 
 
 def api_auth(environment: Mapping[str, str]) -> ApiAuth:
-    """The setting API_AUTH. It is read when the app is imported, before there are Settings."""
+    """The setting API_AUTH. It is read when the app is imported, before there are Settings. It is
+    never set to nothing: who wants an open API writes `none`."""
+    if environment.get(API_AUTH) == "":
+        raise ConfigurationError(f"{API_AUTH} is empty: write none (everybody), iam or key")
     return _choice(environment, API_AUTH, ApiAuth)
 
 

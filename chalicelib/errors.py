@@ -64,12 +64,12 @@ class RowRejected(BadRequest):
 
 
 class KeyTooFar(BadRequest):
-    """The `key` of a new row is more than `max_gap` above the `highest` key of `table`."""
+    """The `key` of a new row of `table` would use up the keys that the database gives. `where`: how
+    far it is above what is allowed."""
 
-    def __init__(self, table: str, column: str, key: int, highest: int, max_gap: int) -> None:
+    def __init__(self, table: str, column: str, key: int, where: str) -> None:
         super().__init__(
-            f"{table}: the {column} {key} is more than {max_gap} above"
-            f" {highest}, the highest one: too few would be left for rows without"
+            f"{table}: the {column} {key} is {where}: too few would be left for rows without"
             f" {column}; give a lower one, or none"
         )
 

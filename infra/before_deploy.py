@@ -6,7 +6,7 @@ import tempfile
 
 from botocore.exceptions import ClientError
 
-from infra import chalice_config, leftovers
+from infra import chalice_config
 from infra.account import Client, client
 from infra.aws_errors import code_of
 from infra.stage_files import ROOT, Stage
@@ -19,24 +19,25 @@ _PLATFORMS = {"arm64": "aarch64", "x86_64": "x86_64"}
 
 def refuse_unprepared(stage: Stage) -> None:
     """Raises Refused where `chalice deploy` would fail. Nothing was created then."""
-    if stage.name == "prod" and stage.environment.get("API_AUTH", "none") == "none":
-        raise Refused("STAGE=prod: API_AUTH is none: choose iam or key in .chalice/config.json")
+    _refuse_open_by_accident(stage)
     chalice_config.refuse_unconfigured(stage)
-    _refuse_another_deployment(client("apigateway"), stage)
     refuse_missing_bucket(client("s3"), stage)
     _refuse_too_much_concurrency(client("lambda"), stage)
     refuse_missing_wheels(stage.config["lambda_architecture"], sys.version_info[:2])
 
 
-def _refuse_another_deployment(gateway: Client, stage: Stage) -> None:
-    """Chalice finds an API by the file it wrote when it deployed. Without that file it would make a
-    second API."""
-    if not stage.deployed() and any(leftovers.apis(gateway, stage)):
+def _refuse_open_by_accident(stage: Stage) -> None:
+    """Raises Refused unless API_AUTH says who may call. Without the setting the API would be open
+    to everybody, so on every stage somebody has to write it."""
+    auth = stage.api_auth
+    if auth not in ("none", "iam", "key"):
+        found = "API_AUTH is not set" if auth is None else f"API_AUTH is {auth!r}"
         raise Refused(
-            f"{stage.full_name} has an API, but {stage.deployed_file} is not there: get that file"
-            " from whoever ran make deploy; if a first make deploy failed half-way, run"
-            f" make destroy STAGE={stage.name}, and begin again"
+            f"STAGE={stage.name}: {found}: write iam, key, or none (everybody may call) in"
+            " .chalice/config.json"
         )
+    if stage.name == "prod" and auth == "none":
+        raise Refused("STAGE=prod: API_AUTH is none: choose iam or key in .chalice/config.json")
 
 
 def refuse_missing_bucket(s3: Client, stage: Stage) -> None:

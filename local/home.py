@@ -10,7 +10,16 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from chalicelib.config import DB_HOST, DB_NAME, DB_PASS, DB_TABLE, DB_USER, DbEngine, Settings
+from chalicelib.config import (
+    API_AUTH,
+    DB_HOST,
+    DB_NAME,
+    DB_PASS,
+    DB_TABLE,
+    DB_USER,
+    DbEngine,
+    Settings,
+)
 from chalicelib.errors import ConfigurationError
 from chalicelib.tables import HEROES, tables_with
 from local.machine import ROOT, write_private
@@ -94,10 +103,11 @@ class Home:
         app.begin()
 
     def settings(self) -> dict[str, str]:
-        """The settings that lead the app to the servers, and DB_TABLE where the caller has set
-        it."""
+        """The settings that lead the app to the servers, API_AUTH, and DB_TABLE where the caller
+        has set it."""
         database = self.data_api if self.uses_data_api else self.mariadb
         settings = database.environment() | self.redis.environment() | self.s3.environment()
+        settings[API_AUTH] = os.environ.get(API_AUTH, "none")
         table = os.environ.get(DB_TABLE)
         return {**settings, DB_TABLE: table} if table else settings
 

@@ -11,17 +11,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from chalicelib.db.captured import PLACE_TO_MARK
+from chalicelib.db.captured import PLACE_TO_MARK, RECORDS
 from chalicelib.db.errors import reject_replica
 from chalicelib.db.statements import FAILS, MICROSECONDS_NOW, READ_ONLY, WAIT_FOR_WRITERS, Statement
 from chalicelib.tables import Table
 
 IS_WATCHED = "EXISTS (SELECT 1 FROM watched WHERE watched.table_name = cache_generation.table_name)"
-_GENERATION = (
+HAS_CHANGES = (
+    f"EXISTS (SELECT 1 FROM {RECORDS} WHERE {RECORDS}.table_name = cache_generation.table_name)"
+)
+_COLUMNS = (
     "SELECT generation, enabled, server, TIMESTAMPDIFF(SECOND, retired_at, UTC_TIMESTAMP(6)),"
     f" {READ_ONLY}, {MICROSECONDS_NOW}, {IS_WATCHED}"
-    f" FROM cache_generation WHERE {PLACE_TO_MARK}table_name = %s"
 )
+_ROW = f" FROM cache_generation WHERE {PLACE_TO_MARK}table_name = %s"
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,8 @@ class Generation:
     While it is not `enabled` none is believed. `age_seconds`: since the last one that was in use
     was retired. `told_at`: when the database was asked for it, in microseconds of its clock;
     `asked_at`: the same or sooner, in monotonic seconds. `is_watched`: whether somebody watches
-    rows of the table, as other clients of Redis may see them."""
+    rows of the table, as other clients of Redis may see them. `has_changes`: whether changes by
+    other clients of the database are left for the sync; a transaction does not ask for that."""
 
     number: int
     enabled: bool
@@ -39,6 +43,7 @@ class Generation:
     told_at: int = 0
     asked_at: float = 0
     is_watched: bool = False
+    has_changes: bool = False
 
     @property
     def server_name(self) -> str:
@@ -69,13 +74,14 @@ def generation_in(table: Table, rows: Sequence[Any], asked_at: float) -> Generat
     seconds. Raises NoGeneration; DatabaseError where a replica answered."""
     if not rows:
         raise NoGeneration(table)
-    [(number, enabled, server, seconds, is_read_only, now, is_watched)] = rows
+    [(number, enabled, server, seconds, is_read_only, now, is_watched, has_changes)] = rows
     reject_replica(is_read_only)
-    return Generation(number, bool(enabled), server, seconds, now, asked_at, bool(is_watched))
+    told = (number, bool(enabled), server, seconds, now, asked_at)
+    return Generation(*told, bool(is_watched), bool(has_changes))
 
 
 def select(table: Table) -> Statement:
-    return _GENERATION, (table.name,)
+    return f"{_COLUMNS}, {HAS_CHANGES}{_ROW}", (table.name,)
 
 
 def add(table: Table) -> Statement:
@@ -90,7 +96,7 @@ def add(table: Table) -> Statement:
 
 def hold(table: Table) -> Statement:
     """Nobody changes it before this transaction ends."""
-    return _GENERATION + WAIT_FOR_WRITERS, (table.name,)
+    return f"{_COLUMNS}, 0{_ROW}{WAIT_FOR_WRITERS}", (table.name,)
 
 
 def guard(table: Table, number: int) -> Statement:

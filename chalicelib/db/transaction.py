@@ -17,10 +17,10 @@ from chalicelib.db.engine import Connection, Rows
 from chalicelib.db.errors import DatabaseError, is_guard_failed, is_value_rejected
 from chalicelib.db.fit import Fit
 from chalicelib.db.given_keys import (
-    MAX_KEY_GAP,
     check_distance,
     giving_keys,
     highest_allowed,
+    is_high,
     no_key_left,
 )
 from chalicelib.db.rejected import Writes, find_rejected
@@ -206,7 +206,7 @@ class Transaction:
         database gives: it goes on from the highest one there ever was. One SELECT where one is
         that high, else none."""
         key = max(keys, default=NO_KEY)
-        if table.auto_key and isinstance(key, int) and key > MAX_KEY_GAP:
+        if table.auto_key and isinstance(key, int) and is_high(table, key):
             check_distance(table, key, self.highest_key(table))
 
     def highest_key(self, table: Table) -> int:

@@ -16,6 +16,7 @@ from chalicelib import services
 from chalicelib.config import ApiAuth
 from chalicelib.errors import BadRequest, HerocacheError
 from chalicelib.handlers import contract, cors, employees, health, json_body, replies
+from chalicelib.handlers.callers import caller_in
 from chalicelib.ingest import uploads_in
 from chalicelib.tables import shown
 
@@ -88,7 +89,8 @@ def _http(request: Request, answer: Callable[[Request], Response]) -> Response:
 
 
 def _post(request: Request) -> Response:
-    return _response(*_answered(lambda: _payload(request)))
+    caller = caller_in(request.context or {})
+    return _response(*_answered(lambda: _payload(request), caller))
 
 
 def _get_health(request: Request) -> Response:
@@ -217,16 +219,16 @@ def failed_invocation(error: HerocacheError) -> dict[str, Any]:
 # --- both ---------------------------------------------------------------------------------------
 
 
-def _answered(payload: Callable[[], object]) -> tuple[replies.Reply, float]:
-    """The reply to the request that `payload` returns, and the milliseconds it took. Writes a line
-    to the log of requests where that is on."""
+def _answered(payload: Callable[[], object], caller: str = "") -> tuple[replies.Reply, float]:
+    """The reply to the request that `payload` returns, and the milliseconds it took. `caller`:
+    who owns its idempotency key. Writes a line to the log of requests where that is on."""
     started = time.perf_counter()
     request = None
     try:
         asked = payload()  # before the settings, which are not needed to reject a malformed body
         container = services.container()
         settings = container.settings
-        request = contract.parse(asked, settings.default_table, settings.read_by)
+        request = contract.parse(asked, settings.default_table, settings.read_by, caller)
         reply = _done(request, container)
     except HerocacheError as error:
         if error.status >= 500:

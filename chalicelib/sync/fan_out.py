@@ -72,12 +72,15 @@ class FanOut:
             work = Work(table.name, form, direction, after, last, True, has_others)
             self._work.append(work)
 
-    def hand_over(self, record: Record, notes: Sequence[tuple[Table, Note]]) -> int:
-        """Leave the rest of the run to others. How many ranges that are. Raises Superseded,
-        BucketUnavailable, DatabaseUnavailable."""
+    def hand_over(
+        self, record: Record, notes: Sequence[tuple[Table, Note]], *, is_failed: bool
+    ) -> int:
+        """Leave the rest of the run to others. How many ranges that are. `is_failed`: whether the
+        run could not look at some table. Raises Superseded, BucketUnavailable,
+        DatabaseUnavailable."""
         names = {table.name: note.names for table, note in notes}
         run = self._lease.token
-        did = Did.of(record, names, self._server)
+        did = Did.of(record, names, self._server, is_failed=is_failed)
         self._lease.hand_over(
             forget_before(run),
             insert(run, 0, NOTHING, DONE, did),

@@ -42,19 +42,25 @@ NOTHING = Work("", "", "", "", "", is_every=False)
 @dataclass
 class Did:
     """What was done so far. `names`: as `Note` has them, by table. `server`: the Redis that the run
-    began with, where the run itself did it."""
+    began with, where the run itself did it; `is_failed`: whether it failed at a table."""
 
     tallies: dict[str, dict[str, int]] = field(default_factory=dict)
     details: list[dict[str, Any]] = field(default_factory=list)
     names: dict[str, Sequence[str] | None] = field(default_factory=dict)
     server: str = ""
+    is_failed: bool = False
 
     @classmethod
     def of(
-        cls, record: Record, names: Mapping[str, Sequence[str] | None], server: str = ""
+        cls,
+        record: Record,
+        names: Mapping[str, Sequence[str] | None],
+        server: str = "",
+        *,
+        is_failed: bool = False,
     ) -> "Did":
         tallies = {direction: vars(tally) for direction, tally in record.tallies.items()}
-        return cls(tallies, record.details, dict(names), server)
+        return cls(tallies, record.details, dict(names), server, is_failed)
 
     def add_to(self, record: Record) -> None:
         for direction, counts in self.tallies.items():
@@ -78,7 +84,7 @@ class RangeLease(Lease):
 
     def __init__(self, database: Database, run: int, number: int, holder: str) -> None:
         super().__init__(database, run)
-        self._renewed = -math.inf
+        self._renewed = (-math.inf, -math.inf)
         self._place = (run, number, holder)
 
     def progress(self, after: str, did: Did, outcome: str = WAITING) -> list[Statement]:

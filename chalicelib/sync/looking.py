@@ -11,7 +11,7 @@ from chalicelib.sync.notes import Note
 from chalicelib.sync.ranges import Ranges
 from chalicelib.sync.runs import Lease
 from chalicelib.sync.watches import WatchedRow, Watches
-from chalicelib.tables import TO_DATABASE, Key, Table
+from chalicelib.tables import Key, Table
 
 # Of rows that are watched one by one, and where every row is watched.
 PIECE_ROWS = 1_000
@@ -52,8 +52,7 @@ class Looking:
         seen = {row.key: row.seen for row in watched}
         rows = self._ranges.read(self._table, keys)
         now = self._ranges.bring_in_step(self._table, self._form, direction, keys, rows, seen)
-        if direction == TO_DATABASE:
-            self._note.add(self._form, now.found, now.is_known)
+        self._note.add(self._form, now.found, now.is_known)
         kept = self._watches.kept(self._table, self._form, now.seen)
         self._lease.run(*kept, *self._progress(str(keys[-1])))
 
@@ -95,8 +94,7 @@ class Looking:
                 now = self._ranges.bring_in_step(
                     self._table, self._form, direction, asked, rows, part
                 )
-                if direction == TO_DATABASE:
-                    self._note.add(self._form, now.found, now.is_known)
+                self._note.add(self._form, now.found, now.is_known)
                 seen = {key: digest for key, digest in now.seen.items() if digest}
                 kept = [self._kept(direction, start, seen)]
                 if is_more:

@@ -92,7 +92,15 @@ class RangeWorker:
             return lease.progress(after, Did.of(record, {table.name: note.names}), outcome)
 
         lease.run()
-        ranges = Ranges(self._database, self._write_through, self._store, lease, record)
+        ranges = Ranges(
+            self._database,
+            self._write_through,
+            self._store,
+            self._watches,
+            lease,
+            record,
+            is_alone=False,
+        )
         looking = Looking(table, work.form, ranges, self._watches, lease, note, progress)
         if work.is_every:
             starts = self._watches.ranges_between(table, work.form, own.after, work.last)
@@ -120,7 +128,7 @@ class RangeWorker:
         for name, names in names_of(ranges):
             Note(self._store, self._tables[name], run, names=names).finish(own.did.server)
         looked = dict.fromkeys((e.work.table, e.work.form) for e in handed if e.work.is_every)
-        record.end("done")
+        record.end("failed" if own.did.is_failed else "done")
         with suppress(Superseded):
             Lease(self._database, run).run(
                 *[self._watches.looked_at_every_row(self._tables[t], form) for t, form in looked],

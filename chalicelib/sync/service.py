@@ -1,5 +1,6 @@
 """A run of the sync: every 15 minutes it brings watched rows and their public keys in step."""
 
+import itertools
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -7,7 +8,13 @@ from typing import Any
 
 from chalicelib.cache import Late, PublicStore
 from chalicelib.db import Database
-from chalicelib.errors import BadRequest, HerocacheError, SchemaMismatch, Superseded
+from chalicelib.errors import (
+    BadRequest,
+    CacheUnavailable,
+    HerocacheError,
+    SchemaMismatch,
+    Superseded,
+)
 from chalicelib.rows import WriteThrough
 from chalicelib.sync.captured import Captured
 from chalicelib.sync.fan_out import MAX_ROWS_IN_RUN, FanOut, Put
@@ -16,7 +23,7 @@ from chalicelib.sync.notes import Note, Notes
 from chalicelib.sync.ranges import Ranges
 from chalicelib.sync.runs import Lease, Record, take_lease
 from chalicelib.sync.watches import WatchedRow, Watches
-from chalicelib.tables import DIRECTIONS, EVERY_ROW, FORMS, Key, Table
+from chalicelib.tables import EVERY_ROW, FORMS, TO_CACHE, TO_DATABASE, Key, Table
 
 log = logging.getLogger("herocache.sync")
 
@@ -79,8 +86,8 @@ class Sync:
         return record.answer()
 
     def _asked(self, table: str | None) -> Sequence[Table]:
-        if table is not None and table not in self._tables:
-            raise BadRequest(f"table: {table!r} is none; there are {', '.join(self._tables)}")
+        if table is not None and table not in [*self._tables]:
+            raise BadRequest(f"table: {table!r:.80} is none; there are {', '.join(self._tables)}")
         names = self._tables if table is None else [table]
         return [self._tables[name] for name in names if self._tables[name].public]
 
@@ -94,28 +101,29 @@ class Sync:
     ) -> None:
         """From the lease to its end, or until the rest is left to others. What was done stays done
         where this fails."""
+        failures: list[HerocacheError | None] = []
         handed: list[tuple[Table, Note]] = []
         try:
             lease.begin_record()
             for place, why in self._watches.senseless(self._tables):
                 record.report("", place, why)
             for table in due:
-                note = self._notes.begin(table, lease.token)
-                self._drain(table, record)
-                self._bring_in_step(table, lease, record, note, fan_out)
-                if fan_out and fan_out.has(table):
-                    handed.append((table, note))
-                else:
-                    note.finish(server)
+                failures.append(self._failure_of(table, lease, record, server, fan_out, handed))
             if fan_out and handed:
-                record.ranges = fan_out.hand_over(record, handed)
-                record.outcome = "running"
+                record.ranges = fan_out.hand_over(record, handed, is_failed=any(failures))
+            for failure in filter(None, failures):
+                raise failure
+            if record.ranges:
                 return
         except (Superseded, Late):
-            log.warning("run %s lost its lease, and ends", lease.token)
+            log.warning("run %s lost its lease, or was too slow, and ends", lease.token)
             record.end("superseded")
-        except HerocacheError as error:
-            record.report("", "run", str(error))
+        except Exception as error:
+            if record.ranges:  # without this table; who ends the run says so
+                raise
+            if error not in failures:
+                is_known = isinstance(error, HerocacheError)
+                record.report("", "run", str(error) if is_known else "a bug: see the log")
             record.end("failed")
             with suppress(HerocacheError):
                 self._database.run(*record.statements())
@@ -123,6 +131,32 @@ class Sync:
         else:
             record.end("done")
         self._database.run(*record.statements())
+
+    def _failure_of(
+        self,
+        table: Table,
+        lease: Lease,
+        record: Record,
+        server: str,
+        fan_out: FanOut | None,
+        handed: list[tuple[Table, Note]],
+    ) -> HerocacheError | None:
+        """Looks at one table, and adds it to `handed` where ranges of it are left to others. What
+        keeps only this one from being looked at is returned, so that the others do not wait for
+        it."""
+        try:
+            note = self._notes.begin(table, lease.token)
+            self._drain(table, record)
+            self._bring_in_step(table, lease, record, note, fan_out)
+            if fan_out and fan_out.has(table):
+                handed.append((table, note))
+            else:
+                note.finish(server)
+        except (SchemaMismatch, CacheUnavailable) as error:
+            record.report("", table.name, str(error))
+            self._store.wake()
+            return error
+        return None
 
     def _drain(self, table: Table, record: Record) -> None:
         """Changes that other clients of the database made leave the cache."""
@@ -137,21 +171,24 @@ class Sync:
         self, table: Table, lease: Lease, record: Record, note: Note, fan_out: FanOut | None
     ) -> None:
         """What it does not look at itself is in `fan_out`, where there is one."""
-        ranges = Ranges(self._database, self._write_through, self._store, lease, record)
+        ranges = Ranges(
+            self._database, self._write_through, self._store, self._watches, lease, record
+        )
         watched = self._watches.of(table)
         for form in FORMS:
+            if not any(row.key == EVERY_ROW for row in watched if row.form == form):
+                self._watches.clear_ranges(table, form)
+        # First what changes rows: then what follows rows is looked at once.
+        for direction, form in itertools.product((TO_DATABASE, TO_CACHE), FORMS):
             looking = Looking(table, form, ranges, self._watches, lease, note)
             own = [row for row in watched if row.form == form]
-            every = [row for row in own if row.key == EVERY_ROW]
             single = [row for row in own if row.key != EVERY_ROW]
-            for direction in DIRECTIONS:
-                rows = [row for row in single if row.direction == direction]
-                self._look_at_rows(looking, table, rows, fan_out)
-            if every:
-                keys = {row.key for row in single}
-                self._look_at_every_row(looking, table, every[0], keys, lease, fan_out)
-            else:
-                self._watches.clear_ranges(table, form)
+            rows = [row for row in single if row.direction == direction]
+            self._look_at_rows(looking, table, rows, fan_out)
+            for every in own:
+                if every.key == EVERY_ROW and every.direction == direction:
+                    keys = {row.key for row in single}
+                    self._look_at_every_row(looking, table, every, keys, lease, fan_out)
 
     def _look_at_rows(
         self,

@@ -81,12 +81,14 @@ class Watches:
             self._delete_public(table, form, list(_keys(table, followed)), now[0][0])
         if keys is None:
             self.clear_ranges(table, form)
+            if watched[0].direction == TO_CACHE:
+                self._delete_public_of_rows(table, form)
         self._tell_sync(table)
 
     def clear_ranges(self, table: Table, form: str) -> None:
         """Nobody watches every row any more: forget what both sides had, and delete the public keys
         that followed their rows, but for those that are watched one by one."""
-        kept = {row.key for row in self._of(table) if row.form == form}
+        kept = self._watched_one_by_one(table, form)
         for after in self.ranges(table, form):
             found, now = self._database.run(
                 (
@@ -99,7 +101,8 @@ class Watches:
             for direction, text in found:
                 if direction == TO_CACHE:
                     gone = [key for key in _unpacked(text) if key not in kept]
-                    self._delete_public(table, form, gone, now[0][0])
+                    if not self._delete_public(table, form, gone, now[0][0]):
+                        return  # the next run tries again
             self._database.run(
                 (
                     "DELETE FROM watched_ranges WHERE table_name = %s AND form = %s"
@@ -107,6 +110,20 @@ class Watches:
                     (table.name, form, after),
                 )
             )
+
+    def _delete_public_of_rows(self, table: Table, form: str) -> None:
+        """Also of rows that no run has seen yet: a write set their public keys at once."""
+        kept = self._watched_one_by_one(table, form)
+        after, is_more = None, True
+        while is_more:
+            now, rows, is_more = self._database.fetch_range(table, after, None, PAGE_ROWS)
+            keys = [row[0] for row in rows if row[0] not in kept]
+            if not self._delete_public(table, form, keys, now):
+                return
+            after = rows[-1][0] if rows else None
+
+    def _watched_one_by_one(self, table: Table, form: str) -> set[Key]:
+        return {row.key for row in self._of(table) if row.form == form and row.key != EVERY_ROW}
 
     def of(self, table: Table) -> list[WatchedRow]:
         """All watches of the table that make sense, by key. Raises DatabaseUnavailable."""
@@ -189,6 +206,23 @@ class Watches:
                 return
             last = rows[-1][:3]
 
+    def still(self, table: Table, form: str, direction: str, keys: Sequence[Key]) -> list[Key]:
+        """Those of `keys` whose watch has this direction now. A watch may have ended, or turned
+        round, since a run read it."""
+        statements: list[Statement] = []
+        for piece in _pieces(keys):
+            texts = [EVERY_ROW, *map(str, piece)]
+            statements.append(
+                (
+                    "SELECT row_key, direction FROM watched WHERE table_name = %s AND form = %s"
+                    f" AND row_key IN ({','.join(['%s'] * len(texts))})",
+                    (table.name, form, *texts),
+                )
+            )
+        answers = self._database.run(*statements) if statements else []
+        found = {text: own for answer in answers for text, own in answer}
+        return [key for key in keys if found.get(str(key), found.get(EVERY_ROW)) == direction]
+
     # --- what a run keeps -------------------------------------------------------------------------
 
     def kept(self, table: Table, form: str, seen: Mapping[Key, str]) -> list[Statement]:
@@ -266,11 +300,13 @@ class Watches:
             (table.name, form, after, direction, json.dumps([[*seen], "".join(seen.values())])),
         )
 
-    def _delete_public(self, table: Table, form: str, keys: Sequence[Key], now: int) -> None:
+    def _delete_public(self, table: Table, form: str, keys: Sequence[Key], now: int) -> bool:
         try:
             self._store.delete_many(table, form, keys, now)
         except CacheUnavailable as error:
             log.warning("public keys of %s stay: %s", table.name, error)
+            return False
+        return True
 
     def _tell_sync(self, table: Table) -> None:
         try:

@@ -395,6 +395,17 @@ def test_each_incarnation_has_a_name_of_its_own(
         assert used.lease_many(next_one, HEROES, ID, [len(names)], TOKEN).granted
 
 
+def test_an_incarnation_has_begun_once_redis_has_its_markers(
+    used: Cache, held: Generation, witness: Witness
+) -> None:
+    """A marker that came later could come behind a loss of all entries, and say that there was
+    none."""
+    witness.redis.client_pause(300, all=False)
+    data_set = used.begin_incarnation(HEROES, held.server_name)
+
+    assert witness.redis.exists(f"{{heroes.0}}:marker:{data_set.rpartition(':')[2]}") == 1
+
+
 @pytest.mark.parametrize("switch_on", ["a reader", "a writer", "a recovery"])
 def test_a_marker_stands_before_a_generation_names_it(
     used: Cache,

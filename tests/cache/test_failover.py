@@ -318,6 +318,25 @@ def test_a_reply_that_nobody_waited_for_tells_of_a_master_that_was_a_replica_mea
         used.get_many(held, HEROES, HEROES.key, [CHANGED])
 
 
+def test_a_question_whose_answer_nobody_waited_for_is_asked_again(
+    service: InProcess, witness: Witness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was due to ask the server for its name. What was sent with it was not needed."""
+    number, enabled, server = witness.generation()
+    held, used = Generation(number, enabled, server, 0), services.container().cache
+    assert None not in used.get_many(held, HEROES, HEROES.key, [CHANGED])
+
+    witness.redis.execute_command("REPLICAOF", "127.0.0.1", "1")
+    witness.redis.execute_command("REPLICAOF", "NO", "ONE")
+    with monkeypatch.context() as patch:
+        patch.setattr(redis_connection, "NAMED_FOR_SECONDS", 0)
+        used.begin_get_many(held, HEROES, HEROES.key, [CHANGED]).close()
+    monkeypatch.setattr(redis_connection, "NAMED_FOR_SECONDS", 3600)
+
+    with pytest.raises(AnotherServer):
+        used.get_many(held, HEROES, HEROES.key, [CHANGED])
+
+
 def failed_over(
     configure: Configure, redis_server: Redis, replica: tuple[Redis, Relay]
 ) -> InProcess:

@@ -452,6 +452,32 @@ def test_an_insert_waits_where_another_thread_loses_the_connection_that_fenced(
     assert waits == [True]
 
 
+@each_write
+def test_a_write_whose_fences_nobody_confirms_lets_nobody_believe_an_entry(
+    one: RowService, other: RowService, witness: Witness, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """They were sent, and Redis went away before the COMMIT was done. Nobody knows whether they
+    stand."""
+
+    def send_in_vain(self: Client, commands: Sequence[Command]) -> object:
+        return HELD_BACK
+
+    def hear_nothing(*_: object) -> None:
+        raise CacheUnavailable("for this test")
+
+    assert names(other) == [b"before", b"before"]
+    number, *_ = witness.generation()
+    monkeypatch.setattr(Recovery, "start", lambda self: None)
+    monkeypatch.setattr(changed_entries, "leave_a_lookup", lambda *_: False)
+    with monkeypatch.context() as patch:
+        patch.setattr(Client, "send", send_in_vain)
+        patch.setattr(Client, "receive", hear_nothing)
+        WRITES[name](one)
+
+    assert witness.generation()[:2] == (number + 1, False)
+    assert_nothing_is_stale(one, other)
+
+
 @pytest.mark.parametrize("error", [CacheUnavailable("for this test"), AnotherServer("another")])
 def test_an_insert_whose_publish_is_lost_is_seen(
     one: RowService,

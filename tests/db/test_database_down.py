@@ -8,10 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from app import storage
+from chalicelib import services
 from local.servers import MariaDB
 from tests.conftest import Configure, running
 from tests.support.client import Answer, InProcess, Row, as_stored, hero
 from tests.support.leaks import assert_tells_nothing_internal
+from tests.support.topologies import wait_until
 from tests.support.witness import Witness
 
 # The promise is 3 s. This leaves room for a busy machine; who waits without a limit takes longer.
@@ -165,6 +167,21 @@ def test_a_connection_that_the_server_closed_is_replaced(
     assert killed, "the app keeps its connection"
     for (id,) in killed:
         witness.query("KILL %s", [id])
+
+    assert_everything_works(service, request_name)
+
+
+@each_request
+def test_all_connections_that_the_server_closed_are_replaced(
+    service: InProcess, witness: Witness, request_name: str
+) -> None:
+    """As after requests at the same time, and a pause."""
+    kept = services.container().database._pool
+    connections = [kept.acquire(), kept.acquire(), kept.acquire()]
+    for connection in connections:
+        kept.release(connection)
+        witness.query("KILL %s", [connection.thread_id()])  # type: ignore[attr-defined]
+    wait_until(lambda: all(each.was_closed_by_server() for each in connections))
 
     assert_everything_works(service, request_name)
 

@@ -603,6 +603,26 @@ def test_a_row_with_null_can_be_replaced_and_deleted(
         assert service.read([3], read_cached, BY="xp").rows == [as_stored(5, hero(xp=3))]
 
 
+@pytest.mark.parametrize("use_cache", [True, False])
+@pytest.mark.parametrize("column", ["QuantityInStock", "Description"])
+def test_a_row_with_null_is_not_counted(
+    service: InProcess, database: Tables, witness: Witness, column: str, use_cache: bool
+) -> None:
+    kind = "VARCHAR(9)" if column == "Description" else "INT"
+    database.query(f"ALTER TABLE products MODIFY {column} {kind}")
+    values = {"ProductName": "p", "Description": "d", "QuantityInStock": 1, "Price": 1}
+    service.write([values] * 2, TABLE="products")
+    database.query(f"UPDATE products SET {column} = NULL WHERE ProductId = 2")
+    before = witness.database_state()
+
+    counted = [{"ProductId": id, "QuantityInStock": 1} for id in (1, 2)]
+    fields = {"TABLE": "products", "SQLS": counted, "USE_CACHE": use_cache}
+    answer = service.post({"REQUEST": "increment", **fields})
+
+    assert_mismatch(answer, f"products.{column} is NULL", "ProductId is 2")
+    assert witness.database_state() == before
+
+
 @pytest.mark.parametrize("misses", [0, MISSES_TO_EXPECT_ONE])
 def test_a_read_that_fails_lets_nobody_wait_for_its_rows(
     service: InProcess,

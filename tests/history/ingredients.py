@@ -41,7 +41,7 @@ class Play:
 
 
 ASLEEP = ("reader asleep before storing", "writer asleep before publishing")
-LOST = ("redis flushed before a commit whose answer is lost",)
+LOST = ("redis evicts before a commit whose answer is lost",)
 PLAYS = (
     Play(NO_LEASE_CHECK, ("reader asleep before storing",), MOSTLY_READS),
     Play(NO_FENCE, ASLEEP, MIX),

@@ -4,6 +4,7 @@ The app is warm: it has its connections and knows the generation.
 """
 
 import hashlib
+import time
 from collections.abc import Iterator
 from threading import Event
 
@@ -11,9 +12,10 @@ import pytest
 
 from chalicelib import services
 from chalicelib.cache import generations, scripts
-from chalicelib.db.cache_generation import IS_WATCHED
+from chalicelib.db.cache_generation import HAS_CHANGES, IS_WATCHED
 from chalicelib.db.statements import IS_READ_ONLY, NOW, guard_time
 from chalicelib.rows import service as row_service
+from chalicelib.tables import HEROES
 from local.servers import MariaDB, Redis
 from tests.conftest import Configure
 from tests.support.client import InProcess, Row, as_stored, hero, heroes
@@ -62,7 +64,7 @@ def in_short(sql: str) -> str:
     `now` where it asks for the time."""
     if sql in (IS_READ_ONLY[0], NOW[0]) or sql.startswith(GUARD_TIME):
         return "ask" if sql == IS_READ_ONLY[0] else "now"
-    verb, *words = sql.replace(IS_WATCHED, "").split()
+    verb, *words = sql.replace(IS_WATCHED, "").replace(HAS_CHANGES, "").split()
     return (
         f"{verb} {words[words.index('FROM') + 1]}" if verb == "SELECT" and "FROM" in words else verb
     )
@@ -329,6 +331,33 @@ def test_what_was_written_is_a_hit_by_key_and_by_every_lookup(
     assert by_id == [as_stored(id, row) for id, row in zip(ids, rows)]
     assert by_xp == service.read([row["xp"] for row in rows], False, BY="xp").rows
     assert len(by_xp) == 2 * len(rows)
+
+
+def test_new_rows_are_a_hit_while_their_publish_is_on_its_way(
+    service: InProcess, redis_server: Redis, configure: Configure
+) -> None:
+    """The app has several connections to Redis. The next read goes behind the publish, on the same
+    one, however slow that is."""
+    published = sha1(scripts.PUBLISH_MANY)
+
+    def be_slow(piece: bytes) -> int:
+        if published in piece:
+            time.sleep(0.3)
+        return PASS
+
+    with relaying(redis_server.port) as relay:
+        configure(REDIS_URL=f"redis://127.0.0.1:{relay.port}")
+        service.read([1])
+        used, held = services.container().cache, services.container().generations.current(HEROES)
+        for pending in [used.begin_get_many(held, HEROES, HEROES.key, [1]) for _ in range(3)]:
+            pending.wait()
+        relay.judge = be_slow
+        [row] = heroes(1)
+        [id] = service.write([row]).ids
+
+        for answer in (service.read([row["xp"]], BY="xp"), service.read([id])):
+            assert answer.headers["cache-status"].startswith("herocache; hit")
+            assert answer.rows[-1] == as_stored(id, row)
 
 
 def test_new_rows_are_fenced_while_the_database_inserts_them(

@@ -63,6 +63,7 @@ class ShortLife:
     said: dict[str, str]
     package: bytes
     left: Json
+    statements: list[str]
 
 
 def seen(account: Emulated) -> Json:
@@ -115,6 +116,10 @@ def seen(account: Emulated) -> Json:
         "queues": account.client("sqs").list_queues().get("QueueUrls", []),
         "topics": account.client("sns").list_topics()["Topics"],
         "networks": networks,
+        "interfaces": [
+            each["NetworkInterfaceId"]
+            for each in ec2.describe_network_interfaces()["NetworkInterfaces"]
+        ],
         "databases": [
             (each["DBClusterIdentifier"], each["DeletionProtection"])
             for each in account.client("rds").describe_db_clusters()["DBClusters"]
@@ -126,6 +131,13 @@ def seen(account: Emulated) -> Json:
             )
             for rule in events.list_rules()["Rules"]
         },
+        "secrets": [
+            json.loads(client.get_secret_value(SecretId=each["ARN"])["SecretString"])
+            | {"arn": each["ARN"]}
+            for client in [account.client("secretsmanager")]
+            for each in client.list_secrets()["SecretList"]
+            if "Secret-" in each["Name"]  # the template's, not the owner's
+        ],
         "stacks": [
             stack["StackName"]
             for stack in cloudformation.list_stacks()["StackSummaries"]
@@ -189,7 +201,8 @@ def live_shortly(project: Project, account: Emulated, parameters: Json) -> Short
     there, package = seen(account), account.package(NAME)
     stage, policies = project.stage(), roles_files(project)
     said["destroy"] = project.must("destroy", typed=f"{STAGE}\n")
-    return ShortLife(there, stage, policies, said, package, seen(account))
+    left, statements = seen(account), account.statements
+    return ShortLife(there, stage, policies, said, package, left, statements)
 
 
 def unpack(package: bytes, folder: Path) -> Path:

@@ -7,8 +7,9 @@ import pytest
 
 from chalicelib import services
 from chalicelib.cache import PublicRow, PublicWrite, entries
+from chalicelib.errors import CacheUnavailable
 from chalicelib.tables import PRODUCTS
-from local.servers import MariaDB
+from local.servers import MariaDB, Redis
 from tests.conftest import Configure
 from tests.support.client import InProcess, hero
 from tests.support.redis_client import client_of
@@ -204,3 +205,36 @@ def test_a_run_mends_what_a_write_could_not_tell(
     run(None)
 
     assert json.loads(cli("GET Product:22"))["Price"] == 2
+
+
+@pytest.mark.parametrize(
+    ("form", "rights"),
+    [("json", ["~{*"]), ("hash", ["~{*", "~UsingHash:*", "-hset"])],
+    ids=["no right to the key", "no right to the command"],
+)
+def test_a_right_that_is_missing_for_public_keys_does_not_cost_the_cache(
+    shop: InProcess,
+    cli: RedisCli,
+    redis_server: Redis,
+    configure: Configure,
+    form: str,
+    rights: list[str],
+) -> None:
+    """The run says so."""
+    watch(shop, [11, 22], "to_cache", FORM=form)
+    cli("ACL", "SETUSER", "poor", "on", ">word", "resetkeys", "+@all", *rights)
+    try:
+        configure(REDIS_URL=f"redis://poor:word@127.0.0.1:{redis_server.port}")
+        shop.read([11, 22], TABLE="products")
+        shop.write([product(11, Price=5)], TABLE="products")
+        shop.delete([22], TABLE="products")
+
+        assert not services.container().cache.is_down
+        read = shop.read([11], TABLE="products")
+        assert read.rows == [product(11, Price=5)]
+        assert read.headers["cache-status"].startswith("herocache; hit")
+        with pytest.raises(CacheUnavailable, match="its user lacks a right"):
+            run()
+        assert run("heroes")["outcome"] == "done"
+    finally:
+        cli("ACL", "DELUSER", "poor")

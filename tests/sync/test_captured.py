@@ -16,10 +16,13 @@ from chalicelib import services
 from chalicelib.cache.entries import Cache
 from chalicelib.db import Database, captured
 from chalicelib.db.data_api import Connector, connector
+from chalicelib.db.engine import Rows
+from chalicelib.db.mysql.connection import Connection
+from chalicelib.db.statements import Statement
 from chalicelib.handlers import entry_points
 from chalicelib.ingest import service as ingest_service
 from chalicelib.ingest.load_data import _may_replace
-from chalicelib.rows import changed_entries
+from chalicelib.rows import WriteThrough, changed_entries
 from chalicelib.rows.loader import RowLoader
 from chalicelib.sync import captured as draining
 from chalicelib.tables import (
@@ -505,6 +508,32 @@ def test_a_writer_that_read_before_the_change_does_not_bring_the_old_row_back(
     assert_as_in_the_table(cached, witness)
 
 
+def test_entries_that_a_reader_stored_under_a_new_generation_leave_the_cache_too(
+    cached: InProcess, witness: Witness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody raised the generation, a reader stored the rows under it, and then they were
+    changed: all of it while the database was asked what is left."""
+    batch = Connection.batch
+
+    def one_by_one(self: Connection, asked: Sequence[Statement]) -> list[Rows]:
+        if len(asked) != 2 or not any(captured.RECORDS in text for text, _ in asked):
+            return batch(self, asked)
+        monkeypatch.undo()
+        first = batch(self, asked[:1])
+        witness.query("UPDATE cache_generation SET generation = generation + 1")
+        services.container().generations.forget(HEROES)
+        for _ in range(2):
+            cached.read([1])
+        witness.query("UPDATE heroes SET color = 'blue' WHERE id = 1")
+        return [*first, *batch(self, asked[1:])]
+
+    monkeypatch.setattr(Connection, "batch", one_by_one)
+    services.container().captured.drain(HEROES)
+    drain()
+
+    assert_as_in_the_table(cached, witness)
+
+
 def test_two_drains_at_once_lose_nothing(cached: InProcess, witness: Witness) -> None:
     drained: list[Sequence[Key] | None] = []
     changed = threading.Event()
@@ -618,6 +647,38 @@ def test_of_many_changes_none_goes_unseen_where_another_drain_takes_as_many(
 
     assert drain() == [3, 4]
     assert_as_in_the_table(cached, witness)
+
+
+@pytest.mark.usefixtures("few")
+@pytest.mark.parametrize("is_fresh", [True, False])
+def test_of_many_changes_none_counts_as_seen_that_came_behind_the_new_generation(
+    cached: InProcess,
+    open_change: Change,
+    witness: Witness,
+    monkeypatch: pytest.MonkeyPatch,
+    is_fresh: bool,
+) -> None:
+    """A reader has stored the rows under that generation, as they were before the change."""
+    change_two(witness, 6)
+    replace_all = WriteThrough.replace_all
+
+    def raise_and_lose_the_race(self: WriteThrough, *arguments: Any) -> object:
+        done = replace_all(self, *arguments)
+        for _ in range(2):
+            cached.read([1, 2, 3, 4])
+        open_change.commit()
+        return done
+
+    with monkeypatch.context() as patch:
+        patch.setattr(WriteThrough, "replace_all", raise_and_lose_the_race)
+        if is_fresh:
+            services.container().captured.show(HEROES)
+        else:
+            drain()
+
+    assert is_stale(cached, witness)
+    services.container().captured.show(HEROES)
+    assert not is_stale(cached, witness)
 
 
 @pytest.mark.usefixtures("few", "open_change")

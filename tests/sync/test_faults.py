@@ -259,7 +259,10 @@ def test_a_redis_that_fails_fails_the_run_and_frees_its_lease(
         with pytest.raises(errors.CacheUnavailable):
             run()
     [(outcome, details)] = witness.query("SELECT outcome, details FROM sync_runs")
-    assert (outcome, json.loads(details)) == ("failed", [{"key": "run", "reason": "it is away"}])
+    assert (outcome, json.loads(details)) == (
+        "failed",
+        [{"key": "products", "reason": "it is away"}],
+    )
     assert run()["outcome"] == "done"
 
 
