@@ -96,6 +96,7 @@ bench: ## measure against the raw drivers and the course's way; ARGS go to it
 	$(INSTALL) dev $(SERVERS)
 	@$(IN_VENV) bench $(ARGS)
 	@$(IN_VENV) bench.ingest
+	@$(IN_VENV) bench.sync
 
 grade: ## play the graders of the course against URL, with the API key in KEY where it wants one; ARGS go to it
 	$(INSTALL) local

@@ -6,8 +6,9 @@ from typing import Any
 from chalice.app import BaseLambdaEvent, Rate, Request, Response, S3Event
 
 from chalicelib import config, services
-from chalicelib.config import RANGES_FOLDER, UPLOAD_BUCKET
+from chalicelib.config import UPLOAD_BUCKET
 from chalicelib.handlers import Api, auth, entry_points
+from chalicelib.ingest import RANGES_FOLDER
 
 app = Api(app_name="herocache")
 app.log.setLevel("INFO")

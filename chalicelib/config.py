@@ -36,8 +36,6 @@ REDIS_SERVERLESS = "REDIS_SERVERLESS"
 TTL = "TTL"
 READ_BY = "READ_BY"
 UPLOAD_BUCKET = "UPLOAD_BUCKET"
-# In the upload bucket: objects that hand ranges of a run to the function `sync_range`.
-RANGES_FOLDER = "sync/"
 INGEST_MAX_REJECTED = "INGEST_MAX_REJECTED"
 INGEST_ENGINE = "INGEST_ENGINE"
 INGEST_COLUMNS = "INGEST_COLUMNS"

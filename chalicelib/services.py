@@ -84,10 +84,14 @@ class Container:
     @cached_property
     def sync(self) -> "Sync":
         # Imported here, because a read needs none of it.
-        from chalicelib.ingest import Bucket
+        from chalicelib.ingest import RANGES_FOLDER, Bucket
         from chalicelib.sync import Sync
 
         bucket = self.settings.upload_bucket
+
+        def put(name: str, body: bytes) -> None:
+            Bucket(bucket).write(f"{RANGES_FOLDER}{name}", body, "application/json")
+
         return Sync(
             self.database,
             self.write_through,
@@ -95,7 +99,7 @@ class Container:
             self.captured,
             self.cache.tables,
             has_cache=self.cache.is_configured,
-            put=Bucket(bucket).write if bucket else None,
+            put=put if bucket else None,
         )
 
     @cached_property

@@ -266,8 +266,13 @@ class Table:
 
     def public_key(self, form: str, key: Key) -> str:
         """The public Redis key of the row, in a form that is declared."""
+        return self.public_keys(form, [key])[0]
+
+    def public_keys(self, form: str, keys: Iterable[Key]) -> list[str]:
+        """The same of each of these rows."""
         assert self.public
-        return f"{self.public.forms[form]}:{key}"
+        prefix = self.public.forms[form]
+        return [f"{prefix}:{key}" for key in keys]
 
     @cached_property
     def _template(self) -> str:

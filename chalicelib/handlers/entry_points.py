@@ -17,7 +17,7 @@ from chalicelib.config import ApiAuth
 from chalicelib.errors import BadRequest, HerocacheError
 from chalicelib.handlers import contract, cors, employees, health, json_body, replies
 from chalicelib.handlers.callers import caller_in
-from chalicelib.ingest import uploads_in
+from chalicelib.ingest import RANGES_FOLDER, uploads_in
 from chalicelib.tables import shown
 
 log = logging.getLogger("herocache")
@@ -188,7 +188,7 @@ def sync_range(event: Mapping[str, Any]) -> list[dict[str, Any]]:
     from chalicelib.sync import ranges_in
 
     records, failures = [], []
-    for run, number in ranges_in(event):
+    for run, number in ranges_in(event, RANGES_FOLDER):
         try:
             records.append(services.container().range_worker.work_off(run, number))
         except HerocacheError as error:

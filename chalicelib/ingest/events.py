@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote_plus
 
-from chalicelib.config import RANGES_FOLDER
 from chalicelib.errors import BadRequest
 
 INCOMING_FOLDER, REJECTED_FOLDER, RESULTS_FOLDER = "incoming/", "rejected/", "results/"
+# Objects that hand ranges of a run of the sync to the function `sync_range`.
+RANGES_FOLDER = "sync/"
 # Only the service writes to these folders, and it writes nowhere else. An object in them is never
 # taken for an upload: its result would be an upload again, without end.
 OWN_FOLDERS = (REJECTED_FOLDER, RESULTS_FOLDER, RANGES_FOLDER)

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import unquote_plus
 
-from chalicelib.config import RANGES_FOLDER
 from chalicelib.db import Database
 from chalicelib.sync.handed import DONE, NOTHING, WAITING, Did, Work, forget_before, insert
 from chalicelib.sync.notes import Note
@@ -23,16 +22,19 @@ MAX_ROWS_IN_RUN = 20_000
 # So that a function needs seconds, and is far from its time limit over the Data API, too.
 HANDED_ROWS = 50_000
 
-_KEY = re.compile(rf"{RANGES_FOLDER}([0-9]{{1,20}})/([0-9]{{1,9}})\.json")
+_NAME = re.compile(r"([0-9]{1,20})/([0-9]{1,9})\.json")
 
-# Writes an object: its key, its content, and the type of that. Raises BucketUnavailable.
-Put = Callable[[str, bytes, str], None]
+# Writes an object: its name within the folder of such objects, and its content. Raises
+# BucketUnavailable.
+Put = Callable[[str, bytes], None]
 
 
-def ranges_in(event: Mapping[str, Any]) -> Iterator[tuple[int, int]]:
-    """Run and number of each range that an event of S3 tells of."""
+def ranges_in(event: Mapping[str, Any], folder: str) -> Iterator[tuple[int, int]]:
+    """Run and number of each range that an event of S3 tells of, by an object in `folder`."""
     for record in event.get("Records", ()):
-        if found := _KEY.fullmatch(unquote_plus(record["s3"]["object"]["key"])):
+        key = unquote_plus(record["s3"]["object"]["key"])
+        found = _NAME.fullmatch(key.removeprefix(folder))
+        if found and key.startswith(folder):
             yield int(found[1]), int(found[2])
 
 
@@ -88,7 +90,7 @@ class FanOut:
         )
         for number, work in enumerate(self._work, 1):
             text = json.dumps({"run": run, "range": number, "table": work.table})
-            self._put(f"{RANGES_FOLDER}{run}/{number}.json", text.encode(), "application/json")
+            self._put(f"{run}/{number}.json", text.encode())
         return len(self._work)
 
     def _bounds(self, table: Table, form: str, direction: str, start: str) -> list[str]:

@@ -145,7 +145,7 @@ class Tally:
     reported: int = 0
 
 
-def _nobody(text: str) -> None:
+def nobody(text: str) -> None:
     """Hears nothing."""
 
 
@@ -167,7 +167,7 @@ class Record:
     ranges: int = 0
     started_at: str = field(default_factory=lambda: _now())
     finished_at: str | None = None
-    tell: Callable[[str], None] = _nobody
+    tell: Callable[[str], None] = nobody
     progress: Callable[["Record"], None] = lambda record: None
 
     def report(self, direction: str, public_key: str, reason: str, **both: object) -> None:

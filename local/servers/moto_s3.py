@@ -21,7 +21,7 @@ from moto.s3 import notifications
 from moto.s3.models import S3Backend, s3_backends
 from werkzeug.serving import make_server
 
-from chalicelib.config import RANGES_FOLDER
+from chalicelib.ingest.events import RANGES_FOLDER
 from local.chalice_http.host_header import is_own_host
 from local.lambda_function.event_queue import Event, Function, Ingest
 from local.machine import LISTENER, LOOPBACK

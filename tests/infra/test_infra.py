@@ -18,10 +18,10 @@ from botocore.exceptions import ClientError
 from app import app
 from chalicelib import services
 from chalicelib.cache import generations
-from chalicelib.config import RANGES_FOLDER, DbEngine, Settings
+from chalicelib.config import DbEngine, Settings
 from chalicelib.db.data_api import Connector
 from chalicelib.errors import ConfigurationError, DatabaseUnavailable
-from chalicelib.ingest import load_from_s3_statements
+from chalicelib.ingest import RANGES_FOLDER, load_from_s3_statements
 from chalicelib.tables import HASH, JSON, TABLES, Table
 from infra import (
     aws_errors,
