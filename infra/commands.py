@@ -15,7 +15,6 @@ from infra import (
     gateway_responses,
     leftovers,
     log_retention,
-    policies,
     unrecorded_api,
     usage_plan,
 )
@@ -43,7 +42,7 @@ def infra(stage: Stage) -> None:
     outputs = stack.outputs()
     passwords = None
     if outputs["DatabaseLogin"] == "secret":
-        arns = (outputs[policies.LOGIN], outputs[policies.LOGIN_OF_INGEST])
+        arns = (outputs["DatabaseLoginArn"], outputs["IngestLoginArn"])
         passwords = database_schema.passwords(client("secretsmanager"), arns)
     database_schema.prepare(
         client("rds-data"), outputs["DatabaseArn"], outputs["DatabaseSecretArn"], passwords
