@@ -63,7 +63,7 @@ def sync(event: BaseLambdaEvent) -> dict[str, Any]:
     return entry_points.sync(event.to_dict())
 
 
-if "AWS_CHALICE_CLI_MODE" in os.environ:  # set by the command `chalice`, never on Lambda
+if auth.COMMAND in os.environ:
     from local.chalice_http import replace_server
 
     replace_server.install()

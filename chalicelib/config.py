@@ -37,6 +37,7 @@ TTL = "TTL"
 READ_BY = "READ_BY"
 UPLOAD_BUCKET = "UPLOAD_BUCKET"
 INGEST_MAX_REJECTED = "INGEST_MAX_REJECTED"
+INGEST_MAX_BYTES = "INGEST_MAX_BYTES"
 INGEST_ENGINE = "INGEST_ENGINE"
 INGEST_COLUMNS = "INGEST_COLUMNS"
 SYNC_MINUTES = "SYNC_MINUTES"
@@ -115,8 +116,10 @@ class Settings:
     ttl_seconds: int = 3600
     read_by: str | None = None
     max_rejected_percent: int = 10
+    max_upload_bytes: int = 1_000_000_000
     ingest_engine: IngestEngine = IngestEngine.MYSQL
     ingest_columns: tuple[str, ...] = ()
+    upload_bucket: str = ""
     sync_minutes: int = 15
     api_auth: ApiAuth = ApiAuth.NONE
     cors_origins: frozenset[str] = frozenset()
@@ -154,8 +157,12 @@ class Settings:
             max_rejected_percent=_integer(
                 environment, INGEST_MAX_REJECTED, cls.max_rejected_percent, 0, 100
             ),
+            max_upload_bytes=_integer(
+                environment, INGEST_MAX_BYTES, cls.max_upload_bytes, 1, 10**11
+            ),
             ingest_engine=_choice(environment, INGEST_ENGINE, IngestEngine),
             ingest_columns=_names(environment, INGEST_COLUMNS),
+            upload_bucket=environment.get(UPLOAD_BUCKET, ""),
             sync_minutes=sync_minutes(environment),
             api_auth=api_auth(environment),
             cors_origins=cors_origins(environment),
@@ -163,7 +170,10 @@ class Settings:
 
 
 def api_auth(environment: Mapping[str, str]) -> ApiAuth:
-    """The setting API_AUTH. It is read when the app is imported, before there are Settings."""
+    """The setting API_AUTH. It is read when the app is imported, before there are Settings. It is
+    never set to nothing: who wants an open API writes `none`."""
+    if environment.get(API_AUTH) == "":
+        raise ConfigurationError(f"{API_AUTH} is empty: write none (everybody), iam or key")
     return _choice(environment, API_AUTH, ApiAuth)
 
 

@@ -30,6 +30,7 @@ def write(stage: Stage, outputs: Mapping[str, str]) -> None:
     """Writes the files. Raises Refused, and writes nothing, where an output is missing."""
     try:
         variables = environment(outputs)
+        of_ingest = environment_of_ingest(outputs)
         network = {
             "subnet_ids": outputs["SubnetIds"].split(","),
             "security_group_ids": [outputs["SecurityGroupId"]],
@@ -42,11 +43,8 @@ def write(stage: Stage, outputs: Mapping[str, str]) -> None:
         raise Refused(
             f"the stack has no output {error}: it is from another version; run make infra"
         ) from error
-    for name, value in variables.items():
-        if value is None:
-            stage.environment.pop(name, None)
-        else:
-            stage.environment[name] = value
+    _set(stage.environment, variables)
+    _set(stage.environment_of("ingest"), of_ingest)
     if is_in_network(outputs):
         stage.config.update(network)
     else:
@@ -57,6 +55,23 @@ def write(stage: Stage, outputs: Mapping[str, str]) -> None:
         _tell(f".chalice/{path.name}", write_json(path, policy))
 
 
+def _set(variables: dict[str, str], changes: Mapping[str, str | None]) -> None:
+    for name, value in changes.items():
+        if value is None:
+            variables.pop(name, None)
+        else:
+            variables[name] = value
+
+
+def environment_of_ingest(outputs: Mapping[str, str]) -> dict[str, str | None]:
+    """Settings of the function `ingest` alone: it is another user of the database."""
+    by_token = outputs["DatabaseLogin"] == "iam"
+    return {
+        "DB_USER": "herocache_ingest" if by_token else None,
+        "DB_SECRET_ARN": None if by_token else outputs["IngestLoginArn"],
+    }
+
+
 def environment(outputs: Mapping[str, str]) -> dict[str, str | None]:
     """The functions' settings that come from the stack; None for a setting that must not exist.
     They are names and ARNs, never a secret."""
@@ -64,7 +79,7 @@ def environment(outputs: Mapping[str, str]) -> dict[str, str | None]:
     found |= _of_data_api(outputs) if uses_data_api(outputs) else _of_connections(outputs)
     found |= _of_cache(outputs) if has_cache(outputs) else {}
     if outputs["DatabaseLogin"] == "secret":
-        found["DB_SECRET_ARN"] = outputs["DatabaseSecretArn"]
+        found["DB_SECRET_ARN"] = outputs["DatabaseLoginArn"]
     if float(outputs["DatabaseMinCapacity"]) == 0:
         found["DB_RESUME_SECONDS"] = RESUME_SECONDS
     return found | {"DB_NAME": "herocache", "UPLOAD_BUCKET": outputs["UploadBucket"]}

@@ -1,62 +1,86 @@
-"""Creates, changes and deletes a CloudFormation stack, and prints its events while they come."""
+"""Creates, changes and deletes a CloudFormation stack, whatever status it is in.
+
+What CloudFormation allows in which status:
+https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/stack-failure-options.html
+https://docs.aws.amazon.com/AWSCloudFormation/latest/APIReference/API_ContinueUpdateRollback.html
+"""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from botocore.exceptions import ClientError
 
 from infra.account import Client
 from infra.aws_errors import code_of
-from infra.terminal import Refused, say
+from infra.stack_events import follow, goes_on, ids_until_now
+from infra.terminal import Refused, confirm, say
 
-POLL_SECONDS = 3.0
-# For one change. A database cluster and a cache take a quarter of an hour each.
-PATIENCE_SECONDS = 2 * 3600.0
+# "If you delete a queue, you must wait at least 60 seconds before creating a queue with the same
+# name." https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_CreateQueue.html
+NAME_TAKEN_SECONDS = 65.0
+# Such a stack can be changed, and has its outputs.
+COMPLETE = {
+    "CREATE_COMPLETE",
+    "UPDATE_COMPLETE",
+    "UPDATE_ROLLBACK_COMPLETE",
+    "IMPORT_COMPLETE",
+    "IMPORT_ROLLBACK_COMPLETE",
+}
 _DONE = {"CREATE_COMPLETE", "UPDATE_COMPLETE", "DELETE_COMPLETE"}
+# A creation failed, and what it made is there. Such a stack can be changed without a rollback.
+_HALF_MADE = {"CREATE_FAILED", "UPDATE_FAILED"}
 # The creation failed. Such a stack can only be deleted.
-_STILLBORN = {"ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "CREATE_FAILED", "REVIEW_IN_PROGRESS"}
+_STILLBORN = {"ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "REVIEW_IN_PROGRESS"}
+_NEVER_COMPLETE = {None, "CREATE_IN_PROGRESS", "ROLLBACK_IN_PROGRESS"} | _HALF_MADE | _STILLBORN
 
-Event = dict[str, Any]
+Request = dict[str, Any]
 
 
 class Stack:
-    """The stack of this name, in the region of `client`."""
+    """The stack of this name, in the region of `client`. `again` and `away`: the commands that go
+    on with it, and that delete it."""
 
-    def __init__(self, client: Client, name: str) -> None:
+    def __init__(
+        self, client: Client, name: str, again: str = "make infra", away: str = "make destroy"
+    ) -> None:
         self._client = client
         self.name = name
+        self._again = again
+        self._away = away
 
-    def status(self) -> str | None:
-        """The status as CloudFormation names it; None where there is no such stack."""
+    def was_never_complete(self) -> bool:
+        """Whether it does not exist, or its creation has not succeeded yet."""
         found = self._described()
-        return None if found is None else str(found["StackStatus"])
+        return (found and found["StackStatus"]) in _NEVER_COMPLETE
 
     def outputs(self) -> dict[str, str]:
         """The outputs. Raises Refused where the stack does not exist or is not complete."""
         found = self._described()
         if found is None:
-            raise Refused(f"there is no stack {self.name}: run make infra first")
-        if found["StackStatus"] not in _DONE | {"UPDATE_ROLLBACK_COMPLETE"}:
-            raise Refused(f"the stack {self.name} is {found['StackStatus']}: run make infra again")
-        return _outputs(found)
+            raise Refused(f"there is no stack {self.name}: run {self._again} first")
+        if found["StackStatus"] not in COMPLETE:
+            next_step = self._away if "DELETE" in found["StackStatus"] else self._again
+            raise Refused(f"the stack {self.name} is {found['StackStatus']}: run {next_step}")
+        return {each["OutputKey"]: each["OutputValue"] for each in found.get("Outputs", [])}
 
-    def remaining_outputs(self) -> dict[str, str]:
-        """The outputs, whatever its status; empty where it does not exist."""
-        return _outputs(self._described() or {})
+    def resources(self) -> dict[str, str]:
+        """The ids of what the stack has made, by their names in the template, whatever its status;
+        empty where it does not exist."""
+        if self._described() is None:
+            return {}
+        return {
+            each["LogicalResourceId"]: each["PhysicalResourceId"]
+            for each in self._resources(self.name)
+            if each.get("PhysicalResourceId") and each["ResourceStatus"] != "DELETE_COMPLETE"
+        }
 
     def apply(self, template: str, parameters: Mapping[str, str]) -> None:
-        """Creates the stack from `template`, or changes it. Raises Refused with the reasons where
-        that fails; CloudFormation has undone the change then."""
-        status = self.status()
-        if status is not None and status.endswith("_IN_PROGRESS") and status not in _STILLBORN:
-            say("stack", f"{self.name} is {status}: following it")
-            self._follow(self.name, set())
-            status = self.status()
-        if status in _STILLBORN:
-            say("stack", f"{self.name} could not be created last time: removing the remains")
-            self.delete()
-            status = None
+        """Creates the stack from `template`, or changes it. Raises Refused with the reasons and the
+        next command where that fails.
+
+        A failed creation keeps what it made, and the next call goes on from there. A failed change
+        is undone."""
         request = {
             "StackName": self.name,
             "TemplateBody": template,
@@ -66,72 +90,140 @@ class Stack:
             ],
             "Capabilities": ["CAPABILITY_IAM"],
         }
+        status = self._settled()
+        if status == "UPDATE_ROLLBACK_FAILED":
+            status = self._continue_rollback()
+        if status in _HALF_MADE:
+            say("stack", f"{self.name} is half made: going on with it")
+            if self._change({**request, "DisableRollback": True}):
+                return
+            status = self._roll_back()
+        if status in _STILLBORN:
+            say("stack", f"{self.name} could not be created last time: removing the remains")
+            self.delete()
+            say("stack", f"waiting {NAME_TAKEN_SECONDS:.0f} s: a deleted queue's name is taken")
+            time.sleep(NAME_TAKEN_SECONDS)
+            status = None
         if status is None:
-            self._client.create_stack(**request)
-            self._finish(set())
-        else:
-            self._change(request)
+            # OnFailure=DO_NOTHING would keep what was made too, but such a stack cannot be changed:
+            # https://github.com/code-dot-org/code-dot-org/pull/68524
+            self._client.create_stack(**request, DisableRollback=True)
+            self._finish(*follow(self._client, self.name, set()))
+        elif status not in COMPLETE:
+            raise Refused(f"the stack {self.name} is {status}: run {self._away}, then this again")
+        elif not self._change(request):
+            say("stack", f"{self.name} is as the template says")
 
     def delete(self) -> None:
-        """Deletes the stack if it exists. Raises Refused with the reasons where that fails."""
+        """Deletes the stack if it exists. Where something cannot be deleted, asks whether the stack
+        may go without it. Raises Refused with the reasons where that fails."""
+        self._settled()
         found = self._described()
         if found is None:
             say("stack", f"{self.name} is not there")
             return
-        seen = {event["EventId"] for event in self._events(self.name)}
-        self._client.delete_stack(StackName=self.name)
         # By its id, because a deleted stack cannot be found by its name.
-        self._finish(seen, found["StackId"])
+        stack_id = str(found["StackId"])
+        status, failures = self._run(self._client.delete_stack, stack_id)
+        if status == "DELETE_FAILED":
+            kept = _listed(self._in_status(status, stack_id))
+            self._confirm(
+                f"CloudFormation cannot delete {kept}", failures, "forget", "stay in the account"
+            )
+            status, failures = self._run(
+                self._client.delete_stack, stack_id, DeletionMode="FORCE_DELETE_STACK"
+            )
+            say("left", f"{kept}: delete what you do not need")
+        self._finish(status, failures)
 
-    def _change(self, request: dict[str, Any]) -> None:
-        seen = {event["EventId"] for event in self._events(self.name)}
+    def _settled(self) -> str | None:
+        """The status, after what goes on at the moment has ended."""
+        found = self._described()
+        if found is None:
+            return None
+        status = str(found["StackStatus"])
+        if goes_on(status):
+            say("stack", f"{self.name} is {status}: following it")
+            status, _ = follow(self._client, found["StackId"], set())
+        return None if status == "DELETE_COMPLETE" else status
+
+    def _continue_rollback(self) -> str:
+        """Undoes what a failed change has left. Asks before it skips what cannot be undone."""
+        say("stack", f"{self.name} could not undo its last change: trying again")
+        undo = self._client.continue_update_rollback
+        status, failures = self._run(undo, self.name)
+        if status == "UPDATE_ROLLBACK_FAILED":
+            skipped = self._in_status("UPDATE_FAILED", self.name)
+            self._confirm(
+                f"CloudFormation cannot undo the change of {_listed(skipped)}",
+                failures,
+                "skip",
+                "stay as they are",
+            )
+            status, failures = self._run(undo, self.name, ResourcesToSkip=list(skipped))
+        self._refuse_unless(status in COMPLETE, status, failures)
+        return status
+
+    def _roll_back(self) -> str | None:
+        """Undoes a creation that cannot be repaired. CloudFormation may delete the stack."""
+        status, failures = self._run(self._client.rollback_stack, self.name)
+        self._refuse_unless(status in _STILLBORN | COMPLETE | _DONE, status, failures)
+        return None if status == "DELETE_COMPLETE" else status
+
+    def _change(self, request: Request) -> bool:
+        """Returns False where CloudFormation finds nothing to do."""
+        seen = ids_until_now(self._client, self.name)
         try:
             self._client.update_stack(**request)
         except ClientError as error:
             if "No updates are to be performed" not in str(error):
                 raise
-            say("stack", f"{self.name} is as the template says")
-            return
-        self._finish(seen)
+            return False
+        self._finish(*follow(self._client, self.name, seen))
+        return True
 
-    def _finish(self, seen: set[str], stack_id: str | None = None) -> None:
-        status, failures = self._follow(stack_id or self.name, seen)
-        if status not in _DONE:
-            reasons = "\n  ".join(failures) or "no reason was given"
-            raise Refused(f"the stack {self.name} is {status}:\n  {reasons}")
+    def _run(
+        self, call: Callable[..., object], stack: str, **arguments: object
+    ) -> tuple[str, list[str]]:
+        """Calls AWS, and follows what that starts."""
+        seen = ids_until_now(self._client, stack)
+        call(StackName=stack, **arguments)
+        return follow(self._client, stack, seen)
+
+    def _finish(self, status: str, failures: list[str]) -> None:
+        self._refuse_unless(status in _DONE, status, failures)
         say("stack", f"{self.name} is {status}")
 
-    def _follow(self, stack: str, seen: set[str]) -> tuple[str, list[str]]:
-        """Prints new events until the change ends. Returns the status, and the events that
-        failed."""
-        failures: list[str] = []
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while time.monotonic() < deadline:
-            status = self._status_of(stack)
-            for event in reversed(list(self._new_events(stack, seen))):
-                if line := _show(event):
-                    failures.append(line)
-            if not status.endswith("_IN_PROGRESS"):
-                return status, failures
-            time.sleep(POLL_SECONDS)
+    def _refuse_unless(self, done: bool, status: str, failures: list[str]) -> None:
+        if done:
+            return
+        next_step = f"run {self._again} again: it goes on from here. {self._away} deletes it"
+        if status == "DELETE_FAILED":
+            next_step = f"run {self._away} again"
         raise Refused(
-            f"{stack} still works after two hours: look at it in CloudFormation's console"
+            f"the stack {self.name} is {status}:\n  {_reasons(failures)}\n"
+            f"Remove the reason, then {next_step}"
         )
 
-    def _status_of(self, stack: str) -> str:
-        return str(self._client.describe_stacks(StackName=stack)["Stacks"][0]["StackStatus"])
+    def _confirm(self, problem: str, failures: list[str], answer: str, outcome: str) -> None:
+        confirm(
+            f"{problem}:\n  {_reasons(failures)}\n"
+            f"Remove the reason and run this again, or go on without them: they {outcome}.",
+            answer,
+            otherwise="run this again when the reason is gone",
+        )
 
-    def _new_events(self, stack: str, seen: set[str]) -> Iterator[Event]:
-        for event in self._events(stack):
-            if event["EventId"] in seen:
-                return
-            seen.add(event["EventId"])
-            yield event
+    def _in_status(self, status: str, stack: str) -> dict[str, str]:
+        """The ids of the resources with this status, by their names in the template."""
+        return {
+            each["LogicalResourceId"]: each.get("PhysicalResourceId", "no id")
+            for each in self._resources(stack)
+            if each["ResourceStatus"] == status
+        }
 
-    def _events(self, stack: str) -> Iterator[Event]:
-        """The events, newest first."""
-        for page in self._client.get_paginator("describe_stack_events").paginate(StackName=stack):
-            yield from page["StackEvents"]
+    def _resources(self, stack: str) -> Iterator[dict[str, Any]]:
+        for page in self._client.get_paginator("list_stack_resources").paginate(StackName=stack):
+            yield from page["StackResourceSummaries"]
 
     def _described(self) -> dict[str, Any] | None:
         try:
@@ -143,17 +235,9 @@ class Stack:
         return None if found["StackStatus"] == "DELETE_COMPLETE" else found
 
 
-def _outputs(described: Mapping[str, Any]) -> dict[str, str]:
-    return {each["OutputKey"]: each["OutputValue"] for each in described.get("Outputs", [])}
+def _listed(resources: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} ({id})" for name, id in resources.items())
 
 
-def _show(event: Event) -> str | None:
-    """Prints an event. Returns its line where it is a failure, but not where another one caused
-    it."""
-    status, reason = event["ResourceStatus"], event.get("ResourceStatusReason", "")
-    what = f"{event['LogicalResourceId']} {status}"
-    at = event["Timestamp"].strftime("%H:%M:%S")
-    say(at, f"{what}: {reason}" if reason else what)
-    if status.endswith("_FAILED") and "cancelled" not in reason:
-        return f"{what}: {reason}"
-    return None
+def _reasons(failures: list[str]) -> str:
+    return "\n  ".join(failures) or "no reason was given"

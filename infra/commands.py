@@ -1,17 +1,23 @@
 """The four commands, step by step. Each can be run again, wherever the last run ended."""
 
+from collections.abc import Mapping
+
 from botocore.exceptions import ClientError
 
 from infra import (
     before_deploy,
+    before_infra,
     chalice_cli,
     chalice_config,
     database_certificates,
     database_schema,
     failed_events,
+    function_network,
     gateway_responses,
     leftovers,
     log_retention,
+    service_linked_roles,
+    unrecorded_api,
     usage_plan,
 )
 from infra.account import client, region
@@ -22,17 +28,30 @@ from infra.stage_files import ROOT, Stage, event_functions
 from infra.terminal import Refused, confirm, say
 
 TEMPLATE = ROOT / "infra" / "template.yaml"
+# The template's parameter.
+PROTECTION = "DatabaseProtection"
 
 
 def infra(stage: Stage) -> None:
     """`make infra`: creates the stack, then the tables and the functions' login."""
     parameters = {"Stage": stage.name, **stage.choices["parameters"]}
     _refuse_leaving_the_network(stage, parameters)
-    stack = _stack(stage)
-    stack.apply(TEMPLATE.read_text(encoding="utf-8"), parameters)
+    stack, template = _stack(stage), TEMPLATE.read_text(encoding="utf-8")
+    is_new = stack.was_never_complete()
+    if is_new:
+        before_infra.refuse_unprepared(stage, parameters)
+        service_linked_roles.create(client("iam"), _services(parameters))
+    if is_new and parameters.get(PROTECTION) == "true":
+        # A protected database would keep a failed creation from being removed.
+        stack.apply(template, {**parameters, PROTECTION: "false"})
+    stack.apply(template, parameters)
     outputs = stack.outputs()
+    passwords = None
+    if outputs["DatabaseLogin"] == "secret":
+        arns = (outputs["DatabaseLoginArn"], outputs["IngestLoginArn"])
+        passwords = database_schema.passwords(client("secretsmanager"), arns)
     database_schema.prepare(
-        client("rds-data"), outputs["DatabaseArn"], outputs["DatabaseSecretArn"]
+        client("rds-data"), outputs["DatabaseArn"], outputs["DatabaseSecretArn"], passwords
     )
     say("next", f"make configure STAGE={stage.name}")
 
@@ -53,16 +72,17 @@ def deploy(stage: Stage) -> None:
     log_retention.keep_logs(
         client("logs"), stage.function_names, stage.choices["log_retention_days"]
     )
+    unrecorded_api.record(client("apigateway"), stage)
     chalice_cli.deploy(stage)
     deployed = stage.deployed()
     failed_events.send_failures(client("lambda"), event_functions(deployed), queue_arn)
     [api] = [each for each in deployed if each["resource_type"] == "rest_api"]
-    if stage.environment.get("API_AUTH") == "key":
+    if stage.api_auth == "key":
         usage_plan.apply(
             client("apigateway"),
             stage.full_name,
             api["rest_api_id"],
-            stage.config["api_gateway_stage"],
+            stage.api_stage,
             stage.choices["usage_plan"],
         )
     else:
@@ -70,8 +90,8 @@ def deploy(stage: Stage) -> None:
     gateway_responses.apply(
         client("apigateway"),
         api["rest_api_id"],
-        stage.config["api_gateway_stage"],
-        stage.environment,
+        stage.api_stage,
+        {**stage.environment, "API_AUTH": str(stage.api_auth)},
     )
     say("serves", api["rest_api_url"])
 
@@ -79,28 +99,41 @@ def deploy(stage: Stage) -> None:
 def destroy(stage: Stage) -> None:
     """`make destroy`: asks, then removes everything that the other three made, the last first."""
     stack = _stack(stage)
-    outputs = stack.remaining_outputs()
-    _refuse_what_would_end_half_way(stage, outputs)
+    made = stack.resources()
+    _refuse_what_would_end_half_way(stage, made)
     confirm(
         f"This deletes {stage.full_name} in {region()}: API, functions, logs, cache, uploaded"
         " files, database (a last snapshot stays).",
         stage.name,
     )
     usage_plan.remove(client("apigateway"), stage.full_name)
+    if group_id := made.get("FunctionGroup"):
+        function_network.leave(client("lambda"), client("ec2"), stage.function_names, group_id)
     chalice_cli.delete(stage)
     leftovers.remove_apis(client("apigateway"), stage)
     leftovers.remove_schedules(client("events"), stage)
     leftovers.remove_functions(client("lambda"), client("iam"), stage)
     log_retention.remove_logs(client("logs"), stage.function_names)
-    if outputs:
-        leftovers.wait_for_interfaces(client("ec2"), outputs["SecurityGroupId"])
-        leftovers.empty_bucket(client("s3"), outputs["UploadBucket"])
+    if bucket := made.get("Uploads"):
+        leftovers.empty_bucket(client("s3"), bucket)
+    if "Database" in made and _is_protected(stage):
+        client("rds").modify_db_cluster(
+            DBClusterIdentifier=stage.full_name, DeletionProtection=False
+        )
+        say("database", f"{stage.full_name}: no longer protected")
     stack.delete()
     say("left", f"snapshots of the database: aws rds describe-db-cluster-snapshots ({region()})")
 
 
 def _stack(stage: Stage) -> Stack:
-    return Stack(client("cloudformation"), stage.full_name)
+    again, away = f"make infra STAGE={stage.name}", f"make destroy STAGE={stage.name}"
+    return Stack(client("cloudformation"), stage.full_name, again, away)
+
+
+def _services(parameters: Mapping[str, str]) -> list[str]:
+    """Those that need a role of their own."""
+    cache = [service_linked_roles.ELASTICACHE] if parameters.get("CacheKind") != "none" else []
+    return [service_linked_roles.RDS, *cache]
 
 
 def _refuse_leaving_the_network(stage: Stage, parameters: dict[str, str]) -> None:
@@ -115,13 +148,16 @@ def _refuse_leaving_the_network(stage: Stage, parameters: dict[str, str]) -> Non
         )
 
 
-def _refuse_what_would_end_half_way(stage: Stage, outputs: dict[str, str]) -> None:
+def _refuse_what_would_end_half_way(stage: Stage, made: Mapping[str, str]) -> None:
+    """A stack that is half deleted cannot be changed any more. So it is the word in the file that
+    counts, and nobody needs to run make infra first."""
     if stage.deployed():
         before_deploy.refuse_missing_bucket(client("s3"), stage)
-    if outputs and _is_protected(stage):
+    may_go = stage.choices["parameters"].get(PROTECTION) == "false"
+    if "Database" in made and not may_go and _is_protected(stage):
         raise Refused(
-            f'the database is protected: set DatabaseProtection to "false" in'
-            f" infra/{stage.name}.json, run make infra STAGE={stage.name}, then this again"
+            f'the database is protected: set {PROTECTION} to "false" in infra/{stage.name}.json,'
+            f" then run make destroy STAGE={stage.name} again"
         )
 
 

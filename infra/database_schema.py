@@ -4,7 +4,9 @@ The Data API works from outside the network, with the secret that RDS keeps. A s
 nothing.
 """
 
+import json
 import re
+from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -16,18 +18,28 @@ from infra.stage_files import ROOT
 from infra.terminal import Refused, say
 
 TRIGGERS = ROOT / "seed" / "triggers.sql"
-FILES = (ROOT / "seed" / "schema.sql", TRIGGERS, ROOT / "infra" / "login.sql")
+LOGIN = ROOT / "infra" / "login.sql"
+FILES = (ROOT / "seed" / "schema.sql", TRIGGERS, LOGIN)
+# The users that LOGIN makes.
+USERS = ("herocache", "herocache_ingest")
 # For a database that sleeps. It wakes up in about 15 s, and in up to 30 s after a long sleep.
 PATIENCE_SECONDS = 90.0
 RETRY_SECONDS = 3.0
-# The database wakes up, or is so new that it does not listen yet.
-_NOT_YET = {"DatabaseResumingException", "DatabaseUnavailableException"}
+# The database wakes up, or is so new that the Data API does not know it or its secret yet.
+_NOT_YET = {
+    *("DatabaseResumingException", "DatabaseUnavailableException", "DatabaseNotFoundException"),
+    *("HttpEndpointNotEnabledException", "InvalidResourceStateException"),
+    *("ServiceUnavailableError", "InternalServerErrorException", "SecretsErrorException"),
+}
 
 
-def prepare(client: Client, arn: str, secret_arn: str) -> None:
-    """Runs every statement of FILES in order. Raises Refused, which names the one that failed.
-    Where the database does not let us make triggers, the stage works without them, and this says
-    so."""
+def prepare(
+    client: Client, arn: str, secret_arn: str, passwords: Mapping[str, str] | None = None
+) -> None:
+    """Runs every statement of FILES in order, then lets the functions' users in: with `passwords`,
+    by user, or with tokens where it is None. Raises Refused, which names the statement that failed
+    and no password. Where the database does not let us make triggers, the stage works without
+    them, and this says so."""
     for path in FILES:
         found = statements(path)
         try:
@@ -41,6 +53,24 @@ def prepare(client: Client, arn: str, secret_arn: str) -> None:
             )
         else:
             say("database", f"{path.relative_to(ROOT)}: {len(found)} statements applied")
+    for user in USERS:
+        begin = f"ALTER USER '{user}'@'%' IDENTIFIED"
+        password = passwords[user] if passwords else ""
+        if not re.fullmatch("[0-9A-Za-z]*", password):  # it becomes part of SQL
+            raise Refused(f"the password of {user} has other characters than letters and digits")
+        end = f"BY '{password}'" if password else "WITH AWSAuthenticationPlugin AS 'RDS'"
+        try:
+            _run(client, arn, secret_arn, LOGIN, f"{begin} {end} REQUIRE SSL")
+        except Refused as error:
+            hidden = str(error).replace(password, "…") if password else str(error)
+            raise Refused(hidden) from None
+    say("database", f"{', '.join(USERS)}: log in with {'passwords' if passwords else 'tokens'}")
+
+
+def passwords(client: Client, secret_arns: Iterable[str]) -> dict[str, str]:
+    """The passwords in these secrets, by user."""
+    texts = [client.get_secret_value(SecretId=arn)["SecretString"] for arn in secret_arns]
+    return {each["username"]: each["password"] for each in map(json.loads, texts)}
 
 
 def _run(client: Client, arn: str, secret_arn: str, path: Path, statement: str) -> None:
@@ -56,7 +86,7 @@ def _run(client: Client, arn: str, secret_arn: str, path: Path, statement: str) 
             _NOT_YET,
             PATIENCE_SECONDS,
             RETRY_SECONDS,
-            partial(say, "database", "is asleep, waiting for it to wake up"),
+            partial(say, "database", "does not answer yet, waiting for it to wake up"),
         )
     except ClientError as error:
         first = statement.splitlines()[0]

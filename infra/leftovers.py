@@ -3,34 +3,18 @@
 Everything is found by its name, and may have been removed before.
 """
 
-import time
-from collections.abc import Iterator
-
 from botocore.exceptions import ClientError
 
+from infra import unrecorded_api
 from infra.account import Client
 from infra.aws_errors import code_of, done_unless
-from infra.stage_files import APP, Json, Stage, schedule_of
+from infra.stage_files import Stage, schedule_of
 from infra.terminal import Refused, say
-
-POLL_SECONDS = 15.0
-# Lambda releases the network interfaces of deleted functions after some time.
-PATIENCE_SECONDS = 45 * 60.0
-
-
-def apis(gateway: Client, stage: Stage) -> Iterator[Json]:
-    """The APIs of this app that serve this stage."""
-    for page in gateway.get_paginator("get_rest_apis").paginate():
-        for api in page["items"]:
-            if api["name"] == APP:
-                served = gateway.get_stages(restApiId=api["id"])["item"]
-                if stage.config["api_gateway_stage"] in [each["stageName"] for each in served]:
-                    yield api
 
 
 def remove_apis(gateway: Client, stage: Stage) -> None:
     """Removes APIs of deployments that failed half-way: Chalice has no record of them."""
-    for api in list(apis(gateway, stage)):
+    for api in list(unrecorded_api.apis(gateway, stage)):
         gateway.delete_rest_api(restApiId=api["id"])
         say("api", f"{api['id']}: removed")
 
@@ -90,19 +74,3 @@ def _delete(s3: Client, bucket: str, named: list[dict[str, str]]) -> None:
     answer = s3.delete_objects(Bucket=bucket, Delete={"Objects": named, "Quiet": True})
     for error in answer.get("Errors", []):
         raise Refused(f"{bucket}/{error['Key']} cannot be removed: {error['Message']}")
-
-
-def wait_for_interfaces(ec2: Client, security_group_id: str) -> None:
-    """Waits until no network interface uses the security group. Until then neither the group nor
-    its subnet can be deleted. Raises Refused after PATIENCE_SECONDS."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    filters = [{"Name": "group-id", "Values": [security_group_id]}]
-    while found := ec2.describe_network_interfaces(Filters=filters)["NetworkInterfaces"]:
-        if time.monotonic() > deadline:
-            raise Refused(
-                f"{len(found)} network interfaces still use {security_group_id}: Lambda gives them"
-                " back later; run make destroy again then"
-            )
-        say("network", f"{len(found)} interfaces of the functions are left, waiting for Lambda")
-        time.sleep(POLL_SECONDS)
-    say("network", "no interface of a function is left")

@@ -50,12 +50,19 @@ def _of_kind(functions: Sequence[str], outputs: Mapping[str, str]) -> Iterator[J
         yield from _network(functions)
     by_secret = outputs["DatabaseLogin"] == "secret"
     login = "secretsmanager:GetSecretValue" if by_secret else "rds-db:connect"
-    yield _allow("DatabaseLogin", login, outputs["DatabaseLoginArn"])
+    for_ingest, for_others = outputs["IngestLoginArn"], outputs["DatabaseLoginArn"]
+    logins = {for_ingest if is_ingest(name) else for_others for name in functions}
+    yield _allow("DatabaseLogin", login, sorted(logins) if len(logins) > 1 else logins.pop())
     if uses_data_api(outputs):
         yield _allow("DataApi", list(DATA_API_ACTIONS), outputs["DatabaseArn"])
     if has_cache(outputs):
         cache = [outputs["CacheArn"], outputs["CacheUserArn"]]
         yield _allow("CacheLogin", "elasticache:Connect", cache)
+
+
+def is_ingest(function: str) -> bool:
+    """Whether a function, by its name in Lambda, logs in to the database as the ingest does."""
+    return function.endswith("-ingest")
 
 
 def _network(functions: Sequence[str]) -> Iterator[Json]:

@@ -61,6 +61,27 @@ class Stage:
         variables: dict[str, str] = self.config["environment_variables"]
         return variables
 
+    def environment_of(self, function: str) -> dict[str, str]:
+        """The settings of this function alone, which replace those of the stage."""
+        variables: dict[str, str] = self._functions[function].setdefault(
+            "environment_variables", {}
+        )
+        return variables
+
+    @property
+    def api_stage(self) -> str:
+        """The name of its stage in API Gateway."""
+        return str(self.config["api_gateway_stage"])
+
+    @property
+    def api_auth(self) -> str | None:
+        """The setting API_AUTH that `chalice deploy` imports the app with; None where there is
+        none. What the API's own function sets replaces what the stage sets."""
+        own: dict[str, str] = self._functions.get("api_handler", {}).get(
+            "environment_variables", {}
+        )
+        return {**self.environment, **own}.get("API_AUTH")
+
     @property
     def function_names(self) -> list[str]:
         """The names of its functions in Lambda. The API's own function has the stage's full
@@ -112,6 +133,12 @@ class Stage:
         resources: list[Json] = read_json(self.deployed_file)["resources"]
         return resources
 
+    def record(self, resources: list[Json]) -> None:
+        """Writes what is there into that file."""
+        self.deployed_file.parent.mkdir(exist_ok=True)
+        content = {"resources": resources, "schema_version": "2.0", "backend": "api"}
+        write_json(self.deployed_file, content)
+
 
 def event_functions(deployed: list[Json]) -> list[str]:
     """The names of the functions that events call, once each."""
@@ -155,7 +182,7 @@ def read_json(path: Path) -> Json:
 def write_json(path: Path, content: Json) -> bool:
     """Writes the whole file or nothing. Returns whether it changed."""
     text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-    if path.read_text(encoding="utf-8") == text:
+    if path.exists() and path.read_text(encoding="utf-8") == text:
         return False
     unfinished = path.with_name(path.name + ".unfinished")
     unfinished.write_text(text, encoding="utf-8")

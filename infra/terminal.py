@@ -10,11 +10,11 @@ def say(subject: str, text: str) -> None:
     print(f"{subject:<12} {text}", flush=True)
 
 
-def confirm(question: str, answer: str) -> None:
-    """Asks. Raises Refused unless `answer` is typed."""
+def confirm(question: str, answer: str, otherwise: str = "nothing was changed") -> None:
+    """Asks. Raises Refused unless `answer` is typed; `otherwise` ends its text."""
     try:
         given = input(f"{question}\nType {answer} to go on: ")
     except EOFError:
         given = ""
     if given.strip() != answer:
-        raise Refused(f"{answer!r} was not typed: nothing was changed")
+        raise Refused(f"{answer!r} was not typed: {otherwise}")

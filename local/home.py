@@ -10,7 +10,16 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from chalicelib.config import DB_HOST, DB_NAME, DB_PASS, DB_TABLE, DB_USER, DbEngine, Settings
+from chalicelib.config import (
+    API_AUTH,
+    DB_HOST,
+    DB_NAME,
+    DB_PASS,
+    DB_TABLE,
+    DB_USER,
+    DbEngine,
+    Settings,
+)
 from chalicelib.errors import ConfigurationError
 from chalicelib.tables import HEROES, tables_with
 from local.machine import ROOT, write_private
@@ -33,7 +42,7 @@ class Home:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.mariadb = MariaDB(folder / "mariadb")
-        self.redis = Redis(folder / "redis")
+        self.redis = Redis(folder / "redis", asks_password=True)
         self.env = folder / "env"
         self.s3 = S3(folder / "s3", self.env)
         self.data_api = DataApi(folder / "data_api", self.mariadb.environment)
@@ -94,10 +103,11 @@ class Home:
         app.begin()
 
     def settings(self) -> dict[str, str]:
-        """The settings that lead the app to the servers, and DB_TABLE where the caller has set
-        it."""
+        """The settings that lead the app to the servers, API_AUTH, and DB_TABLE where the caller
+        has set it."""
         database = self.data_api if self.uses_data_api else self.mariadb
         settings = database.environment() | self.redis.environment() | self.s3.environment()
+        settings[API_AUTH] = os.environ.get(API_AUTH, "none")
         table = os.environ.get(DB_TABLE)
         return {**settings, DB_TABLE: table} if table else settings
 
@@ -138,10 +148,14 @@ class Home:
             return int(self.run_lock.read_text() or 0) or None
 
     def remove(self) -> None:
-        """Deletes what these commands made, and nothing else in the folder."""
-        for server in (*self.servers, self.data_api, self.app):
+        """Deletes what these commands made, and nothing else in the folder: HEROCACHE_HOME may name
+        one where somebody else has a folder `mariadb` or a file `env`."""
+        servers = (self.mariadb, self.redis, self.s3, self.data_api, self.app)
+        ours = [server for server in servers if server.owns_home]
+        for server in ours:
             shutil.rmtree(server.home, ignore_errors=True)
-        for path in (self.env, self.kept, self.invoke_log, self.run_lock, self.lock):
+        files = (self.env, self.kept, self.invoke_log) if ours else ()
+        for path in (*files, self.run_lock, self.lock):
             path.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             self.folder.rmdir()

@@ -4,6 +4,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from chalicelib.config import API_AUTH
 from local.machine import LOOPBACK
 
 
@@ -23,4 +24,5 @@ def environment_with(settings: Mapping[str, str]) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if name not in others}
     direct = os.environ.get("no_proxy") or os.environ.get("NO_PROXY")
     no_proxy = f"{direct},{LOOPBACK}" if direct else LOOPBACK
-    return {**kept, **settings, "no_proxy": no_proxy, "PYTHONUNBUFFERED": "1"}
+    # Nobody but this machine can send requests to the app here.
+    return {API_AUTH: "none", **kept, **settings, "no_proxy": no_proxy, "PYTHONUNBUFFERED": "1"}

@@ -19,7 +19,7 @@ from typing import Any
 import redis
 
 from chalicelib.cache.commands import Command, Received
-from chalicelib.cache.connection import READ_ONLY
+from chalicelib.cache.connection import READ_ONLY, is_denied
 from chalicelib.cache.redis_driver import Unusable, check_driver
 from chalicelib.cache.routing import Connection
 from chalicelib.cache.timeouts import TIMEOUT_SECONDS
@@ -219,7 +219,6 @@ _NO_TURN = nullcontext()
 
 _LOGIN_REJECTED = "it rejects the user or the password, or misses one (REDIS_URL)"
 _IN_WORDS = {
-    "NOPERM": "its user lacks a right that is needed (REDIS_URL)",
     "READONLY": READ_ONLY,
     "MISCONF": "it takes no writes because it cannot save them: see its log",
     "OOM": "it is full and may throw nothing away: set its maxmemory-policy",
@@ -236,10 +235,10 @@ def _words(error: redis.RedisError, is_tls: bool, timeout_seconds: float) -> str
         return text
     if isinstance(error, redis.AuthenticationError):
         return _LOGIN_REJECTED
+    if is_denied(error):
+        return "its user lacks a right that is needed (REDIS_URL)"
     if code in _IN_WORDS:
         return _IN_WORDS[code]
-    if "executing the script can't" in text:
-        return _IN_WORDS["NOPERM"]
     if "SELECT" in text or "DB index" in text:
         return "it has no database of this number: take the number out of REDIS_URL"
     if "cluster support disabled" in text:

@@ -15,10 +15,12 @@ Words = tuple[str | int | bytes, ...]
 
 class Command(NamedTuple):
     """`tag`: the hash tag that its Redis keys share; a cluster finds the server by it. A command
-    that is packed already has its bytes in place of `words`."""
+    that is packed already has its bytes in place of `words`. `may_be_denied`: where the user lacks
+    the right for it, it is left out, its reply is None, and the others count as without it."""
 
     tag: str
     words: Words | bytes
+    may_be_denied: bool = False
 
 
 class Received(NamedTuple):

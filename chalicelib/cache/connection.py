@@ -59,6 +59,7 @@ class NodeConnection:
         self._named_at = 0.0
         self._name_replies = 0  # to the questions that ask for the name, and are not read yet
         self._left_replies = 0  # nobody waits for them
+        self._may_be_denied: Sequence[bool] = ()  # of each reply that comes next
         self._preparation = preparation
         self._in_cluster = in_cluster
 
@@ -67,6 +68,7 @@ class NodeConnection:
         last command is one that a replica rejects: a kept connection may lead to a server that was
         made a replica."""
         packed = [_pack(command.words) for command in commands]
+        self._may_be_denied = [command.may_be_denied for command in (*commands, *commands[:1])]
         if commands:
             packed.append(_only_for_masters(commands[0].tag))
         self._write(packed, wait)
@@ -100,7 +102,10 @@ class NodeConnection:
 
     def receive(self, count: int) -> list[Any]:
         """The replies to the `count` commands that were sent last."""
-        return self._receive(count + 1)[:-1] if count else []
+        if True not in self._may_be_denied:
+            return self._receive(count + 1)[:-1] if count else []
+        self._receive(0)
+        return [self._receive_unless_denied(may_be) for may_be in self._may_be_denied][:-1]
 
     def leave_replies(self, count: int) -> None:
         """Drop the replies to the `count` commands that were sent last, when the next are read."""
@@ -133,6 +138,15 @@ class NodeConnection:
             raise Unusable(READ_ONLY)
         self._process = _field(server, b"run_id")
 
+    def _receive_unless_denied(self, may_be_denied: bool) -> Any:
+        try:
+            return self._driver.read_response()
+        except redis.ResponseError as error:
+            if not (may_be_denied and is_denied(error)):
+                raise
+            log.warning("a public key is left to the sync: Redis says that its user lacks a right")
+            return None
+
     def _receive(self, count: int) -> list[Any]:
         while self._left_replies:
             self._left_replies -= 1
@@ -143,6 +157,12 @@ class NodeConnection:
             except redis.ResponseError as error:
                 log.info("Redis rejected what nobody waited for: %s", error.status_code)
         return [self._driver.read_response() for _ in range(count)]
+
+
+def is_denied(error: redis.RedisError) -> bool:
+    """Whether the user lacks a right, be it within a script."""
+    no_permission = isinstance(error, redis.exceptions.NoPermissionError)
+    return no_permission or "executing the script can't" in str(error)
 
 
 def server_name(process: str, history: str, number: int = 0) -> str:

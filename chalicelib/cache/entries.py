@@ -83,10 +83,13 @@ class Cache:
         return f"{server}:{incarnation}"
 
     def leave_hint(self, table: Table, generation: Generation, *, wait: bool) -> None:
-        """Tell containers that cannot ask the database which generation was the last one. Without
-        `wait` return before it has happened."""
-        command = self._make.leave_hint(table, generation.number, generation.server)
-        self._client.call([command], generation.server_name, wait=wait)
+        """Tell containers that cannot ask the database which generation was the last one. Where
+        other clients have changed the table, the next run of the sync looks at it. Without `wait`
+        return before it has happened."""
+        commands = [self._make.leave_hint(table, generation.number, generation.server)]
+        if generation.has_changes:
+            commands.append(delete_note(table))
+        self._client.call(commands, generation.server_name, wait=wait)
 
     def retire_hint(self, table: Table, number: int) -> None:
         """Tell the server that answers now, whichever it is, that generation `number` and all
@@ -247,7 +250,9 @@ class Cache:
             generation, table, entries.fenced, entries.new, token, committed_at
         )
         if public:
-            commands += public.commands(table, self._client.is_cluster)
+            # A right that is missing there is no failure of the cache.
+            own = public.commands(table, self._client.is_cluster)
+            commands += [command._replace(may_be_denied=True) for command in own]
         if generation.is_watched:
             commands.append(delete_note(table))
         is_awaited = wait and bool(entries.fenced or public)

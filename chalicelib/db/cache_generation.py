@@ -11,17 +11,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from chalicelib.db.captured import PLACE_TO_MARK
+from chalicelib.db.captured import PLACE_TO_MARK, RECORDS
 from chalicelib.db.errors import reject_replica
 from chalicelib.db.statements import FAILS, MICROSECONDS_NOW, READ_ONLY, WAIT_FOR_WRITERS, Statement
 from chalicelib.tables import Table
 
+# A number never comes back, because rows may still be cached under it: not where the table of
+# generations is lost and made again, nor where a restore brings an earlier one back.
+_NOW = "ROUND(UNIX_TIMESTAMP(NOW(3)) * 1000)"
+_NEXT = f"GREATEST(generation + 1, {_NOW})"
 IS_WATCHED = "EXISTS (SELECT 1 FROM watched WHERE watched.table_name = cache_generation.table_name)"
-_GENERATION = (
+HAS_CHANGES = (
+    f"EXISTS (SELECT 1 FROM {RECORDS} WHERE {RECORDS}.table_name = cache_generation.table_name)"
+)
+_COLUMNS = (
     "SELECT generation, enabled, server, TIMESTAMPDIFF(SECOND, retired_at, UTC_TIMESTAMP(6)),"
     f" {READ_ONLY}, {MICROSECONDS_NOW}, {IS_WATCHED}"
-    f" FROM cache_generation WHERE {PLACE_TO_MARK}table_name = %s"
 )
+_ROW = f" FROM cache_generation WHERE {PLACE_TO_MARK}table_name = %s"
 
 
 @dataclass(frozen=True)
@@ -30,7 +37,8 @@ class Generation:
     While it is not `enabled` none is believed. `age_seconds`: since the last one that was in use
     was retired. `told_at`: when the database was asked for it, in microseconds of its clock;
     `asked_at`: the same or sooner, in monotonic seconds. `is_watched`: whether somebody watches
-    rows of the table, as other clients of Redis may see them."""
+    rows of the table, as other clients of Redis may see them. `has_changes`: whether changes by
+    other clients of the database are left for the sync; a transaction does not ask for that."""
 
     number: int
     enabled: bool
@@ -39,6 +47,7 @@ class Generation:
     told_at: int = 0
     asked_at: float = 0
     is_watched: bool = False
+    has_changes: bool = False
 
     @property
     def server_name(self) -> str:
@@ -69,28 +78,27 @@ def generation_in(table: Table, rows: Sequence[Any], asked_at: float) -> Generat
     seconds. Raises NoGeneration; DatabaseError where a replica answered."""
     if not rows:
         raise NoGeneration(table)
-    [(number, enabled, server, seconds, is_read_only, now, is_watched)] = rows
+    [(number, enabled, server, seconds, is_read_only, now, is_watched, has_changes)] = rows
     reject_replica(is_read_only)
-    return Generation(number, bool(enabled), server, seconds, now, asked_at, bool(is_watched))
+    told = (number, bool(enabled), server, seconds, now, asked_at)
+    return Generation(*told, bool(is_watched), bool(has_changes))
 
 
 def select(table: Table) -> Statement:
-    return _GENERATION, (table.name,)
+    return f"{_COLUMNS}, {HAS_CHANGES}{_ROW}", (table.name,)
 
 
 def add(table: Table) -> Statement:
-    """The first one is the time: a row that was lost and is made again must not bring back a number
-    that cached rows may still be stored under."""
     return (
         "INSERT IGNORE INTO cache_generation (table_name, generation, enabled)"
-        " VALUES (%s, ROUND(UNIX_TIMESTAMP(NOW(3)) * 1000), 1)",
+        f" VALUES (%s, {_NOW}, 1)",
         (table.name,),
     )
 
 
 def hold(table: Table) -> Statement:
     """Nobody changes it before this transaction ends."""
-    return _GENERATION + WAIT_FOR_WRITERS, (table.name,)
+    return f"{_COLUMNS}, 0{_ROW}{WAIT_FOR_WRITERS}", (table.name,)
 
 
 def guard(table: Table, number: int) -> Statement:
@@ -117,7 +125,7 @@ def lock(table: Table) -> Statement:
 def switch_off(table: Table) -> Statement:
     """Raise the generation and take the cache out of use."""
     return (
-        "UPDATE cache_generation SET generation = generation + 1,"
+        f"UPDATE cache_generation SET generation = {_NEXT},"
         " retired_at = IF(enabled, UTC_TIMESTAMP(6), retired_at), enabled = 0"
         " WHERE table_name = %s",
         (table.name,),
@@ -127,7 +135,7 @@ def switch_off(table: Table) -> Statement:
 def switch_on(table: Table, number: int, server: str) -> Statement:
     """Raise generation `number`, where it still is the current one, for the data set `server`."""
     return (
-        "UPDATE cache_generation SET generation = generation + 1,"
+        f"UPDATE cache_generation SET generation = {_NEXT},"
         " retired_at = IF(enabled AND server <> '', UTC_TIMESTAMP(6), retired_at),"
         " enabled = 1, server = %s WHERE table_name = %s AND generation = %s",
         (server, table.name, number),
@@ -137,7 +145,7 @@ def switch_on(table: Table, number: int, server: str) -> Statement:
 def raise_number(table: Table) -> Statement:
     """Every entry of the table becomes unreachable; its cache stays in use."""
     return (
-        "UPDATE cache_generation SET generation = generation + 1,"
+        f"UPDATE cache_generation SET generation = {_NEXT},"
         " retired_at = IF(enabled, UTC_TIMESTAMP(6), retired_at) WHERE table_name = %s",
         (table.name,),
     )

@@ -12,10 +12,23 @@ from chalicelib.tables import Column, Integer, Table
 MAX_KEY_GAP = 1_000_000_000
 
 
+def is_high(table: Table, key: int) -> bool:
+    """Whether `check_distance` might reject the key."""
+    return key > MAX_KEY_GAP or key > highest_allowed(table.key) // 4 * 3
+
+
 def check_distance(table: Table, key: int, highest: int) -> None:
-    """Raises KeyTooFar where a row with `key` would use up too many keys above the `highest`."""
+    """Raises KeyTooFar where a new row with `key` would use up too many keys above the `highest`.
+    The last quarter of all keys is kept for rows without a key: else several rows, each far above
+    the one before, would use up all of them."""
+    last = highest_allowed(table.key) // 4 * 3
     if key > highest + MAX_KEY_GAP:
-        raise KeyTooFar(table.name, table.key.name, key, highest, MAX_KEY_GAP)
+        where = f"more than {MAX_KEY_GAP} above {highest}, the highest one"
+    elif key > max(highest, last):
+        where = f"above {last}"
+    else:
+        return
+    raise KeyTooFar(table.name, table.key.name, key, where)
 
 
 def highest_allowed(column: Column) -> int:

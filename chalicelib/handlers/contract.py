@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from chalicelib.errors import BadRequest, TooLarge
+from chalicelib.handlers.callers import own_key
 from chalicelib.rows import Page
 from chalicelib.tables import (
     DIRECTIONS,
@@ -137,9 +138,10 @@ class Watched:
 Request = Read | Write | Delete | Invalidate | Increment | Watch | Unwatch | Watched
 
 
-def parse(payload: object, default_table: str, read_by: str | None) -> Request:
+def parse(payload: object, default_table: str, read_by: str | None, caller: str = "") -> Request:
     """The checked request in `payload`. `default_table` and `read_by` are the settings DB_TABLE and
-    READ_BY. Raises BadRequest, which names the place; TooLarge."""
+    READ_BY. `caller`: who owns the idempotency key; empty where nobody is checked. Raises
+    BadRequest, which names the place; TooLarge."""
     if not isinstance(payload, dict):
         raise BadRequest(f"body: expected a JSON object, got {_json_type(payload)}")
     for name in payload:
@@ -169,7 +171,7 @@ def parse(payload: object, default_table: str, read_by: str | None) -> Request:
                 " or only keys"
             )
         return Invalidate(table, None if items == EVERY_ROW else _values(table.key, items))
-    idempotency_key = _idempotency_key(payload)
+    idempotency_key = own_key(_idempotency_key(payload), caller)
     if request == DELETE:
         keys = _values(table.key, _items(payload, MAX_WRITE_ROWS, "keys"))
         return Delete(table, keys, idempotency_key)

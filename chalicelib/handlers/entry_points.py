@@ -13,9 +13,10 @@ from typing import Any
 from chalice.app import Request, Response
 
 from chalicelib import services
-from chalicelib.config import ApiAuth
-from chalicelib.errors import BadRequest, HerocacheError
+from chalicelib.config import UPLOAD_BUCKET, ApiAuth
+from chalicelib.errors import BadRequest, HerocacheError, one_line
 from chalicelib.handlers import contract, cors, employees, health, json_body, replies
+from chalicelib.handlers.callers import caller_in
 from chalicelib.ingest import uploads_in
 from chalicelib.tables import shown
 
@@ -88,7 +89,8 @@ def _http(request: Request, answer: Callable[[Request], Response]) -> Response:
 
 
 def _post(request: Request) -> Response:
-    return _response(*_answered(lambda: _payload(request)))
+    caller = caller_in(request.context or {})
+    return _response(*_answered(lambda: _payload(request), caller))
 
 
 def _get_health(request: Request) -> Response:
@@ -156,13 +158,22 @@ def ingest(event: Mapping[str, Any]) -> list[dict[str, Any]]:
     summaries, failures = [], []
     for upload in uploads_in(event):
         try:
+            _reject_other_bucket(upload.bucket)
             summaries.append(services.container().ingest.load(upload))
         except HerocacheError as error:
-            log.error("%s: %s: %s", upload.key, error.kind, error)
+            log.error("%s: %s: %s", one_line(upload.key), error.kind, error)
             failures.append(error)
     if failures:
         raise failures[0]
     return summaries
+
+
+def _reject_other_bucket(name: str) -> None:
+    """Raises BadRequest where the event is of another bucket than UPLOAD_BUCKET: whoever may put
+    files there is not asked who they are. Nothing is read from it, or written to it."""
+    ours = services.container().settings.upload_bucket
+    if ours and name != ours:
+        raise BadRequest(f"event: the bucket {shown(name)} is not the one in {UPLOAD_BUCKET}")
 
 
 def sync(event: object) -> dict[str, Any]:
@@ -199,16 +210,16 @@ def failed_invocation(error: HerocacheError) -> dict[str, Any]:
 # --- both ---------------------------------------------------------------------------------------
 
 
-def _answered(payload: Callable[[], object]) -> tuple[replies.Reply, float]:
-    """The reply to the request that `payload` returns, and the milliseconds it took. Writes a line
-    to the log of requests where that is on."""
+def _answered(payload: Callable[[], object], caller: str = "") -> tuple[replies.Reply, float]:
+    """The reply to the request that `payload` returns, and the milliseconds it took. `caller`:
+    who owns its idempotency key. Writes a line to the log of requests where that is on."""
     started = time.perf_counter()
     request = None
     try:
         asked = payload()  # before the settings, which are not needed to reject a malformed body
         container = services.container()
         settings = container.settings
-        request = contract.parse(asked, settings.default_table, settings.read_by)
+        request = contract.parse(asked, settings.default_table, settings.read_by, caller)
         reply = _done(request, container)
     except HerocacheError as error:
         if error.status >= 500:
@@ -231,9 +242,12 @@ def _done(request: contract.Request, container: services.Container) -> replies.R
     service = container.rows
     match request:
         case contract.Read(table, column, values, use_cache, page, is_fresh):
-            if is_fresh:
+            is_cached = use_cache and page is None
+            if is_fresh and is_cached:
                 container.captured.show(table)
             rows = service.read(table, column, values, use_cache, page, is_fresh)
+            if is_fresh and not is_cached:  # whatever it saw, others must see after it
+                container.captured.show(table)
             return replies.of_rows(rows, request)
         case contract.Write(table, rows, use_cache, key):
             return replies.of_write(service.write(table, rows, use_cache, key))

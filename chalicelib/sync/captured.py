@@ -8,6 +8,7 @@ import json
 import time
 from array import array
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from chalicelib.cache import Generations
@@ -62,6 +63,8 @@ class Captured:
         """What was left, once every read sees it."""
         asked = time.monotonic()
         records, held = self._database.captured(table, MAX_RECORDS + 1, shown_too=shown_too)
+        if shown_too:  # then none is left for the next run
+            held = replace(held, has_changes=False)
         # Also where nothing is left: another one may have raised the generation for a record, and
         # deleted it a moment ago.
         self._generations.saw(table, held, asked)

@@ -3,7 +3,7 @@ database nothing.
 
 A run leaves a note when it has brought a table in step. Whoever changes rows of the table deletes
 it, and so does whatever loses it. The note lives for a day: the next run then looks, whatever was
-missed. For public keys that other clients change it says what stood under them.
+missed. Other clients change public keys: the note says what stood under them.
 """
 
 import hashlib
@@ -22,11 +22,12 @@ class Notes:
         """Whether nothing has changed since the last run, as far as Redis knows. Raises
         CacheUnavailable."""
         reached, text = self._store.note(table)
-        if not text.startswith(b"{"):
-            return False
-        note = json.loads(text)
-        if (note["server"], server) != (reached, reached):
-            return False
+        try:
+            note = json.loads(text)
+            if (note["server"], server) != (reached, reached):
+                return False
+        except (ValueError, TypeError, KeyError):
+            return False  # a run is under way, or of another release
         for name in note["ranges"]:
             [kept] = self._store.texts(table, [name])
             if not kept:
@@ -55,7 +56,7 @@ class Note:
         self._is_sure = True
 
     def add(self, form: str, found: dict[Key, Found], is_known: bool) -> None:
-        """What stands under public keys that other clients change."""
+        """What stands under public keys, which other clients may change."""
         self._is_sure = self._is_sure and is_known
         name = f"{self._run}:{len(self._ranges)}"
         text = json.dumps([form, [*found], _stand(found.values())])

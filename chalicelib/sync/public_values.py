@@ -70,7 +70,7 @@ def digest(table: Table, row: Row | None) -> str:
 
 def _json(text: bytes) -> Mapping[str, Any]:
     try:
-        values = json.loads(text, object_pairs_hook=_unique)
+        values = json.loads(text.decode(), object_pairs_hook=_unique)
     except RecursionError as error:
         raise NotARow("it is nested too deeply") from error
     except ValueError as error:

@@ -6,10 +6,12 @@ may be done again at any time: what is in step already is left alone.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from chalicelib.cache import (
+    ANY,
     Found,
+    Garbage,
     PublicRow,
     PublicStore,
     encoded,
@@ -21,7 +23,8 @@ from chalicelib.rows import Work, WriteThrough
 from chalicelib.sync import public_values
 from chalicelib.sync.public_values import NotARow, Values
 from chalicelib.sync.runs import RANGE_SECONDS, Lease, Record
-from chalicelib.tables import TO_CACHE, TO_DATABASE, Key, NotAsDeclared, Row, Table
+from chalicelib.sync.watches import Watches
+from chalicelib.tables import FORMS, TO_CACHE, TO_DATABASE, Key, NotAsDeclared, Row, Table
 
 # In one transaction.
 MAX_WRITTEN_ROWS = 500
@@ -41,7 +44,8 @@ class Rows:
 class InStep:
     """What a range has come to. `seen`: of each row the digest of what both sides have now; empty
     where there is none. `found`: what stands under the public keys, and stays there unless a client
-    changes it. `is_known`: whether that is sure. `written`: whose row was changed."""
+    changes it. `is_known`: whether that is sure, and nothing is left to do. `written`: whose row
+    was changed."""
 
     seen: dict[Key, str]
     found: dict[Key, Found]
@@ -87,17 +91,19 @@ class Ranges:
         database: Database,
         write_through: WriteThrough,
         store: PublicStore,
+        watches: Watches,
         lease: Lease,
         record: Record,
     ) -> None:
         self._database = database
         self._write_through = write_through
         self._store = store
+        self._watches = watches
         self._lease = lease
         self._record = record
 
     def read(self, table: Table, keys: Sequence[Key]) -> Rows:
-        until = self._store.deadline(RANGE_SECONDS)
+        until = self._deadline()
         read_at, rows = self._database.fetch_dated(table, keys)
         return Rows(read_at, until, {row[0]: row for row in rows})
 
@@ -106,9 +112,17 @@ class Ranges:
     ) -> tuple[Rows, bool]:
         """Rows behind the key `after` and up to the key `last`, in the order of their keys; and
         whether there may be more."""
-        until = self._store.deadline(RANGE_SECONDS)
+        until = self._deadline()
         read_at, rows, is_more = self._database.fetch_range(table, after, last, max_rows)
         return Rows(read_at, until, {row[0]: row for row in rows}), is_more
+
+    def _deadline(self) -> int:
+        """Until when public keys may be set. The lease is held until then: where it may be short
+        it is renewed, after the deadline was asked for. Raises Superseded."""
+        until = self._store.deadline(RANGE_SECONDS)
+        if self._lease.is_due:
+            self._lease.run()
+        return until
 
     def bring_in_step(
         self,
@@ -141,12 +155,14 @@ class Ranges:
         digests |= zip(present, public_values.digests(table, [*present.values()]))
         for key in rows.by_key.keys() - present.keys():
             wanted.pop(key, None)
-        stale = [key for key, want in wanted.items() if now.found[key] != want]
+        differing = [key for key, want in wanted.items() if now.found[key] != want]
+        stale = self._watches.still(table, form, TO_CACHE, differing)
         for key in stale:
             self._tell_conflict(table, form, key, present.get(key), seen, now.found[key])
-        puts = [PublicRow(key, present.get(key)) for key in stale]
+        puts = [PublicRow(key, present.get(key), _instead_of(now.found[key])) for key in stale]
         refused = self._put(table, form, TO_CACHE, rows, puts, now)
-        now.seen |= {key: digests[key] for key in wanted if key not in refused}
+        left = refused | (set(differing) - set(stale))
+        now.seen |= {key: digests[key] for key in wanted if key not in left}
 
     def _tell_conflict(
         self,
@@ -201,24 +217,33 @@ class Ranges:
                 continue
             whole = public_values.over(table, key, values, row)
             if whole is None:
-                reason = f"{table.name} has no such row, and not all columns are given"
-                self._record.report(TO_DATABASE, table.public_key(form, key), reason)
+                self._report_partial(table, form, key)
                 continue
             is_whole = public_values.is_whole(table, values)
             if whole == row and is_whole:
                 now.seen[key] = public_values.digest(table, row)
             elif whole == row or (is_whole and last == public_values.digest(table, whole)):
-                puts.append(PublicRow(key, row, fingerprint(found)))
+                if row is None or key in present:
+                    puts.append(PublicRow(key, row, fingerprint(found)))
             else:
                 edits[key] = values
-        items = list(edits.items())
+        changing = [*[put.key for put in puts], *edits]
+        still = set(self._watches.still(table, form, TO_DATABASE, changing))
+        puts = [put for put in puts if put.key in still]
+        items = [(key, values) for key, values in edits.items() if key in still]
         for start in range(0, len(items), MAX_WRITTEN_ROWS):
             piece = dict(items[start : start + MAX_WRITTEN_ROWS])
             puts += self._write(table, form, piece, seen, now)
+        if items and puts:  # to write them may have taken long
+            rows = replace(rows, until=self._deadline())
         refused = self._put(table, form, TO_DATABASE, rows, puts, now)
         for put in puts:
             if put.key not in refused:
                 now.seen[put.key] = public_values.digest(table, put.row)
+
+    def _report_partial(self, table: Table, form: str, key: Key) -> None:
+        reason = f"{table.name} has no such row, and not all columns are given"
+        self._record.report(TO_DATABASE, table.public_key(form, key), reason)
 
     def _write(
         self,
@@ -254,9 +279,15 @@ class Ranges:
                 redis=_named(table, whole),
             )
         now.written |= {row[0] for row in change.after}
+        for other in FORMS[: FORMS.index(form)]:
+            # It was looked at already: its public keys follow these rows with the next run.
+            if self._watches.still(table, other, TO_DATABASE, [row[0] for row in change.after]):
+                now.is_known = False
         self._record.tallies[TO_DATABASE].changed += len(change.after)
         for row in change.after:
             self._tell(table, form, row[0], "from Redis to Database")
+        for key in values.keys() - {row[0] for row in (*change.after, *edit.equal)}:
+            self._report_partial(table, form, key)
         puts = []
         for row in (*change.after, *edit.equal):
             now.seen[row[0]] = public_values.digest(table, row)
@@ -302,7 +333,7 @@ class Ranges:
             return set()
         done = self._store.set_many(table, form, puts, rows.read_at, rows.until)
         refused = {put.key for put, is_done in zip(puts, done) if not is_done}
-        now.is_known = not refused
+        now.is_known = now.is_known and not refused
         set_rows = [put.row for put in puts if put.row is not None]
         held = dict(zip([row[0] for row in set_rows], encoded(table, form, set_rows)))
         for put in puts:
@@ -315,6 +346,11 @@ class Ranges:
 
     def _tell(self, table: Table, form: str, key: Key, way: str) -> None:
         self._record.tell(f"Write {table.public_key(form, key)} {way}")
+
+
+def _instead_of(found: Found) -> str:
+    """What must still be there where this is replaced. Of garbage nothing is known."""
+    return ANY if isinstance(found, Garbage) else fingerprint(found)
 
 
 def _named(table: Table, row: Row | None) -> object:

@@ -1,5 +1,6 @@
 """A run of the sync: every 15 minutes it brings watched rows and their public keys in step."""
 
+import itertools
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -7,14 +8,20 @@ from typing import Any
 
 from chalicelib.cache import Late, PublicStore
 from chalicelib.db import Database
-from chalicelib.errors import BadRequest, HerocacheError, SchemaMismatch, Superseded
+from chalicelib.errors import (
+    BadRequest,
+    CacheUnavailable,
+    HerocacheError,
+    SchemaMismatch,
+    Superseded,
+)
 from chalicelib.rows import WriteThrough
 from chalicelib.sync.captured import Captured
 from chalicelib.sync.notes import Note, Notes
 from chalicelib.sync.ranges import Ranges
 from chalicelib.sync.runs import Lease, Record, take_lease
 from chalicelib.sync.watches import WatchedRow, Watches
-from chalicelib.tables import DIRECTIONS, EVERY_ROW, FORMS, TO_DATABASE, Key, Table
+from chalicelib.tables import EVERY_ROW, FORMS, TO_CACHE, TO_DATABASE, Key, Table
 
 log = logging.getLogger("herocache.sync")
 
@@ -68,27 +75,29 @@ class Sync:
         return record.answer()
 
     def _asked(self, table: str | None) -> Sequence[Table]:
-        if table is not None and table not in self._tables:
-            raise BadRequest(f"table: {table!r} is none; there are {', '.join(self._tables)}")
+        if table is not None and table not in [*self._tables]:
+            raise BadRequest(f"table: {table!r:.80} is none; there are {', '.join(self._tables)}")
         names = self._tables if table is None else [table]
         return [self._tables[name] for name in names if self._tables[name].public]
 
     def _look(self, due: Sequence[Table], lease: Lease, record: Record, server: str) -> None:
         """From the lease to its end. What was done stays done where this fails."""
+        failures: list[HerocacheError | None] = []
         try:
             lease.begin_record()
             for place, why in self._watches.senseless(self._tables):
                 record.report("", place, why)
             for table in due:
-                note = self._notes.begin(table, lease.token)
-                self._drain(table, record)
-                self._bring_in_step(table, lease, record, note)
-                note.finish(server)
+                failures.append(self._failure_of(table, lease, record, server))
+            for failure in filter(None, failures):
+                raise failure
         except (Superseded, Late):
-            log.warning("run %s lost its lease, and ends", lease.token)
+            log.warning("run %s lost its lease, or was too slow, and ends", lease.token)
             record.end("superseded")
-        except HerocacheError as error:
-            record.report("", "run", str(error))
+        except Exception as error:
+            if error not in failures:
+                is_known = isinstance(error, HerocacheError)
+                record.report("", "run", str(error) if is_known else "a bug: see the log")
             record.end("failed")
             with suppress(HerocacheError):
                 self._database.run(*record.statements())
@@ -96,6 +105,22 @@ class Sync:
         else:
             record.end("done")
         self._database.run(*record.statements())
+
+    def _failure_of(
+        self, table: Table, lease: Lease, record: Record, server: str
+    ) -> HerocacheError | None:
+        """Looks at one table. What keeps only this one from being looked at is returned, so that
+        the others do not wait for it."""
+        try:
+            note = self._notes.begin(table, lease.token)
+            self._drain(table, record)
+            self._bring_in_step(table, lease, record, note)
+            note.finish(server)
+        except (SchemaMismatch, CacheUnavailable) as error:
+            record.report("", table.name, str(error))
+            self._store.wake()
+            return error
+        return None
 
     def _drain(self, table: Table, record: Record) -> None:
         """Changes that other clients of the database made leave the cache."""
@@ -107,22 +132,24 @@ class Sync:
             record.unrecorded[table.name] = str(error)
 
     def _bring_in_step(self, table: Table, lease: Lease, record: Record, note: Note) -> None:
-        ranges = Ranges(self._database, self._write_through, self._store, lease, record)
+        ranges = Ranges(
+            self._database, self._write_through, self._store, self._watches, lease, record
+        )
         watched = self._watches.of(table)
         for form in FORMS:
-            own = [row for row in watched if row.form == form]
-            every = [row for row in own if row.key == EVERY_ROW]
-            single = [row for row in own if row.key != EVERY_ROW]
-            for direction in DIRECTIONS:
-                rows = [row for row in single if row.direction == direction]
-                for start in range(0, len(rows), PIECE_ROWS):
-                    piece = rows[start : start + PIECE_ROWS]
-                    self._look_at_rows(table, piece, ranges, lease, note)
-            if every:
-                known = {row.key for row in single}
-                self._look_at_every_row(table, every[0], known, ranges, lease, note)
-            else:
+            if not any(row.key == EVERY_ROW for row in watched if row.form == form):
                 self._watches.clear_ranges(table, form)
+        # First what changes rows: then what follows rows is looked at once.
+        for direction, form in itertools.product((TO_DATABASE, TO_CACHE), FORMS):
+            own = [row for row in watched if row.form == form]
+            single = [row for row in own if row.key != EVERY_ROW]
+            rows = [row for row in single if row.direction == direction]
+            for start in range(0, len(rows), PIECE_ROWS):
+                self._look_at_rows(table, rows[start : start + PIECE_ROWS], ranges, lease, note)
+            for every in own:
+                if every.key == EVERY_ROW and every.direction == direction:
+                    keys = {row.key for row in single}
+                    self._look_at_every_row(table, every, keys, ranges, lease, note)
 
     def _look_at_rows(
         self,
@@ -138,8 +165,7 @@ class Sync:
         seen = {row.key: row.seen for row in watched}
         rows = ranges.read(table, keys)
         now = ranges.bring_in_step(table, form, direction, keys, rows, seen)
-        if direction == TO_DATABASE:
-            note.add(form, now.found, now.is_known)
+        note.add(form, now.found, now.is_known)
         lease.run(*self._watches.kept(table, form, now.seen))
 
     def _look_at_every_row(
@@ -172,8 +198,7 @@ class Sync:
                     part |= left
                 asked = [key for key in keys if key not in others]
                 now = ranges.bring_in_step(table, form, direction, asked, rows, part)
-                if direction == TO_DATABASE:
-                    note.add(form, now.found, now.is_known)
+                note.add(form, now.found, now.is_known)
                 seen = {key: digest for key, digest in now.seen.items() if digest}
                 kept = [self._watches.kept_range(table, form, direction, start, seen)]
                 if is_more:

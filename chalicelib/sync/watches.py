@@ -38,7 +38,8 @@ class Watches:
         self._store = store
 
     def add(self, table: Table, keys: Sequence[Key] | None, form: str, direction: str) -> int:
-        """Watch the rows with `keys`; None: every row. How many rows that are. Raises
+        """Watch the rows with `keys`; None: every row. How many rows that are. A write that may not
+        know of the watch is committed by then: the next run sees its rows. Raises
         DatabaseUnavailable."""
         texts = [EVERY_ROW] if keys is None else list(dict.fromkeys(map(str, keys)))
         for piece in _pieces(texts):
@@ -51,7 +52,10 @@ class Watches:
                     values,
                 )
             )
-        self._tell_sync(table)
+        try:
+            self._database.transact(lambda transaction: transaction.wait_for_writers(table))
+        finally:
+            self._tell_sync(table)
         return self._database.count(table) if keys is None else len(texts)
 
     def remove(
@@ -81,32 +85,46 @@ class Watches:
             self._delete_public(table, form, list(_keys(table, followed)), now[0][0])
         if keys is None:
             self.clear_ranges(table, form)
+            if watched[0].direction == TO_CACHE:
+                self._delete_public_of_rows(table, form)
         self._tell_sync(table)
 
     def clear_ranges(self, table: Table, form: str) -> None:
         """Nobody watches every row any more: forget what both sides had, and delete the public keys
-        that followed their rows, but for those that are watched one by one."""
-        kept = {row.key for row in self._of(table) if row.form == form}
+        that followed their rows, but for those that are watched one by one. Nothing happens where
+        somebody watches every row by now."""
+        kept = self._watched_one_by_one(table, form)
+        unwatched = (
+            " FROM watched_ranges WHERE table_name = %s AND form = %s AND after_key = %s AND NOT"
+            " EXISTS (SELECT 1 FROM watched AS w WHERE w.table_name = watched_ranges.table_name"
+            " AND w.form = watched_ranges.form AND w.row_key = %s)"
+        )
         for after in self.ranges(table, form):
+            place = (table.name, form, after, EVERY_ROW)
             found, now = self._database.run(
-                (
-                    "SELECT direction, seen FROM watched_ranges WHERE table_name = %s AND form = %s"
-                    " AND after_key = %s",
-                    (table.name, form, after),
-                ),
+                (f"SELECT direction, seen{unwatched}", place),
                 ("SELECT TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6))", ()),
             )
             for direction, text in found:
                 if direction == TO_CACHE:
                     gone = [key for key in _unpacked(text) if key not in kept]
-                    self._delete_public(table, form, gone, now[0][0])
-            self._database.run(
-                (
-                    "DELETE FROM watched_ranges WHERE table_name = %s AND form = %s"
-                    " AND after_key = %s",
-                    (table.name, form, after),
-                )
-            )
+                    if not self._delete_public(table, form, gone, now[0][0]):
+                        return  # the next run tries again
+            self._database.run((f"DELETE{unwatched}", place))
+
+    def _delete_public_of_rows(self, table: Table, form: str) -> None:
+        """Also of rows that no run has seen yet: a write set their public keys at once."""
+        kept = self._watched_one_by_one(table, form)
+        after, is_more = None, True
+        while is_more:
+            now, rows, is_more = self._database.fetch_range(table, after, None, PAGE_ROWS)
+            keys = [row[0] for row in rows if row[0] not in kept]
+            if not self._delete_public(table, form, keys, now):
+                return
+            after = rows[-1][0] if rows else None
+
+    def _watched_one_by_one(self, table: Table, form: str) -> set[Key]:
+        return {row.key for row in self._of(table) if row.form == form and row.key != EVERY_ROW}
 
     def of(self, table: Table) -> list[WatchedRow]:
         """All watches of the table that make sense, by key. Raises DatabaseUnavailable."""
@@ -149,6 +167,27 @@ class Watches:
             if len(rows) < PAGE_ROWS:
                 return
             last = rows[-1][:3]
+
+    def still(self, table: Table, form: str, direction: str, keys: Sequence[Key]) -> list[Key]:
+        """Those of `keys` whose watch has this direction now. A watch may have ended, or turned
+        round, since a run read it. Two SELECTs at the most."""
+        if not keys:
+            return []
+        select = "SELECT row_key, direction FROM watched WHERE table_name = %s AND form = %s"
+        place = (table.name, form)
+        answers = self._database.run((f"{select} LIMIT {MAX_KEYS}", place))
+        if len(answers[0]) == MAX_KEYS:  # there are more: look up these keys
+            answers = self._database.run(
+                *[
+                    (
+                        f"{select} AND row_key IN (%s{',%s' * len(piece)})",
+                        (*place, EVERY_ROW, *map(str, piece)),
+                    )
+                    for piece in _pieces(keys)
+                ]
+            )
+        found = {text: own for answer in answers for text, own in answer}
+        return [key for key in keys if found.get(str(key), found.get(EVERY_ROW)) == direction]
 
     # --- what a run keeps -------------------------------------------------------------------------
 
@@ -216,11 +255,13 @@ class Watches:
             (table.name, form, after, direction, json.dumps([[*seen], "".join(seen.values())])),
         )
 
-    def _delete_public(self, table: Table, form: str, keys: Sequence[Key], now: int) -> None:
+    def _delete_public(self, table: Table, form: str, keys: Sequence[Key], now: int) -> bool:
         try:
             self._store.delete_many(table, form, keys, now)
         except CacheUnavailable as error:
             log.warning("public keys of %s stay: %s", table.name, error)
+            return False
+        return True
 
     def _tell_sync(self, table: Table) -> None:
         try:

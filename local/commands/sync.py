@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 from chalicelib.config import Settings
-from chalicelib.errors import HerocacheError
+from chalicelib.errors import HerocacheError, one_line
 from chalicelib.services import Container
 from chalicelib.sync import Record
 from chalicelib.tables import DIRECTIONS
@@ -53,7 +53,7 @@ def looked(container: Container) -> Any:
 
 def show_row(text: str) -> None:
     with contextlib.suppress(OSError):
-        print(text, flush=True)
+        print(one_line(text), flush=True)
 
 
 def show_progress(record: Record) -> None:

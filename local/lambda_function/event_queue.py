@@ -14,6 +14,7 @@ from chalicelib.ingest.events import OWN_FOLDERS
 from local.lambda_function.container import Container, InvocationFailed
 from local.lambda_function.upload_outcome import Outcome
 from local.settings import read_settings
+from local.terminal import say
 
 Event = dict[str, Any]
 
@@ -53,7 +54,7 @@ class Function:
         while not self._ended.is_set():
             outcome = self._outcome(self._events.get())
             if not self._ended.is_set() and not outcome.key.startswith(OWN_FOLDERS):
-                print(f"ingest     {outcome.in_words()}", flush=True)
+                say("ingest", outcome.in_words())
                 with (self._home / "outcomes").open("a", encoding="utf-8") as file:
                     file.write(outcome.line())
 
@@ -70,7 +71,7 @@ class Function:
                 return Outcome(key, version, attempt, summaries)
             except (InvocationFailed, OSError) as failure:
                 error = str(failure)
-                print(f"ingest     {key}: attempt {attempt} failed: {error}", flush=True)
+                say("ingest", f"{key}: attempt {attempt} failed: {error}")
         return Outcome(key, version, len(PAUSES_SECONDS), error=error)
 
     def _warm_container(self) -> Container:

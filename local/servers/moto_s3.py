@@ -116,11 +116,14 @@ def deliver_to(deliver: Callable[[Event], None]) -> None:
 def for_no_page(application: Any) -> Callable[..., Any]:
     """The same WSGI application, closed to web pages. Moto accepts pages of every origin, and an
     upload writes rows. A browser sends `Origin` with each upload. A page can read without `Origin`
-    where its host name was rebound to this machine, but then that name is in `Host`."""
+    where its host name was rebound to this machine, but then that name is in `Host`. A page that
+    takes an object for an image or a script sees whether the object exists; the browser then says
+    in `Sec-Fetch-Site` that another site asks."""
 
     def answer(environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
         host = environ.get("HTTP_HOST", LOOPBACK).removeprefix(f"{BUCKET}.")
-        if "HTTP_ORIGIN" not in environ and is_own_host(host):
+        site = environ.get("HTTP_SEC_FETCH_SITE", "none")
+        if "HTTP_ORIGIN" not in environ and is_own_host(host) and site == "none":
             return application(environ, start_response)
         start_response("403 Forbidden", [("Content-Type", "text/plain")])
         return [b"web pages may not use this S3; other clients use localhost or 127.0.0.1\n"]

@@ -118,7 +118,7 @@ def test_a_table_without_the_right_to_it_is_named(
     as_user(
         "",
         f"{all_rights} ON {name}.heroes;SELECT, INSERT ON {name}.cache_generation"
-        f";SELECT ON {name}.watched",
+        f";SELECT ON {name}.watched;SELECT ON {name}.changed_entries",
     )
 
     [id] = service.write([hero()]).ids
@@ -136,7 +136,9 @@ def test_a_table_without_a_generation_needs_the_right_to_begin_one(
     service: InProcess, as_user: As, mariadb: MariaDB, witness: Witness
 ) -> None:
     name = mariadb.database
-    as_user("", f"ALL ON {name}.heroes;SELECT ON {name}.cache_generation;SELECT ON {name}.watched")
+    readable = ("cache_generation", "watched", "changed_entries")
+    rights = ";".join(f"SELECT ON {name}.{own}" for own in readable)
+    as_user("", f"ALL ON {name}.heroes;{rights}")
     began = "SELECT * FROM cache_generation WHERE table_name = 'heroes'"
     [row] = witness.query(began)
     witness.query("DELETE FROM cache_generation WHERE table_name = 'heroes'")
@@ -163,7 +165,7 @@ def test_a_right_that_is_missing_behind_the_commit_does_not_look_like_a_failed_w
     """The fences are lost, and the user may not raise the generation."""
     name = mariadb.database
     rights = f"ALL ON {name}.heroes;ALL ON {name}.idempotency;SELECT ON {name}.cache_generation"
-    rights += f";SELECT ON {name}.watched"
+    rights += f";SELECT ON {name}.watched;SELECT ON {name}.changed_entries"
     as_user("", rights)
     with relaying(witness.redis_port) as cache, relaying(mariadb.port) as database:
         url = f"redis://127.0.0.1:{cache.port}"
@@ -186,7 +188,7 @@ def test_old_idempotency_keys_that_may_not_be_forgotten_fail_no_write(
 ) -> None:
     tables = [
         f"{mariadb.database}.{name}"
-        for name in ("heroes", "idempotency", "cache_generation", "watched")
+        for name in ("heroes", "idempotency", "cache_generation", "watched", "changed_entries")
     ]
     as_user("", ";".join(f"SELECT, INSERT, UPDATE ON {table}" for table in tables))
     monkeypatch.setattr(row_service, "PRUNE_SHARE", 1)
@@ -217,6 +219,7 @@ def test_a_column_without_the_right_to_it_is_named(
     name = mariadb.database
     columns = "id, hero, power, name, xp"
     rights = f"ALL ON {name}.cache_generation;SELECT ON {name}.watched"
+    rights += f";SELECT ON {name}.changed_entries"
     as_user("", f"{rights};SELECT ({columns}, color) ON {name}.heroes")
     witness.query("INSERT INTO heroes VALUES (1, 'Nova', 'light', 'Ada', 10, 'red')")
     assert service.read([1]).rows == [as_stored(1, hero())]

@@ -24,16 +24,19 @@ import json, os
 from chalice.cli.factory import CLIFactory
 from chalice.deploy.swagger import CFNSwaggerGenerator
 
+os.environ["AWS_CHALICE_CLI_MODE"] = "true"
 factory = CLIFactory(os.getcwd(), environ=os.environ)
-app = factory.load_chalice_app({"API_AUTH": %r})
+app = factory.load_chalice_app(%r)
 print(json.dumps(CFNSwaggerGenerator().generate_swagger(app)))
 """
 
 
-def security(auth: str) -> dict[tuple[str, str], list[dict[str, Any]]]:
-    """Of each route: what API Gateway asks of a caller."""
+def security(auth: str | None) -> dict[tuple[str, str], list[dict[str, Any]]]:
+    """Of each route: what API Gateway asks of a caller. `auth`: None where a stage has no such
+    setting."""
     environment = {**os.environ, "PYTHONWARNINGS": "default"}
-    swagger = json.loads(run_python(SWAGGER % auth, environment))
+    variables = {} if auth is None else {"API_AUTH": auth}
+    swagger = json.loads(run_python(SWAGGER % variables, environment))
     return {
         (path, method): operation.get("security", [])
         for path, operations in swagger["paths"].items()
@@ -56,6 +59,12 @@ def test_an_unknown_way_is_refused_when_the_stage_is_deployed() -> None:
     with pytest.raises(AssertionError, match="API_AUTH: expected none, iam or key"):
         security("everybody")
     assert issubclass(ConfigurationError, Exception)
+
+
+@pytest.mark.parametrize(("auth", "said"), [("", "API_AUTH is empty"), (None, "API_AUTH is not s")])
+def test_no_api_is_open_because_a_setting_was_forgotten(auth: str | None, said: str) -> None:
+    with pytest.raises(AssertionError, match=said):
+        security(auth)
 
 
 @pytest.mark.parametrize("auth", ["iam", "key"])

@@ -19,6 +19,7 @@ MALFORMED = [
     *(("TTL", value) for value in ("x", "0", "-5", "1.5", "1e3", "9" * 5000)),
     ("DB_TABLE", "heroes; DROP TABLE heroes"),
     ("READ_BY", "strength"),
+    ("API_AUTH", ""),
     ("REDIS_URL", "localhost:6379"),
     ("REDIS_URL", f"http://user:{SECRET}@localhost"),
     ("REDIS_URL", f"redis://:{SECRET}@"),

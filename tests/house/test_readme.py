@@ -227,7 +227,8 @@ def test_the_app_runs_on_the_settings_of_make_up(
 ) -> None:
     [script] = [block for block in blocks(README, "sh") if ".local/env" in block]
     env_file = tmp_path / "env"
-    env_file.write_text("".join(f"{name}={value}\n" for name, value in environment.items()))
+    written = {**environment, "API_AUTH": "none"}
+    env_file.write_text("".join(f"{name}={value}\n" for name, value in written.items()))
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     script = script.replace(".local/env", str(env_file)).replace("8000", str(port))
@@ -442,6 +443,10 @@ def test_the_limits_are_those_of_the_code() -> None:
         [
             "how far the key of a new row may be above the highest key",
             f"{given_keys.MAX_KEY_GAP:,}",
+        ],
+        [
+            "the highest key of a new row; the last quarter is for rows without a key",
+            f"{key.maximum // 4 * 3:,}",
         ],
     ]
 

@@ -62,8 +62,11 @@ def test_configure_writes_where_everything_is(life: Life) -> None:
 def test_configure_leaves_what_is_not_its_own(life: Life) -> None:
     whole = json.loads((ROOT / ".chalice" / "config.json").read_text(encoding="utf-8"))
     stage = whole["stages"][STAGE]
-    for name in ("lambda_functions", "lambda_architecture", "xray", "api_gateway_stage"):
+    for name in ("lambda_architecture", "xray", "api_gateway_stage"):
         assert life.stage[name] == stage[name]
+    own = life.stage["lambda_functions"]["ingest"].pop("environment_variables")
+    assert life.stage["lambda_functions"] == stage["lambda_functions"]
+    life.stage["lambda_functions"]["ingest"]["environment_variables"] = own
     for name, value in stage["environment_variables"].items():
         assert life.stage["environment_variables"][name] == value
 
@@ -107,9 +110,10 @@ def test_every_function_stands_in_the_private_network(life: Life) -> None:
 
 
 def test_every_function_gets_the_stages_settings(life: Life) -> None:
-    for function in life.account["functions"].values():
+    for name, function in life.account["functions"].items():
+        own = {"DB_USER": "herocache_ingest"} if name == FUNCTIONS["ingest"] else {}
         variables = function["Environment"]["Variables"]
-        assert variables == life.stage["environment_variables"]
+        assert variables == {**life.stage["environment_variables"], **own}
 
 
 def test_the_app_takes_the_settings_it_gets(life: Life) -> None:
@@ -241,6 +245,15 @@ def test_nothing_is_left_after_destroy(life: Life) -> None:
     assert {kind: what for kind, what in life.left.items() if what} == {}
 
 
+def test_functions_leave_the_network_while_their_roles_are_there(life: Life) -> None:
+    assert life.still_there["interfaces"]
+    for name in FUNCTIONS.values():
+        assert life.destroyed.index(f"{name}: leaves the network") < life.destroyed.index(
+            "no interface of a function is left"
+        )
+    assert life.destroyed.index("no interface of a function") < life.destroyed.index("IAM role")
+
+
 def test_destroying_again_finds_nothing_to_do(life: Life) -> None:
     assert "3 versions of files removed" in life.destroyed, life.destroyed
     assert f"{NAME} is not there" in life.destroyed_again
@@ -268,11 +281,36 @@ def test_the_app_takes_the_settings_of_a_stage_over_the_data_api(
     variables = data_api_life.stage["environment_variables"]
     settings = Settings.from_environment(variables)
 
-    for function in data_api_life.account["functions"].values():
-        assert function["Environment"]["Variables"] == variables
+    for name, function in data_api_life.account["functions"].items():
+        found = function["Environment"]["Variables"]
+        if name == FUNCTIONS["ingest"]:
+            assert found["DB_SECRET_ARN"] != variables["DB_SECRET_ARN"]
+            found = {**found, "DB_SECRET_ARN": variables["DB_SECRET_ARN"]}
+        assert found == variables
     assert settings.db_engine is DbEngine.DATA_API
     assert settings.db_cluster_arn.endswith(f":cluster:{NAME}")
     assert settings.redis_url == ""
+
+
+def test_no_function_can_log_in_as_the_owner_of_the_database(data_api_life: ShortLife) -> None:
+    """Whoever runs code in one could drop the tables, or make users."""
+    users = {each["arn"]: each["username"] for each in data_api_life.account["secrets"]}
+    of_functions = {
+        name: function["Environment"]["Variables"]["DB_SECRET_ARN"]
+        for name, function in data_api_life.account["functions"].items()
+    }
+    for name, arn in of_functions.items():
+        expected = "herocache_ingest" if name == FUNCTIONS["ingest"] else "herocache"
+        assert users[arn] == expected
+        role = NAME + "-api_handler" * (name == NAME) + name.removeprefix(NAME)
+        [policy] = data_api_life.account["roles"][role]
+        [readable] = [s["Resource"] for s in policy["Statement"] if s["Sid"] == "DatabaseLogin"]
+        assert readable == arn, "one secret, and not the owner's"
+    passwords = {each["username"]: each["password"] for each in data_api_life.account["secrets"]}
+    for user, password in passwords.items():
+        login = f"ALTER USER '{user}'@'%' IDENTIFIED BY '{password}' REQUIRE SSL"
+        assert login in data_api_life.statements
+        assert password not in str(data_api_life.said)
 
 
 def test_no_certificates_are_fetched_for_a_stage_without_connections(
@@ -430,9 +468,38 @@ def test_more_concurrency_than_the_account_has_is_found_before_anything_is_creat
     configured: Project,
 ) -> None:
     functions = configured.stage()["lambda_functions"]
-    functions["storage"]["reserved_concurrency"] = 900
+    functions["storage"]["reserved_concurrency"] = 901
     configured.change({"lambda_functions": functions})
     assert_refused(configured, "deploy", "the account has 900 to give", "reserved_concurrency")
+
+
+@pytest.mark.proof
+def test_a_deploy_that_died_half_way_goes_on_with_what_it_made(
+    configured: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from moto.apigateway.models import APIGatewayBackend
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise AssertionError("the network went away meanwhile")
+
+    gateway = configured.account.client("apigateway")
+    for step in ("update_rest_api", "create_deployment"):
+        with monkeypatch.context() as patch:
+            patch.setattr(APIGatewayBackend, step, fail)
+            code, text = configured.make("deploy")
+        assert code == 1
+        assert "chalice deploy failed" in text
+        [api] = gateway.get_rest_apis()["items"]
+        assert gateway.get_stages(restApiId=api["id"])["item"] == [], "nobody can call it yet"
+    text = configured.must("deploy")
+
+    assert f"{api['id']}: is there without a record" not in text, "the second run recorded it"
+    assert f"https://{api['id']}.execute-api." in text
+    assert len(gateway.get_rest_apis()["items"]) == 1
+    (configured.home / ".chalice" / "deployed" / "dev.json").unlink()
+    text = configured.must("deploy")
+    assert f"{api['id']}: is there without a record, going on with it" in text
+    assert f"https://{api['id']}.execute-api." in text, "the URL stays"
 
 
 @pytest.mark.proof
@@ -502,6 +569,27 @@ def test_prod_is_never_open_to_everybody(project: Project) -> None:
     assert_refused(project, "deploy", "API_AUTH is none", stage="prod")
 
 
+@pytest.mark.parametrize("stage", ["dev", "prod"])
+@pytest.mark.parametrize("auth", ["", None, "None", "iam "])
+def test_no_stage_is_open_because_a_setting_was_forgotten(
+    project: Project, stage: str, auth: str | None
+) -> None:
+    variables = project.stage(stage)["environment_variables"]
+    others = {name: value for name, value in variables.items() if name != "API_AUTH"}
+    written = others if auth is None else {**others, "API_AUTH": auth}
+    project.change({"environment_variables": written}, stage)
+    said = "API_AUTH is not set" if auth is None else f"API_AUTH is {auth!r}"
+    assert_refused(project, "deploy", said, stage=stage)
+
+
+def test_the_apis_own_function_does_not_open_prod(project: Project) -> None:
+    """Chalice imports the app with the stage's variables and, over them, this function's."""
+    functions = project.stage("prod")["lambda_functions"]
+    functions["api_handler"]["environment_variables"] = {"API_AUTH": "none"}
+    project.change({"lambda_functions": functions}, "prod")
+    assert_refused(project, "deploy", "API_AUTH is none", stage="prod")
+
+
 def test_a_config_that_is_no_json_is_named_with_the_place(project: Project) -> None:
     (project.home / ".chalice" / "config.json").write_text("{,}")
     assert_refused(project, "infra", "config.json: not JSON", "line 1")
@@ -535,19 +623,23 @@ def test_without_a_region_the_first_step_is_told(project: Project) -> None:
 
 
 @pytest.mark.proof
-def test_a_protected_database_is_not_half_destroyed(project: Project) -> None:
+def test_a_protected_database_goes_only_where_the_file_says_so(project: Project) -> None:
     choices = project.read("infra/dev.json")
-    choices["parameters"]["DatabaseProtection"] = "true"
     path = project.home / "infra" / "dev.json"
+    choices["parameters"]["DatabaseProtection"] = "true"
     path.write_text(json.dumps(choices))
-    project.must("infra")
-    try:
-        assert_refused(project, "destroy", "DatabaseProtection", "infra/dev.json")
-    finally:
-        choices["parameters"]["DatabaseProtection"] = "false"
-        path.write_text(json.dumps(choices))
-        project.must("infra")
-        project.must("destroy", typed=f"{STAGE}\n")
+    text = project.must("infra")
+    assert text.index("CREATE_COMPLETE") < text.index("UPDATE_COMPLETE"), "protected last"
+    assert seen(project.account)["databases"] == [(NAME, True)]
+    assert_refused(project, "destroy", "DatabaseProtection", "infra/dev.json")
+    del choices["parameters"]["DatabaseProtection"]
+    path.write_text(json.dumps(choices))
+    assert_refused(project, "destroy", "DatabaseProtection", "infra/dev.json")
+    choices["parameters"]["DatabaseProtection"] = "false"
+    path.write_text(json.dumps(choices))
+    project.must("destroy", typed=f"{STAGE}\n")
+    left = seen(project.account)
+    assert {kind: what for kind, what in left.items() if what} == {}
 
 
 # --- docs/deploy.md -------------------------------------------------------------------------------

@@ -2,11 +2,10 @@
 stand-ins where AWS is not emulated. Also: how the commands wait and fail.
 """
 
-import datetime
 import json
 import re
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,25 +20,22 @@ from chalicelib import services
 from chalicelib.cache import generations
 from chalicelib.config import DbEngine, Settings
 from chalicelib.db.data_api import Connector
-from chalicelib.errors import ConfigurationError
+from chalicelib.errors import ConfigurationError, DatabaseUnavailable
 from chalicelib.ingest import load_from_s3_statements
 from chalicelib.tables import HASH, JSON, TABLES, Table
 from infra import (
     aws_errors,
     chalice_config,
-    cloudformation_stack,
     database_schema,
-    leftovers,
     stage_files,
 )
 from infra import policies as policy_files
-from infra.cloudformation_stack import Stack
 from infra.terminal import Refused
 from local.servers import MariaDB, Redis
 from tests.conftest import Configure
 from tests.support.client import ROOT, InProcess, hero
-from tests.support.emulated_aws import REGION, Emulated, emulated
-from tests.support.stack_outputs import DATA_API, DATA_API_ALONE, OUTPUTS
+from tests.support.emulated_aws import REGION
+from tests.support.stack_outputs import BY_SECRET, DATA_API, DATA_API_ALONE, OUTPUTS
 from tests.support.witness import Witness
 from tests.sync.clients import RedisCli, use_every_public_key
 
@@ -195,10 +191,10 @@ def test_the_login_may_do_what_the_app_does_and_nothing_else(
 ) -> None:
     """infra/login.sql, but for the two words that only Aurora knows."""
     user = f"login_{secrets.token_hex(4)}"
-    create, grant, *loads = database_schema.statements(ROOT / "infra" / "login.sql")
+    *creates, grant, grant_of_ingest, grant_load, _ = statements(ROOT / "infra" / "login.sql")
     password = secrets.token_hex(8)
-    assert "REQUIRE SSL" in create
-    assert all("AWS_LOAD_S3_ACCESS" in load for load in loads)
+    assert all("REQUIRE SSL" in create for create in creates)
+    assert grant_load == "GRANT AWS_LOAD_S3_ACCESS TO 'herocache_ingest'@'%'"
     mariadb.query(f"CREATE USER '{user}'@'%' IDENTIFIED BY '{password}'")
     mariadb.query(grant.replace("'herocache'@", f"'{user}'@"))
     try:
@@ -207,17 +203,74 @@ def test_the_login_may_do_what_the_app_does_and_nothing_else(
         assert service.write([{"id": id, **hero(xp=11)}], use_cache=False).ids == [id]
         assert service.read([id]).rows[0]["xp"] == 11
         assert service.delete([id]).deleted == [id]
-        services.container().database.transact(
-            lambda t: t.run(*load_from_s3_statements.CREATE, load_from_s3_statements.DROP)
-        )
-        of_user, of_tables = [str(r[0]) for r in mariadb.query(f"SHOW GRANTS FOR '{user}'@'%'")]
-        assert of_user.startswith("GRANT USAGE ON *.*")
-        assert of_tables == (
-            "GRANT SELECT, INSERT, UPDATE, DELETE, CREATE TEMPORARY TABLES, TRIGGER"
-            f" ON `herocache`.* TO `{user}`@`%`"
-        )
+        with pytest.raises(DatabaseUnavailable, match="no rights"):
+            make_temporary_table()
+        assert shown_grants(mariadb, user) == ["SELECT, INSERT, UPDATE, DELETE, TRIGGER"]
+
+        mariadb.query(grant_of_ingest.replace("'herocache_ingest'@", f"'{user}'@"))
+        configure(DB_USER=user, DB_PASS=password)
+        make_temporary_table()
+        assert shown_grants(mariadb, user) == [
+            "SELECT, INSERT, UPDATE, DELETE, CREATE TEMPORARY TABLES, TRIGGER"
+        ]
     finally:
         mariadb.query(f"DROP USER '{user}'@'%'")
+
+
+def make_temporary_table() -> None:
+    services.container().database.transact(
+        lambda t: t.run(*load_from_s3_statements.CREATE, load_from_s3_statements.DROP)
+    )
+
+
+def shown_grants(mariadb: MariaDB, user: str) -> list[str]:
+    """The rights of the user on the tables. It has none elsewhere."""
+    of_user, *others = [str(r[0]) for r in mariadb.query(f"SHOW GRANTS FOR '{user}'@'%'")]
+    assert of_user.startswith("GRANT USAGE ON *.*")
+    end = f" ON `herocache`.* TO `{user}`@`%`"
+    return [each.removeprefix("GRANT ").removesuffix(end) for each in others]
+
+
+def test_endpoints_lead_to_what_the_functions_need_and_nowhere_else() -> None:
+    """Above all not to the secret of the database's owner."""
+    for name, resources, actions in (
+        (
+            "SecretEndpoint",
+            [{"Ref": "FunctionsSecret"}, {"Ref": "IngestSecret"}],
+            "secretsmanager:GetSecretValue",
+        ),
+        ("DataEndpoint", {"Fn::GetAtt": ["Database", "DBClusterArn"]}, "rds-data:*"),
+    ):
+        [statement] = resource(name)["PolicyDocument"]["Statement"]
+        assert (statement["Effect"], statement["Resource"]) == ("Allow", resources)
+        assert statement["Action"] == actions
+    for secret in ("FunctionsSecret", "IngestSecret"):
+        assert resource(secret)["GenerateSecretString"]["PasswordLength"] >= 32
+    users = [
+        json.loads(each["GenerateSecretString"]["SecretStringTemplate"])["username"]
+        for each in of_type("SecretsManager::Secret").values()
+    ]
+    assert tuple(users) == database_schema.USERS
+
+
+def test_the_users_of_a_stage_get_their_passwords_and_no_error_shows_one() -> None:
+    aws = DataApi()
+    given = {user: secrets.token_hex(20) for user in database_schema.USERS}
+    database_schema.prepare(aws, "arn", "secret", given)
+    for user, password in given.items():
+        login = f"ALTER USER '{user}'@'%' IDENTIFIED BY '{password}' REQUIRE SSL"
+        assert login in aws.executed
+
+    def refuse(sql: str, **_: str) -> None:
+        if sql.startswith("ALTER USER"):
+            error = {"Code": "DatabaseErrorException", "Message": f"near {sql}"}
+            raise ClientError({"Error": error}, "ExecuteStatement")
+
+    with pytest.raises(Refused, match="ALTER USER 'herocache'") as refused:
+        database_schema.prepare(SimpleNamespace(execute_statement=refuse), "a", "b", given)
+    assert not any(password in str(refused.value) for password in given.values())
+    with pytest.raises(Refused, match="other characters"):
+        database_schema.prepare(aws, "arn", "secret", dict.fromkeys(given, "a'; DROP"))
 
 
 # Engine, cache, login.
@@ -464,9 +517,7 @@ def test_every_kind_of_stack_gives_settings_that_the_app_takes() -> None:
     assert not settings(CacheKind="node").redis_cluster
     reader = "herocache-dev.ro.rds.test"
     assert settings(DatabaseReaderHost=reader).db_reader_host == reader
-    secret = OUTPUTS["DatabaseSecretArn"]
-    by_secret = settings(DatabaseLogin="secret", DatabaseLoginArn=secret)
-    assert by_secret != settings()
+    assert settings(**BY_SECRET) != settings()
     assert settings(DatabaseMinCapacity="0.5") != settings(), "it never sleeps"
 
 
@@ -475,7 +526,7 @@ def test_a_stage_over_the_data_api_has_its_settings_and_no_others() -> None:
     assert alone == {
         "DB_ENGINE": "dataapi",
         "DB_CLUSTER_ARN": OUTPUTS["DatabaseArn"],
-        "DB_SECRET_ARN": OUTPUTS["DatabaseSecretArn"],
+        "DB_SECRET_ARN": BY_SECRET["DatabaseLoginArn"],
         "DB_NAME": "herocache",
         "DB_RESUME_SECONDS": "20",
         "UPLOAD_BUCKET": OUTPUTS["UploadBucket"],
@@ -506,15 +557,14 @@ def test_the_repositorys_policies_are_what_configure_writes(stage: str, name: st
 
 def test_the_right_to_log_in_is_the_one_that_the_stack_needs() -> None:
     policy = json.loads((ROOT / ".chalice" / "policy-dev-ingest.json").read_text())
-    secret = OUTPUTS["DatabaseSecretArn"]
-    changes = {"DatabaseLogin": "secret", "DatabaseLoginArn": secret}
     names = ["herocache-dev-ingest"]
     by_token = policy_files.for_stack(policy, names, OUTPUTS)
-    by_secret = policy_files.for_stack(by_token, names, {**OUTPUTS, **changes})
+    by_secret = policy_files.for_stack(by_token, names, {**OUTPUTS, **BY_SECRET})
     [login] = [each for each in by_secret["Statement"] if each["Sid"] == "DatabaseLogin"]
 
     assert login["Action"] == "secretsmanager:GetSecretValue"
-    assert login["Resource"] == secret
+    assert login["Resource"] == BY_SECRET["IngestLoginArn"]
+    assert OUTPUTS["DatabaseSecretArn"] not in json.dumps(by_secret), "the owner's"
     assert "rds-db:connect" not in json.dumps(by_secret)
     assert policy_files.for_stack(by_secret, names, OUTPUTS) == by_token, "and back again"
     for other in (DATA_API, DATA_API_ALONE):
@@ -537,116 +587,6 @@ def test_a_function_that_a_schedule_calls_is_one_that_events_call() -> None:
 
     names = stage_files.event_functions([*deployed, ingest, rule])
     assert names == ["herocache-dev-ingest", "herocache-dev-sync"]
-
-
-# --- stacks ---------------------------------------------------------------------------------------
-
-
-class CloudFormation:
-    """Plays what is told: a list of (status of the stack, events that have come by then), one a
-    look. No emulation fails in the middle."""
-
-    def __init__(self, looks: list[tuple[str | None, list[str]]]) -> None:
-        self._looks, self.calls = looks, list[str]()
-
-    def describe_stacks(self, StackName: str) -> Json:
-        status, _ = self._looks[0]
-        if status is None:
-            error = {"Code": "ValidationError", "Message": f"Stack {StackName} does not exist"}
-            raise ClientError({"Error": error}, "DescribeStacks")
-        return {"Stacks": [{"StackStatus": status, "StackId": "id", "Outputs": []}]}
-
-    def get_paginator(self, _: str) -> Any:
-        return SimpleNamespace(paginate=self._pages)
-
-    def _pages(self, StackName: str) -> Iterator[Json]:
-        _, lines = self._looks[0]
-        yield {"StackEvents": [self._event(line) for line in reversed(lines)]}
-
-    def _event(self, line: str) -> Json:
-        what, _, reason = line.partition(": ")
-        name, status = what.split(" ")
-        at = datetime.datetime(2026, 1, 1, tzinfo=datetime.timezone.utc)
-        event = {"EventId": line, "LogicalResourceId": name, "ResourceStatus": status}
-        return {**event, "ResourceStatusReason": reason, "Timestamp": at}
-
-    def look_again(self, _: float) -> None:
-        self._looks.pop(0)
-
-    def __getattr__(self, name: str) -> Callable[..., None]:
-        def call(**_: object) -> None:
-            self.calls.append(name)
-            self._looks.pop(0)
-
-        return call
-
-
-def played(monkeypatch: pytest.MonkeyPatch, *looks: tuple[str | None, list[str]]) -> CloudFormation:
-    played = CloudFormation(list(looks))
-    clock = SimpleNamespace(sleep=played.look_again, monotonic=lambda: 0.0)
-    monkeypatch.setattr(cloudformation_stack, "time", clock)
-    return played
-
-
-def test_events_are_shown_once_while_they_come(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    first = "Network CREATE_IN_PROGRESS"
-    aws = played(
-        monkeypatch,
-        (None, []),
-        ("CREATE_IN_PROGRESS", [first]),
-        ("CREATE_IN_PROGRESS", [first, "Network CREATE_COMPLETE"]),
-        ("CREATE_COMPLETE", [first, "Network CREATE_COMPLETE", "dev CREATE_COMPLETE"]),
-    )
-    Stack(aws, "dev").apply("{}", {})
-    said = capsys.readouterr().out.splitlines()
-
-    assert aws.calls == ["create_stack"]
-    assert [line.split(maxsplit=1)[1] for line in said] == [
-        first,
-        "Network CREATE_COMPLETE",
-        "dev CREATE_COMPLETE",
-        "dev is CREATE_COMPLETE",
-    ]
-
-
-def test_a_stack_that_fails_says_why_and_not_what_followed_from_it(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    lines = [
-        "Cache CREATE_FAILED: no capacity in this zone",
-        "Database CREATE_FAILED: Resource creation cancelled",
-    ]
-    aws = played(monkeypatch, (None, []), ("ROLLBACK_COMPLETE", lines))
-    with pytest.raises(Refused) as refused:
-        Stack(aws, "dev").apply("{}", {})
-    assert "Cache CREATE_FAILED: no capacity in this zone" in str(refused.value)
-    assert "cancelled" not in str(refused.value)
-
-
-def test_what_is_left_of_a_failed_creation_is_removed_before_the_next_one(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    aws = played(
-        monkeypatch,
-        ("ROLLBACK_COMPLETE", []),
-        ("DELETE_COMPLETE", []),
-        ("CREATE_COMPLETE", []),
-    )
-    Stack(aws, "dev").apply("{}", {})
-    assert aws.calls == ["delete_stack", "create_stack"]
-
-
-def test_a_change_that_goes_on_already_is_followed_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    aws = played(
-        monkeypatch,
-        ("UPDATE_IN_PROGRESS", []),
-        ("UPDATE_COMPLETE", []),
-        ("UPDATE_COMPLETE", []),
-    )
-    Stack(aws, "dev").apply("{}", {})
-    assert aws.calls == ["update_stack"]
 
 
 # --- waiting --------------------------------------------------------------------------------------
@@ -672,7 +612,10 @@ def test_a_sleeping_database_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> N
     asleep = DataApi(*["DatabaseResumingException"] * 5)
     database_schema.prepare(asleep, "arn", "secret")
     assert sum(waits) == 5 * database_schema.RETRY_SECONDS
-    assert asleep.executed == [each for path in database_schema.FILES for each in statements(path)]
+    *rest, first, second = asleep.executed
+    assert rest == [each for path in database_schema.FILES for each in statements(path)]
+    assert "'herocache'@'%' IDENTIFIED WITH AWSAuthenticationPlugin" in first
+    assert "'herocache_ingest'@'%' IDENTIFIED WITH AWSAuthenticationPlugin" in second
 
     with pytest.raises(Refused, match="DatabaseResumingException"):
         database_schema.prepare(DataApi(*["DatabaseResumingException"] * 99), "arn", "secret")
@@ -715,36 +658,4 @@ def test_a_stage_that_may_not_have_triggers_is_made_all_the_same(
     assert "seed/triggers.sql: CREATE TRIGGER" in printed
     assert "the text; so changes by other clients of the database are not recorded" in printed
     login = statements(database_schema.FILES[-1])
-    assert executed.executed[-len(login) :] == login
-
-
-@pytest.fixture
-def account() -> Iterator[Emulated]:
-    with emulated() as account:
-        yield account
-
-
-def test_network_interfaces_that_lambda_still_holds_are_waited_for(
-    account: Emulated, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ec2 = account.client("ec2")
-    network = ec2.create_vpc(CidrBlock="10.0.0.0/16")["Vpc"]["VpcId"]
-    subnet = ec2.create_subnet(VpcId=network, CidrBlock="10.0.0.0/24")["Subnet"]["SubnetId"]
-    group = ec2.create_security_group(GroupName="g", Description="g", VpcId=network)["GroupId"]
-    interface = ec2.create_network_interface(SubnetId=subnet, Groups=[group])
-    id = interface["NetworkInterface"]["NetworkInterfaceId"]
-    waits: list[float] = []
-
-    def sleep(seconds: float) -> None:
-        waits.append(seconds)
-        if len(waits) == 3:
-            ec2.delete_network_interface(NetworkInterfaceId=id)
-
-    clock = SimpleNamespace(sleep=sleep, monotonic=lambda: sum(waits))
-    monkeypatch.setattr(leftovers, "time", clock)
-    leftovers.wait_for_interfaces(ec2, group)
-    assert len(waits) == 3
-
-    ec2.create_network_interface(SubnetId=subnet, Groups=[group])
-    with pytest.raises(Refused, match="1 network interfaces still use"):
-        leftovers.wait_for_interfaces(ec2, group)
+    assert [each for each in executed.executed if each in login] == login

@@ -113,7 +113,8 @@ def test_a_stage_over_the_data_api_may_use_its_cluster_and_one_secret(function: 
     found = actions(content)
 
     assert resources["DataApi"] == OUTPUTS["DatabaseArn"]
-    assert resources["DatabaseLogin"] == OUTPUTS["DatabaseSecretArn"]
+    login = "IngestLoginArn" if function == "ingest" else "DatabaseLoginArn"
+    assert resources["DatabaseLogin"] == DATA_API[login] != OUTPUTS["DatabaseSecretArn"]
     assert {each for each in found if each.partition(":")[0] not in others} == {
         *_LOGS,
         *_DATA_API,
@@ -160,12 +161,13 @@ def test_every_action_that_no_call_shows_is_one_that_aws_asks_for() -> None:
 
 def test_a_token_is_asked_for_exactly_where_a_policy_lets_it_in(life: Life) -> None:
     """The logins are made with tokens, not with calls: nobody but the settings shows them."""
-    for content in life.policies.values():
+    for role, content in life.policies.items():
         allowed, variables = actions(content), life.stage["environment_variables"]
         assert ("rds-db:connect" in allowed) == (variables.get("DB_AUTH") == "iam")
         assert ("elasticache:Connect" in allowed) == (variables.get("REDIS_AUTH") == "iam")
         resources = {each["Sid"]: each["Resource"] for each in content["Statement"]}
-        assert resources["DatabaseLogin"].endswith(f"/{variables['DB_USER']}")
+        user = "herocache_ingest" if role.endswith("-ingest") else variables["DB_USER"]
+        assert resources["DatabaseLogin"].endswith(f"/{user}")
         cache, user = resources["CacheLogin"]
         assert cache.endswith(f":serverlesscache:{variables['REDIS_CACHE_NAME']}")
         assert user.endswith(f":user:{variables['REDIS_URL'].split('//')[1].split('@')[0]}")

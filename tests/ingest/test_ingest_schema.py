@@ -317,6 +317,11 @@ def test_an_id_that_would_use_up_the_others_refuses_a_file(
         assert "more than 1000000000 above 0, the highest one" in far["reason"]
         [id] = service.write([hero()]).ids
         assert id <= 1_000_000_001
+        files = [f"{billions}000000000,far,p,n,4,c\n" for billions in (1, 2, 3, 4)]
+        rows = [entry_points.ingest(bucket.put("incoming/a.csv", each))[0] for each in files]
+        assert [each["rows"] for each in rows] == [1, 1, 1, 0]
+        assert "is above 3221225469: too few" in rows[-1]["reason"], "one after the other"
+        database.query("DELETE FROM heroes")
 
         [summary] = entry_points.ingest(bucket.put("incoming/near.csv", near))
         assert (summary["status"], summary["rows"]) == ("loaded", 1_996)

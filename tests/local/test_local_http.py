@@ -671,4 +671,6 @@ def test_the_deployed_app_never_asks_for_it() -> None:
     code = "import sys, app; print({'local', 'chalice.local'} & set(sys.modules))"
 
     assert run_python(code, {}) == "set()\n"
-    assert "'chalice.local'" in run_python(code, {"AWS_CHALICE_CLI_MODE": "true"})
+    assert "'chalice.local'" in run_python(
+        code, {"AWS_CHALICE_CLI_MODE": "true", "API_AUTH": "none"}
+    )

@@ -173,13 +173,17 @@ def test_a_copy_and_a_presigned_curl_reach_the_function_as_well(s3: ProbedS3) ->
         ("OPTIONS", {"Origin": "https://evil.example"}, 403),
         ("PUT", {"Host": "evil.example"}, 403),
         ("GET", {"Host": "evil.example:80"}, 403),
+        # An address that a person typed, then an image on a page.
+        ("GET", {"Sec-Fetch-Site": "none"}, 200),
+        ("GET", {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"}, 403),
+        ("GET", {"Sec-Fetch-Site": "same-site", "Sec-Fetch-Mode": "no-cors"}, 403),
     ],
 )
-def test_a_web_page_uploads_nothing(
+def test_a_web_page_uploads_and_reads_nothing(
     s3: ProbedS3, method: str, headers: dict[str, str], status: int
 ) -> None:
     """It would write rows: moto lets pages of every origin in."""
-    url = f"{s3.url}/{BUCKET}/incoming/page.csv"
+    url = f"{s3.url}/{BUCKET}/incoming/page.csv?X-Amz-Signature=made-up"
     answer = requests.request(method, url, headers=headers, data=b"1\n", timeout=10)
 
     assert answer.status_code == status, answer.text

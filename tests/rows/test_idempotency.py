@@ -1,11 +1,13 @@
 """Idempotent writes: with a key a retry gets the first answer and changes nothing."""
 
+import json
 from typing import Any
 
 import pytest
 import requests
 
-from tests.support.client import InProcess, Row, hero
+from bench.api_gateway_event import rest_event
+from tests.support.client import Answer, InProcess, Row, hero
 from tests.support.retries import (
     BEFORE,
     DELETE,
@@ -205,3 +207,73 @@ def test_a_read_refuses_the_field_and_ignores_the_header(
     for key in ("order-1", "k" * 256, ""):
         assert with_header(service, read, key).rows == [{"id": 1, **hero()}]
     assert claimed(witness) == []
+
+
+# --- callers ------------------------------------------------------------------------------------
+
+ROLE = "AROAEXAMPLEEXAMPLE000"
+# What API Gateway says of a caller whom it has checked.
+CALLERS: dict[str, dict[str, str]] = {
+    "an IAM user": {"caller": "AIDAEXAMPLEEXAMPLE000", "accountId": "123456789012"},
+    "another IAM user": {"caller": "AIDAEXAMPLEEXAMPLE001", "accountId": "123456789012"},
+    "an API key": {"apiKeyId": "abcdefghij", "apiKey": "value-1"},
+    "another API key": {"apiKeyId": "abcdefghik", "apiKey": "value-2"},
+    "a role": {"caller": f"{ROLE}:session-1"},
+    "a Cognito identity": {"caller": f"{ROLE}:Cognito", "cognitoIdentityId": "eu-west-1:1"},
+    "another Cognito identity": {"caller": f"{ROLE}:Cognito", "cognitoIdentityId": "eu-west-1:2"},
+    "nobody": {},
+}
+
+
+def sent_by(
+    service: InProcess, identity: dict[str, str], request: Row, key: str = "order-1"
+) -> Answer:
+    event = rest_event(json.dumps({**request, "IDEMPOTENCY_KEY": key}))
+    event["requestContext"]["identity"] |= identity
+    return service.dispatch(event)
+
+
+def test_no_caller_gets_the_answer_of_another(service: InProcess, witness: Witness) -> None:
+    """Who guesses a key, or uses it first, learns nothing and stops nobody's write."""
+    ids = {name: sent_by(service, identity, INSERT).ids for name, identity in CALLERS.items()}
+
+    assert len({tuple(each) for each in ids.values()}) == len(CALLERS)
+    assert witness.count() == 2 + 2 * len(CALLERS)
+    for name, identity in CALLERS.items():
+        assert sent_by(service, identity, INSERT).ids == ids[name], "a retry of its own"
+
+
+def test_no_caller_learns_that_another_has_used_a_key(service: InProcess) -> None:
+    assert sent_by(service, CALLERS["an API key"], INSERT).status == 200
+
+    other = sent_by(service, CALLERS["another API key"], DELETE)
+    assert (other.status, other.deleted) == (200, [2, 1]), "no Conflict"
+    own = sent_by(service, CALLERS["an API key"], DELETE)
+    assert (own.status, own.error) == (409, "Conflict")
+
+
+def test_a_retry_from_another_session_of_a_role_is_a_retry(service: InProcess) -> None:
+    ids = [
+        sent_by(service, {"caller": f"{ROLE}:{session}"}, INSERT).ids for session in ("1", "2", "1")
+    ]
+    assert ids == [ids[0]] * 3
+
+
+def test_the_recorded_key_of_a_caller_cannot_be_sent(service: InProcess, witness: Witness) -> None:
+    """It could be read in the database, or be computed from a caller's id and key."""
+    sent_by(service, CALLERS["an IAM user"], INSERT)
+    [recorded] = claimed(witness)
+
+    assert with_field(service, INSERT, recorded).status == 400
+    assert with_header(service, INSERT, recorded).status == 400
+    assert with_field(service, INSERT, recorded.strip()).status == 200, "an ordinary key"
+    assert len(claimed(witness)) == 2
+
+
+@pytest.mark.parametrize("identity", [None, "a", 5, []], ids=repr)
+def test_an_event_with_a_malformed_identity_is_one_of_nobody(
+    service: InProcess, identity: object
+) -> None:
+    event = rest_event(json.dumps({**INSERT, "IDEMPOTENCY_KEY": "order-1"}))
+    event["requestContext"]["identity"] = identity
+    assert service.dispatch(event).ids == with_field(service, INSERT, "order-1").ids

@@ -247,6 +247,34 @@ def test_an_id_far_above_all_others_is_refused(service: InProcess, witness: Witn
     assert service.write([{"id": farthest, **hero(name="replaced")}]).ids == [farthest]
 
 
+@pytest.mark.both_engines
+def test_no_row_of_requests_uses_up_the_ids(service: InProcess, witness: Witness) -> None:
+    """Each of these is near enough to the one before."""
+    id, refused = 0, list[str]()
+    for gap in (given_keys.MAX_KEY_GAP,) * 5 + (200_000_000, 20_000_000, 1_000_000) * 20:
+        answer = service.write([{"id": min(id + gap, 2**32 - 1), **hero()}])
+        if answer.status == 200:
+            [id] = answer.ids
+        else:
+            refused.append(answer.message)
+
+    assert all(" is above 3221225469: too few" in message for message in refused)
+    assert refused
+    [given] = service.write([hero()]).ids
+    assert given == id + 1
+    assert 2**32 - given > 1_000_000_000, "are left"
+
+
+def test_rows_above_the_highest_id_that_a_request_may_name_are_replaced(
+    service: InProcess, witness: Witness
+) -> None:
+    """Somebody else has put one there."""
+    witness.query("INSERT INTO heroes VALUES %s", [(3_500_000_000, "", "", "", 0, "")])
+    for id in (3_400_000_000, 3_500_000_000):
+        assert service.write([{"id": id, **hero()}]).ids == [id]
+    assert service.write([{"id": 3_500_000_001, **hero()}]).status == 400
+
+
 def test_ids_are_those_of_a_server_that_gives_every_third_one(
     service: InProcess, witness: Witness, configure: Configure
 ) -> None:

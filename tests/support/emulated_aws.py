@@ -15,16 +15,20 @@ import boto3
 import pytest
 from moto.apigateway.models import APIGatewayBackend, RestAPI, apigateway_backends
 from moto.awslambda import urls as lambda_urls
-from moto.awslambda.models import lambda_backends
+from moto.awslambda.models import LambdaBackend, lambda_backends
 from moto.awslambda.responses import LambdaResponse
+from moto.backends import list_of_moto_modules
 from moto.cloudformation import parsing
-from moto.ec2.models import ec2_backends
+from moto.ec2.models import EC2Backend, ec2_backends
 from moto.ec2.models.route_tables import RouteTable
 from moto.ec2.models.vpcs import VPCEndPoint
-from moto.iam.models import iam_backends
+from moto.iam.exceptions import InvalidInput
+from moto.iam.models import IAMBackend, iam_backends
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication
 from moto.rds.models import DBInstance, rds_backends
 from moto.rdsdata.models import RDSDataServiceBackend, rdsdata_backends
 from moto.s3 import notifications
+from moto.secretsmanager.models import secretsmanager_backends
 from moto.server import ThreadedMotoServer
 
 REGION = "eu-west-1"
@@ -121,6 +125,9 @@ def close_gaps(patch: pytest.MonkeyPatch) -> None:
     _answer_account_settings(patch)
     _record_statements(patch)
     _delete_networks(patch)
+    _hold_interfaces(patch)
+    _refuse_roles_that_are_there(patch)
+    _answer_plans(patch)
     for resource_type, name_property in STAND_INS.items():
         _stand_in(patch, resource_type, name_property)
 
@@ -250,10 +257,76 @@ def _delete_networks(patch: pytest.MonkeyPatch) -> None:
         backend.delete_route_table(self.id)
 
     def delete_endpoint(self: VPCEndPoint, account_id: str, region_name: str) -> None:
-        del ec2_backends[account_id][region_name].vpc_end_points[self.id]
+        endpoints = ec2_backends[account_id][region_name].vpc_end_points
+        for interface in endpoints.pop(self.id).network_interface_ids or []:
+            ec2_backends[account_id][region_name].delete_network_interface(interface)
 
     patch.setattr(RouteTable, "delete", delete_routes, raising=False)
     patch.setattr(VPCEndPoint, "delete", delete_endpoint, raising=False)
+
+
+def _hold_interfaces(patch: pytest.MonkeyPatch) -> None:
+    """A function in a network has an interface in each subnet. Lambda removes one that no function
+    uses, if the role that made it is still there."""
+    create, find = LambdaBackend.create_function, EC2Backend.get_all_network_interfaces
+    assert "NetworkInterface" not in str(create.__code__.co_names), closed("Lambda's interfaces")
+
+    def create_and_join(self: Any, spec: Json) -> Any:
+        function = create(self, spec)
+        ec2 = ec2_backends[self.account_id][self.region_name]
+        for subnet in spec.get("VpcConfig", {}).get("SubnetIds", []):
+            groups = spec["VpcConfig"]["SecurityGroupIds"]
+            interface = ec2.create_network_interface(ec2.get_subnet(subnet), [], None, groups)
+            interface.__dict__ |= {"status": "in-use", "made_by": spec["Role"]}
+        return function
+
+    def find_after_lambda(self: Any, eni_ids: Any = None, filters: Any = None) -> Any:
+        functions = lambda_backends[self.account_id][self.region_name].list_functions()
+        used = {
+            subnet
+            for function in functions
+            for subnet in (function.vpc_config or {}).get("SubnetIds", [])
+        }
+        roles = {role.arn for role in iam_backends[self.account_id]["aws"].roles.values()}
+        for interface in list(self.enis.values()):
+            is_unused = interface.subnet.id not in used
+            if is_unused and getattr(interface, "made_by", None) in roles:
+                del self.enis[interface.id]
+        return find(self, eni_ids, filters)
+
+    patch.setattr(LambdaBackend, "create_function", create_and_join)
+    patch.setattr(EC2Backend, "get_all_network_interfaces", find_after_lambda)
+
+
+def _refuse_roles_that_are_there(patch: pytest.MonkeyPatch) -> None:
+    """A service-linked role that is there has an error of its own."""
+    create = IAMBackend.create_service_linked_role
+    assert "has been taken" not in str(create.__code__.co_consts), closed("service-linked roles")
+
+    def create_or_refuse(self: Any, service_name: str, description: str, suffix: str) -> Any:
+        paths = [role.path for role in self.roles.values()]
+        if f"/aws-service-role/{service_name}/" in paths:
+            raise InvalidInput(
+                f"Service role name {service_name} has been taken in this account, please try a"
+                " different suffix."
+            )
+        return create(self, service_name, description, suffix)
+
+    patch.setattr(IAMBackend, "create_service_linked_role", create_or_refuse)
+
+
+def _answer_plans(patch: pytest.MonkeyPatch) -> None:
+    """GetAccountPlanState: the account is on the paid plan."""
+    assert "freetier" not in list_of_moto_modules(), closed("freetier")
+    dispatch = DomainDispatcherApplication.__call__
+
+    def dispatch_or_answer(self: Any, environ: Json, start_response: Any) -> Any:
+        if not environ.get("HTTP_X_AMZ_TARGET", "").startswith("AWSFreeTierService."):
+            return dispatch(self, environ, start_response)
+        start_response("200 OK", [("Content-Type", "application/x-amz-json-1.0")])
+        return [json.dumps({"accountId": "1", "accountPlanType": "PAID"}).encode()]
+
+    patch.setattr(DomainDispatcherApplication, "__call__", dispatch_or_answer)
 
 
 # --- resources that moto's CloudFormation skips ---------------------------------------------------
@@ -263,6 +336,7 @@ STAND_INS = {
     "AWS::RDS::DBCluster": "DBClusterIdentifier",
     "AWS::RDS::DBClusterParameterGroup": "",
     "AWS::RDS::DBInstance": "DBInstanceIdentifier",
+    "AWS::SecretsManager::Secret": "",
     "AWS::CloudWatch::Alarm": "AlarmName",
     "AWS::S3::BucketPolicy": "",
     "AWS::SNS::Subscription": "",
@@ -315,6 +389,19 @@ def _create_cluster(properties: Json, account_id: str, region_name: str) -> None
     )
 
 
+def _create_secret(name: str, properties: Json, account_id: str, region_name: str) -> str:
+    """Its ARN, by which CloudFormation knows it."""
+    generate = properties["GenerateSecretString"]
+    fields = json.loads(generate["SecretStringTemplate"])
+    fields[generate["GenerateStringKey"]] = secrets.token_hex(20)
+    backend = secretsmanager_backends[account_id][region_name]
+    made = backend.create_secret(
+        *(f"{name}-{secrets.token_hex(4)}", json.dumps(fields), None, None, [], None, None, []),
+        force_overwrite=False,
+    )
+    return str(json.loads(made)["ARN"])
+
+
 def _stand_in(patch: pytest.MonkeyPatch, resource_type: str, name_property: str) -> None:
     models = parsing.get_model_map()
     if resource_type == "AWS::RDS::DBInstance":  # it has one, for databases that are no clusters
@@ -334,6 +421,8 @@ def _stand_in(patch: pytest.MonkeyPatch, resource_type: str, name_property: str)
         ) -> "Model":
             if kind == "RDS::DBCluster":
                 _create_cluster(definition["Properties"], account_id, region_name)
+            if kind == "SecretsManager::Secret":
+                name = _create_secret(name, definition["Properties"], account_id, region_name)
             return cls(kind, name, definition["Properties"], account_id)
 
         @classmethod
@@ -361,6 +450,8 @@ def _stand_in(patch: pytest.MonkeyPatch, resource_type: str, name_property: str)
                 for snapshot in list(backend.cluster_snapshots):
                     if name in snapshot:  # one of the same minute would be in the next one's way
                         del backend.cluster_snapshots[snapshot]
+            if kind == "SecretsManager::Secret":
+                secretsmanager_backends[account_id][region_name].delete_secret(name, None, True)
 
         def is_created(self) -> bool:
             return True

@@ -11,6 +11,7 @@ OUTPUTS = {
     "DatabaseMinCapacity": "0",
     "DatabaseLogin": "iam",
     "DatabaseLoginArn": "arn:aws:rds-db:eu-west-1:123456789012:dbuser:cluster-1/herocache",
+    "IngestLoginArn": "arn:aws:rds-db:eu-west-1:123456789012:dbuser:cluster-1/herocache_ingest",
     "CacheKind": "serverless",
     "CacheHost": "herocache-dev.cache.test",
     "CacheName": "herocache-dev",
@@ -19,12 +20,18 @@ OUTPUTS = {
     "UploadBucket": "herocache-dev-123456789012-eu-west-1",
     "FailureQueueArn": "arn:aws:sqs:eu-west-1:123456789012:herocache-dev-failed",
 }
+# The owner's secret is another one.
+_SECRET = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:"
+BY_SECRET = {
+    "DatabaseLogin": "secret",
+    "DatabaseLoginArn": f"{_SECRET}FunctionsSecret-1-AbCdEf",
+    "IngestLoginArn": f"{_SECRET}IngestSecret-1-AbCdEf",
+}
 # Over the Data API with a cache, and without one.
 DATA_API = {
     **OUTPUTS,
     "DatabaseEngine": "dataapi",
-    "DatabaseLogin": "secret",
-    "DatabaseLoginArn": OUTPUTS["DatabaseSecretArn"],
+    **BY_SECRET,
 }
 NO_CACHE = {"CacheHost", "CacheName", "CacheArn", "CacheUserArn"}
 DATA_API_ALONE = {

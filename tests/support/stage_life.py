@@ -63,6 +63,7 @@ class ShortLife:
     said: dict[str, str]
     package: bytes
     left: Json
+    statements: list[str]
 
 
 def seen(account: Emulated) -> Json:
@@ -70,7 +71,9 @@ def seen(account: Emulated) -> Json:
     lambdas, iam, gateway = (account.client(name) for name in ("lambda", "iam", "apigateway"))
     logs, s3, events = (account.client(name) for name in ("logs", "s3", "events"))
     functions = {each["FunctionName"]: each for each in lambdas.list_functions()["Functions"]}
-    roles = [each["RoleName"] for each in iam.list_roles()["Roles"]]
+    # Those of services stay with the account.
+    found = [each for each in iam.list_roles()["Roles"] if each["Path"] == "/"]
+    roles = [each["RoleName"] for each in found]
     apis = gateway.get_rest_apis()["items"]
     buckets = [each["Name"] for each in s3.list_buckets()["Buckets"]]
     ec2, cloudformation = account.client("ec2"), account.client("cloudformation")
@@ -115,6 +118,10 @@ def seen(account: Emulated) -> Json:
         "queues": account.client("sqs").list_queues().get("QueueUrls", []),
         "topics": account.client("sns").list_topics()["Topics"],
         "networks": networks,
+        "interfaces": [
+            each["NetworkInterfaceId"]
+            for each in ec2.describe_network_interfaces()["NetworkInterfaces"]
+        ],
         "databases": [
             (each["DBClusterIdentifier"], each["DeletionProtection"])
             for each in account.client("rds").describe_db_clusters()["DBClusters"]
@@ -126,6 +133,13 @@ def seen(account: Emulated) -> Json:
             )
             for rule in events.list_rules()["Rules"]
         },
+        "secrets": [
+            json.loads(client.get_secret_value(SecretId=each["ARN"])["SecretString"])
+            | {"arn": each["ARN"]}
+            for client in [account.client("secretsmanager")]
+            for each in client.list_secrets()["SecretList"]
+            if "Secret-" in each["Name"]  # the template's, not the owner's
+        ],
         "stacks": [
             stack["StackName"]
             for stack in cloudformation.list_stacks()["StackSummaries"]
@@ -189,7 +203,8 @@ def live_shortly(project: Project, account: Emulated, parameters: Json) -> Short
     there, package = seen(account), account.package(NAME)
     stage, policies = project.stage(), roles_files(project)
     said["destroy"] = project.must("destroy", typed=f"{STAGE}\n")
-    return ShortLife(there, stage, policies, said, package, seen(account))
+    left, statements = seen(account), account.statements
+    return ShortLife(there, stage, policies, said, package, left, statements)
 
 
 def unpack(package: bytes, folder: Path) -> Path:

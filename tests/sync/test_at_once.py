@@ -2,13 +2,16 @@
 
 import json
 import threading
+from typing import Any
 
 import pytest
 
 from chalicelib import services
 from chalicelib.cache import PublicRow, PublicWrite, entries
+from chalicelib.db import Transaction
+from chalicelib.errors import CacheUnavailable
 from chalicelib.tables import PRODUCTS
-from local.servers import MariaDB
+from local.servers import MariaDB, Redis
 from tests.conftest import Configure
 from tests.support.client import InProcess, hero
 from tests.support.redis_client import client_of
@@ -67,6 +70,35 @@ def test_a_warm_container_learns_of_a_watch_with_its_next_insert(
     )
     [new] = shop.write([row], TABLE="products").ids
     assert cli.row(f"Product:{new}") == product(new, ProductName="Product 0")
+
+
+def test_a_watch_waits_for_writes_that_do_not_know_of_it(
+    shop: InProcess, cli: RedisCli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise a run would see the old row, and note that there is nothing to do; and the write
+    would tell nobody."""
+    commit, steps = Transaction._commit, list[str]()
+
+    def watch_and_run() -> None:
+        watch(shop, [22], "to_cache")
+        steps.append("watched")
+        run(None)
+
+    watching = threading.Thread(target=watch_and_run)
+
+    def commit_late(self: Transaction, *arguments: Any, **named: Any) -> Any:
+        monkeypatch.undo()
+        watching.start()
+        watching.join(0.3)
+        steps.append("committed")
+        return commit(self, *arguments, **named)
+
+    monkeypatch.setattr(Transaction, "_commit", commit_late)
+    shop.write([product(22, Price=5)], TABLE="products")
+    watching.join()
+
+    assert steps == ["committed", "watched"]
+    assert cli.row("Product:22")["Price"] == 5
 
 
 def test_what_the_client_decides_is_left_to_the_run(shop: InProcess, cli: RedisCli) -> None:
@@ -204,3 +236,36 @@ def test_a_run_mends_what_a_write_could_not_tell(
     run(None)
 
     assert json.loads(cli("GET Product:22"))["Price"] == 2
+
+
+@pytest.mark.parametrize(
+    ("form", "rights"),
+    [("json", ["~{*"]), ("hash", ["~{*", "~UsingHash:*", "-hset"])],
+    ids=["no right to the key", "no right to the command"],
+)
+def test_a_right_that_is_missing_for_public_keys_does_not_cost_the_cache(
+    shop: InProcess,
+    cli: RedisCli,
+    redis_server: Redis,
+    configure: Configure,
+    form: str,
+    rights: list[str],
+) -> None:
+    """The run says so."""
+    watch(shop, [11, 22], "to_cache", FORM=form)
+    cli("ACL", "SETUSER", "poor", "on", ">word", "resetkeys", "+@all", *rights)
+    try:
+        configure(REDIS_URL=f"redis://poor:word@127.0.0.1:{redis_server.port}")
+        shop.read([11, 22], TABLE="products")
+        shop.write([product(11, Price=5)], TABLE="products")
+        shop.delete([22], TABLE="products")
+
+        assert not services.container().cache.is_down
+        read = shop.read([11], TABLE="products")
+        assert read.rows == [product(11, Price=5)]
+        assert read.headers["cache-status"].startswith("herocache; hit")
+        with pytest.raises(CacheUnavailable, match="its user lacks a right"):
+            run()
+        assert run("heroes")["outcome"] == "done"
+    finally:
+        cli("ACL", "DELUSER", "poor")

@@ -4,7 +4,9 @@ from typing import Any
 
 import pytest
 
-from tests.support.client import InProcess, heroes
+from chalicelib.cache import generations
+from local.servers import MariaDB
+from tests.support.client import InProcess, hero, heroes
 from tests.support.witness import Witness
 
 
@@ -30,6 +32,43 @@ def test_plain_sql_by_a_condition_without_a_key_is_seen_after_one_run(
     assert [row["id"] for row in service.read([99], BY="xp").rows] == [2]
     assert service.read([2], BY="xp").missing == [2]
     assert witness.query("SELECT COUNT(*) FROM changed_entries") == [(0,)]
+
+
+@pytest.mark.usefixtures("triggers")
+@pytest.mark.parametrize("is_fresh", [False, True])
+def test_who_reads_tells_the_schedule_of_plain_sql(
+    service: InProcess, witness: Witness, monkeypatch: pytest.MonkeyPatch, is_fresh: bool
+) -> None:
+    """With what it asks of the database anyway."""
+    monkeypatch.setattr(generations, "MEMORY_SECONDS", 0.0)
+    service.write(heroes(2))
+    service.read([1, 2])
+    assert (run(table=None)["outcome"], run(table=None)["outcome"]) == ("done", "idle")
+    witness.query("UPDATE heroes SET xp = 99 WHERE id = 2")
+    assert run(table=None)["outcome"] == "idle", "nobody has asked the database"
+
+    for _ in range(2):  # nobody waits for what the first one tells Redis
+        service.read([1], FRESH=is_fresh)
+
+    assert run(table=None)["outcome"] == "done"
+    assert witness.count("changed_entries") == 0
+    assert service.read([2]).rows[0]["xp"] == 99
+    assert run(table=None)["outcome"] == "idle"
+
+
+@pytest.mark.usefixtures("triggers")
+def test_a_change_that_is_not_committed_yet_holds_nobody_up(
+    service: InProcess, mariadb: MariaDB, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(generations, "MEMORY_SECONDS", 0.0)
+    service.write(heroes(2))
+    with mariadb.connect_as_root() as other, other.cursor() as cursor:
+        cursor.execute("BEGIN")
+        cursor.execute("UPDATE heroes SET xp = 99 WHERE id = 2")
+        assert service.read([1, 2]).rows
+        assert service.write([hero(id=1)]).ids == [1]
+        assert run()["outcome"] == "done"
+        cursor.execute("ROLLBACK")
 
 
 def test_a_run_tells_where_such_changes_are_not_recorded(service: InProcess) -> None:

@@ -15,6 +15,10 @@ GARBAGE: dict[str, tuple[list[list[str]], str]] = {
     "half JSON": ([["SET", "Product:22", WHOLE[:40]]], "it is not the JSON of a row"),
     "nothing": ([["SET", "Product:22", ""]], "it is not the JSON of a row"),
     "no UTF-8": ([["SET", "Product:22", "\udcff"]], "it is not the JSON of a row"),
+    "UTF-16": (
+        [["SET", "Product:22", WHOLE.encode("utf-16").decode(errors="surrogateescape")]],
+        "it is not the JSON of a row",
+    ),
     "a number": ([["SET", "Product:22", "7"]], "it is JSON, but no object: 7"),
     "deep": ([["SET", "Product:22", "[" * 5000]], "it is nested too deeply"),
     "10 MB": ([["SET", "Product:22", "x" * 10_000_000]], "it holds 10000000 bytes, more than"),
