@@ -17,7 +17,7 @@ from chalicelib.config import UPLOAD_BUCKET, ApiAuth
 from chalicelib.errors import BadRequest, HerocacheError, one_line
 from chalicelib.handlers import contract, cors, employees, health, json_body, replies
 from chalicelib.handlers.callers import caller_in
-from chalicelib.ingest import uploads_in
+from chalicelib.ingest import RANGES_FOLDER, uploads_in
 from chalicelib.tables import shown
 
 log = logging.getLogger("herocache")
@@ -189,6 +189,24 @@ def sync(event: object) -> dict[str, Any]:
         raise
     log.info("sync: %s", json.dumps(record))
     return record
+
+
+def sync_range(event: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Work off the ranges in an S3 event, which a run of the sync has handed out, and return what
+    was done of each. As `ingest`, it tries all of them, then raises the first error."""
+    from chalicelib.sync import ranges_in
+
+    records, failures = [], []
+    for run, number in ranges_in(event, RANGES_FOLDER):
+        try:
+            records.append(services.container().range_worker.work_off(run, number))
+        except HerocacheError as error:
+            log.error("range %s of run %s: %s: %s", number, run, error.kind, error)
+            failures.append(error)
+    if failures:
+        raise failures[0]
+    log.info("sync_range: %s", json.dumps(records))
+    return records
 
 
 def add_employees(event: object) -> object:

@@ -14,7 +14,10 @@ from chalicelib.cache.connection import server_name
 from chalicelib.cache.scripts import FENCE, MARK
 from local.servers import MariaDB, Redis
 
-TABLES = (*tables.TABLES, "idempotency", "watched", "watched_ranges", "sync_lease", "sync_runs")
+TABLES = (
+    *(*tables.TABLES, "idempotency"),
+    *("watched", "watched_ranges", "sync_lease", "sync_runs", "sync_ranges"),
+)
 ENTRYS = r"*}:[0-9]*:*:*"
 # Not counted. These go with other commands, and ask who the server is and whether it is a master.
 ASIDE = ("cmdstat_info", "cmdstat_persist")
