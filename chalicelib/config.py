@@ -37,6 +37,7 @@ TTL = "TTL"
 READ_BY = "READ_BY"
 UPLOAD_BUCKET = "UPLOAD_BUCKET"
 INGEST_MAX_REJECTED = "INGEST_MAX_REJECTED"
+INGEST_MAX_BYTES = "INGEST_MAX_BYTES"
 INGEST_ENGINE = "INGEST_ENGINE"
 INGEST_COLUMNS = "INGEST_COLUMNS"
 SYNC_MINUTES = "SYNC_MINUTES"
@@ -115,10 +116,11 @@ class Settings:
     ttl_seconds: int = 3600
     read_by: str | None = None
     max_rejected_percent: int = 10
+    max_upload_bytes: int = 1_000_000_000
     ingest_engine: IngestEngine = IngestEngine.MYSQL
     ingest_columns: tuple[str, ...] = ()
-    sync_minutes: int = 15
     upload_bucket: str = ""
+    sync_minutes: int = 15
     api_auth: ApiAuth = ApiAuth.NONE
     cors_origins: frozenset[str] = frozenset()
 
@@ -155,10 +157,13 @@ class Settings:
             max_rejected_percent=_integer(
                 environment, INGEST_MAX_REJECTED, cls.max_rejected_percent, 0, 100
             ),
+            max_upload_bytes=_integer(
+                environment, INGEST_MAX_BYTES, cls.max_upload_bytes, 1, 10**11
+            ),
             ingest_engine=_choice(environment, INGEST_ENGINE, IngestEngine),
             ingest_columns=_names(environment, INGEST_COLUMNS),
-            sync_minutes=sync_minutes(environment),
             upload_bucket=environment.get(UPLOAD_BUCKET, ""),
+            sync_minutes=sync_minutes(environment),
             api_auth=api_auth(environment),
             cors_origins=cors_origins(environment),
         )

@@ -30,6 +30,8 @@ NOW: Statement = (f"SELECT {MICROSECONDS_NOW}", ())
 FIRST_NEW_KEY: Statement = ("SELECT LAST_INSERT_ID()", ())
 # In place of a value: an error, after which the server runs none of the statements behind it.
 FAILS = "(SELECT 1 UNION SELECT 2)"
+# An error on a replica.
+GUARD_WRITER: Statement = (f"SELECT IF({READ_ONLY}, {FAILS}, 1)", ())
 
 
 def select(
@@ -156,8 +158,10 @@ def highest_key(table: Table) -> Statement:
 
 
 def guard_time(until: int) -> Statement:
-    """When it began; an error after `until`, in microseconds of the database's clock."""
-    return f"SELECT IF({MICROSECONDS_NOW} < %s, {MICROSECONDS_NOW}, {FAILS})", (until,)
+    """When it began; an error after `until`, in microseconds of the database's clock, and on a
+    replica."""
+    is_good = f"{MICROSECONDS_NOW} < %s AND NOT {READ_ONLY}"
+    return f"SELECT IF({is_good}, {MICROSECONDS_NOW}, {FAILS})", (until,)
 
 
 def guard_new_keys(count: int, highest: int, until: int) -> Statement:

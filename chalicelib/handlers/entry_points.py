@@ -13,8 +13,8 @@ from typing import Any
 from chalice.app import Request, Response
 
 from chalicelib import services
-from chalicelib.config import ApiAuth
-from chalicelib.errors import BadRequest, HerocacheError
+from chalicelib.config import UPLOAD_BUCKET, ApiAuth
+from chalicelib.errors import BadRequest, HerocacheError, one_line
 from chalicelib.handlers import contract, cors, employees, health, json_body, replies
 from chalicelib.handlers.callers import caller_in
 from chalicelib.ingest import RANGES_FOLDER, uploads_in
@@ -158,13 +158,22 @@ def ingest(event: Mapping[str, Any]) -> list[dict[str, Any]]:
     summaries, failures = [], []
     for upload in uploads_in(event):
         try:
+            _reject_other_bucket(upload.bucket)
             summaries.append(services.container().ingest.load(upload))
         except HerocacheError as error:
-            log.error("%s: %s: %s", upload.key, error.kind, error)
+            log.error("%s: %s: %s", one_line(upload.key), error.kind, error)
             failures.append(error)
     if failures:
         raise failures[0]
     return summaries
+
+
+def _reject_other_bucket(name: str) -> None:
+    """Raises BadRequest where the event is of another bucket than UPLOAD_BUCKET: whoever may put
+    files there is not asked who they are. Nothing is read from it, or written to it."""
+    ours = services.container().settings.upload_bucket
+    if ours and name != ours:
+        raise BadRequest(f"event: the bucket {shown(name)} is not the one in {UPLOAD_BUCKET}")
 
 
 def sync(event: object) -> dict[str, Any]:
@@ -251,9 +260,12 @@ def _done(request: contract.Request, container: services.Container) -> replies.R
     service = container.rows
     match request:
         case contract.Read(table, column, values, use_cache, page, is_fresh):
-            if is_fresh:
+            is_cached = use_cache and page is None
+            if is_fresh and is_cached:
                 container.captured.show(table)
             rows = service.read(table, column, values, use_cache, page, is_fresh)
+            if is_fresh and not is_cached:  # whatever it saw, others must see after it
+                container.captured.show(table)
             return replies.of_rows(rows, request)
         case contract.Write(table, rows, use_cache, key):
             return replies.of_write(service.write(table, rows, use_cache, key))

@@ -38,7 +38,8 @@ class Watches:
         self._store = store
 
     def add(self, table: Table, keys: Sequence[Key] | None, form: str, direction: str) -> int:
-        """Watch the rows with `keys`; None: every row. How many rows that are. Raises
+        """Watch the rows with `keys`; None: every row. How many rows that are. A write that may not
+        know of the watch is committed by then: the next run sees its rows. Raises
         DatabaseUnavailable."""
         texts = [EVERY_ROW] if keys is None else list(dict.fromkeys(map(str, keys)))
         for piece in _pieces(texts):
@@ -51,7 +52,10 @@ class Watches:
                     values,
                 )
             )
-        self._tell_sync(table)
+        try:
+            self._database.transact(lambda transaction: transaction.wait_for_writers(table))
+        finally:
+            self._tell_sync(table)
         return self._database.count(table) if keys is None else len(texts)
 
     def remove(
@@ -87,15 +91,18 @@ class Watches:
 
     def clear_ranges(self, table: Table, form: str) -> None:
         """Nobody watches every row any more: forget what both sides had, and delete the public keys
-        that followed their rows, but for those that are watched one by one."""
+        that followed their rows, but for those that are watched one by one. Nothing happens where
+        somebody watches every row by now."""
         kept = self._watched_one_by_one(table, form)
+        unwatched = (
+            " FROM watched_ranges WHERE table_name = %s AND form = %s AND after_key = %s AND NOT"
+            " EXISTS (SELECT 1 FROM watched AS w WHERE w.table_name = watched_ranges.table_name"
+            " AND w.form = watched_ranges.form AND w.row_key = %s)"
+        )
         for after in self.ranges(table, form):
+            place = (table.name, form, after, EVERY_ROW)
             found, now = self._database.run(
-                (
-                    "SELECT direction, seen FROM watched_ranges WHERE table_name = %s AND form = %s"
-                    " AND after_key = %s",
-                    (table.name, form, after),
-                ),
+                (f"SELECT direction, seen{unwatched}", place),
                 ("SELECT TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6))", ()),
             )
             for direction, text in found:
@@ -103,13 +110,7 @@ class Watches:
                     gone = [key for key in _unpacked(text) if key not in kept]
                     if not self._delete_public(table, form, gone, now[0][0]):
                         return  # the next run tries again
-            self._database.run(
-                (
-                    "DELETE FROM watched_ranges WHERE table_name = %s AND form = %s"
-                    " AND after_key = %s",
-                    (table.name, form, after),
-                )
-            )
+            self._database.run((f"DELETE{unwatched}", place))
 
     def _delete_public_of_rows(self, table: Table, form: str) -> None:
         """Also of rows that no run has seen yet: a write set their public keys at once."""
@@ -208,30 +209,22 @@ class Watches:
 
     def still(self, table: Table, form: str, direction: str, keys: Sequence[Key]) -> list[Key]:
         """Those of `keys` whose watch has this direction now. A watch may have ended, or turned
-        round, since a run read it."""
+        round, since a run read it. Two SELECTs at the most."""
         if not keys:
             return []
-        [own] = self._database.run(
-            (
-                "SELECT row_key, direction, form FROM watched WHERE table_name = %s"
-                f" LIMIT {MAX_KEYS}",
-                (table.name,),
+        select = "SELECT row_key, direction FROM watched WHERE table_name = %s AND form = %s"
+        place = (table.name, form)
+        answers = self._database.run((f"{select} LIMIT {MAX_KEYS}", place))
+        if len(answers[0]) == MAX_KEYS:  # there are more: look up these keys
+            answers = self._database.run(
+                *[
+                    (
+                        f"{select} AND row_key IN (%s{',%s' * len(piece)})",
+                        (*place, EVERY_ROW, *map(str, piece)),
+                    )
+                    for piece in _pieces(keys)
+                ]
             )
-        )
-        if len(own) < MAX_KEYS:
-            few = {text: found for text, found, its_form in own if its_form == form}
-            return [key for key in keys if few.get(str(key), few.get(EVERY_ROW)) == direction]
-        statements: list[Statement] = []
-        for piece in _pieces(keys):
-            texts = [EVERY_ROW, *map(str, piece)]
-            statements.append(
-                (
-                    "SELECT row_key, direction FROM watched WHERE table_name = %s AND form = %s"
-                    f" AND row_key IN ({','.join(['%s'] * len(texts))})",
-                    (table.name, form, *texts),
-                )
-            )
-        answers = self._database.run(*statements)
         found = {text: own for answer in answers for text, own in answer}
         return [key for key in keys if found.get(str(key), found.get(EVERY_ROW)) == direction]
 

@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 from chalicelib.config import Settings
-from chalicelib.errors import HerocacheError
+from chalicelib.errors import HerocacheError, one_line
 from chalicelib.services import Container
 from chalicelib.sync import Record
 from chalicelib.tables import DIRECTIONS
@@ -85,7 +85,7 @@ def followed(container: Container, run: int) -> Any:
 
 def show_row(text: str) -> None:
     with contextlib.suppress(OSError):
-        print(text, flush=True)
+        print(one_line(text), flush=True)
 
 
 def show_progress(record: Record, done: int = 0) -> None:

@@ -14,6 +14,7 @@ from chalicelib.ingest.events import OWN_FOLDERS
 from local.lambda_function.container import Container, InvocationFailed
 from local.lambda_function.upload_outcome import Outcome
 from local.settings import read_settings
+from local.terminal import say
 
 Event = dict[str, Any]
 
@@ -56,7 +57,7 @@ class Function:
     def tell(self, outcome: Outcome) -> None:
         """Called with what became of each event. Prints those that were given up."""
         if outcome.error:
-            self._say(outcome.in_words())
+            say(self._name, outcome.in_words())
 
     def _run(self, place: int) -> None:
         while not self._ended.is_set():
@@ -77,7 +78,7 @@ class Function:
                 return Outcome(key, version, attempt, summaries)
             except (InvocationFailed, OSError) as failure:
                 error = str(failure)
-                self._say(f"{key}: attempt {attempt} failed: {error}")
+                say(self._name, f"{key}: attempt {attempt} failed: {error}")
         return Outcome(key, version, len(PAUSES_SECONDS), error=error)
 
     def _warm_container(self, place: int) -> Container:
@@ -89,9 +90,6 @@ class Function:
             with (self._home / "function.log").open("ab") as log:
                 container = self._containers[place] = Container(settings, log)
         return container
-
-    def _say(self, text: str) -> None:
-        print(f"{self._name:<10} {text}", flush=True)
 
 
 class Ingest(Function):
@@ -109,6 +107,6 @@ class Ingest(Function):
 
     def tell(self, outcome: Outcome) -> None:
         if not outcome.key.startswith(OWN_FOLDERS):
-            self._say(outcome.in_words())
+            say(self._name, outcome.in_words())
             with (self._home / "outcomes").open("a", encoding="utf-8") as file:
                 file.write(outcome.line())

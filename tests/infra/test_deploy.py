@@ -476,7 +476,7 @@ def test_more_concurrency_than_the_account_has_is_found_before_anything_is_creat
     configured: Project,
 ) -> None:
     functions = configured.stage()["lambda_functions"]
-    functions["storage"]["reserved_concurrency"] = 900
+    functions["storage"]["reserved_concurrency"] = 901
     configured.change({"lambda_functions": functions})
     assert_refused(configured, "deploy", "the account has 900 to give", "reserved_concurrency")
 

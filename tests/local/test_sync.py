@@ -31,7 +31,7 @@ def folder(run: MakeRun) -> Path:
 
 @pytest.fixture
 def redis(run: MakeRun) -> Iterator["Redis"]:
-    with Redis(port=run.services.redis.port) as client:
+    with Redis.from_url(run.services.redis.environment()["REDIS_URL"]) as client:
         yield client
 
 
