@@ -4,6 +4,7 @@ from functools import lru_cache
 from typing import Any
 
 import boto3
+from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from infra.terminal import Refused
@@ -31,6 +32,19 @@ def session() -> boto3.Session:
 def client(service: str) -> Client:
     """A client of this service in this region. Raises as `session` does."""
     return session().client(service)
+
+
+def quick_client(service: str, region: str) -> Client:
+    """A client of this service in another region, for a question that may stay without an answer:
+    it tries once, and waits for seconds. Raises as `session` does."""
+    patience = Config(connect_timeout=5, read_timeout=10, retries={"total_max_attempts": 1})
+    return session().client(service, region_name=region, config=patience)
+
+
+def known_regions(service: str) -> list[str]:
+    """The regions where boto3 knows this service. AWS may have it in more."""
+    regions: list[str] = session().get_available_regions(service)
+    return regions
 
 
 def region() -> str:

@@ -14,6 +14,8 @@ from infra.terminal import Refused
 
 # Lambda keeps so many concurrent executions for functions that reserve none.
 UNRESERVED_MINIMUM = 100
+# Those that Lambda runs, but for 3.10, which it left on 2026-10-31. It leaves 3.11 on 2027-06-30.
+PYTHONS = ((3, 11), (3, 12), (3, 13), (3, 14))
 _PLATFORMS = {"arm64": "aarch64", "x86_64": "x86_64"}
 
 
@@ -22,8 +24,19 @@ def refuse_unprepared(stage: Stage) -> None:
     _refuse_open_by_accident(stage)
     chalice_config.refuse_unconfigured(stage)
     refuse_missing_bucket(client("s3"), stage)
-    _refuse_too_much_concurrency(client("lambda"), stage)
+    refuse_too_much_concurrency(client("lambda"), stage)
+    refuse_another_python(sys.version_info[:2])
     refuse_missing_wheels(stage.config["lambda_architecture"], sys.version_info[:2])
+
+
+def refuse_another_python(python: tuple[int, int]) -> None:
+    """Raises Refused where Lambda does not run this version. Chalice gives the functions the one
+    that it runs on itself."""
+    if python not in PYTHONS:
+        raise Refused(
+            f"the functions would get Python {python[0]}.{python[1]}, which Lambda does not run:"
+            " rm -r .venv, then make deploy PYTHON=python3.13 (3.12 to 3.14)"
+        )
 
 
 def _refuse_open_by_accident(stage: Stage) -> None:
@@ -54,14 +67,16 @@ def refuse_missing_bucket(s3: Client, stage: Stage) -> None:
         ) from error
 
 
-def _refuse_too_much_concurrency(functions: Client, stage: Stage) -> None:
-    free = functions.get_account_settings()["AccountLimit"]["UnreservedConcurrentExecutions"]
+def refuse_too_much_concurrency(functions: Client, stage: Stage) -> None:
+    """Raises Refused where the functions reserve more than the account has to give."""
+    limits = functions.get_account_settings()["AccountLimit"]
     ours = sum(_reserved(functions, name) for name in stage.function_names)
-    room = free + ours - UNRESERVED_MINIMUM
-    if stage.reserved_concurrency > room:
+    room = limits["UnreservedConcurrentExecutions"] + ours - UNRESERVED_MINIMUM
+    if stage.reserved_concurrency > max(room, 0):
+        needed = limits["ConcurrentExecutions"] + stage.reserved_concurrency - room
         raise Refused(
             f"STAGE={stage.name} reserves {stage.reserved_concurrency} concurrent executions, the"
-            f" account has {max(room, 0)} to give: ask for more (Service Quotas, Lambda,"
+            f" account has {max(room, 0)} to give: ask for {needed} (Service Quotas, Lambda,"
             " Concurrent executions) or take reserved_concurrency out of .chalice/config.json"
         )
 

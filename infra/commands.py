@@ -7,6 +7,7 @@ from botocore.exceptions import ClientError
 from infra import (
     api_stage,
     before_deploy,
+    before_infra,
     chalice_cli,
     chalice_config,
     database_certificates,
@@ -16,6 +17,7 @@ from infra import (
     gateway_responses,
     leftovers,
     log_retention,
+    service_linked_roles,
     unrecorded_api,
     usage_plan,
 )
@@ -36,7 +38,11 @@ def infra(stage: Stage) -> None:
     parameters = {"Stage": stage.name, **stage.choices["parameters"]}
     _refuse_leaving_the_network(stage, parameters)
     stack, template = _stack(stage), TEMPLATE.read_text(encoding="utf-8")
-    if parameters.get(PROTECTION) == "true" and stack.was_never_complete():
+    is_new = stack.was_never_complete()
+    if is_new:
+        before_infra.refuse_unprepared(stage, parameters)
+        service_linked_roles.create(client("iam"), _services(parameters))
+    if is_new and parameters.get(PROTECTION) == "true":
         # A protected database would keep a failed creation from being removed.
         stack.apply(template, {**parameters, PROTECTION: "false"})
     stack.apply(template, parameters)
@@ -135,6 +141,12 @@ def destroy(stage: Stage) -> None:
 def _stack(stage: Stage) -> Stack:
     again, away = f"make infra STAGE={stage.name}", f"make destroy STAGE={stage.name}"
     return Stack(client("cloudformation"), stage.full_name, again, away)
+
+
+def _services(parameters: Mapping[str, str]) -> list[str]:
+    """Those that need a role of their own."""
+    cache = [service_linked_roles.ELASTICACHE] if parameters.get("CacheKind") != "none" else []
+    return [service_linked_roles.RDS, *cache]
 
 
 def _refuse_leaving_the_network(stage: Stage, parameters: dict[str, str]) -> None:

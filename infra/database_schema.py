@@ -25,8 +25,12 @@ USERS = ("herocache", "herocache_ingest")
 # For a database that sleeps. It wakes up in about 15 s, and in up to 30 s after a long sleep.
 PATIENCE_SECONDS = 90.0
 RETRY_SECONDS = 3.0
-# The database wakes up, or is so new that it does not listen yet.
-_NOT_YET = {"DatabaseResumingException", "DatabaseUnavailableException"}
+# The database wakes up, or is so new that the Data API does not know it or its secret yet.
+_NOT_YET = {
+    *("DatabaseResumingException", "DatabaseUnavailableException", "DatabaseNotFoundException"),
+    *("HttpEndpointNotEnabledException", "InvalidResourceStateException"),
+    *("ServiceUnavailableError", "InternalServerErrorException", "SecretsErrorException"),
+}
 
 
 def prepare(
@@ -82,7 +86,7 @@ def _run(client: Client, arn: str, secret_arn: str, path: Path, statement: str) 
             _NOT_YET,
             PATIENCE_SECONDS,
             RETRY_SECONDS,
-            partial(say, "database", "is asleep, waiting for it to wake up"),
+            partial(say, "database", "does not answer yet, waiting for it to wake up"),
         )
     except ClientError as error:
         first = statement.splitlines()[0]

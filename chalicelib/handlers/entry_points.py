@@ -17,7 +17,7 @@ from chalicelib.config import UPLOAD_BUCKET, ApiAuth
 from chalicelib.errors import BadRequest, Forbidden, HerocacheError, one_line
 from chalicelib.handlers import contract, cors, employees, health, json_body, replies
 from chalicelib.handlers.callers import caller_in
-from chalicelib.ingest import uploads_in
+from chalicelib.ingest import RANGES_FOLDER, uploads_in
 from chalicelib.tables import shown
 
 log = logging.getLogger("herocache")
@@ -200,6 +200,24 @@ def sync(event: object) -> dict[str, Any]:
     return record
 
 
+def sync_range(event: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Work off the ranges in an S3 event, which a run of the sync has handed out, and return what
+    was done of each. As `ingest`, it tries all of them, then raises the first error."""
+    from chalicelib.sync import ranges_in
+
+    records, failures = [], []
+    for run, number in ranges_in(event, RANGES_FOLDER):
+        try:
+            records.append(services.container().range_worker.work_off(run, number))
+        except HerocacheError as error:
+            log.error("range %s of run %s: %s: %s", number, run, error.kind, error)
+            failures.append(error)
+    if failures:
+        raise failures[0]
+    log.info("sync_range: %s", json.dumps(records))
+    return records
+
+
 def add_employees(event: object) -> object:
     """Adds the employees of the event, and returns all of them. Whatever goes wrong is raised: the
     invocation fails with its name and its words."""
@@ -269,9 +287,12 @@ def _done(request: contract.Request, container: services.Container) -> replies.R
     service = container.rows
     match request:
         case contract.Read(table, column, values, use_cache, page, is_fresh):
-            if is_fresh:
+            is_cached = use_cache and page is None
+            if is_fresh and is_cached:
                 container.captured.show(table)
             rows = service.read(table, column, values, use_cache, page, is_fresh)
+            if is_fresh and not is_cached:  # whatever it saw, others must see after it
+                container.captured.show(table)
             return replies.of_rows(rows, request)
         case contract.Write(table, rows, use_cache, key):
             return replies.of_write(service.write(table, rows, use_cache, key))

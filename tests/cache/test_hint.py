@@ -13,6 +13,7 @@ from chalicelib.tables import HEROES
 from local.servers import MariaDB, Redis
 from tests.conftest import Configure, running
 from tests.support.client import InProcess, heroes
+from tests.support.topologies import wait_until
 from tests.support.witness import Witness
 
 
@@ -111,6 +112,25 @@ def test_a_container_that_slept_does_not_go_by_what_it_remembers_alone(
             sleeper.read(HEROES, HEROES.key, ids, True)
     finally:
         mariadb.start()
+
+
+@pytest.mark.parametrize("change", ["write", "invalidate"])
+def test_who_changes_rows_while_the_cache_is_off_has_the_hint_retired(
+    service: InProcess, witness: Witness, ids: list[int], change: str
+) -> None:
+    """A writer without Redis switched the cache off, and nobody reads. If the database went away
+    now, an idle container would go by the hint."""
+    witness.query("UPDATE cache_generation SET generation = generation + 1, enabled = 0")
+    number, *_ = witness.generation()
+
+    if change == "write":
+        service.write(heroes(1))
+    else:
+        service.invalidate()
+
+    wait_until(lambda: witness.generation()[1])
+    hint: bytes = witness.redis.get("{heroes.0}:generation")  # type: ignore[assignment]
+    assert int(hint.split(b" ")[0]) >= number
 
 
 def test_an_invalidate_is_answered_once_the_hint_tells_of_it(

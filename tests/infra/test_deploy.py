@@ -15,6 +15,7 @@ from botocore.exceptions import ClientError
 from chalicelib.config import DbEngine, Settings
 from infra import aws_errors, gateway_responses, leftovers
 from infra.stage_files import Stage
+from local.servers.moto_s3 import FILTERS
 from tests.support.client import ROOT, Answer
 from tests.support.deployment import NAME, STAGE, Project, trust_store
 from tests.support.emulated_aws import REGION, Emulated, emulated
@@ -24,7 +25,7 @@ Json = dict[str, Any]
 JSON = "application/json"
 FUNCTIONS = {
     "api_handler": NAME,
-    **{name: f"{NAME}-{name}" for name in ("storage", "employees", "ingest", "sync")},
+    **{name: f"{NAME}-{name}" for name in ("storage", "employees", "ingest", "sync", "sync_range")},
 }
 
 
@@ -130,12 +131,19 @@ def test_every_function_has_a_role_of_its_own_with_the_policy_of_its_file(life: 
         assert life.account["roles"][role] == [policy]
 
 
-def test_everything_put_into_the_bucket_goes_to_ingest(life: Life) -> None:
-    [[configuration]] = life.account["buckets"].values()
+def test_each_function_is_told_of_its_own_objects(life: Life) -> None:
+    """S3 takes no two configurations of one event whose filters overlap. The emulation does."""
+    [configurations] = life.account["buckets"].values()
+    filters = {
+        each["LambdaFunctionArn"].rpartition(":")[2]: {
+            rule["Name"].lower(): rule["Value"] for rule in each["Filter"]["Key"]["FilterRules"]
+        }
+        for each in configurations
+    }
 
-    assert configuration["LambdaFunctionArn"].endswith(f":{FUNCTIONS['ingest']}")
-    assert configuration["Events"] == ["s3:ObjectCreated:*"]
-    assert not configuration.get("Filter")
+    assert {event for each in configurations for event in each["Events"]} == {"s3:ObjectCreated:*"}
+    assert filters == {FUNCTIONS[name]: rules for name, rules in FILTERS.items()}
+    assert FILTERS["ingest"]["suffix"] != FILTERS["sync_range"]["suffix"]
 
 
 def test_the_api_has_the_apps_routes_and_one_stage(life: Life) -> None:
@@ -164,7 +172,7 @@ def test_callers_need_a_key_but_for_the_shallow_health(life: Life) -> None:
 def test_events_that_fail_go_to_the_queue(life: Life) -> None:
     destinations = life.account["destinations"]
     queue = f"arn:aws:sqs:{REGION}:{life.account_id}:{NAME}-failed"
-    for name in ("ingest", "sync"):
+    for name in ("ingest", "sync", "sync_range"):
         [configuration] = destinations.pop(FUNCTIONS[name])
         assert configuration["DestinationConfig"]["OnFailure"]["Destination"] == queue
         assert configuration["MaximumRetryAttempts"] == 2
@@ -500,7 +508,7 @@ def test_more_concurrency_than_the_account_has_is_found_before_anything_is_creat
     configured: Project,
 ) -> None:
     functions = configured.stage()["lambda_functions"]
-    functions["storage"]["reserved_concurrency"] = 900
+    functions["storage"]["reserved_concurrency"] = 901
     configured.change({"lambda_functions": functions})
     assert_refused(configured, "deploy", "the account has 900 to give", "reserved_concurrency")
 

@@ -4,6 +4,7 @@ serves."""
 import io
 import json
 import re
+import sys
 import zipfile
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 
 from bench.api_gateway_event import rest_event
-from infra.before_deploy import refuse_missing_wheels
+from infra.before_deploy import PYTHONS, refuse_another_python, refuse_missing_wheels
 from infra.packaged_project import needed
 from infra.terminal import Refused
 from local.servers import DataApi, Redis
@@ -252,10 +253,22 @@ def test_a_driver_is_left_out_only_where_the_settings_leave_it_unused() -> None:
 
 @pytest.mark.proof  # asks PyPI
 def test_every_package_has_a_wheel_for_every_python_of_lambda() -> None:
-    wanted = [(machine, (3, minor)) for machine in ELF_MACHINES for minor in (11, 12, 13)]
+    wanted = [(machine, python) for machine in ELF_MACHINES for python in PYTHONS]
     with ThreadPoolExecutor() as threads:
         for _ in threads.map(lambda each: refuse_missing_wheels(*each), wanted):
             pass
+
+
+def test_a_python_that_lambda_does_not_run_is_refused() -> None:
+    from chalice.config import Config
+
+    major, minor = sys.version_info[:2]
+    assert Config().lambda_python_version == f"python{major}.{minor}"
+    for python in PYTHONS:
+        refuse_another_python(python)
+    for python in ((3, 10), (3, 15)):
+        with pytest.raises(Refused, match=r"PYTHON=python3\.13"):
+            refuse_another_python(python)
 
 
 def test_a_package_without_a_wheel_is_refused_and_named() -> None:

@@ -17,11 +17,14 @@ from moto.apigateway.models import APIGatewayBackend, RestAPI, apigateway_backen
 from moto.awslambda import urls as lambda_urls
 from moto.awslambda.models import LambdaBackend, lambda_backends
 from moto.awslambda.responses import LambdaResponse
+from moto.backends import list_of_moto_modules
 from moto.cloudformation import parsing
 from moto.ec2.models import EC2Backend, ec2_backends
 from moto.ec2.models.route_tables import RouteTable
 from moto.ec2.models.vpcs import VPCEndPoint
-from moto.iam.models import iam_backends
+from moto.iam.exceptions import InvalidInput
+from moto.iam.models import IAMBackend, iam_backends
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication
 from moto.rds.models import DBInstance, rds_backends
 from moto.rdsdata.models import RDSDataServiceBackend, rdsdata_backends
 from moto.s3 import notifications
@@ -123,6 +126,8 @@ def close_gaps(patch: pytest.MonkeyPatch) -> None:
     _record_statements(patch)
     _delete_networks(patch)
     _hold_interfaces(patch)
+    _refuse_roles_that_are_there(patch)
+    _answer_plans(patch)
     for resource_type, name_property in STAND_INS.items():
         _stand_in(patch, resource_type, name_property)
 
@@ -291,6 +296,37 @@ def _hold_interfaces(patch: pytest.MonkeyPatch) -> None:
 
     patch.setattr(LambdaBackend, "create_function", create_and_join)
     patch.setattr(EC2Backend, "get_all_network_interfaces", find_after_lambda)
+
+
+def _refuse_roles_that_are_there(patch: pytest.MonkeyPatch) -> None:
+    """A service-linked role that is there has an error of its own."""
+    create = IAMBackend.create_service_linked_role
+    assert "has been taken" not in str(create.__code__.co_consts), closed("service-linked roles")
+
+    def create_or_refuse(self: Any, service_name: str, description: str, suffix: str) -> Any:
+        paths = [role.path for role in self.roles.values()]
+        if f"/aws-service-role/{service_name}/" in paths:
+            raise InvalidInput(
+                f"Service role name {service_name} has been taken in this account, please try a"
+                " different suffix."
+            )
+        return create(self, service_name, description, suffix)
+
+    patch.setattr(IAMBackend, "create_service_linked_role", create_or_refuse)
+
+
+def _answer_plans(patch: pytest.MonkeyPatch) -> None:
+    """GetAccountPlanState: the account is on the paid plan."""
+    assert "freetier" not in list_of_moto_modules(), closed("freetier")
+    dispatch = DomainDispatcherApplication.__call__
+
+    def dispatch_or_answer(self: Any, environ: Json, start_response: Any) -> Any:
+        if not environ.get("HTTP_X_AMZ_TARGET", "").startswith("AWSFreeTierService."):
+            return dispatch(self, environ, start_response)
+        start_response("200 OK", [("Content-Type", "application/x-amz-json-1.0")])
+        return [json.dumps({"accountId": "1", "accountPlanType": "PAID"}).encode()]
+
+    patch.setattr(DomainDispatcherApplication, "__call__", dispatch_or_answer)
 
 
 # --- resources that moto's CloudFormation skips ---------------------------------------------------

@@ -71,7 +71,9 @@ def seen(account: Emulated) -> Json:
     lambdas, iam, gateway = (account.client(name) for name in ("lambda", "iam", "apigateway"))
     logs, s3, events = (account.client(name) for name in ("logs", "s3", "events"))
     functions = {each["FunctionName"]: each for each in lambdas.list_functions()["Functions"]}
-    roles = [each["RoleName"] for each in iam.list_roles()["Roles"]]
+    # Those of services stay with the account.
+    found = [each for each in iam.list_roles()["Roles"] if each["Path"] == "/"]
+    roles = [each["RoleName"] for each in found]
     apis = gateway.get_rest_apis()["items"]
     buckets = [each["Name"] for each in s3.list_buckets()["Buckets"]]
     ec2, cloudformation = account.client("ec2"), account.client("cloudformation")

@@ -835,10 +835,28 @@ def test_a_fresh_read_without_the_cache_asks_the_writer(
     [{"USE_CACHE": False}, {"BY": "xp", "LIMIT": 1}, {"BY": "xp", "USE_CACHE": "False"}],
     ids=["uncached", "page", "uncached lookup"],
 )
+@pytest.mark.parametrize("committed", ["before", "meanwhile"])
 def test_no_read_is_older_than_a_fresh_one_that_does_not_use_the_cache(
-    cached: InProcess, witness: Witness, fields: dict[str, object]
+    cached: InProcess,
+    witness: Witness,
+    fields: dict[str, object],
+    committed: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    witness.query("UPDATE heroes SET xp = 1, color = 'blue' WHERE name = 'Ada 1'")
+    fetch = RowLoader._fetch
+
+    def change() -> None:
+        witness.query("UPDATE heroes SET xp = 1, color = 'blue' WHERE name = 'Ada 1'")
+
+    def change_and_fetch(self: RowLoader, *arguments: Any, **named: Any) -> Any:
+        monkeypatch.undo()
+        change()
+        return fetch(self, *arguments, **named)
+
+    if committed == "before":
+        change()
+    else:
+        monkeypatch.setattr(RowLoader, "_fetch", change_and_fetch)
 
     [row] = cached.post({"REQUEST": "read", "SQLS": [1], "FRESH": True, **fields}).rows
 
