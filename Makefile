@@ -43,7 +43,7 @@ upload: ## load the CSV file FILE into TABLE (DB_TABLE, or heroes) through the S
 	$(INSTALL) local
 	@$(IN_VENV) local upload
 
-invoke: ## run FUNCTION (storage, api_handler, ingest, employees, sync) on the event in the file EVENT, on the servers of make run or make up
+invoke: ## run FUNCTION (storage, api_handler, ingest, employees, sync, sync_range) on the event in the file EVENT, on the servers of make run or make up
 	$(INSTALL) local
 	@$(IN_VENV) local invoke
 
@@ -95,6 +95,7 @@ bench: ## measure against the raw drivers and the course's way; ARGS go to it
 	$(INSTALL) dev $(SERVERS)
 	@$(IN_VENV) bench $(ARGS)
 	@$(IN_VENV) bench.ingest
+	@$(IN_VENV) bench.sync
 
 grade: ## play the graders of the course against URL, with the API key in KEY where it wants one; ARGS go to it
 	$(INSTALL) local

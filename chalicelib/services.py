@@ -20,7 +20,7 @@ from chalicelib.rows import LazyLoading, RowLoader, RowService, WriteBehind, Wri
 if TYPE_CHECKING:
     from chalicelib.cache import PublicStore
     from chalicelib.ingest.service import Ingest
-    from chalicelib.sync import Captured, Sync, Watches
+    from chalicelib.sync import Captured, RangeWorker, Sync, Watches
 
     part = cached_property
 else:
@@ -101,7 +101,13 @@ class Container:
     @part
     def sync(self) -> "Sync":
         # Imported here, because a read needs none of it.
+        from chalicelib.ingest import RANGES_FOLDER, Bucket
         from chalicelib.sync import Sync
+
+        bucket = self.settings.upload_bucket
+
+        def put(name: str, body: bytes) -> None:
+            Bucket(bucket).write(f"{RANGES_FOLDER}{name}", body, "application/json")
 
         return Sync(
             self.database,
@@ -110,7 +116,14 @@ class Container:
             self.captured,
             self.cache.tables,
             has_cache=self.cache.is_configured,
+            put=put if bucket else None,
         )
+
+    @part
+    def range_worker(self) -> "RangeWorker":
+        from chalicelib.sync import RangeWorker
+
+        return RangeWorker(self.database, self.write_through, self.public_store, self.cache.tables)
 
     @part
     def watches(self) -> "Watches":

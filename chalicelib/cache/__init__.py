@@ -5,8 +5,8 @@ Generations       which entries may be believed now, and when a write may be ack
 Recovery          takes Redis back into use after it failed
 Entry, Affected, Fenced, Leases, Pending, Token, new_token   what the verbs take and return
 LEASE, MARK       the first bytes of an entry without a value
-PublicStore, public_store, PublicRow, PublicWrite, Found, HashFields, Garbage, Late, ANY, encoded,
-fingerprint       the public keys of watched rows, which any client may use
+PublicStore, public_store, PublicRow, PublicWrite, Found, HashFields, Garbage, Late, ANY, ABSENT,
+encoded, fingerprint       the public keys of watched rows, which any client may use
 Totals, TotalsStore, Adding, Lacking, OutOfRange
                   what was added to write-behind counters, and is not in the row yet
 """
@@ -15,6 +15,7 @@ from chalicelib.cache.entries import Affected, Cache, Leases, Pending, new_token
 from chalicelib.cache.entry_commands import Entry, Fenced, Token
 from chalicelib.cache.generations import Generations
 from chalicelib.cache.public_keys import (
+    ABSENT,
     ANY,
     Found,
     Garbage,
@@ -31,6 +32,7 @@ from chalicelib.cache.scripts import LEASE, MARK
 from chalicelib.cache.totals import Adding, Lacking, OutOfRange, Totals, TotalsStore
 
 __all__ = [
+    "ABSENT",
     "ANY",
     "LEASE",
     "MARK",

@@ -59,9 +59,13 @@ class Totals:
         pairs = (word.rpartition("=") for word in sums)
         return cls(int(epoch), int(count), {name: int(sum_) for name, _, sum_ in pairs}, text)
 
+    def is_behind(self, applied: "Totals") -> bool:
+        """Whether Redis has lost some of them since they were `applied`."""
+        return (self.epoch, self.count) < (applied.epoch, applied.count)
+
     def beyond(self, applied: "Totals") -> Mapping[str, int]:
         """What is not in the row yet, by the name of the counter, where that is `applied`."""
-        if (self.epoch, self.count) < (applied.epoch, applied.count):
+        if self.is_behind(applied):
             return {}
         done = applied.sums if applied.epoch == self.epoch else {}
         left = {name: total - done.get(name, 0) for name, total in self.sums.items()}

@@ -43,6 +43,7 @@ OWN_TABLES = {
     "watched_ranges": "the sync",
     "sync_lease": "the sync",
     "sync_runs": "the sync",
+    "sync_ranges": "the sync",
     "applied_deltas": "write-behind counters",
 }
 OTHER_VERSION = (

@@ -143,6 +143,16 @@ def select_range(table: Table, limit: int, after: Key | None, last: Key | None) 
     )
 
 
+def key_behind(table: Table, after: Key | None, count: int) -> Statement:
+    """The key of the row that comes as number `count` behind the key `after`, and the next one."""
+    condition = f" WHERE {table.key.name} > %s" * (after is not None)
+    return (
+        f"SELECT {table.key.name} FROM {table.identifier}{condition}"
+        f" ORDER BY {table.key.name} LIMIT 2 OFFSET {count - 1:d}",
+        () if after is None else (after,),
+    )
+
+
 def count_rows(table: Table) -> Statement:
     return f"SELECT COUNT(*) FROM {table.identifier}", ()
 

@@ -20,9 +20,12 @@ def read_totals(store: TotalsStore, table: Table, keys: Sequence[Key]) -> Mappin
 
 def with_totals(table: Table, row: Row, totals: Totals) -> Row:
     """A row that came with what is `applied`: with all of `totals` in it, and so told behind its
-    columns."""
+    columns. Totals that are behind that change nothing."""
     values = list(row)
-    left = totals.beyond(Totals.parse(str(row[-1])))
+    applied = Totals.parse(str(row[-1]))
+    if totals.is_behind(applied):
+        return row
+    left = totals.beyond(applied)
     for column in table.write_behind:
         values[table.positions[column.name]] += left.get(column.name, 0)  # type: ignore[operator]
     values[-1] = totals.text

@@ -22,6 +22,7 @@ from chalicelib.cache import (
     Fenced,
     Generations,
     Recovery,
+    Totals,
     new_token,
 )
 from chalicelib.db import Change, Committed, Database, Generation, Transaction, applied
@@ -283,7 +284,7 @@ class WriteThrough:
         elif work.rows:
             change = transaction.write_many(table, work.rows)
             if table.write_behind and self._cache.is_configured:
-                self._count_anew(transaction, table, [key for key in named if key != NO_KEY])
+                self._count_anew(transaction, table, change)
         elif work.edit:
             change = transaction.edit_many(table, work.keys, work.edit)
         else:
@@ -294,11 +295,17 @@ class WriteThrough:
             work.claim.record(transaction, change, values)
         return change
 
-    def _count_anew(self, transaction: Transaction, table: Table, keys: Sequence[Key]) -> None:
-        """The rows with `keys` are written whole: their write-behind counters are as written, and
-        only what is added from now on counts. Raises CountersUnavailable."""
+    def _count_anew(self, transaction: Transaction, table: Table, change: Change) -> None:
+        """Rows with keys are written whole: their write-behind counters are as written, and only
+        what is added from now on counts. Raises CountersUnavailable."""
+        keys = [row[0] for row in change.after if row[0] not in change.new_keys]
         totals = read_totals(self._cache.totals, table, keys)
-        texts = {key: own.text for key, own in totals.items()}
+        before = {row[0]: Totals.parse(str(row[-1])) for row in change.before}
+        texts = {
+            key: own.text
+            for key, own in totals.items()
+            if key not in before or not own.is_behind(before[key])
+        }
         transaction.queue(*applied.put(table, texts))
 
     def _send_fences(

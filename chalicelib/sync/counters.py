@@ -75,7 +75,7 @@ class _Drain:
                 self.reports[row[0]] = "a counter would leave its range: nothing was added"
                 continue
             after.append(counted)
-            self.texts[row[0]] = totals.text
+            self.texts[row[0]] = str(counted[-1])
         present = {row[0] for row in locked}
         for key in self.totals.keys() - present:
             self.reports[key] = "there is no such row: what was counted for it is dropped"

@@ -132,6 +132,45 @@ class Watches:
         every = [row for row in rows if row.key == EVERY_ROW]
         return every + sorted(row for row in rows if row.key != EVERY_ROW)
 
+    def between(
+        self, table: Table, form: str, direction: str, after: str, last: str
+    ) -> Iterator[list[WatchedRow]]:
+        """Rows that are watched one by one, page by page: those with texts of keys behind `after`
+        and up to `last`, in the order of these texts."""
+        while True:
+            [found] = self._database.run(
+                (
+                    "SELECT row_key, seen, CAST(synced_at AS CHAR) FROM watched"
+                    " WHERE table_name = %s AND row_key > %s AND row_key <= %s AND form = %s"
+                    f" AND direction = %s AND row_key <> %s ORDER BY row_key LIMIT {PAGE_ROWS}",
+                    (table.name, after, last, form, direction, EVERY_ROW),
+                )
+            )
+            page = [
+                WatchedRow(key, form, direction, seen or "", _iso(synced_at))
+                for text, seen, synced_at in found
+                for key in _keys(table, [text])
+            ]
+            if page:
+                yield page
+            if len(found) < PAGE_ROWS:
+                return
+            after = found[-1][0]
+
+    def among(self, table: Table, form: str, keys: Sequence[Key]) -> set[Key]:
+        """Which of these keys are watched one by one."""
+        found: set[Key] = set()
+        for piece in _pieces(keys):
+            [rows] = self._database.run(
+                (
+                    "SELECT row_key FROM watched WHERE table_name = %s AND form = %s"
+                    f" AND row_key IN ({','.join(['%s'] * len(piece))})",
+                    (table.name, form, *map(str, piece)),
+                )
+            )
+            found |= set(_keys(table, [text for (text,) in rows]))
+        return found
+
     def senseless(self, tables: Mapping[str, Table]) -> Iterator[tuple[str, str]]:
         """What makes no sense in `watched`: where it stands, and why. One SELECT a page."""
         for name, text, form, direction, _, _ in self._pages("", ()):
@@ -227,6 +266,17 @@ class Watches:
         )
         texts = [text for (text,) in rows if not text or list(_keys(table, [text]))]
         return sorted(texts, key=lambda text: (text != "", *_keys(table, [text] if text else [])))
+
+    def ranges_between(self, table: Table, form: str, after: str, end: str | None) -> list[str]:
+        """The same from behind the key `after` on, and before `end` where it is given."""
+        first, last = [*_keys(table, [after])], [*_keys(table, [end or ""])]
+        found = [text for text in self.ranges(table, form) if text]
+        keys = [next(_keys(table, [text])) for text in found]
+        return [after] + [
+            text
+            for text, key in zip(found, keys)
+            if not (first and key <= first[0]) and not (last and key >= last[0])  # type: ignore[operator]
+        ]
 
     def range(self, table: Table, form: str, after: str) -> Mapping[Key, str]:
         """What both sides had last of the rows in a range."""

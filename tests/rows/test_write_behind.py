@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
 from chalicelib import services
 from chalicelib.rows import write_behind
 from chalicelib.tables import INTEGER, UNSIGNED_KEY, Column, Counter, Table
+from local.servers import MariaDB
 from tests.conftest import Configure
 from tests.support.client import Answer, InProcess
 from tests.support.pages import BEHIND, counted, increment, page, pages_table, shown, stored
@@ -102,6 +104,29 @@ def test_with_an_idempotency_key_or_another_counter_it_is_written_through(
     assert counted(answer) == [{"nr": 1, "views": 17, "stock": 4}]
     assert stored(witness)[1] == 12
     assert shown(service, 1) == {17}
+
+
+@pytest.mark.usefixtures("pages")
+def test_who_waits_for_the_row_knows_what_was_added_to_it_meanwhile(
+    service: InProcess, witness: Witness, mariadb: MariaDB
+) -> None:
+    """By a run, which has the lock on the row."""
+    increment(service, 1, 5)
+    [name] = witness.redis.scan_iter("*:totals:1")
+    text: Any = witness.redis.get(name)
+    with mariadb.connect_as_root(ssl_disabled=True) as run, run.cursor() as cursor:
+        run.begin()
+        cursor.execute("UPDATE pages SET views = views + 5 WHERE nr = 1")
+        cursor.execute("INSERT INTO applied_deltas VALUES ('pages', '1', %s)", [text])
+        with ThreadPoolExecutor(1) as pool:
+            asked = pool.submit(increment, service, 1, IDEMPOTENCY_KEY="k")
+            waiting = "SELECT 1 FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT'"
+            while not witness.query(waiting):
+                assert not asked.done()
+            run.commit()
+            assert counted(asked.result()) == [{"nr": 1, "views": 16}]
+    service.invalidate(TABLE="pages")
+    assert shown(service, 1) == {16}
 
 
 @pytest.mark.usefixtures("pages")

@@ -15,13 +15,8 @@ from chalicelib.cache.scripts import FENCE, MARK
 from local.servers import MariaDB, Redis
 
 TABLES = (
-    *tables.TABLES,
-    "idempotency",
-    "watched",
-    "watched_ranges",
-    "sync_lease",
-    "sync_runs",
-    "applied_deltas",
+    *(*tables.TABLES, "idempotency"),
+    *("watched", "watched_ranges", "sync_lease", "sync_runs", "sync_ranges", "applied_deltas"),
 )
 ENTRYS = r"*}:[0-9]*:*:*"
 # Not counted. These go with other commands, and ask who the server is and whether it is a master.
