@@ -120,9 +120,12 @@ def test_who_waits_for_the_row_knows_what_was_added_to_it_meanwhile(
         cursor.execute("INSERT INTO applied_deltas VALUES ('pages', '1', %s)", [text])
         with ThreadPoolExecutor(1) as pool:
             asked = pool.submit(increment, service, 1, IDEMPOTENCY_KEY="k")
-            waiting = "SELECT 1 FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT'"
-            while not witness.query(waiting):
-                assert not asked.done()
+            waits = (
+                "SELECT 1 FROM information_schema.processlist"
+                " WHERE info LIKE %s AND id <> CONNECTION_ID()"
+            )
+            while not witness.query(waits, ["%applied_deltas%ORDER BY nr FOR UPDATE"]):
+                assert not asked.done(), asked.result().text
             run.commit()
             assert counted(asked.result()) == [{"nr": 1, "views": 16}]
     service.invalidate(TABLE="pages")
