@@ -10,7 +10,7 @@ IN_VENV := exec .venv/bin/python -m
 INSTALL = @bash local/install.sh
 SERVERS = mariadb-server redis-server curl
 # Names as they were typed: make would run $(shell ...) in one that is given on its command line.
-NAMES = PORT FILE TABLE KEYS FUNCTION EVENT ENGINE ARGS SQL
+NAMES = PORT FILE TABLE KEYS KEY FUNCTION EVENT ENGINE STAGE URL MINUTES ARGS SQL
 $(foreach name,$(NAMES),$(eval override $(name) := $$(value $(name))))
 export $(NAMES)
 # Without bytecode on disk, each of the many processes of a test run compiles the project again.
@@ -43,7 +43,7 @@ upload: ## load the CSV file FILE into TABLE (DB_TABLE, or heroes) through the S
 	$(INSTALL) local
 	@$(IN_VENV) local upload
 
-invoke: ## run FUNCTION (storage, api_handler, ingest, employees, sync) on the event in the file EVENT, on the servers of make run or make up
+invoke: ## run FUNCTION (storage, api_handler, ingest, employees, sync, sync_range) on the event in the file EVENT, on the servers of make run or make up
 	$(INSTALL) local
 	@$(IN_VENV) local invoke
 
@@ -75,10 +75,9 @@ proof: ## what takes long (the tests over the Data API, model, histories, a stag
 	@$(IN_VENV) pytest -m proof -n 6 $(WAITING_TESTS)
 	@exec env HEROCACHE_TEST_ENGINE=dataapi .venv/bin/python -m pytest -n 3 --dist loadfile $(DATA_API_TESTS)
 
-MINUTES ?= 10
 soak: ## requests and faults for MINUTES (10), then what was stale, lost or doubled
 	$(INSTALL) dev $(SERVERS)
-	@$(IN_VENV) tests.history --minutes $(MINUTES)
+	@$(IN_VENV) tests.history --minutes "$${MINUTES:-10}"
 
 lint: ## format, lint, types, the template
 	$(INSTALL) dev
@@ -96,39 +95,41 @@ bench: ## measure against the raw drivers and the course's way; ARGS go to it
 	$(INSTALL) dev $(SERVERS)
 	@$(IN_VENV) bench $(ARGS)
 	@$(IN_VENV) bench.ingest
+	@$(IN_VENV) bench.sync
 
 grade: ## play the graders of the course against URL, with the API key in KEY where it wants one; ARGS go to it
 	$(INSTALL) local
 	@$(IN_VENV) grader $(ARGS)
 
-STAGE ?= dev
+# In quotes, so that the shell takes the name of a stage for a word and never for code.
+STAGE_NAME = "$${STAGE:-dev}"
 infra: ## what STAGE (dev) stands on in the AWS account: infra/template.yaml, then the tables
 	$(INSTALL) deploy
-	@$(IN_VENV) infra infra $(STAGE)
+	@$(IN_VENV) infra infra $(STAGE_NAME)
 
 configure: ## write what make infra made into the files Chalice reads for STAGE (dev)
 	$(INSTALL) deploy
-	@$(IN_VENV) infra configure $(STAGE)
+	@$(IN_VENV) infra configure $(STAGE_NAME)
 
 deploy: ## API and functions of STAGE (dev), and what Chalice cannot set
 	$(INSTALL) deploy
-	@$(IN_VENV) infra deploy $(STAGE)
+	@$(IN_VENV) infra deploy $(STAGE_NAME)
 
 destroy: ## delete all of STAGE (dev); asks first
 	$(INSTALL) deploy
-	@$(IN_VENV) infra destroy $(STAGE)
+	@$(IN_VENV) infra destroy $(STAGE_NAME)
 
 sql: ## run the statement SQL on the database of STAGE (dev), without a way into its network
 	$(INSTALL) deploy
-	@$(IN_VENV) infra sql $(STAGE)
+	@$(IN_VENV) infra sql $(STAGE_NAME)
 
 logs: ## follow what the functions of STAGE (dev) log, until Ctrl-C
 	$(INSTALL) deploy
-	@$(IN_VENV) infra logs $(STAGE)
+	@$(IN_VENV) infra logs $(STAGE_NAME)
 
 report: ## what to send when a step on STAGE (dev) fails; it holds no secret
 	$(INSTALL) deploy
-	@$(IN_VENV) infra report $(STAGE)
+	@$(IN_VENV) infra report $(STAGE_NAME)
 
 # All that any target needs.
 install:

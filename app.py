@@ -8,9 +8,11 @@ from chalice.app import BaseLambdaEvent, Rate, Request, Response, S3Event
 from chalicelib import config, services
 from chalicelib.config import UPLOAD_BUCKET
 from chalicelib.handlers import Api, auth, entry_points
+from chalicelib.ingest import RANGES_FOLDER
 
 app = Api(app_name="herocache")
 app.log.setLevel("INFO")
+uploads = os.environ.get(UPLOAD_BUCKET, "uploads")
 guard = auth.guard(os.environ)
 services.import_drivers()
 
@@ -25,6 +27,11 @@ def rows() -> Response:
     return entry_points.post(request())
 
 
+@app.route("/read", methods=["POST"], content_types=["*/*"], **guard)
+def reads() -> Response:
+    return entry_points.post_read(request())
+
+
 @app.route("/health", methods=["GET", "HEAD"])
 def health() -> Response:
     return entry_points.get_health(request())
@@ -37,6 +44,7 @@ def deep_health() -> Response:
 
 # A browser sends this ahead of a page's request, without credentials.
 @app.route("/", methods=["OPTIONS"], content_types=["*/*"])
+@app.route("/read", methods=["OPTIONS"], content_types=["*/*"])
 @app.route("/health", methods=["OPTIONS"], content_types=["*/*"])
 @app.route("/health/deep", methods=["OPTIONS"], content_types=["*/*"])
 def preflight() -> Response:
@@ -53,7 +61,8 @@ def employees(event: Any, context: object) -> Any:
     return entry_points.add_employees(event)
 
 
-@app.on_s3_event(bucket=os.environ.get(UPLOAD_BUCKET, "uploads"), name="ingest")
+# Of two functions that S3 tells of new objects in a bucket, the filters must not overlap.
+@app.on_s3_event(bucket=uploads, suffix=".csv", name="ingest")
 def ingest(event: S3Event) -> list[dict[str, Any]]:
     return entry_points.ingest(event.to_dict())
 
@@ -61,6 +70,11 @@ def ingest(event: S3Event) -> list[dict[str, Any]]:
 @app.schedule(Rate(config.sync_minutes(os.environ), unit=Rate.MINUTES), name="sync")
 def sync(event: BaseLambdaEvent) -> dict[str, Any]:
     return entry_points.sync(event.to_dict())
+
+
+@app.on_s3_event(bucket=uploads, prefix=RANGES_FOLDER, suffix=".json", name="sync_range")
+def sync_range(event: S3Event) -> list[dict[str, Any]]:
+    return entry_points.sync_range(event.to_dict())
 
 
 if auth.COMMAND in os.environ:

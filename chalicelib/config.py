@@ -37,10 +37,12 @@ TTL = "TTL"
 READ_BY = "READ_BY"
 UPLOAD_BUCKET = "UPLOAD_BUCKET"
 INGEST_MAX_REJECTED = "INGEST_MAX_REJECTED"
+INGEST_MAX_BYTES = "INGEST_MAX_BYTES"
 INGEST_ENGINE = "INGEST_ENGINE"
 INGEST_COLUMNS = "INGEST_COLUMNS"
 SYNC_MINUTES = "SYNC_MINUTES"
 API_AUTH = "API_AUTH"
+API_READERS = "API_READERS"
 CORS_ORIGINS = "CORS_ORIGINS"
 
 # The schemes of REDIS_URL, each with the options that may follow its question mark.
@@ -115,10 +117,13 @@ class Settings:
     ttl_seconds: int = 3600
     read_by: str | None = None
     max_rejected_percent: int = 10
+    max_upload_bytes: int = 1_000_000_000
     ingest_engine: IngestEngine = IngestEngine.MYSQL
     ingest_columns: tuple[str, ...] = ()
+    upload_bucket: str = ""
     sync_minutes: int = 15
     api_auth: ApiAuth = ApiAuth.NONE
+    api_readers: frozenset[str] = frozenset()
     cors_origins: frozenset[str] = frozenset()
 
     @classmethod
@@ -154,10 +159,15 @@ class Settings:
             max_rejected_percent=_integer(
                 environment, INGEST_MAX_REJECTED, cls.max_rejected_percent, 0, 100
             ),
+            max_upload_bytes=_integer(
+                environment, INGEST_MAX_BYTES, cls.max_upload_bytes, 1, 10**11
+            ),
             ingest_engine=_choice(environment, INGEST_ENGINE, IngestEngine),
             ingest_columns=_names(environment, INGEST_COLUMNS),
+            upload_bucket=environment.get(UPLOAD_BUCKET, ""),
             sync_minutes=sync_minutes(environment),
             api_auth=api_auth(environment),
+            api_readers=frozenset(_names(environment, API_READERS, "ids of callers")),
             cors_origins=cors_origins(environment),
         )
 
@@ -336,13 +346,15 @@ def _integer(
     return int(text)
 
 
-def _names(environment: Mapping[str, str], name: str) -> tuple[str, ...]:
+def _names(
+    environment: Mapping[str, str], name: str, noun: str = "column names"
+) -> tuple[str, ...]:
     """The names in a list with commas; empty where the setting is not set."""
     text = environment.get(name, "")
     names = tuple(part.strip() for part in text.split(",")) if text else ()
     if "" in names or len({each.casefold() for each in names}) != len(names):
         raise ConfigurationError(
-            f"{name}: expected column names with commas between them, each once, or nothing"
+            f"{name}: expected {noun} with commas between them, each once, or nothing"
         )
     return names
 

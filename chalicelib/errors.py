@@ -5,7 +5,7 @@
     │   ├── RowRejected            the database rejects a row; `replies` says which in the request
     │   ├── KeyTooFar              the key of a new row is far above all others
     │   └── NoKeyLeft              the database has no key left to give to new rows
-    ├── Forbidden             403  a web page that may not use the service sent the request
+    ├── Forbidden             403  a web page that may not use the service, or who may only read
     ├── NotFound              404  there is no such path
     ├── MethodNotAllowed      405  the path does not take this HTTP method
     ├── Conflict              409  an idempotency key was used for another request before
@@ -46,6 +46,10 @@ class HerocacheError(Exception):
     @property
     def kind(self) -> str:
         return type(self).__name__
+
+    def __str__(self) -> str:
+        """On one line, because it may quote an object key or another text of a caller."""
+        return one_line(super().__str__())
 
 
 class BadRequest(HerocacheError):
@@ -188,6 +192,14 @@ class AnotherServer(CacheUnavailable):
     def __init__(self, server: str) -> None:
         super().__init__("it is another server than the one the entries were written to")
         self.server = server
+
+
+def one_line(text: str) -> str:
+    """`text` for a log or a terminal: each character that is not printed is escaped, so that the
+    text of a caller cannot look like a line of the log or move the cursor."""
+    if text.isprintable():
+        return text
+    return "".join([each if each.isprintable() else ascii(each)[1:-1] for each in text])
 
 
 def network_words(error: BaseException | None) -> str:

@@ -6,9 +6,10 @@ all threads of `chalice local`, share the parts.
 
 import dataclasses
 import os
+import threading
 from contextlib import suppress
 from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from chalicelib.cache import Cache, Generations, Recovery, public_store
 from chalicelib.config import Settings, UncachedReads
@@ -19,7 +20,20 @@ from chalicelib.rows import LazyLoading, RowLoader, RowService, WriteThrough
 if TYPE_CHECKING:
     from chalicelib.cache import PublicStore
     from chalicelib.ingest.service import Ingest
-    from chalicelib.sync import Captured, Sync, Watches
+    from chalicelib.sync import Captured, RangeWorker, Sync, Watches
+
+    part = cached_property
+else:
+
+    class part(cached_property):
+        """A part of a container. Where threads need it at the same time they get the same one:
+        Python's own makes one for each of them, from 3.12 on."""
+
+        _building = threading.RLock()
+
+        def __get__(self, instance: object, owner: type | None = None) -> Any:
+            with self._building:
+                return super().__get__(instance, owner)
 
 
 @lru_cache(maxsize=1)
@@ -46,7 +60,7 @@ class Container:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
 
-    @cached_property
+    @part
     def rows(self) -> RowService:
         loader = RowLoader(self.database, self.replica)
         return RowService(
@@ -56,13 +70,13 @@ class Container:
             self.write_through,
         )
 
-    @cached_property
+    @part
     def captured(self) -> "Captured":
         from chalicelib.sync import Captured
 
         return Captured(self.database, self.write_through, self.generations)
 
-    @cached_property
+    @part
     def ingest(self) -> "Ingest":
         # Imported here, because a read needs neither boto3 nor csv.
         from chalicelib.ingest.service import Ingest
@@ -72,19 +86,26 @@ class Container:
             loads,
             WriteThrough(loads, self.cache, self.generations, self.recovery),
             self.settings.max_rejected_percent,
+            self.settings.max_upload_bytes,
             self.settings.ingest_engine,
             self.settings.default_table,
             self.settings.ingest_columns,
         )
 
-    @cached_property
+    @part
     def write_through(self) -> WriteThrough:
         return WriteThrough(self.database, self.cache, self.generations, self.recovery)
 
-    @cached_property
+    @part
     def sync(self) -> "Sync":
         # Imported here, because a read needs none of it.
+        from chalicelib.ingest import RANGES_FOLDER, Bucket
         from chalicelib.sync import Sync
+
+        bucket = self.settings.upload_bucket
+
+        def put(name: str, body: bytes) -> None:
+            Bucket(bucket).write(f"{RANGES_FOLDER}{name}", body, "application/json")
 
         return Sync(
             self.database,
@@ -93,24 +114,31 @@ class Container:
             self.captured,
             self.cache.tables,
             has_cache=self.cache.is_configured,
+            put=put if bucket else None,
         )
 
-    @cached_property
+    @part
+    def range_worker(self) -> "RangeWorker":
+        from chalicelib.sync import RangeWorker
+
+        return RangeWorker(self.database, self.write_through, self.public_store, self.cache.tables)
+
+    @part
     def watches(self) -> "Watches":
         from chalicelib.sync import Watches
 
         return Watches(self.database, self.public_store)
 
-    @cached_property
+    @part
     def public_store(self) -> "PublicStore":
         return public_store(self.settings)
 
-    @cached_property
+    @part
     def database(self) -> Database:
         """The writer endpoint."""
         return Database(self.settings)
 
-    @cached_property
+    @part
     def replica(self) -> Database | None:
         """The replica that answers uncached reads; None where UNCACHED_READS leaves them to the
         writer. It may lack the last writes. If it is asleep, the writer answers instead: nobody
@@ -121,14 +149,14 @@ class Container:
         there = dataclasses.replace(self.settings, db_host=host, db_resume_seconds=0)
         return Database(there, is_replica=True)
 
-    @cached_property
+    @part
     def cache(self) -> Cache:
         return Cache(self.settings)
 
-    @cached_property
+    @part
     def generations(self) -> Generations:
         return Generations(self.database, self.cache)
 
-    @cached_property
+    @part
     def recovery(self) -> Recovery:
         return Recovery(self.database, self.cache, self.generations)

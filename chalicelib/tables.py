@@ -266,8 +266,13 @@ class Table:
 
     def public_key(self, form: str, key: Key) -> str:
         """The public Redis key of the row, in a form that is declared."""
+        return self.public_keys(form, [key])[0]
+
+    def public_keys(self, form: str, keys: Iterable[Key]) -> list[str]:
+        """The same of each of these rows."""
         assert self.public
-        return f"{self.public.forms[form]}:{key}"
+        prefix = self.public.forms[form]
+        return [f"{prefix}:{key}" for key in keys]
 
     @cached_property
     def _template(self) -> str:
@@ -446,7 +451,7 @@ TABLES: Mapping[str, Table] = {table.name: table for table in (HEROES, PRODUCTS,
 # The service's own tables. No request may name one. The last one is temporary.
 OWN_NAMES = (
     *("cache_generation", "changed_entries", "idempotency", "ingest_log"),
-    *("watched", "watched_ranges", "sync_lease", "sync_runs"),
+    *("watched", "watched_ranges", "sync_lease", "sync_runs", "sync_ranges"),
     "ingest_lines",
 )
 

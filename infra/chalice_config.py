@@ -68,7 +68,7 @@ def environment_of_ingest(outputs: Mapping[str, str]) -> dict[str, str | None]:
     by_token = outputs["DatabaseLogin"] == "iam"
     return {
         "DB_USER": "herocache_ingest" if by_token else None,
-        "DB_SECRET_ARN": None if by_token else outputs[policies.LOGIN_OF_INGEST],
+        "DB_SECRET_ARN": None if by_token else outputs["IngestLoginArn"],
     }
 
 
@@ -79,7 +79,7 @@ def environment(outputs: Mapping[str, str]) -> dict[str, str | None]:
     found |= _of_data_api(outputs) if uses_data_api(outputs) else _of_connections(outputs)
     found |= _of_cache(outputs) if has_cache(outputs) else {}
     if outputs["DatabaseLogin"] == "secret":
-        found["DB_SECRET_ARN"] = outputs[policies.LOGIN]
+        found["DB_SECRET_ARN"] = outputs["DatabaseLoginArn"]
     if float(outputs["DatabaseMinCapacity"]) == 0:
         found["DB_RESUME_SECONDS"] = RESUME_SECONDS
     return found | {"DB_NAME": "herocache", "UPLOAD_BUCKET": outputs["UploadBucket"]}

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from botocore.exceptions import ClientError
 
 from infra import (
+    api_stage,
     before_deploy,
     before_infra,
     chalice_cli,
@@ -18,7 +19,6 @@ from infra import (
     gateway_responses,
     leftovers,
     log_retention,
-    policies,
     service_linked_roles,
     unrecorded_api,
     usage_plan,
@@ -53,7 +53,7 @@ def infra(stage: Stage) -> None:
     outputs = stack.outputs()
     passwords = None
     if outputs["DatabaseLogin"] == "secret":
-        arns = (outputs[policies.LOGIN], outputs[policies.LOGIN_OF_INGEST])
+        arns = (outputs["DatabaseLoginArn"], outputs["IngestLoginArn"])
         passwords = database_schema.passwords(client("secretsmanager"), arns)
     database_schema.prepare(
         client("rds-data"), outputs["DatabaseArn"], outputs["DatabaseSecretArn"], passwords
@@ -73,14 +73,16 @@ def configure(stage: Stage) -> None:
 def deploy(stage: Stage) -> None:
     """`make deploy`: deploys the functions and the API, then sets what Chalice cannot set."""
     before_deploy.refuse_unprepared(stage)
-    queue_arn = _stack(stage).outputs()["FailureQueueArn"]
+    outputs = _stack(stage).outputs()
     log_retention.keep_logs(
         client("logs"), stage.function_names, stage.choices["log_retention_days"]
     )
     unrecorded_api.record(client("apigateway"), stage)
     chalice_cli.deploy(stage)
     deployed = stage.deployed()
-    failed_events.send_failures(client("lambda"), event_functions(deployed), queue_arn)
+    failed_events.send_failures(
+        client("lambda"), event_functions(deployed), outputs["FailureQueueArn"]
+    )
     [api] = [each for each in deployed if each["resource_type"] == "rest_api"]
     if stage.api_auth == "key":
         usage_plan.apply(
@@ -97,6 +99,15 @@ def deploy(stage: Stage) -> None:
         api["rest_api_id"],
         stage.api_stage,
         {**stage.environment, "API_AUTH": str(stage.api_auth)},
+    )
+    api_stage.apply(
+        client("apigateway"),
+        client("logs"),
+        stage.full_name,
+        api["rest_api_id"],
+        stage.api_stage,
+        outputs["ApiLogRoleArn"],
+        stage.choices,
     )
     say("serves", api["rest_api_url"])
 
@@ -120,6 +131,7 @@ def destroy(stage: Stage) -> None:
     leftovers.remove_schedules(client("events"), stage)
     leftovers.remove_functions(client("lambda"), client("iam"), stage)
     log_retention.remove_logs(client("logs"), stage.function_names)
+    api_stage.remove_log(client("logs"), stage.full_name)
     if bucket := made.get("Uploads"):
         leftovers.empty_bucket(client("s3"), bucket)
     if "Database" in made and _is_protected(stage):

@@ -28,8 +28,6 @@ DATA_API_ACTIONS = (
     "rds-data:RollbackTransaction",
 )
 _WRITTEN_WHOLE = ("JoinTheNetwork", "LambdaAloneJoinsIt", "DatabaseLogin", "DataApi", "CacheLogin")
-# The outputs that say what a function logs in to the database with.
-LOGIN, LOGIN_OF_INGEST = "DatabaseLoginArn", "IngestLoginArn"
 _BUCKET = re.compile(r'(?<=:s3:::)[^/"]+')
 
 
@@ -52,7 +50,8 @@ def _of_kind(functions: Sequence[str], outputs: Mapping[str, str]) -> Iterator[J
         yield from _network(functions)
     by_secret = outputs["DatabaseLogin"] == "secret"
     login = "secretsmanager:GetSecretValue" if by_secret else "rds-db:connect"
-    logins = {outputs[LOGIN_OF_INGEST if is_ingest(name) else LOGIN] for name in functions}
+    for_ingest, for_others = outputs["IngestLoginArn"], outputs["DatabaseLoginArn"]
+    logins = {for_ingest if is_ingest(name) else for_others for name in functions}
     yield _allow("DatabaseLogin", login, sorted(logins) if len(logins) > 1 else logins.pop())
     if uses_data_api(outputs):
         yield _allow("DataApi", list(DATA_API_ACTIONS), outputs["DatabaseArn"])

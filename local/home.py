@@ -42,7 +42,7 @@ class Home:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.mariadb = MariaDB(folder / "mariadb")
-        self.redis = Redis(folder / "redis")
+        self.redis = Redis(folder / "redis", asks_password=True)
         self.env = folder / "env"
         self.s3 = S3(folder / "s3", self.env)
         self.data_api = DataApi(folder / "data_api", self.mariadb.environment)
@@ -148,10 +148,14 @@ class Home:
             return int(self.run_lock.read_text() or 0) or None
 
     def remove(self) -> None:
-        """Deletes what these commands made, and nothing else in the folder."""
-        for server in (*self.servers, self.data_api, self.app):
+        """Deletes what these commands made, and nothing else in the folder: HEROCACHE_HOME may name
+        one where somebody else has a folder `mariadb` or a file `env`."""
+        servers = (self.mariadb, self.redis, self.s3, self.data_api, self.app)
+        ours = [server for server in servers if server.owns_home]
+        for server in ours:
             shutil.rmtree(server.home, ignore_errors=True)
-        for path in (self.env, self.kept, self.invoke_log, self.run_lock, self.lock):
+        files = (self.env, self.kept, self.invoke_log) if ours else ()
+        for path in (*files, self.run_lock, self.lock):
             path.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             self.folder.rmdir()

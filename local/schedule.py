@@ -58,10 +58,12 @@ def _words(output: str, code: int) -> str:
     if code or not lines:
         return f"failed (exit code {code}): make sync shows why"
     record = json.loads(lines[-1])
-    counts = [record[direction] for direction in ("to_cache", "to_database")]
+    both = [record[direction] for direction in ("to_cache", "to_database")]
     looked, changed, reported = (
-        sum(count[name] for count in counts) for name in ("looked", "changed", "reported")
+        sum(count[name] for count in both) for name in ("looked", "changed", "reported")
     )
     if record["outcome"] == "idle":
         return "nothing to do"
-    return f"{record['outcome']}: {looked} rows looked at, {changed} changed, {reported} reported"
+    handed = f"; {record['ranges']} ranges go on in sync_range" * bool(record["ranges"])
+    counts = f"{looked} rows looked at, {changed} changed, {reported} reported"
+    return f"{record['outcome']}: {counts}{handed}"

@@ -2,8 +2,11 @@
 
 import contextlib
 
+from chalicelib.errors import one_line
+
 
 def say(subject: str, text: str) -> None:
-    """Prints one line. A closed terminal is no error: servers must still be stopped."""
+    """Prints one line, whatever an object key or another text in it holds. A closed terminal is no
+    error: servers must still be stopped."""
     with contextlib.suppress(OSError):
-        print(f"{subject:<10} {text}", flush=True)
+        print(one_line(f"{subject:<10} {text}"), flush=True)

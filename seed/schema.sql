@@ -90,6 +90,19 @@ CREATE TABLE IF NOT EXISTS sync_runs (
     PRIMARY KEY (id)
 ) ENGINE = InnoDB DEFAULT CHARSET = utf8mb4 COLLATE = utf8mb4_bin;
 
+-- Ranges of rows that a run has handed to the function sync_range. Number 0 is what the run did itself.
+CREATE TABLE IF NOT EXISTS sync_ranges (
+    run        BIGINT UNSIGNED NOT NULL,
+    number     INT UNSIGNED    NOT NULL,
+    work       TEXT            NOT NULL, -- JSON: which rows
+    after_key  VARCHAR(255)    NOT NULL, -- what is left of them is behind this key
+    holder     CHAR(16)        CHARACTER SET ascii NOT NULL DEFAULT '',
+    expires_at DATETIME(6)     NOT NULL DEFAULT '2000-01-01', -- until then it is the holder's, UTC
+    outcome    VARCHAR(16)     NOT NULL, -- 'waiting', 'done'
+    did        MEDIUMTEXT      NOT NULL, -- JSON: what was looked at, changed and reported so far
+    PRIMARY KEY (run, number)
+) ENGINE = InnoDB DEFAULT CHARSET = utf8mb4 COLLATE = utf8mb4_bin;
+
 -- What became of each uploaded file, written in the same transaction as its rows: by bucket and key the last upload.
 CREATE TABLE IF NOT EXISTS ingest_log (
     bucket        VARCHAR(63)     CHARACTER SET ascii NOT NULL,

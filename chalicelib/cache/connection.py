@@ -144,7 +144,7 @@ class NodeConnection:
         except redis.ResponseError as error:
             if not (may_be_denied and is_denied(error)):
                 raise
-            log.warning("a public key is left to the sync: the user of Redis lacks a right")
+            log.warning("a public key is left to the sync: Redis says that its user lacks a right")
             return None
 
     def _receive(self, count: int) -> list[Any]:

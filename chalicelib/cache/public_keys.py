@@ -46,11 +46,13 @@ class Late(Exception):
 @dataclass(frozen=True)
 class PublicRow:
     """What to put under the public key of the row with `key`: `row`, or nothing where that is
-    None. `instead_of`: the `fingerprint` of what must be there; ANY; or ABSENT."""
+    None. `instead_of`: the `fingerprint` of what must be there; ANY; or ABSENT. `value`: what
+    `encoded` made of the row, where somebody has asked for that already."""
 
     key: Key
     row: Row | None
     instead_of: str = ANY
+    value: Found = None
 
 
 @dataclass(frozen=True)
@@ -82,9 +84,13 @@ def fingerprint(found: Found) -> str:
     return hashlib.sha1(found, usedforsecurity=False).hexdigest()
 
 
-def encoded(table: Table, form: str, rows: Sequence[Row]) -> list[Found]:
-    """What the public keys of `rows` hold. Raises NotAsDeclared."""
-    texts = table.encode_many(rows) if rows else ()
+def encoded(
+    table: Table, form: str, rows: Sequence[Row], texts: Sequence[bytes] | None = None
+) -> list[Found]:
+    """What the public keys of `rows` hold. `texts`: what the table's `encode_many` makes of them,
+    where that is known. Raises NotAsDeclared."""
+    if texts is None:
+        texts = table.encode_many(rows) if rows else ()
     if form != HASH:
         return [*texts]
     count = len(table.columns)
@@ -94,7 +100,7 @@ def encoded(table: Table, form: str, rows: Sequence[Row]) -> list[Found]:
 def read_commands(
     table: Table, form: str, row_keys: Sequence[Key], is_cluster: bool
 ) -> list[Command]:
-    names = [table.public_key(form, key) for key in row_keys]
+    names = table.public_keys(form, row_keys)
     most = table.max_json_bytes
     head: Words = (most, *[c.name for c in table.columns]) if form == HASH else (most,)
     script = public_scripts.READ_HASHES if form == HASH else public_scripts.READ_STRINGS
@@ -119,17 +125,17 @@ def set_commands(
     script = _sha1(public_scripts.SET_PUBLIC)
     commands = []
     for piece in _pieces(rows, is_cluster):
-        names = [table.public_key(form, each.key) for each in piece]
-        named = [word for name in names for word in (name, _stamp(name))]
+        names = table.public_keys(form, [each.key for each in piece])
+        named = [word for pair in zip(names, _stamps(names)) for word in pair]
         words: list[str | bytes] = []
-        present = iter(encoded(table, form, [each.row for each in piece if each.row is not None]))
+        unknown = [each.row for each in piece if each.row is not None and each.value is None]
+        others = iter(encoded(table, form, unknown))
         for each in piece:
-            words.append(each.instead_of)
             if each.row is None:
-                words += ["del", *[""] * max(len(fields), 1)]
+                words += [each.instead_of, "del", *[""] * max(len(fields), 1)]
                 continue
-            value = next(present)
-            words.append("set")
+            value = next(others) if each.value is None else each.value
+            words += (each.instead_of, "set")
             words += value.values if isinstance(value, HashFields) else [value]  # type: ignore[list-item, arg-type]
         command: Words = ("EVALSHA", script, len(named), *named, *head, *words)
         commands.append(Command(_tag(names[0]), command))
@@ -143,6 +149,13 @@ def note(table: Table) -> str:
 def delete_note(table: Table) -> Command:
     """Let the next run look at the table."""
     return Command(keys.tag(table, 0), ("DEL", note(table)))
+
+
+def _stamps(names: Sequence[str]) -> list[str]:
+    text = "".join(names)
+    if "{" in text or "}" in text:
+        return [_stamp(name) for name in names]
+    return [f"{{{name}}}:stamp" for name in names]
 
 
 def _stamp(name: str) -> str:

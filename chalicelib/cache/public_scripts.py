@@ -15,18 +15,24 @@ in a cluster those of one.
 # Replies for each key: its string; nothing; or what is wrong: 'type' and the type, or 'long' and
 # the number of bytes.
 READ_STRINGS = """
-local replies = {}
+local most = tonumber(ARGV[1])
+local replies, short, places = {}, {}, {}
 for i, key in ipairs(KEYS) do
   local size = redis.pcall('STRLEN', key)
   if type(size) == 'table' and not string.find(size['err'], 'WRONGTYPE', 1, true) then
     return size
   elseif type(size) == 'table' then
     replies[i] = {'type', redis.call('TYPE', key)['ok']}
-  elseif size > tonumber(ARGV[1]) then
+  elseif size > most then
     replies[i] = {'long', size}
   else
-    replies[i] = redis.call('GET', key)
+    short[#short + 1], places[#places + 1] = key, i
   end
+end
+-- All at once: a command takes much longer than what is done with its reply.
+local values = #short > 0 and redis.call('MGET', unpack(short))
+for n, i in ipairs(places) do
+  replies[i] = values[n]
 end
 return replies
 """
@@ -80,8 +86,8 @@ local fields = {unpack(ARGV, 6, 5 + count)}
 local width = 2 + math.max(count, 1)
 local read_at, by = tonumber(ARGV[1]), tonumber(ARGV[2])
 
-local function is_behind(stamp)
-  local other, other_by = string.match(redis.call('GET', stamp) or '', '^(%d+) (%d+)$')
+local function is_behind(text)
+  local other, other_by = string.match(text, '^(%d+) (%d+)$')
   if not other then
     return false
   elseif by == 0 then
@@ -109,20 +115,30 @@ local function found(key)
   return redis.sha1hex(text)
 end
 
+local names = {}
+for i = 2, #KEYS, 2 do
+  names[i / 2] = KEYS[i]
+end
+local stamps = #KEYS > 0 and redis.call('MGET', unpack(names))
 local replies = {}
 for i = 1, #KEYS, 2 do
   local key, stamp = KEYS[i], KEYS[i + 1]
   local at = 6 + count + (i - 1) / 2 * width
   local must_be, action = ARGV[at], ARGV[at + 1]
-  local is_late = stamp ~= key and is_behind(stamp)
-  if is_late or (must_be ~= '' and must_be ~= found(key)) then
+  local text = stamp ~= key and stamps[(i + 1) / 2]
+  local is_new = must_be == 'none' and action == 'set' and count == 0
+  if text and is_behind(text) then
+    replies[#replies + 1] = 0
+  elseif is_new and not redis.call('SET', key, ARGV[at + 2], 'NX') then
+    replies[#replies + 1] = 0
+  elseif not is_new and must_be ~= '' and must_be ~= found(key) then
     replies[#replies + 1] = 0
   else
     if action == 'del' then
       redis.call('DEL', key)
-    elseif count == 0 then
+    elseif count == 0 and not is_new then
       redis.call('SET', key, ARGV[at + 2])
-    else
+    elseif count > 0 then
       local values = {}
       for n, field in ipairs(fields) do
         values[2 * n - 1], values[2 * n] = field, ARGV[at + 1 + n]

@@ -60,7 +60,11 @@ class PublicStore:
         """What the public key of each row holds. No row's JSON is longer than what is read."""
         commands = read_commands(table, form, row_keys, self._client.is_cluster)
         _, replies = self._client.ask_many(commands) if commands else ("", ())
-        return [_found(each) for reply in replies for each in reply]
+        return [
+            each if each is None or type(each) is bytes else _found(each)
+            for reply in replies
+            for each in reply
+        ]
 
     def set_many(
         self, table: Table, form: str, rows: Sequence[PublicRow], read_at: int, until: int

@@ -16,6 +16,10 @@ from chalicelib.db.errors import reject_replica
 from chalicelib.db.statements import FAILS, MICROSECONDS_NOW, READ_ONLY, WAIT_FOR_WRITERS, Statement
 from chalicelib.tables import Table
 
+# A number never comes back, because rows may still be cached under it: not where the table of
+# generations is lost and made again, nor where a restore brings an earlier one back.
+_NOW = "ROUND(UNIX_TIMESTAMP(NOW(3)) * 1000)"
+_NEXT = f"GREATEST(generation + 1, {_NOW})"
 IS_WATCHED = "EXISTS (SELECT 1 FROM watched WHERE watched.table_name = cache_generation.table_name)"
 HAS_CHANGES = (
     f"EXISTS (SELECT 1 FROM {RECORDS} WHERE {RECORDS}.table_name = cache_generation.table_name)"
@@ -85,11 +89,9 @@ def select(table: Table) -> Statement:
 
 
 def add(table: Table) -> Statement:
-    """The first one is the time: a row that was lost and is made again must not bring back a number
-    that cached rows may still be stored under."""
     return (
         "INSERT IGNORE INTO cache_generation (table_name, generation, enabled)"
-        " VALUES (%s, ROUND(UNIX_TIMESTAMP(NOW(3)) * 1000), 1)",
+        f" VALUES (%s, {_NOW}, 1)",
         (table.name,),
     )
 
@@ -123,7 +125,7 @@ def lock(table: Table) -> Statement:
 def switch_off(table: Table) -> Statement:
     """Raise the generation and take the cache out of use."""
     return (
-        "UPDATE cache_generation SET generation = generation + 1,"
+        f"UPDATE cache_generation SET generation = {_NEXT},"
         " retired_at = IF(enabled, UTC_TIMESTAMP(6), retired_at), enabled = 0"
         " WHERE table_name = %s",
         (table.name,),
@@ -133,7 +135,7 @@ def switch_off(table: Table) -> Statement:
 def switch_on(table: Table, number: int, server: str) -> Statement:
     """Raise generation `number`, where it still is the current one, for the data set `server`."""
     return (
-        "UPDATE cache_generation SET generation = generation + 1,"
+        f"UPDATE cache_generation SET generation = {_NEXT},"
         " retired_at = IF(enabled AND server <> '', UTC_TIMESTAMP(6), retired_at),"
         " enabled = 1, server = %s WHERE table_name = %s AND generation = %s",
         (server, table.name, number),
@@ -143,7 +145,7 @@ def switch_on(table: Table, number: int, server: str) -> Statement:
 def raise_number(table: Table) -> Statement:
     """Every entry of the table becomes unreachable; its cache stays in use."""
     return (
-        "UPDATE cache_generation SET generation = generation + 1,"
+        f"UPDATE cache_generation SET generation = {_NEXT},"
         " retired_at = IF(enabled, UTC_TIMESTAMP(6), retired_at) WHERE table_name = %s",
         (table.name,),
     )

@@ -132,6 +132,12 @@ class Database:
 
         return self._run(read)
 
+    def key_behind(self, table: Table, after: Key | None, count: int) -> Key | None:
+        """The key of the row that comes as number `count` behind the key `after`; None where there
+        is none, or no other one behind it. One SELECT. Raises as `fetch_many`."""
+        [rows] = self.run(statements.key_behind(table, after, count))
+        return rows[0][0] if len(rows) > 1 else None
+
     def _selecting(self, connection: Connection) -> Callable[[Statement], Rows]:
         """Runs a SELECT on the server that this database is meant to be."""
         is_sure = self._is_replica or connection.is_surely_writer

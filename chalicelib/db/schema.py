@@ -43,6 +43,7 @@ OWN_TABLES = {
     "watched_ranges": "the sync",
     "sync_lease": "the sync",
     "sync_runs": "the sync",
+    "sync_ranges": "the sync",
 }
 OTHER_VERSION = (
     "one of the service's own tables lacks a column, or a trigger names one that is not there:"

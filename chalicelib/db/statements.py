@@ -30,6 +30,8 @@ NOW: Statement = (f"SELECT {MICROSECONDS_NOW}", ())
 FIRST_NEW_KEY: Statement = ("SELECT LAST_INSERT_ID()", ())
 # In place of a value: an error, after which the server runs none of the statements behind it.
 FAILS = "(SELECT 1 UNION SELECT 2)"
+# An error on a replica.
+GUARD_WRITER: Statement = (f"SELECT IF({READ_ONLY}, {FAILS}, 1)", ())
 
 
 def select(
@@ -137,6 +139,16 @@ def select_range(table: Table, limit: int, after: Key | None, last: Key | None) 
     )
 
 
+def key_behind(table: Table, after: Key | None, count: int) -> Statement:
+    """The key of the row that comes as number `count` behind the key `after`, and the next one."""
+    condition = f" WHERE {table.key.name} > %s" * (after is not None)
+    return (
+        f"SELECT {table.key.name} FROM {table.identifier}{condition}"
+        f" ORDER BY {table.key.name} LIMIT 2 OFFSET {count - 1:d}",
+        () if after is None else (after,),
+    )
+
+
 def count_rows(table: Table) -> Statement:
     return f"SELECT COUNT(*) FROM {table.identifier}", ()
 
@@ -146,8 +158,10 @@ def highest_key(table: Table) -> Statement:
 
 
 def guard_time(until: int) -> Statement:
-    """When it began; an error after `until`, in microseconds of the database's clock."""
-    return f"SELECT IF({MICROSECONDS_NOW} < %s, {MICROSECONDS_NOW}, {FAILS})", (until,)
+    """When it began; an error after `until`, in microseconds of the database's clock, and on a
+    replica."""
+    is_good = f"{MICROSECONDS_NOW} < %s AND NOT {READ_ONLY}"
+    return f"SELECT IF({is_good}, {MICROSECONDS_NOW}, {FAILS})", (until,)
 
 
 def guard_new_keys(count: int, highest: int, until: int) -> Statement:

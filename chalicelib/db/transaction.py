@@ -68,7 +68,7 @@ class Transaction:
         self._fit = fit
         self._queue: list[Statement] = [statements.START]
         self._writes: Writes | None = None
-        self._guards: list[tuple[Statement, type[HerocacheError]]] = []
+        self._guards: list[tuple[Statement, Callable[[], HerocacheError]]] = []
         self._committed_at = 0
         self._first_loaded_key = 0
         self.is_over = False
@@ -296,13 +296,18 @@ class Transaction:
         )
         return generation_in(table, generation, self._connection.sent_at)
 
+    def wait_for_writers(self, table: Table) -> None:
+        """Return when every transaction has ended that held the generation before. Later ones see
+        what was committed before this."""
+        self.run(cache_generation.lock(table))
+
     def queue(self, *statements: Statement) -> None:
         """Run these with the next statements that somebody waits for."""
         self._queue += statements
 
-    def queue_guard(self, statement: Statement, error: type[HerocacheError]) -> None:
+    def queue_guard(self, statement: Statement, error: Callable[[], HerocacheError]) -> None:
         """As `queue`. Where the database says that what `statement` guards does not hold, nothing
-        behind it is run, and `error` is raised."""
+        behind it is run, and what `error` makes is raised."""
         self._guards.append((statement, error))
         self._queue.append(statement)
 
@@ -317,7 +322,10 @@ class Transaction:
             return self._connection.batch([*queue, *statements])[len(queue) :]
 
     def commit(self) -> None:
-        """COMMIT, and what is left to do before it."""
+        """COMMIT, and what is left to do before it. Raises DatabaseUnavailable where the server was
+        made a replica meanwhile: some users may write there."""
+        if not self._connection.is_surely_writer:
+            self.queue_guard(statements.GUARD_WRITER, _refused)
         self._commit(is_timed=False)
 
     def commit_and_show(
@@ -331,8 +339,8 @@ class Transaction:
     ) -> Committed:
         """`commit`, and for each column of `values` the rows with one of them as they are just
         before: `max_rows` at the most, and none of those with `keys`. Also asks which of the rows
-        `watched` are watched, where there are any. Raises DatabaseUnavailable where the rows are
-        changed after `until`."""
+        `watched` are watched, where there are any. Raises DatabaseUnavailable as `commit`, and
+        where the rows are changed after `until`."""
         # Behind the changes: whoever waits for the rows' locks from here on waits for the COMMIT.
         place = len(self._queue)
         self.queue(statements.guard_time(until))
@@ -350,9 +358,7 @@ class Transaction:
             now, *others = self._commit(*shown, *watches)[place:]
         except DatabaseError as error:
             if is_guard_failed(error) and self._connection.answered == place:
-                raise DatabaseUnavailable(
-                    "the database came to the COMMIT too late; nothing was written"
-                ) from error
+                raise _refused() from error
             raise
         [(read_at,)] = now
         found = others.pop() if watches else ()
@@ -378,7 +384,7 @@ class Transaction:
             failed = queue[self._connection.answered :][:1]
             for guard, own_error in self._guards:
                 if is_guard_failed(error) and failed == [guard]:
-                    raise own_error from error
+                    raise own_error() from error
             raise
 
     @contextmanager
@@ -430,6 +436,12 @@ class Transaction:
                 " must differ in more than upper and lower case and spaces at the end"
             )
         return generation_in(table, generation, self._connection.sent_at), rows
+
+
+def _refused() -> DatabaseUnavailable:
+    return DatabaseUnavailable(
+        "the database came to the COMMIT too late, or is a replica by now; nothing was written"
+    )
 
 
 def _whole(others: Sequence[Sequence[Row]], most: int) -> Sequence[Sequence[Row] | None]:

@@ -13,11 +13,11 @@ from typing import Any
 from chalice.app import Request, Response
 
 from chalicelib import services
-from chalicelib.config import ApiAuth
-from chalicelib.errors import BadRequest, HerocacheError
+from chalicelib.config import UPLOAD_BUCKET, ApiAuth
+from chalicelib.errors import BadRequest, Forbidden, HerocacheError, one_line
 from chalicelib.handlers import contract, cors, employees, health, json_body, replies
 from chalicelib.handlers.callers import caller_in
-from chalicelib.ingest import uploads_in
+from chalicelib.ingest import RANGES_FOLDER, uploads_in
 from chalicelib.tables import shown
 
 log = logging.getLogger("herocache")
@@ -35,6 +35,11 @@ _JSON: cors.Headers = {"Content-Type": "application/json"}
 def post(request: Request) -> Response:
     """`POST /`: reads and changes rows. The body is JSON, whatever its content type says."""
     return _http(request, _post)
+
+
+def post_read(request: Request) -> Response:
+    """`POST /read`: the same, but it rejects every change, so that IAM can allow reads alone."""
+    return _http(request, _post_read)
 
 
 def get_health(request: Request) -> Response:
@@ -88,9 +93,13 @@ def _http(request: Request, answer: Callable[[Request], Response]) -> Response:
     return response
 
 
-def _post(request: Request) -> Response:
+def _post(request: Request, reads_only: bool = False) -> Response:
     caller = caller_in(request.context or {})
-    return _response(*_answered(lambda: _payload(request), caller))
+    return _response(*_answered(lambda: _payload(request), caller, reads_only))
+
+
+def _post_read(request: Request) -> Response:
+    return _post(request, reads_only=True)
 
 
 def _get_health(request: Request) -> Response:
@@ -158,13 +167,22 @@ def ingest(event: Mapping[str, Any]) -> list[dict[str, Any]]:
     summaries, failures = [], []
     for upload in uploads_in(event):
         try:
+            _reject_other_bucket(upload.bucket)
             summaries.append(services.container().ingest.load(upload))
         except HerocacheError as error:
-            log.error("%s: %s: %s", upload.key, error.kind, error)
+            log.error("%s: %s: %s", one_line(upload.key), error.kind, error)
             failures.append(error)
     if failures:
         raise failures[0]
     return summaries
+
+
+def _reject_other_bucket(name: str) -> None:
+    """Raises BadRequest where the event is of another bucket than UPLOAD_BUCKET: whoever may put
+    files there is not asked who they are. Nothing is read from it, or written to it."""
+    ours = services.container().settings.upload_bucket
+    if ours and name != ours:
+        raise BadRequest(f"event: the bucket {shown(name)} is not the one in {UPLOAD_BUCKET}")
 
 
 def sync(event: object) -> dict[str, Any]:
@@ -180,6 +198,24 @@ def sync(event: object) -> dict[str, Any]:
         raise
     log.info("sync: %s", json.dumps(record))
     return record
+
+
+def sync_range(event: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Work off the ranges in an S3 event, which a run of the sync has handed out, and return what
+    was done of each. As `ingest`, it tries all of them, then raises the first error."""
+    from chalicelib.sync import ranges_in
+
+    records, failures = [], []
+    for run, number in ranges_in(event, RANGES_FOLDER):
+        try:
+            records.append(services.container().range_worker.work_off(run, number))
+        except HerocacheError as error:
+            log.error("range %s of run %s: %s: %s", number, run, error.kind, error)
+            failures.append(error)
+    if failures:
+        raise failures[0]
+    log.info("sync_range: %s", json.dumps(records))
+    return records
 
 
 def add_employees(event: object) -> object:
@@ -201,9 +237,12 @@ def failed_invocation(error: HerocacheError) -> dict[str, Any]:
 # --- both ---------------------------------------------------------------------------------------
 
 
-def _answered(payload: Callable[[], object], caller: str = "") -> tuple[replies.Reply, float]:
+def _answered(
+    payload: Callable[[], object], caller: str = "", reads_only: bool = False
+) -> tuple[replies.Reply, float]:
     """The reply to the request that `payload` returns, and the milliseconds it took. `caller`:
-    who owns its idempotency key. Writes a line to the log of requests where that is on."""
+    who sends it; empty where nobody is checked. `reads_only`: a change is Forbidden. Writes a line
+    to the log of requests where that is on."""
     started = time.perf_counter()
     request = None
     try:
@@ -211,18 +250,33 @@ def _answered(payload: Callable[[], object], caller: str = "") -> tuple[replies.
         container = services.container()
         settings = container.settings
         request = contract.parse(asked, settings.default_table, settings.read_by, caller)
+        if reads_only or caller in settings.api_readers:
+            _reject_change(request)
         reply = _done(request, container)
     except HerocacheError as error:
         if error.status >= 500:
-            log.error("%s: %s", error.kind, error)
+            log.error("%s: %s%s", error.kind, error, _by(caller))
         reply = replies.of_error(error)
     except Exception:
         log.exception("a request failed on a bug")
         reply = replies.of_bug()
     milliseconds = (time.perf_counter() - started) * 1000
     if requests_log.isEnabledFor(logging.INFO):
-        _log_request(f"{replies.log_line(request, reply)}; {milliseconds:.2f} ms")
+        _log_request(f"{replies.log_line(request, reply)}; {milliseconds:.2f} ms{_by(caller)}")
     return reply, milliseconds
+
+
+def _reject_change(request: contract.Request) -> None:
+    """Raises Forbidden."""
+    if not isinstance(request, (contract.Read, contract.Watched)):
+        raise Forbidden(
+            f"{contract.REQUEST}: only reads are allowed here, and nothing was changed; a change"
+            " takes POST /, and a caller who is not in API_READERS"
+        )
+
+
+def _by(caller: str) -> str:
+    return f"; caller {one_line(caller)}" if caller else ""
 
 
 def _log_request(line: str) -> None:
@@ -233,9 +287,12 @@ def _done(request: contract.Request, container: services.Container) -> replies.R
     service = container.rows
     match request:
         case contract.Read(table, column, values, use_cache, page, is_fresh):
-            if is_fresh:
+            is_cached = use_cache and page is None
+            if is_fresh and is_cached:
                 container.captured.show(table)
             rows = service.read(table, column, values, use_cache, page, is_fresh)
+            if is_fresh and not is_cached:  # whatever it saw, others must see after it
+                container.captured.show(table)
             return replies.of_rows(rows, request)
         case contract.Write(table, rows, use_cache, key):
             return replies.of_write(service.write(table, rows, use_cache, key))

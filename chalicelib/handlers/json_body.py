@@ -69,6 +69,8 @@ class _Number:
     """A number that no column takes. It is kept as it was written, so that the error can show
     it."""
 
+    __slots__ = ("_text",)  # a body may hold a million of them
+
     def __init__(self, text: str) -> None:
         self._text = text
 
@@ -77,8 +79,14 @@ class _Number:
         return f"an integer of {digits} digits" if digits > 20 else self._text
 
 
+# One object for all: a body may hold two million of these.
+_MINUS_ZERO = _Number("-0")
+
+
 def _exact_integer(text: str) -> int | _Number:
-    return _Number(text) if text == "-0" or len(text) > 20 else int(text)
+    if text == "-0":
+        return _MINUS_ZERO
+    return _Number(text) if len(text) > 20 else int(text)
 
 
 def _unique_fields(pairs: list[tuple[str, object]]) -> dict[str, object]:

@@ -41,6 +41,14 @@ class Bucket:
         finally:
             body.close()
 
+    def size(self, upload: Upload) -> int:
+        """How many bytes this upload has. Raises Gone."""
+        which = {"VersionId": upload.version} if upload.version else {}
+        found = self._call("head_object", Key=upload.key, **which)
+        if not upload.version and found["ETag"].strip('"') != upload.etag:
+            raise Gone("another upload")
+        return int(found["ContentLength"])
+
     def is_latest(self, upload: Upload) -> bool:
         """Whether this upload is what S3 gives for the object key without a version."""
         try:

@@ -15,6 +15,8 @@ from chalicelib.errors import FileRejected
 MAX_LINE_BYTES = 1 << 20
 # How many times as large as the gzip file its content may be. The format itself allows 1,032.
 MAX_EXPANSION = 500
+# How many empty gzip files may be joined. Each takes time and has no content.
+MAX_EMPTY_MEMBERS = 1_000
 EXPANSION_CHECKED_FROM_BYTES = 10_000_000
 CHUNK_BYTES = 1 << 18
 # How many of the first bytes are looked at to see what kind of file it is.
@@ -156,13 +158,17 @@ def _unzipped_if_gzip(chunks: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def _unzipped(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    came = made = 0
+    came = made = empty = begun_at = 0
     unzip = zlib.decompressobj(wbits=31)
     for chunk in chunks:
         came += len(chunk)
         while chunk:
             if unzip.eof:
                 unzip = zlib.decompressobj(wbits=31)  # joined gzip files are one file
+                empty += made == begun_at
+                begun_at = made
+                if empty > MAX_EMPTY_MEMBERS:
+                    raise FileRejected(f"gzip: more than {MAX_EMPTY_MEMBERS} empty files in it")
             try:
                 piece = unzip.decompress(chunk, CHUNK_BYTES)
             except zlib.error as error:

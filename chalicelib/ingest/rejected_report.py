@@ -11,6 +11,10 @@ from chalicelib.ingest.events import Upload, report_key
 HEADER = ("line", "column", "reason", "original")
 
 
+# How a text begins that a spreadsheet takes for a formula.
+_FORMULA = tuple("=+-@\t\r\n＝＋－＠")
+
+
 class RejectedReport:
     """The report on one upload, written while its rows are checked. There is no report where no row
     is rejected, or where the block that checks the rows fails."""
@@ -33,7 +37,8 @@ class RejectedReport:
             self._first = rejected
             lines.writerow(HEADER)
         original = rejected.original.rstrip("\r\n")
-        lines.writerow((rejected.line, rejected.column, rejected.reason, original))
+        texts = map(_harmless, (rejected.column, rejected.reason, original))
+        lines.writerow((rejected.line, *texts))
         self._writer.write(text.getvalue().encode())
 
     def first_in_words(self) -> str:
@@ -41,3 +46,9 @@ class RejectedReport:
         first = self._first
         assert first, "a row was counted as rejected"
         return f"line {first.line}{', ' * bool(first.column)}{first.column}: {first.reason}"
+
+
+def _harmless(text: str) -> str:
+    """The text with a quote ahead where a spreadsheet would take it for a formula. Whoever uploads
+    a file must not run something on the machine of the person who opens the report."""
+    return f"'{text}" if text.startswith(_FORMULA) else text

@@ -16,7 +16,14 @@ from typing import Any
 
 from chalicelib.config import INGEST_COLUMNS, IngestEngine
 from chalicelib.db import Database, Transaction
-from chalicelib.errors import BadRequest, ConfigurationError, FileRejected, KeyTooFar, NoKeyLeft
+from chalicelib.errors import (
+    BadRequest,
+    ConfigurationError,
+    FileRejected,
+    KeyTooFar,
+    NoKeyLeft,
+    one_line,
+)
 from chalicelib.ingest import ledger, load_data
 from chalicelib.ingest.bucket import Bucket, Gone
 from chalicelib.ingest.csv_dialect import WrongColumns, named_columns
@@ -69,17 +76,20 @@ class Ingest:
         database: Database,
         write_through: WriteThrough,
         max_rejected_percent: int,
+        max_upload_bytes: int,
         engine: IngestEngine,
         default_table: str,
         default_columns: Sequence[str],
     ) -> None:
         """`database` is one for loads, and `write_through` changes that one. A file with a larger
-        share of rejected rows than `max_rejected_percent` is rejected as a whole. `engine`: who
-        reads large files. `default_table`: the table of files that are in no table's folder.
-        `default_columns`: the columns of such files without a header, in order."""
+        share of rejected rows than `max_rejected_percent`, or of more than `max_upload_bytes`, is
+        rejected as a whole. `engine`: who reads large files. `default_table`: the table of files
+        that are in no table's folder. `default_columns`: the columns of such files without a
+        header, in order."""
         self._database = database
         self._write_through = write_through
         self._max_rejected_percent = max_rejected_percent
+        self._max_upload_bytes = max_upload_bytes
         self._is_staged = engine is IngestEngine.AURORA
         self._tables = tables_with(default_table)
         self._default_table = default_table
@@ -141,16 +151,23 @@ class Ingest:
         return self._tables[name]
 
     def _load(self, upload: Upload, table: Table) -> Outcome:
+        # S3 is asked, because an event could name any size.
+        size = Bucket(upload.bucket).size(upload)
+        if size > self._max_upload_bytes:
+            raise FileRejected(
+                f"the file has {size} bytes, at most {self._max_upload_bytes} (INGEST_MAX_BYTES):"
+                " upload it in several parts"
+            )
         if upload.size <= MAX_SMALL_BYTES:
             try:
                 return self._load_small(upload, table)
             except _NotSmall:
-                log.info("%s: more is in it than its size tells", upload.key)
+                log.info("%s: more is in it than its size tells", one_line(upload.key))
         if self._is_staged:
             try:
                 return self._load_large(upload, table, load_staged)
             except NotStageable as reason:
-                log.info("%s is not read by the database: %s", upload.key, reason)
+                log.info("%s is not read by the database: %s", one_line(upload.key), reason)
         return self._load_large(upload, table, _load_streamed)
 
     def _load_large(self, upload: Upload, table: Table, load: Load) -> Outcome:
@@ -309,7 +326,8 @@ def _raise_if_known(upload: Upload, last: tuple[Upload, Outcome] | None) -> None
     last_upload, outcome = last
     if upload.is_same(last_upload):
         raise _Known(outcome)
-    if upload.came_before(last_upload):
+    # An event could name any sequencer. So S3 says which upload is the latest one.
+    if upload.came_before(last_upload) and not Bucket(upload.bucket).is_latest(upload):
         raise _Known(Outcome(SKIPPED, outcome.table, reason="a later upload is there already"))
 
 

@@ -117,7 +117,7 @@ class WriteThrough:
         done = self._commit(table, work, store)
         with _after_commit():
             generation = self._publish(table, done)
-            self._generations.wait_until_known(table, generation, asked)
+            self._wait_until_known(table, generation, asked)
         return done.change
 
     def show_again(self, table: Table, find: Callable[[Transaction], Recorded]) -> Recorded:
@@ -151,7 +151,7 @@ class WriteThrough:
                         )
             except CacheUnavailable as error:
                 held = self._switch_off.after_commit(table, held, error)
-        self._generations.wait_until_known(table, held, asked)
+        self._wait_until_known(table, held, asked)
 
     def replace_all(self, table: Table, apply: Callable[[Transaction], Result]) -> Result:
         """Commit what `apply` does, which may be to any number of rows; every read that starts
@@ -161,7 +161,7 @@ class WriteThrough:
         with _after_commit():
             if generation.is_watched:
                 self._tell_sync(table)
-            self._generations.wait_until_known(table, generation, asked)
+            self._wait_until_known(table, generation, asked)
         return result
 
     # --- before the transaction -------------------------------------------------------------------
@@ -354,6 +354,13 @@ class WriteThrough:
             log.info("new rows of %s are not in the cache: %s", table.name, error)
             self._recovery.start()
         return done.change.generation
+
+    def _wait_until_known(self, table: Table, generation: Generation, asked: float) -> None:
+        """As `Generations.wait_until_known`. Where the cache is switched off somebody must look for
+        Redis, also where nobody reads: its hint still tells of entries from before."""
+        if not generation.enabled:
+            self._recovery.start()
+        self._generations.wait_until_known(table, generation, asked)
 
     def _tell_sync(self, table: Table) -> None:
         """Any row may have changed: the next run looks at the table."""

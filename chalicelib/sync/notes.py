@@ -45,28 +45,38 @@ class Notes:
 
 
 class Note:
-    """What a run writes down of one table while it looks at it."""
+    """What a run writes down of one table while it looks at it. `number`: of a range that the run
+    has handed out; the ranges of a run write parts of one note. `names`: under which the parts
+    stand that were written so far; None where somebody has changed what stood there."""
 
-    def __init__(self, store: PublicStore, table: Table, run: int) -> None:
+    def __init__(
+        self,
+        store: PublicStore,
+        table: Table,
+        run: int,
+        number: int = 0,
+        names: Sequence[str] | None = (),
+    ) -> None:
         self.begun = f"run {run}"
+        self.names = None if names is None else [*names]
         self._store = store
         self._table = table
-        self._run = run
-        self._ranges: list[str] = []
-        self._is_sure = True
+        self._prefix = f"{run}:{number}"
 
     def add(self, form: str, found: dict[Key, Found], is_known: bool) -> None:
         """What stands under public keys, which other clients may change."""
-        self._is_sure = self._is_sure and is_known
-        name = f"{self._run}:{len(self._ranges)}"
-        text = json.dumps([form, [*found], _stand(found.values())])
-        self._store.keep(self._table, name, text)
-        self._ranges.append(name)
+        if not is_known:
+            self.names = None
+        if self.names is not None:
+            name = f"{self._prefix}:{len(self.names)}"
+            text = json.dumps([form, [*found], _stand(found.values())])
+            self._store.keep(self._table, name, text)
+            self.names.append(name)
 
     def finish(self, server: str) -> None:
         """The table is in step, unless somebody has changed it meanwhile."""
-        if self._is_sure:
-            text = json.dumps({"server": server, "ranges": self._ranges})
+        if self.names is not None:
+            text = json.dumps({"server": server, "ranges": self.names})
             self._store.finish_note(self._table, self.begun, text)
 
 

@@ -56,8 +56,20 @@ def over(table: Table, key: Key, values: Values, row: Row | None) -> Row | None:
 
 def digests(table: Table, rows: Sequence[Row]) -> list[str]:
     """What is kept of each row, as both sides had it last. Raises NotAsDeclared."""
-    texts = table.encode_many(rows) if rows else ()
+    return digests_of(table.encode_many(rows) if rows else ())
+
+
+def digests_of(texts: Sequence[bytes]) -> list[str]:
+    """The same for what `encode_many` made of the rows."""
     return [blake2b(text, digest_size=8).hexdigest() for text in texts]
+
+
+def digests_by_key(table: Table, rows: Sequence[Row]) -> Mapping[Key, str]:
+    """The same by key; empty for a row that is not as declared."""
+    try:
+        return dict(zip([row[0] for row in rows], digests(table, rows)))
+    except NotAsDeclared:
+        return {row[0]: digest(table, row) for row in rows}
 
 
 def digest(table: Table, row: Row | None) -> str:
@@ -70,7 +82,7 @@ def digest(table: Table, row: Row | None) -> str:
 
 def _json(text: bytes) -> Mapping[str, Any]:
     try:
-        values = json.loads(text.decode(), object_pairs_hook=_unique)
+        values = _DECODER.decode(text.decode())
     except RecursionError as error:
         raise NotARow("it is nested too deeply") from error
     except ValueError as error:
@@ -85,6 +97,9 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(values) != len(pairs):
         raise ValueError("a name comes twice")
     return values
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_unique)
 
 
 def _fields(table: Table, found: HashFields) -> Mapping[str, str]:

@@ -5,10 +5,12 @@ and S, the row as both had it last. Where R and P differ, S tells which of them 
 may be done again at any time: what is in step already is left alone.
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from chalicelib.cache import (
+    ABSENT,
     ANY,
     Found,
     Garbage,
@@ -22,9 +24,18 @@ from chalicelib.errors import BadRequest
 from chalicelib.rows import Work, WriteThrough
 from chalicelib.sync import public_values
 from chalicelib.sync.public_values import NotARow, Values
-from chalicelib.sync.runs import RANGE_SECONDS, Lease, Record
+from chalicelib.sync.runs import RANGE_SECONDS, Lease, Record, nobody
 from chalicelib.sync.watches import Watches
-from chalicelib.tables import FORMS, TO_CACHE, TO_DATABASE, Key, NotAsDeclared, Row, Table
+from chalicelib.tables import (
+    DIRECTIONS,
+    FORMS,
+    TO_CACHE,
+    TO_DATABASE,
+    Key,
+    NotAsDeclared,
+    Row,
+    Table,
+)
 
 # In one transaction.
 MAX_WRITTEN_ROWS = 500
@@ -67,6 +78,9 @@ class _Edit:
     def __call__(self, locked: Sequence[Row]) -> Sequence[Row]:
         self.conflicts, self.equal = [], []
         by_key = {row[0]: row for row in locked}
+        digests = public_values.digests_by_key(
+            self.table, [row for row in locked if self.seen.get(row[0])]
+        )
         after = []
         for key, values in self.values.items():
             row = by_key.get(key)
@@ -77,7 +91,7 @@ class _Edit:
                 self.equal.append(row)
                 continue
             last = self.seen.get(key)
-            if last and public_values.digest(self.table, row) != last:
+            if last and digests.get(key, "") != last:
                 self.conflicts.append((key, row, whole))
             after.append(whole)
         return after
@@ -94,13 +108,17 @@ class Ranges:
         watches: Watches,
         lease: Lease,
         record: Record,
+        *,
+        is_alone: bool = True,
     ) -> None:
+        """`is_alone`: nobody else looks at rows of the table meanwhile."""
         self._database = database
         self._write_through = write_through
         self._store = store
         self._watches = watches
         self._lease = lease
         self._record = record
+        self._is_alone = is_alone
 
     def read(self, table: Table, keys: Sequence[Key]) -> Rows:
         until = self._deadline()
@@ -148,21 +166,22 @@ class Ranges:
     def _follow_rows(
         self, table: Table, form: str, rows: Rows, seen: Mapping[Key, str], now: InStep
     ) -> None:
-        present = self._as_declared(table, form, TO_CACHE, rows, now)
-        wanted: dict[Key, Found] = dict.fromkeys(now.found)
-        wanted |= zip(present, encoded(table, form, [*present.values()]))
-        digests = dict.fromkeys(now.found, "")
-        digests |= zip(present, public_values.digests(table, [*present.values()]))
+        present, values, digests = self._as_declared(table, form, TO_CACHE, rows, now)
+        wanted: dict[Key, Found] = {**dict.fromkeys(now.found), **values}
         for key in rows.by_key.keys() - present.keys():
             wanted.pop(key, None)
         differing = [key for key, want in wanted.items() if now.found[key] != want]
         stale = self._watches.still(table, form, TO_CACHE, differing)
         for key in stale:
-            self._tell_conflict(table, form, key, present.get(key), seen, now.found[key])
-        puts = [PublicRow(key, present.get(key), _instead_of(now.found[key])) for key in stale]
+            if seen.get(key):
+                self._tell_conflict(table, form, key, present.get(key), seen, now.found[key])
+        puts = [
+            PublicRow(key, present.get(key), _instead_of(now.found[key]), wanted[key])
+            for key in stale
+        ]
         refused = self._put(table, form, TO_CACHE, rows, puts, now)
         left = refused | (set(differing) - set(stale))
-        now.seen |= {key: digests[key] for key in wanted if key not in left}
+        now.seen |= {key: digests.get(key, "") for key in wanted if key not in left}
 
     def _tell_conflict(
         self,
@@ -200,11 +219,15 @@ class Ranges:
     def _follow_public_keys(
         self, table: Table, form: str, rows: Rows, seen: Mapping[Key, str], now: InStep
     ) -> None:
-        present = self._as_declared(table, form, TO_DATABASE, rows, now)
+        present, shown, digests = self._as_declared(table, form, TO_DATABASE, rows, now)
         puts: list[PublicRow] = []
         edits: dict[Key, Values] = {}
+        wholes: list[Row] = []
         for key, found in now.found.items():
-            row, last = present.get(key, rows.by_key.get(key)), seen.get(key, "")
+            if found is not None and found == shown.get(key):
+                now.seen[key] = digests[key]
+                continue
+            row = present.get(key, rows.by_key.get(key))
             try:
                 values = public_values.parse(table, key, found)
             except NotARow as error:
@@ -222,11 +245,19 @@ class Ranges:
             is_whole = public_values.is_whole(table, values)
             if whole == row and is_whole:
                 now.seen[key] = public_values.digest(table, row)
-            elif whole == row or (is_whole and last == public_values.digest(table, whole)):
-                if row is None or key in present:
+            elif whole == row:
+                if key in present:
                     puts.append(PublicRow(key, row, fingerprint(found)))
             else:
                 edits[key] = values
+                if is_whole and seen.get(key):
+                    wholes.append(whole)
+        for key, digest in public_values.digests_by_key(table, wholes).items():
+            if digest == seen[key]:  # only the row was changed
+                del edits[key]
+                row = present.get(key, rows.by_key.get(key))
+                if row is None or key in present:
+                    puts.append(PublicRow(key, row, fingerprint(now.found[key])))
         changing = [*[put.key for put in puts], *edits]
         still = set(self._watches.still(table, form, TO_DATABASE, changing))
         puts = [put for put in puts if put.key in still]
@@ -237,9 +268,11 @@ class Ranges:
         if items and puts:  # to write them may have taken long
             rows = replace(rows, until=self._deadline())
         refused = self._put(table, form, TO_DATABASE, rows, puts, now)
+        put_rows = [put.row for put in puts if put.row is not None]
+        put_digests = public_values.digests_by_key(table, put_rows)
         for put in puts:
             if put.key not in refused:
-                now.seen[put.key] = public_values.digest(table, put.row)
+                now.seen[put.key] = put_digests.get(put.key, "")
 
     def _report_partial(self, table: Table, form: str, key: Key) -> None:
         reason = f"{table.name} has no such row, and not all columns are given"
@@ -279,45 +312,56 @@ class Ranges:
                 redis=_named(table, whole),
             )
         now.written |= {row[0] for row in change.after}
-        for other in FORMS[: FORMS.index(form)]:
-            # It was looked at already: its public keys follow these rows with the next run.
-            if self._watches.still(table, other, TO_DATABASE, [row[0] for row in change.after]):
+        keys = [row[0] for row in change.after]
+        for other, direction in self._looked_at_before(form):
+            # Its public keys follow these rows with the next run.
+            if self._watches.still(table, other, direction, keys):
                 now.is_known = False
         self._record.tallies[TO_DATABASE].changed += len(change.after)
-        for row in change.after:
-            self._tell(table, form, row[0], "from Redis to Database")
+        self._tell(table, form, keys, "from Redis to Database")
         for key in values.keys() - {row[0] for row in (*change.after, *edit.equal)}:
             self._report_partial(table, form, key)
         puts = []
-        for row in (*change.after, *edit.equal):
-            now.seen[row[0]] = public_values.digest(table, row)
+        written = (*change.after, *edit.equal)
+        now.seen |= public_values.digests_by_key(table, written)
+        for row in written:
             own = values[row[0]]
             is_whole = public_values.is_whole(table, own)
             if not is_whole or public_values.over(table, row[0], own, row) != row:
                 puts.append(PublicRow(row[0], row, fingerprint(now.found[row[0]])))
         return puts
 
+    def _looked_at_before(self, form: str) -> list[tuple[str, str]]:
+        """Other forms and directions of watches that may have been looked at before rows follow
+        public keys of this `form`."""
+        if self._is_alone:
+            return [(other, TO_DATABASE) for other in FORMS[: FORMS.index(form)]]
+        others = [other for other in FORMS if other != form]
+        return list(itertools.product(others, DIRECTIONS))
+
     # --- both -------------------------------------------------------------------------------------
 
     def _as_declared(
         self, table: Table, form: str, direction: str, rows: Rows, now: InStep
-    ) -> dict[Key, Row]:
-        """The rows that JSON can show. The others are reported."""
+    ) -> tuple[dict[Key, Row], dict[Key, Found], dict[Key, str]]:
+        """The rows that JSON can show, what their public keys hold then, and their digests. The
+        other rows are reported."""
         wanted = {key: rows.by_key[key] for key in now.found if key in rows.by_key}
         try:
-            encoded(table, form, [*wanted.values()])
+            texts = table.encode_many([*wanted.values()]) if wanted else ()
         except NotAsDeclared:
-            pass
-        else:
-            return wanted
-        good = {}
-        for key, row in wanted.items():
-            try:
-                table.encode(row)
-                good[key] = row
-            except NotAsDeclared as error:
-                self._record.report(direction, table.public_key(form, key), str(error))
-        return good
+            good = {}
+            for key, row in wanted.items():
+                try:
+                    table.encode(row)
+                    good[key] = row
+                except NotAsDeclared as error:
+                    self._record.report(direction, table.public_key(form, key), str(error))
+            wanted = good
+            texts = table.encode_many([*wanted.values()]) if wanted else ()
+        values = encoded(table, form, [*wanted.values()], texts)
+        digests = public_values.digests_of(texts)
+        return wanted, dict(zip(wanted, values)), dict(zip(wanted, digests))
 
     def _put(
         self,
@@ -334,22 +378,27 @@ class Ranges:
         done = self._store.set_many(table, form, puts, rows.read_at, rows.until)
         refused = {put.key for put, is_done in zip(puts, done) if not is_done}
         now.is_known = now.is_known and not refused
-        set_rows = [put.row for put in puts if put.row is not None]
-        held = dict(zip([row[0] for row in set_rows], encoded(table, form, set_rows)))
-        for put in puts:
-            if put.key not in refused:
-                now.found[put.key] = held.get(put.key)
-                if put.key not in now.written:
-                    self._record.tallies[direction].changed += 1
-                    self._tell(table, form, put.key, "from Database to Redis")
+        unknown = [put.row for put in puts if put.row is not None and put.value is None]
+        held = {put.key: put.value for put in puts}
+        held |= zip([row[0] for row in unknown], encoded(table, form, unknown))
+        for key in refused:
+            del held[key]
+        now.found |= held
+        changed = [key for key in held if key not in now.written]
+        self._record.tallies[direction].changed += len(changed)
+        self._tell(table, form, changed, "from Database to Redis")
         return refused
 
-    def _tell(self, table: Table, form: str, key: Key, way: str) -> None:
-        self._record.tell(f"Write {table.public_key(form, key)} {way}")
+    def _tell(self, table: Table, form: str, keys: Sequence[Key], way: str) -> None:
+        if self._record.tell is not nobody:
+            for name in table.public_keys(form, keys):
+                self._record.tell(f"Write {name} {way}")
 
 
 def _instead_of(found: Found) -> str:
     """What must still be there where this is replaced. Of garbage nothing is known."""
+    if found is None:
+        return ABSENT
     return ANY if isinstance(found, Garbage) else fingerprint(found)
 
 

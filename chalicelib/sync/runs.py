@@ -17,8 +17,10 @@ from chalicelib.db import FAILS, Change, Database, Statement, Transaction
 from chalicelib.errors import Superseded
 from chalicelib.tables import DIRECTIONS, Key, shown
 
-# It is renewed by each range of rows.
+# It is renewed when a third of it has passed.
 LEASE_SECONDS = 30
+# Of a run whose ranges wait for somebody to begin. Less than the time to the next run.
+HANDED_SECONDS = 600
 # Within this time a range is done, or it sets no public key any more.
 RANGE_SECONDS = 15
 KEPT_DAYS = 30
@@ -51,22 +53,15 @@ class Lease:
         """Called before its COMMIT."""
 
     def run(self, *statements: Statement) -> None:
-        """Commit `statements`, and renew the lease. Raises Superseded."""
+        """Commit `statements` while the lease is held, and renew it where that is due. Raises
+        Superseded."""
 
-        def apply(transaction: Transaction) -> None:
-            transaction.queue(
-                (
-                    f"UPDATE sync_lease SET expires_at = {_EXPIRY}"
-                    " WHERE name = 'sync' AND token = %s",
-                    (self.token,),
-                )
-            )
-            transaction.queue_guard(self._guard(), Superseded)
-            transaction.queue(*statements)
+        self._commit(self._renewals() if self.is_due else (), statements)
 
-        begun = _clocks()
-        self._database.transact(apply)
-        self._renewed = begun
+    def hand_over(self, *statements: Statement) -> None:
+        """Commit `statements`, and leave the run to others: its lease stays for as long as they may
+        take to begin. Raises Superseded."""
+        self._commit([self._renewal(HANDED_SECONDS)], statements)
 
     def begin_record(self) -> None:
         """Begin the record of the run in `sync_runs`. Raises Superseded."""
@@ -82,6 +77,28 @@ class Lease:
                 " VALUES (%s, UTC_TIMESTAMP(6), 'running', '[]')",
                 (self.token,),
             ),
+        )
+
+    def _commit(self, renewals: Sequence[Statement], statements: Sequence[Statement]) -> None:
+        def apply(transaction: Transaction) -> None:
+            transaction.queue(*renewals)
+            transaction.queue_guard(self._guard(), Superseded)
+            transaction.queue(*statements)
+
+        begun = _clocks()
+        self._database.transact(apply)
+        if renewals:
+            self._renewed = begun
+
+    def _renewals(self) -> Sequence[Statement]:
+        return [self._renewal(LEASE_SECONDS)]
+
+    def _renewal(self, seconds: int) -> Statement:
+        """A run that was handed over has its lease for longer already."""
+        return (
+            "UPDATE sync_lease SET expires_at = GREATEST(expires_at, UTC_TIMESTAMP(6)"
+            f" + INTERVAL {seconds:d} SECOND) WHERE name = 'sync' AND token = %s",
+            (self.token,),
         )
 
     def _guard(self) -> Statement:
@@ -128,14 +145,15 @@ class Tally:
     reported: int = 0
 
 
-def _nobody(text: str) -> None:
+def nobody(text: str) -> None:
     """Hears nothing."""
 
 
 @dataclass
 class Record:
     """What a run did. `outcome`: `done`; `idle`, where there was nothing to do; `overlap`, where
-    another run is under way; `superseded`, where this one lost its lease; `failed`; `no cache`.
+    another run is under way; `superseded`, where this one lost its lease; `failed`; `no cache`;
+    `running`, where others work off so many `ranges`, and end it.
     `unrecorded`: by table, why changes by other clients of the database are not recorded there.
     `tell` hears of each row that is changed, `progress` of each range."""
 
@@ -146,9 +164,10 @@ class Record:
     )
     details: list[dict[str, Any]] = field(default_factory=list)
     unrecorded: dict[str, str] = field(default_factory=dict)
+    ranges: int = 0
     started_at: str = field(default_factory=lambda: _now())
     finished_at: str | None = None
-    tell: Callable[[str], None] = _nobody
+    tell: Callable[[str], None] = nobody
     progress: Callable[["Record"], None] = lambda record: None
 
     def report(self, direction: str, public_key: str, reason: str, **both: object) -> None:
@@ -172,6 +191,7 @@ class Record:
             **{direction: vars(tally) for direction, tally in self.tallies.items()},
             "details": self.details,
             "unrecorded": self.unrecorded,
+            "ranges": self.ranges,
         }
 
     def end(self, outcome: str) -> "Record":

@@ -17,6 +17,8 @@ from chalicelib.errors import (
 )
 from chalicelib.rows import WriteThrough
 from chalicelib.sync.captured import Captured
+from chalicelib.sync.fan_out import MAX_ROWS_IN_RUN, FanOut, Put
+from chalicelib.sync.looking import PIECE_ROWS, Looking
 from chalicelib.sync.notes import Note, Notes
 from chalicelib.sync.ranges import Ranges
 from chalicelib.sync.runs import Lease, Record, take_lease
@@ -24,10 +26,6 @@ from chalicelib.sync.watches import WatchedRow, Watches
 from chalicelib.tables import EVERY_ROW, FORMS, TO_CACHE, TO_DATABASE, Key, Table
 
 log = logging.getLogger("herocache.sync")
-
-# Of rows that are watched one by one, and where every row is watched.
-PIECE_ROWS = 1_000
-RANGE_ROWS = 5_000
 
 
 class Sync:
@@ -40,22 +38,32 @@ class Sync:
         tables: Mapping[str, Table],
         *,
         has_cache: bool,
+        put: Put | None = None,
     ) -> None:
+        """`put` writes the objects that hand ranges out; None: a run works off everything
+        itself."""
         self._database = database
         self._write_through = write_through
         self._store = store
         self._captured = captured
         self._tables = tables
         self._has_cache = has_cache
+        self._put = put
         self._watches = Watches(database, store)
         self._notes = Notes(store)
 
     def run(
-        self, table: str | None = None, *, must_look: bool = False, record: Record | None = None
+        self,
+        table: str | None = None,
+        *,
+        must_look: bool = False,
+        alone: bool = False,
+        record: Record | None = None,
     ) -> dict[str, Any]:
         """Bring the watched rows of all tables, or of one, in step. The record of the run. With a
-        `table`, or where it `must_look`, it does not believe that there is nothing to do. Raises
-        BadRequest, CacheUnavailable, DatabaseUnavailable, OutcomeUnknown, SchemaMismatch."""
+        `table`, or where it `must_look`, it does not believe that there is nothing to do. `alone`
+        it hands nothing out. Raises BadRequest, BucketUnavailable, CacheUnavailable,
+        DatabaseUnavailable, OutcomeUnknown, SchemaMismatch."""
         record = record or Record()
         if not self._has_cache:
             return record.end("no cache").answer()
@@ -71,7 +79,10 @@ class Sync:
         if lease is None:
             return record.end("overlap").answer()
         record.run = lease.token
-        self._look(due, lease, record, server)
+        fan_out = None
+        if self._put and not alone:
+            fan_out = FanOut(self._database, self._watches, lease, server, self._put)
+        self._look(due, lease, record, server, fan_out)
         return record.answer()
 
     def _asked(self, table: str | None) -> Sequence[Table]:
@@ -80,21 +91,36 @@ class Sync:
         names = self._tables if table is None else [table]
         return [self._tables[name] for name in names if self._tables[name].public]
 
-    def _look(self, due: Sequence[Table], lease: Lease, record: Record, server: str) -> None:
-        """From the lease to its end. What was done stays done where this fails."""
+    def _look(
+        self,
+        due: Sequence[Table],
+        lease: Lease,
+        record: Record,
+        server: str,
+        fan_out: FanOut | None,
+    ) -> None:
+        """From the lease to its end, or until the rest is left to others. What was done stays done
+        where this fails."""
         failures: list[HerocacheError | None] = []
+        handed: list[tuple[Table, Note]] = []
         try:
             lease.begin_record()
             for place, why in self._watches.senseless(self._tables):
                 record.report("", place, why)
             for table in due:
-                failures.append(self._failure_of(table, lease, record, server))
+                failures.append(self._failure_of(table, lease, record, server, fan_out, handed))
+            if fan_out and handed:
+                record.ranges = fan_out.hand_over(record, handed, is_failed=any(failures))
             for failure in filter(None, failures):
                 raise failure
+            if record.ranges:
+                return
         except (Superseded, Late):
             log.warning("run %s lost its lease, or was too slow, and ends", lease.token)
             record.end("superseded")
         except Exception as error:
+            if record.ranges:  # without this table; who ends the run says so
+                raise
             if error not in failures:
                 is_known = isinstance(error, HerocacheError)
                 record.report("", "run", str(error) if is_known else "a bug: see the log")
@@ -107,15 +133,25 @@ class Sync:
         self._database.run(*record.statements())
 
     def _failure_of(
-        self, table: Table, lease: Lease, record: Record, server: str
+        self,
+        table: Table,
+        lease: Lease,
+        record: Record,
+        server: str,
+        fan_out: FanOut | None,
+        handed: list[tuple[Table, Note]],
     ) -> HerocacheError | None:
-        """Looks at one table. What keeps only this one from being looked at is returned, so that
-        the others do not wait for it."""
+        """Looks at one table, and adds it to `handed` where ranges of it are left to others. What
+        keeps only this one from being looked at is returned, so that the others do not wait for
+        it."""
         try:
             note = self._notes.begin(table, lease.token)
             self._drain(table, record)
-            self._bring_in_step(table, lease, record, note)
-            note.finish(server)
+            self._bring_in_step(table, lease, record, note, fan_out)
+            if fan_out and fan_out.has(table):
+                handed.append((table, note))
+            else:
+                note.finish(server)
         except (SchemaMismatch, CacheUnavailable) as error:
             record.report("", table.name, str(error))
             self._store.wake()
@@ -131,7 +167,10 @@ class Sync:
         except SchemaMismatch as error:
             record.unrecorded[table.name] = str(error)
 
-    def _bring_in_step(self, table: Table, lease: Lease, record: Record, note: Note) -> None:
+    def _bring_in_step(
+        self, table: Table, lease: Lease, record: Record, note: Note, fan_out: FanOut | None
+    ) -> None:
+        """What it does not look at itself is in `fan_out`, where there is one."""
         ranges = Ranges(
             self._database, self._write_through, self._store, self._watches, lease, record
         )
@@ -141,71 +180,49 @@ class Sync:
                 self._watches.clear_ranges(table, form)
         # First what changes rows: then what follows rows is looked at once.
         for direction, form in itertools.product((TO_DATABASE, TO_CACHE), FORMS):
+            looking = Looking(table, form, ranges, self._watches, lease, note)
             own = [row for row in watched if row.form == form]
             single = [row for row in own if row.key != EVERY_ROW]
             rows = [row for row in single if row.direction == direction]
-            for start in range(0, len(rows), PIECE_ROWS):
-                self._look_at_rows(table, rows[start : start + PIECE_ROWS], ranges, lease, note)
+            self._look_at_rows(looking, table, rows, fan_out)
             for every in own:
                 if every.key == EVERY_ROW and every.direction == direction:
                     keys = {row.key for row in single}
-                    self._look_at_every_row(table, every, keys, ranges, lease, note)
+                    self._look_at_every_row(looking, table, every, keys, lease, fan_out)
 
     def _look_at_rows(
         self,
+        looking: Looking,
         table: Table,
-        watched: Sequence[WatchedRow],
-        ranges: Ranges,
-        lease: Lease,
-        note: Note,
+        rows: Sequence[WatchedRow],
+        fan_out: FanOut | None,
     ) -> None:
         """Rows that are watched one by one, with one form and direction."""
-        _, form, direction, _, _ = watched[0]
-        keys = [row.key for row in watched]
-        seen = {row.key: row.seen for row in watched}
-        rows = ranges.read(table, keys)
-        now = ranges.bring_in_step(table, form, direction, keys, rows, seen)
-        note.add(form, now.found, now.is_known)
-        lease.run(*self._watches.kept(table, form, now.seen))
+        if fan_out and len(rows) > MAX_ROWS_IN_RUN:
+            by_text = sorted(rows, key=lambda row: str(row.key))
+            rows, handed = by_text[:MAX_ROWS_IN_RUN], by_text[MAX_ROWS_IN_RUN:]
+            _, form, direction, _, _ = rows[0]
+            fan_out.add_rows(table, form, direction, rows[-1].key, handed)
+        for start in range(0, len(rows), PIECE_ROWS):
+            looking.at_rows(rows[start : start + PIECE_ROWS])
 
     def _look_at_every_row(
         self,
+        looking: Looking,
         table: Table,
-        watched: WatchedRow,
+        every: WatchedRow,
         others: set[Key],
-        ranges: Ranges,
         lease: Lease,
-        note: Note,
+        fan_out: FanOut | None,
     ) -> None:
-        """Every row but the `others`, range by range. A range of the last run that has become too
-        large is split. Rows that are not there any more come with the last part of their range."""
-        _, form, direction, _, _ = watched
-        starts = self._watches.ranges(table, form) or [""]
-        if starts[0]:
+        _, form, direction, _, _ = every
+        starts = self._watches.ranges(table, form)
+        if "" not in starts:
             starts.insert(0, "")
-        for start, following in zip(starts, [*starts[1:], None]):
-            last = None if following is None else table.key.type.parse(following)
-            after: Key | None = table.key.type.parse(start) if start else None
-            before = self._watches.range(table, form, start)
-            left = dict(before)
-            is_more = True
-            while is_more:
-                rows, is_more = ranges.read_range(table, after, last, RANGE_ROWS)
-                keys = list(rows.by_key)
-                part = {key: left.pop(key) for key in keys if key in left}
-                if not is_more:
-                    keys += left
-                    part |= left
-                asked = [key for key in keys if key not in others]
-                now = ranges.bring_in_step(table, form, direction, asked, rows, part)
-                note.add(form, now.found, now.is_known)
-                seen = {key: digest for key, digest in now.seen.items() if digest}
-                kept = [self._watches.kept_range(table, form, direction, start, seen)]
-                if is_more:
-                    after = keys[-1]
-                    kept.append(self._watches.kept_range(table, form, direction, str(after), left))
-                if seen != before or is_more or lease.is_due:
-                    lease.run(*kept)
-                if is_more:
-                    start, before = str(after), dict(left)
-        lease.run(self._watches.looked_at_every_row(table, form))
+        most = MAX_ROWS_IN_RUN if fan_out else None
+        start = looking.at_every_row(direction, starts, None, lambda keys: others, most)
+        if start is None:
+            lease.run(self._watches.looked_at_every_row(table, form))
+        elif fan_out:
+            has_others = bool(others)
+            fan_out.add_every_row(table, form, direction, start, has_others=has_others)

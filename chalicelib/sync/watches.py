@@ -38,7 +38,8 @@ class Watches:
         self._store = store
 
     def add(self, table: Table, keys: Sequence[Key] | None, form: str, direction: str) -> int:
-        """Watch the rows with `keys`; None: every row. How many rows that are. Raises
+        """Watch the rows with `keys`; None: every row. How many rows that are. A write that may not
+        know of the watch is committed by then: the next run sees its rows. Raises
         DatabaseUnavailable."""
         texts = [EVERY_ROW] if keys is None else list(dict.fromkeys(map(str, keys)))
         for piece in _pieces(texts):
@@ -51,7 +52,10 @@ class Watches:
                     values,
                 )
             )
-        self._tell_sync(table)
+        try:
+            self._database.transact(lambda transaction: transaction.wait_for_writers(table))
+        finally:
+            self._tell_sync(table)
         return self._database.count(table) if keys is None else len(texts)
 
     def remove(
@@ -87,15 +91,18 @@ class Watches:
 
     def clear_ranges(self, table: Table, form: str) -> None:
         """Nobody watches every row any more: forget what both sides had, and delete the public keys
-        that followed their rows, but for those that are watched one by one."""
+        that followed their rows, but for those that are watched one by one. Nothing happens where
+        somebody watches every row by now."""
         kept = self._watched_one_by_one(table, form)
+        unwatched = (
+            " FROM watched_ranges WHERE table_name = %s AND form = %s AND after_key = %s AND NOT"
+            " EXISTS (SELECT 1 FROM watched AS w WHERE w.table_name = watched_ranges.table_name"
+            " AND w.form = watched_ranges.form AND w.row_key = %s)"
+        )
         for after in self.ranges(table, form):
+            place = (table.name, form, after, EVERY_ROW)
             found, now = self._database.run(
-                (
-                    "SELECT direction, seen FROM watched_ranges WHERE table_name = %s AND form = %s"
-                    " AND after_key = %s",
-                    (table.name, form, after),
-                ),
+                (f"SELECT direction, seen{unwatched}", place),
                 ("SELECT TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6))", ()),
             )
             for direction, text in found:
@@ -103,13 +110,7 @@ class Watches:
                     gone = [key for key in _unpacked(text) if key not in kept]
                     if not self._delete_public(table, form, gone, now[0][0]):
                         return  # the next run tries again
-            self._database.run(
-                (
-                    "DELETE FROM watched_ranges WHERE table_name = %s AND form = %s"
-                    " AND after_key = %s",
-                    (table.name, form, after),
-                )
-            )
+            self._database.run((f"DELETE{unwatched}", place))
 
     def _delete_public_of_rows(self, table: Table, form: str) -> None:
         """Also of rows that no run has seen yet: a write set their public keys at once."""
@@ -130,6 +131,45 @@ class Watches:
         rows = self._of(table)
         every = [row for row in rows if row.key == EVERY_ROW]
         return every + sorted(row for row in rows if row.key != EVERY_ROW)
+
+    def between(
+        self, table: Table, form: str, direction: str, after: str, last: str
+    ) -> Iterator[list[WatchedRow]]:
+        """Rows that are watched one by one, page by page: those with texts of keys behind `after`
+        and up to `last`, in the order of these texts."""
+        while True:
+            [found] = self._database.run(
+                (
+                    "SELECT row_key, seen, CAST(synced_at AS CHAR) FROM watched"
+                    " WHERE table_name = %s AND row_key > %s AND row_key <= %s AND form = %s"
+                    f" AND direction = %s AND row_key <> %s ORDER BY row_key LIMIT {PAGE_ROWS}",
+                    (table.name, after, last, form, direction, EVERY_ROW),
+                )
+            )
+            page = [
+                WatchedRow(key, form, direction, seen or "", _iso(synced_at))
+                for text, seen, synced_at in found
+                for key in _keys(table, [text])
+            ]
+            if page:
+                yield page
+            if len(found) < PAGE_ROWS:
+                return
+            after = found[-1][0]
+
+    def among(self, table: Table, form: str, keys: Sequence[Key]) -> set[Key]:
+        """Which of these keys are watched one by one."""
+        found: set[Key] = set()
+        for piece in _pieces(keys):
+            [rows] = self._database.run(
+                (
+                    "SELECT row_key FROM watched WHERE table_name = %s AND form = %s"
+                    f" AND row_key IN ({','.join(['%s'] * len(piece))})",
+                    (table.name, form, *map(str, piece)),
+                )
+            )
+            found |= set(_keys(table, [text for (text,) in rows]))
+        return found
 
     def senseless(self, tables: Mapping[str, Table]) -> Iterator[tuple[str, str]]:
         """What makes no sense in `watched`: where it stands, and why. One SELECT a page."""
@@ -169,18 +209,22 @@ class Watches:
 
     def still(self, table: Table, form: str, direction: str, keys: Sequence[Key]) -> list[Key]:
         """Those of `keys` whose watch has this direction now. A watch may have ended, or turned
-        round, since a run read it."""
-        statements: list[Statement] = []
-        for piece in _pieces(keys):
-            texts = [EVERY_ROW, *map(str, piece)]
-            statements.append(
-                (
-                    "SELECT row_key, direction FROM watched WHERE table_name = %s AND form = %s"
-                    f" AND row_key IN ({','.join(['%s'] * len(texts))})",
-                    (table.name, form, *texts),
-                )
+        round, since a run read it. Two SELECTs at the most."""
+        if not keys:
+            return []
+        select = "SELECT row_key, direction FROM watched WHERE table_name = %s AND form = %s"
+        place = (table.name, form)
+        answers = self._database.run((f"{select} LIMIT {MAX_KEYS}", place))
+        if len(answers[0]) == MAX_KEYS:  # there are more: look up these keys
+            answers = self._database.run(
+                *[
+                    (
+                        f"{select} AND row_key IN (%s{',%s' * len(piece)})",
+                        (*place, EVERY_ROW, *map(str, piece)),
+                    )
+                    for piece in _pieces(keys)
+                ]
             )
-        answers = self._database.run(*statements) if statements else []
         found = {text: own for answer in answers for text, own in answer}
         return [key for key in keys if found.get(str(key), found.get(EVERY_ROW)) == direction]
 
@@ -222,6 +266,17 @@ class Watches:
         )
         texts = [text for (text,) in rows if not text or list(_keys(table, [text]))]
         return sorted(texts, key=lambda text: (text != "", *_keys(table, [text] if text else [])))
+
+    def ranges_between(self, table: Table, form: str, after: str, end: str | None) -> list[str]:
+        """The same from behind the key `after` on, and before `end` where it is given."""
+        first, last = [*_keys(table, [after])], [*_keys(table, [end or ""])]
+        found = [text for text in self.ranges(table, form) if text]
+        keys = [next(_keys(table, [text])) for text in found]
+        return [after] + [
+            text
+            for text, key in zip(found, keys)
+            if not (first and key <= first[0]) and not (last and key >= last[0])  # type: ignore[operator]
+        ]
 
     def range(self, table: Table, form: str, after: str) -> Mapping[Key, str]:
         """What both sides had last of the rows in a range."""

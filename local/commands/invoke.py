@@ -15,7 +15,7 @@ from local.servers import ServerError
 from local.settings import read_settings
 from local.terminal import say
 
-FUNCTIONS = ("storage", "api_handler", "ingest", "employees", "sync")
+FUNCTIONS = ("storage", "api_handler", "ingest", "employees", "sync", "sync_range")
 
 
 def invoke() -> int:

@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 from chalicelib.config import Settings
-from chalicelib.errors import HerocacheError
+from chalicelib.errors import HerocacheError, one_line
 from chalicelib.services import Container
 from chalicelib.sync import Record
 from chalicelib.tables import DIRECTIONS
@@ -17,8 +17,10 @@ from local.servers import ServerError
 from local.settings import environment_with, read_settings
 from local.terminal import say
 
-# A run of the schedule that is under way ends meanwhile, or its lease runs out.
+# A run of the schedule that is under way ends meanwhile, or its lease runs out. Nothing is heard of
+# ranges for so long only where no function works them off.
 PATIENCE_SECONDS = 60
+BAR_WIDTH = 30
 
 
 def sync() -> int:
@@ -27,8 +29,11 @@ def sync() -> int:
     home = Home(home_folder())
     require_servers(home)
     try:
-        settings = Settings.from_environment(environment_with(read_settings(home.env)))
-        answer = looked(Container(settings))
+        environment = environment_with(read_settings(home.env))
+        # boto3 reads it by itself, and must not find the caller's profile.
+        os.environ.clear()
+        os.environ.update(environment)
+        answer = looked(Container(Settings.from_environment(os.environ)))
     except HerocacheError as error:
         raise ServerError(f"{error.kind}: {error}") from error
     tell(answer)
@@ -36,31 +41,64 @@ def sync() -> int:
 
 
 def looked(container: Container) -> Any:
-    """The record of the run."""
+    """The record of the run. Rows that are worked off elsewhere cannot be shown one by one: where
+    that is asked for the run does all by itself."""
     give_up = time.monotonic() + PATIENCE_SECONDS
+    shows_rows = "-v" in os.environ.get("ARGS", "").split()
     while True:
         record = Record()
-        if "-v" in os.environ.get("ARGS", "").split():
+        if shows_rows:
             record.tell = show_row
         elif sys.stderr.isatty():
             record.progress = show_progress
-        answer = container.sync.run(os.environ.get("TABLE") or None, must_look=True, record=record)
+        answer = container.sync.run(
+            os.environ.get("TABLE") or None, must_look=True, alone=shows_rows, record=record
+        )
+        if answer["outcome"] == "running":
+            return followed(container, answer["run"])
         if answer["outcome"] != "overlap" or time.monotonic() > give_up:
             return answer
         say("sync", "another run is under way: waiting for its end")
         time.sleep(1)
 
 
+def followed(container: Container, run: int) -> Any:
+    """The record of a run whose ranges are worked off by the function `sync_range`."""
+    heard, last = time.monotonic(), None
+    while True:
+        record, done = container.range_worker.progress(run)
+        answer = record.answer()
+        if answer["outcome"] != "running":
+            return answer
+        if sys.stderr.isatty():
+            show_progress(record, done)
+        counts = [answer[direction] for direction in DIRECTIONS]
+        if counts != last:
+            heard, last = time.monotonic(), counts
+        if time.monotonic() > heard + PATIENCE_SECONDS:
+            raise ServerError(
+                f"{done} of {record.ranges} ranges are done, and nothing was heard of the others"
+                f" for {PATIENCE_SECONDS} s: the next run works them off, 10 minutes from now on"
+            )
+        time.sleep(0.2)
+
+
 def show_row(text: str) -> None:
     with contextlib.suppress(OSError):
-        print(text, flush=True)
+        print(one_line(text), flush=True)
 
 
-def show_progress(record: Record) -> None:
+def show_progress(record: Record, done: int = 0) -> None:
+    """One line for all ranges: a bar where it is known how many there are."""
+    bar = ""
+    if record.ranges:
+        full = BAR_WIDTH * done // record.ranges
+        bar = f"[{'#' * full}{'.' * (BAR_WIDTH - full)}] {done} of {record.ranges} ranges, "
     looked_at = sum(tally.looked for tally in record.tallies.values())
     changed = sum(tally.changed for tally in record.tallies.values())
     with contextlib.suppress(OSError):
-        print(f"\r{looked_at:,} rows looked at, {changed:,} changed ", end="", file=sys.stderr)
+        text = f"\r{bar}{looked_at:,} rows looked at, {changed:,} changed "
+        print(text, end="", file=sys.stderr, flush=True)
 
 
 def tell(answer: Any) -> None:

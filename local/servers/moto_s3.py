@@ -21,15 +21,23 @@ from moto.s3 import notifications
 from moto.s3.models import S3Backend, s3_backends
 from werkzeug.serving import make_server
 
+from chalicelib.ingest.events import RANGES_FOLDER
 from local.chalice_http.host_header import is_own_host
-from local.lambda_function.event_queue import Event, Function
+from local.lambda_function.event_queue import Event, Function, Ingest
 from local.machine import LISTENER, LOOPBACK
 from local.servers.aws_client import REGION
 from local.servers.s3 import BUCKET, PREFIX
 
 PUT = notifications.S3NotificationEvent.OBJECT_CREATED_PUT_EVENT
 CREATED = notifications.S3NotificationEvent.OBJECT_CREATED_EVENT
-FUNCTION_ARN = f"arn:aws:lambda:{REGION}:{DEFAULT_ACCOUNT_ID}:function:ingest"
+FUNCTION_ARN = f"arn:aws:lambda:{REGION}:{DEFAULT_ACCOUNT_ID}:function:"
+# By function: the names of the objects that S3 tells it of, as app.py has them.
+FILTERS = {
+    "ingest": {"suffix": ".csv"},
+    "sync_range": {"prefix": RANGES_FOLDER, "suffix": ".json"},
+}
+# How many ranges of a run of the sync are worked off at a time.
+RANGES_AT_ONCE = 2
 STORING = ("put_object", "complete_multipart_upload", "copy_object")
 
 
@@ -83,13 +91,29 @@ def one_at_a_time(method: Callable[..., Any], lock: threading.RLock) -> Callable
 
 
 def make_bucket() -> None:
-    """Makes a versioned bucket that sends the function an event for every object."""
+    """Makes a versioned bucket that sends each function the events of its objects."""
     backend = s3_backends[DEFAULT_ACCOUNT_ID]["aws"]
     backend.create_bucket(BUCKET, REGION)
     backend.put_bucket_versioning(BUCKET, "Enabled")
-    function = {"CloudFunction": FUNCTION_ARN, "Event": [CREATED.value]}
-    configuration = {"CloudFunctionConfiguration": [function]}
+    configuration = {
+        "CloudFunctionConfiguration": [
+            {
+                "Id": name,
+                "CloudFunction": f"{FUNCTION_ARN}{name}",
+                "Event": [CREATED.value],
+                "Filter": {
+                    "S3Key": {"FilterRule": [{"Name": n, "Value": v} for n, v in rules.items()]}
+                },
+            }
+            for name, rules in FILTERS.items()
+        ]
+    }
     backend.put_bucket_notification_configuration(BUCKET, configuration)
+
+
+def function_of(event: Event) -> str:
+    """The function that the event is for."""
+    return str(event["Records"][0]["s3"]["configurationId"])
 
 
 def deliver_to(deliver: Callable[[Event], None]) -> None:
@@ -101,11 +125,12 @@ def deliver_to(deliver: Callable[[Event], None]) -> None:
         ours.install()
         make_bucket()
         backend = s3_backends[DEFAULT_ACCOUNT_ID]["aws"]
-        key = backend.put_object(BUCKET, f"{PREFIX}a b", b"x")
+        key = backend.put_object(BUCKET, f"{PREFIX}a b.csv", b"x")
         backend.delete_object(BUCKET, key.name, version_id=key.version_id)
         [[sent]] = [event["Records"] for event in told]
         stored = sent["s3"]["object"]
-        as_s3 = stored["versionId"] == key.version_id and stored["key"].endswith("a+b")
+        as_s3 = stored["versionId"] == key.version_id and stored["key"].endswith("a+b.csv")
+        as_s3 = as_s3 and function_of(told[0]) == "ingest"
     except (AttributeError, TypeError, KeyError, ValueError) as error:
         raise MotoChanged(MotoChanged.__doc__) from error
     if not as_s3:
@@ -140,8 +165,12 @@ def main(home: Path, port: int, settings: Path) -> None:
     """Serves until told to stop."""
     logging.getLogger("werkzeug").setLevel(logging.WARNING)  # no line for every request
     signal.signal(signal.SIGTERM, end)
-    with Function(home, settings) as function:
-        deliver_to(function.invoke_later)
+    with (
+        Ingest(home, settings) as ingest,
+        Function(home, settings, "sync_range", RANGES_AT_ONCE) as sync_range,
+    ):
+        functions = {"ingest": ingest, "sync_range": sync_range}
+        deliver_to(lambda event: functions[function_of(event)].invoke_later(event))
         application = for_no_page(create_backend_app("s3"))
         make_server(
             LOOPBACK,

@@ -1,4 +1,5 @@
-"""An S3 as a private server on loopback. Its uploads call the function `ingest`.
+"""An S3 as a private server on loopback. Its uploads call the function `ingest`, and the ranges of
+a run of the sync call `sync_range`.
 
 Any S3 client can use it. moto_s3.py is the program that runs.
 """

@@ -33,6 +33,10 @@ from local.machine import (
 SomeServer = TypeVar("SomeServer", bound="Server")
 
 
+# In a folder that these commands made. `make clean` deletes no other one.
+MARK = ".herocache"
+
+
 class ServerError(Exception):
     """A command or a server cannot go on. The text says which, why and what to do."""
 
@@ -83,11 +87,22 @@ class Server(ABC):
     def begin(self) -> None:
         """The first half of `start`. Afterwards its process exists and its port is known."""
         if self.pid is None:
-            self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._make_home()
             with self._take_port() as listener:
                 self._prepare()
                 self._launch(listener)
         self.resume()
+
+    def _make_home(self) -> None:
+        """Makes the folder, and marks it as ours where nobody else has put anything there."""
+        self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not any(self.home.iterdir()):
+            (self.home / MARK).touch()
+
+    @property
+    def owns_home(self) -> bool:
+        """Whether these commands made the folder. Older ones only noted the port there."""
+        return (self.home / MARK).exists() or (self.home / "port").exists()
 
     def wait_until_it_answers(self) -> None:
         """The second half of `start`."""

@@ -21,7 +21,7 @@ from chalicelib.cache.connection import NAMED_FOR_SECONDS
 from chalicelib.cache.entries import Cache, Pending
 from chalicelib.cache.generations import MEMORY_SECONDS
 from chalicelib.config import Settings
-from chalicelib.db import Generation
+from chalicelib.db import Generation, Transaction
 from chalicelib.errors import AnotherServer
 from chalicelib.rows.service import RowService
 from chalicelib.tables import HEROES
@@ -509,6 +509,35 @@ def test_a_write_that_meets_a_demoted_writer_goes_to_the_new_one_once(
     assert witness.query("SELECT @@read_only") == [(0,)]
     assert through.read([id]).rows == [as_stored(id, hero(name="moved"))]
     assert count_of(witness, "moved", 1) == 1
+
+
+@pytest.mark.parametrize("cache", [None, ""], ids=["cached", "no cache"])
+@pytest.mark.parametrize("user", [True], indirect=True, ids=["who may write to a replica"])
+def test_a_write_whose_writer_is_demoted_before_its_commit_is_not_acknowledged(
+    user: None,
+    configure: Configure,
+    witness: Witness,
+    read_only: Callable[[bool], None],
+    monkeypatch: pytest.MonkeyPatch,
+    cache: str | None,
+) -> None:
+    """It has locked its rows there. The new writer would never hear of the change."""
+    configure(**({} if cache is None else {"REDIS_URL": cache}))
+    service = InProcess()
+    key = {"id": CHANGED}
+    service.write([{**key, **hero(name="before")}])
+    commit = Transaction._commit
+
+    def commit_late(self: Transaction, *arguments: Any, **named: Any) -> Any:
+        monkeypatch.undo()
+        read_only(True)
+        return commit(self, *arguments, **named)
+
+    monkeypatch.setattr(Transaction, "_commit", commit_late)
+    answer = service.write([{**key, **hero(name="after")}])
+
+    assert (answer.status, answer.error) == (503, "DatabaseUnavailable")
+    assert count_of(witness, "after", 0) == 0
 
 
 @pytest.fixture

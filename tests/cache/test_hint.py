@@ -7,12 +7,14 @@ from pathlib import Path
 import pytest
 
 from chalicelib import services
-from chalicelib.cache import generations
+from chalicelib.cache import Cache, generations
+from chalicelib.db import Generation
 from chalicelib.errors import DatabaseUnavailable
-from chalicelib.tables import HEROES
+from chalicelib.tables import HEROES, Table
 from local.servers import MariaDB, Redis
 from tests.conftest import Configure, running
 from tests.support.client import InProcess, heroes
+from tests.support.topologies import wait_until
 from tests.support.witness import Witness
 
 
@@ -113,6 +115,25 @@ def test_a_container_that_slept_does_not_go_by_what_it_remembers_alone(
         mariadb.start()
 
 
+@pytest.mark.parametrize("change", ["write", "invalidate"])
+def test_who_changes_rows_while_the_cache_is_off_has_the_hint_retired(
+    service: InProcess, witness: Witness, ids: list[int], change: str
+) -> None:
+    """A writer without Redis switched the cache off, and nobody reads. If the database went away
+    now, an idle container would go by the hint."""
+    witness.query("UPDATE cache_generation SET generation = generation + 1, enabled = 0")
+    number, *_ = witness.generation()
+
+    if change == "write":
+        service.write(heroes(1))
+    else:
+        service.invalidate()
+
+    wait_until(lambda: witness.generation()[1])
+    hint: bytes = witness.redis.get("{heroes.0}:generation")  # type: ignore[assignment]
+    assert int(hint.split(b" ")[0]) >= number
+
+
 def test_an_invalidate_is_answered_once_the_hint_tells_of_it(
     configure: Configure, service: InProcess, mariadb: MariaDB, witness: Witness, ids: list[int]
 ) -> None:
@@ -131,6 +152,25 @@ def test_an_invalidate_is_answered_once_the_hint_tells_of_it(
             sleeper.read(HEROES, HEROES.key, ids, True)
     finally:
         mariadb.start()
+
+
+def test_the_wait_behind_a_new_generation_begins_once_the_hint_tells_of_it(
+    ids: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who took the hint a moment before goes by it for as long as by what it is told."""
+    leave_hint = Cache.leave_hint
+    left: list[float] = []
+
+    def leave_late(self: Cache, table: Table, generation: Generation, *, wait: bool) -> None:
+        if wait:
+            time.sleep(generations.MEMORY_SECONDS / 2)
+            left.append(time.monotonic())
+        leave_hint(self, table, generation, wait=wait)
+
+    monkeypatch.setattr(Cache, "leave_hint", leave_late)
+    services.container().rows.invalidate(HEROES)
+
+    assert time.monotonic() - left[0] >= generations.MEMORY_SECONDS
 
 
 @pytest.mark.parametrize("retired_by", ["a reader", "a recovery"])

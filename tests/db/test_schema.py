@@ -34,7 +34,7 @@ from tests.support.witness import Witness
 OTHER = "differing"
 OWN_TABLES = (
     *("cache_generation", "changed_entries", "idempotency", "ingest_log"),
-    *("watched", "watched_ranges", "sync_lease", "sync_runs"),
+    *("watched", "watched_ranges", "sync_lease", "sync_runs", "sync_ranges"),
 )
 SUPERHEROES = (
     "CREATE TABLE superheroes (id INT NOT NULL AUTO_INCREMENT PRIMARY KEY, hero VARCHAR(20) NULL,"

@@ -1,13 +1,20 @@
 """What a container builds, and how often."""
 
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from chalicelib import services
+from chalicelib.cache import Cache
 from chalicelib.config import Settings
 from chalicelib.errors import ConfigurationError
+from chalicelib.rows import RowService
 from tests.conftest import Configure
 from tests.support.client import InProcess
 
+THREADS = 4
 SETTINGS = Settings("nowhere", "user", "password", "name", redis_url="redis://nowhere")
 
 
@@ -27,6 +34,29 @@ def test_files_are_loaded_on_connections_of_their_own() -> None:
 
     assert container.ingest._database is not container.database
     assert container.ingest._write_through._transactions._database is container.ingest._database
+
+
+def test_threads_that_need_a_part_at_the_same_time_get_the_same_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nobody would look whether a Redis is back that only one of two caches knows to be down."""
+    container = services.Container(SETTINGS)
+    at_once = threading.Barrier(THREADS)
+
+    def slowly(settings: Settings) -> Cache:
+        time.sleep(0.05)
+        return Cache(settings)
+
+    def rows(_: int) -> RowService:
+        at_once.wait()
+        return container.rows
+
+    monkeypatch.setattr(services, "Cache", slowly)
+    with ThreadPoolExecutor(THREADS) as pool:
+        found = list(pool.map(rows, range(THREADS)))
+
+    assert set(found) == {container.rows}
+    assert container.rows._lazy_loading._cache is container.cache
 
 
 def test_requests_share_a_container_until_it_is_forgotten(service: InProcess) -> None:

@@ -9,6 +9,7 @@
     records     what each process saw, with start and end, in files
     ledger      what was committed, in which order, as the database itself noted it
     checker     the two against each other
+    counters    the same for increments
     round       all of it once, from empty servers to a report
     alternatives, compare   the same faults on what people use today
 

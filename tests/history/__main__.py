@@ -16,7 +16,7 @@ from chalicelib.config import DbEngine
 from tests.history.compare import compare
 from tests.history.ingredients import wrong_verdicts
 from tests.history.round import Report, play, servers
-from tests.history.worker import MIX_WITH_FILES
+from tests.history.worker import MIX_OF_ALL
 
 ROUND_SECONDS = 60
 COMPARED_SECONDS = 8
@@ -30,7 +30,7 @@ def soak(minutes: float, seed: int, engine: DbEngine) -> Report:
         while (left := until - time.monotonic()) > 0:
             seed += 1
             folder, seconds = Path(home) / f"round-{seed}", min(ROUND_SECONDS, left)
-            report = play(on, folder, seconds, seed=seed, mix=MIX_WITH_FILES, engine=engine)
+            report = play(on, folder, seconds, seed=seed, mix=MIX_OF_ALL, engine=engine)
             print(f"round {seed}: {report}\n", flush=True)
             total += report
     return total

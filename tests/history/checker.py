@@ -7,7 +7,6 @@ has the reasoning for one row.
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.history.ledger import Note
@@ -22,33 +21,10 @@ from tests.history.records import (
     recorded,
 )
 from tests.history.rows import ALWAYS, NEVER, Ghost, RowHistory, Version
+from tests.history.verdict import Verdict
 
-EXAMPLES_A_KIND = 5
-EXAMPLE_CHARACTERS = 300
 # Rows that must be visible are grouped in slots of a tenth of a second (in nanoseconds).
 _SLOT = 100_000_000
-
-
-@dataclass
-class Verdict:
-    """`violations` by kind, with a few `examples` of each; what was checked is in `checked`."""
-
-    checked: Counter[str] = field(default_factory=Counter)
-    violations: Counter[str] = field(default_factory=Counter)
-    examples: list[str] = field(default_factory=list)
-    stale_at: list[int] = field(default_factory=list)
-
-    def violated(self, kind: str, what: str) -> None:
-        self.violations[kind] += 1
-        if self.violations[kind] <= EXAMPLES_A_KIND:
-            self.examples.append(f"{kind}: {what}"[:EXAMPLE_CHARACTERS])
-
-    def __iadd__(self, other: "Verdict") -> "Verdict":
-        self.checked += other.checked
-        self.violations += other.violations
-        self.examples += other.examples
-        self.stale_at += other.stale_at
-        return self
 
 
 class Changes:
@@ -59,7 +35,7 @@ class Changes:
         self.outcomes: dict[str, Outcome] = {}
         self._deletes: defaultdict[int, list[str]] = defaultdict(list)
         for record in recorded(folder):
-            if isinstance(record, Intent):
+            if isinstance(record, Intent) and not record.amounts:
                 self.intents[record.operation] = record
                 for id in record.deletes:
                     self._deletes[id].append(record.operation)
@@ -164,7 +140,7 @@ def _check_table(
 def _check_absent(changes: Changes, rows: Mapping[int, RowHistory], verdict: Verdict) -> None:
     """A delete that found no row saw the table as a read does."""
     for operation, outcome in changes.outcomes.items():
-        if outcome.outcome != ACKNOWLEDGED:
+        if outcome.outcome != ACKNOWLEDGED or operation not in changes.intents:
             continue
         intent = changes.intents[operation]
         for id in set(intent.deletes) - set(outcome.ids):

@@ -7,13 +7,16 @@ undone are undone with it. A write is known by its token, a delete by its idempo
 
 from typing import NamedTuple
 
+from chalicelib.tables import FORMS
 from local.servers import MariaDB
 
 # Rows without a key get ids from here on, so never an id that the clients use themselves.
 FIRST_NEW_ID = 1000
+# Whose counters clients increment.
+PRODUCTS = range(1, 4)
 
 _NOTED = "INSERT INTO ledger (id, token, xp, operation) VALUES"
-_TRIGGERS = ("noted_insert", "noted_update", "noted_delete", "noted_claim")
+_TRIGGERS = ("noted_insert", "noted_update", "noted_delete", "noted_claim", "noted_count")
 _STATEMENTS = (
     *(f"DROP TRIGGER IF EXISTS {name}" for name in _TRIGGERS),
     "DROP TABLE IF EXISTS ledger",
@@ -25,6 +28,12 @@ _STATEMENTS = (
     f" {_NOTED} (NEW.id, NEW.name, NEW.xp, NULL)",
     f"CREATE TRIGGER noted_delete AFTER DELETE ON heroes FOR EACH ROW"
     f" {_NOTED} (OLD.id, NULL, NULL, @operation)",
+    "DROP TABLE IF EXISTS counts",
+    "CREATE TABLE counts (note BIGINT UNSIGNED AUTO_INCREMENT PRIMARY KEY, id INT UNSIGNED,"
+    " value INT, amount INT) ENGINE = InnoDB",
+    "CREATE TRIGGER noted_count AFTER UPDATE ON products FOR EACH ROW INSERT INTO counts"
+    " (id, value, amount) VALUES (NEW.ProductId, NEW.QuantityInStock,"
+    " NEW.QuantityInStock - OLD.QuantityInStock)",
     "CREATE TRIGGER noted_claim AFTER INSERT ON idempotency FOR EACH ROW"
     " SET @operation = NEW.idempotency_key",
 )
@@ -43,10 +52,36 @@ def open_ledger(server: MariaDB) -> None:
     """Empty tables, and everything noted from now on."""
     for statement in _STATEMENTS:
         server.query(statement)
-    for table in ("heroes", "idempotency", "ledger"):
+    emptied = ("heroes", "idempotency", "ledger", "products")
+    for table in (*emptied, "watched", "watched_ranges", "sync_lease", "sync_runs"):
         server.query(f"DELETE FROM {table}")
     server.query("TRUNCATE ledger")
+    for id in PRODUCTS:
+        server.query("INSERT INTO products VALUES (%s, 'Lamp', '', 0, 0)", [id])
+    for form in FORMS:
+        server.query(
+            "INSERT INTO watched (table_name, row_key, form, direction)"
+            " VALUES ('products', '*', %s, 'to_cache')",
+            [form],
+        )
     server.query(f"ALTER TABLE heroes AUTO_INCREMENT = {FIRST_NEW_ID}")
+
+
+class Count(NamedTuple):
+    """The counter of product `id` had `amount` added, and is `value`."""
+
+    id: int
+    value: int
+    amount: int
+
+
+def read_counts(server: MariaDB) -> list[Count]:
+    rows = server.query("SELECT id, value, amount FROM counts ORDER BY note")
+    return [Count(*row) for row in rows]
+
+
+def read_products(server: MariaDB) -> dict[int, int]:
+    return dict(server.query("SELECT ProductId, QuantityInStock FROM products"))
 
 
 def read_ledger(server: MariaDB) -> list[Note]:

@@ -5,6 +5,7 @@ after ten seconds. A read that the database answers proves nothing about the cac
 two reads must not need the database.
 """
 
+import json
 import os
 import time
 from collections.abc import Mapping
@@ -12,27 +13,55 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
+import redis
+
+from chalicelib.sync.runs import LEASE_SECONDS
 from local.servers import MariaDB
-from tests.history.checker import Verdict
-from tests.history.ledger import read_table
+from tests.history.ledger import read_products, read_table
 from tests.history.systems import SYSTEMS
+from tests.history.verdict import Verdict
 from tests.history.worker import SHARED_IDS, XPS, Answer, Invoke
 
 # Ten until a fence counts as a dead writer's, the rest to bring the cache back into use.
 SETTLED_WITHIN_SECONDS = 20
 
 
-def check_entries(system: str, environment: Mapping[str, str], mariadb: MariaDB) -> Verdict:
-    """Asked by a process of its own, which starts with nothing in memory."""
+def check_entries(
+    system: str, environment: Mapping[str, str], mariadb: MariaDB, *, has_runs: bool
+) -> Verdict:
+    """Asked by a process of its own, which starts with nothing in memory. `has_runs`: the sync was
+    in the mix."""
     with ProcessPoolExecutor(1, get_context("spawn")) as process:
-        return process.submit(_ask, system, dict(environment), mariadb.home).result()
+        return process.submit(_ask, system, dict(environment), mariadb.home, has_runs).result()
 
 
-def _ask(system: str, environment: Mapping[str, str], home: Path) -> Verdict:
+def _ask(system: str, environment: Mapping[str, str], home: Path, has_runs: bool) -> Verdict:
     os.environ.update(environment)
     verdict = Verdict()
-    _check(SYSTEMS[system](lambda moment: None), MariaDB(home), verdict)
+    invoke = SYSTEMS[system](lambda moment: None)
+    _check(invoke, MariaDB(home), verdict)
+    if has_runs:
+        _check_public_keys(invoke, MariaDB(home), verdict)
     return verdict
+
+
+def _check_public_keys(invoke: Invoke, mariadb: MariaDB, verdict: Verdict) -> None:
+    """After a run of the schedule, which may believe that there is nothing to do. A run that was
+    killed leaves its lease behind."""
+    deadline = time.monotonic() + LEASE_SECONDS + SETTLED_WITHIN_SECONDS
+    while invoke({"table": None}).get("outcome") not in ("done", "idle"):
+        if time.monotonic() > deadline:
+            verdict.violated("sync never done once quiet", f"within {LEASE_SECONDS} s and more")
+            return
+        time.sleep(0.5)
+    with redis.Redis.from_url(os.environ["REDIS_URL"]) as client:
+        for id, value in read_products(mariadb).items():
+            row = json.loads(client.get(f"Product:{id}") or "{}")
+            shown = client.hget(f"UsingHash:Product:{id}", "QuantityInStock")
+            if (row.get("QuantityInStock"), shown) != (value, str(value).encode()):
+                what = f"product {id}: {row} and {shown!r}, the table has {value}"
+                verdict.violated("public key differs once quiet", what)
+            verdict.checked["public keys once quiet"] += 1
 
 
 def _check(invoke: Invoke, mariadb: MariaDB, verdict: Verdict) -> None:

@@ -24,18 +24,21 @@ ACKNOWLEDGED, REFUSED, UNKNOWN = "acknowledged", "refused", "unknown"
 @dataclass(frozen=True)
 class Intent:
     """A change about to be sent. `rows` are (id or 0, xp, token) to write, `deletes` ids.
-    `request`: as it is sent, where it may be sent again."""
+    `request`: as it is sent, where it may be sent again. `amounts`: of an increment, (id of the
+    product, what is added)."""
 
     operation: str
     start: int
     rows: list[tuple[int, int, Token]] = field(default_factory=list)
     deletes: list[int] = field(default_factory=list)
     request: dict[str, Any] = field(default_factory=dict)
+    amounts: list[tuple[int, int]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How it ended. `ids`: of the rows written, or of those that were there to delete."""
+    """How it ended. `ids`: of the rows written, or of those that were there to delete; the new
+    values of an increment."""
 
     operation: str
     end: int
@@ -53,6 +56,16 @@ class Seen:
     end: int
     values: list[int]
     rows: list[tuple[int, int, Token]]
+
+
+@dataclass(frozen=True)
+class Counted:
+    """A read of counters that was answered: `rows` are (id of the product, value)."""
+
+    cached: bool
+    start: int
+    end: int
+    rows: list[tuple[int, int]]
 
 
 @dataclass(frozen=True)
@@ -74,8 +87,10 @@ class Wrong:
     what: str
 
 
-Record = Intent | Outcome | Seen | Failed | Wrong
-_KINDS: dict[str, Any] = {kind.__name__: kind for kind in (Intent, Outcome, Seen, Failed, Wrong)}
+Record = Intent | Outcome | Seen | Counted | Failed | Wrong
+_KINDS: dict[str, Any] = {
+    kind.__name__: kind for kind in (Intent, Outcome, Seen, Counted, Failed, Wrong)
+}
 
 
 class Recorder:

@@ -13,15 +13,23 @@ import redis
 
 from chalicelib.config import DbEngine
 from local.servers import DataApi, MariaDB, Redis
-from tests.history.checker import Verdict, check
+from tests.history.checker import check
+from tests.history.counters import check_counts
 from tests.history.crew import CONTEXT, Crew
-from tests.history.ledger import open_ledger, read_ledger, read_table
+from tests.history.ledger import (
+    open_ledger,
+    read_counts,
+    read_ledger,
+    read_products,
+    read_table,
+)
 from tests.history.moments import Orders
 from tests.history.nemesis import FAULTS, Nemesis, Scene
 from tests.history.quiet import check_entries
 from tests.history.standbys import database_pair, redis_pair
 from tests.history.systems import HEROCACHE
-from tests.history.worker import MIX, NEWS, Plan
+from tests.history.verdict import Verdict
+from tests.history.worker import MIX, NEWS, SYNC, Plan
 from tests.support.relay import Relay, relaying
 
 PROCESSES = 5
@@ -137,9 +145,12 @@ def play(
         report.verdict.violated("worker never came back", str(number))
     for code in crew.unexpected_deaths():
         report.verdict.violated("worker died on a bug", f"exit code {code}, see {folder}")
-    report.verdict += check_entries(system, environment, on.mariadb)
+    report.verdict += check_entries(system, environment, on.mariadb, has_runs=SYNC in mix)
     report.verdict += check(
         folder, read_ledger(on.mariadb), read_table(on.mariadb), nemesis.crashes
+    )
+    report.verdict += check_counts(
+        folder, read_counts(on.mariadb), read_products(on.mariadb), nemesis.crashes
     )
     report.seconds = time.monotonic() - started
     return report

@@ -11,7 +11,7 @@ from chalicelib.cache import connection as redis_connection
 from chalicelib.cache import scripts, timeouts
 from chalicelib.cache.commands import Command
 from chalicelib.cache.entries import Affected, Cache
-from chalicelib.db import Generation, Transaction, cache_generation, database
+from chalicelib.db import Generation, Transaction, cache_generation, database, statements
 from chalicelib.errors import HerocacheError
 from chalicelib.handlers import entry_points
 from chalicelib.ingest import service as ingest_service
@@ -34,6 +34,7 @@ NO_RAISE = "herocache without new generations"
 NO_REDELIVERY = "herocache without what a second delivery does"
 NO_WRITER_CHECK = "herocache without asking for the writer"
 NO_SERVER_NAME = "herocache without names of servers"
+NO_ROW_LOCK = "herocache without locks on rows"
 COMMIT_THEN_SET = "commit, then SET"
 DOGPILE = "dogpile.cache"
 
@@ -65,10 +66,12 @@ def herocache(reach: Reach) -> Invoke:
 
 
 def _invoke(payload: Answer) -> Answer:
-    """A request, or the event of an upload."""
-    if "Records" not in payload:
+    """A request, or the event of an upload or of the sync."""
+    if "REQUEST" in payload:
         return entry_points.invoke(payload)
     try:
+        if "Records" not in payload:
+            return {"statusCode": 200, **entry_points.sync(payload)}
         [told] = entry_points.ingest(payload)
     except HerocacheError as error:
         return entry_points.failed_invocation(error)
@@ -151,6 +154,12 @@ def without_server_names(reach: Reach) -> Invoke:
     return herocache(reach)
 
 
+def without_row_locks(reach: Reach) -> Invoke:
+    """A writer changes what it read, whoever changed it meanwhile."""
+    statements.lock = statements.rows_of_keys
+    return herocache(reach)
+
+
 def _replace_in(name: str, words: str, others: str) -> None:
     script = getattr(scripts, name)
     assert words in script, f"{name} is another one by now"
@@ -169,6 +178,7 @@ SYSTEMS: Mapping[str, Callable[[Reach], Invoke]] = {
     NO_REDELIVERY: without_new_generations_for_small_files,
     NO_WRITER_CHECK: without_asking_for_the_writer,
     NO_SERVER_NAME: without_server_names,
+    NO_ROW_LOCK: without_row_locks,
     COMMIT_THEN_SET: CommitThenSet,
     DOGPILE: Dogpile,
 }

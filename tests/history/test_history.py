@@ -12,7 +12,7 @@ from chalicelib.config import DbEngine
 from tests.history.compare import picture
 from tests.history.nemesis import FAULTS
 from tests.history.round import Servers, play, servers
-from tests.history.worker import MIX_WITH_FILES
+from tests.history.worker import MIX_OF_ALL
 from tests.support.beside import Done
 
 # The time for requests and faults. Starting the processes and waiting for quiet take longer.
@@ -30,11 +30,12 @@ def test_no_fault_makes_an_answer_stale_or_loses_a_write(
     own_servers: Servers, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     folder = tmp_path_factory.mktemp("records") / "all"
-    report = play(own_servers, folder, SECONDS, mix=MIX_WITH_FILES)
+    report = play(own_servers, folder, SECONDS, mix=MIX_OF_ALL)
     print(report)
 
     assert not report.verdict.violations
     assert report.verdict.checked["changes acknowledged"] > 500
+    assert report.verdict.checked["increments acknowledged"] > 100
     assert len(report.injected) > len(FAULTS) // 2
 
 
@@ -46,7 +47,7 @@ def test_no_fault_does_so_over_the_data_api(
     engine = DbEngine.DATA_API
     # AWS itself leads the Data API to the writer: a switchover is nothing that it could play here.
     kinds = [kind for kind in FAULTS if "switched over" not in kind]
-    report = play(own_servers, folder, SECONDS, kinds=kinds, mix=MIX_WITH_FILES, engine=engine)
+    report = play(own_servers, folder, SECONDS, kinds=kinds, mix=MIX_OF_ALL, engine=engine)
     print(report)
 
     assert not report.verdict.violations

@@ -17,11 +17,13 @@ from typing import Any
 
 from chalicelib.ingest import service as ingest_service
 from tests.history.bucket import Folder
+from tests.history.ledger import PRODUCTS
 from tests.history.moments import Orders
 from tests.history.records import (
     ACKNOWLEDGED,
     REFUSED,
     UNKNOWN,
+    Counted,
     Failed,
     Intent,
     Outcome,
@@ -45,10 +47,14 @@ RETRY_SECONDS = 0.02
 # A file of three rows counts as large.
 MAX_SMALL_BYTES = 150
 READ, REPLACE, INSERT, DELETE, UPLOAD = "read", "replace", "insert", "delete", "upload"
+COUNT, INCREMENT, SYNC = "count", "increment", "sync"
+# So that two increments seldom add the same.
+MOST_ADDED = 10_000
 # What clients do, and how often: relative weights.
 MIX: Mapping[str, float] = {READ: 70, REPLACE: 20, INSERT: 5, DELETE: 5}
 # Uploads are rare: a large file empties the cache and takes half a second.
 MIX_WITH_FILES = {**MIX, UPLOAD: 0.2}
+MIX_OF_ALL = {**MIX_WITH_FILES, COUNT: 15, INCREMENT: 8, SYNC: 0.4}
 
 Answer = dict[str, Any]
 Invoke = Callable[[Answer], Answer]
@@ -115,6 +121,7 @@ class Client:
         steps = {
             **{READ: self._read, REPLACE: self._replace, INSERT: self._insert},
             **{DELETE: self._delete, UPLOAD: self._upload},
+            **{COUNT: self._read_counters, INCREMENT: self._increment, SYNC: self._sync},
         }
         mix = self._plan.mix
         while time.monotonic() < self._plan.until.value:
@@ -175,6 +182,37 @@ class Client:
         if self._random.random() < 0.3:
             self._invoke(event)
 
+    def _read_counters(self) -> None:
+        values = self._some(PRODUCTS, 2)
+        cached = self._random.random() < 0.9
+        request = {"REQUEST": "read", "TABLE": "products", "SQLS": values}
+        start = now()
+        answer = self._invoke({**request, "USE_CACHE": str(cached)})
+        end = now()
+        if answer["statusCode"] != 200:
+            self._failed("read of counters", start, end, answer)
+            return
+        rows = [(row["ProductId"], row["QuantityInStock"]) for row in answer["body"]]
+        if [id for id, _ in rows] != values:
+            self._recorder.add(Wrong(start, f"asked for products {values}, got {rows}"))
+        self._recorder.add(Counted(cached, start, end, rows))
+
+    def _increment(self) -> None:
+        amounts = [(id, self._random.randint(1, MOST_ADDED)) for id in self._some(PRODUCTS, 2)]
+        deltas = [{"ProductId": id, "QuantityInStock": amount} for id, amount in amounts]
+        payload = {"REQUEST": "increment", "TABLE": "products", "SQLS": deltas}
+        payload["USE_CACHE"] = str(self._random.random() < 0.85)
+        key = self._random.random() < 0.3
+        self._change(self._next(), payload, amounts=amounts, key=key)
+
+    def _sync(self) -> None:
+        """Rows to public keys, while their counters change."""
+        start = now()
+        answer = self._invoke({"table": "products"})
+        if answer["statusCode"] != 200:
+            # Which is no error of a request: it has no status of its own.
+            self._recorder.add(Failed(SYNC, start, now(), 503, answer["body"]["error"]))
+
     def _rows(self, operation: str, ids: list[int]) -> list[tuple[int, int, Token]]:
         return [
             (id, self._random.choice(XPS), f"{operation}.{number}") for number, id in enumerate(ids)
@@ -196,15 +234,16 @@ class Client:
         payload: Answer,
         rows: Sequence[tuple[int, int, Token]] = (),
         deletes: Sequence[int] = (),
+        amounts: Sequence[tuple[int, int]] = (),
         *,
         key: bool,
     ) -> list[int]:
-        """The ids in the answer."""
+        """The ids in the answer, or the new values."""
         if key:
             payload["IDEMPOTENCY_KEY"] = operation
         may_repeat = key or "Records" in payload
         request = payload if may_repeat else {}
-        intent = Intent(operation, now(), list(rows), list(deletes), request)
+        intent = Intent(operation, now(), list(rows), list(deletes), request, list(amounts))
         self._recorder.add(intent)
         return self._send(intent, payload, REFUSED)
 
@@ -216,7 +255,7 @@ class Client:
             answer = self._invoke(payload)
             end = now()
             if answer["statusCode"] == 200:
-                ids: list[int] = answer["deleted" if intent.deletes else "ids"]
+                ids = _ids_in(answer, intent)
                 self._recorder.add(Outcome(intent.operation, end, ACKNOWLEDGED, ids))
                 return ids
             self._failed(payload.get("REQUEST", UPLOAD), start, end, answer)
@@ -246,6 +285,14 @@ class Client:
 
     def _some(self, values: range, most: int) -> list[int]:
         return self._random.sample(values, self._random.randint(1, most))
+
+
+def _ids_in(answer: Answer, intent: Intent) -> list[int]:
+    """Or the new values of an increment."""
+    if intent.amounts:
+        return [row["QuantityInStock"] for row in answer["values"]]
+    ids: list[int] = answer["deleted" if intent.deletes else "ids"]
+    return ids
 
 
 def _hero(id: int, xp: int, token: str) -> Answer:

@@ -16,6 +16,7 @@ from botocore.exceptions import ClientError
 from chalicelib.config import DbEngine, Settings
 from infra import aws_errors, gateway_responses, leftovers
 from infra.stage_files import Stage
+from local.servers.moto_s3 import FILTERS
 from tests.support.client import ROOT, Answer
 from tests.support.deployment import NAME, STAGE, Project, trust_store
 from tests.support.emulated_aws import REGION, Emulated, emulated
@@ -25,7 +26,7 @@ Json = dict[str, Any]
 JSON = "application/json"
 FUNCTIONS = {
     "api_handler": NAME,
-    **{name: f"{NAME}-{name}" for name in ("storage", "employees", "ingest", "sync")},
+    **{name: f"{NAME}-{name}" for name in ("storage", "employees", "ingest", "sync", "sync_range")},
 }
 
 
@@ -131,12 +132,19 @@ def test_every_function_has_a_role_of_its_own_with_the_policy_of_its_file(life: 
         assert life.account["roles"][role] == [policy]
 
 
-def test_everything_put_into_the_bucket_goes_to_ingest(life: Life) -> None:
-    [[configuration]] = life.account["buckets"].values()
+def test_each_function_is_told_of_its_own_objects(life: Life) -> None:
+    """S3 takes no two configurations of one event whose filters overlap. The emulation does."""
+    [configurations] = life.account["buckets"].values()
+    filters = {
+        each["LambdaFunctionArn"].rpartition(":")[2]: {
+            rule["Name"].lower(): rule["Value"] for rule in each["Filter"]["Key"]["FilterRules"]
+        }
+        for each in configurations
+    }
 
-    assert configuration["LambdaFunctionArn"].endswith(f":{FUNCTIONS['ingest']}")
-    assert configuration["Events"] == ["s3:ObjectCreated:*"]
-    assert not configuration.get("Filter")
+    assert {event for each in configurations for event in each["Events"]} == {"s3:ObjectCreated:*"}
+    assert filters == {FUNCTIONS[name]: rules for name, rules in FILTERS.items()}
+    assert FILTERS["ingest"]["suffix"] != FILTERS["sync_range"]["suffix"]
 
 
 def test_the_api_has_the_apps_routes_and_one_stage(life: Life) -> None:
@@ -159,13 +167,13 @@ def test_callers_need_a_key_but_for_the_shallow_health(life: Life) -> None:
         if verb != "options"
     }
     key: list[Json] = [{"api_key": []}]
-    assert asked == {"/": key, "/health": None, "/health/deep": key}
+    assert asked == {"/": key, "/read": key, "/health": None, "/health/deep": key}
 
 
 def test_events_that_fail_go_to_the_queue(life: Life) -> None:
     destinations = life.account["destinations"]
     queue = f"arn:aws:sqs:{REGION}:{life.account_id}:{NAME}-failed"
-    for name in ("ingest", "sync"):
+    for name in ("ingest", "sync", "sync_range"):
         [configuration] = destinations.pop(FUNCTIONS[name])
         assert configuration["DestinationConfig"]["OnFailure"]["Destination"] == queue
         assert configuration["MaximumRetryAttempts"] == 2
@@ -180,7 +188,39 @@ def test_the_schedule_calls_sync_and_nothing_else(life: Life) -> None:
 
 def test_logs_are_kept_for_as_long_as_the_stage_says(life: Life) -> None:
     groups = {f"/aws/lambda/{name}": 14 for name in FUNCTIONS.values()}
+    groups[f"/aws/apigateway/{NAME}"] = 14
+    groups |= {f"/aws/rds/cluster/{NAME}/{name}": 30 for name in ("audit", "error")}
     assert life.account["logs"] == groups
+
+
+def test_nobody_can_flood_the_stage_above_all_not_without_a_login(life: Life) -> None:
+    """The open routes share the API's concurrency."""
+    [[stage]] = life.account["apis"].values()
+    [document] = life.account["documents"].values()
+    settings = stage["methodSettings"]
+    found = settings["*/*"]
+    assert (found["throttlingRateLimit"], found["throttlingBurstLimit"]) == (50, 100)
+    unguarded = {
+        f"{path.replace('/', '~1')}/{verb.upper()}"
+        for path, verbs in document["paths"].items()
+        for verb, operation in verbs.items()
+        if not operation.get("security")
+    }
+    assert settings.keys() == {"*/*", *unguarded}
+    for route in unguarded:
+        limits = settings[route]
+        assert (limits["throttlingRateLimit"], limits["throttlingBurstLimit"]) == (10, 20)
+
+
+def test_each_call_is_logged_with_its_caller_and_no_text_of_theirs(life: Life) -> None:
+    [[stage]] = life.account["apis"].values()
+    log = stage["accessLogSettings"]
+    assert log["destinationArn"].endswith(f":log-group:/aws/apigateway/{NAME}")
+    line = json.loads(log["format"])
+    callers = {f"$context.identity.{name}" for name in ("caller", "userArn", "apiKeyId")}
+    assert callers < set(line.values())
+    assert not {"$context.path", "$context.identity.userAgent"} & set(line.values())
+    assert ":role/herocache-dev-" in life.account["api_log_role"]
 
 
 def test_callers_with_a_key_are_limited_by_a_usage_plan(life: Life) -> None:

@@ -24,7 +24,7 @@ from tests.support.witness import Witness
 
 Json = dict[str, Any]
 STAGES = ("dev", "prod")
-FUNCTIONS = ("api_handler", "storage", "employees", "ingest", "sync")
+FUNCTIONS = ("api_handler", "storage", "employees", "ingest", "sync", "sync_range")
 
 _VPC = "docs.aws.amazon.com/lambda/latest/dg/configuration-vpc.html"
 # Actions for which no call stands in the code, with the page of AWS that names their purpose.
@@ -109,7 +109,8 @@ def test_a_stage_over_the_data_api_may_use_its_cluster_and_one_secret(function: 
     names = [f"herocache-dev-{function}"]
     content = policy_files.for_stack(policy("dev", function), names, DATA_API_ALONE)
     resources = {each["Sid"]: each["Resource"] for each in content["Statement"]}
-    others = {"ingest": {"s3", "sqs"}, "sync": {"sqs"}}.get(function, set())
+    events = {"ingest": {"s3", "sqs"}, "sync": {"s3", "sqs"}, "sync_range": {"sqs"}}
+    others = events.get(function, set())
     found = actions(content)
 
     assert resources["DataApi"] == OUTPUTS["DatabaseArn"]

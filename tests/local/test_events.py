@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from app import app, employees, ingest, storage, sync
+from app import app, employees, ingest, storage, sync, sync_range
 from local.commands import invoke
 from local.machine import ROOT
 from local.servers import MariaDB, Redis, ServerError
@@ -63,6 +63,7 @@ def test_every_file_in_events_is_run_by_a_test() -> None:
     run = {f"storage/{name}.json" for name in (*ROWS, *IDS)}
     others = {"api_handler/read.json", "api_handler/health.json", "ingest/heroes.json"}
     others |= {"employees/add.json", "employees/add_many.json", "sync/products.json"}
+    others |= {"sync_range/first.json"}
     assert found == run | others
     assert {path.parent.name for path in EVENTS.rglob("*.json")} == set(invoke.FUNCTIONS)
 
@@ -83,6 +84,8 @@ def test_a_run_of_the_sync_is_done() -> None:
     answer = sync(event_in("sync/products.json"), None)
     assert answer["outcome"] == "done"
     assert answer["details"] == []
+    [record] = sync_range(event_in("sync_range/first.json"), None)
+    assert record["outcome"] == "superseded", "a later run has begun"
 
 
 @pytest.mark.usefixtures("seeded")

@@ -46,6 +46,16 @@ def ingest(event, context):
     while "waits" in key and not Path("go").exists():
         time.sleep(0.01)
     return [{"key": key, "table": "heroes", "status": "loaded", "rows": 1, "refused": 0}]
+
+def sync_range(event, context):
+    [record] = event["Records"]
+    key = unquote_plus(record["s3"]["object"]["key"])
+    with open("ranges", "a") as ranges:
+        ranges.write(f"{os.getpid()} {key}\\n")
+    while "waits" in key and not Path("go").exists():
+        time.sleep(0.01)
+    if "raises" in key:
+        raise ValueError("as its name says")
 """
 PATIENCE_SECONDS = 20.0
 
@@ -80,6 +90,16 @@ class ProbedS3(S3):
             assert time.monotonic() < deadline, f"{whole}\n{self.log()}"
             time.sleep(0.01)
 
+    def ranges(self, count: int) -> list[list[str]]:
+        """Process id and object key of the events of ranges, at least so many."""
+        path, deadline = self.home / "ranges", time.monotonic() + PATIENCE_SECONDS
+        while True:
+            lines = path.read_text().splitlines() if path.exists() else []
+            if len(lines) >= count:
+                return [line.split(" ", 1) for line in lines]
+            assert time.monotonic() < deadline, f"{lines}\n{self.log()}"
+            time.sleep(0.01)
+
     def log(self) -> str:
         return (self.home / "log").read_text()
 
@@ -100,7 +120,7 @@ def shared(code: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pro
 @pytest.fixture
 def s3(shared: ProbedS3) -> ProbedS3:
     """Without a note of what former tests put."""
-    assert shared.outcome_of_put("incoming/the last of before").attempts == 1
+    assert shared.outcome_of_put("incoming/the last of before.csv").attempts == 1
     (shared.home / "notes").unlink()
     return shared
 
@@ -136,7 +156,7 @@ def test_a_large_file_that_is_sent_in_parts_makes_one_event(s3: ProbedS3, tmp_pa
     path.write_bytes(b"x" * 9_000_000)
     pieces: list[int] = []
     version = s3.upload(path, progress=pieces.append)
-    assert s3.outcome_of_put("incoming/after").attempts == 1
+    assert s3.outcome_of_put("incoming/after.csv").attempts == 1
     large, _ = s3.notes(2)
     assert large["event"]["eventName"] == "ObjectCreated:CompleteMultipartUpload"
     assert (stored(large)["versionId"], stored(large)["size"]) == (version, 9_000_000)
@@ -190,13 +210,34 @@ def test_a_web_page_uploads_and_reads_nothing(
     assert "access-control-allow-origin" not in answer.headers or status == 200
 
 
-def test_what_is_put_anywhere_makes_an_event_and_what_is_deleted_none(s3: ProbedS3) -> None:
-    keys = ["root.csv", "rejected/a.csv", "x/incoming/a.csv", "incoming/last"]
+def test_a_csv_that_is_put_anywhere_makes_an_event_and_what_is_deleted_none(s3: ProbedS3) -> None:
+    s3.put("incoming/notes.txt")
+    keys = ["root.csv", "rejected/a.csv", "x/incoming/a.csv", "incoming/last.csv"]
     for key in keys[:-1]:
         s3.put(key)
     s3.client().delete_object(Bucket=BUCKET, Key="rejected/a.csv")
     s3.outcome_of_put(keys[-1])
     assert [unquote_plus(stored(note)["key"]) for note in s3.notes(4)] == keys
+
+
+def test_ranges_of_a_run_go_to_their_function_two_at_a_time(own: ProbedS3) -> None:
+    for name in ("waits 1", "waits 2", "3", "raises"):
+        own.put(f"sync/7/{name}.json")
+    own.put("sync/7/4.txt")
+    own.put("7.json")
+    assert own.outcome_of_put("incoming/a.csv").attempts == 1, "the other function is free"
+    taken = own.ranges(2)
+    assert {key for _, key in taken} == {"sync/7/waits 1.json", "sync/7/waits 2.json"}
+    assert len({pid for pid, _ in taken}) == 2
+    (own.home / "go").touch()
+    keys = sorted(key.removeprefix("sync/7/") for _, key in own.ranges(6))
+    assert keys == ["3.json", *["raises.json"] * 3, "waits 1.json", "waits 2.json"]
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while "given up: ValueError" not in own.log():
+        assert time.monotonic() < deadline, own.log()
+        time.sleep(0.01)
+    [line] = (own.home / "outcomes").read_text().splitlines()
+    assert json.loads(line)["key"] == "incoming/a.csv"
 
 
 def test_no_outcome_is_told_of_what_the_function_itself_writes(s3: ProbedS3) -> None:
@@ -233,8 +274,8 @@ events = []
 deliver_to(events.append)
 backend = s3_backends[DEFAULT_ACCOUNT_ID]["aws"]
 with ThreadPoolExecutor(8) as threads:
-    list(threads.map(lambda _: backend.put_object(BUCKET, "incoming/a", b"x"), range(200)))
-stored = backend.get_bucket(BUCKET).keys.getlist("incoming/a")
+    list(threads.map(lambda _: backend.put_object(BUCKET, "incoming/a.csv", b"x"), range(200)))
+stored = backend.get_bucket(BUCKET).keys.getlist("incoming/a.csv")
 told = [event["Records"][0]["s3"]["object"] for event in events]
 print(json.dumps([[each.version_id for each in stored], told]))
 """)

@@ -1,6 +1,7 @@
 """`make sync`, and the schedule that `make run` keeps, on its servers and seed rows."""
 
 import json
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import Any
 import pytest
 from redis import Redis
 
+from chalicelib.sync import Record
+from local.commands.sync import show_progress
 from local.home import Home
 from local.schedule import Schedule
 from tests.support.client import OverHttp
@@ -28,14 +31,15 @@ def folder(run: MakeRun) -> Path:
 
 @pytest.fixture
 def redis(run: MakeRun) -> Iterator["Redis"]:
-    with Redis(port=run.services.redis.port) as client:
+    with Redis.from_url(run.services.redis.environment()["REDIS_URL"]) as client:
         yield client
 
 
-def watch(run: MakeRun, key: int, direction: str) -> None:
+def watch(run: MakeRun, key: int | str, direction: str) -> int:
     request = {"REQUEST": "watch", "TABLE": "products", "SQLS": [key], "DIRECTION": direction}
     answer = OverHttp(f"{run.services.app.url}/").post(request)
-    assert answer.fields == {"statusCode": 200, "body": "watch success", "watched": 1}
+    assert (answer.status, answer.fields["body"]) == (200, "watch success")
+    return int(answer.fields["watched"])
 
 
 def value(redis: "Redis", key: str, column: str) -> Any:
@@ -56,8 +60,8 @@ def test_make_sync_shows_each_row_and_a_line_a_direction(
 
     assert done.returncode == 0, done.stdout
     assert done.stdout == (
-        "Write Product:11 from Database to Redis\n"
         "Write Product:22 from Redis to Database\n"
+        "Write Product:11 from Database to Redis\n"
         "to_cache   1 row looked at, 1 changed, 0 reported\n"
         "to_database 1 row looked at, 1 changed, 0 reported\n"
         "sync       done\n"
@@ -87,6 +91,37 @@ def test_the_schedule_calls_the_function_and_says_what_came_of_it(
     assert told(run.services, capsys).startswith("sync       done: ")
     assert value(redis, "Product:11", "Price") == 400
     assert told(run.services, capsys) == "sync       nothing to do\n"
+
+
+def test_make_sync_hands_many_rows_to_the_function(
+    run: MakeRun, folder: Path, redis: "Redis"
+) -> None:
+    """The local S3 tells processes of each range, and the command waits for the last one."""
+    run.services.mariadb.query(
+        "INSERT INTO products SELECT seq, 'One of many', '', 1, 2 FROM seq_1001_to_26000"
+    )
+    rows = watch(run, "*", "to_cache")
+    assert rows > 25_000
+
+    done = make(folder, "-s", "sync", TABLE="products")
+
+    assert done.returncode == 0, done.stdout
+    assert re.search(rf"^to_cache +{rows - 1:,} rows looked at, 25,", done.stdout, re.MULTILINE)
+    assert done.stdout.endswith("sync       done\n")
+    handed = run.services.mariadb.query("SELECT outcome FROM sync_ranges WHERE number > 0")
+    assert handed == [("done",)]
+    assert value(redis, "Product:26000", "Price") == 2
+
+
+def test_one_bar_shows_the_ranges_of_a_run(capsys: pytest.CaptureFixture[str]) -> None:
+    record = Record(ranges=4)
+    record.tallies["to_cache"].looked = 1_234
+    show_progress(record, done=1)
+    show_progress(Record())
+    assert capsys.readouterr().err == (
+        "\r[#######.......................] 1 of 4 ranges, 1,234 rows looked at, 0 changed "
+        "\r0 rows looked at, 0 changed "
+    )
 
 
 def told(home: Home, capsys: pytest.CaptureFixture[str]) -> str:

@@ -20,6 +20,7 @@ from tests.model.worlds import (
     LOST,
     NEW_ROW,
     OUTAGE,
+    PLAIN_IN_LOOKUP,
     REPLACES,
     RETRY,
     SMALL,
@@ -109,6 +110,13 @@ def test_nor_does_one_with_more_faults(world: World) -> None:
 
     print(f"{result.states} states, all of them: {result.is_complete}")
     assert not result.violation, "\n".join(result.trace)
+
+
+@pytest.mark.parametrize("missing", ["publish_repeated", "stamp_repeated", "stamp"])
+def test_plain_sql_needs_a_drain_and_its_stamp(missing: str) -> None:
+    result = search(replace(PLAIN_IN_LOOKUP, protocol=Protocol(**{missing: False})))
+
+    assert result.violation
 
 
 @pytest.mark.parametrize(

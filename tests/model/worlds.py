@@ -16,6 +16,9 @@ NEW_IN_LOOKUP = World(writes=(("insert", 0), ("replace", 1)), rows=(0, 1), reade
 TWO_NEW = World(writes=(("insert", 0), ("insert", 1)), rows=(0, 0), readers=1)
 LEFT = World(writes=(("delete", 0), ("elsewhere", 0)), rows=(1, 1), readers=1)
 RETRY = replace(REPLACES, faults=Faults(flushes=1, crashes=1, retries=1), converges=False)
+PLAIN = World(writes=(("plain", 0), ("replace", 0)), readers=1)
+PLAIN_IN_LOOKUP = World(writes=(("plain", 0), ("replace", 1)), rows=(1, 1), readers=1)
+PLAIN_AND_NEW = World(writes=(("plain", 0), ("insert", 1)), rows=(1, 0), readers=1)
 LOST = replace(REPLACES, faults=Faults(losses=1), unknown_is_shown=True)
 HELD_UP = replace(LOST, writes=(("replace", 0),), rows=(1, 1), faults=Faults(losses=1, sleeps=1))
 REFUSED = replace(REPLACES, faults=Faults(refusals=1, outages=1))
@@ -58,9 +61,23 @@ SMALL = {
     "a row that left a lookup is changed again, a failover": replace(
         LEFT, faults=Faults(failovers=1), converges=False
     ),
+    "plain SQL and a replace": PLAIN,
+    "plain SQL and a replace, a flush": replace(PLAIN, faults=Faults(flushes=1)),
+    "plain SQL and a new row of one lookup": PLAIN_AND_NEW,
+    "plain SQL and a replace in a lookup, a sleep": replace(
+        PLAIN_IN_LOOKUP, faults=Faults(sleeps=1)
+    ),
 }
 
 LARGE = {
+    "plain SQL and a replace, an outage": replace(PLAIN, faults=Faults(outages=1)),
+    "plain SQL and a replace, a failover": replace(PLAIN, faults=Faults(failovers=1)),
+    "plain SQL and a new row of one lookup, a flush and an outage": replace(
+        PLAIN_AND_NEW, faults=Faults(flushes=1, outages=1), converges=False
+    ),
+    "plain SQL and a replace, a crash, a flush and another drain": replace(
+        PLAIN, faults=Faults(flushes=1, crashes=1, retries=1), converges=False
+    ),
     "a sleep and a crash": replace(REPLACES, faults=Faults(sleeps=1, crashes=1), converges=False),
     "two new rows of one lookup, a sleep": replace(TWO_NEW, faults=Faults(sleeps=1)),
     "two rows of one lookup, a sleep and a crash": replace(

@@ -48,8 +48,8 @@ def write_many(world: World, state: State, index: int) -> Iterator[Step]:
         return  # Writers of the same are alike: let the first begin.
     if verb == "insert" and writer.tries == 0:
         yield from send_at_once(world, state, index)
-    if verb == "elsewhere":
-        yield from write_elsewhere(world, state, index)
+    if verb in OTHERS:
+        yield from OTHERS[verb](world, state, index)
         return
     if not _can_lock(world, state, index) or (verb != "insert" and not state.table[row] & 1):
         return
@@ -72,6 +72,20 @@ def write_elsewhere(world: World, state: State, index: int) -> Iterator[Step]:
         after = state._replace(table=table)
         after = after.writer(index, at="wait_until_known", row=table[row], generation=state.newest)
         yield "writes a row that is elsewhere by now", after
+
+
+def write_plain(world: World, state: State, index: int) -> Iterator[Step]:
+    """Another client of the database: it knows no generation and sends nothing to Redis. Triggers
+    record what it changes, and a drain follows."""
+    if _can_lock(world, state, index):
+        after = state.writer(index, row=_changed(world, state, index))
+        after = _committed(world, after, index).writer(index, at="drain", piece="")
+        yield "plain SQL: changes its row and commits", after
+
+
+def drain(world: World, state: State, index: int) -> Iterator[Step]:
+    """`Captured.drain`: finds the record, and the generation in the same round trip."""
+    yield "drain: finds the record", _dropping(world, state, index)
 
 
 def send_at_once(world: World, state: State, index: int) -> Iterator[Step]:
@@ -397,8 +411,10 @@ def orphan(world: World, state: State, index: int) -> Iterator[Step]:
         yield "commit", after.ended(index, "crashed") if is_over else after
 
 
+OTHERS = {"elsewhere": write_elsewhere, "plain": write_plain}
 STEPS = {
     "write_many": write_many,
+    "drain": drain,
     "send": send,
     "uncached": uncached,
     "publish_many": publish_many,
@@ -495,13 +511,17 @@ def _sent(state: State, message: Message) -> State:
 
 
 def _retried(world: World, state: State, index: int) -> State:
-    """What the first try changed leaves the cache, with the stamp of now."""
+    """What the first try changed leaves the cache."""
     faults = state.faults._replace(retries=state.faults.retries - 1)
+    return _dropping(world, state._replace(faults=faults), index)
+
+
+def _dropping(world: World, state: State, index: int) -> State:
+    """`WriteThrough.drop`: with the stamp of now."""
     number = state.newest
     is_cached = state.generations[number].enabled and world.protocol.publish_repeated
     at = "publish_repeated" if is_cached else "wait_until_known"
-    after = state._replace(faults=faults)
-    return after.writer(index, at=at, generation=number, newer=state.watching)
+    return state.writer(index, at=at, generation=number, newer=state.watching)
 
 
 def _changed(world: World, state: State, index: int) -> int:

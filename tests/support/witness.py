@@ -14,7 +14,10 @@ from chalicelib.cache.connection import server_name
 from chalicelib.cache.scripts import FENCE, MARK
 from local.servers import MariaDB, Redis
 
-TABLES = (*tables.TABLES, "idempotency", "watched", "watched_ranges", "sync_lease", "sync_runs")
+TABLES = (
+    *(*tables.TABLES, "idempotency"),
+    *("watched", "watched_ranges", "sync_lease", "sync_runs", "sync_ranges"),
+)
 ENTRYS = r"*}:[0-9]*:*:*"
 # Not counted. These go with other commands, and ask who the server is and whether it is a master.
 ASIDE = ("cmdstat_info", "cmdstat_persist")
@@ -66,11 +69,12 @@ class Witness:
 
     def give_cache_to(self, server: str) -> None:
         """The entries of all tables are in use on the Redis of this name; '': on none so far.
-        As if it had been so for long: nobody remembers anything else."""
+        As if it had been so for long: nobody remembers anything else. The generations are ahead of
+        the time: so each raise adds one, and can be counted."""
         data_set = f"{server}:{new_token()}" if server else ""
         self.query(
-            "UPDATE cache_generation SET generation = generation + 1, enabled = 1, server = %s,"
-            " retired_at = '2000-01-01'",
+            "UPDATE cache_generation SET generation = GREATEST(generation, UNIX_TIMESTAMP() * 2000)"
+            " + 1, enabled = 1, server = %s, retired_at = '2000-01-01'",
             [data_set],
         )
         incarnation = data_set.rpartition(":")[2]

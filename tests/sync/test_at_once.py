@@ -2,11 +2,13 @@
 
 import json
 import threading
+from typing import Any
 
 import pytest
 
 from chalicelib import services
 from chalicelib.cache import PublicRow, PublicWrite, entries
+from chalicelib.db import Transaction
 from chalicelib.errors import CacheUnavailable
 from chalicelib.tables import PRODUCTS
 from local.servers import MariaDB, Redis
@@ -68,6 +70,35 @@ def test_a_warm_container_learns_of_a_watch_with_its_next_insert(
     )
     [new] = shop.write([row], TABLE="products").ids
     assert cli.row(f"Product:{new}") == product(new, ProductName="Product 0")
+
+
+def test_a_watch_waits_for_writes_that_do_not_know_of_it(
+    shop: InProcess, cli: RedisCli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise a run would see the old row, and note that there is nothing to do; and the write
+    would tell nobody."""
+    commit, steps = Transaction._commit, list[str]()
+
+    def watch_and_run() -> None:
+        watch(shop, [22], "to_cache")
+        steps.append("watched")
+        run(None)
+
+    watching = threading.Thread(target=watch_and_run)
+
+    def commit_late(self: Transaction, *arguments: Any, **named: Any) -> Any:
+        monkeypatch.undo()
+        watching.start()
+        watching.join(0.3)
+        steps.append("committed")
+        return commit(self, *arguments, **named)
+
+    monkeypatch.setattr(Transaction, "_commit", commit_late)
+    shop.write([product(22, Price=5)], TABLE="products")
+    watching.join()
+
+    assert steps == ["committed", "watched"]
+    assert cli.row("Product:22")["Price"] == 5
 
 
 def test_what_the_client_decides_is_left_to_the_run(shop: InProcess, cli: RedisCli) -> None:

@@ -22,7 +22,7 @@ from chalicelib.db.statements import Statement
 from chalicelib.handlers import entry_points
 from chalicelib.ingest import service as ingest_service
 from chalicelib.ingest.load_data import _may_replace
-from chalicelib.rows import WriteThrough, changed_entries
+from chalicelib.rows import WriteThrough, changed_entries, write_through
 from chalicelib.rows.loader import RowLoader
 from chalicelib.sync import captured as draining
 from chalicelib.tables import (
@@ -534,6 +534,17 @@ def test_entries_that_a_reader_stored_under_a_new_generation_leave_the_cache_too
     assert_as_in_the_table(cached, witness)
 
 
+def test_more_entries_than_leave_at_once_leave_too(
+    cached: InProcess, witness: Witness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(write_through, "MAX_DROPPED_AT_ONCE", 2)
+    witness.query("UPDATE heroes SET color = 'blue' WHERE id < 6")
+
+    assert drain() == [1, 2, 3, 4]
+
+    assert_as_in_the_table(cached, witness)
+
+
 def test_two_drains_at_once_lose_nothing(cached: InProcess, witness: Witness) -> None:
     drained: list[Sequence[Key] | None] = []
     changed = threading.Event()
@@ -835,10 +846,28 @@ def test_a_fresh_read_without_the_cache_asks_the_writer(
     [{"USE_CACHE": False}, {"BY": "xp", "LIMIT": 1}, {"BY": "xp", "USE_CACHE": "False"}],
     ids=["uncached", "page", "uncached lookup"],
 )
+@pytest.mark.parametrize("committed", ["before", "meanwhile"])
 def test_no_read_is_older_than_a_fresh_one_that_does_not_use_the_cache(
-    cached: InProcess, witness: Witness, fields: dict[str, object]
+    cached: InProcess,
+    witness: Witness,
+    fields: dict[str, object],
+    committed: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    witness.query("UPDATE heroes SET xp = 1, color = 'blue' WHERE name = 'Ada 1'")
+    fetch = RowLoader._fetch
+
+    def change() -> None:
+        witness.query("UPDATE heroes SET xp = 1, color = 'blue' WHERE name = 'Ada 1'")
+
+    def change_and_fetch(self: RowLoader, *arguments: Any, **named: Any) -> Any:
+        monkeypatch.undo()
+        change()
+        return fetch(self, *arguments, **named)
+
+    if committed == "before":
+        change()
+    else:
+        monkeypatch.setattr(RowLoader, "_fetch", change_and_fetch)
 
     [row] = cached.post({"REQUEST": "read", "SQLS": [1], "FRESH": True, **fields}).rows
 

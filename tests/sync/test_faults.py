@@ -2,6 +2,7 @@
 
 import json
 import threading
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,8 @@ from chalicelib import errors, services
 from chalicelib.cache.client import Client
 from chalicelib.db import Database
 from chalicelib.sync import runs
+from local.servers import MariaDB
+from tests.history.nemesis import CLIENTS
 from tests.support.client import InProcess
 from tests.support.witness import Witness
 from tests.sync.clients import RedisCli, product, rows, run, watch
@@ -133,6 +136,39 @@ def test_redis_flushed_at_any_step(
                 assert cli.row(f"Product:{key}") == row
         steps.at = {}
     assert 15 < step < MAX_STEPS - 1
+
+
+@pytest.mark.parametrize("fault", ["made a replica", "connections lost"])
+def test_the_database_fails_at_any_step(
+    service: InProcess, witness: Witness, cli: RedisCli, steps: Steps, mariadb: MariaDB, fault: str
+) -> None:
+    """A run that ends with an error is repeated."""
+
+    def fail() -> None:
+        if fault == "made a replica":
+            witness.query("SET GLOBAL read_only = 1")
+            return
+        for (id,) in witness.query(CLIENTS, [mariadb.user]):
+            witness.query("KILL %s", [id])
+
+    outcomes = Counter[str]()
+    for step in range(1, MAX_STEPS):
+        begin(service, witness, cli)
+        steps.at = {(steps.count + step, "before"): fail}
+        try:
+            outcomes[run()["outcome"]] += 1
+        except errors.HerocacheError as error:
+            outcomes[error.kind] += 1
+        finally:
+            witness.query("SET GLOBAL read_only = 0")
+        if steps.at:
+            break
+        expire_lease(witness)
+        assert run()["outcome"] == "done"
+        end(service, witness, cli)
+    assert 15 < step < MAX_STEPS - 1
+    assert set(outcomes) <= {"done", "DatabaseUnavailable", "OutcomeUnknown"}, outcomes
+    assert outcomes["DatabaseUnavailable"] > 0 or fault != "made a replica"
 
 
 def test_a_run_that_is_overtaken_at_any_step_changes_no_row(

@@ -2,6 +2,7 @@
 sleeps, one table cannot be used."""
 
 import json
+import threading
 import time
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -9,9 +10,11 @@ from typing import Any
 
 import pytest
 
+import app
 from chalicelib import services
-from chalicelib.errors import SchemaMismatch
-from chalicelib.sync import runs
+from chalicelib.errors import BadRequest, CacheUnavailable, SchemaMismatch
+from chalicelib.sync import runs, watches
+from chalicelib.tables import PRODUCTS
 from tests.support.client import InProcess, heroes
 from tests.support.witness import Witness
 from tests.sync.clients import RedisCli, product, rows, run, unwatch, watch
@@ -19,7 +22,7 @@ from tests.sync.test_faults import expire_lease
 
 Meanwhile = Callable[[str, Callable[[], object]], None]
 each_way = pytest.mark.parametrize("keys", [[22], ["*"]], ids=["one row", "every row"])
-BEHIND_EACH_STEP = ("deadline", "read_many", "set_many")
+STEPS = ("deadline", "read_many", "set_many")
 
 
 @pytest.fixture
@@ -41,7 +44,7 @@ def before(service: InProcess, monkeypatch: pytest.MonkeyPatch) -> Meanwhile:
 
 
 @each_way
-@pytest.mark.parametrize("step", BEHIND_EACH_STEP)
+@pytest.mark.parametrize("step", STEPS)
 def test_a_watch_that_ends_leaves_no_public_key_behind(
     shop: InProcess, cli: RedisCli, before: Meanwhile, keys: list[object], step: str
 ) -> None:
@@ -54,7 +57,28 @@ def test_a_watch_that_ends_leaves_no_public_key_behind(
 
 
 @each_way
-@pytest.mark.parametrize("step", BEHIND_EACH_STEP)
+@pytest.mark.parametrize("step", ["deadline", "read_many"])
+def test_a_watch_that_ends_changes_no_row_any_more(
+    shop: InProcess,
+    witness: Witness,
+    cli: RedisCli,
+    before: Meanwhile,
+    keys: list[object],
+    step: str,
+) -> None:
+    watch(shop, keys)
+    run()
+    cli.put("Product:22", Price=9)
+    before(step, lambda: unwatch(shop, keys))
+
+    assert run()["to_database"]["changed"] == 0
+
+    assert rows(witness, 22) == [product(22, QuantityInStock=3000)]
+    assert cli.row("Product:22")["Price"] == 9
+
+
+@each_way
+@pytest.mark.parametrize("step", STEPS)
 def test_a_watch_that_turns_round_keeps_what_its_client_writes_from_then_on(
     shop: InProcess,
     witness: Witness,
@@ -106,6 +130,25 @@ def test_rows_that_a_write_showed_at_once_go_with_the_watch_on_every_row(
     unwatch(shop, ["*"])
 
     assert cli("KEYS Product:*") == [b"Product:22"]
+
+
+def test_public_keys_that_could_not_be_deleted_go_with_the_next_run(
+    shop: InProcess, cli: RedisCli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watch(shop, ["*"], "to_cache")
+    run()
+
+    def fail(*_: object) -> None:
+        raise CacheUnavailable("it is away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(services.container().public_store), "delete_many", fail)
+        unwatch(shop, ["*"])
+    assert len(cli("KEYS Product:*")) == 2
+
+    assert run(None)["outcome"] == "done"
+
+    assert cli("KEYS Product:*") == []
 
 
 def test_a_run_that_slept_before_a_range_sets_no_public_key(
@@ -232,3 +275,65 @@ def test_both_forms_follow_where_clients_own_both(
 
     assert cli.row("Product:22")["Price"] == 500
     assert run(None)["outcome"] == "idle"
+
+
+def test_no_count_of_a_client_is_lost_while_runs_look(
+    shop: InProcess, witness: Witness, cli: RedisCli
+) -> None:
+    watch(shop, [22], FORM="hash")
+    run()
+
+    def count() -> None:
+        for _ in range(300):
+            cli("HINCRBY UsingHash:Product:22 QuantityInStock -1")
+
+    clients = [threading.Thread(target=count) for _ in range(4)]
+    for client in clients:
+        client.start()
+    while any(client.is_alive() for client in clients):
+        assert run()["details"] == []
+    run()
+
+    assert rows(witness, 22) == [product(22, QuantityInStock=1800)]
+    assert cli.row("UsingHash:Product:22")["QuantityInStock"] == "1800"
+
+
+@pytest.mark.parametrize("table", ["nothing", "", 7, ["products"], {"products": 1}])
+def test_an_event_for_a_table_that_is_none_is_rejected(service: InProcess, table: object) -> None:
+    with pytest.raises(BadRequest, match="is none; there are heroes, products, employees"):
+        app.sync({"table": table}, None)
+
+
+def test_so_it_is_where_many_rows_are_watched_one_by_one(
+    shop: InProcess, witness: Witness, cli: RedisCli, before: Meanwhile
+) -> None:
+    watch(shop, ["*"], "to_cache")
+    watch(shop, [*range(1000, 1000 + watches.MAX_KEYS)])
+    run()
+    witness.query("UPDATE products SET Price = 7")
+
+    def turn_round() -> None:
+        watch(shop, [22])
+        cli.put("Product:22", Price=9)
+
+    before("read_many", turn_round)
+    run()
+
+    assert [cli.row(f"Product:{key}")["Price"] for key in (11, 22)] == [7, 9]
+
+
+def test_a_run_that_slept_does_not_clear_what_a_later_watch_on_every_row_needs(
+    shop: InProcess, witness: Witness, cli: RedisCli
+) -> None:
+    """It began before somebody watched every row."""
+    watch(shop, ["*"], "to_cache")
+    run()
+
+    services.container().watches.clear_ranges(PRODUCTS, "json")
+
+    assert witness.count("watched_ranges") == 1
+    assert sorted(cli("KEYS Product:*")) == [b"Product:11", b"Product:22"]
+    witness.query("DELETE FROM watched")
+    run()
+    assert witness.count("watched_ranges") == 0
+    assert cli("KEYS Product:*") == []

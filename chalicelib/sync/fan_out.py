@@ -1,0 +1,130 @@
+"""A run that has too many rows hands ranges of them out: an object in the upload bucket for each.
+
+S3 tells the function `sync_range` of each object, once or more. The object's key says which range
+it is; what is to be done stands in the database.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+from urllib.parse import unquote_plus
+
+from chalicelib.db import Database
+from chalicelib.sync.handed import DONE, NOTHING, WAITING, Did, Work, forget_before, insert
+from chalicelib.sync.notes import Note
+from chalicelib.sync.runs import Lease, Record
+from chalicelib.sync.watches import WatchedRow, Watches
+from chalicelib.tables import Key, Table
+
+# A run looks at so many rows of a watch itself.
+MAX_ROWS_IN_RUN = 20_000
+# So that a function needs seconds, and is far from its time limit over the Data API, too.
+HANDED_ROWS = 50_000
+
+_NAME = re.compile(r"([0-9]{1,20})/([0-9]{1,9})\.json")
+
+# Writes an object: its name within the folder of such objects, and its content. Raises
+# BucketUnavailable.
+Put = Callable[[str, bytes], None]
+
+
+def ranges_in(event: Mapping[str, Any], folder: str) -> Iterator[tuple[int, int]]:
+    """Run and number of each range that an event of S3 tells of, by an object in `folder`."""
+    for record in event.get("Records", ()):
+        key = unquote_plus(record["s3"]["object"]["key"])
+        found = _NAME.fullmatch(key.removeprefix(folder))
+        if found and key.startswith(folder):
+            yield int(found[1]), int(found[2])
+
+
+class FanOut:
+    """For one run. `server`: the Redis that it began with."""
+
+    def __init__(
+        self, database: Database, watches: Watches, lease: Lease, server: str, put: Put
+    ) -> None:
+        self._database = database
+        self._watches = watches
+        self._lease = lease
+        self._server = server
+        self._put = put
+        self._work: list[Work] = []
+
+    def has(self, table: Table) -> bool:
+        return any(work.table == table.name for work in self._work)
+
+    def add_rows(
+        self, table: Table, form: str, direction: str, after: Key, watched: Sequence[WatchedRow]
+    ) -> None:
+        """Rows that are watched one by one, in the order of the texts of their keys: those behind
+        the key `after`."""
+        for start in range(0, len(watched), HANDED_ROWS):
+            last = watched[start : start + HANDED_ROWS][-1].key
+            work = Work(table.name, form, direction, str(after), str(last), is_every=False)
+            self._work.append(work)
+            after = last
+
+    def add_every_row(
+        self, table: Table, form: str, direction: str, start: str, *, has_others: bool
+    ) -> None:
+        """Every row behind the key `start`."""
+        bounds = self._bounds(table, form, direction, start)
+        for after, last in zip(bounds, [*bounds[1:], None]):
+            work = Work(table.name, form, direction, after, last, True, has_others)
+            self._work.append(work)
+
+    def hand_over(
+        self, record: Record, notes: Sequence[tuple[Table, Note]], *, is_failed: bool
+    ) -> int:
+        """Leave the rest of the run to others. How many ranges that are. `is_failed`: whether the
+        run could not look at some table. Raises Superseded, BucketUnavailable,
+        DatabaseUnavailable."""
+        names = {table.name: note.names for table, note in notes}
+        run = self._lease.token
+        did = Did.of(record, names, self._server, is_failed=is_failed)
+        self._lease.hand_over(
+            forget_before(run),
+            insert(run, 0, NOTHING, DONE, did),
+            *(insert(run, n, work, WAITING, Did()) for n, work in enumerate(self._work, 1)),
+        )
+        for number, work in enumerate(self._work, 1):
+            text = json.dumps({"run": run, "range": number, "table": work.table})
+            self._put(f"{run}/{number}.json", text.encode())
+        return len(self._work)
+
+    def _bounds(self, table: Table, form: str, direction: str, start: str) -> list[str]:
+        """Behind which keys the ranges begin. Where the digests of the last run are kept in ranges,
+        these stay whole, unless one of them has become too large."""
+        parse = table.key.type.parse
+
+        def order(text: str) -> tuple[bool, Key]:
+            return (bool(text), parse(text) if text else "")
+
+        starts = [text for text in self._watches.ranges(table, form) if order(text) > order(start)]
+        bounds = [start]
+        while True:
+            after = parse(bounds[-1]) if bounds[-1] else None
+            bound = self._database.key_behind(table, after, HANDED_ROWS)
+            if bound is None:
+                return bounds
+            within = [text for text in starts if parse(text) <= bound]  # type: ignore[operator]
+            starts = starts[len(within) :]
+            if within:
+                bounds.append(within[-1])
+            else:
+                self._split(table, form, direction, bounds[-1], bound)
+                bounds.append(str(bound))
+            if self._lease.is_due:
+                self._lease.run()
+
+    def _split(self, table: Table, form: str, direction: str, start: str, bound: Key) -> None:
+        """Keep the digests of a range in two of them."""
+        before = self._watches.range(table, form, start)
+        right = {key: digest for key, digest in before.items() if key > bound}  # type: ignore[operator]
+        if right:
+            left = {key: digest for key, digest in before.items() if key not in right}
+            self._lease.run(
+                self._watches.kept_range(table, form, direction, start, left),
+                self._watches.kept_range(table, form, direction, str(bound), right),
+            )

@@ -1,0 +1,149 @@
+"""Works off a range that a run has handed out. Whoever is done last ends the run.
+
+An event may come more than once, late, or to two functions at a time: the database says whose the
+range is, and what is left of it. A function that fails raises, so that Lambda calls it again; then
+it goes on where the last one came to.
+"""
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+from chalicelib.cache import Late, PublicStore
+from chalicelib.db import Database, Statement
+from chalicelib.errors import CacheUnavailable, HerocacheError, Superseded
+from chalicelib.rows import WriteThrough
+from chalicelib.sync.handed import DONE, Did, Range, RangeLease, claim, names_of, ranges_of
+from chalicelib.sync.looking import PIECE_ROWS, Looking
+from chalicelib.sync.notes import Note
+from chalicelib.sync.ranges import Ranges
+from chalicelib.sync.runs import LEASE_SECONDS, Lease, Record
+from chalicelib.sync.watches import Watches
+from chalicelib.tables import Table
+
+log = logging.getLogger("herocache.sync")
+
+POLL_SECONDS = 0.5
+
+
+class RangeWorker:
+    def __init__(
+        self,
+        database: Database,
+        write_through: WriteThrough,
+        store: PublicStore,
+        tables: Mapping[str, Table],
+    ) -> None:
+        self._database = database
+        self._write_through = write_through
+        self._store = store
+        self._tables = tables
+        self._watches = Watches(database, store)
+
+    def work_off(self, run: int, number: int) -> dict[str, Any]:
+        """What was done of range `number` of a run. `outcome`: `done`; `superseded`, where a later
+        run has begun; `taken`, where another function works it off. Raises BucketUnavailable,
+        CacheUnavailable, DatabaseUnavailable, OutcomeUnknown, SchemaMismatch."""
+        give_up = time.monotonic() + LEASE_SECONDS + 1
+        while True:
+            found = claim(self._database, run, number)
+            if found.is_over or found.lease or time.monotonic() > give_up:
+                break
+            # Its holder may be dead: then the claim ends soon, and no other event may come.
+            time.sleep(POLL_SECONDS)
+        outcome = "done" if found.is_done else "superseded" if found.is_over else "taken"
+        record = Record(run=run)
+        if found.range and found.lease:
+            outcome = self._work(found.range, found.lease, record)
+        if outcome == "done":
+            self._end(run)
+        return {"range": number, **record.end(outcome).answer()}
+
+    def progress(self, run: int) -> tuple[Record, int]:
+        """What a run and its ranges have done so far, and how many of these are done."""
+        record, ranges = recorded(self._database, run)
+        return record, sum(each.outcome == DONE for each in ranges[1:])
+
+    def _work(self, own: Range, lease: RangeLease, record: Record) -> str:
+        try:
+            self._store.wake()
+            self._look(own, lease, record)
+        except Superseded:
+            log.warning("range %s of run %s is another function's now", own.number, lease.token)
+            return "superseded"
+        except (HerocacheError, Late) as error:
+            with suppress(HerocacheError):
+                self._database.run(lease.release())
+            if isinstance(error, Late):
+                raise CacheUnavailable("this process was too slow to set public keys") from error
+            raise
+        return "done"
+
+    def _look(self, own: Range, lease: RangeLease, record: Record) -> None:
+        work, did = own.work, own.did
+        did.add_to(record)
+        table = self._tables[work.table]
+        names = did.names.get(table.name, ())
+        note = Note(self._store, table, lease.token, own.number, names)
+
+        def progress(after: str, outcome: str = "waiting") -> Sequence[Statement]:
+            return lease.progress(after, Did.of(record, {table.name: note.names}), outcome)
+
+        lease.run()
+        ranges = Ranges(
+            self._database,
+            self._write_through,
+            self._store,
+            self._watches,
+            lease,
+            record,
+            is_alone=False,
+        )
+        looking = Looking(table, work.form, ranges, self._watches, lease, note, progress)
+        if work.is_every:
+            starts = self._watches.ranges_between(table, work.form, own.after, work.last)
+            looking.at_every_row(
+                work.direction,
+                starts,
+                work.last,
+                lambda keys: self._watches.among(table, work.form, keys) if work.has_others else (),
+            )
+        else:
+            assert work.last is not None
+            for page in self._watches.between(
+                table, work.form, work.direction, own.after, work.last
+            ):
+                for start in range(0, len(page), PIECE_ROWS):
+                    looking.at_rows(page[start : start + PIECE_ROWS])
+        lease.run(*progress(work.last or "", DONE))
+
+    def _end(self, run: int) -> None:
+        """End the run where all of its ranges are done, and nobody has ended it."""
+        record, ranges = recorded(self._database, run)
+        if record.outcome != "running" or not all(each.outcome == DONE for each in ranges):
+            return
+        own, *handed = ranges
+        for name, names in names_of(ranges):
+            Note(self._store, self._tables[name], run, names=names).finish(own.did.server)
+        looked = dict.fromkeys((e.work.table, e.work.form) for e in handed if e.work.is_every)
+        record.end("failed" if own.did.is_failed else "done")
+        with suppress(Superseded):
+            Lease(self._database, run).run(
+                *[self._watches.looked_at_every_row(self._tables[t], form) for t, form in looked],
+                *record.statements(),
+            )
+
+
+def recorded(database: Database, run: int) -> tuple[Record, list[Range]]:
+    """What a run and its ranges have done so far, and the ranges."""
+    record = Record(run=run, outcome="superseded")
+    ranges = ranges_of(database, run)
+    for each in ranges:
+        each.did.add_to(record)
+    record.ranges = max(0, len(ranges) - 1)
+    [rows] = database.run(("SELECT outcome FROM sync_runs WHERE id = %s", (run,)))
+    for (outcome,) in rows:
+        record.outcome = outcome
+    return record, ranges

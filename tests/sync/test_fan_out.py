@@ -1,0 +1,505 @@
+"""A run with many rows hands ranges of them to the function `sync_range`: what comes twice, late or
+never, and who dies or sleeps meanwhile. The same end."""
+
+import json
+import random
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from app import sync_range
+from chalicelib import errors, services
+from chalicelib.handlers import entry_points
+from chalicelib.ingest import Bucket, uploads_in
+from chalicelib.sync import fan_out, looking, range_worker, runs, service
+from tests.conftest import Configure
+from tests.support.bucket import Event, UploadBucket
+from tests.support.client import InProcess
+from tests.support.witness import Witness
+from tests.sync.clients import RedisCli, product, run, tallies, unwatch, watch
+from tests.sync.test_faults import MAX_STEPS, Killed, Steps, expire_lease, kill
+
+ROWS = 10_000
+# In the run, in a range, and at a time: no more than one answer of the Data API holds.
+IN_RUN, HANDED, STEP = 2_000, 3_000, 250
+
+
+@pytest.fixture
+def sizes(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    def sizes(in_run: int = IN_RUN, handed: int = HANDED, step: int = STEP) -> None:
+        monkeypatch.setattr(service, "MAX_ROWS_IN_RUN", in_run)
+        monkeypatch.setattr(fan_out, "HANDED_ROWS", handed)
+        monkeypatch.setattr(looking, "RANGE_ROWS", step)
+        for module in (service, range_worker):
+            monkeypatch.setattr(module, "PIECE_ROWS", step)
+
+    sizes()
+    monkeypatch.setattr(range_worker, "POLL_SECONDS", 0.01)
+    return sizes
+
+
+@pytest.fixture
+def shop(witness: Witness, configure: Configure, bucket: UploadBucket, sizes: object) -> InProcess:
+    configure(UPLOAD_BUCKET=bucket.name)
+    return InProcess()
+
+
+def fill(witness: Witness, first: int, last: int) -> None:
+    witness.query(
+        "INSERT INTO products SELECT seq, CONCAT('Product ', seq), '', 10, 400"
+        f" FROM seq_{first}_to_{last}"
+    )
+
+
+def told(bucket: UploadBucket, run: int) -> list[Event]:
+    """The events of a run's ranges, as S3 sends them, in their order."""
+    count = len([key for key in ranges_in(bucket) if key.startswith(f"sync/{run}/")])
+    keys = [f"sync/{run}/{number}.json" for number in range(1, count + 1)]
+    assert all(json.loads(bucket.get(key) or "")["run"] == run for key in keys)
+    return [event_of(bucket, key) for key in keys]
+
+
+def ranges_in(bucket: UploadBucket) -> list[str]:
+    listed = bucket.client.list_objects_v2(Bucket=bucket.name, Prefix="sync/")
+    return [entry["Key"] for entry in listed.get("Contents", ())]
+
+
+def event_of(bucket: UploadBucket, key: str) -> Event:
+    stored = {"bucket": {"name": bucket.name}, "object": {"key": key, "size": 9}}
+    return {"Records": [{"eventName": "ObjectCreated:Put", "s3": stored}]}
+
+
+def begun(ranges: int) -> Any:
+    """The record of a run that has handed out so many ranges."""
+    record = run()
+    assert (record["outcome"], record["ranges"]) == ("running", ranges)
+    return record
+
+
+def work_off(event: Event) -> Any:
+    [record] = sync_range(event, None)
+    return record
+
+
+def ended(witness: Witness, run: int) -> tuple[str, tuple[int, ...], tuple[int, ...]]:
+    """What `sync_runs` says: looked at, changed, reported."""
+    [(outcome, *counts)] = witness.query(
+        "SELECT outcome, to_cache_looked, to_cache_changed, to_cache_reported, to_database_looked,"
+        " to_database_changed, to_database_reported FROM sync_runs WHERE id = %s",
+        [run],
+    )
+    return outcome, tuple(counts[:3]), tuple(counts[3:])
+
+
+def all_public(cli: RedisCli, form: str = "Product:*") -> dict[int, Any]:
+    keys = cli("KEYS", form)
+    values: Any = cli.redis.mget(keys)
+    return {int(k.split(b":")[-1]): json.loads(v) for k, v in zip(keys, values)}
+
+
+def all_rows(witness: Witness) -> dict[int, Any]:
+    names = list(product(1))
+    found = witness.query(f"SELECT {','.join(names)} FROM products")
+    return {row[0]: dict(zip(names, row)) for row in found}
+
+
+def test_ranges_are_worked_off_in_any_order_and_the_last_one_ends_the_run(
+    shop: InProcess, witness: Witness, cli: RedisCli, bucket: UploadBucket
+) -> None:
+    fill(witness, 1, ROWS)
+    watch(shop, ["*"], "to_cache")
+
+    record = begun(ranges=3)
+    events = told(bucket, record["run"])
+    random.shuffle(events)
+    done = []
+    for event in events:
+        assert ended(witness, record["run"])[0] == "running"
+        done.append(work_off(event))
+
+    assert {each["outcome"] for each in done} == {"done"}
+    assert sorted(each["to_cache"]["looked"] for each in done) == [2_000, 3_000, 3_000]
+    assert ended(witness, record["run"]) == ("done", (ROWS, ROWS, 0), (0, 0, 0))
+    assert all_public(cli) == all_rows(witness)
+    assert witness.query("SELECT synced_at IS NULL FROM watched") == [(0,)]
+    assert is_idle()
+
+
+def test_the_second_run_finds_its_ranges_and_splits_those_that_have_grown(
+    shop: InProcess, witness: Witness, cli: RedisCli, bucket: UploadBucket
+) -> None:
+    fill(witness, 1, 2_500)
+    fill(witness, 20_001, 20_500)
+    watch(shop, ["*"], "to_cache")
+    for event in told(bucket, begun(ranges=1)["run"]):
+        work_off(event)
+    fill(witness, 5_001, 15_000)
+    witness.query("DELETE FROM products WHERE ProductId BETWEEN 2100 AND 2200")
+    witness.query("UPDATE products SET Price = 7 WHERE ProductId = 20500")
+
+    record = begun(ranges=5)
+    for event in told(bucket, record["run"]):
+        work_off(event)
+
+    assert all_public(cli) == all_rows(witness)
+    # The deleted ones are looked at, too.
+    looked, changed, _ = ended(witness, record["run"])[1]
+    assert (looked, changed) == (13_000, 10_000 + 101 + 1)
+    assert list(tallies(run_alone())) == [(12_899, 0, 0), (0, 0, 0)]
+
+
+def is_idle() -> bool:
+    """The other tables are looked at first."""
+    return [run(None)["to_cache"]["looked"], run(None)["outcome"]] == [0, "idle"]
+
+
+def run_alone() -> Any:
+    return services.container().sync.run("products", alone=True)
+
+
+def test_rows_follow_public_keys_in_ranges(
+    shop: InProcess, witness: Witness, cli: RedisCli, bucket: UploadBucket
+) -> None:
+    fill(witness, 1, ROWS)
+    watch(shop, ["*"])
+    watch(shop, [9_999], "to_cache")
+    run_alone()
+    for key in (7, 4_999, 5_001, 9_998, 9_999, 10_000):
+        cli.put(f"Product:{key}", Price=key)
+    cli("SET", "Product:6000", "garbage")
+
+    record = begun(ranges=3)
+    for event in told(bucket, record["run"]):
+        work_off(event)
+
+    outcome, to_cache, to_database = ended(witness, record["run"])
+    assert (outcome, to_cache, to_database) == ("done", (1, 1, 0), (ROWS - 1, 5, 1))
+    rows = all_rows(witness)
+    assert [rows[key]["Price"] for key in (7, 4_999, 9_998, 10_000)] == [7, 4_999, 9_998, 10_000]
+    assert rows[9_999]["Price"] == 400
+    [(details,)] = witness.query("SELECT details FROM sync_runs WHERE id = %s", [record["run"]])
+    assert [detail["key"] for detail in json.loads(details)] == ["Product:6000"]
+    assert is_idle()
+    cli.put("Product:9000", Price=1)
+    assert run(None)["outcome"] == "running", "the note knows the keys of every range"
+
+
+def test_rows_that_are_watched_one_by_one_in_ranges(
+    shop: InProcess, witness: Witness, cli: RedisCli, bucket: UploadBucket
+) -> None:
+    fill(witness, 1, 7_000)
+    watch(shop, [*range(1, 7_001)], "to_cache")
+
+    record = begun(ranges=2)
+    for event in told(bucket, record["run"]):
+        work_off(event)
+
+    assert ended(witness, record["run"]) == ("done", (7_000, 7_000, 0), (0, 0, 0))
+    assert all_public(cli) == all_rows(witness)
+    assert witness.query("SELECT COUNT(*) FROM watched WHERE seen IS NULL") == [(0,)]
+    unwatch(shop, [*range(1, 7_001)])
+    assert all_public(cli) == {}
+
+
+def test_an_event_three_times_and_at_once(
+    shop: InProcess, witness: Witness, cli: RedisCli, bucket: UploadBucket
+) -> None:
+    fill(witness, 1, ROWS)
+    watch(shop, ["*"], "to_cache")
+    record = begun(ranges=3)
+    events = told(bucket, record["run"]) * 3
+    outcomes: list[str] = []
+    threads = [
+        threading.Thread(target=lambda event=event: outcomes.append(work_off(event)["outcome"]))
+        for event in events
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=60)
+
+    assert outcomes == ["done"] * 9
+    assert ended(witness, record["run"]) == ("done", (ROWS, ROWS, 0), (0, 0, 0))
+    assert all_public(cli) == all_rows(witness)
+    before = ended_at(witness, record["run"])
+    assert work_off(events[0])["outcome"] == "done", "late, when all is over"
+    assert ended_at(witness, record["run"]) == before
+
+
+def ended_at(witness: Witness, run: int) -> Any:
+    return witness.query("SELECT finished_at, details FROM sync_runs WHERE id = %s", [run])
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_function_that_is_killed_at_any_step_is_called_again(
+    shop: InProcess,
+    witness: Witness,
+    cli: RedisCli,
+    bucket: UploadBucket,
+    sizes: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    when: str,
+) -> None:
+    """It goes on where the last one came to: what is done is not looked at again."""
+    sizes(in_run=4, handed=8, step=4)
+    steps = Steps(monkeypatch)
+    for step in range(1, MAX_STEPS):
+        for table in ("products", "watched", "watched_ranges", "sync_lease", "sync_runs"):
+            witness.query(f"DELETE FROM {table}")
+        cli("FLUSHALL")
+        fill(witness, 1, 20)
+        watch(shop, ["*"], "to_cache")
+        record = begun(ranges=2)
+        first, second = told(bucket, record["run"])
+        work_off(first)
+        steps.at = {(steps.count + step, when): kill}
+        try:
+            work_off(second)
+            break
+        except Killed:
+            witness.query("UPDATE sync_ranges SET expires_at = '2000-01-01'")
+            assert work_off(second)["outcome"] == "done"
+        outcome, (looked, changed, _), _ = ended(witness, record["run"])
+        assert (outcome, looked) == ("done", 20)
+        # Between its step in Redis and its COMMIT it was killed: then it is in step already.
+        assert 16 <= changed <= 20
+        assert all_public(cli) == all_rows(witness)
+    assert ended(witness, record["run"])[0] == "done"
+    assert 8 < step < MAX_STEPS - 1
+
+
+def test_a_function_that_is_killed_in_a_range_leaves_it_when_its_claim_ends(
+    shop: InProcess,
+    witness: Witness,
+    cli: RedisCli,
+    bucket: UploadBucket,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fill(witness, 1, 4_000)
+    watch(shop, ["*"], "to_cache")
+    [event] = told(bucket, begun(ranges=1)["run"])
+    store = type(services.container().public_store)
+    put, calls = store.set_many, []
+
+    def die_at_the_third(*arguments: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 3:
+            raise Killed
+        return put(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "set_many", die_at_the_third)
+        with pytest.raises(Killed):
+            work_off(event)
+    [(after, seconds)] = witness.query(
+        "SELECT after_key, TIMESTAMPDIFF(SECOND, UTC_TIMESTAMP(6), expires_at) FROM sync_ranges"
+        " WHERE number = 1"
+    )
+    assert after == "2500"
+    assert 0 < seconds <= runs.LEASE_SECONDS
+
+    with monkeypatch.context() as patch:
+        patch.setattr(range_worker, "LEASE_SECONDS", -1)
+        assert work_off(event)["outcome"] == "taken", "it may live"
+    witness.query("UPDATE sync_ranges SET expires_at = '2000-01-01'")
+    record = work_off(event)
+    assert (record["outcome"], record["to_cache"]["looked"]) == ("done", 2_000)
+    assert all_public(cli) == all_rows(witness)
+
+
+@pytest.mark.parametrize("direction", ["to_cache", "to_database"])
+def test_a_function_that_slept_while_a_new_run_began_writes_nothing(
+    shop: InProcess,
+    witness: Witness,
+    cli: RedisCli,
+    bucket: UploadBucket,
+    sizes: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    direction: str,
+) -> None:
+    sizes(in_run=4, handed=8, step=4)
+    steps, superseded = Steps(monkeypatch), 0
+    for step in range(1, MAX_STEPS):
+        for table in ("products", "watched", "watched_ranges", "sync_lease", "sync_runs"):
+            witness.query(f"DELETE FROM {table}")
+        cli("FLUSHALL")
+        fill(witness, 1, 12)
+        watch(shop, ["*"], direction)
+        run_alone()
+        for key in range(1, 13):
+            cli.put(f"Product:{key}", Price=1)
+        [event] = told(bucket, begun(ranges=1)["run"])
+        states: list[object] = []
+
+        def overtake(states: list[object] = states) -> None:
+            expire_lease(witness)
+            assert run_alone()["outcome"] == "done"
+            witness.query("UPDATE products SET Price = 77")
+            states.append(all_rows(witness))
+
+        steps.at = {(steps.count + step, "before"): overtake}
+        outcome = work_off(event)["outcome"]
+        if steps.at:
+            break
+        assert all_rows(witness) == states[0]
+        superseded += outcome == "superseded"
+    assert 5 < step < MAX_STEPS - 1
+    assert superseded > 4
+
+
+def test_an_event_that_comes_after_another_run_began_does_nothing(
+    shop: InProcess, witness: Witness, cli: RedisCli, bucket: UploadBucket
+) -> None:
+    fill(witness, 1, ROWS)
+    watch(shop, ["*"], "to_cache")
+    first = begun(ranges=3)["run"]
+    late = told(bucket, first)
+    expire_lease(witness)
+    second = begun(ranges=3)["run"]
+    with witness.spent() as spent:
+        records = [work_off(event) for event in late]
+    assert [record["outcome"] for record in records] == ["superseded"] * 3
+    assert spent.statements == 6, "a claim, and a look"
+    assert len(all_public(cli)) == IN_RUN
+    for event in told(bucket, second):
+        work_off(event)
+    assert ended(witness, first)[0] == "died"
+    assert ended(witness, second) == ("done", (ROWS, ROWS - IN_RUN, 0), (0, 0, 0))
+    assert all_public(cli) == all_rows(witness)
+
+
+def test_a_range_that_never_comes_is_left_to_the_next_run(
+    shop: InProcess, witness: Witness, cli: RedisCli, bucket: UploadBucket
+) -> None:
+    fill(witness, 1, ROWS)
+    watch(shop, ["*"], "to_cache")
+    first = begun(ranges=3)["run"]
+    work_off(told(bucket, first)[1])
+    assert run()["outcome"] == "overlap", "it may still come"
+    [(seconds,)] = witness.query(
+        "SELECT TIMESTAMPDIFF(SECOND, UTC_TIMESTAMP(6), expires_at) FROM sync_lease"
+    )
+    assert runs.LEASE_SECONDS < seconds <= runs.HANDED_SECONDS
+    expire_lease(witness)
+    assert run(None)["outcome"] == "running", "no note says that all is in step"
+    [(second,)] = witness.query("SELECT MAX(run) FROM sync_ranges")
+    for event in told(bucket, second):
+        work_off(event)
+    assert ended(witness, second)[0] == "done"
+    assert all_public(cli) == all_rows(witness)
+
+
+def test_two_schedules_at_once(
+    shop: InProcess, witness: Witness, cli: RedisCli, bucket: UploadBucket
+) -> None:
+    fill(witness, 1, ROWS)
+    watch(shop, ["*"], "to_cache")
+    records: list[Any] = []
+    threads = [threading.Thread(target=lambda: records.append(run(None))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=60)
+    by_outcome = {record["outcome"]: record for record in records}
+    assert sorted(record["outcome"] for record in records) == ["overlap"] * 3 + ["running"]
+    events = told(bucket, by_outcome["running"]["run"])
+    assert len(events) == 3 == len(ranges_in(bucket))
+    for event in events:
+        work_off(event)
+    assert all_public(cli) == all_rows(witness)
+
+
+def test_who_dies_before_it_has_ended_the_run_does_so_when_it_is_called_again(
+    shop: InProcess, witness: Witness, bucket: UploadBucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(witness, 1, 4_000)
+    watch(shop, ["*"], "to_cache")
+    record = begun(ranges=1)
+    [event] = told(bucket, record["run"])
+
+    def die(*_: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(range_worker.RangeWorker, "_end", die)
+        with pytest.raises(Killed):
+            work_off(event)
+    assert ended(witness, record["run"])[0] == "running"
+    assert work_off(event)["outcome"] == "done"
+    assert ended(witness, record["run"]) == ("done", (4_000, 4_000, 0), (0, 0, 0))
+    assert run()["outcome"] == "running", "the lease was free"
+
+
+def test_a_bucket_that_fails_fails_the_run_and_frees_its_lease(
+    shop: InProcess, witness: Witness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(witness, 1, 4_000)
+    watch(shop, ["*"], "to_cache")
+
+    def fail(*_: object) -> None:
+        raise errors.BucketUnavailable("it is away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Bucket, "write", fail)
+        services.forget()
+        with pytest.raises(errors.BucketUnavailable):
+            run()
+    assert witness.query("SELECT outcome FROM sync_runs") == [("failed",)]
+    services.forget()
+    begun(ranges=1)
+
+
+def test_an_error_is_raised_so_that_lambda_calls_again(
+    shop: InProcess, witness: Witness, bucket: UploadBucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(witness, 1, 4_000)
+    watch(shop, ["*"], "to_cache")
+    [event] = told(bucket, begun(ranges=1)["run"])
+    store = type(services.container().public_store)
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "deadline", lambda *_: 1)
+        with pytest.raises(errors.CacheUnavailable, match="too slow"):
+            work_off(event)
+    assert work_off(event)["outcome"] == "done", "it was released"
+
+
+def test_few_rows_cost_no_round_trip_more(
+    shop: InProcess, witness: Witness, configure: Configure, bucket: UploadBucket
+) -> None:
+    fill(witness, 1, 50)
+    watch(shop, ["*"], "to_cache")
+    watch(shop, [1, 2, 3])
+    run()
+    spent = []
+    for name in (bucket.name, None, bucket.name, None):
+        configure(UPLOAD_BUCKET=name)
+        run()
+        with witness.spent() as each:
+            assert run()["ranges"] == 0
+        spent.append((each.statements, each.cache_round_trips))
+    assert len(set(spent)) == 1
+    assert ranges_in(bucket) == []
+
+
+def test_a_stage_without_a_bucket_works_off_everything_in_the_run(
+    shop: InProcess, witness: Witness, cli: RedisCli, configure: Configure
+) -> None:
+    configure(UPLOAD_BUCKET=None)
+    fill(witness, 1, ROWS)
+    watch(shop, ["*"], "to_cache")
+    assert list(tallies(run())) == [(ROWS, ROWS, 0), (0, 0, 0)]
+    assert all_public(cli) == all_rows(witness)
+
+
+def test_neither_function_takes_the_others_objects(
+    shop: InProcess, bucket: UploadBucket, witness: Witness
+) -> None:
+    for event in (event_of(bucket, "sync/1/1.json"), event_of(bucket, "sync/a.csv")):
+        assert list(uploads_in(event)) == []
+    for key in ("incoming/products/p.csv", "results/sync/1/1.json", "sync/x/1.json", "sync/1/1"):
+        assert entry_points.sync_range(event_of(bucket, key)) == []
+    [record] = entry_points.sync_range(event_of(bucket, "sync/1/1.json"))
+    assert record["outcome"] == "superseded"
+    assert sync_range({"run": 1}, None)["statusCode"] == 400
