@@ -1,6 +1,7 @@
 """The four commands, step by step. Each can be run again, wherever the last run ended."""
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 
 from botocore.exceptions import ClientError
 
@@ -51,9 +52,9 @@ def infra(stage: Stage) -> None:
     if outputs["DatabaseLogin"] == "secret":
         arns = (outputs["DatabaseLoginArn"], outputs["IngestLoginArn"])
         passwords = database_schema.passwords(client("secretsmanager"), arns)
-    database_schema.prepare(
-        client("rds-data"), outputs["DatabaseArn"], outputs["DatabaseSecretArn"], passwords
-    )
+    arn = outputs["DatabaseArn"]
+    with nullcontext() if uses_data_api(outputs) else database_schema.data_api(client("rds"), arn):
+        database_schema.prepare(client("rds-data"), arn, outputs["DatabaseSecretArn"], passwords)
     say("next", f"make configure STAGE={stage.name}")
 
 

@@ -19,6 +19,7 @@ from moto.awslambda.models import LambdaBackend, lambda_backends
 from moto.awslambda.responses import LambdaResponse
 from moto.backends import list_of_moto_modules
 from moto.cloudformation import parsing
+from moto.core.responses import ActionResult
 from moto.ec2.models import EC2Backend, ec2_backends
 from moto.ec2.models.route_tables import RouteTable
 from moto.ec2.models.vpcs import VPCEndPoint
@@ -26,6 +27,7 @@ from moto.iam.exceptions import InvalidInput
 from moto.iam.models import IAMBackend, iam_backends
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication
 from moto.rds.models import DBInstance, rds_backends
+from moto.rds.responses import RDSResponse
 from moto.rdsdata.models import RDSDataServiceBackend, rdsdata_backends
 from moto.s3 import notifications
 from moto.secretsmanager.models import secretsmanager_backends
@@ -123,6 +125,7 @@ def close_gaps(patch: pytest.MonkeyPatch) -> None:
     _compress_answers(patch)
     _deploy_gateway_responses(patch)
     _answer_account_settings(patch)
+    _switch_data_apis(patch)
     _record_statements(patch)
     _delete_networks(patch)
     _hold_interfaces(patch)
@@ -233,12 +236,33 @@ def _answer_account_settings(patch: pytest.MonkeyPatch) -> None:
     patch.setitem(lambda_urls.url_paths, path, LambdaResponse.dispatch)
 
 
+def data_apis(account_id: str) -> dict[str, bool]:
+    """Whether the Data API of each cluster is on, by the cluster's ARN."""
+    backend = rds_backends[account_id][REGION]
+    found: dict[str, bool] = backend.__dict__.setdefault("data_apis", {})
+    return found
+
+
+def _switch_data_apis(patch: pytest.MonkeyPatch) -> None:
+    """EnableHttpEndpoint and DisableHttpEndpoint."""
+    for name, is_on in (("enable_http_endpoint", True), ("disable_http_endpoint", False)):
+        assert not hasattr(RDSResponse, name), closed(name)
+
+        def switch(self: Any, is_on: bool = is_on) -> ActionResult:
+            arn = self.params["ResourceArn"]
+            data_apis(self.current_account)[arn] = is_on
+            return ActionResult({"ResourceArn": arn, "HttpEndpointEnabled": is_on})
+
+        patch.setattr(RDSResponse, name, switch, raising=False)
+
+
 def _record_statements(patch: pytest.MonkeyPatch) -> None:
     """The Data API answers from a queue and forgets what it was asked."""
     assert not hasattr(RDSDataServiceBackend, "statements"), closed("statements")
     execute = RDSDataServiceBackend.execute_statement
 
     def execute_and_note(self: Any, resource_arn: str, sql: str) -> Any:
+        assert data_apis(self.account_id)[resource_arn], "the Data API of this cluster is off"
         self.__dict__.setdefault("statements", []).append(sql)
         return execute(self, resource_arn, sql)
 
@@ -377,6 +401,8 @@ class _StandIn:
 
 
 def _create_cluster(properties: Json, account_id: str, region_name: str) -> None:
+    arn = f"arn:aws:rds:{region_name}:{account_id}:cluster:{properties['DBClusterIdentifier']}"
+    data_apis(account_id)[arn] = str(properties["EnableHttpEndpoint"]).lower() == "true"
     rds_backends[account_id][region_name].create_db_cluster(
         {
             "db_cluster_identifier": properties["DBClusterIdentifier"],
