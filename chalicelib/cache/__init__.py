@@ -5,14 +5,15 @@ Generations       which entries may be believed now, and when a write may be ack
 Recovery          takes Redis back into use after it failed
 Entry, Affected, Fenced, Leases, Pending, Token, new_token   what the verbs take and return
 LEASE, MARK       the first bytes of an entry without a value
-PublicStore, public_store, PublicRow, PublicWrite, Found, HashFields, Garbage, Late, ANY, encoded,
-fingerprint       the public keys of watched rows, which any client may use
+PublicStore, public_store, PublicRow, PublicWrite, Found, HashFields, Garbage, Late, ANY, ABSENT,
+encoded, fingerprint       the public keys of watched rows, which any client may use
 """
 
 from chalicelib.cache.entries import Affected, Cache, Leases, Pending, new_token
 from chalicelib.cache.entry_commands import Entry, Fenced, Token
 from chalicelib.cache.generations import Generations
 from chalicelib.cache.public_keys import (
+    ABSENT,
     ANY,
     Found,
     Garbage,
@@ -28,6 +29,7 @@ from chalicelib.cache.recovery import Recovery
 from chalicelib.cache.scripts import LEASE, MARK
 
 __all__ = [
+    "ABSENT",
     "ANY",
     "LEASE",
     "MARK",

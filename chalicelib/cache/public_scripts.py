@@ -15,18 +15,24 @@ in a cluster those of one.
 # Replies for each key: its string; nothing; or what is wrong: 'type' and the type, or 'long' and
 # the number of bytes.
 READ_STRINGS = """
-local replies = {}
+local most = tonumber(ARGV[1])
+local replies, short, places = {}, {}, {}
 for i, key in ipairs(KEYS) do
   local size = redis.pcall('STRLEN', key)
   if type(size) == 'table' and not string.find(size['err'], 'WRONGTYPE', 1, true) then
     return size
   elseif type(size) == 'table' then
     replies[i] = {'type', redis.call('TYPE', key)['ok']}
-  elseif size > tonumber(ARGV[1]) then
+  elseif size > most then
     replies[i] = {'long', size}
   else
-    replies[i] = redis.call('GET', key)
+    short[#short + 1], places[#places + 1] = key, i
   end
+end
+-- All at once: a command takes much longer than what is done with its reply.
+local values = #short > 0 and redis.call('MGET', unpack(short))
+for n, i in ipairs(places) do
+  replies[i] = values[n]
 end
 return replies
 """
@@ -113,7 +119,6 @@ local names = {}
 for i = 2, #KEYS, 2 do
   names[i / 2] = KEYS[i]
 end
--- All at once: a command takes much longer than what is done with its reply.
 local stamps = #KEYS > 0 and redis.call('MGET', unpack(names))
 local replies = {}
 for i = 1, #KEYS, 2 do

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from chalicelib.cache import (
+    ABSENT,
     ANY,
     Found,
     Garbage,
@@ -396,6 +397,8 @@ class Ranges:
 
 def _instead_of(found: Found) -> str:
     """What must still be there where this is replaced. Of garbage nothing is known."""
+    if found is None:
+        return ABSENT
     return ANY if isinstance(found, Garbage) else fingerprint(found)
 
 

@@ -29,8 +29,11 @@ def sync() -> int:
     home = Home(home_folder())
     require_servers(home)
     try:
-        settings = Settings.from_environment(environment_with(read_settings(home.env)))
-        answer = looked(Container(settings))
+        environment = environment_with(read_settings(home.env))
+        # boto3 reads it by itself, and must not find the caller's profile.
+        os.environ.clear()
+        os.environ.update(environment)
+        answer = looked(Container(Settings.from_environment(os.environ)))
     except HerocacheError as error:
         raise ServerError(f"{error.kind}: {error}") from error
     tell(answer)

@@ -60,8 +60,8 @@ def test_make_sync_shows_each_row_and_a_line_a_direction(
 
     assert done.returncode == 0, done.stdout
     assert done.stdout == (
-        "Write Product:11 from Database to Redis\n"
         "Write Product:22 from Redis to Database\n"
+        "Write Product:11 from Database to Redis\n"
         "to_cache   1 row looked at, 1 changed, 0 reported\n"
         "to_database 1 row looked at, 1 changed, 0 reported\n"
         "sync       done\n"
@@ -106,9 +106,7 @@ def test_make_sync_hands_many_rows_to_the_function(
     done = make(folder, "-s", "sync", TABLE="products")
 
     assert done.returncode == 0, done.stdout
-    assert re.search(
-        rf"^to_cache +{rows - 2:,} rows? looked at, 2[0-9],", done.stdout, re.MULTILINE
-    )
+    assert re.search(rf"^to_cache +{rows - 1:,} rows looked at, 25,", done.stdout, re.MULTILINE)
     assert done.stdout.endswith("sync       done\n")
     handed = run.services.mariadb.query("SELECT outcome FROM sync_ranges WHERE number > 0")
     assert handed == [("done",)]
