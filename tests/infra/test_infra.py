@@ -422,7 +422,6 @@ def test_every_output_is_used_and_every_used_one_is_there() -> None:
         path.read_text(encoding="utf-8") for path in sorted((ROOT / "infra").glob("*.py"))
     )
     used = set(re.findall(r"outputs(?:\[|\.get\()[\"'](\w+)", text))
-    used |= {policy_files.LOGIN, policy_files.LOGIN_OF_INGEST}
     assert used == set(template()["Outputs"])
 
 
