@@ -27,6 +27,11 @@ def rows() -> Response:
     return entry_points.post(request())
 
 
+@app.route("/read", methods=["POST"], content_types=["*/*"], **guard)
+def reads() -> Response:
+    return entry_points.post_read(request())
+
+
 @app.route("/health", methods=["GET", "HEAD"])
 def health() -> Response:
     return entry_points.get_health(request())
@@ -39,6 +44,7 @@ def deep_health() -> Response:
 
 # A browser sends this ahead of a page's request, without credentials.
 @app.route("/", methods=["OPTIONS"], content_types=["*/*"])
+@app.route("/read", methods=["OPTIONS"], content_types=["*/*"])
 @app.route("/health", methods=["OPTIONS"], content_types=["*/*"])
 @app.route("/health/deep", methods=["OPTIONS"], content_types=["*/*"])
 def preflight() -> Response:

@@ -42,6 +42,7 @@ INGEST_ENGINE = "INGEST_ENGINE"
 INGEST_COLUMNS = "INGEST_COLUMNS"
 SYNC_MINUTES = "SYNC_MINUTES"
 API_AUTH = "API_AUTH"
+API_READERS = "API_READERS"
 CORS_ORIGINS = "CORS_ORIGINS"
 
 # The schemes of REDIS_URL, each with the options that may follow its question mark.
@@ -122,6 +123,7 @@ class Settings:
     upload_bucket: str = ""
     sync_minutes: int = 15
     api_auth: ApiAuth = ApiAuth.NONE
+    api_readers: frozenset[str] = frozenset()
     cors_origins: frozenset[str] = frozenset()
 
     @classmethod
@@ -165,6 +167,7 @@ class Settings:
             upload_bucket=environment.get(UPLOAD_BUCKET, ""),
             sync_minutes=sync_minutes(environment),
             api_auth=api_auth(environment),
+            api_readers=frozenset(_names(environment, API_READERS, "ids of callers")),
             cors_origins=cors_origins(environment),
         )
 
@@ -343,13 +346,15 @@ def _integer(
     return int(text)
 
 
-def _names(environment: Mapping[str, str], name: str) -> tuple[str, ...]:
+def _names(
+    environment: Mapping[str, str], name: str, noun: str = "column names"
+) -> tuple[str, ...]:
     """The names in a list with commas; empty where the setting is not set."""
     text = environment.get(name, "")
     names = tuple(part.strip() for part in text.split(",")) if text else ()
     if "" in names or len({each.casefold() for each in names}) != len(names):
         raise ConfigurationError(
-            f"{name}: expected column names with commas between them, each once, or nothing"
+            f"{name}: expected {noun} with commas between them, each once, or nothing"
         )
     return names
 

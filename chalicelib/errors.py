@@ -5,7 +5,7 @@
     │   ├── RowRejected            the database rejects a row; `replies` says which in the request
     │   ├── KeyTooFar              the key of a new row is far above all others
     │   └── NoKeyLeft              the database has no key left to give to new rows
-    ├── Forbidden             403  a web page that may not use the service sent the request
+    ├── Forbidden             403  a web page that may not use the service, or who may only read
     ├── NotFound              404  there is no such path
     ├── MethodNotAllowed      405  the path does not take this HTTP method
     ├── Conflict              409  an idempotency key was used for another request before

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from botocore.exceptions import ClientError
 
 from infra import (
+    api_stage,
     before_deploy,
     before_infra,
     chalice_cli,
@@ -68,14 +69,16 @@ def configure(stage: Stage) -> None:
 def deploy(stage: Stage) -> None:
     """`make deploy`: deploys the functions and the API, then sets what Chalice cannot set."""
     before_deploy.refuse_unprepared(stage)
-    queue_arn = _stack(stage).outputs()["FailureQueueArn"]
+    outputs = _stack(stage).outputs()
     log_retention.keep_logs(
         client("logs"), stage.function_names, stage.choices["log_retention_days"]
     )
     unrecorded_api.record(client("apigateway"), stage)
     chalice_cli.deploy(stage)
     deployed = stage.deployed()
-    failed_events.send_failures(client("lambda"), event_functions(deployed), queue_arn)
+    failed_events.send_failures(
+        client("lambda"), event_functions(deployed), outputs["FailureQueueArn"]
+    )
     [api] = [each for each in deployed if each["resource_type"] == "rest_api"]
     if stage.api_auth == "key":
         usage_plan.apply(
@@ -92,6 +95,15 @@ def deploy(stage: Stage) -> None:
         api["rest_api_id"],
         stage.api_stage,
         {**stage.environment, "API_AUTH": str(stage.api_auth)},
+    )
+    api_stage.apply(
+        client("apigateway"),
+        client("logs"),
+        stage.full_name,
+        api["rest_api_id"],
+        stage.api_stage,
+        outputs["ApiLogRoleArn"],
+        stage.choices,
     )
     say("serves", api["rest_api_url"])
 
@@ -114,6 +126,7 @@ def destroy(stage: Stage) -> None:
     leftovers.remove_schedules(client("events"), stage)
     leftovers.remove_functions(client("lambda"), client("iam"), stage)
     log_retention.remove_logs(client("logs"), stage.function_names)
+    api_stage.remove_log(client("logs"), stage.full_name)
     if bucket := made.get("Uploads"):
         leftovers.empty_bucket(client("s3"), bucket)
     if "Database" in made and _is_protected(stage):

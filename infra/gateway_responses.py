@@ -15,7 +15,7 @@ from infra.aws_errors import retry
 from infra.terminal import say
 
 PATIENCE_SECONDS = 60.0
-_PATHS = "use POST /, GET /health or GET /health/deep"
+_PATHS = "use POST /, POST /read, GET /health or GET /health/deep"
 _OUTCOME = (
     "no answer came from the function, so a change may have happened: read before you write again,"
     " or send the request again with its IDEMPOTENCY_KEY"

@@ -52,7 +52,9 @@ class Stage:
         """infra/<stage>.json: the template's parameters, log retention, the usage plan."""
         path = ROOT / "infra" / f"{self.name}.json"
         choices = read_json(path)
-        refuse_missing(choices, ("parameters", "log_retention_days", "usage_plan"), str(path))
+        refuse_missing(
+            choices, ("parameters", "log_retention_days", "usage_plan", "throttle"), str(path)
+        )
         return choices
 
     @property

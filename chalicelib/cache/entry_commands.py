@@ -167,10 +167,13 @@ class EntryCommands:
         )
         names = self._keys.entries(generation.number, table, table.key, new)
         stored = [_storable(entry) for entry in new.values()]
-        for bucket, positions in self._keys.chunks(list(new)):
+        chunks = self._keys.chunks(list(new))
+        last = dict(chunks)
+        for bucket, positions in chunks:
             named = [keys.witness(table, bucket, token), *[names[i] for i in positions]]
             words: Words = ("EVALSHA", _sha1(scripts.STORE_NEW_MANY), len(named), *named)
-            words += (token, *self._ttl, *[stored[i] for i in positions])
+            words += (token, *self._ttl, int(positions is last[bucket]))
+            words += tuple(stored[i] for i in positions)
             commands.append(Command(keys.tag(table, bucket), words))
         return commands
 

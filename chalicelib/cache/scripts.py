@@ -189,22 +189,25 @@ end
 # them.
 # The first key is the write's witness, set with its fences: while it is there Redis has lost
 # nothing since, and only little time has passed.
-# ARGV: token; the lowest time to live of a value and how much may be added to it; then a value for
-# each row, '' where it is not to be stored.
+# ARGV: token; the lowest time to live of a value and how much may be added to it; 1 where the write
+# stores no more rows, so that its witness goes; then a value for each row, '' where it is not to be
+# stored.
 # A value that is there already is a later writer's, or is of a row that had this database key until
 # somebody emptied the table. It goes: a miss is right in both cases.
 STORE_NEW_MANY = """
 local is_witnessed = redis.call('GET', KEYS[1]) == ARGV[1]
 math.randomseed(tonumber(redis.call('TIME')[2]))
 for i = 2, #KEYS do
-  local entry, value = redis.call('GET', KEYS[i]), ARGV[i + 2]
+  local entry, value = redis.call('GET', KEYS[i]), ARGV[i + 3]
   if entry and string.sub(entry, 1, 1) ~= '\\255' then
     redis.call('DEL', KEYS[i])
   elseif not entry and is_witnessed and value ~= '' then
     redis.call('SET', KEYS[i], value, 'PX', ARGV[2] + math.random(0, ARGV[3]))
   end
 end
-redis.call('DEL', KEYS[1])
+if ARGV[4] == '1' then
+  redis.call('DEL', KEYS[1])
+end
 """
 
 # A container leaves a hint: the last generation that it knows, for containers that cannot ask the

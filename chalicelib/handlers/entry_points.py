@@ -14,7 +14,7 @@ from chalice.app import Request, Response
 
 from chalicelib import services
 from chalicelib.config import UPLOAD_BUCKET, ApiAuth
-from chalicelib.errors import BadRequest, HerocacheError, one_line
+from chalicelib.errors import BadRequest, Forbidden, HerocacheError, one_line
 from chalicelib.handlers import contract, cors, employees, health, json_body, replies
 from chalicelib.handlers.callers import caller_in
 from chalicelib.ingest import RANGES_FOLDER, uploads_in
@@ -35,6 +35,11 @@ _JSON: cors.Headers = {"Content-Type": "application/json"}
 def post(request: Request) -> Response:
     """`POST /`: reads and changes rows. The body is JSON, whatever its content type says."""
     return _http(request, _post)
+
+
+def post_read(request: Request) -> Response:
+    """`POST /read`: the same, but it rejects every change, so that IAM can allow reads alone."""
+    return _http(request, _post_read)
 
 
 def get_health(request: Request) -> Response:
@@ -88,9 +93,13 @@ def _http(request: Request, answer: Callable[[Request], Response]) -> Response:
     return response
 
 
-def _post(request: Request) -> Response:
+def _post(request: Request, reads_only: bool = False) -> Response:
     caller = caller_in(request.context or {})
-    return _response(*_answered(lambda: _payload(request), caller))
+    return _response(*_answered(lambda: _payload(request), caller, reads_only))
+
+
+def _post_read(request: Request) -> Response:
+    return _post(request, reads_only=True)
 
 
 def _get_health(request: Request) -> Response:
@@ -228,9 +237,12 @@ def failed_invocation(error: HerocacheError) -> dict[str, Any]:
 # --- both ---------------------------------------------------------------------------------------
 
 
-def _answered(payload: Callable[[], object], caller: str = "") -> tuple[replies.Reply, float]:
+def _answered(
+    payload: Callable[[], object], caller: str = "", reads_only: bool = False
+) -> tuple[replies.Reply, float]:
     """The reply to the request that `payload` returns, and the milliseconds it took. `caller`:
-    who owns its idempotency key. Writes a line to the log of requests where that is on."""
+    who sends it; empty where nobody is checked. `reads_only`: a change is Forbidden. Writes a line
+    to the log of requests where that is on."""
     started = time.perf_counter()
     request = None
     try:
@@ -238,18 +250,33 @@ def _answered(payload: Callable[[], object], caller: str = "") -> tuple[replies.
         container = services.container()
         settings = container.settings
         request = contract.parse(asked, settings.default_table, settings.read_by, caller)
+        if reads_only or caller in settings.api_readers:
+            _reject_change(request)
         reply = _done(request, container)
     except HerocacheError as error:
         if error.status >= 500:
-            log.error("%s: %s", error.kind, error)
+            log.error("%s: %s%s", error.kind, error, _by(caller))
         reply = replies.of_error(error)
     except Exception:
         log.exception("a request failed on a bug")
         reply = replies.of_bug()
     milliseconds = (time.perf_counter() - started) * 1000
     if requests_log.isEnabledFor(logging.INFO):
-        _log_request(f"{replies.log_line(request, reply)}; {milliseconds:.2f} ms")
+        _log_request(f"{replies.log_line(request, reply)}; {milliseconds:.2f} ms{_by(caller)}")
     return reply, milliseconds
+
+
+def _reject_change(request: contract.Request) -> None:
+    """Raises Forbidden."""
+    if not isinstance(request, (contract.Read, contract.Watched)):
+        raise Forbidden(
+            f"{contract.REQUEST}: only reads are allowed here, and nothing was changed; a change"
+            " takes POST /, and a caller who is not in API_READERS"
+        )
+
+
+def _by(caller: str) -> str:
+    return f"; caller {one_line(caller)}" if caller else ""
 
 
 def _log_request(line: str) -> None:

@@ -32,7 +32,8 @@ class Bucket:
 
     def read(self, upload: Upload) -> Generator[bytes, None, None]:
         """The bytes of exactly this upload, in pieces of CHUNK_BYTES. Raises Gone."""
-        body = self._call("get_object", Key=upload.key, **_exactly(upload))["Body"]
+        which = {"VersionId": upload.version} if upload.version else {"IfMatch": upload.etag}
+        body = self._call("get_object", Key=upload.key, **which)["Body"]
         try:
             yield from body.iter_chunks(CHUNK_BYTES)
         except _errors() as error:
@@ -42,7 +43,11 @@ class Bucket:
 
     def size(self, upload: Upload) -> int:
         """How many bytes this upload has. Raises Gone."""
-        return int(self._call("head_object", Key=upload.key, **_exactly(upload))["ContentLength"])
+        which = {"VersionId": upload.version} if upload.version else {}
+        found = self._call("head_object", Key=upload.key, **which)
+        if not upload.version and found["ETag"].strip('"') != upload.etag:
+            raise Gone("another upload")
+        return int(found["ContentLength"])
 
     def is_latest(self, upload: Upload) -> bool:
         """Whether this upload is what S3 gives for the object key without a version."""
@@ -150,11 +155,6 @@ class Writer:
         )
         self._parts.append({"PartNumber": number, "ETag": part["ETag"]})
         self._buffer = io.BytesIO()
-
-
-def _exactly(upload: Upload) -> dict[str, str]:
-    """What makes S3 answer about this upload and no later one with its object key."""
-    return {"VersionId": upload.version} if upload.version else {"IfMatch": upload.etag}
 
 
 def _check_is_own(key: str) -> None:

@@ -14,7 +14,7 @@ import pytest
 from app import storage
 from chalicelib import services
 from chalicelib.cache import generations
-from chalicelib.db import Transaction
+from chalicelib.db import Database, Transaction
 from chalicelib.errors import DatabaseUnavailable
 from chalicelib.rows.service import RowService
 from chalicelib.tables import HEROES
@@ -133,6 +133,31 @@ def test_the_first_write_after_the_database_was_away_waits_once_more(mariadb: Ma
 
     assert status == 200
     assert seconds >= MEMORY_SECONDS
+
+
+@pytest.mark.usefixtures("service")
+def test_an_outage_that_a_waiting_write_meets_lets_the_next_one_wait_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A reader that asked a moment before the database came back goes on with what it knew."""
+
+    def fail(*_: object) -> None:
+        raise DatabaseUnavailable("for this test")
+
+    known = generations.Generations(services.container().database, services.container().cache)
+    held = known.current(HEROES)
+    raised = dataclasses.replace(held, number=held.number + 1, age_seconds=0)
+    with monkeypatch.context() as patch:
+        patch.setattr(Database, "generation", fail)
+        patch.setattr(generations, "PATIENCE_SECONDS", 0)
+        with pytest.raises(DatabaseUnavailable):
+            known.wait_until_known(HEROES, raised, time.monotonic())
+    time.sleep(generations.MEMORY_SECONDS)
+    begun = time.monotonic()
+
+    known.wait_until_known(HEROES, raised, begun)
+
+    assert time.monotonic() - begun >= generations.MEMORY_SECONDS
 
 
 @pytest.mark.usefixtures("service")

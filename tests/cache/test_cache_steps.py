@@ -19,6 +19,7 @@ from chalicelib.cache.client import MAX_EARLY_CONNECTIONS, Client
 from chalicelib.cache.entries import Affected, Cache, new_token
 from chalicelib.cache.entry_commands import Entry
 from chalicelib.cache.generations import Generations
+from chalicelib.cache.keys import MAX_KEYS_A_SCRIPT
 from chalicelib.cache.recovery import Recovery
 from chalicelib.cache.scripts import FENCE, LEASE, MARK
 from chalicelib.config import Settings
@@ -185,6 +186,19 @@ def test_a_new_row_is_stored_while_its_witness_stands_only(
     used.probe()  # whatever was sent before it has arrived
 
     assert len(witness.entries()) == is_witnessed
+
+
+def test_more_new_rows_than_one_command_names_are_stored_too(
+    used: Cache, held: Generation, witness: Witness
+) -> None:
+    """Their witness goes with the last of the commands."""
+    new = Affected(new=dict.fromkeys(range(1, 2 * MAX_KEYS_A_SCRIPT + 2), b"{}"))
+    fence(used, held, new, TOKEN)
+    publish(used, held, new, TOKEN)
+    used.probe()  # whatever was sent before it has arrived
+
+    assert len(witness.entries()) == len(new.new)
+    assert witness.redis.keys("*:witness:*") == []
 
 
 @pytest.mark.own_deadlines
@@ -441,6 +455,31 @@ def test_a_marker_stands_before_a_generation_names_it(
     assert (number, enabled) == (held.number + 1, True)
     assert server.startswith(f"{held.server_name}:")
     assert server != held.server
+
+
+def test_a_hint_is_retired_before_the_cache_is_switched_on(
+    used: Cache, held: Generation, witness: Witness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It names a generation that was retired while Redis was away. The one who switches on may die
+    behind that."""
+    hints: list[Generation | None] = []
+    switch = Database.switch_on
+
+    def switch_on(self: Database, table: Table, number: int, server: str) -> None:
+        hints.append(used.hint(table))
+        switch(self, table, number, server)
+
+    used.leave_hint(HEROES, held, wait=True)
+    assert used.hint(HEROES) == held
+    witness.query(
+        "UPDATE cache_generation SET generation = generation + 1, enabled = 0"
+        " WHERE table_name = 'heroes'"
+    )
+    monkeypatch.setattr(Database, "switch_on", switch_on)
+    database = services.container().database
+    Recovery(database, used, Generations(database, used))._take_into_use(used.probe())
+
+    assert hints == [None]
 
 
 @pytest.mark.parametrize("by", ["a generation", "a hint"])

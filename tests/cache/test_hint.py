@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from chalicelib import services
-from chalicelib.cache import generations
+from chalicelib.cache import Cache, generations
+from chalicelib.db import Generation
 from chalicelib.errors import DatabaseUnavailable
-from chalicelib.tables import HEROES
+from chalicelib.tables import HEROES, Table
 from local.servers import MariaDB, Redis
 from tests.conftest import Configure, running
 from tests.support.client import InProcess, heroes
@@ -151,6 +152,25 @@ def test_an_invalidate_is_answered_once_the_hint_tells_of_it(
             sleeper.read(HEROES, HEROES.key, ids, True)
     finally:
         mariadb.start()
+
+
+def test_the_wait_behind_a_new_generation_begins_once_the_hint_tells_of_it(
+    ids: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who took the hint a moment before goes by it for as long as by what it is told."""
+    leave_hint = Cache.leave_hint
+    left: list[float] = []
+
+    def leave_late(self: Cache, table: Table, generation: Generation, *, wait: bool) -> None:
+        if wait:
+            time.sleep(generations.MEMORY_SECONDS / 2)
+            left.append(time.monotonic())
+        leave_hint(self, table, generation, wait=wait)
+
+    monkeypatch.setattr(Cache, "leave_hint", leave_late)
+    services.container().rows.invalidate(HEROES)
+
+    assert time.monotonic() - left[0] >= generations.MEMORY_SECONDS
 
 
 @pytest.mark.parametrize("retired_by", ["a reader", "a recovery"])

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -428,6 +429,15 @@ def test_an_insert_waits_until_redis_has_published_it_where_its_fences_may_be_ev
             witness.redis.config_set(name, str(before[name]))
 
     assert waits == [not keeps]
+
+
+@pytest.mark.parametrize("kept", [[True, True], [True, False], [False, True], [False, False]])
+def test_of_the_servers_of_a_cluster_each_must_keep_new_keys(kept: list[bool]) -> None:
+    connection = routing.Connection("redis://localhost", [], is_cluster=True)
+    nodes: list[Any] = [SimpleNamespace(keeps_new_keys=keeps) for keeps in kept]
+    connection._nodes = nodes
+
+    assert connection.keeps_new_keys == (kept == [True, True])
 
 
 def test_an_insert_waits_where_another_thread_loses_the_connection_that_fenced(

@@ -9,6 +9,8 @@ import pytest
 
 from app import storage
 from chalicelib import services
+from chalicelib.db.engine import Connection
+from chalicelib.errors import DatabaseUnavailable
 from local.servers import MariaDB
 from tests.conftest import Configure, running
 from tests.support.client import Answer, InProcess, Row, as_stored, hero
@@ -134,6 +136,21 @@ def test_cached_reads_keep_working(service: InProcess, mariadb: MariaDB, fault: 
 
         assert answer.rows == [as_stored(CACHED, hero())] * 2
         assert seconds < MAX_SECONDS
+
+
+def test_a_database_that_was_silent_is_not_asked_again(service: InProcess) -> None:
+    """It would be silent again, and the caller waits."""
+    asked: list[Connection] = []
+
+    def ask(connection: Connection) -> None:
+        asked.append(connection)
+        connection.wait_at_most(0.05)
+        connection.rows(("SELECT SLEEP(0.5)", ()))
+
+    with pytest.raises(DatabaseUnavailable):
+        services.container().database._run(ask)
+
+    assert len(asked) == 1
 
 
 @each_request

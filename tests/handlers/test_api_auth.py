@@ -6,17 +6,19 @@ from typing import Any
 
 import pytest
 
+from bench.api_gateway_event import rest_event
 from chalicelib.errors import ConfigurationError
 from tests.conftest import Configure
 from tests.house.test_house import run_python
-from tests.support.client import InProcess
+from tests.support.client import Answer, InProcess, Row, hero
+from tests.support.witness import Witness
 
-GUARDED = (("/", "post"), ("/health/deep", "get"))
+GUARDED = (("/", "post"), ("/read", "post"), ("/health/deep", "get"))
 # A browser sends OPTIONS without credentials.
 OPEN = (
     ("/health", "get"),
     ("/health", "head"),
-    *((path, "options") for path in ("/", "/health", "/health/deep")),
+    *((path, "options") for path in ("/", "/read", "/health", "/health/deep")),
 )
 # Loads the app by the call that `chalice deploy` makes, with a stage's environment variables.
 SWAGGER = """
@@ -85,3 +87,61 @@ def test_a_stage_that_asks_who_calls_works_no_server_for_strangers(
 def test_an_open_stage_answers_at_both_places(service: InProcess) -> None:
     for query in ("?deep=1", "/deep"):
         assert service.health(query).fields["cache"]["ok"] is True
+
+
+# --- callers who may only read --------------------------------------------------------------------
+
+CHANGES: list[Row] = [
+    {"REQUEST": "write", "SQLS": [hero()]},
+    {"REQUEST": "write", "SQLS": [hero()], "IDEMPOTENCY_KEY": "a"},
+    {"REQUEST": "delete", "SQLS": [1]},
+    {"REQUEST": "increment", "TABLE": "products", "SQLS": [{"ProductId": 1, "QuantityInStock": 1}]},
+    {"REQUEST": "invalidate", "SQLS": ["*"]},
+    {"REQUEST": "watch", "SQLS": [1], "DIRECTION": "to_cache"},
+    {"REQUEST": "unwatch", "SQLS": [1]},
+]
+READER = {"apiKeyId": "reader1234"}
+
+
+def sent(service: InProcess, path: str, request: Row, identity: Row | None = None) -> Answer:
+    event = rest_event(json.dumps(request))
+    context = event["requestContext"]
+    context["resourcePath"] = path
+    context["identity"] |= identity or {}
+    return service.dispatch(event)
+
+
+@pytest.mark.parametrize("way", ["by its route", "by its key", "by its role"])
+def test_who_may_only_read_changes_nothing(
+    service: InProcess, configure: Configure, witness: Witness, way: str
+) -> None:
+    configure(API_READERS="reader1234, AROAREADER")
+    service.write([{"id": 1, **hero()}])
+    before = witness.state()
+    path = "/read" if way == "by its route" else "/"
+    role = {"caller": "AROAREADER:session"}
+    identity = {"by its key": READER, "by its role": role}.get(way, {"apiKeyId": "writer1234"})
+    for change in CHANGES:
+        answer = sent(service, path, change, identity)
+        assert (answer.status, answer.error) == (403, "Forbidden"), change
+    assert witness.state() == before
+
+    for use_cache in ("True", "False"):
+        read = {"REQUEST": "read", "SQLS": [1], "USE_CACHE": use_cache}
+        assert sent(service, path, read, identity).content == service.post(read).content
+    assert sent(service, path, {"REQUEST": "watched"}, identity).status == 200
+
+
+def test_others_change_rows_as_ever(service: InProcess, configure: Configure) -> None:
+    configure(API_READERS="reader1234")
+    for identity in ({}, {"apiKeyId": "writer1234"}, {"caller": "reader1234x"}):
+        assert sent(service, "/", CHANGES[0], identity).status == 200
+
+
+def test_errors_in_the_log_name_the_caller(
+    service: InProcess, configure: Configure, caplog: pytest.LogCaptureFixture
+) -> None:
+    configure(DB_TABLE="no_such_table")
+    assert sent(service, "/", {"REQUEST": "read", "SQLS": [1]}, READER).status == 500
+    [record] = [each for each in caplog.records if each.levelname == "ERROR"]
+    assert record.getMessage().endswith("; caller reader1234")

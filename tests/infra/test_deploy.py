@@ -166,7 +166,7 @@ def test_callers_need_a_key_but_for_the_shallow_health(life: Life) -> None:
         if verb != "options"
     }
     key: list[Json] = [{"api_key": []}]
-    assert asked == {"/": key, "/health": None, "/health/deep": key}
+    assert asked == {"/": key, "/read": key, "/health": None, "/health/deep": key}
 
 
 def test_events_that_fail_go_to_the_queue(life: Life) -> None:
@@ -187,7 +187,39 @@ def test_the_schedule_calls_sync_and_nothing_else(life: Life) -> None:
 
 def test_logs_are_kept_for_as_long_as_the_stage_says(life: Life) -> None:
     groups = {f"/aws/lambda/{name}": 14 for name in FUNCTIONS.values()}
+    groups[f"/aws/apigateway/{NAME}"] = 14
+    groups |= {f"/aws/rds/cluster/{NAME}/{name}": 30 for name in ("audit", "error")}
     assert life.account["logs"] == groups
+
+
+def test_nobody_can_flood_the_stage_above_all_not_without_a_login(life: Life) -> None:
+    """The open routes share the API's concurrency."""
+    [[stage]] = life.account["apis"].values()
+    [document] = life.account["documents"].values()
+    settings = stage["methodSettings"]
+    found = settings["*/*"]
+    assert (found["throttlingRateLimit"], found["throttlingBurstLimit"]) == (50, 100)
+    unguarded = {
+        f"{path.replace('/', '~1')}/{verb.upper()}"
+        for path, verbs in document["paths"].items()
+        for verb, operation in verbs.items()
+        if not operation.get("security")
+    }
+    assert settings.keys() == {"*/*", *unguarded}
+    for route in unguarded:
+        limits = settings[route]
+        assert (limits["throttlingRateLimit"], limits["throttlingBurstLimit"]) == (10, 20)
+
+
+def test_each_call_is_logged_with_its_caller_and_no_text_of_theirs(life: Life) -> None:
+    [[stage]] = life.account["apis"].values()
+    log = stage["accessLogSettings"]
+    assert log["destinationArn"].endswith(f":log-group:/aws/apigateway/{NAME}")
+    line = json.loads(log["format"])
+    callers = {f"$context.identity.{name}" for name in ("caller", "userArn", "apiKeyId")}
+    assert callers < set(line.values())
+    assert not {"$context.path", "$context.identity.userAgent"} & set(line.values())
+    assert ":role/herocache-dev-" in life.account["api_log_role"]
 
 
 def test_callers_with_a_key_are_limited_by_a_usage_plan(life: Life) -> None:

@@ -421,6 +421,22 @@ def test_no_way_leads_to_the_internet() -> None:
         assert database_instance["PubliclyAccessible"] is False
 
 
+def test_files_are_not_kept_for_ever() -> None:
+    rules = resource("Uploads")["LifecycleConfiguration"]["Rules"]
+    [whole] = [rule for rule in rules if "Prefix" not in rule]
+    assert whole["ExpirationInDays"] == {"Ref": "UploadDays"}
+    assert whole["NoncurrentVersionExpiration"] == {"NoncurrentDays": {"Ref": "RejectedDays"}}
+    assert all(rule["Status"] == "Enabled" for rule in rules)
+
+
+def test_the_database_logs_who_comes_in_and_who_changes_rights() -> None:
+    assert resource("Database")["EnableCloudwatchLogsExports"] == ["audit", "error"]
+    parameters = resource("DatabaseParameters")["Parameters"]
+    assert parameters["server_audit_logging"] == "1"
+    assert parameters["server_audit_events"].split(",") == ["CONNECT", "QUERY_DCL", "QUERY_DDL"]
+    assert template()["Resources"]["Database"]["DependsOn"] == ["AuditLog", "ErrorLog"]
+
+
 def test_alarms_watch_every_function() -> None:
     metrics, functions = 0, dict[str, set[str]]()
     for name, alarm in of_type("CloudWatch::Alarm").items():

@@ -105,6 +105,7 @@ def seen(account: Emulated) -> Json:
         "responses": {api["id"]: account.served_responses(api["id"]) for api in apis},
         "plans": gateway.get_usage_plans()["items"],
         "keys": gateway.get_api_keys()["items"],
+        "api_log_role": gateway.get_account().get("cloudwatchRoleArn", "") if functions else "",
         "logs": {
             group["logGroupName"]: group.get("retentionInDays")
             for group in logs.describe_log_groups()["logGroups"]

@@ -22,7 +22,7 @@ from chalicelib.db.statements import Statement
 from chalicelib.handlers import entry_points
 from chalicelib.ingest import service as ingest_service
 from chalicelib.ingest.load_data import _may_replace
-from chalicelib.rows import WriteThrough, changed_entries
+from chalicelib.rows import WriteThrough, changed_entries, write_through
 from chalicelib.rows.loader import RowLoader
 from chalicelib.sync import captured as draining
 from chalicelib.tables import (
@@ -530,6 +530,17 @@ def test_entries_that_a_reader_stored_under_a_new_generation_leave_the_cache_too
     monkeypatch.setattr(Connection, "batch", one_by_one)
     services.container().captured.drain(HEROES)
     drain()
+
+    assert_as_in_the_table(cached, witness)
+
+
+def test_more_entries_than_leave_at_once_leave_too(
+    cached: InProcess, witness: Witness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(write_through, "MAX_DROPPED_AT_ONCE", 2)
+    witness.query("UPDATE heroes SET color = 'blue' WHERE id < 6")
+
+    assert drain() == [1, 2, 3, 4]
 
     assert_as_in_the_table(cached, witness)
 

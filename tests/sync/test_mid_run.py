@@ -12,7 +12,7 @@ import pytest
 
 import app
 from chalicelib import services
-from chalicelib.errors import BadRequest, SchemaMismatch
+from chalicelib.errors import BadRequest, CacheUnavailable, SchemaMismatch
 from chalicelib.sync import runs, watches
 from chalicelib.tables import PRODUCTS
 from tests.support.client import InProcess, heroes
@@ -54,6 +54,27 @@ def test_a_watch_that_ends_leaves_no_public_key_behind(
     assert run()["outcome"] == "done"
 
     assert cli("KEYS Product:*") == []
+
+
+@each_way
+@pytest.mark.parametrize("step", ["deadline", "read_many"])
+def test_a_watch_that_ends_changes_no_row_any_more(
+    shop: InProcess,
+    witness: Witness,
+    cli: RedisCli,
+    before: Meanwhile,
+    keys: list[object],
+    step: str,
+) -> None:
+    watch(shop, keys)
+    run()
+    cli.put("Product:22", Price=9)
+    before(step, lambda: unwatch(shop, keys))
+
+    assert run()["to_database"]["changed"] == 0
+
+    assert rows(witness, 22) == [product(22, QuantityInStock=3000)]
+    assert cli.row("Product:22")["Price"] == 9
 
 
 @each_way
@@ -109,6 +130,25 @@ def test_rows_that_a_write_showed_at_once_go_with_the_watch_on_every_row(
     unwatch(shop, ["*"])
 
     assert cli("KEYS Product:*") == [b"Product:22"]
+
+
+def test_public_keys_that_could_not_be_deleted_go_with_the_next_run(
+    shop: InProcess, cli: RedisCli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watch(shop, ["*"], "to_cache")
+    run()
+
+    def fail(*_: object) -> None:
+        raise CacheUnavailable("it is away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(services.container().public_store), "delete_many", fail)
+        unwatch(shop, ["*"])
+    assert len(cli("KEYS Product:*")) == 2
+
+    assert run(None)["outcome"] == "done"
+
+    assert cli("KEYS Product:*") == []
 
 
 def test_a_run_that_slept_before_a_range_sets_no_public_key(
