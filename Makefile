@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .PHONY: help run demo up down clean upload invoke employees invalidate sync test proof soak lint format bench grade \
-	infra configure deploy destroy install
+	infra configure deploy destroy sql logs report install
 
 # `exec`, so that a signal to make reaches Python and no shell stands between them.
 IN_VENV := exec .venv/bin/python -m
@@ -10,7 +10,7 @@ IN_VENV := exec .venv/bin/python -m
 INSTALL = @bash local/install.sh
 SERVERS = mariadb-server redis-server curl
 # Names as they were typed: make would run $(shell ...) in one that is given on its command line.
-NAMES = PORT FILE TABLE KEYS KEY FUNCTION EVENT ENGINE STAGE URL MINUTES ARGS
+NAMES = PORT FILE TABLE KEYS KEY FUNCTION EVENT ENGINE STAGE URL MINUTES ARGS SQL
 $(foreach name,$(NAMES),$(eval override $(name) := $$(value $(name))))
 export $(NAMES)
 # Without bytecode on disk, each of the many processes of a test run compiles the project again.
@@ -118,6 +118,18 @@ deploy: ## API and functions of STAGE (dev), and what Chalice cannot set
 destroy: ## delete all of STAGE (dev); asks first
 	$(INSTALL) deploy
 	@$(IN_VENV) infra destroy $(STAGE_NAME)
+
+sql: ## run the statement SQL on the database of STAGE (dev), without a way into its network
+	$(INSTALL) deploy
+	@$(IN_VENV) infra sql $(STAGE_NAME)
+
+logs: ## follow what the functions of STAGE (dev) log, until Ctrl-C
+	$(INSTALL) deploy
+	@$(IN_VENV) infra logs $(STAGE_NAME)
+
+report: ## what to send when a step on STAGE (dev) fails; it holds no secret
+	$(INSTALL) deploy
+	@$(IN_VENV) infra report $(STAGE_NAME)
 
 # All that any target needs.
 install:

@@ -1,28 +1,29 @@
-"""`python -m infra infra|configure|deploy|destroy STAGE`: the Makefile calls these."""
+"""`python -m infra COMMAND STAGE`: the Makefile calls these."""
 
 import sys
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from infra.commands import configure, deploy, destroy, infra
+from infra import commands
 from infra.stage_files import Stage
 from infra.terminal import Refused
 
-COMMANDS = {"infra": infra, "configure": configure, "deploy": deploy, "destroy": destroy}
+NAMES = ("infra", "configure", "deploy", "destroy", "sql", "logs", "report")
 
 
 def main() -> int:
     """Runs one command. Returns the exit code."""
-    if len(sys.argv) != 3 or sys.argv[1] not in COMMANDS:
-        print(f"usage: python -m infra {'|'.join(COMMANDS)} STAGE", file=sys.stderr)
+    if len(sys.argv) != 3 or sys.argv[1] not in NAMES:
+        print(f"usage: python -m infra {'|'.join(NAMES)} STAGE", file=sys.stderr)
         return 2
     try:
-        COMMANDS[sys.argv[1]](Stage(sys.argv[2]))
+        getattr(commands, sys.argv[1])(Stage(sys.argv[2]))
     except Refused as error:
         print(f"herocache: {error}", file=sys.stderr)
         return 1
     except (BotoCoreError, ClientError) as error:
-        print(f"herocache: AWS refused: {error}", file=sys.stderr)
+        reason = f"AWS refused: {error}; when the reason is gone, run the same command again"
+        print(f"herocache: {reason}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("herocache: interrupted; run the same command again to go on", file=sys.stderr)

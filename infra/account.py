@@ -47,6 +47,11 @@ def known_regions(service: str) -> list[str]:
     return regions
 
 
+def account_id() -> str:
+    """The number of the account."""
+    return str(client("sts").get_caller_identity()["Account"])
+
+
 def region() -> str:
     """The code of the region, such as eu-west-1."""
     return str(session().region_name)

@@ -13,6 +13,7 @@ from botocore.exceptions import ClientError
 
 from infra.account import Client
 from infra.aws_errors import code_of
+from infra.change_set import ChangeSet
 from infra.stack_events import follow, goes_on, ids_until_now
 from infra.terminal import Refused, confirm, say
 
@@ -95,7 +96,7 @@ class Stack:
             status = self._continue_rollback()
         if status in _HALF_MADE:
             say("stack", f"{self.name} is half made: going on with it")
-            if self._change({**request, "DisableRollback": True}):
+            if self._repair(request):
                 return
             status = self._roll_back()
         if status in _STILLBORN:
@@ -109,10 +110,10 @@ class Stack:
             # https://github.com/code-dot-org/code-dot-org/pull/68524
             self._client.create_stack(**request, DisableRollback=True)
             self._finish(*follow(self._client, self.name, set()))
-        elif status not in COMPLETE:
+        elif status in COMPLETE:
+            self._change(request)
+        else:
             raise Refused(f"the stack {self.name} is {status}: run {self._away}, then this again")
-        elif not self._change(request):
-            say("stack", f"{self.name} is as the template says")
 
     def delete(self) -> None:
         """Deletes the stack if it exists. Where something cannot be deleted, asks whether the stack
@@ -170,17 +171,27 @@ class Stack:
         self._refuse_unless(status in _STILLBORN | COMPLETE | _DONE, status, failures)
         return None if status == "DELETE_COMPLETE" else status
 
-    def _change(self, request: Request) -> bool:
-        """Returns False where CloudFormation finds nothing to do."""
+    def _repair(self, request: Request) -> bool:
+        """Makes what a failed creation has not made. Returns False where CloudFormation finds
+        nothing to do."""
         seen = ids_until_now(self._client, self.name)
         try:
-            self._client.update_stack(**request)
+            self._client.update_stack(**request, DisableRollback=True)
         except ClientError as error:
             if "No updates are to be performed" not in str(error):
                 raise
             return False
         self._finish(*follow(self._client, self.name, seen))
         return True
+
+    def _change(self, request: Request) -> None:
+        """Shows what would change. Asks before it deletes or replaces anything."""
+        change_set = ChangeSet(self._client, request)
+        if not change_set.show():
+            say("stack", f"{self.name} is as the template says")
+            return
+        change_set.confirm_losses()
+        self._finish(*self._run(change_set.execute, self.name))
 
     def _run(
         self, call: Callable[..., object], stack: str, **arguments: object

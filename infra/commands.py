@@ -1,5 +1,6 @@
-"""The four commands, step by step. Each can be run again, wherever the last run ended."""
+"""The commands, step by step. Each can be run again, wherever the last run ended."""
 
+import os
 from collections.abc import Mapping
 
 from botocore.exceptions import ClientError
@@ -13,6 +14,7 @@ from infra import (
     database_certificates,
     database_schema,
     failed_events,
+    function_logs,
     function_network,
     gateway_responses,
     leftovers,
@@ -25,6 +27,8 @@ from infra.account import client, region
 from infra.aws_errors import code_of
 from infra.cloudformation_stack import Stack
 from infra.kind_of_stage import is_in_network, uses_data_api
+from infra.report import show as show_report
+from infra.sql import run as run_sql
 from infra.stage_files import ROOT, Stage, event_functions
 from infra.terminal import Refused, confirm, say
 
@@ -112,7 +116,7 @@ def destroy(stage: Stage) -> None:
     """`make destroy`: asks, then removes everything that the other three made, the last first."""
     stack = _stack(stage)
     made = stack.resources()
-    _refuse_what_would_end_half_way(stage, made)
+    _refuse_protected(stage, made)
     confirm(
         f"This deletes {stage.full_name} in {region()}: API, functions, logs, cache, uploaded"
         " files, database (a last snapshot stays).",
@@ -121,6 +125,7 @@ def destroy(stage: Stage) -> None:
     usage_plan.remove(client("apigateway"), stage.full_name)
     if group_id := made.get("FunctionGroup"):
         function_network.leave(client("lambda"), client("ec2"), stage.function_names, group_id)
+    leftovers.forget_missing_bucket(client("s3"), stage)
     chalice_cli.delete(stage)
     leftovers.remove_apis(client("apigateway"), stage)
     leftovers.remove_schedules(client("events"), stage)
@@ -136,6 +141,23 @@ def destroy(stage: Stage) -> None:
         say("database", f"{stage.full_name}: no longer protected")
     stack.delete()
     say("left", f"snapshots of the database: aws rds describe-db-cluster-snapshots ({region()})")
+
+
+def sql(stage: Stage) -> None:
+    """`make sql`: runs the statement in the environment's SQL on the stage's database."""
+    outputs = _stack(stage).outputs()
+    arns = (outputs["DatabaseArn"], outputs["DatabaseSecretArn"])
+    run_sql(client("rds-data"), *arns, os.environ.get("SQL", ""))
+
+
+def logs(stage: Stage) -> None:
+    """`make logs`: prints what the functions log, until Ctrl-C."""
+    function_logs.follow(client("logs"), stage.function_names)
+
+
+def report(stage: Stage) -> None:
+    """`make report`: prints what to send when a step fails."""
+    show_report(stage)
 
 
 def _stack(stage: Stage) -> Stack:
@@ -161,11 +183,9 @@ def _refuse_leaving_the_network(stage: Stage, parameters: dict[str, str]) -> Non
         )
 
 
-def _refuse_what_would_end_half_way(stage: Stage, made: Mapping[str, str]) -> None:
+def _refuse_protected(stage: Stage, made: Mapping[str, str]) -> None:
     """A stack that is half deleted cannot be changed any more. So it is the word in the file that
     counts, and nobody needs to run make infra first."""
-    if stage.deployed():
-        before_deploy.refuse_missing_bucket(client("s3"), stage)
     may_go = stage.choices["parameters"].get(PROTECTION) == "false"
     if "Database" in made and not may_go and _is_protected(stage):
         raise Refused(

@@ -26,7 +26,7 @@ USERS = ("herocache", "herocache_ingest")
 PATIENCE_SECONDS = 90.0
 RETRY_SECONDS = 3.0
 # The database wakes up, or is so new that the Data API does not know it or its secret yet.
-_NOT_YET = {
+NOT_YET = {
     *("DatabaseResumingException", "DatabaseUnavailableException", "DatabaseNotFoundException"),
     *("HttpEndpointNotEnabledException", "InvalidResourceStateException"),
     *("ServiceUnavailableError", "InternalServerErrorException", "SecretsErrorException"),
@@ -47,7 +47,7 @@ def prepare(
                 _run(client, arn, secret_arn, path, statement)
         except Refused as error:
             if path != TRIGGERS:
-                raise
+                raise Refused(f"{error}; when the reason is gone, run it again") from error
             say(
                 "database", f"{error}; so changes by other clients of the database are not recorded"
             )
@@ -83,7 +83,7 @@ def _run(client: Client, arn: str, secret_arn: str, path: Path, statement: str) 
                 database="herocache",
                 sql=statement,
             ),
-            _NOT_YET,
+            NOT_YET,
             PATIENCE_SECONDS,
             RETRY_SECONDS,
             partial(say, "database", "does not answer yet, waiting for it to wake up"),

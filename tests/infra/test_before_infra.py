@@ -81,9 +81,9 @@ def test_a_plan_that_nobody_tells_keeps_nobody_from_going_on(
 def test_a_new_account_can_run_dev_and_is_told_what_prod_needs(account: Account) -> None:
     account.limit = 10
     check("dev")
-    with pytest.raises(Refused, match=r"has 0 to give: ask for 230 "):
+    with pytest.raises(Refused, match=r"has 0 to give: ask for 234 "):
         check("prod")
-    account.limit = 230
+    account.limit = 234
     check("prod")
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import botocore.session
 import pytest
 import redis
 from botocore.exceptions import ClientError
@@ -41,6 +42,8 @@ from tests.sync.clients import RedisCli, use_every_public_key
 
 Json = dict[str, Any]
 STAGES = ("dev", "prod")
+# Those that docs/deploy.md recommends.
+REGIONS = (REGION, "us-east-1")
 CACHES = ("serverless", "node", "none")
 
 
@@ -292,9 +295,62 @@ def test_the_template_is_valid_for_every_kind_of_stage(engine: str, cache: str, 
     from cfnlint.api import lint
     from cfnlint.config import ManualArgs
 
-    config = ManualArgs(regions=[REGION], parameters=[values])
+    config = ManualArgs(regions=list(REGIONS), parameters=[values])
     text = (ROOT / "infra" / "template.yaml").read_text(encoding="utf-8")
     assert [str(problem) for problem in lint(text, config=config)] == []
+
+
+def test_the_docs_recommend_the_regions_that_the_template_is_checked_for() -> None:
+    docs = (ROOT / "docs" / "deploy.md").read_text(encoding="utf-8")
+    assert all(f"`{region}`" in docs for region in REGIONS)
+
+
+# What the emulation plays with stand-ins, which take any property: the call that makes it, and the
+# properties that have another name there.
+CALLS: dict[str, tuple[str, str, set[str]]] = {
+    "RDS::DBCluster": ("rds", "CreateDBCluster", set()),
+    "RDS::DBInstance": ("rds", "CreateDBInstance", set()),
+    "RDS::DBSubnetGroup": ("rds", "CreateDBSubnetGroup", set()),
+    "RDS::DBClusterParameterGroup": (
+        *("rds", "CreateDBClusterParameterGroup"),
+        {"Family", "Parameters"},
+    ),
+    "ElastiCache::User": ("elasticache", "CreateUser", set()),
+    "ElastiCache::UserGroup": ("elasticache", "CreateUserGroup", set()),
+    "ElastiCache::ServerlessCache": ("elasticache", "CreateServerlessCache", set()),
+    "ElastiCache::ReplicationGroup": ("elasticache", "CreateReplicationGroup", set()),
+    "ElastiCache::SubnetGroup": ("elasticache", "CreateCacheSubnetGroup", {"Description"}),
+    "CloudWatch::Alarm": ("cloudwatch", "PutMetricAlarm", set()),
+    "EC2::VPCEndpoint": ("ec2", "CreateVpcEndpoint", set()),
+    "SNS::Subscription": ("sns", "Subscribe", set()),
+}
+
+
+@pytest.mark.parametrize("kind", CALLS)
+def test_what_the_emulation_does_not_check_is_what_the_call_of_aws_takes(kind: str) -> None:
+    service, call, others = CALLS[kind]
+    model = botocore.session.get_session().get_service_model(service).operation_model(call)
+    for name, properties in of_type(kind).items():
+        known = {key: value for key, value in properties.items() if key not in others}
+        assert list(unknown(known, model.input_shape)) == [], name
+
+
+def unknown(value: Any, shape: Any) -> Iterator[str]:
+    """The properties and words in a value of the template that the shape does not have. What a
+    function of the template computes is not looked into."""
+    if isinstance(value, dict):
+        computed = {"Ref", "Condition"} | {key for key in value if key.startswith("Fn::")}
+        if shape.type_name == "structure" and not computed & value.keys():
+            for key, part in value.items():
+                if key not in shape.members:
+                    yield key
+                else:
+                    yield from unknown(part, shape.members[key])
+    elif isinstance(value, list):
+        for part in value:
+            yield from unknown(part, shape.member)
+    elif getattr(shape, "enum", None) and value not in shape.enum:
+        yield str(value)
 
 
 def test_without_a_cache_nothing_of_one_is_made() -> None:

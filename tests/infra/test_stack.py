@@ -1,10 +1,11 @@
 """A stack comes up and goes away, whatever status it is in and whatever fails."""
 
 import re
+from contextlib import suppress
 
 import pytest
 
-from infra import cloudformation_stack, stack_events, terminal
+from infra import change_set, cloudformation_stack, stack_events, terminal
 from infra.cloudformation_stack import Stack
 from infra.terminal import Refused
 from tests.support.strict_cloudformation import COMPLETE, REASON, STATUSES, StrictCloudFormation
@@ -23,7 +24,7 @@ class Person:
     ) -> None:
         self.aws, self.is_willing = aws, is_willing
         self.asked: list[str] = []
-        for module in (cloudformation_stack, stack_events):
+        for module in (change_set, cloudformation_stack, stack_events):
             monkeypatch.setattr(module, "time", aws.clock)
         monkeypatch.setattr(terminal, "input", self._answer, raising=False)
 
@@ -34,12 +35,8 @@ class Person:
 
     def run(self, command: str) -> str | None:
         """Returns the next command, if this one was refused."""
-        stack = Stack(self.aws, "herocache-dev", INFRA, DESTROY)
         try:
-            if command == INFRA:
-                stack.apply("{}", {"Stage": "dev"})
-            else:
-                stack.delete()
+            self._command(command)
         except Refused as refused:
             text = str(refused)
             if "run this again" in text:
@@ -47,6 +44,17 @@ class Person:
             [words] = re.findall(r"run (make \w+ STAGE=\w+)", text)[:1]
             return str(words)
         return None
+
+    def _command(self, command: str) -> None:
+        stack = Stack(self.aws, "herocache-dev", INFRA, DESTROY)
+        if command == INFRA:
+            stack.apply("{}", {"Stage": "dev"})
+        else:
+            stack.delete()
+
+    def run_once(self, command: str) -> None:
+        with suppress(Refused):
+            self._command(command)
 
     def run_until_done(self, command: str) -> None:
         """Runs it, and each command that it is told to run. Where that deletes the stack, begins
@@ -107,7 +115,52 @@ def test_what_is_left_of_a_failed_creation_is_removed_before_the_next_one(
 def test_a_change_that_goes_on_already_is_followed_first(monkeypatch: pytest.MonkeyPatch) -> None:
     aws = StrictCloudFormation("UPDATE_IN_PROGRESS")
     assert Person(aws, False, monkeypatch).run(INFRA) is None
-    assert aws.calls == ["update_stack"]
+    assert aws.calls == ["create_change_set", "execute_change_set"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"Action": "Remove"},
+        {"Action": "Modify", "Replacement": "True"},
+        {"Action": "Modify", "Replacement": "Conditional"},
+    ],
+    ids=str,
+)
+def test_nothing_is_deleted_or_replaced_unless_somebody_says_so(
+    change: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for is_willing in (False, True):
+        aws = StrictCloudFormation("CREATE_COMPLETE")
+        aws.changes += [{**change, "LogicalResourceId": "Database"}]
+        person = Person(aws, is_willing, monkeypatch)
+        person.run_once(INFRA)
+        [question] = person.asked
+        assert "Database" in question
+        assert "Alarms" not in question
+        last = "execute_change_set" if is_willing else "delete_change_set"
+        assert aws.calls == ["create_change_set", last]
+        assert "change       Add Alarms" in capsys.readouterr().out
+
+
+def test_a_change_that_loses_nothing_is_made_without_a_question(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    aws = StrictCloudFormation("CREATE_COMPLETE")
+    aws.changes += [{"Action": "Modify", "Replacement": "False", "LogicalResourceId": "Database"}]
+    person = Person(aws, False, monkeypatch)
+    assert person.run(INFRA) is None
+    assert person.asked == []
+
+
+def test_a_stack_that_is_as_the_template_says_is_left_alone(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    aws = StrictCloudFormation("CREATE_COMPLETE")
+    aws.changes = []
+    assert Person(aws, False, monkeypatch).run(INFRA) is None
+    assert aws.calls == ["create_change_set", "delete_change_set"]
+    assert "is as the template says" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

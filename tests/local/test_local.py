@@ -469,7 +469,7 @@ def test_each_target_installs_what_it_needs_and_no_more() -> None:
     recipes = dict(
         re.findall(r"(?m)^([a-z]+):.*\n\t\$\(INSTALL\) (.*)$", (ROOT / "Makefile").read_text())
     )
-    for goal in ("infra", "configure", "deploy", "destroy"):
+    for goal in ("infra", "configure", "deploy", "destroy", "sql", "logs", "report"):
         assert recipes[goal] == "deploy"
     for goal in ("run", "up", "demo"):
         assert recipes[goal] == "local $(SERVERS)"

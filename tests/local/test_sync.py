@@ -100,6 +100,7 @@ def test_make_sync_hands_many_rows_to_the_function(
     run.services.mariadb.query(
         "INSERT INTO products SELECT seq, 'One of many', '', 1, 2 FROM seq_1001_to_26000"
     )
+    watch(run, 22, "to_database")  # its own watch goes before that on every row
     rows = watch(run, "*", "to_cache")
     assert rows > 25_000
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import boto3
 import pytest
+from moto.apigateway.exceptions import ApiKeyNotFoundException
 from moto.apigateway.models import APIGatewayBackend, RestAPI, apigateway_backends
 from moto.awslambda import urls as lambda_urls
 from moto.awslambda.models import LambdaBackend, lambda_backends
@@ -128,6 +129,7 @@ def close_gaps(patch: pytest.MonkeyPatch) -> None:
     _hold_interfaces(patch)
     _refuse_roles_that_are_there(patch)
     _answer_plans(patch)
+    _miss_keys_of_plans(patch)
     for resource_type, name_property in STAND_INS.items():
         _stand_in(patch, resource_type, name_property)
 
@@ -327,6 +329,21 @@ def _answer_plans(patch: pytest.MonkeyPatch) -> None:
         return [json.dumps({"accountId": "1", "accountPlanType": "PAID"}).encode()]
 
     patch.setattr(DomainDispatcherApplication, "__call__", dispatch_or_answer)
+
+
+def _miss_keys_of_plans(patch: pytest.MonkeyPatch) -> None:
+    """A key that is no longer in a usage plan has an error of its own. moto's server fails."""
+    backend = APIGatewayBackend("us-east-1", "111111111111")
+    backend.usage_plan_keys["gap"] = {}
+    delete = APIGatewayBackend.delete_usage_plan_key
+    assert fails(KeyError, backend.delete_usage_plan_key, "gap", "gap"), closed("usage plan keys")
+
+    def delete_or_refuse(self: Any, usage_plan_id: str, key_id: str) -> None:
+        if key_id not in self.usage_plan_keys.get(usage_plan_id, {}):
+            raise ApiKeyNotFoundException()
+        delete(self, usage_plan_id, key_id)
+
+    patch.setattr(APIGatewayBackend, "delete_usage_plan_key", delete_or_refuse)
 
 
 # --- resources that moto's CloudFormation skips ---------------------------------------------------

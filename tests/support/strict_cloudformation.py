@@ -1,4 +1,5 @@
-"""CloudFormation for one stack, which allows in each status what AWS documents, and nothing else.
+"""CloudFormation for one stack, which allows in each status what AWS documents, and no call that
+our commands should not make.
 No emulation fails in the middle.
 
 https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/view-stack-events.html
@@ -52,13 +53,18 @@ class StrictCloudFormation:
         self.calls: list[str] = []
         self.deleted_at = float("-inf")
         self.now = 0.0
+        self.changes = [{"Action": "Add", "LogicalResourceId": "Alarms"}]
+        self._change_sets: set[str] = set()
+        self._is_ready = False
         self._without_rollback = False
         self._events: list[Json] = []
 
     @property
     def clock(self) -> SimpleNamespace:
         """In place of the module `time`. While somebody sleeps, what goes on ends."""
-        return SimpleNamespace(sleep=self._sleep, monotonic=lambda: self.now)
+        return SimpleNamespace(
+            sleep=self._sleep, monotonic=lambda: self.now, time_ns=lambda: len(self.calls)
+        )
 
     def _sleep(self, seconds: float) -> None:
         self.now += seconds
@@ -103,6 +109,20 @@ class StrictCloudFormation:
         named = {"LogicalResourceId": "Cache", "PhysicalResourceId": "herocache-dev"}
         yield {"StackResourceSummaries": [{**named, "ResourceStatus": status}]}
 
+    def describe_change_set(self, **names: str) -> Json:
+        """One change a page."""
+        assert names["ChangeSetName"] in self._change_sets
+        if not self.changes:
+            reason = "The submitted information didn't contain changes."
+            return {"Status": "FAILED", "StatusReason": reason}
+        if not self._is_ready:
+            self._is_ready = True
+            return {"Status": "CREATE_IN_PROGRESS"}
+        page = int(names.get("NextToken", "0"))
+        change = {"ResourceChange": self.changes[page]}
+        token = {"NextToken": str(page + 1)} if page + 1 < len(self.changes) else {}
+        return {"Status": "CREATE_COMPLETE", "Changes": [change], **token}
+
     def __getattr__(self, name: str) -> Callable[..., None]:
         [operation] = [each for each in MODEL.operation_names if xform_name(each) == name]
 
@@ -123,11 +143,19 @@ class StrictCloudFormation:
             if self.now - self.deleted_at < 60:
                 self.failing += 1  # the queue's name is taken
         elif name == "update_stack":
-            half_made = status in ("CREATE_FAILED", "UPDATE_FAILED")
-            self._allow(status in COMPLETE or (half_made and self._without_rollback))
-            if half_made and not self.repairs:
+            self._allow(status in ("CREATE_FAILED", "UPDATE_FAILED") and self._without_rollback)
+            if not self.repairs:
                 self._refuse("ValidationError", "No updates are to be performed.")
             self.status = "UPDATE_IN_PROGRESS"
+        elif name == "create_change_set":
+            self._allow(status in COMPLETE)
+            assert arguments["ChangeSetName"] not in self._change_sets
+            self._change_sets.add(arguments["ChangeSetName"])
+        elif name == "execute_change_set":
+            self._allow(status in COMPLETE and arguments["ChangeSetName"] in self._change_sets)
+            self.status = "UPDATE_IN_PROGRESS"
+        elif name == "delete_change_set":
+            self._change_sets.remove(arguments["ChangeSetName"])
         elif name == "rollback_stack":
             self._allow(status in ("CREATE_FAILED", "UPDATE_FAILED"))
             self.status = {"CREATE_FAILED": "ROLLBACK_IN_PROGRESS"}.get(

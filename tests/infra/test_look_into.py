@@ -1,0 +1,161 @@
+"""`make sql`, `make logs`, `make report`: what they print, and what they never print."""
+
+import datetime
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+
+from infra import aws_errors, function_logs, report
+from infra.sql import run
+from infra.stage_files import Stage
+from infra.terminal import Refused
+
+Json = dict[str, Any]
+NUMBER = "987654321098"
+SECRET = "hunter2hunter2"
+
+
+def refusal(code: str) -> ClientError:
+    return ClientError({"Error": {"Code": code, "Message": f"of {NUMBER}"}}, "any")
+
+
+def paged(pages: dict[str, list[Json]]) -> Any:
+    """A get_paginator whose operations have one page each."""
+    return lambda operation: SimpleNamespace(paginate=lambda **_: pages[operation])
+
+
+# --- make sql -------------------------------------------------------------------------------------
+
+
+class DataApi:
+    def __init__(self, *answers: Json | Exception) -> None:
+        self._answers = list(answers)
+
+    def execute_statement(self, sql: str, **_: object) -> Json:
+        answer = self._answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+ROWS = {
+    "columnMetadata": [{"name": "id", "label": "id"}, {"name": "hero", "label": "who"}],
+    "records": [[{"longValue": 1}, {"stringValue": "Ünal"}], [{"longValue": 2}, {"isNull": True}]],
+}
+
+
+def test_sql_prints_the_columns_and_a_line_a_row(capsys: pytest.CaptureFixture[str]) -> None:
+    run(DataApi(ROWS), "arn", "secret", "SELECT id, hero AS who FROM heroes")
+    assert capsys.readouterr().out.splitlines() == ['["id", "who"]', '[1, "Ünal"]', "[2, null]"]
+
+
+def test_sql_says_how_many_rows_changed(capsys: pytest.CaptureFixture[str]) -> None:
+    run(DataApi({"numberOfRecordsUpdated": 3}), "arn", "secret", "DELETE FROM heroes")
+    assert "3 rows changed" in capsys.readouterr().out
+
+
+def test_sql_waits_for_a_database_that_sleeps(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock = SimpleNamespace(sleep=lambda _: None, monotonic=lambda: 0.0)
+    monkeypatch.setattr(aws_errors, "time", clock)
+    run(DataApi(refusal("DatabaseResumingException"), ROWS), "arn", "secret", "SELECT 1")
+    assert '[1, "Ünal"]' in capsys.readouterr().out
+
+
+def test_sql_without_a_statement_says_how_to_give_one() -> None:
+    with pytest.raises(Refused, match=r"make sql STAGE=dev SQL='"):
+        run(DataApi(), "arn", "secret", " ")
+
+
+# --- make logs ------------------------------------------------------------------------------------
+
+
+def test_each_line_of_a_log_is_shown_once_in_the_order_of_time(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines: dict[str, list[Json]] = {
+        "/aws/lambda/a": [{"eventId": "1", "timestamp": 2000, "message": "second\n"}],
+        "/aws/lambda/b": [{"eventId": "2", "timestamp": 1000, "message": "first\n"}],
+    }
+    looks: list[int] = []
+
+    def pages(logGroupName: str, startTime: int) -> Iterator[Json]:
+        looks.append(startTime)
+        if logGroupName not in lines:
+            raise refusal("ResourceNotFoundException")
+        yield {"events": lines[logGroupName]}
+
+    def sleep(_: float) -> None:
+        if len(looks) > 3:
+            raise KeyboardInterrupt
+        lines["/aws/lambda/a"].append({"eventId": "3", "timestamp": 3000, "message": "third\n"})
+
+    clock = SimpleNamespace(sleep=sleep, time=lambda: 1_000_000.0)
+    monkeypatch.setattr(function_logs, "time", clock)
+    logs = SimpleNamespace(get_paginator=lambda _: SimpleNamespace(paginate=pages))
+    with pytest.raises(KeyboardInterrupt):
+        function_logs.follow(logs, ["a", "b", "not-deployed"])
+    printed = [line.split(maxsplit=1)[1] for line in capsys.readouterr().out.splitlines()]
+    assert printed == ["b: first", "a: second", "a: third"]
+    assert looks[0] == 1_000_000_000 - function_logs.MINUTES_BEFORE * 60_000
+    assert looks[-1] == 1_000_000_000 - function_logs.OVERLAP_MILLISECONDS
+
+
+# --- make report ----------------------------------------------------------------------------------
+
+
+class Account:
+    """Each service of an account in which a creation has failed."""
+
+    def describe_stacks(self, StackName: str) -> Json:
+        return {"Stacks": [{"StackStatus": "CREATE_FAILED"}]}
+
+    @property
+    def get_paginator(self) -> Any:
+        at = datetime.datetime(2026, 1, 1, tzinfo=datetime.timezone.utc)
+        named = {"LogicalResourceId": "Cache", "ResourceStatus": "CREATE_FAILED", "Timestamp": at}
+        made = {"LogicalResourceId": "Network", "ResourceStatus": "CREATE_COMPLETE"}
+        failed = {**named, "ResourceStatusReason": f"arn:aws:elasticache:eu-west-1:{NUMBER}:a"}
+        return paged(
+            {
+                "list_stack_resources": [{"StackResourceSummaries": [named, made]}],
+                "describe_stack_events": [{"StackEvents": [failed]}],
+            }
+        )
+
+    def get_function_configuration(self, FunctionName: str) -> Json:
+        if FunctionName.endswith("sync"):
+            raise refusal("ResourceNotFoundException")
+        return {
+            "Runtime": "python3.13",
+            "StateReason": "no address left",
+            "Environment": {"Variables": {"DB_PASS": SECRET}},
+        }
+
+    def get_account_settings(self) -> Json:
+        raise refusal("AccessDenied")
+
+
+def test_a_report_says_what_failed_and_holds_no_secret(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(report, "client", lambda _: Account())
+    monkeypatch.setattr(report, "account_id", lambda: NUMBER)
+    monkeypatch.setattr(report, "region", lambda: "eu-west-1")
+    stage = Stage("dev")
+    stage.environment["DB_PASS"] = SECRET
+    stage.choices["parameters"]["AlarmEmail"] = "somebody@example.com"
+    report.show(stage)
+    text = capsys.readouterr().out
+    for words in (
+        *("herocache-dev in eu-west-1", "CREATE_FAILED", "Cache CREATE_FAILED: arn:aws:"),
+        *("no address left", "herocache-dev-sync: ResourceNotFoundException", "DB_PASS"),
+        *("cannot be asked", report.ACCOUNT),
+    ):
+        assert words in text
+    for words in (SECRET, NUMBER, "somebody@example.com", "Network"):
+        assert words not in text
