@@ -333,6 +333,14 @@ def test_the_app_takes_the_settings_of_a_stage_over_the_data_api(
     assert settings.redis_url == ""
 
 
+def test_the_data_api_is_off_where_no_function_uses_it(
+    life: Life, data_api_life: ShortLife
+) -> None:
+    assert life.account["data_apis"] == [False]
+    assert "the RDS Data API is off again" in life.first["infra"]
+    assert data_api_life.account["data_apis"] == [True]
+
+
 def test_no_function_can_log_in_as_the_owner_of_the_database(data_api_life: ShortLife) -> None:
     """Whoever runs code in one could drop the tables, or make users."""
     users = {each["arn"]: each["username"] for each in data_api_life.account["secrets"]}
