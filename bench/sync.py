@@ -13,6 +13,7 @@ import argparse
 import contextlib
 import os
 import queue
+import signal
 import statistics
 import subprocess
 import sys
@@ -81,6 +82,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--memory-rows", type=int, nargs="*", default=[100_000, 1_000_000])
     asked = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended before it was done"))
     with servers() as (home, database, cache), S3(home / "s3") as s3:
         environment = {**database.environment(), **cache.environment(), **s3.environment()}
         environment["UPLOAD_BUCKET"] = BUCKET

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from contextlib import nullcontext
 
 from botocore.exceptions import ClientError
 
@@ -55,9 +56,9 @@ def infra(stage: Stage) -> None:
     if outputs["DatabaseLogin"] == "secret":
         arns = (outputs["DatabaseLoginArn"], outputs["IngestLoginArn"])
         passwords = database_schema.passwords(client("secretsmanager"), arns)
-    database_schema.prepare(
-        client("rds-data"), outputs["DatabaseArn"], outputs["DatabaseSecretArn"], passwords
-    )
+    arn = outputs["DatabaseArn"]
+    with nullcontext() if uses_data_api(outputs) else database_schema.data_api(client("rds"), arn):
+        database_schema.prepare(client("rds-data"), arn, outputs["DatabaseSecretArn"], passwords)
     say("next", f"make configure STAGE={stage.name}")
 
 

@@ -6,7 +6,8 @@ nothing.
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -65,6 +66,19 @@ def prepare(
             hidden = str(error).replace(password, "…") if password else str(error)
             raise Refused(hidden) from None
     say("database", f"{', '.join(USERS)}: log in with {'passwords' if passwords else 'tokens'}")
+
+
+@contextmanager
+def data_api(rds: Client, arn: str) -> Iterator[None]:
+    """Turns the Data API on for the block. A stage whose functions do not use it has no other use
+    for it, and whoever gets hold of the owner's secret could use it from anywhere."""
+    patience = ({"InvalidResourceStateFault"}, PATIENCE_SECONDS, RETRY_SECONDS)
+    retry(partial(rds.enable_http_endpoint, ResourceArn=arn), *patience)
+    try:
+        yield
+    finally:
+        retry(partial(rds.disable_http_endpoint, ResourceArn=arn), *patience)
+        say("database", "the RDS Data API is off again")
 
 
 def passwords(client: Client, secret_arns: Iterable[str]) -> dict[str, str]:

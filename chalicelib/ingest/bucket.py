@@ -44,7 +44,11 @@ class Bucket:
     def size(self, upload: Upload) -> int:
         """How many bytes this upload has. Raises Gone."""
         which = {"VersionId": upload.version} if upload.version else {}
-        found = self._call("head_object", Key=upload.key, **which)
+        try:
+            found = self._call("head_object", Key=upload.key, **which)
+        except Gone:  # to HEAD, S3 does not say whether it is the bucket that is not there
+            found = self._call("get_object", Key=upload.key, **which)
+            found["Body"].close()
         if not upload.version and found["ETag"].strip('"') != upload.etag:
             raise Gone("another upload")
         return int(found["ContentLength"])

@@ -13,7 +13,7 @@ from tests.support.client import InProcess
 
 SIZE = json_body.MAX_BODY_BYTES
 # The function holds 100 MB before its first request: Python, the drivers, the event.
-MOST_BYTES = 300_000_000
+MOST_BYTES = 200_000_000
 
 
 def filled(begin: str, item: str, end: str) -> str:

@@ -333,6 +333,14 @@ def test_the_app_takes_the_settings_of_a_stage_over_the_data_api(
     assert settings.redis_url == ""
 
 
+def test_the_data_api_is_off_where_no_function_uses_it(
+    life: Life, data_api_life: ShortLife
+) -> None:
+    assert life.account["data_apis"] == [False]
+    assert "the RDS Data API is off again" in life.first["infra"]
+    assert data_api_life.account["data_apis"] == [True]
+
+
 def test_no_function_can_log_in_as_the_owner_of_the_database(data_api_life: ShortLife) -> None:
     """Whoever runs code in one could drop the tables, or make users."""
     users = {each["arn"]: each["username"] for each in data_api_life.account["secrets"]}
@@ -544,17 +552,19 @@ def test_a_deploy_that_died_half_way_goes_on_with_what_it_made(
 
 
 @pytest.mark.proof
-def test_a_stage_whose_bucket_is_gone_can_be_destroyed(configured: Project) -> None:
-    configured.must("deploy")
-    bucket = configured.stage()["environment_variables"]["UPLOAD_BUCKET"]
-    configured.account.client("s3").delete_bucket(Bucket=bucket)
-    _, text = configured.make("destroy", typed=f"{STAGE}\n")
+def test_a_bucket_that_is_gone_does_not_stop_chalice(
+    account: Emulated, certificates: str, tmp_path: Path
+) -> None:
+    other = Emulated()  # moto's stacks do not go without their bucket, as CloudFormation's do
+    project = Project(tmp_path, other, certificates)
+    for command in ("infra", "configure", "deploy"):
+        project.must(command)
+    bucket = project.stage()["environment_variables"]["UPLOAD_BUCKET"]
+    other.client("s3").delete_bucket(Bucket=bucket)
+    _, text = project.make("destroy", typed=f"{STAGE}\n")
     assert f"{bucket} is not there: nothing to remove from it" in text
-    assert seen(configured.account)["functions"] == {}, "chalice delete came to its end"
-    # CloudFormation takes a bucket that is gone for deleted. moto does not.
-    configured.account.client("s3").create_bucket(
-        Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": REGION}
-    )
+    assert seen(other)["functions"] == {}, "chalice delete came to its end"
+    other.stop()
 
 
 @pytest.mark.proof

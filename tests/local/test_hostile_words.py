@@ -17,7 +17,7 @@ from local.servers import Redis
 from tests.support.project_copy import clean_environment
 
 PYTHON = """#!/bin/sh
-printf '%s|' "$@" "$STAGE" "$URL" "$KEY" "$FILE" "$MINUTES"
+printf '%s|' "$@" "$STAGE" "$URL" "$KEY" "$FILE" "$MINUTES" "$SQL"
 """
 CODE = (
     "dev; touch hacked",
@@ -30,7 +30,8 @@ CODE = (
     "$$(touch hacked)",
 )
 GOALS = {
-    "STAGE": ("infra", "configure", "deploy", "destroy"),
+    "STAGE": ("infra", "configure", "deploy", "destroy", "sql", "logs", "report"),
+    "SQL": ("sql",),
     "URL": ("grade",),
     "KEY": ("grade",),
     "FILE": ("upload",),

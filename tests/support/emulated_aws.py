@@ -4,6 +4,7 @@ Each gap is closed by one patch and guarded: where a new moto closes or moves it
 and says which patch to remove.
 """
 
+import inspect
 import json
 import logging
 import secrets
@@ -20,6 +21,7 @@ from moto.awslambda.models import LambdaBackend, lambda_backends
 from moto.awslambda.responses import LambdaResponse
 from moto.backends import list_of_moto_modules
 from moto.cloudformation import parsing
+from moto.core.responses import ActionResult
 from moto.ec2.models import EC2Backend, ec2_backends
 from moto.ec2.models.route_tables import RouteTable
 from moto.ec2.models.vpcs import VPCEndPoint
@@ -27,8 +29,10 @@ from moto.iam.exceptions import InvalidInput
 from moto.iam.models import IAMBackend, iam_backends
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication
 from moto.rds.models import DBInstance, rds_backends
+from moto.rds.responses import RDSResponse
 from moto.rdsdata.models import RDSDataServiceBackend, rdsdata_backends
 from moto.s3 import notifications
+from moto.s3.responses import S3Response
 from moto.secretsmanager.models import secretsmanager_backends
 from moto.server import ThreadedMotoServer
 
@@ -124,12 +128,15 @@ def close_gaps(patch: pytest.MonkeyPatch) -> None:
     _compress_answers(patch)
     _deploy_gateway_responses(patch)
     _answer_account_settings(patch)
+    _filter_by_names_in_any_case(patch)
+    _switch_data_apis(patch)
     _record_statements(patch)
     _delete_networks(patch)
     _hold_interfaces(patch)
     _refuse_roles_that_are_there(patch)
     _answer_plans(patch)
     _miss_keys_of_plans(patch)
+    _filter_notifications(patch)
     for resource_type, name_property in STAND_INS.items():
         _stand_in(patch, resource_type, name_property)
 
@@ -217,6 +224,22 @@ def _deploy_gateway_responses(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(APIGatewayBackend, "put_rest_api", put_and_forget)
 
 
+def _filter_by_names_in_any_case(patch: pytest.MonkeyPatch) -> None:
+    """Chalice writes Prefix and Suffix in the filters of S3's events; moto knows prefix and
+    suffix."""
+    parse = S3Response._notification_config_from_body
+    assert '["suffix", "prefix"]' in inspect.getsource(parse), closed("names of filters")
+
+    def parse_in_lower_case(self: Any) -> Any:
+        body = self.body.decode() if isinstance(self.body, bytes) else self.body
+        for name in ("Prefix", "Suffix"):
+            body = body.replace(f"<Name>{name}</Name>", f"<Name>{name.lower()}</Name>")
+        self.body = body
+        return parse(self)
+
+    patch.setattr(S3Response, "_notification_config_from_body", parse_in_lower_case)
+
+
 def _answer_account_settings(patch: pytest.MonkeyPatch) -> None:
     """GetAccountSettings of Lambda."""
     path = r"{0}/2016-08-19/account-settings/?$"
@@ -235,12 +258,33 @@ def _answer_account_settings(patch: pytest.MonkeyPatch) -> None:
     patch.setitem(lambda_urls.url_paths, path, LambdaResponse.dispatch)
 
 
+def data_apis(account_id: str) -> dict[str, bool]:
+    """Whether the Data API of each cluster is on, by the cluster's ARN."""
+    backend = rds_backends[account_id][REGION]
+    found: dict[str, bool] = backend.__dict__.setdefault("data_apis", {})
+    return found
+
+
+def _switch_data_apis(patch: pytest.MonkeyPatch) -> None:
+    """EnableHttpEndpoint and DisableHttpEndpoint."""
+    for name, is_on in (("enable_http_endpoint", True), ("disable_http_endpoint", False)):
+        assert not hasattr(RDSResponse, name), closed(name)
+
+        def switch(self: Any, is_on: bool = is_on) -> ActionResult:
+            arn = self.params["ResourceArn"]
+            data_apis(self.current_account)[arn] = is_on
+            return ActionResult({"ResourceArn": arn, "HttpEndpointEnabled": is_on})
+
+        patch.setattr(RDSResponse, name, switch, raising=False)
+
+
 def _record_statements(patch: pytest.MonkeyPatch) -> None:
     """The Data API answers from a queue and forgets what it was asked."""
     assert not hasattr(RDSDataServiceBackend, "statements"), closed("statements")
     execute = RDSDataServiceBackend.execute_statement
 
     def execute_and_note(self: Any, resource_arn: str, sql: str) -> Any:
+        assert data_apis(self.account_id)[resource_arn], "the Data API of this cluster is off"
         self.__dict__.setdefault("statements", []).append(sql)
         return execute(self, resource_arn, sql)
 
@@ -346,6 +390,19 @@ def _miss_keys_of_plans(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(APIGatewayBackend, "delete_usage_plan_key", delete_or_refuse)
 
 
+def _filter_notifications(patch: pytest.MonkeyPatch) -> None:
+    """S3 takes the names of a notification's filters in any case. moto takes them in lower case."""
+    read = S3Response._notification_config_from_body
+
+    def read_in_lower_case(self: Any) -> Json:
+        for name in (b"Prefix", b"Suffix"):
+            self.body = self.body.replace(b"<Name>%b<" % name, b"<Name>%b<" % name.lower())
+        return read(self)
+
+    assert '["suffix", "prefix"]' in inspect.getsource(read), closed("filters of notifications")
+    patch.setattr(S3Response, "_notification_config_from_body", read_in_lower_case)
+
+
 # --- resources that moto's CloudFormation skips ---------------------------------------------------
 
 # Each with the property that holds its name.
@@ -394,6 +451,8 @@ class _StandIn:
 
 
 def _create_cluster(properties: Json, account_id: str, region_name: str) -> None:
+    arn = f"arn:aws:rds:{region_name}:{account_id}:cluster:{properties['DBClusterIdentifier']}"
+    data_apis(account_id)[arn] = str(properties["EnableHttpEndpoint"]).lower() == "true"
     rds_backends[account_id][region_name].create_db_cluster(
         {
             "db_cluster_identifier": properties["DBClusterIdentifier"],

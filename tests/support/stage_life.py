@@ -20,7 +20,7 @@ from typing import Any
 
 from tests.support.beside import Done
 from tests.support.deployment import NAME, STAGE, Project, trust_store
-from tests.support.emulated_aws import Emulated, emulated
+from tests.support.emulated_aws import Emulated, data_apis, emulated
 
 Json = dict[str, Any]
 # Lambda's name for this machine's architecture.
@@ -123,6 +123,7 @@ def seen(account: Emulated) -> Json:
             each["NetworkInterfaceId"]
             for each in ec2.describe_network_interfaces()["NetworkInterfaces"]
         ],
+        "data_apis": list(data_apis(account.id).values()) if functions else [],
         "databases": [
             (each["DBClusterIdentifier"], each["DeletionProtection"])
             for each in account.client("rds").describe_db_clusters()["DBClusters"]
