@@ -25,7 +25,7 @@ from tests.support.witness import Witness
 KEY = "incoming/heroes/some.csv"
 FEW = 40
 MANY = 4 * ingest_service.MAX_SMALL_ROWS
-MAX_GROWTH_MB = 64
+MAX_GROWTH_MB = 80
 
 
 @pytest.fixture

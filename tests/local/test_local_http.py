@@ -340,7 +340,8 @@ def test_a_path_that_is_not_there_is_not_found(url: str, session: requests.Sessi
                 answer = session.request(method, url + path, data=READ, headers=headers, timeout=10)
                 assert (answer.status_code, answer.json()["body"]["error"]) == (404, "NotFound")
                 message = answer.json()["body"]["message"]
-                assert message.endswith("there is no such path; there are /, /health, /health/deep")
+                paths = "/, /health, /health/deep, /read"
+                assert message.endswith(f"there is no such path; there are {paths}")
     assert session.head(f"{url}/nowhere", timeout=10).status_code == 404
     assert session.get(f"{url}/health", timeout=10).status_code == 200
 

@@ -136,7 +136,6 @@ def close_gaps(patch: pytest.MonkeyPatch) -> None:
     _refuse_roles_that_are_there(patch)
     _answer_plans(patch)
     _miss_keys_of_plans(patch)
-    _filter_notifications(patch)
     for resource_type, name_property in STAND_INS.items():
         _stand_in(patch, resource_type, name_property)
 
@@ -388,19 +387,6 @@ def _miss_keys_of_plans(patch: pytest.MonkeyPatch) -> None:
         delete(self, usage_plan_id, key_id)
 
     patch.setattr(APIGatewayBackend, "delete_usage_plan_key", delete_or_refuse)
-
-
-def _filter_notifications(patch: pytest.MonkeyPatch) -> None:
-    """S3 takes the names of a notification's filters in any case. moto takes them in lower case."""
-    read = S3Response._notification_config_from_body
-
-    def read_in_lower_case(self: Any) -> Json:
-        for name in (b"Prefix", b"Suffix"):
-            self.body = self.body.replace(b"<Name>%b<" % name, b"<Name>%b<" % name.lower())
-        return read(self)
-
-    assert '["suffix", "prefix"]' in inspect.getsource(read), closed("filters of notifications")
-    patch.setattr(S3Response, "_notification_config_from_body", read_in_lower_case)
 
 
 # --- resources that moto's CloudFormation skips ---------------------------------------------------
