@@ -59,11 +59,11 @@ sync: ## bring watched rows of TABLE (all tables) and their public keys in step;
 	$(INSTALL) local
 	@$(IN_VENV) local sync
 
-# Workers wait for servers half of the time: three of them keep two cores busy. Tests are handed out
+# Workers wait for servers half of the time: four of them keep two cores busy. Tests are handed out
 # by file, because servers belong to a file.
 test: ## the tests, on servers of their own (5 minutes); ARGS go to pytest
 	$(INSTALL) dev $(SERVERS) openssl
-	@$(IN_VENV) pytest -n 3 --dist loadfile $(ARGS)
+	@$(IN_VENV) pytest -n 4 --dist loadfile $(ARGS)
 
 # They run once more by way of the RDS Data API.
 DATA_API_TESTS = $(addprefix tests/,handlers rows db cache ingest sync)

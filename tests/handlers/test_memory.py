@@ -40,6 +40,7 @@ WORST = {
 }
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize("name", WORST)
 @pytest.mark.parametrize("is_packed", [False, True], ids=["plain", "gzip"])
 def test_no_body_takes_more_memory_than_the_function_has(

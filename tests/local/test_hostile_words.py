@@ -127,6 +127,7 @@ def test_clean_deletes_what_they_made(tmp_path: Path) -> None:
 # --- the password of Redis ------------------------------------------------------------------------
 
 
+@pytest.mark.proof
 def test_redis_asks_other_users_of_the_machine_for_a_password(tmp_path: Path) -> None:
     server = Home(tmp_path).redis
     with server:

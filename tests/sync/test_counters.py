@@ -186,6 +186,7 @@ def flush(witness: Witness) -> None:
     witness.redis.flushall()
 
 
+@pytest.mark.proof
 @pytest.mark.usefixtures("pages")
 def test_redis_flushed_at_any_step_leaves_no_wrong_row(
     service: InProcess, witness: Witness, monkeypatch: pytest.MonkeyPatch

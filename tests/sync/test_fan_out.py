@@ -309,7 +309,9 @@ def test_a_function_that_is_killed_in_a_range_leaves_it_when_its_claim_ends(
     assert all_public(cli) == all_rows(witness)
 
 
-@pytest.mark.parametrize("direction", ["to_cache", "to_database"])
+@pytest.mark.parametrize(
+    "direction", ["to_cache", pytest.param("to_database", marks=pytest.mark.proof)]
+)
 def test_a_function_that_slept_while_a_new_run_began_writes_nothing(
     shop: InProcess,
     witness: Witness,

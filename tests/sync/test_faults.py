@@ -118,6 +118,7 @@ def test_a_run_that_is_killed_at_any_step_is_repeated(
     end(service, witness, cli)
 
 
+@pytest.mark.proof
 def test_redis_flushed_at_any_step(
     service: InProcess, witness: Witness, cli: RedisCli, steps: Steps
 ) -> None:
