@@ -6,13 +6,13 @@ from typing import Any
 from chalice.app import BaseLambdaEvent, Rate, Request, Response, S3Event
 
 from chalicelib import config, services
-from chalicelib.config import UPLOAD_BUCKET
+from chalicelib.config import RANGES_BUCKET, UPLOAD_BUCKET
 from chalicelib.handlers import Api, auth, entry_points
-from chalicelib.ingest import RANGES_FOLDER
 
 app = Api(app_name="herocache")
 app.log.setLevel("INFO")
 uploads = os.environ.get(UPLOAD_BUCKET, "uploads")
+ranges = os.environ.get(RANGES_BUCKET, "ranges")
 guard = auth.guard(os.environ)
 services.import_drivers()
 
@@ -61,8 +61,7 @@ def employees(event: Any, context: object) -> Any:
     return entry_points.add_employees(event)
 
 
-# Of two functions that S3 tells of new objects in a bucket, the filters must not overlap.
-@app.on_s3_event(bucket=uploads, suffix=".csv", name="ingest")
+@app.on_s3_event(bucket=uploads, name="ingest")
 def ingest(event: S3Event) -> list[dict[str, Any]]:
     return entry_points.ingest(event.to_dict())
 
@@ -72,7 +71,8 @@ def sync(event: BaseLambdaEvent) -> dict[str, Any]:
     return entry_points.sync(event.to_dict())
 
 
-@app.on_s3_event(bucket=uploads, prefix=RANGES_FOLDER, suffix=".json", name="sync_range")
+# In one bucket S3 takes only functions whose filters do not overlap, and `ingest` has no filter.
+@app.on_s3_event(bucket=ranges, name="sync_range")
 def sync_range(event: S3Event) -> list[dict[str, Any]]:
     return entry_points.sync_range(event.to_dict())
 

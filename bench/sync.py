@@ -85,7 +85,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended before it was done"))
     with servers() as (home, database, cache), S3(home / "s3") as s3:
         environment = {**database.environment(), **cache.environment(), **s3.environment()}
-        environment["UPLOAD_BUCKET"] = BUCKET
+        environment["RANGES_BUCKET"] = BUCKET
         print(setting(environment), "", sep="\n", flush=True)
         with patch.dict(os.environ, environment), stage(database, cache, environment) as bench:
             boto3.client("s3").create_bucket(Bucket=BUCKET)
@@ -165,7 +165,7 @@ def stage(database: MariaDB, cache: Redis, environment: Mapping[str, str]) -> It
 
 
 def event(run: int, number: int) -> dict[str, Any]:
-    stored = {"bucket": {"name": BUCKET}, "object": {"key": f"sync/{run}/{number}.json"}}
+    stored = {"bucket": {"name": BUCKET}, "object": {"key": f"{run}/{number}.json"}}
     return {"Records": [{"eventName": "ObjectCreated:Put", "s3": stored}]}
 
 

@@ -36,6 +36,7 @@ REDIS_SERVERLESS = "REDIS_SERVERLESS"
 TTL = "TTL"
 READ_BY = "READ_BY"
 UPLOAD_BUCKET = "UPLOAD_BUCKET"
+RANGES_BUCKET = "RANGES_BUCKET"
 INGEST_MAX_REJECTED = "INGEST_MAX_REJECTED"
 INGEST_MAX_BYTES = "INGEST_MAX_BYTES"
 INGEST_ENGINE = "INGEST_ENGINE"
@@ -121,6 +122,7 @@ class Settings:
     ingest_engine: IngestEngine = IngestEngine.MYSQL
     ingest_columns: tuple[str, ...] = ()
     upload_bucket: str = ""
+    ranges_bucket: str = ""
     sync_minutes: int = 15
     api_auth: ApiAuth = ApiAuth.NONE
     api_readers: frozenset[str] = frozenset()
@@ -165,6 +167,7 @@ class Settings:
             ingest_engine=_choice(environment, INGEST_ENGINE, IngestEngine),
             ingest_columns=_names(environment, INGEST_COLUMNS),
             upload_bucket=environment.get(UPLOAD_BUCKET, ""),
+            ranges_bucket=_ranges_bucket(environment),
             sync_minutes=sync_minutes(environment),
             api_auth=api_auth(environment),
             api_readers=frozenset(_names(environment, API_READERS, "ids of callers")),
@@ -209,6 +212,13 @@ def _uncached_reads(environment: Mapping[str, str]) -> UncachedReads:
     if reader is UncachedReads.REPLICA and not environment.get(DB_READER_HOST):
         raise ConfigurationError(f"{UNCACHED_READS}=replica needs {DB_READER_HOST}")
     return reader
+
+
+def _ranges_bucket(environment: Mapping[str, str]) -> str:
+    name = environment.get(RANGES_BUCKET, "")
+    if name and name == environment.get(UPLOAD_BUCKET):
+        raise ConfigurationError(f"{RANGES_BUCKET}: take another bucket than {UPLOAD_BUCKET}")
+    return name
 
 
 def _read_by(environment: Mapping[str, str]) -> str | None:

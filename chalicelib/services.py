@@ -12,7 +12,7 @@ from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
 from chalicelib.cache import Cache, Generations, Recovery, public_store
-from chalicelib.config import Settings, UncachedReads
+from chalicelib.config import RANGES_BUCKET, Settings, UncachedReads
 from chalicelib.db import Database
 from chalicelib.errors import ConfigurationError
 from chalicelib.rows import LazyLoading, RowLoader, RowService, WriteBehind, WriteThrough
@@ -101,13 +101,13 @@ class Container:
     @part
     def sync(self) -> "Sync":
         # Imported here, because a read needs none of it.
-        from chalicelib.ingest import RANGES_FOLDER, Bucket
+        from chalicelib.ingest import ANY_FOLDER, Bucket
         from chalicelib.sync import Sync
 
-        bucket = self.settings.upload_bucket
+        ranges = Bucket(self.settings.ranges_bucket, RANGES_BUCKET, ANY_FOLDER)
 
-        def put(name: str, body: bytes) -> None:
-            Bucket(bucket).write(f"{RANGES_FOLDER}{name}", body, "application/json")
+        def put(key: str, body: bytes) -> None:
+            ranges.write(key, body, "application/json")
 
         return Sync(
             self.database,
@@ -116,7 +116,7 @@ class Container:
             self.captured,
             self.cache.tables,
             has_cache=self.cache.is_configured,
-            put=put if bucket else None,
+            put=put if self.settings.ranges_bucket else None,
         )
 
     @part

@@ -23,7 +23,8 @@ def refuse_unprepared(stage: Stage) -> None:
     """Raises Refused where `chalice deploy` would fail. Nothing was created then."""
     _refuse_open_by_accident(stage)
     chalice_config.refuse_unconfigured(stage)
-    refuse_missing_bucket(client("s3"), stage)
+    for setting in chalice_config.BUCKETS:
+        refuse_missing_bucket(client("s3"), stage, setting)
     refuse_too_much_concurrency(client("lambda"), stage)
     refuse_another_python(sys.version_info[:2])
     refuse_missing_wheels(stage.config["lambda_architecture"], sys.version_info[:2])
@@ -53,16 +54,17 @@ def _refuse_open_by_accident(stage: Stage) -> None:
         raise Refused("STAGE=prod: API_AUTH is none: choose iam or key in .chalice/config.json")
 
 
-def refuse_missing_bucket(s3: Client, stage: Stage) -> None:
-    """Raises Refused where the upload bucket cannot be used. Chalice would notice it last."""
-    bucket = stage.environment["UPLOAD_BUCKET"]
+def refuse_missing_bucket(s3: Client, stage: Stage, setting: str) -> None:
+    """Raises Refused where the bucket of this setting cannot be used. Chalice would notice it
+    last."""
+    bucket = stage.environment[setting]
     try:
         s3.head_bucket(Bucket=bucket)
     except ClientError as error:
         if code_of(error) != "404":
-            raise Refused(f"the bucket {bucket} (UPLOAD_BUCKET) cannot be used: {error}") from error
+            raise Refused(f"the bucket {bucket} ({setting}) cannot be used: {error}") from error
         raise Refused(
-            f"there is no bucket {bucket} (UPLOAD_BUCKET): run make infra and make configure"
+            f"there is no bucket {bucket} ({setting}): run make infra and make configure"
             f" STAGE={stage.name}; nothing was changed"
         ) from error
 

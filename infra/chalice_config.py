@@ -17,12 +17,14 @@ from infra.terminal import Refused, say
 RESUME_SECONDS = "20"
 # The repository has these in place of an account's own values.
 _PLACEHOLDER = re.compile(r"\b0{12}\b|\b(?:subnet|sg)-(\d)\1{16}\b")
+# The settings that name buckets, and the outputs they come from.
+BUCKETS = {"UPLOAD_BUCKET": "UploadBucket", "RANGES_BUCKET": "RangesBucket"}
 # The settings that come from the stack, in one kind of stage or another.
 _WRITTEN = (
     *("DB_ENGINE", "DB_CLUSTER_ARN", "DB_SECRET_ARN", "DB_NAME", "DB_RESUME_SECONDS"),
     *("DB_HOST", "DB_READER_HOST", "DB_USER", "DB_AUTH", "DB_SSL_CA"),
     *("REDIS_URL", "REDIS_AUTH", "REDIS_CACHE_NAME", "REDIS_CLUSTER", "REDIS_SERVERLESS"),
-    "UPLOAD_BUCKET",
+    *BUCKETS,
 )
 
 
@@ -82,7 +84,8 @@ def environment(outputs: Mapping[str, str]) -> dict[str, str | None]:
         found["DB_SECRET_ARN"] = outputs["DatabaseLoginArn"]
     if float(outputs["DatabaseMinCapacity"]) == 0:
         found["DB_RESUME_SECONDS"] = RESUME_SECONDS
-    return found | {"DB_NAME": "herocache", "UPLOAD_BUCKET": outputs["UploadBucket"]}
+    buckets = {setting: outputs[output] for setting, output in BUCKETS.items()}
+    return found | {"DB_NAME": "herocache", **buckets}
 
 
 def _of_data_api(outputs: Mapping[str, str]) -> dict[str, str | None]:
@@ -122,8 +125,9 @@ def refuse_unconfigured(stage: Stage) -> None:
                 f"STAGE={stage.name}: .chalice/{path.name} still has the placeholder"
                 f" {found.group()}: run make configure STAGE={stage.name}"
             )
-    if "UPLOAD_BUCKET" not in stage.environment:
-        raise Refused(f"UPLOAD_BUCKET is not set: run make configure STAGE={stage.name}")
+    for setting in BUCKETS:
+        if setting not in stage.environment:
+            raise Refused(f"{setting} is not set: run make configure STAGE={stage.name}")
     if "DB_SSL_CA" in stage.environment and not (ROOT / CERTIFICATES).exists():
         raise Refused(
             f"{CERTIFICATES} is not there, which git does not keep: run make configure"

@@ -126,15 +126,16 @@ def destroy(stage: Stage) -> None:
     usage_plan.remove(client("apigateway"), stage.full_name)
     if group_id := made.get("FunctionGroup"):
         function_network.leave(client("lambda"), client("ec2"), stage.function_names, group_id)
-    leftovers.forget_missing_bucket(client("s3"), stage)
+    leftovers.forget_missing_buckets(client("s3"), stage)
     chalice_cli.delete(stage)
     leftovers.remove_apis(client("apigateway"), stage)
     leftovers.remove_schedules(client("events"), stage)
     leftovers.remove_functions(client("lambda"), client("iam"), stage)
     log_retention.remove_logs(client("logs"), stage.function_names)
     api_stage.remove_log(client("logs"), stage.full_name)
-    if bucket := made.get("Uploads"):
-        leftovers.empty_bucket(client("s3"), bucket)
+    for name in ("Uploads", "Ranges"):
+        if bucket := made.get(name):
+            leftovers.empty_bucket(client("s3"), bucket)
     if "Database" in made and _is_protected(stage):
         client("rds").modify_db_cluster(
             DBClusterIdentifier=stage.full_name, DeletionProtection=False

@@ -52,20 +52,20 @@ def _remove_role(iam: Client, role: str) -> None:
     say("role", f"{role}: removed")
 
 
-def forget_missing_bucket(s3: Client, stage: Stage) -> None:
-    """Where the upload bucket is gone, takes it out of what Chalice recorded. Otherwise `chalice
-    delete` would end half-way, because it removes its notification from the bucket."""
-    bucket = stage.environment.get("UPLOAD_BUCKET")
-    if bucket is None or not stage.deployed():
-        return
-    # HeadBucket has no body, so its errors are bare statuses. 403: it is somebody else's by now.
-    try:
-        s3.head_bucket(Bucket=bucket)
-    except ClientError as error:
-        if code_of(error) not in ("403", "404"):
-            raise
-        stage.record([each for each in stage.deployed() if each["resource_type"] != "s3_event"])
-        say("bucket", f"{bucket} is not there: nothing to remove from it")
+def forget_missing_buckets(s3: Client, stage: Stage) -> None:
+    """Takes buckets that are gone out of what Chalice recorded. Otherwise `chalice delete` would
+    end half-way, because it removes its notification from the bucket."""
+    events = [each for each in stage.deployed() if each["resource_type"] == "s3_event"]
+    for event in events:
+        # HeadBucket has no body, so its errors are bare statuses. 403: it is somebody else's by
+        # now.
+        try:
+            s3.head_bucket(Bucket=event["bucket"])
+        except ClientError as error:
+            if code_of(error) not in ("403", "404"):
+                raise
+            stage.record([each for each in stage.deployed() if each != event])
+            say("bucket", f"{event['bucket']} is not there: nothing to remove from it")
 
 
 def empty_bucket(s3: Client, bucket: str) -> None:

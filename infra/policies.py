@@ -28,6 +28,8 @@ DATA_API_ACTIONS = (
     "rds-data:RollbackTransaction",
 )
 _WRITTEN_WHOLE = ("JoinTheNetwork", "LambdaAloneJoinsIt", "DatabaseLogin", "DataApi", "CacheLogin")
+# The statement on the bucket of the sync. The others with a bucket are on that of uploads.
+_OF_RANGES = "HandOutRanges"
 _BUCKET = re.compile(r'(?<=:s3:::)[^/"]+')
 
 
@@ -35,13 +37,21 @@ def for_stack(policy: Json, functions: Sequence[str], outputs: Mapping[str, str]
     """The policy of `functions`, which are names in Lambda, with the ARNs of the stack. Statements
     are found by their Sid. Of a bucket's ARN only the name changes. Raises KeyError for a missing
     output."""
-    text = _BUCKET.sub(outputs["UploadBucket"], json.dumps(policy))
-    renamed: Json = json.loads(text)
-    kept = [each for each in renamed["Statement"] if each.get("Sid") not in _WRITTEN_WHOLE]
+    kept = [
+        _with_bucket(each, outputs)
+        for each in policy["Statement"]
+        if each.get("Sid") not in _WRITTEN_WHOLE
+    ]
     for statement in kept:
         if statement.get("Sid") == "FailedEvents":
             statement["Resource"] = outputs["FailureQueueArn"]
-    renamed["Statement"] = [*kept[:1], *_of_kind(functions, outputs), *kept[1:]]
+    return {**policy, "Statement": [*kept[:1], *_of_kind(functions, outputs), *kept[1:]]}
+
+
+def _with_bucket(statement: Json, outputs: Mapping[str, str]) -> Json:
+    is_of_ranges = statement.get("Sid") == _OF_RANGES
+    name = outputs["RangesBucket"] if is_of_ranges else outputs["UploadBucket"]
+    renamed: Json = json.loads(_BUCKET.sub(name, json.dumps(statement)))
     return renamed
 
 

@@ -19,7 +19,7 @@ def read_settings(path: Path) -> dict[str, str]:
 def environment_with(settings: Mapping[str, str]) -> dict[str, str]:
     """The environment of a process that runs the app with these settings."""
     # Settings in the caller's shell may name another database, cache or bucket: they are left out.
-    names = ("DB_", "REDIS_", "AWS_", "UPLOAD_BUCKET")
+    names = ("DB_", "REDIS_", "AWS_", "UPLOAD_BUCKET", "RANGES_BUCKET")
     others = {name for name in os.environ if name.startswith(names)}
     kept = {name: value for name, value in os.environ.items() if name not in others}
     direct = os.environ.get("no_proxy") or os.environ.get("NO_PROXY")

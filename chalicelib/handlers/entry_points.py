@@ -13,11 +13,11 @@ from typing import Any
 from chalice.app import Request, Response
 
 from chalicelib import services
-from chalicelib.config import UPLOAD_BUCKET, ApiAuth
+from chalicelib.config import RANGES_BUCKET, UPLOAD_BUCKET, ApiAuth
 from chalicelib.errors import BadRequest, Forbidden, HerocacheError, one_line
 from chalicelib.handlers import contract, cors, employees, health, json_body, replies
 from chalicelib.handlers.callers import caller_in
-from chalicelib.ingest import RANGES_FOLDER, uploads_in
+from chalicelib.ingest import uploads_in
 from chalicelib.tables import shown
 
 log = logging.getLogger("herocache")
@@ -167,8 +167,9 @@ def ingest(event: Mapping[str, Any]) -> list[dict[str, Any]]:
     summaries, failures = [], []
     for upload in uploads_in(event):
         try:
-            _reject_other_bucket(upload.bucket)
-            summaries.append(services.container().ingest.load(upload))
+            container = services.container()
+            _reject_other_bucket(upload.bucket, container.settings.upload_bucket, UPLOAD_BUCKET)
+            summaries.append(container.ingest.load(upload))
         except HerocacheError as error:
             log.error("%s: %s: %s", one_line(upload.key), error.kind, error)
             failures.append(error)
@@ -177,12 +178,11 @@ def ingest(event: Mapping[str, Any]) -> list[dict[str, Any]]:
     return summaries
 
 
-def _reject_other_bucket(name: str) -> None:
-    """Raises BadRequest where the event is of another bucket than UPLOAD_BUCKET: whoever may put
-    files there is not asked who they are. Nothing is read from it, or written to it."""
-    ours = services.container().settings.upload_bucket
+def _reject_other_bucket(name: str, ours: str, setting: str) -> None:
+    """Raises BadRequest where the event is of another bucket than the one in the setting: whoever
+    may put objects there is not asked who they are. Nothing is read from it, or written to it."""
     if ours and name != ours:
-        raise BadRequest(f"event: the bucket {shown(name)} is not the one in {UPLOAD_BUCKET}")
+        raise BadRequest(f"event: the bucket {shown(name)} is not the one in {setting}")
 
 
 def sync(event: object) -> dict[str, Any]:
@@ -206,9 +206,11 @@ def sync_range(event: Mapping[str, Any]) -> list[dict[str, Any]]:
     from chalicelib.sync import ranges_in
 
     records, failures = [], []
-    for run, number in ranges_in(event, RANGES_FOLDER):
+    for bucket, run, number in ranges_in(event):
         try:
-            records.append(services.container().range_worker.work_off(run, number))
+            container = services.container()
+            _reject_other_bucket(bucket, container.settings.ranges_bucket, RANGES_BUCKET)
+            records.append(container.range_worker.work_off(run, number))
         except HerocacheError as error:
             log.error("range %s of run %s: %s: %s", number, run, error.kind, error)
             failures.append(error)

@@ -9,6 +9,7 @@ from functools import lru_cache
 from types import TracebackType
 from typing import Any
 
+from chalicelib.config import UPLOAD_BUCKET
 from chalicelib.errors import BucketUnavailable
 from chalicelib.ingest.events import OWN_FOLDERS, Upload
 
@@ -16,6 +17,8 @@ CHUNK_BYTES = 1 << 18
 # S3 takes parts of 5 MiB and more, 10,000 of them.
 PART_BYTES = 8 << 20
 TIMEOUT_SECONDS = 20
+# Where nothing is uploaded to a bucket.
+ANY_FOLDER = ("",)
 
 _GONE = frozenset({"NoSuchKey", "NoSuchVersion", "PreconditionFailed", "MethodNotAllowed", "404"})
 
@@ -25,10 +28,15 @@ class Gone(Exception):
 
 
 class Bucket:
-    """One bucket. Each method raises BucketUnavailable, which names the bucket and the reason."""
+    """One bucket, which `setting` names. Objects are written to `folders` only. Each method raises
+    BucketUnavailable, which names the bucket and the reason."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(
+        self, name: str, setting: str = UPLOAD_BUCKET, folders: tuple[str, ...] = OWN_FOLDERS
+    ) -> None:
         self._name = name
+        self._setting = setting
+        self._folders = folders
 
     def read(self, upload: Upload) -> Generator[bytes, None, None]:
         """The bytes of exactly this upload, in pieces of CHUNK_BYTES. Raises Gone."""
@@ -74,15 +82,19 @@ class Bucket:
         return body
 
     def write(self, key: str, body: bytes, content_type: str) -> None:
-        """Write an object. Raises ValueError outside of OWN_FOLDERS, where it would be taken for an
-        upload."""
-        _check_is_own(key)
+        """Write an object. Raises ValueError outside of the bucket's folders, where it would be
+        taken for an upload."""
+        self._check_is_own(key)
         self._call("put_object", Key=key, Body=body, ContentType=content_type)
 
     def writer(self, key: str, content_type: str) -> "Writer":
         """As `write`, for an object that is written in pieces."""
-        _check_is_own(key)
+        self._check_is_own(key)
         return Writer(self, key, content_type)
+
+    def _check_is_own(self, key: str) -> None:
+        if not key.startswith(self._folders):
+            raise ValueError(f"{key}: the service writes to {' and '.join(self._folders)} only")
 
     def _call(self, operation: str, **arguments: Any) -> Any:
         try:
@@ -96,7 +108,7 @@ class Bucket:
         """The error without the text of botocore, which names the address."""
         reason = _code(error) or type(error).__name__
         return BucketUnavailable(
-            f"the bucket {self._name} cannot be used now (UPLOAD_BUCKET): {reason}; is there a"
+            f"the bucket {self._name} cannot be used now ({self._setting}): {reason}; is there a"
             " route to S3 (gateway endpoint), has the function the right?"
         )
 
@@ -159,11 +171,6 @@ class Writer:
         )
         self._parts.append({"PartNumber": number, "ETag": part["ETag"]})
         self._buffer = io.BytesIO()
-
-
-def _check_is_own(key: str) -> None:
-    if not key.startswith(OWN_FOLDERS):
-        raise ValueError(f"{key}: the service writes to {' and '.join(OWN_FOLDERS)} only")
 
 
 @lru_cache(maxsize=1)

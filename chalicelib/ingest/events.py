@@ -9,11 +9,9 @@ from urllib.parse import unquote_plus
 from chalicelib.errors import BadRequest
 
 INCOMING_FOLDER, REJECTED_FOLDER, RESULTS_FOLDER = "incoming/", "rejected/", "results/"
-# Objects that hand ranges of a run of the sync to the function `sync_range`.
-RANGES_FOLDER = "sync/"
 # Only the service writes to these folders, and it writes nowhere else. An object in them is never
 # taken for an upload: its result would be an upload again, without end.
-OWN_FOLDERS = (REJECTED_FOLDER, RESULTS_FOLDER, RANGES_FOLDER)
+OWN_FOLDERS = (REJECTED_FOLDER, RESULTS_FOLDER)
 # The longest object key that S3 takes, in UTF-8.
 MAX_KEY_BYTES = 1_024
 # The status of an upload. Loaded: its rows are in the table. Rejected (`refused` in results): none

@@ -1,4 +1,4 @@
-"""A run that has too many rows hands ranges of them out: an object in the upload bucket for each.
+"""A run that has too many rows hands ranges of them out: an object in a bucket for each.
 
 S3 tells the function `sync_range` of each object, once or more. The object's key says which range
 it is; what is to be done stands in the database.
@@ -22,20 +22,18 @@ MAX_ROWS_IN_RUN = 20_000
 # So that a function needs seconds, and is far from its time limit over the Data API, too.
 HANDED_ROWS = 50_000
 
-_NAME = re.compile(r"([0-9]{1,20})/([0-9]{1,9})\.json")
+_KEY = re.compile(r"([0-9]{1,20})/([0-9]{1,9})\.json")
 
-# Writes an object: its name within the folder of such objects, and its content. Raises
-# BucketUnavailable.
+# Writes an object: its object key and its content. Raises BucketUnavailable.
 Put = Callable[[str, bytes], None]
 
 
-def ranges_in(event: Mapping[str, Any], folder: str) -> Iterator[tuple[int, int]]:
-    """Run and number of each range that an event of S3 tells of, by an object in `folder`."""
+def ranges_in(event: Mapping[str, Any]) -> Iterator[tuple[str, int, int]]:
+    """The bucket, the run and the number of each range that an event of S3 tells of."""
     for record in event.get("Records", ()):
         key = unquote_plus(record["s3"]["object"]["key"])
-        found = _NAME.fullmatch(key.removeprefix(folder))
-        if found and key.startswith(folder):
-            yield int(found[1]), int(found[2])
+        if found := _KEY.fullmatch(key):
+            yield record["s3"]["bucket"]["name"], int(found[1]), int(found[2])
 
 
 class FanOut:

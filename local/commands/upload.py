@@ -48,8 +48,6 @@ def asked_file() -> Path:
         raise ServerError(f"FILE={name}: this is not a file")
     if not is_unicode(path.name):
         raise ServerError(f"FILE={name!a}: S3 takes only names in UTF-8, rename it")
-    if not path.name.endswith(".csv"):
-        raise ServerError(f"FILE={name}: S3 tells the function of names that end in .csv only")
     if not os.access(path, os.R_OK):
         raise ServerError(f"FILE={name}: you may not read it")
     if path.stat().st_size == 0:

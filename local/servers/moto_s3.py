@@ -1,7 +1,7 @@
-"""The program that s3.py starts: moto's S3 with one bucket, and what moto does not do as S3 does.
+"""The program that s3.py starts: moto's S3 with two buckets, and what moto does not do as S3 does.
 
-Each object that is stored makes an event for the function. Objects live as long as this process:
-small ones in its memory, larger ones in temporary files.
+Each object that is stored makes an event for its bucket's function. Objects live as long as this
+process: small ones in its memory, larger ones in temporary files.
 """
 
 import logging
@@ -21,21 +21,17 @@ from moto.s3 import notifications
 from moto.s3.models import S3Backend, s3_backends
 from werkzeug.serving import make_server
 
-from chalicelib.ingest.events import RANGES_FOLDER
 from local.chalice_http.host_header import is_own_host
 from local.lambda_function.event_queue import Event, Function, Ingest
 from local.machine import LISTENER, LOOPBACK
 from local.servers.aws_client import REGION
-from local.servers.s3 import BUCKET, PREFIX
+from local.servers.s3 import BUCKET, PREFIX, RANGES
 
 PUT = notifications.S3NotificationEvent.OBJECT_CREATED_PUT_EVENT
 CREATED = notifications.S3NotificationEvent.OBJECT_CREATED_EVENT
 FUNCTION_ARN = f"arn:aws:lambda:{REGION}:{DEFAULT_ACCOUNT_ID}:function:"
-# By function: the names of the objects that S3 tells it of, as app.py has them.
-FILTERS = {
-    "ingest": {"suffix": ".csv"},
-    "sync_range": {"prefix": RANGES_FOLDER, "suffix": ".json"},
-}
+# By bucket: the function that S3 tells of each of its objects, as app.py has it.
+FUNCTIONS = {BUCKET: "ingest", RANGES: "sync_range"}
 # How many ranges of a run of the sync are worked off at a time.
 RANGES_AT_ONCE = 2
 STORING = ("put_object", "complete_multipart_upload", "copy_object")
@@ -90,25 +86,21 @@ def one_at_a_time(method: Callable[..., Any], lock: threading.RLock) -> Callable
     return alone
 
 
-def make_bucket() -> None:
-    """Makes a versioned bucket that sends each function the events of its objects."""
+def make_buckets() -> None:
+    """Makes the buckets. Each sends its function the events of its objects; uploads have
+    versions."""
     backend = s3_backends[DEFAULT_ACCOUNT_ID]["aws"]
-    backend.create_bucket(BUCKET, REGION)
+    for bucket, function in FUNCTIONS.items():
+        backend.create_bucket(bucket, REGION)
+        configuration = {
+            "Id": function,
+            "CloudFunction": f"{FUNCTION_ARN}{function}",
+            "Event": [CREATED.value],
+        }
+        backend.put_bucket_notification_configuration(
+            bucket, {"CloudFunctionConfiguration": [configuration]}
+        )
     backend.put_bucket_versioning(BUCKET, "Enabled")
-    configuration = {
-        "CloudFunctionConfiguration": [
-            {
-                "Id": name,
-                "CloudFunction": f"{FUNCTION_ARN}{name}",
-                "Event": [CREATED.value],
-                "Filter": {
-                    "S3Key": {"FilterRule": [{"Name": n, "Value": v} for n, v in rules.items()]}
-                },
-            }
-            for name, rules in FILTERS.items()
-        ]
-    }
-    backend.put_bucket_notification_configuration(BUCKET, configuration)
 
 
 def function_of(event: Event) -> str:
@@ -117,13 +109,13 @@ def function_of(event: Event) -> str:
 
 
 def deliver_to(deliver: Callable[[Event], None]) -> None:
-    """Makes the bucket, and has its events delivered. Stores a first object: raises MotoChanged
+    """Makes the buckets, and has their events delivered. Stores a first object: raises MotoChanged
     where its event is not exactly the one that S3 would send."""
     told: list[Event] = []
     ours = Notifications(told.append)
     try:
         ours.install()
-        make_bucket()
+        make_buckets()
         backend = s3_backends[DEFAULT_ACCOUNT_ID]["aws"]
         key = backend.put_object(BUCKET, f"{PREFIX}a b.csv", b"x")
         backend.delete_object(BUCKET, key.name, version_id=key.version_id)

@@ -1,5 +1,5 @@
 """An S3 as a private server on loopback. Its uploads call the function `ingest`, and the ranges of
-a run of the sync call `sync_range`.
+a run of the sync, which are in a bucket of their own, call `sync_range`.
 
 Any S3 client can use it. moto_s3.py is the program that runs.
 """
@@ -18,6 +18,7 @@ from local.servers.aws_client import CREDENTIALS, isolated_client
 from local.servers.server import Server, ServerError
 
 BUCKET = "herocache"
+RANGES = "herocache-ranges"
 PREFIX = "incoming/"
 
 Progress = Callable[[int], object]
@@ -33,7 +34,8 @@ def key_for(path: Path, table: str) -> str:
 
 
 class S3(Server):
-    """One versioned bucket. Its objects are gone when it stops; the rows loaded from them stay.
+    """A versioned bucket for uploads, and one for ranges. Their objects are gone when it stops; the
+    rows loaded from them stay.
 
     `settings`: a file of `KEY=value` lines for the function, read at each event.
     """
@@ -57,7 +59,8 @@ class S3(Server):
 
     def environment(self) -> dict[str, str]:
         """The settings that lead the app and any S3 client to it."""
-        return {"AWS_ENDPOINT_URL_S3": self.url, "UPLOAD_BUCKET": BUCKET, **CREDENTIALS}
+        buckets = {"UPLOAD_BUCKET": BUCKET, "RANGES_BUCKET": RANGES}
+        return {"AWS_ENDPOINT_URL_S3": self.url, **buckets, **CREDENTIALS}
 
     def upload(self, path: Path, table: str = "", progress: Progress = no_progress) -> str:
         """Uploads a file that the function loads into `table`, without one into heroes. Returns the

@@ -30,6 +30,7 @@ MALFORMED = [
     ("REDIS_URL", f"redis://:{SECRET}@localhost?ssl_ca_certs=/a/file"),
     ("REDIS_URL", f"rediss://:{SECRET}@localhost?password={SECRET}"),
     ("REDIS_URL", f"rediss://:{SECRET}@localhost?ssl_cert_reqs=none"),
+    ("RANGES_BUCKET", "uploads"),
     *(("INGEST_COLUMNS", value) for value in (",", " ", "id,,hero", "id,hero,", "id,hero, ID")),
     *(("UNCACHED_READS", value) for value in ("x", "Replica", "replica")),  # no replica is named
     *(("REDIS_CLUSTER", value) for value in ("x", "2", "true", "yes", " 1")),
@@ -40,7 +41,7 @@ MALFORMED = [
 def test_a_missing_or_malformed_setting_is_named(
     service: InProcess, configure: Configure, name: str, value: str | None
 ) -> None:
-    configure(**{name: value})
+    configure(**{"UPLOAD_BUCKET": "uploads", name: value})
 
     for _ in range(2):
         answer = service.read([1])

@@ -16,7 +16,7 @@ from botocore.exceptions import ClientError
 from chalicelib.config import DbEngine, Settings
 from infra import aws_errors, gateway_responses, leftovers
 from infra.stage_files import Stage
-from local.servers.moto_s3 import FILTERS
+from local.servers import moto_s3
 from tests.support.client import ROOT, Answer
 from tests.support.deployment import NAME, STAGE, Project, trust_store
 from tests.support.emulated_aws import REGION, Emulated, emulated
@@ -55,6 +55,7 @@ def test_configure_writes_where_everything_is(life: Life) -> None:
     assert (variables["DB_USER"], variables["DB_NAME"]) == ("herocache", "herocache")
     assert variables["REDIS_URL"].startswith(f"rediss://{NAME}@{NAME}.")
     assert variables["UPLOAD_BUCKET"] == f"{NAME}-{life.account_id}-{REGION}"
+    assert variables["RANGES_BUCKET"] == f"{NAME}-ranges-{life.account_id}-{REGION}"
     assert variables["DB_RESUME_SECONDS"] == "20", "dev's database sleeps"
     assert "chalicelib/rds-ca.pem: 1 certificates written" in life.first["configure"]
     assert len(life.stage["subnet_ids"]) == 2
@@ -132,19 +133,17 @@ def test_every_function_has_a_role_of_its_own_with_the_policy_of_its_file(life: 
         assert life.account["roles"][role] == [policy]
 
 
-def test_each_function_is_told_of_its_own_objects(life: Life) -> None:
+def test_each_function_is_told_of_every_object_of_its_bucket(life: Life) -> None:
     """S3 takes no two configurations of one event whose filters overlap. The emulation does."""
-    [configurations] = life.account["buckets"].values()
-    filters = {
-        each["LambdaFunctionArn"].rpartition(":")[2]: {
-            rule["Name"].lower(): rule["Value"] for rule in each["Filter"]["Key"]["FilterRules"]
-        }
-        for each in configurations
-    }
-
-    assert {event for each in configurations for event in each["Events"]} == {"s3:ObjectCreated:*"}
-    assert filters == {FUNCTIONS[name]: rules for name, rules in FILTERS.items()}
-    assert FILTERS["ingest"]["suffix"] != FILTERS["sync_range"]["suffix"]
+    variables = life.stage["environment_variables"]
+    buckets = {variables["UPLOAD_BUCKET"]: "ingest", variables["RANGES_BUCKET"]: "sync_range"}
+    assert life.account["buckets"].keys() == buckets.keys()
+    for name, [configuration] in life.account["buckets"].items():
+        function = configuration["LambdaFunctionArn"].rpartition(":")[2]
+        assert function == FUNCTIONS[buckets[name]]
+        assert configuration["Events"] == ["s3:ObjectCreated:*"]
+        assert not configuration.get("Filter")
+    assert list(moto_s3.FUNCTIONS.values()) == list(buckets.values())
 
 
 def test_the_api_has_the_apps_routes_and_one_stage(life: Life) -> None:
@@ -501,11 +500,15 @@ def assert_refused(project: Project, command: str, *words: str, stage: str = STA
 
 
 @pytest.mark.proof
-def test_a_missing_bucket_is_found_before_anything_is_created(configured: Project) -> None:
-    bucket = configured.stage()["environment_variables"]["UPLOAD_BUCKET"]
+@pytest.mark.parametrize("setting", ["UPLOAD_BUCKET", "RANGES_BUCKET"])
+def test_a_missing_bucket_is_found_before_anything_is_created(
+    configured: Project, setting: str
+) -> None:
+    bucket = configured.stage()["environment_variables"][setting]
     configured.account.client("s3").delete_bucket(Bucket=bucket)
     try:
-        assert_refused(configured, "deploy", f"there is no bucket {bucket}", "make infra")
+        words = f"there is no bucket {bucket} ({setting})"
+        assert_refused(configured, "deploy", words, "make infra")
     finally:
         configured.account.client("s3").create_bucket(
             Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": REGION}
@@ -559,10 +562,13 @@ def test_a_bucket_that_is_gone_does_not_stop_chalice(
     project = Project(tmp_path, other, certificates)
     for command in ("infra", "configure", "deploy"):
         project.must(command)
-    bucket = project.stage()["environment_variables"]["UPLOAD_BUCKET"]
-    other.client("s3").delete_bucket(Bucket=bucket)
+    variables = project.stage()["environment_variables"]
+    buckets = variables["UPLOAD_BUCKET"], variables["RANGES_BUCKET"]
+    for bucket in buckets:
+        other.client("s3").delete_bucket(Bucket=bucket)
     _, text = project.make("destroy", typed=f"{STAGE}\n")
-    assert f"{bucket} is not there: nothing to remove from it" in text
+    for bucket in buckets:
+        assert f"{bucket} is not there: nothing to remove from it" in text
     assert seen(other)["functions"] == {}, "chalice delete came to its end"
     other.stop()
 

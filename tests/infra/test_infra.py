@@ -22,7 +22,7 @@ from chalicelib.cache import generations
 from chalicelib.config import DbEngine, Settings
 from chalicelib.db.data_api import Connector
 from chalicelib.errors import ConfigurationError, DatabaseUnavailable
-from chalicelib.ingest import RANGES_FOLDER, load_from_s3_statements
+from chalicelib.ingest import load_from_s3_statements
 from chalicelib.tables import HASH, JSON, TABLES, Table
 from infra import (
     aws_errors,
@@ -515,9 +515,23 @@ def test_alarms_watch_every_function() -> None:
 
 
 def test_what_hands_ranges_out_is_soon_deleted() -> None:
-    rules = resource("Uploads")["LifecycleConfiguration"]["Rules"]
-    days = {rule.get("Prefix"): rule.get("ExpirationInDays") for rule in rules}
-    assert days[RANGES_FOLDER] == 1
+    ranges = resource("Ranges")
+    assert ranges["LifecycleConfiguration"]["Rules"] == [
+        {"Id": "ranges", "Status": "Enabled", "ExpirationInDays": 1}
+    ]
+    assert "VersioningConfiguration" not in ranges, "an old version would stay"
+
+
+def test_both_buckets_are_private_and_encrypted_and_reached_from_the_network() -> None:
+    uploads, ranges = resource("Uploads"), resource("Ranges")
+    for name in ("BucketEncryption", "OwnershipControls", "PublicAccessBlockConfiguration"):
+        assert ranges[name] == uploads[name]
+    policies = resource("UploadsOverTls"), resource("RangesOverTls")
+    text = json.dumps(policies[0]).replace("Uploads", "Ranges")
+    assert json.loads(text) == policies[1]
+    [allowed] = resource("BucketEndpoint")["PolicyDocument"]["Statement"]
+    of_policies = [policy["PolicyDocument"]["Statement"][0]["Resource"] for policy in policies]
+    assert allowed["Resource"] == [*of_policies[0], *of_policies[1]]
 
 
 def of_stage() -> set[str]:
@@ -610,6 +624,7 @@ def test_a_stage_over_the_data_api_has_its_settings_and_no_others() -> None:
         "DB_NAME": "herocache",
         "DB_RESUME_SECONDS": "20",
         "UPLOAD_BUCKET": OUTPUTS["UploadBucket"],
+        "RANGES_BUCKET": OUTPUTS["RangesBucket"],
     }
     cached = variables({**DATA_API, "DatabaseReaderHost": "herocache-dev.ro.rds.test"})
     of_cache = {name: value for name, value in variables(OUTPUTS).items() if "REDIS" in name}

@@ -6,6 +6,7 @@ that no API call makes, are listed in NEEDED with the page that says so.
 """
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -123,6 +124,29 @@ def test_a_stage_over_the_data_api_may_use_its_cluster_and_one_secret(function: 
     }
     assert "*" not in resources.values()
     assert all(each["Effect"] == "Allow" for each in content["Statement"])
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_the_bucket_of_ranges_is_for_sync_alone_and_that_of_uploads_for_ingest(
+    function: str,
+) -> None:
+    """Also where the policies were written for another stack before."""
+    before = {"UploadBucket": "other", "RangesBucket": "another"}
+    names = [f"herocache-dev-{function}"]
+    content = policy("dev", function)
+    for outputs in ({**OUTPUTS, **before}, OUTPUTS):
+        content = policy_files.for_stack(content, names, outputs)
+    buckets = {
+        (action, name)
+        for each in content["Statement"]
+        for name in re.findall(r':s3:::([^/"]+)', json.dumps(each["Resource"]))
+        for action in actions({"Statement": [each]})
+    }
+    uploads = {"s3:GetObject", "s3:GetObjectVersion", "s3:ListBucket", "s3:PutObject"}
+    assert buckets == {
+        "ingest": {(action, OUTPUTS["UploadBucket"]) for action in uploads},
+        "sync": {("s3:PutObject", OUTPUTS["RangesBucket"])},
+    }.get(function, set())
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)

@@ -24,7 +24,7 @@ import requests
 from local.lambda_function.upload_outcome import Outcome
 from local.machine import ROOT, has_ended
 from local.servers import S3, ServerError
-from local.servers.s3 import BUCKET
+from local.servers.s3 import BUCKET, RANGES
 from tests.support.project_copy import copy_project
 
 PROBE = """
@@ -210,27 +210,24 @@ def test_a_web_page_uploads_and_reads_nothing(
     assert "access-control-allow-origin" not in answer.headers or status == 200
 
 
-def test_a_csv_that_is_put_anywhere_makes_an_event_and_what_is_deleted_none(s3: ProbedS3) -> None:
-    s3.put("incoming/notes.txt")
-    keys = ["root.csv", "rejected/a.csv", "x/incoming/a.csv", "incoming/last.csv"]
+def test_what_is_put_anywhere_makes_an_event_and_what_is_deleted_none(s3: ProbedS3) -> None:
+    keys = ["root.CSV", "rejected/a.csv", "x/incoming/notes.txt", "7/1.json", "incoming/last.csv"]
     for key in keys[:-1]:
         s3.put(key)
     s3.client().delete_object(Bucket=BUCKET, Key="rejected/a.csv")
     s3.outcome_of_put(keys[-1])
-    assert [unquote_plus(stored(note)["key"]) for note in s3.notes(4)] == keys
+    assert [unquote_plus(stored(note)["key"]) for note in s3.notes(5)] == keys
 
 
 def test_ranges_of_a_run_go_to_their_function_two_at_a_time(own: ProbedS3) -> None:
     for name in ("waits 1", "waits 2", "3", "raises"):
-        own.put(f"sync/7/{name}.json")
-    own.put("sync/7/4.txt")
-    own.put("7.json")
+        own.client().put_object(Bucket=RANGES, Key=f"7/{name}.json", Body=b"{}")
     assert own.outcome_of_put("incoming/a.csv").attempts == 1, "the other function is free"
     taken = own.ranges(2)
-    assert {key for _, key in taken} == {"sync/7/waits 1.json", "sync/7/waits 2.json"}
+    assert {key for _, key in taken} == {"7/waits 1.json", "7/waits 2.json"}
     assert len({pid for pid, _ in taken}) == 2
     (own.home / "go").touch()
-    keys = sorted(key.removeprefix("sync/7/") for _, key in own.ranges(6))
+    keys = sorted(key.removeprefix("7/") for _, key in own.ranges(6))
     assert keys == ["3.json", *["raises.json"] * 3, "waits 1.json", "waits 2.json"]
     deadline = time.monotonic() + PATIENCE_SECONDS
     while "given up: ValueError" not in own.log():

@@ -1,6 +1,7 @@
 """From a file to readable rows on this machine: `make upload`, any S3 client, the seed rows."""
 
 import csv
+import gzip
 import io
 import json
 import os
@@ -134,6 +135,28 @@ def test_make_upload_shows_the_way_of_a_file_and_its_summary(
     assert re.search(r"^rows       25 in [\d.]+ s \([\d,]+/s\)$", uploaded.stdout, re.MULTILINE)
     assert "rejected   0 rows\n" in uploaded.stdout
     assert service.read([row["id"] for row in rows]).rows == rows
+
+
+@pytest.mark.parametrize(
+    ("name", "id"), [("heroes.CSV", 560), ("notes.txt", 561), ("heroes.csv.gz", 562)]
+)
+def test_a_file_of_any_ending_gets_a_result(
+    run: MakeRun,
+    folder: Path,
+    tmp_path: Path,
+    s3_client: Any,
+    service: OverHttp,
+    name: str,
+    id: int,
+) -> None:
+    text = as_csv([hero_row(id)]).encode()
+    (tmp_path / name).write_bytes(gzip.compress(text) if name.endswith(".gz") else text)
+    uploaded = make(folder, "upload", FILE=str(tmp_path / name))
+    assert "loaded     into heroes\n" in uploaded.stdout
+    key = f"results/incoming/{name}.json"
+    summary = json.loads(s3_client.get_object(Bucket="herocache", Key=key)["Body"].read())
+    assert (summary["status"], summary["rows"]) == ("loaded", 1)
+    assert service.read([id]).rows == [hero_row(id)]
 
 
 def test_make_upload_takes_the_table_by_name(

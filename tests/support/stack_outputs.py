@@ -18,6 +18,7 @@ OUTPUTS = {
     "CacheArn": "arn:aws:elasticache:eu-west-1:123456789012:serverlesscache:herocache-dev",
     "CacheUserArn": "arn:aws:elasticache:eu-west-1:123456789012:user:herocache-dev",
     "UploadBucket": "herocache-dev-123456789012-eu-west-1",
+    "RangesBucket": "herocache-dev-ranges-123456789012-eu-west-1",
     "ApiLogRoleArn": "arn:aws:iam::123456789012:role/herocache-dev-ApiLogRole-1",
     "FailureQueueArn": "arn:aws:sqs:eu-west-1:123456789012:herocache-dev-failed",
 }

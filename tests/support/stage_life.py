@@ -173,6 +173,7 @@ def live(project: Project, account: Emulated) -> Life:
     for _ in range(2):
         s3.put_object(Bucket=bucket, Key="elsewhere/a.csv", Body=b"a")
     s3.delete_object(Bucket=bucket, Key="elsewhere/a.csv")
+    s3.put_object(Bucket=stage["environment_variables"]["RANGES_BUCKET"], Key="1/1.json")
     unwilling = project.make("destroy", typed="prod\n")
     still_there = seen(account)
     destroyed = project.must("destroy", typed=f"{STAGE}\n")

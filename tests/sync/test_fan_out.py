@@ -12,7 +12,7 @@ import pytest
 from app import sync_range
 from chalicelib import errors, services
 from chalicelib.handlers import entry_points
-from chalicelib.ingest import Bucket, uploads_in
+from chalicelib.ingest import Bucket
 from chalicelib.sync import fan_out, looking, range_worker, runs, service
 from tests.conftest import Configure
 from tests.support.bucket import Event, UploadBucket
@@ -42,7 +42,7 @@ def sizes(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
 @pytest.fixture
 def shop(witness: Witness, configure: Configure, bucket: UploadBucket, sizes: object) -> InProcess:
-    configure(UPLOAD_BUCKET=bucket.name)
+    configure(RANGES_BUCKET=bucket.name)
     return InProcess()
 
 
@@ -55,15 +55,11 @@ def fill(witness: Witness, first: int, last: int) -> None:
 
 def told(bucket: UploadBucket, run: int) -> list[Event]:
     """The events of a run's ranges, as S3 sends them, in their order."""
-    count = len([key for key in ranges_in(bucket) if key.startswith(f"sync/{run}/")])
-    keys = [f"sync/{run}/{number}.json" for number in range(1, count + 1)]
+    listed = bucket.keys()
+    count = len([key for key in listed if key.startswith(f"{run}/")])
+    keys = [f"{run}/{number}.json" for number in range(1, count + 1)]
     assert all(json.loads(bucket.get(key) or "")["run"] == run for key in keys)
     return [event_of(bucket, key) for key in keys]
-
-
-def ranges_in(bucket: UploadBucket) -> list[str]:
-    listed = bucket.client.list_objects_v2(Bucket=bucket.name, Prefix="sync/")
-    return [entry["Key"] for entry in listed.get("Contents", ())]
 
 
 def event_of(bucket: UploadBucket, key: str) -> Event:
@@ -407,7 +403,7 @@ def test_two_schedules_at_once(
     by_outcome = {record["outcome"]: record for record in records}
     assert sorted(record["outcome"] for record in records) == ["overlap"] * 3 + ["running"]
     events = told(bucket, by_outcome["running"]["run"])
-    assert len(events) == 3 == len(ranges_in(bucket))
+    assert len(events) == 3 == len(bucket.keys())
     for event in events:
         work_off(event)
     assert all_public(cli) == all_rows(witness)
@@ -432,6 +428,16 @@ def test_who_dies_before_it_has_ended_the_run_does_so_when_it_is_called_again(
     assert work_off(event)["outcome"] == "done"
     assert ended(witness, record["run"]) == ("done", (4_000, 4_000, 0), (0, 0, 0))
     assert run()["outcome"] == "running", "the lease was free"
+
+
+def test_a_bucket_that_is_gone_is_named_with_its_setting(
+    shop: InProcess, witness: Witness, configure: Configure
+) -> None:
+    configure(RANGES_BUCKET="gone")
+    fill(witness, 1, 4_000)
+    watch(shop, ["*"], "to_cache")
+    with pytest.raises(errors.BucketUnavailable, match=r"gone cannot .* \(RANGES_BUCKET\)"):
+        run()
 
 
 def test_a_bucket_that_fails_fails_the_run_and_frees_its_lease(
@@ -476,32 +482,42 @@ def test_few_rows_cost_no_round_trip_more(
     run()
     spent = []
     for name in (bucket.name, None, bucket.name, None):
-        configure(UPLOAD_BUCKET=name)
+        configure(RANGES_BUCKET=name)
         run()
         with witness.spent() as each:
             assert run()["ranges"] == 0
         spent.append((each.statements, each.cache_round_trips))
     assert len(set(spent)) == 1
-    assert ranges_in(bucket) == []
+    assert bucket.keys() == set()
 
 
 def test_a_stage_without_a_bucket_works_off_everything_in_the_run(
     shop: InProcess, witness: Witness, cli: RedisCli, configure: Configure
 ) -> None:
-    configure(UPLOAD_BUCKET=None)
+    configure(RANGES_BUCKET=None)
     fill(witness, 1, ROWS)
     watch(shop, ["*"], "to_cache")
     assert list(tallies(run())) == [(ROWS, ROWS, 0), (0, 0, 0)]
     assert all_public(cli) == all_rows(witness)
 
 
-def test_neither_function_takes_the_others_objects(
-    shop: InProcess, bucket: UploadBucket, witness: Witness
-) -> None:
-    for event in (event_of(bucket, "sync/1/1.json"), event_of(bucket, "sync/a.csv")):
-        assert list(uploads_in(event)) == []
-    for key in ("incoming/products/p.csv", "results/sync/1/1.json", "sync/x/1.json", "sync/1/1"):
+def test_an_object_that_is_no_range_is_left_alone(shop: InProcess, bucket: UploadBucket) -> None:
+    for key in ("incoming/products/p.csv", "results/1/1.json", "x/1.json", "1/1"):
         assert entry_points.sync_range(event_of(bucket, key)) == []
-    [record] = entry_points.sync_range(event_of(bucket, "sync/1/1.json"))
+    [record] = entry_points.sync_range(event_of(bucket, "1/1.json"))
     assert record["outcome"] == "superseded"
     assert sync_range({"run": 1}, None)["statusCode"] == 400
+
+
+def test_a_range_in_another_bucket_is_refused(
+    shop: InProcess, witness: Witness, cli: RedisCli, bucket: UploadBucket, s3_port: int
+) -> None:
+    """Whoever may put objects there is not asked who they are."""
+    fill(witness, 1, 4_000)
+    watch(shop, ["*"], "to_cache")
+    [event] = told(bucket, begun(ranges=1)["run"])
+    key = event["Records"][0]["s3"]["object"]["key"]
+    with pytest.raises(errors.BadRequest, match="is not the one in RANGES_BUCKET"):
+        sync_range(event_of(UploadBucket(s3_port), key), None)
+    assert len(all_public(cli)) == IN_RUN
+    assert work_off(event)["outcome"] == "done"
