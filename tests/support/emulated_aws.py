@@ -4,7 +4,6 @@ Each gap is closed by one patch and guarded: where a new moto closes or moves it
 and says which patch to remove.
 """
 
-import inspect
 import json
 import logging
 import secrets
@@ -32,7 +31,6 @@ from moto.rds.models import DBInstance, rds_backends
 from moto.rds.responses import RDSResponse
 from moto.rdsdata.models import RDSDataServiceBackend, rdsdata_backends
 from moto.s3 import notifications
-from moto.s3.responses import S3Response
 from moto.secretsmanager.models import secretsmanager_backends
 from moto.server import ThreadedMotoServer
 
@@ -128,7 +126,6 @@ def close_gaps(patch: pytest.MonkeyPatch) -> None:
     _compress_answers(patch)
     _deploy_gateway_responses(patch)
     _answer_account_settings(patch)
-    _filter_by_names_in_any_case(patch)
     _switch_data_apis(patch)
     _record_statements(patch)
     _delete_networks(patch)
@@ -221,22 +218,6 @@ def _deploy_gateway_responses(patch: pytest.MonkeyPatch) -> None:
 
     patch.setattr(RestAPI, "create_deployment", create_and_keep)
     patch.setattr(APIGatewayBackend, "put_rest_api", put_and_forget)
-
-
-def _filter_by_names_in_any_case(patch: pytest.MonkeyPatch) -> None:
-    """Chalice writes Prefix and Suffix in the filters of S3's events; moto knows prefix and
-    suffix."""
-    parse = S3Response._notification_config_from_body
-    assert '["suffix", "prefix"]' in inspect.getsource(parse), closed("names of filters")
-
-    def parse_in_lower_case(self: Any) -> Any:
-        body = self.body.decode() if isinstance(self.body, bytes) else self.body
-        for name in ("Prefix", "Suffix"):
-            body = body.replace(f"<Name>{name}</Name>", f"<Name>{name.lower()}</Name>")
-        self.body = body
-        return parse(self)
-
-    patch.setattr(S3Response, "_notification_config_from_body", parse_in_lower_case)
 
 
 def _answer_account_settings(patch: pytest.MonkeyPatch) -> None:
