@@ -17,7 +17,7 @@ CHUNK_BYTES = 1 << 18
 # S3 takes parts of 5 MiB and more, 10,000 of them.
 PART_BYTES = 8 << 20
 TIMEOUT_SECONDS = 20
-# Where nothing is uploaded to a bucket.
+# For a bucket to which nothing is uploaded.
 ANY_FOLDER = ("",)
 
 _GONE = frozenset({"NoSuchKey", "NoSuchVersion", "PreconditionFailed", "MethodNotAllowed", "404"})

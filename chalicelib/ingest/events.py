@@ -9,8 +9,8 @@ from urllib.parse import unquote_plus
 from chalicelib.errors import BadRequest
 
 INCOMING_FOLDER, REJECTED_FOLDER, RESULTS_FOLDER = "incoming/", "rejected/", "results/"
-# Only the service writes to these folders, and it writes nowhere else. An object in them is never
-# taken for an upload: its result would be an upload again, without end.
+# Only the service writes to these folders, and nowhere else in this bucket. An object in them is
+# never taken for an upload: its result would be an upload again, without end.
 OWN_FOLDERS = (REJECTED_FOLDER, RESULTS_FOLDER)
 # The longest object key that S3 takes, in UTF-8.
 MAX_KEY_BYTES = 1_024
@@ -93,9 +93,9 @@ def has_uploads(event: object) -> bool:
     records = event.get("Records") if isinstance(event, dict) else None
     if not isinstance(records, list) or not all(map(_is_of_object, records)):
         raise BadRequest(
-            "event: this function takes the events that S3 sends when an object was put into"
-            " UPLOAD_BUCKET (Records with s3.bucket.name and s3.object.key): upload a file there,"
-            " or send a request for rows to the function `storage`"
+            "event: this function takes the events that S3 sends when an object was put into its"
+            " bucket (Records with s3.bucket.name and s3.object.key): upload a file to"
+            " UPLOAD_BUCKET, or send a request for rows to the function `storage`"
         )
     return bool(records)
 

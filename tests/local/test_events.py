@@ -13,7 +13,7 @@ from app import app, employees, ingest, storage, sync, sync_range
 from local.commands import invoke
 from local.machine import ROOT
 from local.servers import MariaDB, Redis, ServerError
-from local.servers.s3 import BUCKET
+from local.servers.s3 import BUCKET, RANGES
 from tests.support.bucket import UploadBucket
 from tests.support.client import InProcess
 from tests.support.project_copy import MakeRun, copy_project, make
@@ -84,7 +84,9 @@ def test_a_run_of_the_sync_is_done() -> None:
     answer = sync(event_in("sync/products.json"), None)
     assert answer["outcome"] == "done"
     assert answer["details"] == []
-    [record] = sync_range(event_in("sync_range/first.json"), None)
+    event = event_in("sync_range/first.json")
+    assert event["Records"][0]["s3"]["bucket"]["name"] == RANGES
+    [record] = sync_range(event, None)
     assert record["outcome"] == "superseded", "a later run has begun"
 
 
