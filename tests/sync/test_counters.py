@@ -279,3 +279,23 @@ def test_a_public_key_that_its_row_follows_takes_no_increment_back(
     run("pages")
     assert shown(service, 2) == {12}
     assert cli.row("UsingHash:Page:2")["views"] == "12"
+
+
+@pytest.mark.usefixtures("pages")
+def test_a_deleted_row_that_comes_back_from_its_public_key_shows_what_stands_there(
+    service: InProcess, witness: Witness
+) -> None:
+    """Also where what was counted for it was not in the row when it was deleted, without Redis."""
+    cli = RedisCli(witness.redis)
+    watch(service, [2], "to_database", TABLE="pages", FORM="hash")
+    run("pages")
+    for without_redis in (False, True):
+        increment(service, 2, 5)
+        if without_redis:
+            witness.query("DELETE FROM pages WHERE nr = 2")
+        else:
+            service.delete([2], TABLE="pages")
+        cli("HINCRBY UsingHash:Page:2 stock -1")
+        run("pages")
+        assert stored(witness)[2] == 10
+        assert shown(service, 2) == {10}
