@@ -31,7 +31,8 @@ class Redis(Server):
     def environment(self) -> dict[str, str]:
         """The setting that leads the app to it."""
         place = f"{LOOPBACK}:{self.port}"
-        login = f":{self._password}@" if self._password_file else ""
+        # Named, because redis-cli sends an empty name for a URL without one.
+        login = f"default:{self._password}@" if self._password_file else ""
         return {"REDIS_URL": f"redis://{login}{place}"}
 
     @property

@@ -24,12 +24,18 @@ class Folder:
     def put_object(self, *, Key: str, Body: bytes, **_: Any) -> None:
         self._path(Key).write_bytes(Body)
 
-    def get_object(self, *, Key: str, **_: Any) -> dict[str, StreamingBody]:
+    def get_object(self, *, Key: str, **_: Any) -> dict[str, Any]:
         try:
             content = self._path(Key).read_bytes()
         except FileNotFoundError as error:
             raise ClientError({"Error": {"Code": "NoSuchKey"}}, "GetObject") from error
-        return {"Body": StreamingBody(io.BytesIO(content), len(content))}
+        return {
+            "Body": StreamingBody(io.BytesIO(content), len(content)),
+            "ContentLength": len(content),
+            "ETag": Key,
+        }
+
+    head_object = get_object
 
     def upload(self, key: str, content: str) -> Event:
         """Put a file there; the event that S3 sends."""

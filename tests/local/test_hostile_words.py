@@ -141,6 +141,8 @@ def test_redis_asks_other_users_of_the_machine_for_a_password(tmp_path: Path) ->
             assert client.ping()
         password = url.split(":")[2].split("@")[0]
         assert len(password) == 32
+        told = subprocess.run(["redis-cli", "-u", url, "PING"], capture_output=True, text=True)
+        assert told.stdout == "PONG\n"
         started_with = command_line(server.pid)
     assert password not in started_with
     files = [path for path in server.home.iterdir() if password in path.read_text(errors="ignore")]
