@@ -25,6 +25,8 @@ DIRECTIONS = (TO_CACHE, TO_DATABASE)
 # In place of keys: all of a table.
 EVERY_ROW = "*"
 
+# Redis counts in floating-point numbers, which hold no larger integer exactly.
+MAX_COUNTED = 2**53
 # Of a row of the table applied_deltas.
 MAX_APPLIED_BYTES = 1_000
 
@@ -243,6 +245,12 @@ class Table:
                 raise ValueError(
                     f"{self.name}: {column.name} is a key or a lookup, so it cannot be a"
                     " write-behind counter: the database would not find rows by what it shows"
+                )
+            type_ = column.type
+            if not isinstance(type_, Integer) or max(-type_.minimum, type_.maximum) > MAX_COUNTED:
+                raise ValueError(
+                    f"{self.name}: {column.name} cannot be a write-behind counter: Redis counts"
+                    f" integers from -{MAX_COUNTED} to {MAX_COUNTED} exactly, and nothing else"
                 )
 
     @property

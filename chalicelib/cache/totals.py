@@ -150,7 +150,9 @@ class TotalsStore:
         chunks = self._chunks(row_keys)
         commands = []
         for bucket, positions in chunks:
-            named = [keys.marks(table, bucket), keys.copy(table, bucket, token)]
+            # A bucket may take several scripts: each has a copy key of its own.
+            copy = keys.copy(table, bucket, f"{token}:{positions[0]}")
+            named = [keys.marks(table, bucket), copy]
             words: list[str | int] = []
             for i in positions:
                 named += (entries[i], keys.totals(table, bucket, row_keys[i]))

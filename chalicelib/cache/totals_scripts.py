@@ -55,9 +55,9 @@ for i = 3, #KEYS, 2 do
     local name, amount = ARGV[2 + n], tonumber(ARGV[at + 1 + n])
     local total = number(totals, name)
     local value = number(line, name) + total - number(applied, name)
-    if amount ~= 0 and not is_copy
-        and (value + amount < tonumber(ARGV[1 + count + 2 * n])
-          or value + amount > tonumber(ARGV[2 + count + 2 * n])) then
+    if not is_copy
+        and (amount < 0 and value + amount < tonumber(ARGV[1 + count + 2 * n])
+          or amount > 0 and value + amount > tonumber(ARGV[2 + count + 2 * n])) then
       is_copy = redis.call('GET', KEYS[2])
       if not is_copy then
         return {'range', row, n - 1, format('%.0f', value)}

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from chalicelib.db import cache_generation, pieces, statements
+from chalicelib.db import applied, cache_generation, pieces, statements
 from chalicelib.db.cache_generation import Generation, generation_in
 from chalicelib.db.captured import MARK_OWN
 from chalicelib.db.engine import Connection, Rows
@@ -237,8 +237,9 @@ class Transaction:
         self, table: Table, keys: Sequence[Key], edit: Callable[[Sequence[Row]], Sequence[Row]]
     ) -> Change:
         """Lock the rows with `keys`, and write what `edit` makes of them, with the next statements:
-        rows with these keys, new ones among them. Rows that it leaves out stay as they are. Raises
-        whatever `edit` raises."""
+        rows with these keys, new ones among them. Rows that it leaves out stay as they are. Of a
+        table with write-behind counters each row comes with what is `applied`, and what it has
+        there afterwards is recorded. Raises whatever `edit` raises."""
         self.ensure_fit(table)
         generation, locked = self._lock(table, sorted(keys))
         after = edit(locked)
@@ -247,12 +248,16 @@ class Transaction:
         existing = {row[0] for row in before}
         # Of a table with write-behind counters a row has one column more.
         written = [row[: len(table.columns)] for row in after]
+        was = {row[0]: row[-1] for row in before} if table.write_behind else {}
+        texts = {row[0]: str(row[-1]) for row in after if len(row) > len(table.columns)}
+        changed = {key: text for key, text in texts.items() if text != was.get(key)}
         groups = (
             (self._each(statements.replace), [row for row in written if row[0] in existing]),
             (self._each(statements.insert), [row for row in written if row[0] not in existing]),
         )
         self._writes = Writes(table, written, groups)
         self._queue += [each for make, group in groups if group for each in make(table, group)]
+        self._queue += applied.put(table, changed)
         return Change(generation, before, self._stored(table, after, ()) if after else ())
 
     def end(self, table: Table) -> Generation:

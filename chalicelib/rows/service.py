@@ -163,24 +163,15 @@ class RowService:
         if table.write_behind and not idempotency_key and self._write_behind.takes(table, deltas):
             return self._write_behind.increment(table, deltas)
         keys = [delta.key for delta in deltas]
-        totals: Mapping[Key, Totals] = {}
-        applied: Mapping[Key, Key] = {}
 
         def edit(rows: Sequence[Row]) -> Sequence[Row]:
-            nonlocal totals, applied
             if table.write_behind:
                 totals = self._write_behind.totals(table, keys)
-                applied = {row[0]: row[-1] for row in rows}
+                rows = [with_totals(table, row, totals.get(row[0], Totals())) for row in rows]
             return incremented(table, deltas, rows)
 
         def answer(change: Change) -> Answer:
-            after = [
-                with_totals(table, (*row[: len(table.columns)], applied[row[0]]), totals[row[0]])
-                if row[0] in totals
-                else row
-                for row in change.after
-            ]
-            return counted(table, deltas, after)
+            return counted(table, deltas, change.after)
 
         request = ("increment", [tuple(delta) for delta in deltas])
         work = Work(keys=keys, edit=edit)

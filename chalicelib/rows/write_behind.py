@@ -68,7 +68,10 @@ class WriteBehind:
         if self._totals.buckets(table, [delta.key for delta in deltas]) == 1:
             values = self._add_to_cached(table, adding, token)
         if values is None:
-            values = self._add(table, None, self._read_in(table, adding), token)
+            read_at = clocks()
+            adding = self._read_in(table, adding)
+            _reject_sleeper(read_at)
+            values = self._add(table, None, adding, token)
         return [{table.key.name: delta.key, **own} for delta, own in zip(deltas, values)]
 
     def _add_to_cached(
@@ -137,8 +140,7 @@ class WriteBehind:
         rows = [[json.loads(text) for text, _ in own] for own in parts]
         key = table.key.name
         totals = self.totals(table, list({row[key]: None for own in rows for row in own}))
-        if max(now - before for now, before in zip(clocks(), read_at)) > MAX_READ_SECONDS:
-            raise CountersUnavailable("this process slept while it read; try again")
+        _reject_sleeper(read_at)
         return [
             b",".join(
                 [
@@ -158,6 +160,12 @@ class WriteBehind:
         except CountersUnavailable:
             self._recovery.start()
             raise
+
+
+def _reject_sleeper(read_at: Sequence[float]) -> None:
+    """`read_at`: of both `clocks`, a time before rows were read."""
+    if max(now - before for now, before in zip(clocks(), read_at)) > MAX_READ_SECONDS:
+        raise CountersUnavailable("this process slept while it read; nothing was changed")
 
 
 def _split(entry: Entry) -> list[tuple[bytes, bytes]]:

@@ -29,6 +29,7 @@ from chalicelib.db import Change, Committed, Database, Generation, Transaction, 
 from chalicelib.errors import (
     AnotherServer,
     CacheUnavailable,
+    CountersUnavailable,
     HerocacheError,
     NotAtOnce,
     OutcomeUnknown,
@@ -283,23 +284,30 @@ class WriteThrough:
             change = transaction.insert(table, work.rows)
         elif work.rows:
             change = transaction.write_many(table, work.rows)
-            if table.write_behind and self._cache.is_configured:
-                self._count_anew(transaction, table, change)
+            self._count_anew(transaction, table, change, [row[0] for row in change.after])
         elif work.edit:
             change = transaction.edit_many(table, work.keys, work.edit)
+            added = {row[0] for row in change.after} - {row[0] for row in change.before}
+            self._count_anew(transaction, table, change, added)
         else:
             change = transaction.delete_many(table, work.keys)
+            with suppress(CountersUnavailable):  # a delete goes on without Redis
+                self._count_anew(transaction, table, change, [row[0] for row in change.before])
         if work.claim:
             entries = changed_entries.of_change(table, change, store=False).fenced
             values = {column.name: list(own) for column, own in entries.items()}
             work.claim.record(transaction, change, values)
         return change
 
-    def _count_anew(self, transaction: Transaction, table: Table, change: Change) -> None:
-        """Rows with keys are written whole: their write-behind counters are as written, and only
+    def _count_anew(
+        self, transaction: Transaction, table: Table, change: Change, keys: Collection[Key]
+    ) -> None:
+        """The rows with `keys` are written whole, or end here: of their write-behind counters only
         what is added from now on counts. Raises CountersUnavailable."""
-        keys = [row[0] for row in change.after if row[0] not in change.new_keys]
-        totals = read_totals(self._cache.totals, table, keys)
+        named = [key for key in keys if key not in change.new_keys]
+        if not (named and table.write_behind and self._cache.is_configured):
+            return
+        totals = read_totals(self._cache.totals, table, named)
         before = {row[0]: Totals.parse(str(row[-1])) for row in change.before}
         texts = {
             key: own.text

@@ -7,7 +7,7 @@ that a run which is repeated adds nothing twice, wherever it was killed.
 from collections.abc import Mapping, Sequence
 
 from chalicelib.cache import Totals, TotalsStore
-from chalicelib.db import Change, Transaction, applied
+from chalicelib.db import Change, Transaction
 from chalicelib.rows import Work, WriteThrough, read_totals, with_totals
 from chalicelib.sync.runs import Lease, Record
 from chalicelib.tables import Key, Row, Table
@@ -95,5 +95,4 @@ class _Drain:
     def record(
         self, transaction: Transaction, change: Change, entries: Mapping[str, Sequence[Key]]
     ) -> None:
-        """Called before its COMMIT."""
-        transaction.queue(*applied.put(self._table, self.texts))
+        """Called before its COMMIT: `edit_many` has recorded what is in the rows then."""

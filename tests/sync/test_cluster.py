@@ -90,6 +90,19 @@ def test_keys_with_braces_have_their_stamp_in_their_slot(shop: InProcess, cli: R
     assert run("employees")["to_cache"] == {"looked": 6, "changed": 0, "reported": 0}
 
 
+def test_write_behind_counters_of_a_bucket_that_takes_several_scripts(
+    shop: InProcess, witness: Witness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = range(16, 16 * 900, 16)
+    with pages_table(witness, monkeypatch):
+        shop.write([page(nr) for nr in keys], TABLE="pages")
+        items = [{"nr": nr, "views": 1} for nr in keys]
+        answer = shop.post({"REQUEST": "increment", "TABLE": "pages", "SQLS": items})
+        assert counted(answer) == [{"nr": nr, "views": 11} for nr in keys]
+        rows = shop.read([*keys], TABLE="pages").rows
+        assert rows == [page(nr, views=11) for nr in keys]
+
+
 def test_write_behind_counters_of_rows_on_several_servers(
     shop: InProcess, witness: Witness, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,10 +1,11 @@
 """A run adds what write-behind counters have in Redis to the rows, once, and no read notices."""
 
 import os
+import random
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import pytest
@@ -279,3 +280,77 @@ def test_a_public_key_that_its_row_follows_takes_no_increment_back(
     run("pages")
     assert shown(service, 2) == {12}
     assert cli.row("UsingHash:Page:2")["views"] == "12"
+
+
+@pytest.mark.usefixtures("pages")
+def test_a_deleted_row_that_comes_back_from_its_public_key_shows_what_stands_there(
+    service: InProcess, witness: Witness
+) -> None:
+    """Also where what was counted for it was not in the row when it was deleted, without Redis."""
+    cli = RedisCli(witness.redis)
+    watch(service, [2], "to_database", TABLE="pages", FORM="hash")
+    run("pages")
+    for without_redis in (False, True):
+        increment(service, 2, 5)
+        if without_redis:
+            witness.query("DELETE FROM pages WHERE nr = 2")
+        else:
+            service.delete([2], TABLE="pages")
+        cli("HINCRBY UsingHash:Page:2 stock -1")
+        run("pages")
+        assert stored(witness)[2] == 10
+        assert shown(service, 2) == {10}
+
+
+@pytest.mark.proof
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.usefixtures("pages")
+def test_in_any_order_of_changes_and_killed_runs_every_read_is_exact(
+    service: InProcess, witness: Witness, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    chance = random.Random(seed)
+    steps = Steps(monkeypatch)
+    views = {1: 10, 2: 10}
+    for i in range(120):
+        nr, amount = chance.choice((1, 2)), chance.randint(-20, 20)
+        match chance.randrange(16):
+            case 0 | 1 | 2 | 3 | 4 | 5:
+                fields = {"IDEMPOTENCY_KEY": str(i)} if chance.random() < 0.3 else {}
+                answer = increment(service, nr, amount, **fields)
+                assert answer.status == (200 if nr in views else 400), answer.text
+                if nr in views:
+                    views[nr] += amount
+                    assert counted(answer) == [{"nr": nr, "views": views[nr]}]
+            case 6 | 7:
+                service.write([page(nr, views=amount)], chance.random() < 0.5, TABLE="pages")
+                views[nr] = amount
+            case 8:
+                service.delete([nr], TABLE="pages")
+                views.pop(nr, None)
+            case 9 if nr in views:
+                witness.query("UPDATE pages SET views = views + 7 WHERE nr = %s", [nr])
+                service.invalidate(TABLE="pages")
+                views[nr] += 7
+            case 9:
+                witness.query("INSERT INTO pages VALUES (%s, 'news', 7, 0, 5)", [nr])
+                service.invalidate(TABLE="pages")
+                views[nr] = 7
+            case 10 | 11 | 12:
+                moment = (steps.count + chance.randint(1, 40), chance.choice(("before", "after")))
+                steps.at = {moment: kill}
+                with suppress(Killed):
+                    run("pages")
+                steps.at = {}
+                expire_lease(witness)
+            case 13:
+                run("pages")
+                assert stored(witness) == views
+            case 14:
+                for name in witness.redis.scan_iter("*:totals:*"):
+                    if witness.redis.ttl(name) > 0:
+                        witness.redis.delete(name)
+            case 15:
+                for name in witness.redis.scan_iter("{pages.*:[nt][ri]*:*"):
+                    witness.redis.delete(name)
+        for key in (1, 2):
+            assert shown(service, key) == ({views[key]} if key in views else set()), i
