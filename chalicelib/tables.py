@@ -212,7 +212,8 @@ class PublicKeys:
 
 
 class Delta(NamedTuple):
-    """What an increment adds to the row with `key`, by the name of the counter."""
+    """What an increment adds to the row with `key`, by the name of the counter, in declared
+    order."""
 
     key: Key
     amounts: Mapping[str, int]

@@ -52,6 +52,8 @@ _HOST_BLOCKED, _HOST_REFUSED = 1129, 1130
 _CONNECTIONS_USED_UP = frozenset({1203, 1226})
 _LOCKED = frozenset({3118, 4151})  # MySQL, MariaDB
 _EXPIRED = frozenset({1820, 1862})
+# By KILL QUERY; by a time limit of MariaDB; by one of MySQL.
+_STOPPED = frozenset({1317, 1969, 3024})
 _NO_PASSWORD_TAKEN = 1698
 _TLS_REQUIRED = 3159
 LOGIN_NEEDS_TLS = Code.NOT_SUPPORTED_AUTH_MODE
@@ -123,6 +125,10 @@ _IN_WORDS = {
     " a trigger inserts a key that its table has already",
     Code.SERVER_SHUTDOWN: "it is shutting down",
     _CONNECTION_KILLED: "it closed the connection",
+    **dict.fromkeys(
+        _STOPPED,
+        "an operator stopped the statement (KILL QUERY), or a time limit of the server did",
+    ),
     _TLS_REQUIRED: "it takes connections over TLS only",
     LOGIN_NEEDS_TLS: "its way to log in needs TLS: use mysql_native_password, or TLS",
     **dict.fromkeys(_DEMOTED, "it is read-only now: a failover is going on"),

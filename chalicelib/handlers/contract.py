@@ -353,9 +353,9 @@ def _delta(table: Table, item: object, place: str) -> Delta:
     return Delta(
         _value(table.key, item[key], f"{place}.{key}"),
         {
-            name: int(_value(Column(name, _AMOUNT), amount, f"{place}.{name}"))
-            for name, amount in item.items()
-            if name != key
+            name: int(_value(Column(name, _AMOUNT), item[name], f"{place}.{name}"))
+            for name in counters
+            if name in item
         },
     )
 

@@ -256,7 +256,7 @@ def slow_rows(witness: Witness, mariadb: MariaDB) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("slow_rows")
-@pytest.mark.parametrize("fault", ["kill", "wait"])
+@pytest.mark.parametrize("fault", ["kill", "stop", "wait"])
 def test_a_write_that_fails_half_way_has_written_nothing(
     service: InProcess, mariadb: MariaDB, witness: Witness, fault: str
 ) -> None:
@@ -269,6 +269,9 @@ def test_a_write_that_fails_half_way_has_written_nothing(
             assert not writing.done(), writing.result()
         if fault == "kill":
             mariadb.kill()
+        elif fault == "stop":
+            for (id,) in mariadb.query(f"SELECT id {SLEEPING}"):
+                mariadb.query("KILL QUERY %s", [id])
         answer = writing.result()
     mariadb.start()
 

@@ -1,10 +1,12 @@
 """Increments of counters: exact, all or none, and seen by every read after them."""
 
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from dataclasses import replace
+from typing import Any, cast
 
 import pytest
 
+from chalicelib.tables import PRODUCTS, TABLES, Counter, Table
 from tests.support.client import Answer, InProcess
 from tests.support.witness import Witness
 
@@ -139,6 +141,23 @@ def test_with_an_idempotency_key_it_is_done_once(lamps: InProcess, witness: Witn
     assert stock(witness) == [7, 10, 10]
     other = increment(lamps, [by(2, -4)], IDEMPOTENCY_KEY="order 7")
     assert (other.status, other.error) == (409, "Conflict")
+
+
+def test_the_same_increment_in_other_json_is_the_same_request(
+    lamps: InProcess, witness: Witness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A JSON object has no order, so a retry may name the counters in another one."""
+    columns = [replace(c, counter=Counter()) if c.name == "Price" else c for c in PRODUCTS.columns]
+    products = replace(PRODUCTS, columns=tuple(columns))
+    monkeypatch.setitem(cast(dict[str, Table], TABLES), "products", products)
+    once = {"ProductId": 2, "Price": 5, "QuantityInStock": -3}
+    again = dict(reversed(once.items()))
+
+    answers = [increment(lamps, [item], IDEMPOTENCY_KEY="order 7") for item in (once, again)]
+
+    assert answers[0].content == answers[1].content, answers[1].text
+    assert values(answers[1]) == [{"ProductId": 2, "QuantityInStock": 7, "Price": 405}]
+    assert stock(witness) == [7, 10, 10]
 
 
 def test_increments_at_the_same_time_are_all_counted(lamps: InProcess, witness: Witness) -> None:
