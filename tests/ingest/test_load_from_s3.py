@@ -225,7 +225,7 @@ def test_the_largest_and_the_smallest_integers_are_rows(loads: Loads, witness: W
 
     made = loads.staged(content)
 
-    (first, _, last) = made.stored
+    (first, last) = made.stored
     assert (first[0], first[4]) == (1, 2**31 - 1)
     assert (last[0], last[4]) == (2**32 - 1, -(2**31))
     assert made == loads.streamed(content)
