@@ -60,6 +60,7 @@ LOGIN_NEEDS_TLS = Code.NOT_SUPPORTED_AUTH_MODE
 _PRIMARY = "PRIMARY"
 _KEY_OUT_OF_RANGE = 167
 _NO_NEXT_KEY = 1467
+_HIGHEST_OF_64_BITS = 2**63 - 1
 # A server that was demoted to a replica rejects writes with these errors.
 _READ_ONLY = 1290
 _DEMOTED = frozenset({_READ_ONLY, 1792, 1836})
@@ -120,6 +121,7 @@ _IN_WORDS = {
     _HOST_BLOCKED: "it blocks this host after too many failed logins: FLUSH HOSTS ends that",
     _NO_PASSWORD_TAKEN: "the user has no password to log in with (DB_USER): give it one",
     Code.LOCK_WAIT_TIMEOUT: "another transaction holds the rows",
+    _NO_NEXT_KEY: "a bulk insert of another transaction holds the counter of the keys",
     Code.LOCK_DEADLOCK: "it broke a deadlock with another transaction",
     Code.DUP_ENTRY: "other writers insert the same keys at the same time; where that does not end,"
     " a trigger inserts a key that its table has already",
@@ -233,11 +235,14 @@ def code_of(error: BaseException | None) -> int:
 
 def is_key_space_exhausted(error: DatabaseError, highest_key: int) -> bool:
     """Whether an INSERT failed because AUTO_INCREMENT has no key left. MySQL then gives the highest
-    key again and reports a duplicate."""
+    key again and reports a duplicate. MariaDB knows no number above those of 64 bits: only there
+    `_NO_NEXT_KEY` means this. Else it means that a bulk insert held the counter for too long."""
     if code_of(error) == Code.DUP_ENTRY:
         is_key = duplicate_index(error) == _PRIMARY
         return is_key and error.words.startswith(f"Duplicate entry '{highest_key}' ")
-    return code_of(error) in (_KEY_OUT_OF_RANGE, _NO_NEXT_KEY)
+    if code_of(error) == _NO_NEXT_KEY:
+        return highest_key >= _HIGHEST_OF_64_BITS
+    return code_of(error) == _KEY_OUT_OF_RANGE
 
 
 def is_guard_failed(error: BaseException | None) -> bool:

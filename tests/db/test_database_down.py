@@ -255,6 +255,29 @@ def slow_rows(witness: Witness, mariadb: MariaDB) -> Iterator[None]:
     mariadb.query("DROP TRIGGER slow")
 
 
+def test_keys_that_a_bulk_insert_gives_out_are_a_503_in_time(
+    service: InProcess, slow_rows: None, mariadb: MariaDB
+) -> None:
+    """MariaDB says "failed to read auto-increment value" then, as where no key is left."""
+    rows = "SELECT 'a', 'b', IF(seq = 2, 'slow', 'c'), 1, 'd' FROM seq_1_to_2"
+    with ThreadPoolExecutor(1) as pool:
+        bulk = pool.submit(
+            mariadb.query, f"INSERT INTO heroes (hero, power, name, xp, color) {rows}"
+        )
+        while not mariadb.query(f"SELECT id {SLEEPING}"):
+            time.sleep(0.01)
+
+        answer, seconds = timed(service, {"REQUEST": "write", "SQLS": [hero()]})
+
+        for (id,) in mariadb.query(f"SELECT id {SLEEPING}"):
+            mariadb.query("KILL %s", [id])
+        assert bulk.exception()
+    assert_unavailable(answer)
+    assert "holds the counter of the keys" in answer.message
+    assert seconds < MAX_SECONDS
+    assert service.write([hero()]).status == 200
+
+
 @pytest.mark.usefixtures("slow_rows")
 @pytest.mark.parametrize("fault", ["kill", "stop", "wait"])
 def test_a_write_that_fails_half_way_has_written_nothing(
