@@ -34,7 +34,12 @@ from tests.conftest import Configure
 from tests.history.compare import picture
 from tests.support.client import InProcess
 from tests.support.seeds import insert_seed_rows
-from tests.support.topologies import CLUSTER_RIGHTS, MINIMAL_RIGHTS, PUBLIC_RIGHTS
+from tests.support.topologies import (
+    CLUSTER_RIGHTS,
+    COUNTER_RIGHTS,
+    MINIMAL_RIGHTS,
+    PUBLIC_RIGHTS,
+)
 from tests.support.witness import Witness
 
 ROOT = Path(__file__).parents[2]
@@ -381,7 +386,7 @@ def test_identity_names_settings_that_exist_and_the_figures_of_the_code() -> Non
 
 def test_identity_names_the_rights_that_the_caches_user_needs() -> None:
     [sentence] = re.findall(r"The user needs (.*?) and no other right", one_line(IDENTITY))
-    rights = {*MINIMAL_RIGHTS, *PUBLIC_RIGHTS, *CLUSTER_RIGHTS}
+    rights = {*MINIMAL_RIGHTS, *PUBLIC_RIGHTS, *COUNTER_RIGHTS, *CLUSTER_RIGHTS}
     commands = sorted(right for right in rights if right.startswith("+"))
     assert sorted(f"+{name}" for name in code(sentence)) == commands
 

@@ -33,11 +33,13 @@ MINIMAL_RIGHTS = (
 PUBLIC_NAMES = [name for t in TABLES.values() if t.public for name in t.public.forms.values()]
 # The public keys; their stamps, and what is asked so that only a master answers; the same of a run.
 PUBLIC_RIGHTS = (
-    *("+type", "+strlen", "+hlen", "+hstrlen", "+hget", "+hset", "+hkeys", "+hdel"),
+    *("+type", "+strlen", "+hlen", "+hstrlen", "+hget", "+hset"),
     *(f"~{name}:*" for name in PUBLIC_NAMES),
     *(f"~{{{name}:*}}:*" for name in PUBLIC_NAMES),
     "~{sync}:*",
 )
+# The marks of write-behind counters.
+COUNTER_RIGHTS = ("+hkeys", "+hdel")
 CLUSTER_RIGHTS = ("+cluster|slots",)
 
 READS = "pieces of input"
@@ -170,7 +172,7 @@ def _asked(client: redis.Redis) -> Counter[str]:
 def one_node(home: Path, **options: Any) -> Iterator[Topology]:
     with Node(home / "redis", **options) as node:
         if options.get("is_locked"):
-            node.allow((*MINIMAL_RIGHTS, *PUBLIC_RIGHTS))
+            node.allow((*MINIMAL_RIGHTS, *PUBLIC_RIGHTS, *COUNTER_RIGHTS))
         yield Topology([node])
     assert node.pid is None
 
@@ -191,7 +193,8 @@ def cluster(home: Path, masters: int = 3, **options: Any) -> Iterator[Topology]:
             for other in nodes[:i]:
                 meet(node, other)
             if options.get("is_locked"):
-                node.allow((*MINIMAL_RIGHTS, *PUBLIC_RIGHTS, *CLUSTER_RIGHTS))
+                rights = (*MINIMAL_RIGHTS, *PUBLIC_RIGHTS, *COUNTER_RIGHTS)
+                node.allow((*rights, *CLUSTER_RIGHTS))
         wait_until(lambda: all(is_whole(node, masters) for node in nodes))
         yield Topology(nodes, is_cluster=True)
     assert not any(node.pid for node in nodes)
