@@ -5,7 +5,7 @@ packages may use:
 
 Database, Transaction          read rows, run a transaction; run the statements of your own tables
 Change, Committed, Generation  what a transaction changed, its COMMIT, the generation it held
-applied                        how much of what is counted in Redis is in each row
+applied_deltas                 how much of what is counted in Redis is in each row
 captured                       triggers and records of what other clients change
 Statement, FAILS               SQL with its parameters; an SQL expression that is always an error
 giving_keys, check_distance, highest_allowed, no_key_left
@@ -14,7 +14,7 @@ DatabaseError, is_forbidden, is_value_rejected, rejection, is_foreseen
                                why a statement failed
 """
 
-from chalicelib.db import applied, captured
+from chalicelib.db import applied_deltas, captured
 from chalicelib.db.cache_generation import Generation
 from chalicelib.db.database import Database
 from chalicelib.db.errors import (
@@ -37,7 +37,7 @@ __all__ = [
     "Generation",
     "Statement",
     "Transaction",
-    "applied",
+    "applied_deltas",
     "captured",
     "check_distance",
     "giving_keys",

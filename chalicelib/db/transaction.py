@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from chalicelib.db import applied, cache_generation, pieces, statements
+from chalicelib.db import applied_deltas, cache_generation, pieces, statements
 from chalicelib.db.cache_generation import Generation, generation_in
 from chalicelib.db.captured import MARK_OWN
 from chalicelib.db.engine import Connection, Rows
@@ -257,7 +257,7 @@ class Transaction:
         )
         self._writes = Writes(table, written, groups)
         self._queue += [each for make, group in groups if group for each in make(table, group)]
-        self._queue += applied.put(table, changed)
+        self._queue += applied_deltas.put(table, changed)
         return Change(generation, before, self._stored(table, after, ()) if after else ())
 
     def end(self, table: Table) -> Generation:

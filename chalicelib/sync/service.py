@@ -17,8 +17,8 @@ from chalicelib.errors import (
     Superseded,
 )
 from chalicelib.rows import WriteThrough
+from chalicelib.sync.apply_increments import PendingIncrements
 from chalicelib.sync.captured import Captured
-from chalicelib.sync.counters import Counters
 from chalicelib.sync.fan_out import MAX_ROWS_IN_RUN, FanOut, Put
 from chalicelib.sync.looking import PIECE_ROWS, Looking
 from chalicelib.sync.notes import Note, Notes
@@ -53,7 +53,7 @@ class Sync:
         self._put = put
         self._watches = Watches(database, store)
         self._notes = Notes(store)
-        self._counters = Counters(write_through, store.totals)
+        self._increments = PendingIncrements(write_through, store.counter_totals)
 
     def run(
         self,
@@ -99,7 +99,7 @@ class Sync:
         """As far as Redis knows."""
         if table.public and not self._notes.is_in_step(table, server):
             return True
-        return self._counters.is_any_left(table)
+        return self._increments.are_any(table)
 
     def _look(
         self,
@@ -156,11 +156,11 @@ class Sync:
         it."""
         try:
             if not table.public:
-                self._counters.drain(table, lease, record)
+                self._increments.apply(table, lease, record)
                 return None
             note = self._notes.begin(table, lease.token)
             self._drain(table, record)
-            self._counters.drain(table, lease, record)
+            self._increments.apply(table, lease, record)
             self._bring_in_step(table, lease, record, note, fan_out)
             if fan_out and fan_out.has(table):
                 handed.append((table, note))
