@@ -6,7 +6,7 @@ packages may use:
 Database, Transaction          read rows, run a transaction; run the statements of your own tables
 Change, Committed, Generation  what a transaction changed, its COMMIT, the generation it held
 applied_deltas                 how much of what is counted in Redis is in each row
-captured                       triggers and records of what other clients change
+change_capture                 triggers and records of what other clients change
 Statement, FAILS               SQL with its parameters; an SQL expression that is always an error
 giving_keys, check_distance, highest_allowed, no_key_left
                                the keys that the database gives to new rows
@@ -14,7 +14,7 @@ DatabaseError, is_forbidden, is_value_rejected, rejection, is_foreseen
                                why a statement failed
 """
 
-from chalicelib.db import applied_deltas, captured
+from chalicelib.db import applied_deltas, change_capture
 from chalicelib.db.cache_generation import Generation
 from chalicelib.db.database import Database
 from chalicelib.db.errors import (
@@ -38,7 +38,7 @@ __all__ = [
     "Statement",
     "Transaction",
     "applied_deltas",
-    "captured",
+    "change_capture",
     "check_distance",
     "giving_keys",
     "highest_allowed",

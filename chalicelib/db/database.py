@@ -10,7 +10,7 @@ from functools import partial
 from typing import TypeVar
 
 from chalicelib.config import DbEngine, Settings
-from chalicelib.db import cache_generation, captured, information_schema, pieces, statements
+from chalicelib.db import cache_generation, change_capture, information_schema, pieces, statements
 from chalicelib.db.cache_generation import Generation, generation_in
 from chalicelib.db.engine import (
     ANSWER_TIMEOUT_SECONDS,
@@ -212,7 +212,7 @@ class Database:
     def _unrecorded(self, tables: Sequence[Table]) -> list[str]:
         [found] = self.run(information_schema.capturing([table.name for table in tables]))
         return [
-            captured.unrecorded(table, names.split(",") if names else (), sees_triggers)
+            change_capture.unrecorded(table, names.split(",") if names else (), sees_triggers)
             for table, (names, sees_triggers) in zip(tables, found)
         ]
 
@@ -226,7 +226,7 @@ class Database:
 
         def read(connection: Connection) -> tuple[Sequence[Row] | None, Generation]:
             self._fit.ensure(connection, table)
-            statement = captured.pending(table, limit, shown_too=shown_too)
+            statement = change_capture.pending(table, limit, shown_too=shown_too)
             asking = cache_generation.select(table)
             try:
                 records, found = connection.batch([statement, asking])

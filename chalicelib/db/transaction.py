@@ -12,7 +12,7 @@ from typing import Any
 
 from chalicelib.db import applied_deltas, cache_generation, pieces, statements
 from chalicelib.db.cache_generation import Generation, generation_in
-from chalicelib.db.captured import MARK_OWN
+from chalicelib.db.change_capture import MARK_OWN
 from chalicelib.db.engine import Connection, Rows
 from chalicelib.db.errors import DatabaseError, is_guard_failed, is_value_rejected
 from chalicelib.db.fit import Fit

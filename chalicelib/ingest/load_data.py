@@ -13,7 +13,7 @@ from chalicelib.db import (
     DatabaseError,
     Statement,
     Transaction,
-    captured,
+    change_capture,
     check_distance,
     giving_keys,
     highest_allowed,
@@ -42,7 +42,7 @@ _SURROUNDINGS = (
     " WHERE unique_constraint_schema = DATABASE() AND referenced_table_name = %s),"
     " (SELECT COUNT(*) FROM information_schema.triggers"
     " WHERE event_object_schema = DATABASE() AND event_object_table = %s"
-    f" AND LEFT(trigger_name, {len(captured.CAPTURING)}) <> '{captured.CAPTURING}')"
+    f" AND LEFT(trigger_name, {len(change_capture.CAPTURING)}) <> '{change_capture.CAPTURING}')"
 )
 
 

@@ -1,4 +1,4 @@
-"""One range of watched rows is brought in step with its public keys.
+"""Reconciliation: one range of watched rows is brought in step with its public keys.
 
 For each row there are three things: the row R in the database, the value P under its public key,
 and S, the row as both had it last. Where R and P differ, S tells which of them was changed. A range
@@ -98,7 +98,7 @@ class _Edit:
         return after
 
 
-class Ranges:
+class Reconciliation:
     """For one run."""
 
     def __init__(
@@ -143,7 +143,7 @@ class Ranges:
             self._lease.run()
         return until
 
-    def bring_in_step(
+    def reconcile(
         self,
         table: Table,
         form: str,
