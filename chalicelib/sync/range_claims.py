@@ -111,14 +111,15 @@ class RangeLease(Lease):
             " WHERE run = %s AND number = %s AND holder = %s",
             self._place,
         )
-        return [own, *super()._renewals()]
+        return [*super()._renewals(), own]
 
     def _guard(self) -> Statement:
+        """Locks the lease of the run first, as all do, and the range as who will change it."""
         return (
-            "SELECT IF((SELECT COUNT(*) FROM sync_lease AS l JOIN sync_ranges AS r"
-            " ON r.run = l.token WHERE l.name = 'sync' AND r.run = %s AND r.number = %s"
-            f" AND r.holder = %s AND r.outcome = '{WAITING}' LOCK IN SHARE MODE) = 1, 1, {FAILS})",
-            self._place,
+            "SELECT IF(%s = (SELECT token FROM sync_lease WHERE name = 'sync' LOCK IN SHARE MODE)"
+            " AND (SELECT COUNT(*) FROM sync_ranges WHERE run = %s AND number = %s"
+            f" AND holder = %s AND outcome = '{WAITING}' FOR UPDATE) = 1, 1, {FAILS})",
+            (self.token, *self._place),
         )
 
 

@@ -140,7 +140,7 @@ class RangeWorker:
         looked = dict.fromkeys((e.work.table, e.work.form) for e in handed if e.work.is_every)
         record.end("failed" if own.did.is_failed else "done")
         with suppress(Superseded):
-            Lease(self._database, run).run(
+            Lease(self._database, run).end(
                 *[self._watches.looked_at_every_row(self._tables[t], form) for t, form in looked],
                 *record.statements(),
             )

@@ -207,6 +207,7 @@ def test_an_event_three_times_and_at_once(
     record = begun(ranges=3)
     events = told(bucket, record["run"]) * 3
     outcomes: list[str] = []
+    before_all = deadlocks(witness)
     threads = [
         threading.Thread(target=lambda event=event: outcomes.append(work_off(event)["outcome"]))
         for event in events
@@ -217,11 +218,17 @@ def test_an_event_three_times_and_at_once(
         thread.join(timeout=60)
 
     assert outcomes == ["done"] * 9
+    assert deadlocks(witness) == before_all
     assert ended(witness, record["run"]) == ("done", (ROWS, ROWS, 0), (0, 0, 0))
     assert all_public(cli) == all_rows(witness)
     before = ended_at(witness, record["run"])
     assert work_off(events[0])["outcome"] == "done", "late, when all is over"
     assert ended_at(witness, record["run"]) == before
+
+
+def deadlocks(witness: Witness) -> int:
+    [(_, count)] = witness.query("SHOW GLOBAL STATUS LIKE 'Innodb_deadlocks'")
+    return int(count)
 
 
 def ended_at(witness: Witness, run: int) -> Any:
