@@ -15,6 +15,7 @@ DatabaseError, is_forbidden, is_value_rejected, rejection, is_foreseen
 """
 
 from chalicelib.db import applied_deltas, change_capture
+from chalicelib.db.auto_increment import check_distance, giving_keys, highest_allowed, no_key_left
 from chalicelib.db.cache_generation import Generation
 from chalicelib.db.database import Database
 from chalicelib.db.errors import (
@@ -24,7 +25,6 @@ from chalicelib.db.errors import (
     is_value_rejected,
     rejection,
 )
-from chalicelib.db.given_keys import check_distance, giving_keys, highest_allowed, no_key_left
 from chalicelib.db.statements import FAILS, Statement
 from chalicelib.db.transaction import Change, Committed, Transaction
 

@@ -112,7 +112,7 @@ def make_temporary_table(transaction: Transaction, statements: Sequence[Statemen
 
 def packed(batches: Iterable[Batch]) -> Iterator[bytes]:
     """The rows in the format that LOAD DATA reads by default: a line for each row, with tabs
-    between its values. In UTF-8, one piece for each batch."""
+    between its values. In UTF-8, one chunk for each batch."""
     for batch in batches:
         text = "\n".join(map("\t".join, batch)) + "\n"
         if not _is_plain(text, batch):

@@ -266,8 +266,8 @@ class Reconciliation:
         puts = [put for put in puts if put.key in still]
         items = [(key, values) for key, values in edits.items() if key in still]
         for start in range(0, len(items), MAX_WRITTEN_ROWS):
-            piece = dict(items[start : start + MAX_WRITTEN_ROWS])
-            puts += self._write(table, form, piece, seen, now)
+            batch = dict(items[start : start + MAX_WRITTEN_ROWS])
+            puts += self._write(table, form, batch, seen, now)
         if items and puts:  # to write them may have taken long
             rows = replace(rows, until=self._deadline())
         refused = self._put(table, form, TO_DATABASE, rows, puts, now)

@@ -1033,5 +1033,5 @@ def test_the_triggers_change_no_row_so_that_new_rows_still_go_in_one_piece(
 ) -> None:
     database: Database = services.container().database
 
-    assert database._fit._rewriting == set()
+    assert database._schema_check._rewriting == set()
     assert database.transact(lambda t: t.can_insert_at_once(HEROES, [(0, *"hpn", 1, "c")]))
