@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from chalicelib.column_types import STRING_KEY, Integer, InvalidValue, String
+from chalicelib.error_text import shown
 from chalicelib.errors import BadRequest, TooLarge
 from chalicelib.handlers.callers import own_key
 from chalicelib.rows import Page
@@ -16,17 +18,12 @@ from chalicelib.tables import (
     FORMS,
     JSON,
     NO_KEY,
-    STRING_KEY,
     TABLES,
     Column,
     Delta,
-    Integer,
-    InvalidValue,
     Key,
     Row,
-    String,
     Table,
-    shown,
     tables_with,
 )
 

@@ -14,11 +14,11 @@ from chalice.app import Request, Response
 
 from chalicelib import services
 from chalicelib.config import RANGES_BUCKET, UPLOAD_BUCKET, ApiAuth
+from chalicelib.error_text import shown
 from chalicelib.errors import BadRequest, Forbidden, HerocacheError, one_line
 from chalicelib.handlers import contract, cors, employees, health, json_body, replies
 from chalicelib.handlers.callers import caller_in
 from chalicelib.ingest import uploads_in
-from chalicelib.tables import shown
 
 log = logging.getLogger("herocache")
 # One line for each request. `chalice local` shows them. In AWS they are off, because logs cost

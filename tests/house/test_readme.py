@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from chalicelib import config, errors, tables
+from chalicelib import column_types, config, errors, tables
 from chalicelib.cache import entry_commands, generations, recovery
 from chalicelib.cache.timeouts import TIMEOUT_SECONDS
 from chalicelib.config import UPLOAD_BUCKET, Settings
@@ -435,14 +435,14 @@ def test_the_columns_and_lookups_are_the_declared_ones() -> None:
 
 
 def test_the_limits_are_those_of_the_code() -> None:
-    integer, key = tables.INTEGER, tables.UNSIGNED_KEY
+    integer, key = column_types.INTEGER, column_types.UNSIGNED_KEY
     assert [[what, limit] for what, limit in table(README, "limit")] == [
         ["values in a read", f"{contract.MAX_READ_VALUES:,}"],
         ["rows in a write, keys in a delete", f"{contract.MAX_WRITE_ROWS:,}"],
         ["rows in a page (`LIMIT`)", f"{contract.MAX_LIMIT:,}"],
         ["bytes in a request", f"{json_body.MAX_BODY_BYTES:,}"],
         ["bytes in an answer", f"{config.MAX_RESULT_BYTES:,}"],
-        ["characters in a string", f"{tables.STRING.max_characters:,}"],
+        ["characters in a string", f"{column_types.STRING.max_characters:,}"],
         ["integer columns", f"{integer.minimum:,} to {integer.maximum:,}"],
         ["`id` and `ProductId`", f"{key.minimum:,} to {key.maximum:,}"],
         [
