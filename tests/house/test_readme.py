@@ -26,7 +26,7 @@ from chalicelib.db import errors as database_errors
 from chalicelib.db.mysql import connection as mysql_connection
 from chalicelib.db.mysql import driver as mysql_driver
 from chalicelib.errors import ConfigurationError, HerocacheError
-from chalicelib.handlers import contract, json_body, replies
+from chalicelib.handlers import contract, json_body, replies, validation
 from local.servers import MariaDB
 from local.servers.app import FIRST_PORT
 from tests import conftest
@@ -407,9 +407,9 @@ def test_the_fields_and_their_values_are_those_of_the_wire() -> None:
         request.pop(name, None)
         if name in needed:
             with pytest.raises(errors.BadRequest, match=f"{name}: missing"):
-                contract.parse(request, "heroes", None)
+                validation.parse(request, "heroes", None)
         else:
-            parsed = contract.parse(request, "heroes", None)
+            parsed = validation.parse(request, "heroes", None)
             assert isinstance(parsed, contract.Read)
             assert parsed.use_cache is True
     assert rows["USE_CACHE"][1] == '`"True"`'
