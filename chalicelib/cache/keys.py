@@ -89,12 +89,12 @@ def marker(table: Table, bucket: int, incarnation: str) -> str:
     return f"{{{tag(table, bucket)}}}:marker:{incarnation}"
 
 
-def totals(table: Table, bucket: int, row_key: Key) -> str:
+def counter_totals(table: Table, bucket: int, row_key: Key) -> str:
     """The totals of a row's write-behind counters."""
     return f"{{{tag(table, bucket)}}}:totals:{row_key}"
 
 
-def marks(table: Table, bucket: int) -> str:
+def pending_counters(table: Table, bucket: int) -> str:
     """A Hash with a field for each row whose totals may not be in the row yet."""
     return f"{{{tag(table, bucket)}}}:totals"
 

@@ -24,7 +24,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from chalicelib.db.captured import RECORDS
+from chalicelib.db.change_capture import RECORDS
 from chalicelib.db.information_schema import Found
 from chalicelib.tables import TABLES, Column, Integer, String, Table
 

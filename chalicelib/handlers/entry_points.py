@@ -291,10 +291,10 @@ def _done(request: contract.Request, container: services.Container) -> replies.R
         case contract.Read(table, column, values, use_cache, page, is_fresh):
             is_cached = use_cache and page is None
             if is_fresh and is_cached:
-                container.captured.show(table)
+                container.captured_changes.show(table)
             rows = service.read(table, column, values, use_cache, page, is_fresh)
             if is_fresh and not is_cached:  # whatever it saw, others must see after it
-                container.captured.show(table)
+                container.captured_changes.show(table)
             return replies.of_rows(rows, request)
         case contract.Write(table, rows, use_cache, key):
             return replies.of_write(service.write(table, rows, use_cache, key))

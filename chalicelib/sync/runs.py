@@ -63,6 +63,11 @@ class Lease:
         take to begin. Raises Superseded."""
         self._commit([self._renewal(HANDED_SECONDS)], statements)
 
+    def end(self, *statements: Statement) -> None:
+        """Commit `statements`, which end the run. Several functions may end one at once: each waits
+        here, since two with a shared lock could not both change the lease. Raises Superseded."""
+        self._commit(self._renewals(), statements)
+
     def begin_record(self) -> None:
         """Begin the record of the run in `sync_runs`. Raises Superseded."""
         self.run(

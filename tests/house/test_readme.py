@@ -21,8 +21,8 @@ from chalicelib.cache import entry_commands, generations, recovery
 from chalicelib.cache.timeouts import TIMEOUT_SECONDS
 from chalicelib.config import UPLOAD_BUCKET, Settings
 from chalicelib.credentials import iam_tokens
+from chalicelib.db import auto_increment
 from chalicelib.db import errors as database_errors
-from chalicelib.db import given_keys
 from chalicelib.db.mysql import connection as mysql_connection
 from chalicelib.db.mysql import driver as mysql_driver
 from chalicelib.errors import ConfigurationError, HerocacheError
@@ -447,7 +447,7 @@ def test_the_limits_are_those_of_the_code() -> None:
         ["`id` and `ProductId`", f"{key.minimum:,} to {key.maximum:,}"],
         [
             "how far the key of a new row may be above the highest key",
-            f"{given_keys.MAX_KEY_GAP:,}",
+            f"{auto_increment.MAX_KEY_GAP:,}",
         ],
         [
             "the highest key of a new row; the last quarter is for rows without a key",

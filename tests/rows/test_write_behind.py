@@ -213,7 +213,7 @@ def test_a_script_that_runs_twice_adds_once(
     service: InProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As where a connection closes behind the first copy."""
-    client = services.container().cache.totals._client
+    client = services.container().cache.counter_totals._client
     ask_many = client.ask_many
     monkeypatch.setattr(client, "ask_many", lambda asked: (ask_many(asked), ask_many(asked))[1])
     for total in (11, 12):

@@ -1,4 +1,4 @@
-"""Increments: what they make of the rows, and when they are rejected."""
+"""Increments that are written to the row: the row after them, and why one is rejected."""
 
 from collections.abc import Sequence
 
