@@ -1,5 +1,4 @@
-"""What Redis runs by itself on public keys: the Redis keys of watched rows, which any client may
-use.
+"""The Lua scripts for public keys: the Redis keys of watched rows, which any client may use.
 
 They are no entries of the cache protocol, and no promise of the cache depends on them. A public key
 has a companion, its stamp, which a write leaves for some minutes: a time at which it had the row

@@ -1,9 +1,10 @@
-"""Notes in Redis that tell whether a table may need a run: one that has nothing to do asks the
+"""The idle check: notes in Redis tell whether a table may need a run. A run without work asks the
 database nothing.
 
-A run leaves a note when it has brought a table in step. Whoever changes rows of the table deletes
-it, and so does whatever loses it. The note lives for a day: the next run then looks, whatever was
-missed. Other clients change public keys: the note says what stood under them.
+A run leaves a note when it has brought a table in step. Every change of rows of the table deletes
+it. Without a note the next run looks at the table. The note lives for a day, so then a run looks,
+whatever was missed. Other clients may change public keys: the note holds digests of what stood
+under them.
 """
 
 import hashlib
@@ -45,9 +46,9 @@ class Notes:
 
 
 class Note:
-    """What a run writes down of one table while it looks at it. `number`: of a range that the run
-    has handed out; the ranges of a run write parts of one note. `names`: under which the parts
-    stand that were written so far; None where somebody has changed what stood there."""
+    """The note of one table while a run works on it. `number`: of a range that was handed out; each
+    range of a run writes parts of the note. `names`: the names of the parts written so far; None
+    where a public key may have changed meanwhile, so that no note can be left."""
 
     def __init__(
         self,

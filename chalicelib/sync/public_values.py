@@ -42,7 +42,7 @@ def parse(table: Table, key: Key, found: Found) -> Values | None:
 
 
 def is_whole(table: Table, values: Values) -> bool:
-    """Whether it has every column; the key stands in the public key."""
+    """Whether every column is there but the key, which stands in the public key."""
     return len(values) == len(table.columns) - 1
 
 
@@ -64,7 +64,8 @@ def without_write_behind(table: Table, values: Values) -> Values:
 
 
 def digests(table: Table, rows: Sequence[Row]) -> list[str]:
-    """What is kept of each row, as both sides had it last. Raises NotAsDeclared."""
+    """The digest of each row, which tells later whether the row was changed. Raises
+    NotAsDeclared."""
     return digests_of(table.encode_many(rows) if rows else ())
 
 
