@@ -153,7 +153,8 @@ def test_a_quote_ends_no_literal_where_backslashes_escape_nothing(connection: An
 def test_values_of_every_type_are_those_of_the_driver(both_drivers: list[Cursor]) -> None:
     query = (
         "SELECT 1.5, 1e0, NULL, DATE '2020-02-03', TIMESTAMP '2020-02-03 04:05:06',"
-        " TIME '01:02:03', CAST('é' AS BINARY), JSON_OBJECT('a', 'é'), 18446744073709551615, TRUE, ''"
+        " TIME '01:02:03', CAST('é' AS BINARY), JSON_OBJECT('a', 'é'), 18446744073709551615, TRUE,"
+        " ''"
     )
     found = []
     for cursor in both_drivers:
