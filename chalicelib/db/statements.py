@@ -84,21 +84,9 @@ def others(
     a text that is longer than declared, one character more than that."""
     names = _cut(table.columns) + _applied(table)
     sql, parameters = _rows_with_exactly(table, column, values, names)
-    sql += f" AND {table.key.name} NOT IN ({_marks(len(keys))}) LIMIT {max_rows:d}"
-    return sql, [*parameters, *keys]
-
-
-def others_than_new(
-    table: Table, column: Column, values: Sequence[Key], new_keys: int, max_rows: int
-) -> Statement:
-    """The same, but for those that the INSERT before it gave the next `new_keys` keys."""
-    names = _cut(table.columns) + _applied(table)
-    sql, parameters = _rows_with_exactly(table, column, values, names)
-    sql += (
-        f" AND {table.key.name} NOT BETWEEN LAST_INSERT_ID() AND LAST_INSERT_ID() + %s"
-        f" LIMIT {max_rows:d}"
-    )
-    return sql, [*parameters, new_keys - 1]
+    if keys:
+        sql += f" AND {table.key.name} NOT IN ({_marks(len(keys))})"
+    return f"{sql} LIMIT {max_rows:d}", [*parameters, *keys]
 
 
 def insert(table: Table, rows: Sequence[Row]) -> Statement:
