@@ -80,7 +80,7 @@ class Looking:
                 if max_rows is not None and looked >= max_rows:
                     return start
                 rows, is_more = self._ranges.read_range(self._table, after, last, RANGE_ROWS)
-                keys = list(rows.by_key)
+                keys = [*rows.keys]
                 looked += len(keys)
                 if keys and keys[-1] == last:
                     # What is kept behind this key belongs to the next range.
