@@ -46,8 +46,8 @@ class Late(Exception):
 
 class PublicRow(NamedTuple):
     """What to put under the public key of the row with `key`: `value`, where somebody knows what
-    `shown` makes of the row; else `row`, or nothing where that is None, too. `instead_of`: the
-    `fingerprint` of what must be there; ANY; or ABSENT."""
+    `public_forms` makes of the row; else `row`, or nothing where that is None, too. `instead_of`:
+    the `fingerprint` of what must be there; ANY; or ABSENT."""
 
     key: Key
     row: Row | None = None
@@ -84,7 +84,7 @@ def fingerprint(found: Found) -> str:
     return hashlib.sha1(found, usedforsecurity=False).hexdigest()
 
 
-def shown(table: Table, form: str, texts: Sequence[bytes]) -> Sequence[Found]:
+def public_forms(table: Table, form: str, texts: Sequence[bytes]) -> Sequence[Found]:
     """What the public keys hold of the rows that `encode_many` made these texts of."""
     if form != HASH:
         return texts
@@ -101,8 +101,8 @@ def read_commands(
     head: Words = (most, *[c.name for c in table.columns]) if form == HASH else (most,)
     script = public_scripts.READ_HASHES if form == HASH else public_scripts.READ_STRINGS
     return [
-        Command(_tag(piece[0]), ("EVALSHA", _sha1(script), len(piece), *piece, *head))
-        for piece in _pieces(names, is_cluster)
+        Command(_tag(batch[0]), ("EVALSHA", _sha1(script), len(batch), *batch, *head))
+        for batch in _batches(names, is_cluster)
     ]
 
 
@@ -120,13 +120,13 @@ def set_commands(
     head: Words = (read_at, by, STAMP_MILLISECONDS, until, len(fields), *fields)
     script = _sha1(public_scripts.SET_PUBLIC)
     commands = []
-    for piece in _pieces(rows, is_cluster):
-        names = table.public_keys(form, [each.key for each in piece])
+    for batch in _batches(rows, is_cluster):
+        names = table.public_keys(form, [each.key for each in batch])
         named = [word for pair in zip(names, _stamps(names)) for word in pair]
         words: list[str | bytes] = []
-        unknown = [each.row for each in piece if each.row is not None and each.value is None]
-        others = iter(shown(table, form, table.encode_many(unknown)) if unknown else ())
-        for each in piece:
+        unknown = [each.row for each in batch if each.row is not None and each.value is None]
+        others = iter(public_forms(table, form, table.encode_many(unknown)) if unknown else ())
+        for each in batch:
             if each.row is None and each.value is None:
                 words += [each.instead_of, "del", *[""] * max(len(fields), 1)]
                 continue
@@ -144,8 +144,8 @@ def set_new_commands(
     """As SET_NEW_PUBLIC takes them: texts for rows whose public keys must be absent."""
     script = _sha1(public_scripts.SET_NEW_PUBLIC)
     commands = []
-    for piece in _pieces(rows, is_cluster):
-        row_keys, _, _, values = zip(*piece)
+    for batch in _batches(rows, is_cluster):
+        row_keys, _, _, values = zip(*batch)
         names = table.public_keys(JSON, row_keys)
         words: Words = ("EVALSHA", script, 2 * len(names), *names, *_stamps(names), until, *values)
         commands.append(Command(_tag(names[0]), words))
@@ -182,7 +182,7 @@ def _tag(name: str) -> str:
     return inner if inner and closed else name
 
 
-def _pieces(items: Sequence[Any], is_cluster: bool) -> list[Sequence[Any]]:
+def _batches(items: Sequence[Any], is_cluster: bool) -> list[Sequence[Any]]:
     most = 1 if is_cluster else MAX_ROWS_A_SCRIPT
     return [items[start : start + most] for start in range(0, len(items), most)]
 

@@ -1,4 +1,4 @@
-"""One range of watched rows is brought in step with its public keys.
+"""Reconciliation: one range of watched rows is brought in step with its public keys.
 
 For each row there are three things: the row R in the database, the value P under its public key,
 and S, the row as both had it last. Where R and P differ, S tells which of them was changed. A range
@@ -17,7 +17,7 @@ from chalicelib.cache import (
     PublicRow,
     PublicStore,
     fingerprint,
-    shown,
+    public_forms,
 )
 from chalicelib.db import Database
 from chalicelib.errors import BadRequest
@@ -106,7 +106,7 @@ class _Edit:
         return after
 
 
-class Ranges:
+class Reconciliation:
     """For one run."""
 
     def __init__(
@@ -153,7 +153,7 @@ class Ranges:
             self._lease.run()
         return until
 
-    def bring_in_step(
+    def reconcile(
         self,
         table: Table,
         form: str,
@@ -278,8 +278,8 @@ class Ranges:
         puts = [put for put in puts if put.key in still]
         items = [(key, values) for key, values in edits.items() if key in still]
         for start in range(0, len(items), MAX_WRITTEN_ROWS):
-            piece = dict(items[start : start + MAX_WRITTEN_ROWS])
-            puts += self._write(table, form, piece, seen, now)
+            batch = dict(items[start : start + MAX_WRITTEN_ROWS])
+            puts += self._write(table, form, batch, seen, now)
         if items and puts:  # to write them may have taken long
             rows = replace(rows, until=self._deadline())
         refused = self._put(table, form, TO_DATABASE, rows, puts, now)
@@ -368,7 +368,11 @@ class Ranges:
         texts = rows.texts
         if len(texts) > len(now.found):
             texts = {key: texts[key] for key in now.found if key in texts}
-        return texts if form == JSON else dict(zip(texts, shown(table, form, [*texts.values()])))
+        return (
+            texts
+            if form == JSON
+            else dict(zip(texts, public_forms(table, form, [*texts.values()])))
+        )
 
     def _put(
         self,
@@ -388,7 +392,7 @@ class Ranges:
         unknown = [put.row for put in puts if put.row is not None]
         held = {put.key: put.value for put in puts}
         if unknown:
-            values = shown(table, form, table.encode_many(unknown))
+            values = public_forms(table, form, table.encode_many(unknown))
             held |= zip([row[0] for row in unknown], values)
         for key in refused:
             del held[key]
