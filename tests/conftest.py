@@ -34,6 +34,7 @@ from tests.support.background_commands import COMMANDS, BackgroundCommands, Done
 from tests.support.bucket import UploadBucket
 from tests.support.client import InProcess
 from tests.support.engines import is_mysql_only
+from tests.support.memory_folder import memory_folder
 from tests.support.witness import Witness
 
 if TYPE_CHECKING:  # moto takes a second to import, and few tests need it
@@ -78,6 +79,9 @@ def pytest_configure() -> None:
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, interrupt)
+    # pytest makes its temporary folders there. The option --basetemp takes precedence.
+    if folder := memory_folder():
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(folder))
     # AWS's descriptions of its services are read once for all clients, not once for each.
     descriptions = botocore.loaders.create_loader()
     botocore.session.create_loader = lambda *_: descriptions

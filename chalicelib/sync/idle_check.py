@@ -9,7 +9,7 @@ under them.
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 
 from chalicelib.cache import Found, PublicStore, fingerprint
 from chalicelib.tables import Key, Table
@@ -81,6 +81,10 @@ class Note:
             self._store.finish_note(self._table, self.begun, text)
 
 
-def _stand(found: Iterable[Found] | Sequence[Found]) -> str:
-    texts = "\n".join(map(fingerprint, found))
-    return hashlib.sha1(texts.encode(), usedforsecurity=False).hexdigest()
+def _stand(found: Collection[Found]) -> str:
+    """A digest of it all: of what is a text its length and the text itself."""
+    texts = [each if type(each) is bytes else fingerprint(each).encode() for each in found]
+    kinds = [len(each) if type(each) is bytes else -1 for each in found]
+    digest = hashlib.sha1(json.dumps(kinds).encode(), usedforsecurity=False)
+    digest.update(b"\n".join(texts))
+    return digest.hexdigest()

@@ -82,7 +82,7 @@ class Scan:
                 rows, is_more = self._reconciliation.read_range(
                     self._table, after, last, RANGE_ROWS
                 )
-                keys = list(rows.by_key)
+                keys = [*rows.keys]
                 looked += len(keys)
                 if keys and keys[-1] == last:
                     # What is kept behind this key belongs to the next range.
