@@ -120,7 +120,7 @@ class TotalsStore:
         ]
         if not commands:
             return {}
-        _, replies = self._client.ask_many(commands)
+        _, replies = self._client.ask_many(commands, is_patient=True)
         return {
             row_keys[i]: Totals.parse(text.decode())
             for (_, positions), texts in zip(chunks, replies)
@@ -160,7 +160,7 @@ class TotalsStore:
                 words += (str(row_keys[i]), adding[i].line, *amounts)
             command: Words = ("EVALSHA", sha1(ADD), len(named), *named, *head, *words)
             commands.append(Command(keys.tag(table, bucket), command))
-        reached, replies = self._client.ask_many(commands)
+        reached, replies = self._client.ask_many(commands, is_patient=True)
         added: dict[int, Mapping[str, int]] = {}
         for (_, positions), reply in zip(chunks, replies):
             kind, *rest = reply
