@@ -8,12 +8,9 @@ import os
 import random
 import signal
 import threading
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from math import inf
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import botocore.loaders
@@ -298,10 +295,9 @@ def end_app() -> None:
     to close connections, would be counted as somebody else's."""
     if services.container.cache_info().currsize:
         with pytest.MonkeyPatch.context() as patch:
-            clock = SimpleNamespace(monotonic=lambda: inf, sleep=time.sleep)
-            patch.setattr(recovery, "time", clock)
+            patch.setattr(recovery, "MAX_PROBES", 0)
             for thread in threading.enumerate():
-                if thread.name == "recovery":
+                if thread.name in ("recovery", "opening"):
                     thread.join(timeout=10)
         container = services.container()
         clients = [container.cache._client]
