@@ -110,14 +110,15 @@ class DriverConnection(pymysql.connections.Connection):
         """The text with a literal in the place of each %s."""
         if self.server_status & SERVER_STATUS.SERVER_STATUS_NO_BACKSLASH_ESCAPES:
             return text % tuple(map(self.escape, values))
-        return text % tuple([self._literal(value) for value in values])
-
-    def _literal(self, value: Any) -> str:
-        """As the driver has it, in half the time."""
-        kind = type(value)
-        if kind is str:
-            return f"'{converters.escape_string(value)}'"
-        return str(value) if kind is int else self.escape(value)
+        literals = [  # as the driver has them, in less than half the time
+            f"'{converters.escape_string(value)}'"
+            if type(value) is str
+            else str(value)
+            if type(value) is int
+            else self.escape(value)
+            for value in values
+        ]
+        return text % tuple(literals)
 
     def run_all(self, text: str, answers: list[Sequence[Any]]) -> None:
         """Run the statements of `text`. Adds the rows of each to `answers` as they come."""
