@@ -1,4 +1,4 @@
-"""What Redis runs by itself: the steps of the cache protocol that look before they write.
+"""The Lua scripts of the cache protocol: the steps that look before they write.
 
 An entry is a value (JSON text) or one of these marks, which begin with the byte 0xFF, as no JSON
 does:

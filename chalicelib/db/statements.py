@@ -119,14 +119,17 @@ def watches(table: Table, keys: Sequence[Key]) -> Statement:
     )
 
 
-def select_range(table: Table, limit: int, after: Key | None, last: Key | None) -> Statement:
+def select_range(
+    table: Table, limit: int, after: Key | None, last: Key | None, *, as_json: bool
+) -> Statement:
     """Rows in the order of their keys: behind the key `after` and up to the key `last`, where these
-    are given."""
+    are given. With `as_json` each row is its key and its JSON."""
     bounds = [(">", after), ("<=", last)]
     given = [(sign, key) for sign, key in bounds if key is not None]
     condition = " AND ".join(f"{table.key.name} {sign} %s" for sign, _ in given)
+    names = f"{table.key.name},{_json(table)}" if as_json else _names(table.columns)
     return (
-        f"SELECT {_names(table.columns)} FROM {table.identifier}"
+        f"SELECT {names} FROM {table.identifier}"
         f"{f' WHERE {condition}' * bool(given)} ORDER BY {table.key.name} LIMIT {limit:d}",
         [key for _, key in given],
     )
@@ -192,6 +195,18 @@ def _values(table: Table, columns: Sequence[Column], rows: Sequence[Row]) -> Sta
 
 def _names(columns: Sequence[Column]) -> str:
     return ",".join(column.name for column in columns)
+
+
+def _json(table: Table) -> str:
+    """A row as `Table.encode` has it, unless a text in it has a character that needs an escape: the
+    JSON then has a backslash. NULL where a value is NULL."""
+    words = []
+    for column in table.columns:
+        is_text = isinstance(column.type, String)
+        # Without the zeros of ZEROFILL, which JSON does not have.
+        value = f"JSON_QUOTE({column.name})" if is_text else f"{column.name}+0"
+        words += [f"""',"{column.name}":'""", value]
+    return f"CONCAT('{{{words[0][2:]},{','.join(words[1:])},'}}')"
 
 
 def _applied(table: Table, *, is_locked: bool = False) -> str:
