@@ -4,7 +4,7 @@ import csv
 import io
 from typing import Any
 
-from chalicelib.ingest.bucket import Bucket
+from chalicelib.ingest.bucket import bucket_of
 from chalicelib.ingest.csv_rows import Rejected
 from chalicelib.ingest.events import Upload, report_key
 
@@ -21,7 +21,7 @@ class RejectedReport:
 
     def __init__(self, upload: Upload) -> None:
         self._first: Rejected | None = None
-        self._writer = Bucket(upload.bucket).writer(report_key(upload), "text/csv; charset=utf-8")
+        self._writer = bucket_of(upload).writer(report_key(upload), "text/csv; charset=utf-8")
 
     def __enter__(self) -> "RejectedReport":
         self._writer.__enter__()
