@@ -10,12 +10,12 @@ from typing import Any
 
 from chalice.app import BaseLambdaEvent, Chalice, Request, Response
 
+from chalicelib.error_text import shown
 from chalicelib.errors import BadRequest, HerocacheError, MethodNotAllowed, NotFound
 from chalicelib.handlers import entry_points
 from chalicelib.handlers.cors import headers_for_error
 from chalicelib.handlers.log_lines import LogLines
 from chalicelib.ingest import has_uploads
-from chalicelib.tables import shown
 
 Event = Mapping[str, Any]
 
