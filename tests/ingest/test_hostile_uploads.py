@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 import logging
+import re
 from urllib.parse import quote_plus
 
 import pytest
@@ -110,6 +111,23 @@ def test_a_report_opens_no_formula_in_a_spreadsheet(
     assert not any(cell.startswith(tuple("=+-@\t\r\n＝")) for cell in cells)
 
 
+@pytest.mark.parametrize("delimiter", [";", "\t", "|"], ids=ascii)
+@pytest.mark.parametrize("gap", ["", " ", '"', "\n"], ids=ascii)
+def test_a_report_opens_no_formula_where_cells_end_with_another_character(
+    service: InProcess, bucket: UploadBucket, delimiter: str, gap: str
+) -> None:
+    """A spreadsheet expects semicolons where the comma is for decimals. Quotes that do not begin a
+    cell protect nothing there, so a line ends a cell too."""
+    value = f"x{delimiter}{gap}=cmd|calc".replace('"', '""')
+    entry_points.ingest(bucket.put(KEY, lines(1, 2) + f'3,"{value}",b,c,ten,d\n'))
+
+    report = bucket.rejected(KEY)
+    assert report is not None
+    cells = re.split(f"[{delimiter}\r\n]", report)
+    assert any("=cmd|calc" in cell or "=cmd" in cell for cell in cells), "it shows what was sent"
+    assert not any(cell.strip('" ').startswith(tuple("=+-@\t＝")) for cell in cells)
+
+
 def test_the_words_of_an_error_cannot_forge_a_line_of_the_log(
     service: InProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -124,7 +142,7 @@ def test_the_words_of_an_error_cannot_forge_a_line_of_the_log(
     written = io.StringIO()
     [handler] = [each for each in app.log.handlers if type(each) is logging.StreamHandler]
     monkeypatch.setattr(handler, "stream", written)
-    monkeypatch.setattr("chalicelib.handlers.contract.parse", bug)
+    monkeypatch.setattr("chalicelib.handlers.validation.parse", bug)
     payload = "".join(f"{end}{text}" for text in FORGED for end in ("\n", "\r\n", "\u2028"))
 
     assert entry_points.invoke(payload)["statusCode"] == 500
