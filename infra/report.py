@@ -26,7 +26,7 @@ _MOST_EVENTS = 20
 def show(stage: Stage) -> None:
     """Prints the report."""
     hidden = {account_id(): ACCOUNT}
-    if email := stage.choices["parameters"].get("AlarmEmail"):
+    if email := stage.choices.get("parameters", {}).get("AlarmEmail"):
         hidden[email] = "…"
     for line in _lines(stage):
         for text, instead in hidden.items():
@@ -37,10 +37,12 @@ def show(stage: Stage) -> None:
 def _lines(stage: Stage) -> Iterator[str]:
     packages = ", ".join(f"{name} {version(name)}" for name in _PACKAGES)
     yield f"{stage.full_name} in {region()}; Python {platform.python_version()}, {packages}"
-    yield f"parameters {stage.choices['parameters']}"
+    parameters = stage.choices.get("parameters", {})
+    yield "on pieces that were there" if stage.is_adopted else f"parameters {parameters}"
     yield f"settings {', '.join(sorted(stage.environment))}"
+    stack = _stack(client("cloudformation"), stage.full_name)
     for title, found in (
-        ("stack", _stack(client("cloudformation"), stage.full_name)),
+        *(() if stage.is_adopted else (("stack", stack),)),
         ("functions", _functions(client("lambda"), stage)),
         ("limits", _limits(client("lambda"))),
     ):

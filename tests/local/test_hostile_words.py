@@ -12,7 +12,7 @@ import pytest
 import redis
 from botocore.exceptions import ClientError
 
-from local.home import Home
+from local.home_folder import Home
 from local.machine import LOOPBACK, ROOT, command_line
 from local.servers import DataApi, MariaDB, Redis
 from local.servers.data_api import CLUSTER_ARN, SECRET_ARN
