@@ -11,7 +11,7 @@ IN_VENV := exec .venv/bin/python -m
 INSTALL = @bash local/install.sh
 SERVERS = mariadb-server redis-server curl
 # Names as they were typed: make would run $(shell ...) in one that is given on its command line.
-NAMES = PORT FILE TABLE KEYS KEY FUNCTION EVENT ENGINE STAGE URL MINUTES ARGS SQL
+NAMES = PORT FILE TABLE KEYS KEY FUNCTION EVENT ENGINE STAGE URL MINUTES ARGS SQL PYTHON
 $(foreach name,$(NAMES),$(eval override $(name) := $$(value $(name))))
 export $(NAMES)
 # Without bytecode on disk, each of the many processes of a test run compiles the project again.
