@@ -1,6 +1,6 @@
 """The client of Redis: gives out connections, and decides what their failures mean.
 
-A call sends its commands to each server in one piece, so it costs one round trip. Every command may
+A call sends its commands to each server at once, so it costs one round trip. Every command may
 run twice. So where a kept connection turns out to be closed, the call is tried again, and no error
 is raised. After a failure nobody uses Redis until it has answered probes. That a connection takes
 long to open is no failure: who cannot wait does without Redis.
@@ -48,7 +48,7 @@ FAILED_SECONDS = 5
 # Fewer failovers than that in the life of a process are nothing to wonder at.
 MANY_SERVERS = 5
 
-# Errors that a kept connection may meet and a new one does not.
+# Errors of a kept connection that a new connection does not have.
 _KEPT_TOO_LONG = (
     *(redis.ConnectionError, redis.exceptions.ReadOnlyError),
     *(redis.exceptions.MovedError, redis.exceptions.NoScriptError),
@@ -167,7 +167,7 @@ class Client:
         return received if reached == server else None
 
     def abandon(self, connection: Connection) -> None:
-        """Nobody wants the replies to what `send` sent any more."""
+        """Drop the replies to what `send` sent."""
         connection.leave_replies()
         self._keep(connection)
         self._early_turns.release()

@@ -304,7 +304,7 @@ def test_new_rows_cost_one_round_trip_to_the_database_and_two_to_redis(
 
     assert len(ids) == BATCH
     shown = ["SELECT heroes"] * use_cache
-    assert sent == [[*GUARDED_INSERT, *shown, *COMMITTED]]
+    assert sent == [[*OPENING, *shown, *INSERT, *COMMITTED]]
     assert spent.statements == 6 + len(shown)
     assert spent.cache_round_trips == 2, "fence meanwhile, then publish"
     sent.clear()
@@ -464,7 +464,7 @@ def test_where_triggers_may_change_rows_a_write_costs_one_round_trip_more(
     """It reads them back before it fences what shows them."""
     witness.query("CREATE TRIGGER redden BEFORE INSERT ON heroes FOR EACH ROW SET NEW.color = 'r'")
     try:
-        services.container().database._fit._fitting.clear()
+        services.container().database._schema_check._fitting.clear()
         service.write([row])
         sent.clear()
         service.write([row])

@@ -9,8 +9,9 @@ import redis
 
 from chalicelib import services
 from chalicelib.cache.commands import Command
+from chalicelib.column_types import INTEGER, UNSIGNED_KEY, Integer
 from chalicelib.rows import write_behind
-from chalicelib.tables import INTEGER, UNSIGNED_KEY, Column, Counter, Integer, Table
+from chalicelib.tables import Column, Counter, Table
 from local.servers import MariaDB
 from tests.conftest import Configure
 from tests.support.client import Answer, InProcess
@@ -144,7 +145,7 @@ def test_who_waits_for_the_row_knows_what_was_added_to_it_meanwhile(
     increment(service, 1, 5)
     [name] = witness.redis.scan_iter("*:totals:1")
     text: Any = witness.redis.get(name)
-    with mariadb.connect_as_root(ssl_disabled=True) as run, run.cursor() as cursor:
+    with mariadb.connect_as_root() as run, run.cursor() as cursor:
         run.begin()
         cursor.execute("UPDATE pages SET views = views + 5 WHERE nr = 1")
         cursor.execute("INSERT INTO applied_deltas VALUES ('pages', '1', %s)", [text])
@@ -216,7 +217,7 @@ def test_a_script_that_runs_twice_adds_once(
     service: InProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As where a connection closes behind the first copy."""
-    client = services.container().cache.totals._client
+    client = services.container().cache.counter_totals._client
     ask_many = client.ask_many
 
     def ask_twice(asked: Sequence[Command], *, is_patient: bool) -> object:
