@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Protocol, TypeVar
 
 from chalicelib.cache import (
@@ -83,7 +84,7 @@ class Work:
     claim: Claim | None = None
     is_of_sync: bool = False
 
-    @property
+    @cached_property
     def inserts_only(self) -> bool:
         """Whether the database gives all keys."""
         return bool(self.rows) and all(row[0] == NO_KEY for row in self.rows)
