@@ -3,6 +3,7 @@
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 from chalicelib.cache import CounterTotals, CounterTotalsStore
@@ -38,7 +39,7 @@ class Work:
     claim: Claim | None = None
     is_of_sync: bool = False
 
-    @property
+    @cached_property
     def inserts_only(self) -> bool:
         """Whether the database gives all keys."""
         return bool(self.rows) and all(row[0] == NO_KEY for row in self.rows)
