@@ -10,7 +10,7 @@ import time
 
 from bench.servers.mariadb_and_redis import servers
 from chalicelib import services
-from chalicelib.db import captured
+from chalicelib.db import change_capture
 from chalicelib.tables import HEROES
 from local.servers import MariaDB
 
@@ -42,14 +42,18 @@ class Bench:
         """A table with so many rows, and nothing recorded."""
         for name, *_ in self._mariadb.query("SHOW TRIGGERS"):
             self.run(f"DROP TRIGGER {name}")
-        for sql in ("TRUNCATE heroes", "TRUNCATE changed_entries", f"SET {captured.OWN} = NULL"):
+        for sql in (
+            "TRUNCATE heroes",
+            "TRUNCATE changed_entries",
+            f"SET {change_capture.OWN} = NULL",
+        ):
             self.run(sql)
         if rows:
             self.run(fill(rows))
         if is_recorded:
             self._mariadb.apply_triggers([HEROES])
         if is_own:
-            self.run(f"SET {captured.MARK_OWN}")
+            self.run(f"SET {change_capture.MARK_OWN}")
 
     def compare(self, name: str, rows: int, sql: str, is_own: bool) -> None:
         times: dict[bool, list[float]] = {False: [], True: []}
@@ -63,9 +67,9 @@ class Bench:
     def drain(self, changes: int) -> None:
         self.prepare(True, changes)
         self.run(UPDATE)
-        services.container().captured.unrecorded(HEROES)  # connect
+        services.container().captured_changes.unrecorded(HEROES)  # connect
         began = time.perf_counter()
-        services.container().captured.drain(HEROES)
+        services.container().captured_changes.drain(HEROES)
         print(f"drain of {changes:,} changes: {time.perf_counter() - began:.2f} s", flush=True)
 
 

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping
 from contextlib import nullcontext
+from pathlib import Path
 
 from botocore.exceptions import ClientError
 
@@ -27,6 +28,7 @@ from infra import (
     service_linked_roles,
     unrecorded_api,
     usage_plan,
+    wheels,
 )
 from infra.account import client, region
 from infra.aws_errors import code_of
@@ -94,15 +96,20 @@ def adopt(name: str) -> None:
 
 
 def deploy(stage: Stage) -> None:
-    """`make deploy`: deploys the functions and the API, then sets what Chalice cannot set. A stage
-    without a stack has no queue for failed events, and no role to log its calls with."""
+    """`make deploy`: deploys the functions and the API, then sets what Chalice cannot set."""
     before_deploy.refuse_unprepared(stage)
+    with wheels.downloaded(stage.config["lambda_architecture"]) as packages:
+        _deploy(stage, packages)
+
+
+def _deploy(stage: Stage, packages: Path) -> None:
+    """A stage without a stack has no queue for failed events, and no role to log its calls with."""
     outputs = {} if stage.is_adopted else _stack(stage).outputs()
     log_retention.keep_logs(
         client("logs"), stage.function_names, stage.choices["log_retention_days"]
     )
     unrecorded_api.record(client("apigateway"), stage)
-    chalice_cli.deploy(stage)
+    chalice_cli.deploy(stage, packages)
     deployed = stage.deployed()
     if not stage.is_adopted:
         failed_events.send_failures(

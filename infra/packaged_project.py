@@ -22,6 +22,8 @@ CODE = "chalicelib"
 # In CHALICE. Chalice writes into them, and they may not be there yet.
 WRITTEN = ("deployed", "deployments")
 BYTECODE = "__pycache__"
+_OF_MYSQL = {"pymysql"}
+_OF_REDIS = {"redis", "hiredis", "async-timeout"}
 
 
 @contextmanager
@@ -57,12 +59,15 @@ def _add_config(folder: Path, stage: Stage, secrets: Mapping[str, str]) -> None:
 
 
 def needed(requirements: str, environment: Mapping[str, str]) -> str:
-    """The text of requirements.txt without what functions with these settings never import."""
+    """The text of requirements.txt without what functions with these settings never import. Empty
+    where nothing is left: pip rejects a file of options alone."""
     unused: set[str] = set()
     if environment.get("DB_ENGINE") == "dataapi":
-        unused = {"pymysql"} if environment.get("REDIS_URL") else {"pymysql", "redis", "hiredis"}
-    lines = requirements.splitlines(keepends=True)
-    return "".join(line for line in lines if _package(line) not in unused)
+        unused = _OF_MYSQL if environment.get("REDIS_URL") else _OF_MYSQL | _OF_REDIS
+    # Each package is a line, and lines with its hashes, which are indented.
+    parts = re.split(r"(?m)^(?=[\w])", requirements)
+    kept = [part for part in parts[1:] if _package(part) not in unused]
+    return "".join([parts[0], *kept]) if kept else ""
 
 
 def _package(line: str) -> str:

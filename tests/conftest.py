@@ -24,7 +24,7 @@ from chalicelib import config, services
 from chalicelib.cache import entry_commands, generations, recovery, timeouts
 from chalicelib.cache.client import Client
 from chalicelib.config import DbEngine
-from chalicelib.db import captured
+from chalicelib.db import change_capture
 from chalicelib.rows import fences, write_through
 from chalicelib.tables import TABLES
 from local.machine import PORTS, port_is_free
@@ -173,7 +173,7 @@ def triggers(mariadb: MariaDB) -> Iterator[None]:
 
 def drop_triggers(mariadb: MariaDB) -> None:
     for name, *_ in mariadb.query("SHOW TRIGGERS"):
-        if name.startswith(captured.CAPTURING):
+        if name.startswith(change_capture.CAPTURING):
             mariadb.query(f"DROP TRIGGER {name}")
 
 

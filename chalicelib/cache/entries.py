@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from chalicelib.cache import scripts
 from chalicelib.cache.commands import Command, NoClient
 from chalicelib.cache.configured_client import new_client
+from chalicelib.cache.counter_totals import CounterTotalsStore
 from chalicelib.cache.entry_commands import Entry, EntryCommands, Fenced, Token
 from chalicelib.cache.keys import Keys
 from chalicelib.cache.public_keys import PublicWrite, delete_note
-from chalicelib.cache.totals import TotalsStore
 from chalicelib.config import Settings
 from chalicelib.db import Generation
 from chalicelib.errors import AnotherServer
@@ -57,7 +57,7 @@ class Cache:
         self._client = new_client(settings, self.tables)
         self._keys = Keys(settings.redis_cluster)
         self._make = EntryCommands(self._keys, settings.ttl_seconds)
-        self.totals = TotalsStore(self._client, self._keys)
+        self.counter_totals = CounterTotalsStore(self._client, self._keys)
 
     @property
     def is_down(self) -> bool:

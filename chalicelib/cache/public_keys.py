@@ -105,8 +105,8 @@ def read_commands(
     head: Words = (most, *[c.name for c in table.columns]) if form == HASH else (most,)
     script = public_scripts.READ_HASHES if form == HASH else public_scripts.READ_STRINGS
     return [
-        Command(_tag(piece[0]), ("EVALSHA", _sha1(script), len(piece), *piece, *head))
-        for piece in _pieces(names, is_cluster)
+        Command(_tag(batch[0]), ("EVALSHA", _sha1(script), len(batch), *batch, *head))
+        for batch in _batches(names, is_cluster)
     ]
 
 
@@ -124,13 +124,13 @@ def set_commands(
     head: Words = (read_at, by, STAMP_MILLISECONDS, until, len(fields), *fields)
     script = _sha1(public_scripts.SET_PUBLIC)
     commands = []
-    for piece in _pieces(rows, is_cluster):
-        names = table.public_keys(form, [each.key for each in piece])
+    for batch in _batches(rows, is_cluster):
+        names = table.public_keys(form, [each.key for each in batch])
         named = [word for pair in zip(names, _stamps(names)) for word in pair]
         words: list[str | bytes] = []
-        unknown = [each.row for each in piece if each.row is not None and each.value is None]
+        unknown = [each.row for each in batch if each.row is not None and each.value is None]
         others = iter(encoded(table, form, unknown))
-        for each in piece:
+        for each in batch:
             if each.row is None:
                 words += [each.instead_of, "del", *[""] * max(len(fields), 1)]
                 continue
@@ -172,7 +172,7 @@ def _tag(name: str) -> str:
     return inner if inner and closed else name
 
 
-def _pieces(items: Sequence[Any], is_cluster: bool) -> list[Sequence[Any]]:
+def _batches(items: Sequence[Any], is_cluster: bool) -> list[Sequence[Any]]:
     most = 1 if is_cluster else MAX_ROWS_A_SCRIPT
     return [items[start : start + most] for start in range(0, len(items), most)]
 

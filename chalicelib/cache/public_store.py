@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from chalicelib.cache import keys, public_scripts
 from chalicelib.cache.commands import Command, NoClient, Words
 from chalicelib.cache.configured_client import new_client
+from chalicelib.cache.counter_totals import CounterTotalsStore
 from chalicelib.cache.public_keys import (
     Found,
     Garbage,
@@ -19,7 +20,6 @@ from chalicelib.cache.public_keys import (
     read_commands,
     set_commands,
 )
-from chalicelib.cache.totals import TotalsStore
 from chalicelib.config import Settings
 from chalicelib.tables import Key, Table, tables_with
 
@@ -38,12 +38,12 @@ def public_store(settings: Settings) -> "PublicStore":
 
 
 class PublicStore:
-    """Public keys as a run uses them, the notes of tables, and `totals`. Each method raises
+    """Public keys as a run uses them, the notes of tables, and `counter_totals`. Each method raises
     CacheUnavailable."""
 
     def __init__(self, client: "Client | NoClient") -> None:
         self._client = client
-        self.totals = TotalsStore(client, keys.Keys(client.is_cluster))
+        self.counter_totals = CounterTotalsStore(client, keys.Keys(client.is_cluster))
 
     def wake(self) -> str:
         """The name of the server that answers now, also where it failed before."""

@@ -39,7 +39,7 @@ class Bucket:
         self._folders = folders
 
     def read(self, upload: Upload) -> Generator[bytes, None, None]:
-        """The bytes of exactly this upload, in pieces of CHUNK_BYTES. Raises Gone."""
+        """The bytes of exactly this upload, in chunks of CHUNK_BYTES. Raises Gone."""
         which = {"VersionId": upload.version} if upload.version else {"IfMatch": upload.etag}
         body = self._call("get_object", Key=upload.key, **which)["Body"]
         try:
@@ -88,7 +88,7 @@ class Bucket:
         self._call("put_object", Key=key, Body=body, ContentType=content_type)
 
     def writer(self, key: str, content_type: str) -> "Writer":
-        """As `write`, for an object that is written in pieces."""
+        """As `write`, for an object that is written in chunks."""
         self._check_is_own(key)
         return Writer(self, key, content_type)
 
@@ -114,8 +114,8 @@ class Bucket:
 
 
 class Writer:
-    """An object of any size, written piece by piece. No object is made where there was no piece, or
-    where the block that writes the pieces fails."""
+    """An object of any size, written chunk by chunk. No object is made where there was no chunk, or
+    where the block that writes the chunks fails."""
 
     def __init__(self, bucket: Bucket, key: str, content_type: str) -> None:
         self._bucket = bucket
@@ -139,8 +139,8 @@ class Writer:
         elif self._upload_id:
             self._bucket._call("abort_multipart_upload", Key=self._key, UploadId=self._upload_id)
 
-    def write(self, piece: bytes) -> None:
-        self._buffer.write(piece)
+    def write(self, chunk: bytes) -> None:
+        self._buffer.write(chunk)
         if self._buffer.tell() >= PART_BYTES:
             self._send_part()
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from chalicelib.cache import Totals
+from chalicelib.cache import CounterTotals
 from chalicelib.db import Change, Database
 from chalicelib.errors import (
     AlreadyClaimed,
@@ -19,12 +19,12 @@ from chalicelib.errors import (
     OutcomeUnknown,
     SchemaMismatch,
 )
-from chalicelib.rows.counters import counted, incremented
 from chalicelib.rows.fences import clocks
 from chalicelib.rows.idempotency import Answer, IdempotentChange, prune_claims
+from chalicelib.rows.increments import counted, incremented
 from chalicelib.rows.lazy_loading import LazyLoading
 from chalicelib.rows.loader import Page, RowLoader, mismatch
-from chalicelib.rows.totals import with_totals
+from chalicelib.rows.pending_increments import with_pending
 from chalicelib.rows.write_behind import WriteBehind
 from chalicelib.rows.write_through import Work, WriteThrough
 from chalicelib.tables import Column, Delta, Key, NotAsDeclared, Row, Table
@@ -166,8 +166,8 @@ class RowService:
 
         def edit(rows: Sequence[Row]) -> Sequence[Row]:
             if table.write_behind:
-                totals = self._write_behind.totals(table, keys)
-                rows = [with_totals(table, row, totals.get(row[0], Totals())) for row in rows]
+                totals, none = self._write_behind.totals(table, keys), CounterTotals()
+                rows = [with_pending(table, row, totals.get(row[0], none)) for row in rows]
             return incremented(table, deltas, rows)
 
         def answer(change: Change) -> Answer:

@@ -19,13 +19,13 @@ from typing import Protocol, TypeVar
 from chalicelib.cache import (
     Affected,
     Cache,
+    CounterTotals,
     Fenced,
     Generations,
     Recovery,
-    Totals,
     new_token,
 )
-from chalicelib.db import Change, Committed, Database, Generation, Transaction, applied
+from chalicelib.db import Change, Committed, Database, Generation, Transaction, applied_deltas
 from chalicelib.errors import (
     AnotherServer,
     CacheUnavailable,
@@ -37,8 +37,8 @@ from chalicelib.errors import (
 from chalicelib.rows import changed_entries, public_rows
 from chalicelib.rows.fences import Fences, clocks
 from chalicelib.rows.idempotency import Recorded
+from chalicelib.rows.pending_increments import read_totals
 from chalicelib.rows.switch_off import SwitchOff
-from chalicelib.rows.totals import read_totals
 from chalicelib.rows.transactions import Transactions
 from chalicelib.tables import NO_KEY, Key, Row, Table
 
@@ -307,14 +307,14 @@ class WriteThrough:
         named = [key for key in keys if key not in change.new_keys]
         if not (named and table.write_behind and self._cache.is_configured):
             return
-        totals = read_totals(self._cache.totals, table, named)
-        before = {row[0]: Totals.parse(str(row[-1])) for row in change.before}
+        totals = read_totals(self._cache.counter_totals, table, named)
+        before = {row[0]: CounterTotals.parse(str(row[-1])) for row in change.before}
         texts = {
             key: own.text
             for key, own in totals.items()
             if key not in before or not own.is_behind(before[key])
         }
-        transaction.queue(*applied.put(table, texts))
+        transaction.queue(*applied_deltas.put(table, texts))
 
     def _send_fences(
         self,

@@ -11,8 +11,16 @@ from typing import Any
 from urllib.parse import unquote_plus
 
 from chalicelib.db import Database
-from chalicelib.sync.handed import DONE, NOTHING, WAITING, Did, Work, forget_before, insert
-from chalicelib.sync.notes import Note
+from chalicelib.sync.idle_check import Note
+from chalicelib.sync.range_claims import (
+    DONE,
+    NOTHING,
+    WAITING,
+    RangeProgress,
+    RangeRows,
+    forget_before,
+    insert,
+)
 from chalicelib.sync.runs import Lease, Record
 from chalicelib.sync.watches import WatchedRow, Watches
 from chalicelib.tables import Key, Table
@@ -20,7 +28,7 @@ from chalicelib.tables import Key, Table
 # A run looks at so many rows of a watch itself.
 MAX_ROWS_IN_RUN = 20_000
 # So that a function needs seconds, and is far from its time limit over the Data API, too.
-HANDED_ROWS = 50_000
+MAX_ROWS_IN_RANGE = 50_000
 
 _KEY = re.compile(r"([0-9]{1,20})/([0-9]{1,9})\.json")
 
@@ -47,7 +55,7 @@ class FanOut:
         self._lease = lease
         self._server = server
         self._put = put
-        self._work: list[Work] = []
+        self._work: list[RangeRows] = []
 
     def has(self, table: Table) -> bool:
         return any(work.table == table.name for work in self._work)
@@ -57,9 +65,9 @@ class FanOut:
     ) -> None:
         """Rows that are watched one by one, in the order of the texts of their keys: those behind
         the key `after`."""
-        for start in range(0, len(watched), HANDED_ROWS):
-            last = watched[start : start + HANDED_ROWS][-1].key
-            work = Work(table.name, form, direction, str(after), str(last), is_every=False)
+        for start in range(0, len(watched), MAX_ROWS_IN_RANGE):
+            last = watched[start : start + MAX_ROWS_IN_RANGE][-1].key
+            work = RangeRows(table.name, form, direction, str(after), str(last), is_every=False)
             self._work.append(work)
             after = last
 
@@ -69,7 +77,7 @@ class FanOut:
         """Every row behind the key `start`."""
         bounds = self._bounds(table, form, direction, start)
         for after, last in zip(bounds, [*bounds[1:], None]):
-            work = Work(table.name, form, direction, after, last, True, has_others)
+            work = RangeRows(table.name, form, direction, after, last, True, has_others)
             self._work.append(work)
 
     def hand_over(
@@ -80,11 +88,14 @@ class FanOut:
         DatabaseUnavailable."""
         names = {table.name: note.names for table, note in notes}
         run = self._lease.token
-        did = Did.of(record, names, self._server, is_failed=is_failed)
+        did = RangeProgress.of(record, names, self._server, is_failed=is_failed)
         self._lease.hand_over(
             forget_before(run),
             insert(run, 0, NOTHING, DONE, did),
-            *(insert(run, n, work, WAITING, Did()) for n, work in enumerate(self._work, 1)),
+            *(
+                insert(run, n, work, WAITING, RangeProgress())
+                for n, work in enumerate(self._work, 1)
+            ),
         )
         for number, work in enumerate(self._work, 1):
             text = json.dumps({"run": run, "range": number, "table": work.table})
@@ -103,7 +114,7 @@ class FanOut:
         bounds = [start]
         while True:
             after = parse(bounds[-1]) if bounds[-1] else None
-            bound = self._database.key_behind(table, after, HANDED_ROWS)
+            bound = self._database.key_behind(table, after, MAX_ROWS_IN_RANGE)
             if bound is None:
                 return bounds
             within = [text for text in starts if parse(text) <= bound]  # type: ignore[operator]

@@ -84,7 +84,7 @@ def write_plain(world: World, state: State, index: int) -> Iterator[Step]:
 
 
 def drain(world: World, state: State, index: int) -> Iterator[Step]:
-    """`Captured.drain`: finds the record, and the generation in the same round trip."""
+    """`CapturedChanges.drain`: finds the record, and the generation in the same round trip."""
     yield "drain: finds the record", _dropping(world, state, index)
 
 

@@ -464,7 +464,7 @@ def test_where_triggers_may_change_rows_a_write_costs_one_round_trip_more(
     """It reads them back before it fences what shows them."""
     witness.query("CREATE TRIGGER redden BEFORE INSERT ON heroes FOR EACH ROW SET NEW.color = 'r'")
     try:
-        services.container().database._fit._fitting.clear()
+        services.container().database._schema_check._fitting.clear()
         service.write([row])
         sent.clear()
         service.write([row])

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from chalicelib import services
+from chalicelib.column_types import INTEGER, UNSIGNED_KEY, Integer
 from chalicelib.rows import write_behind
-from chalicelib.tables import INTEGER, UNSIGNED_KEY, Column, Counter, Integer, Table
+from chalicelib.tables import Column, Counter, Table
 from local.servers import MariaDB
 from tests.conftest import Configure
 from tests.support.client import Answer, InProcess
@@ -213,7 +214,7 @@ def test_a_script_that_runs_twice_adds_once(
     service: InProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As where a connection closes behind the first copy."""
-    client = services.container().cache.totals._client
+    client = services.container().cache.counter_totals._client
     ask_many = client.ask_many
     monkeypatch.setattr(client, "ask_many", lambda asked: (ask_many(asked), ask_many(asked))[1])
     for total in (11, 12):

@@ -13,7 +13,7 @@ from app import sync_range
 from chalicelib import errors, services
 from chalicelib.handlers import entry_points
 from chalicelib.ingest import Bucket
-from chalicelib.sync import fan_out, looking, range_worker, runs, service
+from chalicelib.sync import fan_out, range_scan, range_worker, runs, service
 from tests.conftest import Configure
 from tests.support.bucket import Event, UploadBucket
 from tests.support.client import InProcess
@@ -30,10 +30,10 @@ IN_RUN, HANDED, STEP = 2_000, 3_000, 250
 def sizes(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     def sizes(in_run: int = IN_RUN, handed: int = HANDED, step: int = STEP) -> None:
         monkeypatch.setattr(service, "MAX_ROWS_IN_RUN", in_run)
-        monkeypatch.setattr(fan_out, "HANDED_ROWS", handed)
-        monkeypatch.setattr(looking, "RANGE_ROWS", step)
+        monkeypatch.setattr(fan_out, "MAX_ROWS_IN_RANGE", handed)
+        monkeypatch.setattr(range_scan, "RANGE_ROWS", step)
         for module in (service, range_worker):
-            monkeypatch.setattr(module, "PIECE_ROWS", step)
+            monkeypatch.setattr(module, "BATCH_ROWS", step)
 
     sizes()
     monkeypatch.setattr(range_worker, "POLL_SECONDS", 0.01)

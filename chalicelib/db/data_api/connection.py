@@ -6,7 +6,7 @@ There is no connection to keep. What one stands for here is the transaction that
 import time
 from collections.abc import Iterable, Sequence
 
-from chalicelib.db.captured import PLACE_TO_MARK
+from chalicelib.db.change_capture import PLACE_TO_MARK
 from chalicelib.db.data_api.endpoint import Endpoint
 from chalicelib.db.data_api.errors import SURELY_NOT_RUN, name_of
 from chalicelib.db.data_api.values import named, rows_of

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from chalicelib.config import DB_CLUSTER_ARN, REDIS_URL, Settings
-from chalicelib.db.captured import MARK_OWN, MARK_OWN_HERE, PLACE_TO_MARK
+from chalicelib.db.change_capture import MARK_OWN, MARK_OWN_HERE, PLACE_TO_MARK
 from chalicelib.db.data_api.connection import Connection
 from chalicelib.db.data_api.endpoint import Endpoint
 from chalicelib.db.data_api.errors import name_of

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import pymysql
 from pymysql.constants import CR
 
-from chalicelib.db.captured import MARK_OWN
+from chalicelib.db.change_capture import MARK_OWN
 from chalicelib.db.engine import (
     LOCK_TIMEOUT_SECONDS,
     Rows,

@@ -1,6 +1,6 @@
 """Cuts what is written and read to what one statement and one answer of an engine may hold.
 
-An engine without such limits gets one piece, whatever is in it.
+An engine without such limits gets one batch, whatever is in it.
 """
 
 import json
@@ -30,29 +30,29 @@ _BYTES_AROUND_VALUE = 32
 
 
 def cut(items: Sequence[Item], most: int) -> list[Sequence[Item]]:
-    """In pieces of at most `most` items; 0: in one piece."""
+    """In batches of at most `most` items; 0: in one batch."""
     if not most or len(items) <= most:
         return [items]
     return [items[start : start + most] for start in range(0, len(items), most)]
 
 
 def cut_by_bytes(items: Sequence[Any], most: int) -> list[Sequence[Any]]:
-    """In pieces whose values take at most `most` bytes in a request; 0: in one piece. An item is a
+    """In batches whose values take at most `most` bytes in a request; 0: in one batch. An item is a
     row or a key."""
     if not most:
         return [items]
-    pieces: list[list[Any]] = []
+    batches: list[list[Any]] = []
     bytes_left = values_left = 0
     for item in items:
         values = item if isinstance(item, tuple) else (item,)
         size = len(json.dumps(values)) + len(values) * _BYTES_BESIDE_VALUE
         if size > bytes_left or len(values) > values_left:
-            pieces.append([])
+            batches.append([])
             bytes_left, values_left = most, _MAX_VALUES
-        pieces[-1].append(item)
+        batches[-1].append(item)
         bytes_left -= size
         values_left -= len(values)
-    return [*pieces]
+    return [*batches]
 
 
 def fits(connection: Connection, values: int) -> bool:
@@ -96,13 +96,13 @@ def select(
     if column is table.key:
         return [
             row
-            for piece in cut(values, most)
-            for row in _by_halves(lambda keys: ask(keys, len(keys), None), piece)
+            for batch in cut(values, most)
+            for row in _by_halves(lambda keys: ask(keys, len(keys), None), batch)
         ]
     rows: list[Row] = []
-    for piece in cut(values, _MAX_LOOKUP_VALUES):
+    for batch in cut(values, _MAX_LOOKUP_VALUES):
         left = max_rows - len(rows)
-        for page in _pages(partial(ask, piece), most, left, after):
+        for page in _pages(partial(ask, batch), most, left, after):
             rows += page
     return rows
 

@@ -31,7 +31,7 @@ log = logging.getLogger("herocache.db")
 Columns = Mapping[str, Sequence[Found]]
 
 
-class Fit:
+class SchemaCheck:
     """Which tables were compared and fit. Safe for threads."""
 
     def __init__(self) -> None:

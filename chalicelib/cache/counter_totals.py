@@ -1,4 +1,4 @@
-"""Totals: what requests have added to write-behind counters, as Redis keeps it beside the entries.
+"""Counter totals: what was added to write-behind counters, as Redis keeps it beside the entries.
 
 The totals of a row are a text under one Redis key, in the bucket of the row's entry:
 
@@ -23,12 +23,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from chalicelib.cache import keys
 from chalicelib.cache.commands import Command, NoClient, Words
+from chalicelib.cache.counter_totals_scripts import ADD, SETTLE
 from chalicelib.cache.entry_commands import sha1
 from chalicelib.cache.keys import Keys
-from chalicelib.cache.totals_scripts import ADD, SETTLE
+from chalicelib.column_types import Integer, InvalidValue
 from chalicelib.db import Generation
 from chalicelib.errors import AnotherServer
-from chalicelib.tables import Integer, InvalidValue, Key, Table
+from chalicelib.tables import Key, Table
 
 if TYPE_CHECKING:
     from chalicelib.cache.client import Client
@@ -42,7 +43,7 @@ MAX_ROWS_A_SCRIPT_IN_CLUSTER = 400
 
 
 @dataclass(frozen=True)
-class Totals:
+class CounterTotals:
     """`sums`, by the name of the counter. `text`: as Redis or the database has it."""
 
     epoch: int = 0
@@ -51,7 +52,7 @@ class Totals:
     text: str = ""
 
     @classmethod
-    def parse(cls, text: str) -> "Totals":
+    def parse(cls, text: str) -> "CounterTotals":
         """An empty text is no totals."""
         if not text:
             return NOTHING
@@ -59,11 +60,11 @@ class Totals:
         pairs = (word.rpartition("=") for word in sums)
         return cls(int(epoch), int(count), {name: int(sum_) for name, _, sum_ in pairs}, text)
 
-    def is_behind(self, applied: "Totals") -> bool:
+    def is_behind(self, applied: "CounterTotals") -> bool:
         """Whether Redis has lost some of them since they were `applied`."""
         return (self.epoch, self.count) < (applied.epoch, applied.count)
 
-    def beyond(self, applied: "Totals") -> Mapping[str, int]:
+    def beyond(self, applied: "CounterTotals") -> Mapping[str, int]:
         """What is not in the row yet, by the name of the counter, where that is `applied`."""
         if self.is_behind(applied):
             return {}
@@ -72,10 +73,10 @@ class Totals:
         return {name: amount for name, amount in left.items() if amount}
 
 
-NOTHING = Totals()
+NOTHING = CounterTotals()
 
 
-class Adding(NamedTuple):
+class Increment(NamedTuple):
     """What is added to the counters of the row with `key`. `line`: the counters and what is
     applied, as the row's entry has them; empty to take them from the entry."""
 
@@ -84,7 +85,7 @@ class Adding(NamedTuple):
     line: str = ""
 
 
-class Lacking(Exception):
+class EntryMissing(Exception):
     """Some rows have no entry: nothing was added."""
 
 
@@ -96,7 +97,7 @@ class OutOfRange(Exception):
         self.index, self.name, self.value = index, name, value
 
 
-class TotalsStore:
+class CounterTotalsStore:
     """Each method raises CacheUnavailable."""
 
     def __init__(self, client: "Client | NoClient", names: Keys) -> None:
@@ -108,13 +109,13 @@ class TotalsStore:
         """Whether Redis failed and is not asked."""
         return self._client.is_down
 
-    def read_many(self, table: Table, row_keys: Sequence[Key]) -> Mapping[Key, Totals]:
+    def read_many(self, table: Table, row_keys: Sequence[Key]) -> Mapping[Key, CounterTotals]:
         """The totals of the rows that have some. One round trip."""
         chunks = self._keys.chunks(row_keys)
         commands = [
             Command(
                 keys.tag(table, bucket),
-                ("MGET", *[keys.totals(table, bucket, row_keys[i]) for i in positions]),
+                ("MGET", *[keys.counter_totals(table, bucket, row_keys[i]) for i in positions]),
             )
             for bucket, positions in chunks
         ]
@@ -122,7 +123,7 @@ class TotalsStore:
             return {}
         _, replies = self._client.ask_many(commands)
         return {
-            row_keys[i]: Totals.parse(text.decode())
+            row_keys[i]: CounterTotals.parse(text.decode())
             for (_, positions), texts in zip(chunks, replies)
             for i, text in zip(positions, texts)
             if text
@@ -133,11 +134,11 @@ class TotalsStore:
         return len(self._chunks(row_keys))
 
     def add_many(
-        self, table: Table, generation: Generation | None, adding: Sequence[Adding], token: str
+        self, table: Table, generation: Generation | None, adding: Sequence[Increment], token: str
     ) -> list[Mapping[str, int]]:
         """Add to the totals of rows; the new values of those counters. With a `generation`: whose
         entries stand in the data set that it names. `token`: another one for each call. Raises
-        Lacking, OutOfRange, AnotherServer; CacheUnavailable, where it may have happened."""
+        EntryMissing, OutOfRange, AnotherServer; CacheUnavailable, where it may have happened."""
         names = [column.name for column in table.write_behind]
         ranges: list[int] = []
         for column in table.write_behind:
@@ -152,10 +153,10 @@ class TotalsStore:
         for bucket, positions in chunks:
             # A bucket may take several scripts: each has a copy key of its own.
             copy = keys.copy(table, bucket, f"{token}:{positions[0]}")
-            named = [keys.marks(table, bucket), copy]
+            named = [keys.pending_counters(table, bucket), copy]
             words: list[str | int] = []
             for i in positions:
-                named += (entries[i], keys.totals(table, bucket, row_keys[i]))
+                named += (entries[i], keys.counter_totals(table, bucket, row_keys[i]))
                 amounts = [adding[i].amounts.get(name, 0) for name in names]
                 words += (str(row_keys[i]), adding[i].line, *amounts)
             command: Words = ("EVALSHA", sha1(ADD), len(named), *named, *head, *words)
@@ -165,7 +166,7 @@ class TotalsStore:
         for (_, positions), reply in zip(chunks, replies):
             kind, *rest = reply
             if kind == b"lacking":
-                raise Lacking
+                raise EntryMissing
             if kind == b"range":
                 index, place, value = map(int, rest)
                 raise OutOfRange(positions[index], names[place], value)
@@ -177,10 +178,10 @@ class TotalsStore:
             raise AnotherServer(reached)
         return [added[i] for i in range(len(adding))]
 
-    def marked(self, table: Table) -> list[Key]:
+    def pending_keys(self, table: Table) -> list[Key]:
         """The keys of rows whose totals may not be in the row yet."""
         commands = [
-            Command(keys.tag(table, bucket), ("HKEYS", keys.marks(table, bucket)))
+            Command(keys.tag(table, bucket), ("HKEYS", keys.pending_counters(table, bucket)))
             for bucket in self._keys.buckets
         ]
         _, replies = self._client.ask_many(commands)
@@ -192,10 +193,10 @@ class TotalsStore:
                 continue
         return sorted(found)
 
-    def is_marked(self, table: Table) -> bool:
+    def is_any_pending(self, table: Table) -> bool:
         """Whether there are any."""
         commands = [
-            Command(keys.tag(table, bucket), ("HLEN", keys.marks(table, bucket)))
+            Command(keys.tag(table, bucket), ("HLEN", keys.pending_counters(table, bucket)))
             for bucket in self._keys.buckets
         ]
         _, replies = self._client.ask_many(commands)
@@ -203,12 +204,13 @@ class TotalsStore:
 
     def settle_many(self, table: Table, seen: Mapping[Key, str]) -> None:
         """All of the totals that were `seen` is in the rows, as every reader knows: where they are
-        still the same, their marks go, and after a while they go too."""
+        still the same, they are no longer pending, and expire after a while."""
         row_keys = list(seen)
         commands = []
         for bucket, positions in self._chunks(row_keys):
             own = [row_keys[i] for i in positions]
-            named = [keys.marks(table, bucket), *[keys.totals(table, bucket, key) for key in own]]
+            named = [keys.pending_counters(table, bucket)]
+            named += [keys.counter_totals(table, bucket, key) for key in own]
             words = [word for key in own for word in (str(key), seen[key])]
             command: Words = ("EVALSHA", sha1(SETTLE), len(named), *named)
             command += (SETTLED_SECONDS * 1000, *words)

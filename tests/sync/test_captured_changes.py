@@ -14,7 +14,8 @@ import pytest
 
 from chalicelib import services
 from chalicelib.cache.entries import Cache
-from chalicelib.db import Database, captured
+from chalicelib.column_types import STRING
+from chalicelib.db import Database, change_capture
 from chalicelib.db.data_api import Connector, connector
 from chalicelib.db.engine import Rows
 from chalicelib.db.mysql.connection import Connection
@@ -24,18 +25,8 @@ from chalicelib.ingest import service as ingest_service
 from chalicelib.ingest.load_data import _may_replace
 from chalicelib.rows import WriteThrough, changed_entries, write_through
 from chalicelib.rows.loader import RowLoader
-from chalicelib.sync import captured as draining
-from chalicelib.tables import (
-    EMPLOYEES,
-    HEROES,
-    PRODUCTS,
-    STRING,
-    TABLES,
-    Column,
-    Key,
-    Table,
-    tables_with,
-)
+from chalicelib.sync import captured_changes
+from chalicelib.tables import EMPLOYEES, HEROES, PRODUCTS, TABLES, Column, Key, Table, tables_with
 from local.servers import DataApi, MariaDB
 from seed import make_triggers
 from tests.conftest import Configure, drop_triggers
@@ -73,7 +64,7 @@ def cached(triggers: None, service: InProcess) -> InProcess:
 
 
 def drain(table: Table = HEROES) -> Sequence[Key] | None:
-    return services.container().captured.drain(table)
+    return services.container().captured_changes.drain(table)
 
 
 def records(witness: Witness) -> list[tuple[str, Any, int]]:
@@ -245,7 +236,7 @@ def test_a_lookup_of_text_is_recorded_too(mariadb: MariaDB, witness: Witness) ->
             {"id": [1, 1], "name": ["é", None], "xp": [7, 7]},
             {"id": [1, 1], "name": [None, "é" * 255], "xp": [7, 7]},
         ]
-        found = draining._entries_in(table, [(1, json.dumps(each)) for each in entries])
+        found = captured_changes._entries_in(table, [(1, json.dumps(each)) for each in entries])
         assert found == {"id": [1], "name": ["é", "é" * 255], "xp": [7]}
     finally:
         witness.query("DROP TABLE of_text")
@@ -376,7 +367,7 @@ def test_where_the_data_api_does_not_take_an_assignment_a_request_of_its_own_mak
 
     service = InProcess()
     counts = []
-    for mark in (captured.MARK_OWN_HERE, ":unknown AND "):
+    for mark in (change_capture.MARK_OWN_HERE, ":unknown AND "):
         monkeypatch.setattr(connector, "MARK_OWN_HERE", mark)
         configure(**data_api.environment())
         service.write([{"id": 1, **hero()}])
@@ -405,9 +396,9 @@ def test_who_dies_before_the_records_go_leaves_them_to_the_next_one(
     follow = die if moment == "follow" else lambda keys: None
     with monkeypatch.context() as patch:
         if moment == "finish":
-            patch.setattr(draining.Captured, "_finish", die)
+            patch.setattr(captured_changes.CapturedChanges, "_finish", die)
         with pytest.raises(Died):
-            services.container().captured.drain(HEROES, follow)
+            services.container().captured_changes.drain(HEROES, follow)
 
     assert len(records(witness)) == 4
     assert_as_in_the_table(cached, witness)
@@ -423,8 +414,10 @@ def test_what_follows_is_told_the_keys_before_the_records_go(
     told: list[Any] = []
     witness.query("UPDATE heroes SET xp = xp + 1 WHERE id > 2")
 
-    services.container().captured.drain(HEROES, lambda keys: told.append((keys, records(witness))))
-    services.container().captured.drain(HEROES, lambda keys: told.append(keys))
+    services.container().captured_changes.drain(
+        HEROES, lambda keys: told.append((keys, records(witness)))
+    )
+    services.container().captured_changes.drain(HEROES, lambda keys: told.append(keys))
 
     [(keys, left)] = told
     assert keys == [3, 4]
@@ -443,7 +436,7 @@ def test_a_reader_that_read_before_the_change_does_not_bring_the_old_row_back(
     def late(self: Cache, *arguments: Any) -> None:
         if threading.current_thread() is reader:
             witness.query("UPDATE heroes SET color = 'blue', xp = 2 WHERE id = 1")
-            drained.append(services.container().captured.drain(HEROES))
+            drained.append(services.container().captured_changes.drain(HEROES))
         fill_many(self, *arguments)
 
     def read(values: list[int], by: str) -> None:
@@ -477,7 +470,7 @@ def test_a_writer_that_read_before_the_change_does_not_bring_the_old_row_back(
         if threading.current_thread() is writer and not drained:
             drained.append(())
             witness.query("UPDATE heroes SET color = 'blue' WHERE id = 2")
-            drained[0] = services.container().captured.drain(HEROES)
+            drained[0] = services.container().captured_changes.drain(HEROES)
 
     begin_fence_many, publish_many = Cache.begin_fence_many, Cache.publish_many
 
@@ -516,7 +509,7 @@ def test_entries_that_a_reader_stored_under_a_new_generation_leave_the_cache_too
     batch = Connection.batch
 
     def one_by_one(self: Connection, asked: Sequence[Statement]) -> list[Rows]:
-        if len(asked) != 2 or not any(captured.RECORDS in text for text, _ in asked):
+        if len(asked) != 2 or not any(change_capture.RECORDS in text for text, _ in asked):
             return batch(self, asked)
         monkeypatch.undo()
         first = batch(self, asked[:1])
@@ -528,7 +521,7 @@ def test_entries_that_a_reader_stored_under_a_new_generation_leave_the_cache_too
         return [*first, *batch(self, asked[1:])]
 
     monkeypatch.setattr(Connection, "batch", one_by_one)
-    services.container().captured.drain(HEROES)
+    services.container().captured_changes.drain(HEROES)
     drain()
 
     assert_as_in_the_table(cached, witness)
@@ -586,8 +579,8 @@ def test_a_drain_while_redis_is_away_switches_the_cache_off(
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of what is read one by one, and in a page."""
-    monkeypatch.setattr(draining, "MAX_RECORDS", 3)
-    monkeypatch.setattr(captured, "PAGE", 4)
+    monkeypatch.setattr(captured_changes, "MAX_RECORDS", 3)
+    monkeypatch.setattr(change_capture, "PAGE", 4)
 
 
 @pytest.mark.usefixtures("few")
@@ -600,7 +593,7 @@ def test_after_many_changes_the_whole_table_leaves_the_cache(
     assert len(records(witness)) == 12
     told: list[Any] = []
 
-    assert services.container().captured.drain(HEROES, told.append) is None
+    assert services.container().captured_changes.drain(HEROES, told.append) is None
 
     assert told == [None]
     assert witness.generation()[0] == before + 1
@@ -633,7 +626,7 @@ def test_of_many_changes_none_goes_that_was_recorded_meanwhile(
 ) -> None:
     change_two(witness, 6)
 
-    services.container().captured.drain(HEROES, lambda keys: open_change.commit())
+    services.container().captured_changes.drain(HEROES, lambda keys: open_change.commit())
 
     assert [entries["id"][0] for _, entries, _ in records(witness)] == [3, 4]
     while drain() != ():
@@ -645,7 +638,7 @@ def test_of_many_changes_none_goes_that_was_recorded_meanwhile(
 def test_of_many_changes_none_goes_unseen_where_another_drain_takes_as_many(
     cached: InProcess, open_change: Change, witness: Witness
 ) -> None:
-    used = services.container().captured
+    used = services.container().captured_changes
     early = used._show(HEROES, shown_too=True)
     change_two(witness, 6)
 
@@ -683,12 +676,12 @@ def test_of_many_changes_none_counts_as_seen_that_came_behind_the_new_generation
     with monkeypatch.context() as patch:
         patch.setattr(WriteThrough, "replace_all", raise_and_lose_the_race)
         if is_fresh:
-            services.container().captured.show(HEROES)
+            services.container().captured_changes.show(HEROES)
         else:
             drain()
 
     assert is_stale(cached, witness)
-    services.container().captured.show(HEROES)
+    services.container().captured_changes.show(HEROES)
     assert not is_stale(cached, witness)
 
 
@@ -918,7 +911,7 @@ def test_a_trigger_that_somebody_dropped_is_told_with_what_mends_it(
     cached: InProcess, witness: Witness, mariadb: MariaDB
 ) -> None:
     assert unrecorded(cached) == []
-    name = next(name for name in captured.triggers(HEROES) if "update" in name)
+    name = next(name for name in change_capture.triggers(HEROES) if "update" in name)
     witness.query(f"DROP TRIGGER {name}")
 
     [text] = unrecorded(cached)
@@ -926,8 +919,8 @@ def test_a_trigger_that_somebody_dropped_is_told_with_what_mends_it(
     assert text.startswith("heroes: changes by other clients are not recorded")
     assert "< seed/triggers.sql (on AWS: make infra)" in text
     assert text.endswith(HEROES.told_to_cache)
-    assert services.container().captured.unrecorded(HEROES) == text
-    assert services.container().captured.unrecorded(PRODUCTS) == ""
+    assert services.container().captured_changes.unrecorded(HEROES) == text
+    assert services.container().captured_changes.unrecorded(PRODUCTS) == ""
     mariadb.apply_triggers([HEROES])
     assert unrecorded(cached) == []
 
@@ -1012,7 +1005,7 @@ def test_a_client_without_rights_on_the_records_is_recorded(
 def test_the_file_of_triggers_is_what_the_declarations_make() -> None:
     text = make_triggers.FILE.read_text(encoding="utf-8")
 
-    assert text == make_triggers.HEAD + captured.script(TABLES.values()), (
+    assert text == make_triggers.HEAD + change_capture.script(TABLES.values()), (
         "run python -m seed.make_triggers"
     )
 
@@ -1021,9 +1014,9 @@ def test_another_declaration_makes_triggers_of_another_name() -> None:
     with_lookup = replace(HEROES, lookups=("xp", "name"))
     longer = Table("employees", (EMPLOYEES.key, Column("EmpName", STRING)), lookups=("EmpName",))
 
-    assert not captured.triggers(HEROES).keys() & captured.triggers(with_lookup).keys()
-    assert not captured.triggers(EMPLOYEES).keys() & captured.triggers(longer).keys()
-    assert all(len(name) < 64 for name in captured.triggers(HEROES))
+    assert not change_capture.triggers(HEROES).keys() & change_capture.triggers(with_lookup).keys()
+    assert not change_capture.triggers(EMPLOYEES).keys() & change_capture.triggers(longer).keys()
+    assert all(len(name) < 64 for name in change_capture.triggers(HEROES))
 
 
 def test_the_triggers_change_no_row_so_that_new_rows_still_go_in_one_piece(
@@ -1031,5 +1024,5 @@ def test_the_triggers_change_no_row_so_that_new_rows_still_go_in_one_piece(
 ) -> None:
     database: Database = services.container().database
 
-    assert database._fit._rewriting == set()
+    assert database._schema_check._rewriting == set()
     assert database.transact(lambda t: t.can_insert_at_once(HEROES, [(0, *"hpn", 1, "c")]))

@@ -6,9 +6,9 @@ that a run which is repeated adds nothing twice, wherever it was killed.
 
 from collections.abc import Mapping, Sequence
 
-from chalicelib.cache import Totals, TotalsStore
+from chalicelib.cache import CounterTotals, CounterTotalsStore
 from chalicelib.db import Change, Transaction
-from chalicelib.rows import Work, WriteThrough, read_totals, with_totals
+from chalicelib.rows import Work, WriteThrough, read_totals, with_pending
 from chalicelib.sync.runs import Lease, Record
 from chalicelib.tables import Key, Row, Table
 
@@ -16,46 +16,48 @@ from chalicelib.tables import Key, Row, Table
 MAX_ROWS = 500
 
 
-class Counters:
-    def __init__(self, write_through: WriteThrough, totals: TotalsStore) -> None:
+class PendingIncrements:
+    def __init__(self, write_through: WriteThrough, totals: CounterTotalsStore) -> None:
         self._write_through = write_through
         self._totals = totals
 
-    def is_any_left(self, table: Table) -> bool:
+    def are_any(self, table: Table) -> bool:
         """Whether there may be increments that are not in their rows. Asks Redis only. Raises
         CacheUnavailable."""
-        return bool(table.write_behind) and self._totals.is_marked(table)
+        return bool(table.write_behind) and self._totals.is_any_pending(table)
 
-    def drain(self, table: Table, lease: Lease, record: Record) -> None:
+    def apply(self, table: Table, lease: Lease, record: Record) -> None:
         """Add what was counted to the rows. Reads show the same before, meanwhile and after. Raises
         Superseded, CacheUnavailable, CountersUnavailable, DatabaseUnavailable, OutcomeUnknown,
         SchemaMismatch."""
         if not table.write_behind:
             return
-        keys = self._totals.marked(table)
+        keys = self._totals.pending_keys(table)
         for start in range(0, len(keys), MAX_ROWS):
-            drain = _Drain(table, keys[start : start + MAX_ROWS], self._totals, lease)
-            work = Work(keys=drain.keys, edit=drain, claim=drain, is_of_sync=True)
+            batch = _Batch(table, keys[start : start + MAX_ROWS], self._totals, lease)
+            work = Work(keys=batch.keys, edit=batch, claim=batch, is_of_sync=True)
             self._write_through.change(table, work, store=True)
-            for key, why in drain.reports.items():
+            for key, why in batch.reports.items():
                 record.report("", f"{table.name} {key}", why)
-            record.counted += len(drain.texts)
-            done = {key: own.text for key, own in drain.totals.items() if key not in drain.wrong}
+            record.counted += len(batch.texts)
+            done = {key: own.text for key, own in batch.totals.items() if key not in batch.wrong}
             self._totals.settle_many(
-                table, {key: done.get(key, "") for key in drain.keys if key not in drain.wrong}
+                table, {key: done.get(key, "") for key in batch.keys if key not in batch.wrong}
             )
 
 
-class _Drain:
+class _Batch:
     """What is done to the rows of one transaction, and its `write_through.Claim`. It may be done
     several times until one is committed: the last one counts."""
 
-    def __init__(self, table: Table, keys: Sequence[Key], store: TotalsStore, lease: Lease) -> None:
+    def __init__(
+        self, table: Table, keys: Sequence[Key], store: CounterTotalsStore, lease: Lease
+    ) -> None:
         self._table = table
         self._store = store
         self._lease = lease
         self.keys = keys
-        self.totals: Mapping[Key, Totals] = {}
+        self.totals: Mapping[Key, CounterTotals] = {}
         self.texts: dict[Key, str] = {}
         self.wrong: set[Key] = set()
         self.reports: dict[Key, str] = {}
@@ -69,7 +71,7 @@ class _Drain:
         for row in locked:
             if (totals := self.totals.get(row[0])) is None:
                 continue
-            counted = with_totals(self._table, row, totals)
+            counted = with_pending(self._table, row, totals)
             if not self._fits(counted):
                 self.wrong.add(row[0])
                 self.reports[row[0]] = "a counter would leave its range: nothing was added"

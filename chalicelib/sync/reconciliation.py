@@ -1,4 +1,4 @@
-"""One range of watched rows is brought in step with its public keys.
+"""Reconciliation: one range of watched rows is brought in step with its public keys.
 
 For each row there are three things: the row R in the database, the value P under its public key,
 and S, the row as both had it last. Where R and P differ, S tells which of them was changed. A range
@@ -98,7 +98,7 @@ class _Edit:
         return after
 
 
-class Ranges:
+class Reconciliation:
     """For one run."""
 
     def __init__(
@@ -143,7 +143,7 @@ class Ranges:
             self._lease.run()
         return until
 
-    def bring_in_step(
+    def reconcile(
         self,
         table: Table,
         form: str,
@@ -266,8 +266,8 @@ class Ranges:
         puts = [put for put in puts if put.key in still]
         items = [(key, values) for key, values in edits.items() if key in still]
         for start in range(0, len(items), MAX_WRITTEN_ROWS):
-            piece = dict(items[start : start + MAX_WRITTEN_ROWS])
-            puts += self._write(table, form, piece, seen, now)
+            batch = dict(items[start : start + MAX_WRITTEN_ROWS])
+            puts += self._write(table, form, batch, seen, now)
         if items and puts:  # to write them may have taken long
             rows = replace(rows, until=self._deadline())
         refused = self._put(table, form, TO_DATABASE, rows, puts, now)

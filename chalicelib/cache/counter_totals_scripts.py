@@ -1,11 +1,11 @@
-"""What Redis runs by itself on totals: see `totals` for their form.
+"""What Redis runs by itself on counter totals: see `counter_totals` for their form.
 
 Every script may run twice. The Redis keys are of one table and, in a cluster, of one bucket. Times
 to live are in milliseconds.
 """
 
 # A request adds to the totals of rows, all or none.
-# KEYS: the table's marks, a Hash with a field for each row whose totals may not be in the row yet;
+# KEYS: a Hash with a field for each row whose totals may not be in the row yet;
 # a key that tells a second copy of this call; then for each row its entry and its totals.
 # ARGV: how long that key lives; how many counters the table has, and their names; the lowest and
 # the highest value of each; then for each row its key, the line (the counters of the row, and what
@@ -85,7 +85,7 @@ return replies
 """
 
 # A run has added totals to the rows.
-# KEYS: the table's marks; then the totals of each row.
+# KEYS: the Hash of rows whose totals may not be in the row yet; then the totals of each row.
 # ARGV: how long these live from now on; then for each row its key, and the totals that were added.
 SETTLE = """
 for i = 2, #KEYS do

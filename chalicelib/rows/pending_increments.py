@@ -1,14 +1,16 @@
-"""Totals of write-behind counters, and rows with them."""
+"""Increments of write-behind counters that are in Redis and not in the row yet."""
 
 from collections.abc import Mapping, Sequence
 
-from chalicelib.cache import Totals, TotalsStore
+from chalicelib.cache import CounterTotals, CounterTotalsStore
 from chalicelib.errors import CacheUnavailable, CountersUnavailable
 from chalicelib.tables import Key, Row, Table
 
 
-def read_totals(store: TotalsStore, table: Table, keys: Sequence[Key]) -> Mapping[Key, Totals]:
-    """As `TotalsStore.read_many`, for who cannot do without. Raises CountersUnavailable."""
+def read_totals(
+    store: CounterTotalsStore, table: Table, keys: Sequence[Key]
+) -> Mapping[Key, CounterTotals]:
+    """As `CounterTotalsStore.read_many`, for who cannot do without. Raises CountersUnavailable."""
     try:
         return store.read_many(table, keys)
     except CacheUnavailable as error:
@@ -18,11 +20,12 @@ def read_totals(store: TotalsStore, table: Table, keys: Sequence[Key]) -> Mappin
         ) from error
 
 
-def with_totals(table: Table, row: Row, totals: Totals) -> Row:
-    """A row that came with what is `applied`: with all of `totals` in it, and so told behind its
-    columns. Totals that are behind that change nothing."""
+def with_pending(table: Table, row: Row, totals: CounterTotals) -> Row:
+    """The row with all of `totals` added, and `totals` behind its columns. It came with the totals
+    that were applied before, behind its columns. Where `totals` are behind those, the row stays as
+    it is."""
     values = list(row)
-    applied = Totals.parse(str(row[-1]))
+    applied = CounterTotals.parse(str(row[-1]))
     if totals.is_behind(applied):
         return row
     left = totals.beyond(applied)

@@ -12,9 +12,10 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from chalicelib.cache import Generations
-from chalicelib.db import Database, captured
+from chalicelib.column_types import Integer
+from chalicelib.db import Database, change_capture
 from chalicelib.rows import WriteThrough
-from chalicelib.tables import Column, Integer, Key, Row, Table
+from chalicelib.tables import Column, Key, Row, Table
 
 # More are not read one by one: then the whole table leaves the cache.
 MAX_RECORDS = 5_000
@@ -23,7 +24,7 @@ MAX_RECORDS = 5_000
 Keys = Sequence[Key] | None
 
 
-class Captured:
+class CapturedChanges:
     """`drain` is the sync's, `show` a reader's."""
 
     def __init__(
@@ -87,9 +88,9 @@ class Captured:
         found = array("Q")  # there may be millions
         while True:
             after = found[-1] if found else 0
-            [page] = self._database.run(captured.ids(table, after, shown_too=shown_too))
+            [page] = self._database.run(change_capture.ids(table, after, shown_too=shown_too))
             found.extend(id for (id,) in page)
-            if len(page) < captured.PAGE:
+            if len(page) < change_capture.PAGE:
                 return found
 
     def _finish(self, left: "_Left", *, keep: bool) -> None:
@@ -97,7 +98,7 @@ class Captured:
         one by one: between their ids others may have been committed meanwhile."""
         for start in range(0, len(left.ids), MAX_RECORDS):
             ids = left.ids[start : start + MAX_RECORDS]
-            self._database.run(captured.finish(ids, keep=keep))
+            self._database.run(change_capture.finish(ids, keep=keep))
 
 
 class _Left(NamedTuple):

@@ -1,9 +1,11 @@
-"""Increments: what they make of the rows, and when they are rejected."""
+"""Increments that are written to the row: the row after them, and why one is rejected."""
 
 from collections.abc import Sequence
 
+from chalicelib.column_types import Integer
+from chalicelib.error_text import shown
 from chalicelib.errors import CounterOutOfRange, RowRejected
-from chalicelib.tables import Column, Delta, Integer, Key, Row, Table, shown
+from chalicelib.tables import Column, Delta, Key, Row, Table
 
 
 def incremented(table: Table, deltas: Sequence[Delta], rows: Sequence[Row]) -> list[Row]:

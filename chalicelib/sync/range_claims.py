@@ -21,7 +21,7 @@ _TOKEN = "(SELECT token FROM sync_lease WHERE name = 'sync')"
 
 
 @dataclass(frozen=True)
-class Work:
+class RangeRows:
     """Which rows: of `table` behind the key `after` (empty: from the first row on) and up to the
     key `last` (None: to the end). With `is_every` every row, but for those that are watched one by
     one where it `has_others`; else the rows that are watched one by one, by the texts of their
@@ -36,11 +36,11 @@ class Work:
     has_others: bool = False
 
 
-NOTHING = Work("", "", "", "", "", is_every=False)
+NOTHING = RangeRows("", "", "", "", "", is_every=False)
 
 
 @dataclass
-class Did:
+class RangeProgress:
     """What was done so far. `names`: as `Note` has them, by table. `server`: the Redis that the run
     began with, where the run itself did it; `is_failed`: whether it failed at a table."""
 
@@ -58,7 +58,7 @@ class Did:
         server: str = "",
         *,
         is_failed: bool = False,
-    ) -> "Did":
+    ) -> "RangeProgress":
         tallies = {direction: vars(tally) for direction, tally in record.tallies.items()}
         return cls(tallies, record.details, dict(names), server, is_failed)
 
@@ -73,10 +73,10 @@ class Range(NamedTuple):
     """A row of the table. `after`: what is left to do is behind this key."""
 
     number: int
-    work: Work
+    work: RangeRows
     after: str
     outcome: str
-    did: Did
+    did: RangeProgress
 
 
 class RangeLease(Lease):
@@ -87,7 +87,7 @@ class RangeLease(Lease):
         self._renewed = (-math.inf, -math.inf)
         self._place = (run, number, holder)
 
-    def progress(self, after: str, did: Did, outcome: str = WAITING) -> list[Statement]:
+    def progress(self, after: str, did: RangeProgress, outcome: str = WAITING) -> list[Statement]:
         """Keeps how far it is done."""
         return [
             (
@@ -175,7 +175,7 @@ def ranges_of(database: Database, run: int) -> list[Range]:
     return [_range(row) for row in rows]
 
 
-def insert(run: int, number: int, work: Work, outcome: str, did: Did) -> Statement:
+def insert(run: int, number: int, work: RangeRows, outcome: str, did: RangeProgress) -> Statement:
     texts = json.dumps(asdict(work)), work.after, outcome, json.dumps(asdict(did))
     return (
         "INSERT INTO sync_ranges (run, number, work, after_key, outcome, did)"
@@ -199,4 +199,6 @@ def names_of(ranges: Sequence[Range]) -> Iterator[tuple[str, Sequence[str] | Non
 
 def _range(row: Sequence[Any]) -> Range:
     number, work, after, outcome, did = row
-    return Range(int(number), Work(**json.loads(work)), after, outcome, Did(**json.loads(did)))
+    return Range(
+        int(number), RangeRows(**json.loads(work)), after, outcome, RangeProgress(**json.loads(did))
+    )

@@ -7,14 +7,14 @@ did. A run hands the rest over where there are more rows than it looks at itself
 from collections.abc import Callable, Collection, Sequence
 
 from chalicelib.db import Statement
-from chalicelib.sync.notes import Note
-from chalicelib.sync.ranges import Ranges
+from chalicelib.sync.idle_check import Note
+from chalicelib.sync.reconciliation import Reconciliation
 from chalicelib.sync.runs import Lease
 from chalicelib.sync.watches import WatchedRow, Watches
 from chalicelib.tables import Key, Table
 
 # Of rows that are watched one by one, and where every row is watched.
-PIECE_ROWS = 1_000
+BATCH_ROWS = 1_000
 RANGE_ROWS = 5_000
 
 # Which of these keys are watched one by one.
@@ -23,14 +23,14 @@ Others = Callable[[Sequence[Key]], Collection[Key]]
 Progress = Callable[[str], Sequence[Statement]]
 
 
-class Looking:
+class Scan:
     """For one table and one form of public keys, within one run."""
 
     def __init__(
         self,
         table: Table,
         form: str,
-        ranges: Ranges,
+        reconciliation: Reconciliation,
         watches: Watches,
         lease: Lease,
         note: Note,
@@ -38,25 +38,25 @@ class Looking:
     ) -> None:
         self._table = table
         self._form = form
-        self._ranges = ranges
+        self._reconciliation = reconciliation
         self._watches = watches
         self._lease = lease
         self._note = note
         self._progress = progress
 
-    def at_rows(self, watched: Sequence[WatchedRow]) -> None:
+    def rows(self, watched: Sequence[WatchedRow]) -> None:
         """Rows that are watched one by one, in one direction, in the order of the texts of their
         keys where progress is kept."""
         direction = watched[0].direction
         keys = [row.key for row in watched]
         seen = {row.key: row.seen for row in watched}
-        rows = self._ranges.read(self._table, keys)
-        now = self._ranges.bring_in_step(self._table, self._form, direction, keys, rows, seen)
+        rows = self._reconciliation.read(self._table, keys)
+        now = self._reconciliation.reconcile(self._table, self._form, direction, keys, rows, seen)
         self._note.add(self._form, now.found, now.is_known)
         kept = self._watches.kept(self._table, self._form, now.seen)
         self._lease.run(*kept, *self._progress(str(keys[-1])))
 
-    def at_every_row(
+    def every_row(
         self,
         direction: str,
         starts: Sequence[str],
@@ -79,7 +79,9 @@ class Looking:
             while is_more:
                 if max_rows is not None and looked >= max_rows:
                     return start
-                rows, is_more = self._ranges.read_range(self._table, after, last, RANGE_ROWS)
+                rows, is_more = self._reconciliation.read_range(
+                    self._table, after, last, RANGE_ROWS
+                )
                 keys = list(rows.by_key)
                 looked += len(keys)
                 if keys and keys[-1] == last:
@@ -91,7 +93,7 @@ class Looking:
                     part |= left
                 others_here = others(keys)
                 asked = [key for key in keys if key not in others_here]
-                now = self._ranges.bring_in_step(
+                now = self._reconciliation.reconcile(
                     self._table, self._form, direction, asked, rows, part
                 )
                 self._note.add(self._form, now.found, now.is_known)
