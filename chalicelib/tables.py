@@ -240,6 +240,20 @@ class Table:
         except TypeError as error:
             raise self._explained(rows) from error
 
+    def encode_each(self, rows: Sequence[Row]) -> Mapping[Key, bytes | None]:
+        """The same by key; None for a row that is not as declared."""
+        keys = [row[0] for row in rows]
+        try:
+            return dict(zip(keys, self.encode_many(rows) if rows else ()))
+        except NotAsDeclared:
+            if len(rows) == 1:
+                return {keys[0]: None}
+            return {key: text for row in rows for key, text in self.encode_each([row]).items()}
+
+    def decode(self, text: bytes) -> Row:
+        """The row that `encode` made this text of."""
+        return tuple(json.loads(text).values())
+
     def entries(self, rows: Sequence[Row]) -> Sequence[bytes | None]:
         """What the cache keeps of each row: its JSON. In a table with write-behind counters two
         lines more than that: `Row.json LF counters | applied LF`, where `applied` is the text

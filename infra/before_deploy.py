@@ -52,7 +52,7 @@ def _refuse_open_by_accident(stage: Stage) -> None:
 
 
 def refuse_missing_bucket(s3: Client, stage: Stage, setting: str) -> None:
-    """Raises Refused where the bucket of this setting cannot be used. Chalice would notice it
+    """Raises Refused where the bucket of this setting cannot be used. Chalice would find that out
     last."""
     bucket = stage.environment[setting]
     try:

@@ -231,7 +231,7 @@ def _stack(stage: Stage) -> Stack:
 
 
 def _services(parameters: Mapping[str, str]) -> list[str]:
-    """Those that need a role of their own."""
+    """The services that need a service-linked role."""
     cache = [service_linked_roles.ELASTICACHE] if parameters.get("CacheKind") != "none" else []
     return [service_linked_roles.RDS, *cache]
 
@@ -249,8 +249,8 @@ def _refuse_leaving_the_network(stage: Stage, parameters: dict[str, str]) -> Non
 
 
 def _refuse_protected(stage: Stage, made: Mapping[str, str]) -> None:
-    """A stack that is half deleted cannot be changed any more. So it is the word in the file that
-    counts, and nobody needs to run make infra first."""
+    """Raises Refused where the database may not be deleted. The parameter in the file counts, not
+    that of the stack: a stack that is half deleted cannot be changed any more."""
     may_go = stage.choices["parameters"].get(PROTECTION) == "false"
     if "Database" in made and not may_go and _is_protected(stage):
         raise Refused(

@@ -30,10 +30,11 @@ from chalicelib.tables import TABLES
 from local.machine import PORTS, port_is_free
 from local.servers import App, DataApi, MariaDB, Redis, Server
 from tests.support import bucket as s3
-from tests.support.beside import COMMANDS, Beside, Done
+from tests.support.background_commands import COMMANDS, BackgroundCommands, Done
 from tests.support.bucket import UploadBucket
 from tests.support.client import InProcess
 from tests.support.engines import is_mysql_only
+from tests.support.memory_folder import memory_folder
 from tests.support.witness import Witness
 
 if TYPE_CHECKING:  # moto takes a second to import, and few tests need it
@@ -62,7 +63,7 @@ DEADLINES = (
 # Less than an ordinary statement is waited for: a longer one would count as such.
 PATIENT_REFRESH_SECONDS = 2.0
 
-BESIDE = pytest.StashKey[Beside]()
+BACKGROUND = pytest.StashKey[BackgroundCommands]()
 
 SomeServer = TypeVar("SomeServer", bound=Server)
 
@@ -78,6 +79,9 @@ def pytest_configure() -> None:
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, interrupt)
+    # pytest makes its temporary folders there. The option --basetemp takes precedence.
+    if folder := memory_folder():
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(folder))
     # AWS's descriptions of its services are read once for all clients, not once for each.
     descriptions = botocore.loaders.create_loader()
     botocore.session.create_loader = lambda *_: descriptions
@@ -108,12 +112,14 @@ def engine_of(item: pytest.Item) -> str:
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     asked = {name for item in session.items for name in getattr(item, "fixturenames", ())}
-    session.config.stash[BESIDE] = Beside([name for name in COMMANDS if name in asked])
+    session.config.stash[BACKGROUND] = BackgroundCommands(
+        [name for name in COMMANDS if name in asked]
+    )
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    if BESIDE in config.stash:
-        config.stash[BESIDE].end()
+    if BACKGROUND in config.stash:
+        config.stash[BACKGROUND].end()
 
 
 @pytest.fixture(autouse=True)
@@ -130,17 +136,17 @@ def patient(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def lived(request: pytest.FixtureRequest) -> Done:
-    return request.config.stash[BESIDE].done("lived")
+    return request.config.stash[BACKGROUND].done("lived")
 
 
 @pytest.fixture
 def quick_bench(request: pytest.FixtureRequest) -> Done:
-    return request.config.stash[BESIDE].done("quick_bench")
+    return request.config.stash[BACKGROUND].done("quick_bench")
 
 
 @pytest.fixture
 def ingredients(request: pytest.FixtureRequest) -> Done:
-    return request.config.stash[BESIDE].done("ingredients")
+    return request.config.stash[BACKGROUND].done("ingredients")
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """The client of Redis: gives out connections, and decides what their failures mean.
 
-A call sends its commands to each server in one piece, so it costs one round trip. Every command may
+A call sends its commands to each server at once, so it costs one round trip. Every command may
 run twice. So where a kept connection turns out to be closed, the call is tried again, and no error
 is raised. After a failure nobody uses Redis until it has answered probes.
 
@@ -36,7 +36,7 @@ MAX_CONNECTIONS_IN_USE = 8
 # are not sent early.
 MAX_EARLY_CONNECTIONS = 4
 
-# Errors that a kept connection may meet and a new one does not.
+# Errors of a kept connection that a new connection does not have.
 _KEPT_TOO_LONG = (
     *(redis.ConnectionError, redis.exceptions.ReadOnlyError),
     *(redis.exceptions.MovedError, redis.exceptions.NoScriptError),
@@ -115,7 +115,7 @@ class Client:
         return received if reached == server else None
 
     def abandon(self, connection: Connection) -> None:
-        """Nobody wants the replies to what `send` sent any more."""
+        """Drop the replies to what `send` sent."""
         connection.leave_replies()
         self._pool.release(connection)
         self._early_turns.release()

@@ -64,7 +64,7 @@ class NodeConnection:
         self._in_cluster = in_cluster
 
     def send(self, commands: Sequence[Command], *, wait: bool = True) -> None:
-        """Send the commands in one piece. Where the name is due the questions for it go first. The
+        """Send the commands at once. Where the name is due the questions for it go first. The
         last command is one that a replica rejects: a kept connection may lead to a server that was
         made a replica."""
         packed = [_pack(command.words) for command in commands]
@@ -85,7 +85,7 @@ class NodeConnection:
         self._deadline.until = until
 
     def receive_name(self) -> bool:
-        """Read the server's name if it was asked for; whether it was."""
+        """Read the server's name if it was asked for. Returns whether it was."""
         count, self._name_replies = self._name_replies, 0
         if not count:
             return False

@@ -305,7 +305,7 @@ class Pending(Generic[Result]):
         return self.wait()
 
     def close(self) -> None:
-        """Nobody wants the result any more."""
+        """Drop the result."""
         connection, self._connection = self._connection, None
         if connection is not None:
             self._client.abandon(connection)

@@ -59,7 +59,8 @@ class Recovery:
                 good = 0
 
     def _is_done(self) -> bool:
-        """Unless Redis failed again meanwhile: whoever found that out saw this thread at work."""
+        """Whether this thread can end. It cannot where Redis failed again meanwhile: whoever
+        noticed that saw this thread at work, and started no other."""
         with self._starting:
             if not self._cache.is_down:
                 self._thread = None

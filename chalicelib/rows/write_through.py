@@ -35,11 +35,11 @@ from chalicelib.errors import (
     OutcomeUnknown,
 )
 from chalicelib.rows import changed_entries, public_rows
+from chalicelib.rows.cache_switch_off import CacheSwitchOff
 from chalicelib.rows.fences import Fences, clocks
 from chalicelib.rows.idempotency import Recorded
 from chalicelib.rows.pending_increments import read_totals
-from chalicelib.rows.switch_off import SwitchOff
-from chalicelib.rows.transactions import Transactions
+from chalicelib.rows.writer_transactions import Transactions
 from chalicelib.tables import NO_KEY, Key, Row, Table
 
 log = logging.getLogger("herocache.write_through")
@@ -108,7 +108,7 @@ class WriteThrough:
         self._generations = generations
         self._recovery = recovery
         self._transactions = Transactions(database, generations)
-        self._switch_off = SwitchOff(database, generations, self._transactions, recovery)
+        self._switch_off = CacheSwitchOff(database, generations, self._transactions, recovery)
 
     def change(self, table: Table, work: Work, *, store: bool) -> Change:
         """Do `work` on `table` and commit; every read that starts after this has returned sees it.

@@ -142,7 +142,7 @@ def test_who_waits_for_the_row_knows_what_was_added_to_it_meanwhile(
     increment(service, 1, 5)
     [name] = witness.redis.scan_iter("*:totals:1")
     text: Any = witness.redis.get(name)
-    with mariadb.connect_as_root(ssl_disabled=True) as run, run.cursor() as cursor:
+    with mariadb.connect_as_root() as run, run.cursor() as cursor:
         run.begin()
         cursor.execute("UPDATE pages SET views = views + 5 WHERE nr = 1")
         cursor.execute("INSERT INTO applied_deltas VALUES ('pages', '1', %s)", [text])
