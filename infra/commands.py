@@ -97,14 +97,14 @@ def adopt(name: str) -> None:
 
 
 def deploy(stage: Stage) -> None:
-    """`make deploy`: deploys the functions and the API, then sets what Chalice cannot set. A stage
-    without a stack has no queue for failed events, and no role to log its calls with."""
+    """`make deploy`: deploys the functions and the API, then sets what Chalice cannot set."""
     before_deploy.refuse_unprepared(stage)
     with wheels.downloaded(stage.config["lambda_architecture"]) as packages:
         _deploy(stage, packages)
 
 
 def _deploy(stage: Stage, packages: Path) -> None:
+    """A stage without a stack has no queue for failed events, and no role to log its calls with."""
     outputs = {} if stage.is_adopted else _stack(stage).outputs()
     log_retention.keep_logs(
         client("logs"), stage.function_names, stage.choices["log_retention_days"]

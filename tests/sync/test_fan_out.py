@@ -19,7 +19,7 @@ from tests.support.bucket import Event, UploadBucket, owned_by
 from tests.support.client import InProcess
 from tests.support.witness import Witness
 from tests.sync.clients import RedisCli, product, run, tallies, unwatch, watch
-from tests.sync.test_faults import MAX_STEPS, Killed, Steps, expire_lease, kill
+from tests.sync.test_faults import MAX_STEPS, Killed, Steps, each_moment, expire_lease, kill
 
 ROWS = 10_000
 # In the run, in a range, and at a time: no more than one answer of the Data API holds.
@@ -235,7 +235,7 @@ def ended_at(witness: Witness, run: int) -> Any:
     return witness.query("SELECT finished_at, details FROM sync_runs WHERE id = %s", [run])
 
 
-@pytest.mark.parametrize("when", ["before", "after"])
+@each_moment
 def test_a_function_that_is_killed_at_any_step_is_called_again(
     shop: InProcess,
     witness: Witness,
