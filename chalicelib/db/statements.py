@@ -105,6 +105,22 @@ def replace(table: Table, rows: Sequence[Row]) -> Statement:
     return f"{text} ON DUPLICATE KEY UPDATE {updates}", parameters
 
 
+def guard_rows(table: Table, keys: Sequence[Key], checksum: int) -> Statement:
+    """Lock the rows with `keys`. An error where one is missing, or where the sum of the
+    checksums of their JSON is another."""
+    # A sum: where two rows are changed alike, their checksums' exclusive or stays the same.
+    found = f"SUM(CRC32(CONVERT({_json(table)} USING utf8mb4)))"
+    which, values = f"IN ({_marks(len(keys))})", keys
+    first = keys[0]
+    if isinstance(first, int) and keys == [*range(first, first + len(keys))]:  # less to parse
+        which, values = "BETWEEN %s AND %s", (keys[0], keys[-1])
+    return (
+        f"SELECT IF(COUNT(*) = %s AND {found} = %s, 1, {FAILS}) FROM {table.identifier}"
+        f" WHERE {table.key.name} {which} FOR UPDATE",
+        (len(keys), checksum, *values),
+    )
+
+
 def delete(table: Table, keys: Sequence[Key]) -> Statement:
     return f"DELETE FROM {table.identifier} WHERE {table.key.name} IN ({_marks(len(keys))})", keys
 

@@ -47,7 +47,7 @@ class PendingIncrements:
 
 
 class _Batch:
-    """What is done to the rows of one transaction, and its `write_through.Claim`. It may be done
+    """What is done to the rows of one transaction, and its `work.Claim`. It may be done
     several times until one is committed: the last one counts."""
 
     def __init__(
