@@ -30,7 +30,7 @@ NOW: Statement = (f"SELECT {MICROSECONDS_NOW}", ())
 # That the last INSERT of rows without keys was given.
 FIRST_NEW_KEY: Statement = ("SELECT LAST_INSERT_ID()", ())
 # In place of a value: an error, after which the server runs none of the statements behind it.
-FAILS = "(SELECT 1 UNION SELECT 2)"
+FAILS = "(SELECT 1 UNION ALL SELECT 2)"
 # An error on a replica.
 GUARD_WRITER: Statement = (f"SELECT IF({READ_ONLY}, {FAILS}, 1)", ())
 
