@@ -2,7 +2,8 @@
 
 .DEFAULT_GOAL := help
 .PHONY: help run demo up down clean upload invoke employees invalidate sync test proof soak lint format bench grade \
-	infra configure deploy destroy sql logs report install
+	lock update audit licences \
+	infra configure adopt deploy destroy sql logs report install
 
 # `exec`, so that a signal to make reaches Python and no shell stands between them.
 IN_VENV := exec .venv/bin/python -m
@@ -10,7 +11,7 @@ IN_VENV := exec .venv/bin/python -m
 INSTALL = @bash local/install.sh
 SERVERS = mariadb-server redis-server curl
 # Names as they were typed: make would run $(shell ...) in one that is given on its command line.
-NAMES = PORT FILE TABLE KEYS KEY FUNCTION EVENT ENGINE STAGE URL MINUTES ARGS SQL
+NAMES = PORT FILE TABLE KEYS KEY FUNCTION EVENT ENGINE STAGE URL MINUTES ARGS SQL PYTHON
 $(foreach name,$(NAMES),$(eval override $(name) := $$(value $(name))))
 export $(NAMES)
 # Without bytecode on disk, each of the many processes of a test run compiles the project again.
@@ -112,6 +113,10 @@ configure: ## write what make infra made into the files Chalice reads for STAGE 
 	$(INSTALL) deploy
 	@$(IN_VENV) infra configure $(STAGE_NAME)
 
+adopt: ## a stage STAGE (class) on a database, a cache, a network and a role that are there already
+	$(INSTALL) deploy
+	@$(IN_VENV) infra adopt "$${STAGE:-class}"
+
 deploy: ## API and functions of STAGE (dev), and what Chalice cannot set
 	$(INSTALL) deploy
 	@$(IN_VENV) infra deploy $(STAGE_NAME)
@@ -131,6 +136,24 @@ logs: ## follow what the functions of STAGE (dev) log, until Ctrl-C
 report: ## what to send when a step on STAGE (dev) fails; it holds no secret
 	$(INSTALL) deploy
 	@$(IN_VENV) infra report $(STAGE_NAME)
+
+lock: ## write versions and hashes of what pyproject.toml names into requirements*.txt
+	$(INSTALL) dev
+	@$(IN_VENV) dependencies lock
+
+update: ## take newer versions of all Python packages that are a week old, and write the lock
+	$(INSTALL) dev
+	@$(IN_VENV) dependencies update
+	$(INSTALL) dev
+	@.venv/bin/python -m dependencies licences
+
+audit: ## ask osv.dev for known holes in the locked packages
+	$(INSTALL) dev
+	@$(IN_VENV) dependencies audit
+
+licences: ## write docs/licences.md
+	$(INSTALL) dev
+	@$(IN_VENV) dependencies licences
 
 # All that any target needs.
 install:

@@ -20,7 +20,7 @@ from chalicelib.rows import LazyLoading, RowLoader, RowService, WriteBehind, Wri
 if TYPE_CHECKING:
     from chalicelib.cache import PublicStore
     from chalicelib.ingest.service import Ingest
-    from chalicelib.sync import Captured, RangeWorker, Sync, Watches
+    from chalicelib.sync import CapturedChanges, RangeWorker, Sync, Watches
 
     part = cached_property
 else:
@@ -73,10 +73,10 @@ class Container:
         )
 
     @part
-    def captured(self) -> "Captured":
-        from chalicelib.sync import Captured
+    def captured_changes(self) -> "CapturedChanges":
+        from chalicelib.sync import CapturedChanges
 
-        return Captured(self.database, self.write_through, self.generations)
+        return CapturedChanges(self.database, self.write_through, self.generations)
 
     @part
     def ingest(self) -> "Ingest":
@@ -104,7 +104,9 @@ class Container:
         from chalicelib.ingest import ANY_FOLDER, Bucket
         from chalicelib.sync import Sync
 
-        ranges = Bucket(self.settings.ranges_bucket, RANGES_BUCKET, ANY_FOLDER)
+        ranges = Bucket(
+            self.settings.ranges_bucket, self.settings.bucket_owner, RANGES_BUCKET, ANY_FOLDER
+        )
 
         def put(key: str, body: bytes) -> None:
             ranges.write(key, body, "application/json")
@@ -113,7 +115,7 @@ class Container:
             self.database,
             self.write_through,
             self.public_store,
-            self.captured,
+            self.captured_changes,
             self.cache.tables,
             has_cache=self.cache.is_configured,
             put=put if self.settings.ranges_bucket else None,

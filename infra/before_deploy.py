@@ -1,22 +1,19 @@
 """Checks before `chalice deploy`: everything that would make it end half-way."""
 
-import subprocess
 import sys
-import tempfile
 
 from botocore.exceptions import ClientError
 
 from infra import chalice_config
 from infra.account import Client, client
 from infra.aws_errors import code_of
-from infra.stage_files import ROOT, Stage
+from infra.stage_files import Stage
 from infra.terminal import Refused
 
 # Lambda keeps so many concurrent executions for functions that reserve none.
 UNRESERVED_MINIMUM = 100
 # Those that Lambda runs, but for 3.10, which it left on 2026-10-31. It leaves 3.11 on 2027-06-30.
 PYTHONS = ((3, 11), (3, 12), (3, 13), (3, 14))
-_PLATFORMS = {"arm64": "aarch64", "x86_64": "x86_64"}
 
 
 def refuse_unprepared(stage: Stage) -> None:
@@ -24,10 +21,10 @@ def refuse_unprepared(stage: Stage) -> None:
     _refuse_open_by_accident(stage)
     chalice_config.refuse_unconfigured(stage)
     for setting in chalice_config.BUCKETS:
-        refuse_missing_bucket(client("s3"), stage, setting)
+        if stage.environment[setting]:
+            refuse_missing_bucket(client("s3"), stage, setting)
     refuse_too_much_concurrency(client("lambda"), stage)
     refuse_another_python(sys.version_info[:2])
-    refuse_missing_wheels(stage.config["lambda_architecture"], sys.version_info[:2])
 
 
 def refuse_another_python(python: tuple[int, int]) -> None:
@@ -55,22 +52,27 @@ def _refuse_open_by_accident(stage: Stage) -> None:
 
 
 def refuse_missing_bucket(s3: Client, stage: Stage, setting: str) -> None:
-    """Raises Refused where the bucket of this setting cannot be used. Chalice would notice it
+    """Raises Refused where the bucket of this setting cannot be used. Chalice would find that out
     last."""
     bucket = stage.environment[setting]
+    # Names of buckets are the whole world's: one that was deleted may be somebody else's now.
+    account = stage.environment.get("BUCKET_OWNER")
+    owner = {"ExpectedBucketOwner": account} if account else {}
     try:
-        s3.head_bucket(Bucket=bucket)
+        s3.head_bucket(Bucket=bucket, **owner)
     except ClientError as error:
         if code_of(error) != "404":
             raise Refused(f"the bucket {bucket} ({setting}) cannot be used: {error}") from error
         raise Refused(
-            f"there is no bucket {bucket} ({setting}): run make infra and make configure"
-            f" STAGE={stage.name}; nothing was changed"
+            f"there is no bucket {bucket} ({setting}): run {stage.made_by}; nothing was changed"
         ) from error
 
 
 def refuse_too_much_concurrency(functions: Client, stage: Stage) -> None:
-    """Raises Refused where the functions reserve more than the account has to give."""
+    """Raises Refused where the functions reserve more than the account has to give. Asks nothing
+    where they reserve none."""
+    if not stage.reserved_concurrency:
+        return
     limits = functions.get_account_settings()["AccountLimit"]
     ours = sum(_reserved(functions, name) for name in stage.function_names)
     room = limits["UnreservedConcurrentExecutions"] + ours - UNRESERVED_MINIMUM
@@ -91,28 +93,3 @@ def _reserved(functions: Client, name: str) -> int:
             return 0
         raise
     return int(found.get("ReservedConcurrentExecutions", 0))
-
-
-def refuse_missing_wheels(architecture: str, python: tuple[int, int]) -> None:
-    """Raises Refused where a package of requirements.txt has no wheel for Lambda. Chalice would
-    only warn, and leave the package out."""
-    machine = _PLATFORMS[architecture]
-    with tempfile.TemporaryDirectory() as folder:
-        done = subprocess.run(
-            [
-                *(sys.executable, "-m", "pip", "download", "--quiet", "--dest", folder),
-                *("--disable-pip-version-check", "--only-binary", ":all:", "--no-deps"),
-                *("--implementation", "cp", "--python-version", f"{python[0]}.{python[1]}"),
-                *("--platform", f"manylinux_2_17_{machine}"),
-                *("--platform", f"manylinux2014_{machine}"),
-                *("--requirement", str(ROOT / "requirements.txt")),
-            ],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-    if done.returncode:
-        raise Refused(
-            f"requirements.txt has no wheel for {architecture}, Python {python[0]}.{python[1]}:"
-            f" {done.stderr.strip()}"
-        )

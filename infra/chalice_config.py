@@ -25,6 +25,7 @@ _WRITTEN = (
     *("DB_HOST", "DB_READER_HOST", "DB_USER", "DB_AUTH", "DB_SSL_CA"),
     *("REDIS_URL", "REDIS_AUTH", "REDIS_CACHE_NAME", "REDIS_CLUSTER", "REDIS_SERVERLESS"),
     *BUCKETS,
+    "BUCKET_OWNER",
 )
 
 
@@ -85,7 +86,8 @@ def environment(outputs: Mapping[str, str]) -> dict[str, str | None]:
     if float(outputs["DatabaseMinCapacity"]) == 0:
         found["DB_RESUME_SECONDS"] = RESUME_SECONDS
     buckets = {setting: outputs[output] for setting, output in BUCKETS.items()}
-    return found | {"DB_NAME": "herocache", **buckets}
+    owner = outputs["DatabaseArn"].split(":")[4]
+    return found | {"DB_NAME": "herocache", **buckets, "BUCKET_OWNER": owner}
 
 
 def _of_data_api(outputs: Mapping[str, str]) -> dict[str, str | None]:
@@ -123,16 +125,13 @@ def refuse_unconfigured(stage: Stage) -> None:
         if found := _PLACEHOLDER.search(text):
             raise Refused(
                 f"STAGE={stage.name}: .chalice/{path.name} still has the placeholder"
-                f" {found.group()}: run make configure STAGE={stage.name}"
+                f" {found.group()}: run {stage.made_by}"
             )
     for setting in BUCKETS:
         if setting not in stage.environment:
-            raise Refused(f"{setting} is not set: run make configure STAGE={stage.name}")
+            raise Refused(f"{setting} is not set: run {stage.made_by}")
     if "DB_SSL_CA" in stage.environment and not (ROOT / CERTIFICATES).exists():
-        raise Refused(
-            f"{CERTIFICATES} is not there, which git does not keep: run make configure"
-            f" STAGE={stage.name}"
-        )
+        raise Refused(f"{CERTIFICATES} is not there, which git does not keep: run {stage.made_by}")
 
 
 def _tell(name: str, changed: bool) -> None:

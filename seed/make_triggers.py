@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from chalicelib.db import captured
+from chalicelib.db import change_capture
 from chalicelib.tables import TABLES
 
 FILE = Path(__file__).parent / "triggers.sql"
@@ -20,7 +20,7 @@ HEAD = """\
 
 
 def main() -> None:
-    FILE.write_text(HEAD + captured.script(TABLES.values()), encoding="utf-8")
+    FILE.write_text(HEAD + change_capture.script(TABLES.values()), encoding="utf-8")
 
 
 if __name__ == "__main__":

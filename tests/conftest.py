@@ -8,12 +8,9 @@ import os
 import random
 import signal
 import threading
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from math import inf
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import botocore.loaders
@@ -24,13 +21,13 @@ from chalicelib import config, services
 from chalicelib.cache import entry_commands, generations, recovery, timeouts
 from chalicelib.cache.client import Client
 from chalicelib.config import DbEngine
-from chalicelib.db import captured
+from chalicelib.db import change_capture
 from chalicelib.rows import fences, write_through
 from chalicelib.tables import TABLES
 from local.machine import PORTS, port_is_free
 from local.servers import App, DataApi, MariaDB, Redis, Server
 from tests.support import bucket as s3
-from tests.support.beside import COMMANDS, Beside, Done
+from tests.support.background_commands import COMMANDS, BackgroundCommands, Done
 from tests.support.bucket import UploadBucket
 from tests.support.client import InProcess
 from tests.support.engines import is_mysql_only
@@ -66,7 +63,7 @@ PATIENT_REFRESH_SECONDS = 2.0
 # Their files take longest, so they begin first: at the end no worker is left alone with one.
 LONG_FOLDERS = ("sync", "local", "cache", "model", "db", "ingest", "infra")
 
-BESIDE = pytest.StashKey[Beside]()
+BACKGROUND = pytest.StashKey[BackgroundCommands]()
 
 SomeServer = TypeVar("SomeServer", bound=Server)
 
@@ -120,12 +117,14 @@ def engine_of(item: pytest.Item) -> str:
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     asked = {name for item in session.items for name in getattr(item, "fixturenames", ())}
-    session.config.stash[BESIDE] = Beside([name for name in COMMANDS if name in asked])
+    session.config.stash[BACKGROUND] = BackgroundCommands(
+        [name for name in COMMANDS if name in asked]
+    )
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    if BESIDE in config.stash:
-        config.stash[BESIDE].end()
+    if BACKGROUND in config.stash:
+        config.stash[BACKGROUND].end()
 
 
 @pytest.fixture(autouse=True)
@@ -142,17 +141,17 @@ def patient(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def lived(request: pytest.FixtureRequest) -> Done:
-    return request.config.stash[BESIDE].done("lived")
+    return request.config.stash[BACKGROUND].done("lived")
 
 
 @pytest.fixture
 def quick_bench(request: pytest.FixtureRequest) -> Done:
-    return request.config.stash[BESIDE].done("quick_bench")
+    return request.config.stash[BACKGROUND].done("quick_bench")
 
 
 @pytest.fixture
 def ingredients(request: pytest.FixtureRequest) -> Done:
-    return request.config.stash[BESIDE].done("ingredients")
+    return request.config.stash[BACKGROUND].done("ingredients")
 
 
 @contextmanager
@@ -185,7 +184,7 @@ def triggers(mariadb: MariaDB) -> Iterator[None]:
 
 def drop_triggers(mariadb: MariaDB) -> None:
     for name, *_ in mariadb.query("SHOW TRIGGERS"):
-        if name.startswith(captured.CAPTURING):
+        if name.startswith(change_capture.CAPTURING):
             mariadb.query(f"DROP TRIGGER {name}")
 
 
@@ -304,10 +303,9 @@ def end_app() -> None:
     to close connections, would be counted as somebody else's."""
     if services.container.cache_info().currsize:
         with pytest.MonkeyPatch.context() as patch:
-            clock = SimpleNamespace(monotonic=lambda: inf, sleep=time.sleep)
-            patch.setattr(recovery, "time", clock)
+            patch.setattr(recovery, "MAX_PROBES", 0)
             for thread in threading.enumerate():
-                if thread.name == "recovery":
+                if thread.name in ("recovery", "opening"):
                     thread.join(timeout=10)
         container = services.container()
         clients = [container.cache._client]

@@ -6,11 +6,18 @@ Recovery          takes Redis back into use after it failed
 Entry, Affected, Fenced, Leases, Pending, Token, new_token   what the verbs take and return
 LEASE, MARK       the first bytes of an entry without a value
 PublicStore, public_store, PublicRow, PublicWrite, Found, HashFields, Garbage, Late, ANY, ABSENT,
-encoded, fingerprint       the public keys of watched rows, which any client may use
-Totals, TotalsStore, Adding, Lacking, OutOfRange
+public_forms, fingerprint      the public keys of watched rows, which any client may use
+CounterTotals, CounterTotalsStore, Increment, EntryMissing, OutOfRange
                   what was added to write-behind counters, and is not in the row yet
 """
 
+from chalicelib.cache.counter_totals import (
+    CounterTotals,
+    CounterTotalsStore,
+    EntryMissing,
+    Increment,
+    OutOfRange,
+)
 from chalicelib.cache.entries import Affected, Cache, Leases, Pending, new_token
 from chalicelib.cache.entry_commands import Entry, Fenced, Token
 from chalicelib.cache.generations import Generations
@@ -23,29 +30,30 @@ from chalicelib.cache.public_keys import (
     Late,
     PublicRow,
     PublicWrite,
-    encoded,
     fingerprint,
+    public_forms,
 )
 from chalicelib.cache.public_store import PublicStore, public_store
 from chalicelib.cache.recovery import Recovery
 from chalicelib.cache.scripts import LEASE, MARK
-from chalicelib.cache.totals import Adding, Lacking, OutOfRange, Totals, TotalsStore
 
 __all__ = [
     "ABSENT",
     "ANY",
     "LEASE",
     "MARK",
-    "Adding",
     "Affected",
     "Cache",
+    "CounterTotals",
+    "CounterTotalsStore",
     "Entry",
+    "EntryMissing",
     "Fenced",
     "Found",
     "Garbage",
     "Generations",
     "HashFields",
-    "Lacking",
+    "Increment",
     "Late",
     "Leases",
     "OutOfRange",
@@ -55,10 +63,8 @@ __all__ = [
     "PublicWrite",
     "Recovery",
     "Token",
-    "Totals",
-    "TotalsStore",
-    "encoded",
     "fingerprint",
     "new_token",
+    "public_forms",
     "public_store",
 ]

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from chalicelib.cache import public_scripts, scripts, totals_scripts
+from chalicelib.cache import counter_totals_scripts, public_scripts, scripts
 from chalicelib.cache.commands import NoClient
 from chalicelib.cache.entry_commands import probe
 from chalicelib.config import REDIS_URL, Settings
@@ -28,5 +28,5 @@ def new_client(
             f"{REDIS_URL} is set, and the package {error.name} is not installed: the functions were"
             " deployed for a stage without a cache; deploy them again"
         ) from error
-    texts = (*scripts.ALL, *public_scripts.ALL, *totals_scripts.ALL)
+    texts = (*scripts.ALL, *public_scripts.ALL, *counter_totals_scripts.ALL)
     return Client(settings, texts, probe(tables, settings.redis_cluster), timeout_seconds)

@@ -11,7 +11,8 @@ from functools import lru_cache
 from typing import cast
 from zlib import crc32
 
-from chalicelib.tables import Column, Integer, Key, Table
+from chalicelib.column_types import Integer
+from chalicelib.tables import Column, Key, Table
 
 BUCKETS = 16
 MAX_KEYS_A_SCRIPT = 1000
@@ -89,18 +90,18 @@ def marker(table: Table, bucket: int, incarnation: str) -> str:
     return f"{{{tag(table, bucket)}}}:marker:{incarnation}"
 
 
-def totals(table: Table, bucket: int, row_key: Key) -> str:
+def counter_totals(table: Table, bucket: int, row_key: Key) -> str:
     """The totals of a row's write-behind counters."""
     return f"{{{tag(table, bucket)}}}:totals:{row_key}"
 
 
-def marks(table: Table, bucket: int) -> str:
+def pending_counters(table: Table, bucket: int) -> str:
     """A Hash with a field for each row whose totals may not be in the row yet."""
     return f"{{{tag(table, bucket)}}}:totals"
 
 
 def copy(table: Table, bucket: int, token: str) -> str:
-    """Tells the second copy of an increment from the first one."""
+    """While this key is there, a second copy of the increment with `token` adds nothing."""
     return f"{{{tag(table, bucket)}}}:copy:{token}"
 
 
@@ -110,7 +111,7 @@ def hint(table: Table) -> str:
 
 
 def probe(tag: str) -> str:
-    """A key that no entry has."""
+    """A Redis key for probes: no entry has it."""
     return f"{{{tag}}}:probe"
 
 

@@ -5,8 +5,8 @@ packages may use:
 
 Database, Transaction          read rows, run a transaction; run the statements of your own tables
 Change, Committed, Generation  what a transaction changed, its COMMIT, the generation it held
-applied                        how much of what is counted in Redis is in each row
-captured                       triggers and records of what other clients change
+applied_deltas                 how much of what is counted in Redis is in each row
+change_capture                 triggers and records of what other clients change
 Statement, FAILS               SQL with its parameters; an SQL expression that is always an error
 giving_keys, check_distance, highest_allowed, no_key_left
                                the keys that the database gives to new rows
@@ -14,7 +14,8 @@ DatabaseError, is_forbidden, is_value_rejected, rejection, is_foreseen
                                why a statement failed
 """
 
-from chalicelib.db import applied, captured
+from chalicelib.db import applied_deltas, change_capture
+from chalicelib.db.auto_increment import check_distance, giving_keys, highest_allowed, no_key_left
 from chalicelib.db.cache_generation import Generation
 from chalicelib.db.database import Database
 from chalicelib.db.errors import (
@@ -24,7 +25,6 @@ from chalicelib.db.errors import (
     is_value_rejected,
     rejection,
 )
-from chalicelib.db.given_keys import check_distance, giving_keys, highest_allowed, no_key_left
 from chalicelib.db.statements import FAILS, Statement
 from chalicelib.db.transaction import Change, Committed, Transaction
 
@@ -37,8 +37,8 @@ __all__ = [
     "Generation",
     "Statement",
     "Transaction",
-    "applied",
-    "captured",
+    "applied_deltas",
+    "change_capture",
     "check_distance",
     "giving_keys",
     "highest_allowed",

@@ -1,16 +1,16 @@
 """The database: reads, transactions, and the generation of each table.
 
 Changes go through a Transaction. A read costs one round trip. The first read of a table costs one
-more, because the table is compared with its declaration (`fit`). While it does not fit, each read
-compares it again.
+more, because the table is compared with its declaration (`schema_check`). While it does not fit,
+each read compares it again.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TypeVar
 
 from chalicelib.config import DbEngine, Settings
-from chalicelib.db import cache_generation, captured, information_schema, pieces, statements
+from chalicelib.db import batches, cache_generation, change_capture, information_schema, statements
 from chalicelib.db.cache_generation import Generation, generation_in
 from chalicelib.db.engine import (
     ANSWER_TIMEOUT_SECONDS,
@@ -26,9 +26,9 @@ from chalicelib.db.errors import (
     reject_replica,
     translated,
 )
-from chalicelib.db.fit import Columns, Fit, describe, report
 from chalicelib.db.retries import Retries
 from chalicelib.db.schema import OWN_TABLES, narrowed
+from chalicelib.db.schema_check import Columns, SchemaCheck, describe, report
 from chalicelib.db.statements import Statement
 from chalicelib.db.transaction import Transaction
 from chalicelib.errors import SchemaMismatch
@@ -53,7 +53,7 @@ class Database:
         self._connect = _engine(settings, for_loads)
         self._pool: Pool[Connection] = Pool(self._connect, lambda connection: connection.drop())
         self._retries = Retries(settings, self._pool, patience)
-        self._fit = Fit()
+        self._schema_check = SchemaCheck()
 
     def fetch_many(
         self,
@@ -71,8 +71,8 @@ class Database:
         DatabaseUnavailable, SchemaMismatch."""
 
         def read(connection: Connection) -> Sequence[Row]:
-            self._fit.ensure(connection, table)
-            return pieces.select(
+            self._schema_check.ensure(connection, table)
+            return batches.select(
                 connection,
                 self._selecting(connection),
                 table,
@@ -90,8 +90,8 @@ class Database:
         JSON is longer than `max_bytes`, DatabaseUnavailable, SchemaMismatch."""
 
         def read(connection: Connection) -> Sequence[Row]:
-            self._fit.ensure(connection, table)
-            return pieces.select_all(connection, self._selecting(connection), table, max_bytes)
+            self._schema_check.ensure(connection, table)
+            return batches.select_all(connection, self._selecting(connection), table, max_bytes)
 
         return self._run(read)
 
@@ -100,8 +100,8 @@ class Database:
         `keys`, in any order. Raises as `fetch_many`."""
 
         def read(connection: Connection) -> tuple[int, Sequence[Row]]:
-            self._fit.ensure(connection, table)
-            cut = pieces.cut(keys, pieces.most_rows(connection, table))
+            self._schema_check.ensure(connection, table)
+            cut = batches.cut(keys, batches.most_rows(connection, table))
             selects = [statements.rows_of_keys(table, piece) for piece in cut if piece]
             now, answers = _dated(connection, selects)
             return now, [row for answer in answers for row in answer]
@@ -110,16 +110,21 @@ class Database:
 
     def fetch_range(
         self, table: Table, after: Key | None, last: Key | None, max_rows: int
-    ) -> tuple[int, Sequence[Row], bool]:
+    ) -> tuple[int, Mapping[Key, bytes | None], bool]:
         """The same for rows in the order of their keys, behind the key `after` and up to the key
-        `last`, where these are given; and whether there may be more of them."""
+        `last`, where these are given; and whether there may be more of them. Each row is its key
+        and its JSON, as `Table.encode` has it; None where only `encode` knows."""
 
-        def read(connection: Connection) -> tuple[int, Sequence[Row], bool]:
-            self._fit.ensure(connection, table)
-            limit = min(max_rows, pieces.most_rows(connection, table) or max_rows)
-            select = statements.select_range(table, limit, after, last)
+        def read(connection: Connection) -> tuple[int, Mapping[Key, bytes | None], bool]:
+            self._schema_check.ensure(connection, table)
+            most = batches.most_rows(connection, table)
+            limit = min(max_rows, most or max_rows)
+            # The JSON of a row may not fit into an answer that holds its values.
+            as_json = not most
+            select = statements.select_range(table, limit, after, last, as_json=as_json)
             now, [rows] = _dated(connection, [select])
-            return now, rows, len(rows) == limit
+            texts = batches.texts(rows) if as_json else table.encode_each(rows)
+            return now, texts, len(rows) == limit
 
         return self._run(read)
 
@@ -127,7 +132,7 @@ class Database:
         """How many rows the table has. Raises as `fetch_many`."""
 
         def read(connection: Connection) -> int:
-            self._fit.ensure(connection, table)
+            self._schema_check.ensure(connection, table)
             return int(connection.rows(statements.count_rows(table))[0][0])
 
         return self._run(read)
@@ -149,7 +154,7 @@ class Database:
 
         def read(connection: Connection) -> Generation:
             connection.wait_at_most(timeout_seconds or ANSWER_TIMEOUT_SECONDS)
-            self._fit.ensure(connection, table)
+            self._schema_check.ensure(connection, table)
             found = connection.rows(cache_generation.select(table))
             return generation_in(table, found, connection.sent_at)
 
@@ -167,7 +172,7 @@ class Database:
         and whatever `work` raises."""
 
         def run(connection: Connection) -> Result:
-            transaction = Transaction(connection, self._fit)
+            transaction = Transaction(connection, self._schema_check)
             try:
                 result = work(transaction)
                 if not transaction.is_over:
@@ -212,7 +217,7 @@ class Database:
     def _unrecorded(self, tables: Sequence[Table]) -> list[str]:
         [found] = self.run(information_schema.capturing([table.name for table in tables]))
         return [
-            captured.unrecorded(table, names.split(",") if names else (), sees_triggers)
+            change_capture.unrecorded(table, names.split(",") if names else (), sees_triggers)
             for table, (names, sees_triggers) in zip(tables, found)
         ]
 
@@ -225,8 +230,8 @@ class Database:
         SchemaMismatch, DatabaseUnavailable."""
 
         def read(connection: Connection) -> tuple[Sequence[Row] | None, Generation]:
-            self._fit.ensure(connection, table)
-            statement = captured.pending(table, limit, shown_too=shown_too)
+            self._schema_check.ensure(connection, table)
+            statement = change_capture.pending(table, limit, shown_too=shown_too)
             asking = cache_generation.select(table)
             try:
                 records, found = connection.batch([statement, asking])
@@ -239,10 +244,12 @@ class Database:
     def as_stored(self, table: Table) -> Table:
         """The declared table, with columns that take no more than the real ones. It can be used
         wherever the declared table can. One SELECT. Raises SchemaMismatch, DatabaseUnavailable."""
-        return narrowed(table, self._run(lambda connection: self._fit.judge(connection, table)))
+        return narrowed(
+            table, self._run(lambda connection: self._schema_check.judge(connection, table))
+        )
 
     def _misfit(self, error: DatabaseError) -> SchemaMismatch:
-        return self._fit.misfit(error, self._describe)
+        return self._schema_check.misfit(error, self._describe)
 
     def _describe(self, names: Sequence[str]) -> Columns:
         return self._run(lambda connection: describe(connection, names))

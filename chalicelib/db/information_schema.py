@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from chalicelib.db.captured import CAPTURING
+from chalicelib.db.change_capture import CAPTURING
 from chalicelib.db.statements import Statement
 from chalicelib.tables import Table
 

@@ -10,23 +10,24 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from chalicelib.db import applied, cache_generation, pieces, statements
-from chalicelib.db.cache_generation import Generation, generation_in
-from chalicelib.db.captured import MARK_OWN
-from chalicelib.db.engine import Connection, Rows
-from chalicelib.db.errors import DatabaseError, is_guard_failed, is_value_rejected
-from chalicelib.db.fit import Fit
-from chalicelib.db.given_keys import (
+from chalicelib.db import applied_deltas, batches, cache_generation, statements
+from chalicelib.db.auto_increment import (
     check_distance,
     giving_keys,
     highest_allowed,
     is_high,
     no_key_left,
 )
-from chalicelib.db.rejected import Writes, find_rejected
+from chalicelib.db.cache_generation import Generation, generation_in
+from chalicelib.db.change_capture import MARK_OWN
+from chalicelib.db.engine import Connection, Rows
+from chalicelib.db.errors import DatabaseError, is_guard_failed, is_value_rejected
+from chalicelib.db.rejected_row import Writes, find_rejected
+from chalicelib.db.schema_check import SchemaCheck
 from chalicelib.db.statements import Statement
+from chalicelib.error_text import shown
 from chalicelib.errors import DatabaseUnavailable, HerocacheError, NotAtOnce, SchemaMismatch
-from chalicelib.tables import NO_KEY, Column, Key, NotAsDeclared, Row, Table, shown
+from chalicelib.tables import NO_KEY, Column, Key, NotAsDeclared, Row, Table
 
 
 @dataclass(frozen=True)
@@ -63,9 +64,9 @@ class Transaction:
     """What may be done before COMMIT. Statements whose answers nobody needs yet wait in a queue and
     go with the next ones, in the same round trip. BEGIN goes with the first."""
 
-    def __init__(self, connection: Connection, fit: Fit) -> None:
+    def __init__(self, connection: Connection, schema_check: SchemaCheck) -> None:
         self._connection = connection
-        self._fit = fit
+        self._schema_check = schema_check
         self._queue: list[Statement] = [statements.START]
         self._writes: Writes | None = None
         self._guards: list[tuple[Statement, Callable[[], HerocacheError]]] = []
@@ -76,7 +77,7 @@ class Transaction:
     def ensure_fit(self, table: Table) -> bool:
         """Before a change of the table: whether triggers may change rows before they are written.
         Raises SchemaMismatch."""
-        return self._fit.ensure(self._connection, table)
+        return self._schema_check.ensure(self._connection, table)
 
     @property
     def has_begun(self) -> bool:
@@ -106,7 +107,8 @@ class Transaction:
     ) -> tuple[Change, Committed]:
         """Insert rows with NO_KEY, which get the next keys, rising in the order of `rows`, and
         COMMIT, where `held` is the generation: all in one piece. `Committed.others` as
-        `commit_and_show` has them. Raises NotAtOnce where another generation is, where the rows are
+        `commit_and_show` has them; they are read before the INSERT, so that the new rows need not
+        be passed over. Raises NotAtOnce where another generation is, where the rows are
         inserted after `until`, or where the keys would be too high; NoKeyLeft, RowRejected,
         OutcomeUnknown."""
         self._writes = Writes(table, rows, ((self._each(statements.insert_keyless), rows),))
@@ -114,15 +116,16 @@ class Transaction:
         most = self._most_shown(table, max_rows)
         try:
             with giving_keys(table, is_giving=True):
-                _, now, _, first_key, *others = self._commit(
+                _, now, *others, _, first_key = self._commit(
                     cache_generation.guard(table, held.number),
+                    *[statements.others(table, c, v, (), most) for c, v in shown.items()],
                     statements.insert_keyless(table, rows),
                     statements.guard_new_keys(own, highest, until),
-                    *[statements.others_than_new(table, c, v, own, most) for c, v in shown.items()],
                     is_timed=is_timed,
                 )
         except DatabaseError as error:
-            if is_guard_failed(error) and self._connection.answered in (1, 3):
+            guards = (1, len(shown) + 3)
+            if is_guard_failed(error) and self._connection.answered in guards:
                 raise NotAtOnce from error
             raise
         [(read_at,)], [(first,)] = now, first_key
@@ -188,7 +191,7 @@ class Transaction:
         return answers[: len(before)], dict.fromkeys(new_keys)
 
     def _cut(self, items: Sequence[Any]) -> list[Sequence[Any]]:
-        return pieces.cut_by_bytes(items, self._connection.max_statement_bytes)
+        return batches.cut_by_bytes(items, self._connection.max_statement_bytes)
 
     def _each(
         self, make: Callable[[Table, Sequence[Any]], Statement]
@@ -198,7 +201,7 @@ class Transaction:
 
     def _most_shown(self, table: Table, max_rows: int) -> int:
         """How many other rows of a lookup can be read."""
-        most = pieces.most_rows(self._connection, table)
+        most = batches.most_rows(self._connection, table)
         return min(most, max_rows) if most else max_rows
 
     def reject_far_keys(self, table: Table, keys: Sequence[Key]) -> None:
@@ -216,7 +219,7 @@ class Transaction:
 
     def rows_of(self, table: Table, keys: Sequence[Key]) -> Sequence[Row]:
         """The rows with these keys, in any order. One SELECT."""
-        cut = pieces.cut(keys, pieces.most_rows(self._connection, table))
+        cut = batches.cut(keys, batches.most_rows(self._connection, table))
         answers = self.run(*[statements.rows_of_keys(table, piece) for piece in cut])
         return [row for answer in answers for row in answer]
 
@@ -257,7 +260,7 @@ class Transaction:
         )
         self._writes = Writes(table, written, groups)
         self._queue += [each for make, group in groups if group for each in make(table, group)]
-        self._queue += applied.put(table, changed)
+        self._queue += applied_deltas.put(table, changed)
         return Change(generation, before, self._stored(table, after, ()) if after else ())
 
     def end(self, table: Table) -> Generation:
@@ -354,7 +357,7 @@ class Transaction:
         most = self._most_shown(table, max_rows)
         # A text is named twice: see `statements.select`.
         count = 2 * sum(map(len, values.values())) + len(values) * len(keys)
-        is_shown = pieces.fits(self._connection, count)
+        is_shown = batches.fits(self._connection, count)
         shown = [
             statements.others(table, column, own, keys, most)
             for column, own in values.items()
@@ -430,7 +433,7 @@ class Transaction:
         """Hold the generation and the rows with `keys`, which are in key order so that two
         writers never wait for each other. A key that has no row cannot be held: its INSERT fails
         where another writer was faster, and the transaction runs again."""
-        cut = pieces.cut(keys, pieces.most_rows(self._connection, table))
+        cut = batches.cut(keys, batches.most_rows(self._connection, table))
         locks = [statements.lock(table, piece) for piece in cut]
         answers = self.run(cache_generation.hold(table), *locks)
         generation, *locked = answers[len(answers) - len(locks) - 1 :]

@@ -10,11 +10,12 @@ from typing import Any
 
 from chalice.app import BaseLambdaEvent, Chalice, Request, Response
 
+from chalicelib.error_text import shown
 from chalicelib.errors import BadRequest, HerocacheError, MethodNotAllowed, NotFound
 from chalicelib.handlers import entry_points
 from chalicelib.handlers.cors import headers_for_error
+from chalicelib.handlers.log_lines import LogLines
 from chalicelib.ingest import has_uploads
-from chalicelib.tables import shown
 
 Event = Mapping[str, Any]
 
@@ -43,6 +44,11 @@ class AnyEvent(BaseLambdaEvent):
 class Api(Chalice):
     """The Lambda function behind the REST API. Its events come from API Gateway's proxy
     integration. The answer to any other payload says where to send it."""
+
+    def __init__(self, app_name: str) -> None:
+        super().__init__(app_name)
+        for handler in self.log.handlers:
+            handler.setFormatter(LogLines(self.FORMAT_STRING))
 
     def __call__(self, event: Any, context: Any) -> dict[str, Any]:
         asked = event.get("requestContext") if isinstance(event, dict) else None
@@ -95,10 +101,13 @@ class Api(Chalice):
 
         return with_any_event
 
-    def on_s3_event(self, *args: Any, **options: Any) -> Callable[..., Any]:
+    def on_s3_event(self, bucket: str, *args: Any, **options: Any) -> Callable[..., Any]:
         """As Chalice's, but an event that is not from S3 gets an answer. Chalice would raise a
-        KeyError."""
-        register = super().on_s3_event(*args, **options)
+        KeyError. With an empty name of the bucket there is no event, and the function is not
+        deployed."""
+        if not bucket:
+            return lambda function: function
+        register = super().on_s3_event(bucket, *args, **options)
 
         def registered(function: Callable[..., Any]) -> Callable[..., Any]:
             handle = register(function)

@@ -8,17 +8,18 @@ import json
 import logging
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from chalice.app import Request, Response
 
 from chalicelib import services
 from chalicelib.config import RANGES_BUCKET, UPLOAD_BUCKET, ApiAuth
+from chalicelib.error_text import shown
 from chalicelib.errors import BadRequest, Forbidden, HerocacheError, one_line
-from chalicelib.handlers import contract, cors, employees, health, json_body, replies
+from chalicelib.handlers import contract, cors, employees, health, json_body, replies, validation
 from chalicelib.handlers.callers import caller_in
 from chalicelib.ingest import uploads_in
-from chalicelib.tables import shown
 
 log = logging.getLogger("herocache")
 # One line for each request. `chalice local` shows them. In AWS they are off, because logs cost
@@ -125,7 +126,9 @@ def _payload(request: Request) -> object:
     names = set(request.headers)  # in a set, because Chalice is slow to look up an absent header
     payload = json_body.decode(_body(request, json_body.ENCODING_HEADER in names))
     if contract.IDEMPOTENCY_HEADER in names:
-        return contract.with_idempotency_key(payload, request.headers[contract.IDEMPOTENCY_HEADER])
+        return validation.with_idempotency_key(
+            payload, request.headers[contract.IDEMPOTENCY_HEADER]
+        )
     return payload
 
 
@@ -168,8 +171,10 @@ def ingest(event: Mapping[str, Any]) -> list[dict[str, Any]]:
     for upload in uploads_in(event):
         try:
             container = services.container()
-            _reject_other_bucket(upload.bucket, container.settings.upload_bucket, UPLOAD_BUCKET)
-            summaries.append(container.ingest.load(upload))
+            settings = container.settings
+            _reject_other_bucket(upload.bucket, settings.upload_bucket, UPLOAD_BUCKET)
+            owned = replace(upload, bucket_owner=settings.bucket_owner)
+            summaries.append(container.ingest.load(owned))
         except HerocacheError as error:
             log.error("%s: %s: %s", one_line(upload.key), error.kind, error)
             failures.append(error)
@@ -251,7 +256,7 @@ def _answered(
         asked = payload()  # before the settings, which are not needed to reject a malformed body
         container = services.container()
         settings = container.settings
-        request = contract.parse(asked, settings.default_table, settings.read_by, caller)
+        request = validation.parse(asked, settings.default_table, settings.read_by, caller)
         if reads_only or caller in settings.api_readers:
             _reject_change(request)
         reply = _done(request, container)
@@ -291,10 +296,10 @@ def _done(request: contract.Request, container: services.Container) -> replies.R
         case contract.Read(table, column, values, use_cache, page, is_fresh):
             is_cached = use_cache and page is None
             if is_fresh and is_cached:
-                container.captured.show(table)
+                container.captured_changes.show(table)
             rows = service.read(table, column, values, use_cache, page, is_fresh)
             if is_fresh and not is_cached:  # whatever it saw, others must see after it
-                container.captured.show(table)
+                container.captured_changes.show(table)
             return replies.of_rows(rows, request)
         case contract.Write(table, rows, use_cache, key):
             return replies.of_write(service.write(table, rows, use_cache, key))

@@ -9,7 +9,7 @@ from functools import lru_cache
 from types import TracebackType
 from typing import Any
 
-from chalicelib.config import UPLOAD_BUCKET
+from chalicelib.config import BUCKET_OWNER, UPLOAD_BUCKET
 from chalicelib.errors import BucketUnavailable
 from chalicelib.ingest.events import OWN_FOLDERS, Upload
 
@@ -28,18 +28,24 @@ class Gone(Exception):
 
 
 class Bucket:
-    """One bucket, which `setting` names. Objects are written to `folders` only. Each method raises
+    """One bucket, which `setting` names. S3 rejects each call where another account than `owner`
+    owns it, unless that is empty. Objects are written to `folders` only. Each method raises
     BucketUnavailable, which names the bucket and the reason."""
 
     def __init__(
-        self, name: str, setting: str = UPLOAD_BUCKET, folders: tuple[str, ...] = OWN_FOLDERS
+        self,
+        name: str,
+        owner: str = "",
+        setting: str = UPLOAD_BUCKET,
+        folders: tuple[str, ...] = OWN_FOLDERS,
     ) -> None:
+        self._arguments = {"Bucket": name} | ({"ExpectedBucketOwner": owner} if owner else {})
         self._name = name
         self._setting = setting
         self._folders = folders
 
     def read(self, upload: Upload) -> Generator[bytes, None, None]:
-        """The bytes of exactly this upload, in pieces of CHUNK_BYTES. Raises Gone."""
+        """The bytes of exactly this upload, in chunks of CHUNK_BYTES. Raises Gone."""
         which = {"VersionId": upload.version} if upload.version else {"IfMatch": upload.etag}
         body = self._call("get_object", Key=upload.key, **which)["Body"]
         try:
@@ -88,7 +94,7 @@ class Bucket:
         self._call("put_object", Key=key, Body=body, ContentType=content_type)
 
     def writer(self, key: str, content_type: str) -> "Writer":
-        """As `write`, for an object that is written in pieces."""
+        """As `write`, for an object that is written in chunks."""
         self._check_is_own(key)
         return Writer(self, key, content_type)
 
@@ -98,7 +104,7 @@ class Bucket:
 
     def _call(self, operation: str, **arguments: Any) -> Any:
         try:
-            return getattr(_client(), operation)(Bucket=self._name, **arguments)
+            return getattr(_client(), operation)(**self._arguments, **arguments)
         except _errors() as error:
             if _code(error) in _GONE:
                 raise Gone(_code(error)) from error
@@ -109,13 +115,19 @@ class Bucket:
         reason = _code(error) or type(error).__name__
         return BucketUnavailable(
             f"the bucket {self._name} cannot be used now ({self._setting}): {reason}; is there a"
-            " route to S3 (gateway endpoint), has the function the right?"
+            f" route to S3 (gateway endpoint), has the function the right, and is {BUCKET_OWNER}"
+            " its owner?"
         )
 
 
+def bucket_of(upload: Upload) -> Bucket:
+    """The one that it is in."""
+    return Bucket(upload.bucket, upload.bucket_owner)
+
+
 class Writer:
-    """An object of any size, written piece by piece. No object is made where there was no piece, or
-    where the block that writes the pieces fails."""
+    """An object of any size, written chunk by chunk. No object is made where there was no chunk, or
+    where the block that writes the chunks fails."""
 
     def __init__(self, bucket: Bucket, key: str, content_type: str) -> None:
         self._bucket = bucket
@@ -139,8 +151,8 @@ class Writer:
         elif self._upload_id:
             self._bucket._call("abort_multipart_upload", Key=self._key, UploadId=self._upload_id)
 
-    def write(self, piece: bytes) -> None:
-        self._buffer.write(piece)
+    def write(self, chunk: bytes) -> None:
+        self._buffer.write(chunk)
         if self._buffer.tell() >= PART_BYTES:
             self._send_part()
 

@@ -1,4 +1,4 @@
-"""The bytes of an uploaded file: unzipped, turned into UTF-8, and cut into small pieces.
+"""The bytes of an uploaded file: unzipped, turned into UTF-8, and cut into small chunks.
 
 A file that is no CSV is rejected by its first bytes: FileRejected says what the file is and what to
 do. All this takes constant memory. This module does no I/O.
@@ -56,7 +56,7 @@ def too_long_a_line() -> FileRejected:
 
 
 def text_bytes(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """The file in UTF-8, in pieces of about CHUNK_BYTES. No piece is empty. Raises FileRejected."""
+    """The file in UTF-8, in chunks of about CHUNK_BYTES. No chunk is empty. Raises FileRejected."""
     return _bounded(_in_utf8(_of_csv(_unzipped_if_gzip(chunks))))
 
 
@@ -147,7 +147,7 @@ def _line_ends(chunk: bytes) -> tuple[int, int]:
 
 
 def _unzipped_if_gzip(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """The content, in pieces of at most CHUNK_BYTES."""
+    """The content, in chunks of at most CHUNK_BYTES."""
     head, chunks = _begun(chunks, len(GZIP))
     if head.startswith(GZIP):
         yield from _unzipped(chunks)
@@ -170,18 +170,18 @@ def _unzipped(chunks: Iterator[bytes]) -> Iterator[bytes]:
                 if empty > MAX_EMPTY_MEMBERS:
                     raise FileRejected(f"gzip: more than {MAX_EMPTY_MEMBERS} empty files in it")
             try:
-                piece = unzip.decompress(chunk, CHUNK_BYTES)
+                content = unzip.decompress(chunk, CHUNK_BYTES)
             except zlib.error as error:
                 raise FileRejected(f"gzip: damaged after {made} bytes of content") from error
-            made += len(piece)
+            made += len(content)
             if made > max(EXPANSION_CHECKED_FROM_BYTES, came * MAX_EXPANSION):
                 raise FileRejected(
                     f"gzip: the content is more than {MAX_EXPANSION} times as large as the file"
                 )
-            if piece:  # an empty piece would look like the end of the file
-                yield piece
+            if content:  # an empty chunk would look like the end of the file
+                yield content
             chunk = unzip.unconsumed_tail or unzip.unused_data
-    while not unzip.eof and (piece := unzip.decompress(b"", CHUNK_BYTES)):
-        yield piece
+    while not unzip.eof and (content := unzip.decompress(b"", CHUNK_BYTES)):
+        yield content
     if not unzip.eof:
         raise FileRejected(f"gzip: it ends after {made} bytes of content: uploaded only in part?")

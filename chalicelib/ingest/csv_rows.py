@@ -1,6 +1,6 @@
 """The rows of an uploaded CSV file: each one is checked; a rejected one is reported with a reason.
 
-The file is decoded, parsed and checked in pieces, in constant memory. The types of the columns
+The file is decoded, parsed and checked in chunks, in constant memory. The types of the columns
 check the values, as they do for the API. This module does no I/O.
 """
 
@@ -11,14 +11,16 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from chalicelib.column_types import InvalidValue
+from chalicelib.error_text import shown
 from chalicelib.errors import FileRejected
 from chalicelib.ingest.csv_dialect import csv_reader, read_dialect
 from chalicelib.ingest.text_lines import BATCH_BYTES, Lines
-from chalicelib.tables import Column, InvalidValue, Table, shown
+from chalicelib.tables import Column, Table
 
 BATCH_ROWS = 1_000
 # How many rows are read before the size of the batch is looked at again.
-PIECE_ROWS = 50
+BATCH_ROWS = 50
 FIRST_ROWS = 3
 _TEXT_LINE_END = re.compile(r"\r\n?|\n")
 
@@ -100,10 +102,10 @@ class CsvRows:
         is left."""
         rows: list[list[str]] = []
         while True:
-            piece = list(itertools.islice(self._reader, PIECE_ROWS))
-            rows += piece
+            chunk = list(itertools.islice(self._reader, BATCH_ROWS))
+            rows += chunk
             is_enough = len(rows) >= BATCH_ROWS or self._lines.held_bytes >= BATCH_BYTES
-            if is_enough or len(piece) < PIECE_ROWS:
+            if is_enough or len(chunk) < BATCH_ROWS:
                 return rows
 
     def _are_good(self, rows: list[list[str]]) -> bool:

@@ -13,7 +13,7 @@ from chalicelib.db import (
     DatabaseError,
     Statement,
     Transaction,
-    captured,
+    change_capture,
     check_distance,
     giving_keys,
     highest_allowed,
@@ -42,7 +42,7 @@ _SURROUNDINGS = (
     " WHERE unique_constraint_schema = DATABASE() AND referenced_table_name = %s),"
     " (SELECT COUNT(*) FROM information_schema.triggers"
     " WHERE event_object_schema = DATABASE() AND event_object_table = %s"
-    f" AND LEFT(trigger_name, {len(captured.CAPTURING)}) <> '{captured.CAPTURING}')"
+    f" AND LEFT(trigger_name, {len(change_capture.CAPTURING)}) <> '{change_capture.CAPTURING}')"
 )
 
 
@@ -112,7 +112,7 @@ def make_temporary_table(transaction: Transaction, statements: Sequence[Statemen
 
 def packed(batches: Iterable[Batch]) -> Iterator[bytes]:
     """The rows in the format that LOAD DATA reads by default: a line for each row, with tabs
-    between its values. In UTF-8, one piece for each batch."""
+    between its values. In UTF-8, one chunk for each batch."""
     for batch in batches:
         text = "\n".join(map("\t".join, batch)) + "\n"
         if not _is_plain(text, batch):

@@ -30,8 +30,8 @@ class Lines:
         self._kept: list[str] = []
         self._ahead: list[str] = []
         self._had_cr_last = False
-        pieces = self._metered(text_bytes(chunks))
-        self._text = io.TextIOWrapper(_Chunks(pieces), "utf-8-sig", newline="")
+        texts = self._metered(text_bytes(chunks))
+        self._text = io.TextIOWrapper(_Chunks(texts), "utf-8-sig", newline="")
 
     def __iter__(self) -> Iterator[str]:
         """The lines. Each is kept for `take`, because a row of its batch may be rejected."""

@@ -6,13 +6,13 @@ WriteThrough   changes the database and the cache, as a `Work` says; ingest and 
 LazyLoading    reads from the cache, and reads from the database what the cache lacks
 RowLoader      reads from the database
 WriteBehind    increments that are kept in Redis until the sync adds them to the row
-read_totals, with_totals   what was added to such counters, and a row with it
+read_totals, with_pending  what was added to such counters, and a row with it
 """
 
 from chalicelib.rows.lazy_loading import LazyLoading
 from chalicelib.rows.loader import Page, RowLoader
+from chalicelib.rows.pending_increments import read_totals, with_pending
 from chalicelib.rows.service import Rows, RowService
-from chalicelib.rows.totals import read_totals, with_totals
 from chalicelib.rows.write_behind import WriteBehind
 from chalicelib.rows.write_through import Work, WriteThrough
 
@@ -26,5 +26,5 @@ __all__ = [
     "WriteBehind",
     "WriteThrough",
     "read_totals",
-    "with_totals",
+    "with_pending",
 ]

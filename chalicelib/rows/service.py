@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from chalicelib.cache import Totals
+from chalicelib.cache import CounterTotals
 from chalicelib.db import Change, Database
 from chalicelib.errors import (
     AlreadyClaimed,
@@ -19,12 +19,12 @@ from chalicelib.errors import (
     OutcomeUnknown,
     SchemaMismatch,
 )
-from chalicelib.rows.counters import counted, incremented
 from chalicelib.rows.fences import clocks
 from chalicelib.rows.idempotency import Answer, IdempotentChange, prune_claims
+from chalicelib.rows.increments import counted, incremented
 from chalicelib.rows.lazy_loading import LazyLoading
 from chalicelib.rows.loader import Page, RowLoader, mismatch
-from chalicelib.rows.totals import with_totals
+from chalicelib.rows.pending_increments import with_pending
 from chalicelib.rows.write_behind import WriteBehind
 from chalicelib.rows.write_through import Work, WriteThrough
 from chalicelib.tables import Column, Delta, Key, NotAsDeclared, Row, Table
@@ -123,11 +123,11 @@ class RowService:
     def write(
         self, table: Table, rows: Sequence[Row], use_cache: bool, idempotency_key: str = ""
     ) -> Sequence[Key]:
-        """Write all rows or none; their keys, in the order of `rows`. A row with a key is inserted
-        or replaces the row with that key. A row with NO_KEY gets the next key. With `use_cache` the
-        rows enter the cache; without it their old entries leave it. With an `idempotency_key` the
-        rows are written at most once. Raises RowRejected, Conflict, DatabaseUnavailable,
-        OutcomeUnknown, SchemaMismatch."""
+        """Write all rows or none. Returns their keys, in the order of `rows`. A row with a key is
+        inserted or replaces the row with that key. A row with NO_KEY gets the next key. With
+        `use_cache` the rows enter the cache; without it their old entries leave it. With an
+        `idempotency_key` the rows are written at most once. Raises RowRejected, Conflict,
+        DatabaseUnavailable, OutcomeUnknown, SchemaMismatch."""
         if not rows:
             return ()
 
@@ -138,8 +138,8 @@ class RowService:
         return self._change(table, Work(rows), written, use_cache, idempotency_key, request)
 
     def delete(self, table: Table, keys: Sequence[Key], idempotency_key: str = "") -> Sequence[Key]:
-        """Delete the rows with these keys, all or none; the keys that existed, in the order of
-        `keys`. Raises as `write`."""
+        """Delete the rows with these keys, all or none. Returns the keys that existed, in the order
+        of `keys`. Raises as `write`."""
         if not keys:
             return ()
 
@@ -153,11 +153,11 @@ class RowService:
     def increment(
         self, table: Table, deltas: Sequence[Delta], use_cache: bool, idempotency_key: str = ""
     ) -> Sequence[Mapping[str, Key]]:
-        """Add to counters of rows, all or none; each row's key and new values, in the order of
-        `deltas`, which name a row once. Increments of write-behind counters are kept in Redis,
-        unless others go with them, or an idempotency key, which must be committed with its change.
-        Raises as `write`; RowRejected where a row is not there, CounterOutOfRange,
-        CountersUnavailable."""
+        """Add to counters of rows, all or none. `deltas` name a row once. Returns each row's key
+        and new values, in their order. Increments of write-behind counters are kept in Redis,
+        unless the request also increments other counters, or has an idempotency key, which must be
+        committed with its change. Raises as `write`; RowRejected where a row is not there,
+        CounterOutOfRange, CountersUnavailable."""
         if not deltas:
             return ()
         if table.write_behind and not idempotency_key and self._write_behind.takes(table, deltas):
@@ -166,8 +166,8 @@ class RowService:
 
         def edit(rows: Sequence[Row]) -> Sequence[Row]:
             if table.write_behind:
-                totals = self._write_behind.totals(table, keys)
-                rows = [with_totals(table, row, totals.get(row[0], Totals())) for row in rows]
+                totals, none = self._write_behind.totals(table, keys), CounterTotals()
+                rows = [with_pending(table, row, totals.get(row[0], none)) for row in rows]
             return incremented(table, deltas, rows)
 
         def answer(change: Change) -> Answer:
@@ -194,7 +194,7 @@ class RowService:
         idempotency_key: str,
         request: tuple[str, Sequence[Any]],
     ) -> Answer:
-        """The answer to the change. Where a request with `idempotency_key` came before: the answer
+        """The answer to the change; where a request with `idempotency_key` came before, the answer
         to that one."""
         if not idempotency_key:
             return answer(self._changed(table, work, store))

@@ -1,24 +1,27 @@
 """Write-behind counters: increments are kept in Redis, and every read adds them to the row.
 
-`cache.totals` says how. A reader reads the row first, and then the totals. It need not care what a
-run of the sync adds to the row meanwhile: the row came with what was in it already (`applied`).
+`cache.counter_totals` says how. A reader reads the row first, and then the totals. It need not care
+what a run of the sync adds to the row meanwhile: the row came with what was in it already
+(`applied`).
 """
 
 import json
 from collections.abc import Mapping, Sequence
 
 from chalicelib.cache import (
-    Adding,
     Cache,
+    CounterTotals,
     Entry,
+    EntryMissing,
     Generations,
-    Lacking,
+    Increment,
     OutOfRange,
     Recovery,
-    Totals,
     new_token,
 )
+from chalicelib.column_types import Integer
 from chalicelib.db import Generation
+from chalicelib.error_text import shown
 from chalicelib.errors import (
     AnotherServer,
     CacheUnavailable,
@@ -29,8 +32,8 @@ from chalicelib.errors import (
 )
 from chalicelib.rows.fences import clocks
 from chalicelib.rows.lazy_loading import LazyLoading
-from chalicelib.rows.totals import read_totals
-from chalicelib.tables import Delta, Integer, Key, Table, shown
+from chalicelib.rows.pending_increments import read_totals
+from chalicelib.tables import Delta, Key, Table
 
 # Totals that are in the row live for longer than this after that. Who read the row so long ago may
 # not find them any more.
@@ -48,7 +51,7 @@ class WriteBehind:
         recovery: Recovery,
     ) -> None:
         self._lazy_loading = lazy_loading
-        self._totals = cache.totals
+        self._totals = cache.counter_totals
         self._generations = generations
         self._recovery = recovery
         self.is_configured = cache.is_configured
@@ -63,7 +66,7 @@ class WriteBehind:
         Redis where their entries are in the cache. Raises RowRejected, CounterOutOfRange,
         DatabaseUnavailable; OutcomeUnknown, also where not all of several servers did it."""
         token = new_token()
-        adding = [Adding(delta.key, delta.amounts) for delta in deltas]
+        adding = [Increment(delta.key, delta.amounts) for delta in deltas]
         values = None
         if self._totals.buckets(table, [delta.key for delta in deltas]) == 1:
             values = self._add_to_cached(table, adding, token)
@@ -75,7 +78,7 @@ class WriteBehind:
         return [{table.key.name: delta.key, **own} for delta, own in zip(deltas, values)]
 
     def _add_to_cached(
-        self, table: Table, adding: Sequence[Adding], token: str
+        self, table: Table, adding: Sequence[Increment], token: str
     ) -> Sequence[Mapping[str, int]] | None:
         """None where not all of their entries are in the cache."""
         if self._generations.remembered(table) is None:
@@ -86,10 +89,10 @@ class WriteBehind:
             return None
         try:
             return self._add(table, generation, adding, token)
-        except Lacking:
+        except EntryMissing:
             return None
 
-    def _read_in(self, table: Table, adding: Sequence[Adding]) -> list[Adding]:
+    def _read_in(self, table: Table, adding: Sequence[Increment]) -> list[Increment]:
         """With the line of each row's entry. Raises RowRejected where a row is not there."""
         entries = self._lazy_loading.get_many(table, table.key, [each.key for each in adding])
         found = []
@@ -105,7 +108,7 @@ class WriteBehind:
         self,
         table: Table,
         generation: Generation | None,
-        adding: Sequence[Adding],
+        adding: Sequence[Increment],
         token: str,
     ) -> Sequence[Mapping[str, int]]:
         if self._totals.is_down:
@@ -151,7 +154,7 @@ class WriteBehind:
             for own, own_rows in zip(parts, rows)
         ]
 
-    def totals(self, table: Table, keys: Sequence[Key]) -> Mapping[Key, Totals]:
+    def totals(self, table: Table, keys: Sequence[Key]) -> Mapping[Key, CounterTotals]:
         """Of the rows that have some."""
         if not self.is_configured:
             return {}
@@ -174,8 +177,10 @@ def _split(entry: Entry) -> list[tuple[bytes, bytes]]:
     return [(text.lstrip(b","), line) for text, line in zip(lines[0::2], lines[1::2])]
 
 
-def _shown(table: Table, text: bytes, line: bytes, row: dict[str, Key], totals: Totals) -> bytes:
-    left = totals.beyond(Totals.parse(line.decode().partition("|")[2]))
+def _shown(
+    table: Table, text: bytes, line: bytes, row: dict[str, Key], totals: CounterTotals
+) -> bytes:
+    left = totals.beyond(CounterTotals.parse(line.decode().partition("|")[2]))
     if not left:
         return text
     for column in table.write_behind:
@@ -183,7 +188,9 @@ def _shown(table: Table, text: bytes, line: bytes, row: dict[str, Key], totals: 
     return table.encode(tuple(row.values()))
 
 
-def _out_of_range(table: Table, adding: Sequence[Adding], error: OutOfRange) -> CounterOutOfRange:
+def _out_of_range(
+    table: Table, adding: Sequence[Increment], error: OutOfRange
+) -> CounterOutOfRange:
     type_ = table.counters[error.name].type
     assert isinstance(type_, Integer)
     amount = adding[error.index].amounts[error.name]

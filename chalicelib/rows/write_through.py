@@ -14,18 +14,19 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Protocol, TypeVar
 
 from chalicelib.cache import (
     Affected,
     Cache,
+    CounterTotals,
     Fenced,
     Generations,
     Recovery,
-    Totals,
     new_token,
 )
-from chalicelib.db import Change, Committed, Database, Generation, Transaction, applied
+from chalicelib.db import Change, Committed, Database, Generation, Transaction, applied_deltas
 from chalicelib.errors import (
     AnotherServer,
     CacheUnavailable,
@@ -35,11 +36,11 @@ from chalicelib.errors import (
     OutcomeUnknown,
 )
 from chalicelib.rows import changed_entries, public_rows
+from chalicelib.rows.cache_switch_off import CacheSwitchOff
 from chalicelib.rows.fences import Fences, clocks
 from chalicelib.rows.idempotency import Recorded
-from chalicelib.rows.switch_off import SwitchOff
-from chalicelib.rows.totals import read_totals
-from chalicelib.rows.transactions import Transactions
+from chalicelib.rows.pending_increments import read_totals
+from chalicelib.rows.writer_transactions import Transactions
 from chalicelib.tables import NO_KEY, Key, Row, Table
 
 log = logging.getLogger("herocache.write_through")
@@ -83,7 +84,7 @@ class Work:
     claim: Claim | None = None
     is_of_sync: bool = False
 
-    @property
+    @cached_property
     def inserts_only(self) -> bool:
         """Whether the database gives all keys."""
         return bool(self.rows) and all(row[0] == NO_KEY for row in self.rows)
@@ -108,14 +109,14 @@ class WriteThrough:
         self._generations = generations
         self._recovery = recovery
         self._transactions = Transactions(database, generations)
-        self._switch_off = SwitchOff(database, generations, self._transactions, recovery)
+        self._switch_off = CacheSwitchOff(database, generations, self._transactions, recovery)
 
     def change(self, table: Table, work: Work, *, store: bool) -> Change:
         """Do `work` on `table` and commit; every read that starts after this has returned sees it.
         With `store` the rows are then in the cache, by key and by every lookup; without it they are
         not, and nothing stale is. Raises AlreadyClaimed, BadRequest, RowRejected, NotAsDeclared,
         SchemaMismatch, DatabaseUnavailable, OutcomeUnknown."""
-        self._find_server(table)
+        self._reach_cache(table)
         asked = time.monotonic()
         done = self._commit(table, work, store)
         with _after_commit():
@@ -169,11 +170,16 @@ class WriteThrough:
 
     # --- before the transaction -------------------------------------------------------------------
 
-    def _find_server(self, table: Table) -> None:
-        """Where no Redis has entries of `table` yet, name the one that answers. Found out within
-        the transaction it would cost an insert the keys that it was given."""
+    def _reach_cache(self, table: Table) -> None:
+        """Have a connection to Redis open before any row is locked. Where no Redis has entries of
+        `table` yet, name the one that answers. Found out within the transaction it would cost an
+        insert the keys that it was given."""
         generation = self._generations.remembered(table)
-        if not self._cache.is_configured or (generation and generation.server_name):
+        if not self._cache.is_configured:
+            return
+        if generation is None or generation.enabled:
+            self._cache.open()
+        if generation and generation.server_name:
             return
         generation = generation or self._generations.current(table)
         if generation.enabled and not generation.server_name:
@@ -307,14 +313,14 @@ class WriteThrough:
         named = [key for key in keys if key not in change.new_keys]
         if not (named and table.write_behind and self._cache.is_configured):
             return
-        totals = read_totals(self._cache.totals, table, named)
-        before = {row[0]: Totals.parse(str(row[-1])) for row in change.before}
+        totals = read_totals(self._cache.counter_totals, table, named)
+        before = {row[0]: CounterTotals.parse(str(row[-1])) for row in change.before}
         texts = {
             key: own.text
             for key, own in totals.items()
             if key not in before or not own.is_behind(before[key])
         }
-        transaction.queue(*applied.put(table, texts))
+        transaction.queue(*applied_deltas.put(table, texts))
 
     def _send_fences(
         self,

@@ -1,15 +1,15 @@
-"""What other clients change, in the database or under public keys, and what follows from it. What
-other packages may use:
+"""Changes that other clients make, in the database or under public keys, and how they reach the
+other side. What other packages may use:
 
-Captured       changes that other clients of the database made, brought to the cache
-Sync, Record   the run that brings watched rows and their public keys in step, and what it did
-RangeWorker    works off a range that a run has handed out
-ranges_in      the ranges that an event of S3 tells of
-Watches        which rows are watched
-WatchedRow     one of them
+CapturedChanges   changes that other clients of the database made, brought to the cache
+Sync, Record      the run that brings watched rows and their public keys in step, and what it did
+RangeWorker       works off a range that a run has handed out
+ranges_in         the ranges in an event of S3
+Watches           which rows are watched
+WatchedRow        one of them
 """
 
-from chalicelib.sync.captured import Captured
+from chalicelib.sync.captured_changes import CapturedChanges
 from chalicelib.sync.fan_out import ranges_in
 from chalicelib.sync.range_worker import RangeWorker
 from chalicelib.sync.runs import Record
@@ -17,7 +17,7 @@ from chalicelib.sync.service import Sync
 from chalicelib.sync.watches import WatchedRow, Watches
 
 __all__ = [
-    "Captured",
+    "CapturedChanges",
     "RangeWorker",
     "Record",
     "Sync",

@@ -1,7 +1,7 @@
 """A run that has too many rows hands ranges of them out: an object in a bucket for each.
 
-S3 tells the function `sync_range` of each object, once or more. The object's key says which range
-it is; what is to be done stands in the database.
+S3 calls the function `sync_range` for each object, once or more. The object key names the range;
+the work to do stands in the database.
 """
 
 import json
@@ -11,8 +11,16 @@ from typing import Any
 from urllib.parse import unquote_plus
 
 from chalicelib.db import Database
-from chalicelib.sync.handed import DONE, NOTHING, WAITING, Did, Work, forget_before, insert
-from chalicelib.sync.notes import Note
+from chalicelib.sync.idle_check import Note
+from chalicelib.sync.range_claims import (
+    DONE,
+    NOTHING,
+    WAITING,
+    RangeProgress,
+    RangeRows,
+    forget_before,
+    insert,
+)
 from chalicelib.sync.runs import Lease, Record
 from chalicelib.sync.watches import WatchedRow, Watches
 from chalicelib.tables import Key, Table
@@ -20,7 +28,7 @@ from chalicelib.tables import Key, Table
 # A run looks at so many rows of a watch itself.
 MAX_ROWS_IN_RUN = 20_000
 # So that a function needs seconds, and is far from its time limit over the Data API, too.
-HANDED_ROWS = 50_000
+MAX_ROWS_IN_RANGE = 50_000
 
 _KEY = re.compile(r"([0-9]{1,20})/([0-9]{1,9})\.json")
 
@@ -29,7 +37,7 @@ Put = Callable[[str, bytes], None]
 
 
 def ranges_in(event: Mapping[str, Any]) -> Iterator[tuple[str, int, int]]:
-    """The bucket, the run and the number of each range that an event of S3 tells of."""
+    """The bucket, the run and the number of each range in an event of S3."""
     for record in event.get("Records", ()):
         key = unquote_plus(record["s3"]["object"]["key"])
         if found := _KEY.fullmatch(key):
@@ -47,7 +55,7 @@ class FanOut:
         self._lease = lease
         self._server = server
         self._put = put
-        self._work: list[Work] = []
+        self._work: list[RangeRows] = []
 
     def has(self, table: Table) -> bool:
         return any(work.table == table.name for work in self._work)
@@ -57,9 +65,9 @@ class FanOut:
     ) -> None:
         """Rows that are watched one by one, in the order of the texts of their keys: those behind
         the key `after`."""
-        for start in range(0, len(watched), HANDED_ROWS):
-            last = watched[start : start + HANDED_ROWS][-1].key
-            work = Work(table.name, form, direction, str(after), str(last), is_every=False)
+        for start in range(0, len(watched), MAX_ROWS_IN_RANGE):
+            last = watched[start : start + MAX_ROWS_IN_RANGE][-1].key
+            work = RangeRows(table.name, form, direction, str(after), str(last), is_every=False)
             self._work.append(work)
             after = last
 
@@ -69,22 +77,25 @@ class FanOut:
         """Every row behind the key `start`."""
         bounds = self._bounds(table, form, direction, start)
         for after, last in zip(bounds, [*bounds[1:], None]):
-            work = Work(table.name, form, direction, after, last, True, has_others)
+            work = RangeRows(table.name, form, direction, after, last, True, has_others)
             self._work.append(work)
 
     def hand_over(
         self, record: Record, notes: Sequence[tuple[Table, Note]], *, is_failed: bool
     ) -> int:
-        """Leave the rest of the run to others. How many ranges that are. `is_failed`: whether the
-        run could not look at some table. Raises Superseded, BucketUnavailable,
+        """Record the ranges, and write an object for each. Returns how many there are. `is_failed`:
+        whether the run failed at a table. Raises Superseded, BucketUnavailable,
         DatabaseUnavailable."""
         names = {table.name: note.names for table, note in notes}
         run = self._lease.token
-        did = Did.of(record, names, self._server, is_failed=is_failed)
+        did = RangeProgress.of(record, names, self._server, is_failed=is_failed)
         self._lease.hand_over(
             forget_before(run),
             insert(run, 0, NOTHING, DONE, did),
-            *(insert(run, n, work, WAITING, Did()) for n, work in enumerate(self._work, 1)),
+            *(
+                insert(run, n, work, WAITING, RangeProgress())
+                for n, work in enumerate(self._work, 1)
+            ),
         )
         for number, work in enumerate(self._work, 1):
             text = json.dumps({"run": run, "range": number, "table": work.table})
@@ -92,8 +103,8 @@ class FanOut:
         return len(self._work)
 
     def _bounds(self, table: Table, form: str, direction: str, start: str) -> list[str]:
-        """Behind which keys the ranges begin. Where the digests of the last run are kept in ranges,
-        these stay whole, unless one of them has become too large."""
+        """The keys behind which the ranges begin. A range of digests that the last run has kept
+        stays whole, unless it has become too large."""
         parse = table.key.type.parse
 
         def order(text: str) -> tuple[bool, Key]:
@@ -103,7 +114,7 @@ class FanOut:
         bounds = [start]
         while True:
             after = parse(bounds[-1]) if bounds[-1] else None
-            bound = self._database.key_behind(table, after, HANDED_ROWS)
+            bound = self._database.key_behind(table, after, MAX_ROWS_IN_RANGE)
             if bound is None:
                 return bounds
             within = [text for text in starts if parse(text) <= bound]  # type: ignore[operator]
@@ -117,7 +128,7 @@ class FanOut:
                 self._lease.run()
 
     def _split(self, table: Table, form: str, direction: str, start: str, bound: Key) -> None:
-        """Keep the digests of a range in two of them."""
+        """Split a range of digests in two."""
         before = self._watches.range(table, form, start)
         right = {key: digest for key, digest in before.items() if key > bound}  # type: ignore[operator]
         if right:

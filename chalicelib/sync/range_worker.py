@@ -1,8 +1,9 @@
-"""Works off a range that a run has handed out. Whoever is done last ends the run.
+"""Works off a range that a run has handed out. The function that finishes the last range ends the
+run.
 
 An event may come more than once, late, or to two functions at a time: the database says whose the
 range is, and what is left of it. A function that fails raises, so that Lambda calls it again; then
-it goes on where the last one came to.
+it goes on where the last call stopped.
 """
 
 import logging
@@ -15,10 +16,18 @@ from chalicelib.cache import Late, PublicStore
 from chalicelib.db import Database, Statement
 from chalicelib.errors import CacheUnavailable, HerocacheError, Superseded
 from chalicelib.rows import WriteThrough
-from chalicelib.sync.handed import DONE, Did, Range, RangeLease, claim, names_of, ranges_of
-from chalicelib.sync.looking import PIECE_ROWS, Looking
-from chalicelib.sync.notes import Note
-from chalicelib.sync.ranges import Ranges
+from chalicelib.sync.idle_check import Note
+from chalicelib.sync.range_claims import (
+    DONE,
+    Range,
+    RangeLease,
+    RangeProgress,
+    claim,
+    names_of,
+    ranges_of,
+)
+from chalicelib.sync.range_scan import BATCH_ROWS, Scan
+from chalicelib.sync.reconciliation import Reconciliation
 from chalicelib.sync.runs import LEASE_SECONDS, Lease, Record
 from chalicelib.sync.watches import Watches
 from chalicelib.tables import Table
@@ -51,7 +60,7 @@ class RangeWorker:
             found = claim(self._database, run, number)
             if found.is_over or found.lease or time.monotonic() > give_up:
                 break
-            # Its holder may be dead: then the claim ends soon, and no other event may come.
+            # Its holder may be dead. Then its claim expires soon, and perhaps no other event comes.
             time.sleep(POLL_SECONDS)
         outcome = "done" if found.is_done else "superseded" if found.is_over else "taken"
         record = Record(run=run)
@@ -89,10 +98,12 @@ class RangeWorker:
         note = Note(self._store, table, lease.token, own.number, names)
 
         def progress(after: str, outcome: str = "waiting") -> Sequence[Statement]:
-            return lease.progress(after, Did.of(record, {table.name: note.names}), outcome)
+            return lease.progress(
+                after, RangeProgress.of(record, {table.name: note.names}), outcome
+            )
 
         lease.run()
-        ranges = Ranges(
+        reconciliation = Reconciliation(
             self._database,
             self._write_through,
             self._store,
@@ -101,10 +112,10 @@ class RangeWorker:
             record,
             is_alone=False,
         )
-        looking = Looking(table, work.form, ranges, self._watches, lease, note, progress)
+        scan = Scan(table, work.form, reconciliation, self._watches, lease, note, progress)
         if work.is_every:
             starts = self._watches.ranges_between(table, work.form, own.after, work.last)
-            looking.at_every_row(
+            scan.every_row(
                 work.direction,
                 starts,
                 work.last,
@@ -115,8 +126,8 @@ class RangeWorker:
             for page in self._watches.between(
                 table, work.form, work.direction, own.after, work.last
             ):
-                for start in range(0, len(page), PIECE_ROWS):
-                    looking.at_rows(page[start : start + PIECE_ROWS])
+                for start in range(0, len(page), BATCH_ROWS):
+                    scan.rows(page[start : start + BATCH_ROWS])
         lease.run(*progress(work.last or "", DONE))
 
     def _end(self, run: int) -> None:
@@ -130,7 +141,7 @@ class RangeWorker:
         looked = dict.fromkeys((e.work.table, e.work.form) for e in handed if e.work.is_every)
         record.end("failed" if own.did.is_failed else "done")
         with suppress(Superseded):
-            Lease(self._database, run).run(
+            Lease(self._database, run).end(
                 *[self._watches.looked_at_every_row(self._tables[t], form) for t, form in looked],
                 *record.statements(),
             )

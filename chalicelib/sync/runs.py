@@ -14,14 +14,15 @@ from datetime import datetime, timezone
 from typing import Any
 
 from chalicelib.db import FAILS, Change, Database, Statement, Transaction
+from chalicelib.error_text import shown
 from chalicelib.errors import Superseded
-from chalicelib.tables import DIRECTIONS, Key, shown
+from chalicelib.tables import DIRECTIONS, Key
 
 # It is renewed when a third of it has passed.
 LEASE_SECONDS = 30
-# Of a run whose ranges wait for somebody to begin. Less than the time to the next run.
+# The lease of a run whose ranges wait for a function to begin. Less than the time to the next run.
 HANDED_SECONDS = 600
-# Within this time a range is done, or it sets no public key any more.
+# After this time a range sets no public key any more.
 RANGE_SECONDS = 15
 KEPT_DAYS = 30
 # Of one record.
@@ -62,6 +63,11 @@ class Lease:
         """Commit `statements`, and leave the run to others: its lease stays for as long as they may
         take to begin. Raises Superseded."""
         self._commit([self._renewal(HANDED_SECONDS)], statements)
+
+    def end(self, *statements: Statement) -> None:
+        """Commit `statements`, which end the run. Several functions may end one at once: each waits
+        here, since two with a shared lock could not both change the lease. Raises Superseded."""
+        self._commit(self._renewals(), statements)
 
     def begin_record(self) -> None:
         """Begin the record of the run in `sync_runs`. Raises Superseded."""

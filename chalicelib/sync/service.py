@@ -17,12 +17,12 @@ from chalicelib.errors import (
     Superseded,
 )
 from chalicelib.rows import WriteThrough
-from chalicelib.sync.captured import Captured
-from chalicelib.sync.counters import Counters
+from chalicelib.sync.apply_increments import PendingIncrements
+from chalicelib.sync.captured_changes import CapturedChanges
 from chalicelib.sync.fan_out import MAX_ROWS_IN_RUN, FanOut, Put
-from chalicelib.sync.looking import PIECE_ROWS, Looking
-from chalicelib.sync.notes import Note, Notes
-from chalicelib.sync.ranges import Ranges
+from chalicelib.sync.idle_check import Note, Notes
+from chalicelib.sync.range_scan import BATCH_ROWS, Scan
+from chalicelib.sync.reconciliation import Reconciliation
 from chalicelib.sync.runs import Lease, Record, take_lease
 from chalicelib.sync.watches import WatchedRow, Watches
 from chalicelib.tables import EVERY_ROW, FORMS, TO_CACHE, TO_DATABASE, Key, Table
@@ -36,7 +36,7 @@ class Sync:
         database: Database,
         write_through: WriteThrough,
         store: PublicStore,
-        captured: Captured,
+        captured_changes: CapturedChanges,
         tables: Mapping[str, Table],
         *,
         has_cache: bool,
@@ -47,13 +47,13 @@ class Sync:
         self._database = database
         self._write_through = write_through
         self._store = store
-        self._captured = captured
+        self._captured_changes = captured_changes
         self._tables = tables
         self._has_cache = has_cache
         self._put = put
         self._watches = Watches(database, store)
         self._notes = Notes(store)
-        self._counters = Counters(write_through, store.totals)
+        self._increments = PendingIncrements(write_through, store.counter_totals)
 
     def run(
         self,
@@ -99,7 +99,7 @@ class Sync:
         """As far as Redis knows."""
         if table.public and not self._notes.is_in_step(table, server):
             return True
-        return self._counters.is_any_left(table)
+        return self._increments.are_any(table)
 
     def _look(
         self,
@@ -109,8 +109,8 @@ class Sync:
         server: str,
         fan_out: FanOut | None,
     ) -> None:
-        """From the lease to its end, or until the rest is left to others. What was done stays done
-        where this fails."""
+        """Works on the tables, from the begin of the lease to its end, or until the rest is handed
+        out. Where this fails, what was done stays done."""
         failures: list[HerocacheError | None] = []
         handed: list[tuple[Table, Note]] = []
         try:
@@ -151,17 +151,16 @@ class Sync:
         fan_out: FanOut | None,
         handed: list[tuple[Table, Note]],
     ) -> HerocacheError | None:
-        """Looks at one table, and adds it to `handed` where ranges of it are left to others. What
-        keeps only this one from being looked at is returned, so that the others do not wait for
-        it."""
+        """Works on one table, and adds it to `handed` where ranges of it are handed out. Returns an
+        error that concerns only this table, so that the run goes on with the others."""
         try:
             if not table.public:
-                self._counters.drain(table, lease, record)
+                self._increments.apply(table, lease, record)
                 return None
             note = self._notes.begin(table, lease.token)
             self._drain(table, record)
-            self._counters.drain(table, lease, record)
-            self._bring_in_step(table, lease, record, note, fan_out)
+            self._increments.apply(table, lease, record)
+            self._reconcile(table, lease, record, note, fan_out)
             if fan_out and fan_out.has(table):
                 handed.append((table, note))
             else:
@@ -174,18 +173,18 @@ class Sync:
 
     def _drain(self, table: Table, record: Record) -> None:
         """Changes that other clients of the database made leave the cache."""
-        if why := self._captured.unrecorded(table):
+        if why := self._captured_changes.unrecorded(table):
             record.unrecorded[table.name] = why
         try:
-            self._captured.drain(table)
+            self._captured_changes.drain(table)
         except SchemaMismatch as error:
             record.unrecorded[table.name] = str(error)
 
-    def _bring_in_step(
+    def _reconcile(
         self, table: Table, lease: Lease, record: Record, note: Note, fan_out: FanOut | None
     ) -> None:
         """What it does not look at itself is in `fan_out`, where there is one."""
-        ranges = Ranges(
+        reconciliation = Reconciliation(
             self._database, self._write_through, self._store, self._watches, lease, record
         )
         watched = self._watches.of(table)
@@ -194,19 +193,19 @@ class Sync:
                 self._watches.clear_ranges(table, form)
         # First what changes rows: then what follows rows is looked at once.
         for direction, form in itertools.product((TO_DATABASE, TO_CACHE), FORMS):
-            looking = Looking(table, form, ranges, self._watches, lease, note)
+            scan = Scan(table, form, reconciliation, self._watches, lease, note)
             own = [row for row in watched if row.form == form]
             single = [row for row in own if row.key != EVERY_ROW]
             rows = [row for row in single if row.direction == direction]
-            self._look_at_rows(looking, table, rows, fan_out)
+            self._look_at_rows(scan, table, rows, fan_out)
             for every in own:
                 if every.key == EVERY_ROW and every.direction == direction:
                     keys = {row.key for row in single}
-                    self._look_at_every_row(looking, table, every, keys, lease, fan_out)
+                    self._look_at_every_row(scan, table, every, keys, lease, fan_out)
 
     def _look_at_rows(
         self,
-        looking: Looking,
+        scan: Scan,
         table: Table,
         rows: Sequence[WatchedRow],
         fan_out: FanOut | None,
@@ -217,12 +216,12 @@ class Sync:
             rows, handed = by_text[:MAX_ROWS_IN_RUN], by_text[MAX_ROWS_IN_RUN:]
             _, form, direction, _, _ = rows[0]
             fan_out.add_rows(table, form, direction, rows[-1].key, handed)
-        for start in range(0, len(rows), PIECE_ROWS):
-            looking.at_rows(rows[start : start + PIECE_ROWS])
+        for start in range(0, len(rows), BATCH_ROWS):
+            scan.rows(rows[start : start + BATCH_ROWS])
 
     def _look_at_every_row(
         self,
-        looking: Looking,
+        scan: Scan,
         table: Table,
         every: WatchedRow,
         others: set[Key],
@@ -234,7 +233,7 @@ class Sync:
         if "" not in starts:
             starts.insert(0, "")
         most = MAX_ROWS_IN_RUN if fan_out else None
-        start = looking.at_every_row(direction, starts, None, lambda keys: others, most)
+        start = scan.every_row(direction, starts, None, lambda keys: others, most)
         if start is None:
             lease.run(self._watches.looked_at_every_row(table, form))
         elif fan_out:

@@ -10,9 +10,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from chalicelib.cache import PublicStore
+from chalicelib.column_types import InvalidValue
 from chalicelib.db import Database, Statement
 from chalicelib.errors import CacheUnavailable
-from chalicelib.tables import DIRECTIONS, EVERY_ROW, FORMS, TO_CACHE, InvalidValue, Key, Table
+from chalicelib.tables import DIRECTIONS, EVERY_ROW, FORMS, TO_CACHE, Key, Table
 
 log = logging.getLogger("herocache.sync")
 
@@ -42,9 +43,9 @@ class Watches:
         know of the watch is committed by then: the next run sees its rows. Raises
         DatabaseUnavailable."""
         texts = [EVERY_ROW] if keys is None else list(dict.fromkeys(map(str, keys)))
-        for piece in _pieces(texts):
-            marks = ",".join(["(%s,%s,%s,%s)"] * len(piece))
-            values = [v for text in piece for v in (table.name, text, form, direction)]
+        for batch in _batches(texts):
+            marks = ",".join(["(%s,%s,%s,%s)"] * len(batch))
+            values = [v for text in batch for v in (table.name, text, form, direction)]
             self._database.run(
                 (
                     f"INSERT INTO watched (table_name, row_key, form, direction) VALUES {marks}"
@@ -69,10 +70,10 @@ class Watches:
             watched = [row for row in self._of(table) if row.key == EVERY_ROW and row.form == form]
             if not watched or direction not in (None, watched[0].direction):
                 return
-        for piece in _pieces(texts):
-            marks = ",".join(["%s"] * len(piece))
+        for batch in _batches(texts):
+            marks = ",".join(["%s"] * len(batch))
             condition = f" WHERE table_name = %s AND form = %s AND row_key IN ({marks})"
-            values = [table.name, form, *piece]
+            values = [table.name, form, *batch]
             if direction:
                 condition += " AND direction = %s"
                 values.append(direction)
@@ -117,11 +118,10 @@ class Watches:
         kept = self._watched_one_by_one(table, form)
         after, is_more = None, True
         while is_more:
-            now, rows, is_more = self._database.fetch_range(table, after, None, PAGE_ROWS)
-            keys = [row[0] for row in rows if row[0] not in kept]
-            if not self._delete_public(table, form, keys, now):
+            now, found, is_more = self._database.fetch_range(table, after, None, PAGE_ROWS)
+            if not self._delete_public(table, form, [key for key in found if key not in kept], now):
                 return
-            after = rows[-1][0] if rows else None
+            after = next(reversed([*found]), None)
 
     def _watched_one_by_one(self, table: Table, form: str) -> set[Key]:
         return {row.key for row in self._of(table) if row.form == form and row.key != EVERY_ROW}
@@ -160,12 +160,12 @@ class Watches:
     def among(self, table: Table, form: str, keys: Sequence[Key]) -> set[Key]:
         """Which of these keys are watched one by one."""
         found: set[Key] = set()
-        for piece in _pieces(keys):
+        for batch in _batches(keys):
             [rows] = self._database.run(
                 (
                     "SELECT row_key FROM watched WHERE table_name = %s AND form = %s"
-                    f" AND row_key IN ({','.join(['%s'] * len(piece))})",
-                    (table.name, form, *map(str, piece)),
+                    f" AND row_key IN ({','.join(['%s'] * len(batch))})",
+                    (table.name, form, *map(str, batch)),
                 )
             )
             found |= set(_keys(table, [text for (text,) in rows]))
@@ -219,13 +219,15 @@ class Watches:
             answers = self._database.run(
                 *[
                     (
-                        f"{select} AND row_key IN (%s{',%s' * len(piece)})",
-                        (*place, EVERY_ROW, *map(str, piece)),
+                        f"{select} AND row_key IN (%s{',%s' * len(batch)})",
+                        (*place, EVERY_ROW, *map(str, batch)),
                     )
-                    for piece in _pieces(keys)
+                    for batch in _batches(keys)
                 ]
             )
         found = {text: own for answer in answers for text, own in answer}
+        if found.keys() <= {EVERY_ROW}:
+            return [*keys] if found.get(EVERY_ROW) == direction else []
         return [key for key in keys if found.get(str(key), found.get(EVERY_ROW)) == direction]
 
     # --- what a run keeps -------------------------------------------------------------------------
@@ -234,11 +236,11 @@ class Watches:
         """Statements that keep what both sides have now of rows that are watched one by one. They
         bring no watch back that has ended meanwhile."""
         statements: list[Statement] = []
-        for piece in _pieces(list(seen)):
-            texts = [str(key) for key in piece]
-            cases = " ".join(["WHEN %s THEN %s"] * len(piece))
-            values = [v for key, text in zip(piece, texts) for v in (text, seen[key])]
-            marks = ",".join(["%s"] * len(piece))
+        for batch in _batches(list(seen)):
+            texts = [str(key) for key in batch]
+            cases = " ".join(["WHEN %s THEN %s"] * len(batch))
+            values = [v for key, text in zip(batch, texts) for v in (text, seen[key])]
+            marks = ",".join(["%s"] * len(batch))
             statements.append(
                 (
                     f"UPDATE watched SET seen = NULLIF(CASE row_key {cases} END, ''),"
@@ -350,7 +352,7 @@ def _unpacked(text: str) -> Mapping[Key, str]:
     return {key: digests[16 * i : 16 * i + 16] for i, key in enumerate(keys)}
 
 
-def _pieces(items: Sequence[Key]) -> list[Sequence[Key]]:
+def _batches(items: Sequence[Key]) -> list[Sequence[Key]]:
     return [items[start : start + MAX_KEYS] for start in range(0, len(items), MAX_KEYS)]
 
 

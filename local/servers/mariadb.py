@@ -54,12 +54,12 @@ class MariaDB(Server):
     def apply_triggers(self, tables: Iterable[Table]) -> None:
         """Makes triggers that record what other clients change, where these tables are and lack
         them."""
-        from chalicelib.db import captured
+        from chalicelib.db import change_capture
 
         present = {name for (name,) in self.query("SHOW TABLES")}
         made = {name for name, *_ in self.query("SHOW TRIGGERS")}
         for table in tables:
-            for name, statement in captured.triggers(table).items():
+            for name, statement in change_capture.triggers(table).items():
                 if table.name in present and name not in made:
                     self.query(statement.replace(" IF NOT EXISTS", "", 1))
 

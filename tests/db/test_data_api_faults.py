@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from app import employees
-from chalicelib.db import pieces
+from chalicelib.db import batches
 from chalicelib.db.data_api import endpoint
 from chalicelib.errors import ConfigurationError, DatabaseUnavailable, OutcomeUnknown
 from chalicelib.handlers import entry_points
@@ -215,7 +215,7 @@ def test_employees_are_added_together_whatever_fails(
     trial: Trial, witness: Witness, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     """In more than one statement."""
-    monkeypatch.setattr(pieces, "_MAX_VALUES", 100)
+    monkeypatch.setattr(batches, "_MAX_VALUES", 100)
     listed = [{"EmpId": f"E{i:03}", "EmpName": f"Ada {i}"} for i in range(120)]
     endings = set()
     for _ in trial.faults(KINDS[kind]):

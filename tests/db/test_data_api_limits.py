@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from chalicelib.db import pieces
+from chalicelib.db import batches
 from chalicelib.db.data_api import connection
 from chalicelib.tables import HEROES, NO_KEY
 from local.servers import DataApi
@@ -80,8 +80,8 @@ def test_a_statement_is_cut_where_a_call_is_full_to_the_byte(
     """The server takes at most 4 MiB."""
 
     def sent_bytes(row: Row) -> int:
-        values = (NO_KEY, *HEROES.parse(row)[1:])
-        return len(json.dumps(values)) + len(values) * pieces._BYTES_BESIDE_VALUE
+        values = (NO_KEY, *HEROES.parse_many([row])[0][1:])
+        return len(json.dumps(values)) + len(values) * batches._BYTES_BESIDE_VALUE
 
     [whole] = long_heroes(LONGEST["wide"], 1)
     count, left = divmod(connection.MAX_STATEMENT_BYTES, sent_bytes(whole))
@@ -106,7 +106,7 @@ def test_a_statement_is_cut_where_a_call_is_full_to_the_byte(
 def test_an_answer_is_cut_where_one_is_full(
     service: InProcess, data_api: DataApi, witness: Witness
 ) -> None:
-    fitting = pieces.most_rows(connection.Connection(None, 1, ()), HEROES)  # type: ignore[arg-type]
+    fitting = batches.most_rows(connection.Connection(None, 1, ()), HEROES)  # type: ignore[arg-type]
     ids = in_utf8(service, long_heroes(LONGEST["wide"], fitting + 1)).ids
     for count in (fitting, fitting + 1):
         data_api.control(reset=True)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from app import employees
-from chalicelib.db import pieces
+from chalicelib.db import batches
 from chalicelib.errors import BadRequest, HerocacheError, SchemaMismatch, TooLarge
 from chalicelib.handlers import employees as handler
 from tests.conftest import Configure
@@ -138,14 +138,14 @@ def test_a_list_that_lambda_could_not_answer_is_told(
     service: InProcess, witness: Witness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(handler, "MAX_RESULT_BYTES", 1000)
-    monkeypatch.setattr(pieces, "PAGE_ROWS", 7)
+    monkeypatch.setattr(batches, "PAGE_ROWS", 7)
     with pytest.raises(TooLarge, match="Employees: 100 added; but the list of all is longer"):
         add({"Employees": many(100)})
     assert len(table(witness)) == 100
 
 
 def test_pages_are_the_whole_list(service: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pieces, "PAGE_ROWS", 7)
+    monkeypatch.setattr(batches, "PAGE_ROWS", 7)
     assert len(add({"Employees": many(50)})) == 50
     assert [name for _, name in add({"Employees": many(21, "Bob")})][:21] == [
         f"Bob {number}" for number in range(21)

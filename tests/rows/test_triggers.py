@@ -113,7 +113,7 @@ def test_rows_are_cached_as_stored_where_the_user_cannot_see_triggers(
         [id] = service.write([hero(xp=100)]).ids
 
         assert_cached_is_stored(service, [id], 50, 100)
-        assert services.container().database._fit._rewriting == {"heroes"}
+        assert services.container().database._schema_check._rewriting == {"heroes"}
     finally:
         witness.query("DROP USER blind@'127.0.0.1'")
 
@@ -121,7 +121,7 @@ def test_rows_are_cached_as_stored_where_the_user_cannot_see_triggers(
 def test_nothing_is_read_back_from_a_table_without_triggers(service: InProcess) -> None:
     service.write([hero()])
 
-    assert services.container().database._fit._rewriting == set()
+    assert services.container().database._schema_check._rewriting == set()
 
 
 def test_a_trigger_that_changes_keys_is_refused(service: InProcess, witness: Witness) -> None:

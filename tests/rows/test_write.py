@@ -5,7 +5,7 @@ import re
 import pytest
 
 from chalicelib.cache import entry_commands
-from chalicelib.db import given_keys
+from chalicelib.db import auto_increment
 from tests.conftest import Configure
 from tests.support.client import InProcess, as_stored, hero, heroes
 from tests.support.witness import Witness
@@ -235,7 +235,7 @@ def test_what_an_operator_is_told_to_do_gives_ids_again(
 def test_an_id_far_above_all_others_is_refused(service: InProcess, witness: Witness) -> None:
     """It would use up the ids of all rows that bring none."""
     ids = service.write(heroes(3)).ids
-    farthest = ids[-1] + given_keys.MAX_KEY_GAP
+    farthest = ids[-1] + auto_increment.MAX_KEY_GAP
     for rows in ([{"id": farthest + 1, **hero()}], [hero(), {"id": 2**32 - 1, **hero()}]):
         refused = service.write(rows)
 
@@ -251,7 +251,7 @@ def test_an_id_far_above_all_others_is_refused(service: InProcess, witness: Witn
 def test_no_row_of_requests_uses_up_the_ids(service: InProcess, witness: Witness) -> None:
     """Each of these is near enough to the one before."""
     id, refused = 0, list[str]()
-    for gap in (given_keys.MAX_KEY_GAP,) * 5 + (200_000_000, 20_000_000, 1_000_000) * 20:
+    for gap in (auto_increment.MAX_KEY_GAP,) * 5 + (200_000_000, 20_000_000, 1_000_000) * 20:
         answer = service.write([{"id": min(id + gap, 2**32 - 1), **hero()}])
         if answer.status == 200:
             [id] = answer.ids

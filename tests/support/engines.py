@@ -40,7 +40,7 @@ MYSQL_ONLY = {
         "test_a_user_without_the_right_to_make_a_temporary_table_is_told_so"
     ),
     "sync/test_at_once.py": "test_a_write_of_a_watched_row_costs_no_trip_more",
-    "sync/test_captured.py": (
+    "sync/test_captured_changes.py": (
         "test_a_load_that_the_database_does_itself_is_not_recorded"
         " test_a_user_who_may_not_see_triggers_is_told_so"
     ),

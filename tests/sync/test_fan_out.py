@@ -13,9 +13,9 @@ from app import sync_range
 from chalicelib import errors, services
 from chalicelib.handlers import entry_points
 from chalicelib.ingest import Bucket
-from chalicelib.sync import fan_out, looking, range_worker, runs, service
+from chalicelib.sync import fan_out, range_scan, range_worker, runs, service
 from tests.conftest import Configure
-from tests.support.bucket import Event, UploadBucket
+from tests.support.bucket import Event, UploadBucket, owned_by
 from tests.support.client import InProcess
 from tests.support.witness import Witness
 from tests.sync.clients import RedisCli, product, run, tallies, unwatch, watch
@@ -30,10 +30,10 @@ IN_RUN, HANDED, STEP = 2_000, 3_000, 250
 def sizes(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     def sizes(in_run: int = IN_RUN, handed: int = HANDED, step: int = STEP) -> None:
         monkeypatch.setattr(service, "MAX_ROWS_IN_RUN", in_run)
-        monkeypatch.setattr(fan_out, "HANDED_ROWS", handed)
-        monkeypatch.setattr(looking, "RANGE_ROWS", step)
+        monkeypatch.setattr(fan_out, "MAX_ROWS_IN_RANGE", handed)
+        monkeypatch.setattr(range_scan, "RANGE_ROWS", step)
         for module in (service, range_worker):
-            monkeypatch.setattr(module, "PIECE_ROWS", step)
+            monkeypatch.setattr(module, "BATCH_ROWS", step)
 
     sizes()
     monkeypatch.setattr(range_worker, "POLL_SECONDS", 0.01)
@@ -207,6 +207,7 @@ def test_an_event_three_times_and_at_once(
     record = begun(ranges=3)
     events = told(bucket, record["run"]) * 3
     outcomes: list[str] = []
+    before_all = deadlocks(witness)
     threads = [
         threading.Thread(target=lambda event=event: outcomes.append(work_off(event)["outcome"]))
         for event in events
@@ -217,11 +218,17 @@ def test_an_event_three_times_and_at_once(
         thread.join(timeout=60)
 
     assert outcomes == ["done"] * 9
+    assert deadlocks(witness) == before_all
     assert ended(witness, record["run"]) == ("done", (ROWS, ROWS, 0), (0, 0, 0))
     assert all_public(cli) == all_rows(witness)
     before = ended_at(witness, record["run"])
     assert work_off(events[0])["outcome"] == "done", "late, when all is over"
     assert ended_at(witness, record["run"]) == before
+
+
+def deadlocks(witness: Witness) -> int:
+    [(_, count)] = witness.query("SHOW GLOBAL STATUS LIKE 'Innodb_deadlocks'")
+    return int(count)
 
 
 def ended_at(witness: Witness, run: int) -> Any:
@@ -428,6 +435,20 @@ def test_who_dies_before_it_has_ended_the_run_does_so_when_it_is_called_again(
     assert work_off(event)["outcome"] == "done"
     assert ended(witness, record["run"]) == ("done", (4_000, 4_000, 0), (0, 0, 0))
     assert run()["outcome"] == "running", "the lease was free"
+
+
+def test_a_bucket_of_another_account_gets_no_ranges(
+    shop: InProcess, witness: Witness, configure: Configure, bucket: UploadBucket
+) -> None:
+    configure(RANGES_BUCKET=bucket.name, BUCKET_OWNER="444455556666")
+    fill(witness, 1, 4_000)
+    watch(shop, ["*"], "to_cache")
+    with (
+        owned_by("111122223333"),
+        pytest.raises(errors.BucketUnavailable, match=r"AccessDenied.* is BUCKET_OWNER its owner"),
+    ):
+        run()
+    assert bucket.keys() == set()
 
 
 def test_a_bucket_that_is_gone_is_named_with_its_setting(

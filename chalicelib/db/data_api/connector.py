@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from chalicelib.config import DB_CLUSTER_ARN, REDIS_URL, Settings
-from chalicelib.db.captured import MARK_OWN, MARK_OWN_HERE, PLACE_TO_MARK
+from chalicelib.db.change_capture import MARK_OWN, MARK_OWN_HERE, PLACE_TO_MARK
 from chalicelib.db.data_api.connection import Connection
 from chalicelib.db.data_api.endpoint import Endpoint
 from chalicelib.db.data_api.errors import name_of
@@ -23,7 +23,7 @@ _SESSION: Statement = (
     (),
 )
 _OWN: Statement = (f"SET {MARK_OWN}", ())
-# How the Data API may refuse a statement that it cannot read.
+# How the Data API may reject a statement that it cannot read.
 _UNREADABLE = frozenset({"BadRequestException", "ValidationException", "DatabaseErrorException"})
 
 

@@ -1,0 +1,100 @@
+"""Write-behind counters: a run adds the totals in Redis to the rows.
+
+That is an ordinary write. Its transaction also says how much of the totals is in the rows then, so
+that a run which is repeated adds nothing twice, wherever it was killed.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from chalicelib.cache import CounterTotals, CounterTotalsStore
+from chalicelib.db import Change, Transaction
+from chalicelib.rows import Work, WriteThrough, read_totals, with_pending
+from chalicelib.sync.runs import Lease, Record
+from chalicelib.tables import Key, Row, Table
+
+# In one transaction.
+MAX_ROWS = 500
+
+
+class PendingIncrements:
+    def __init__(self, write_through: WriteThrough, totals: CounterTotalsStore) -> None:
+        self._write_through = write_through
+        self._totals = totals
+
+    def are_any(self, table: Table) -> bool:
+        """Whether there may be increments that are not in their rows. Asks Redis only. Raises
+        CacheUnavailable."""
+        return bool(table.write_behind) and self._totals.is_any_pending(table)
+
+    def apply(self, table: Table, lease: Lease, record: Record) -> None:
+        """Add what was counted to the rows. Reads show the same before, meanwhile and after. Raises
+        Superseded, CacheUnavailable, CountersUnavailable, DatabaseUnavailable, OutcomeUnknown,
+        SchemaMismatch."""
+        if not table.write_behind:
+            return
+        keys = self._totals.pending_keys(table)
+        for start in range(0, len(keys), MAX_ROWS):
+            batch = _Batch(table, keys[start : start + MAX_ROWS], self._totals, lease)
+            work = Work(keys=batch.keys, edit=batch, claim=batch, is_of_sync=True)
+            self._write_through.change(table, work, store=True)
+            for key, why in batch.reports.items():
+                record.report("", f"{table.name} {key}", why)
+            record.counted += len(batch.texts)
+            done = {key: own.text for key, own in batch.totals.items() if key not in batch.wrong}
+            self._totals.settle_many(
+                table, {key: done.get(key, "") for key in batch.keys if key not in batch.wrong}
+            )
+
+
+class _Batch:
+    """What is done to the rows of one transaction, and its `write_through.Claim`. It may be done
+    several times until one is committed: the last one counts."""
+
+    def __init__(
+        self, table: Table, keys: Sequence[Key], store: CounterTotalsStore, lease: Lease
+    ) -> None:
+        self._table = table
+        self._store = store
+        self._lease = lease
+        self.keys = keys
+        self.totals: Mapping[Key, CounterTotals] = {}
+        self.texts: dict[Key, str] = {}
+        self.wrong: set[Key] = set()
+        self.reports: dict[Key, str] = {}
+
+    def __call__(self, locked: Sequence[Row]) -> Sequence[Row]:
+        """The rows with their totals; also rows to which nothing is left to add, because the run
+        that added it may have died before every reader knew."""
+        self.totals = read_totals(self._store, self._table, self.keys)
+        self.texts, self.wrong, self.reports = {}, set(), {}
+        after = []
+        for row in locked:
+            if (totals := self.totals.get(row[0])) is None:
+                continue
+            counted = with_pending(self._table, row, totals)
+            if not self._fits(counted):
+                self.wrong.add(row[0])
+                self.reports[row[0]] = "a counter would leave its range: nothing was added"
+                continue
+            after.append(counted)
+            self.texts[row[0]] = str(counted[-1])
+        present = {row[0] for row in locked}
+        for key in self.totals.keys() - present:
+            self.reports[key] = "there is no such row: what was counted for it is dropped"
+        return after
+
+    def _fits(self, row: Row) -> bool:
+        places = [self._table.positions[column.name] for column in self._table.write_behind]
+        return all(
+            column.type.takes_all([row[place]])
+            for column, place in zip(self._table.write_behind, places)
+        )
+
+    def begin(self, transaction: Transaction) -> None:
+        """Called before the change."""
+        self._lease.begin(transaction)
+
+    def record(
+        self, transaction: Transaction, change: Change, entries: Mapping[str, Sequence[Key]]
+    ) -> None:
+        """Called before its COMMIT: `edit_many` has recorded what is in the rows then."""

@@ -1,0 +1,113 @@
+"""Scans the watched rows of a table, some thousand at a time.
+
+Each of these steps records what both sides have then. So the work of a run that is killed is not
+lost.
+"""
+
+from collections.abc import Callable, Collection, Sequence
+
+from chalicelib.db import Statement
+from chalicelib.sync.idle_check import Note
+from chalicelib.sync.reconciliation import Reconciliation
+from chalicelib.sync.runs import Lease
+from chalicelib.sync.watches import WatchedRow, Watches
+from chalicelib.tables import Key, Table
+
+# The rows of a step: the first where rows are watched one by one, the second where every row is.
+BATCH_ROWS = 1_000
+RANGE_ROWS = 5_000
+
+# Returns those of the keys that are watched one by one.
+Others = Callable[[Sequence[Key]], Collection[Key]]
+# Returns statements to run, too, once everything up to this key is done.
+Progress = Callable[[str], Sequence[Statement]]
+
+
+class Scan:
+    """For one table and one form of public keys, within one run."""
+
+    def __init__(
+        self,
+        table: Table,
+        form: str,
+        reconciliation: Reconciliation,
+        watches: Watches,
+        lease: Lease,
+        note: Note,
+        progress: Progress = lambda after: (),
+    ) -> None:
+        self._table = table
+        self._form = form
+        self._reconciliation = reconciliation
+        self._watches = watches
+        self._lease = lease
+        self._note = note
+        self._progress = progress
+
+    def rows(self, watched: Sequence[WatchedRow]) -> None:
+        """Reconcile rows that are watched one by one, in one direction. Where progress is recorded
+        they come in the order of the texts of their keys."""
+        direction = watched[0].direction
+        keys = [row.key for row in watched]
+        seen = {row.key: row.seen for row in watched}
+        rows = self._reconciliation.read(self._table, keys)
+        now = self._reconciliation.reconcile(self._table, self._form, direction, keys, rows, seen)
+        self._note.add(self._form, now.found, now.is_known)
+        kept = self._watches.kept(self._table, self._form, now.seen)
+        self._lease.run(*kept, *self._progress(str(keys[-1])))
+
+    def every_row(
+        self,
+        direction: str,
+        starts: Sequence[str],
+        end: str | None,
+        others: Others,
+        max_rows: int | None = None,
+    ) -> str | None:
+        """Reconcile every row but the `others`, range by range. `starts`: the keys behind which
+        ranges begin; `end`: the last key of the last one. A range that has become too large is
+        split. Deleted rows come with the last part of their range. Stops after `max_rows`, and
+        returns the key behind which the rest begins; None where nothing is left."""
+        parse = self._table.key.type.parse
+        looked = 0
+        for start, following in zip(starts, [*starts[1:], end]):
+            last = None if following is None else parse(following)
+            after: Key | None = parse(start) if start else None
+            before = self._watches.range(self._table, self._form, start)
+            left = dict(before)
+            is_more = True
+            while is_more:
+                if max_rows is not None and looked >= max_rows:
+                    return start
+                rows, is_more = self._reconciliation.read_range(
+                    self._table, after, last, RANGE_ROWS
+                )
+                keys = [*rows.keys]
+                looked += len(keys)
+                if keys and keys[-1] == last:
+                    # What is kept behind this key belongs to the next range.
+                    is_more = False
+                part = {key: left.pop(key) for key in keys if key in left}
+                if not is_more:
+                    keys += left
+                    part |= left
+                others_here = others(keys)
+                asked = [key for key in keys if key not in others_here]
+                now = self._reconciliation.reconcile(
+                    self._table, self._form, direction, asked, rows, part
+                )
+                self._note.add(self._form, now.found, now.is_known)
+                seen = {key: digest for key, digest in now.seen.items() if digest}
+                kept = [self._kept(direction, start, seen)]
+                if is_more:
+                    after = keys[-1]
+                    kept.append(self._kept(direction, str(after), left))
+                progress = self._progress(str(after) if is_more else following or start)
+                if progress or seen != before or is_more or self._lease.is_due:
+                    self._lease.run(*kept, *progress)
+                if is_more:
+                    start, before = str(after), dict(left)
+        return None
+
+    def _kept(self, direction: str, start: str, seen: dict[Key, str]) -> Statement:
+        return self._watches.kept_range(self._table, self._form, direction, start, seen)

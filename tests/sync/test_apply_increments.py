@@ -1,0 +1,356 @@
+"""A run adds what write-behind counters have in Redis to the rows, once, and no read notices."""
+
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
+from typing import Any
+
+import pytest
+
+from chalicelib.cache import counter_totals
+from chalicelib.rows.write_through import WriteThrough
+from tests.support.client import ROOT, InProcess
+from tests.support.pages import counted, increment, page, pages_table, shown, stored
+from tests.support.witness import Witness
+from tests.sync.clients import RedisCli, run, watch
+from tests.sync.test_faults import MAX_STEPS, Killed, Steps, each_moment, expire_lease, kill
+
+PROCESSES = 3
+INCREMENTS = 40
+
+
+@pytest.fixture
+def pages(service: InProcess, witness: Witness, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    with pages_table(witness, monkeypatch):
+        service.write([page(1), page(2)], TABLE="pages")
+        yield
+
+
+@pytest.mark.both_engines
+@pytest.mark.usefixtures("pages")
+def test_a_run_adds_them_to_the_row_once(service: InProcess, witness: Witness) -> None:
+    for total in (11, 12):
+        increment(service, 1)
+        assert run("pages")["counted"] == 1
+        for _ in range(2):
+            assert stored(witness) == {1: total, 2: 10}
+            assert shown(service, 1) == {total}
+            assert "counted" not in run("pages")
+
+
+@pytest.mark.usefixtures("pages", "lasting_generations")
+def test_after_a_run_the_next_increment_still_is_one_script(
+    service: InProcess, witness: Witness
+) -> None:
+    increment(service, 1)
+    run("pages")
+    with witness.spent() as spent:
+        increment(service, 1)
+    assert (spent.statements, spent.commands["evalsha"]) == (0, 1)
+
+
+@pytest.mark.usefixtures("pages")
+def test_totals_go_a_while_after_they_are_in_the_row(service: InProcess, witness: Witness) -> None:
+    increment(service, 1)
+    [name] = witness.redis.scan_iter("*:totals:*")
+    assert witness.redis.ttl(name) == -1
+    run("pages")
+    assert 0 < witness.redis.ttl(name) <= counter_totals.SETTLED_SECONDS
+    increment(service, 1)
+    assert witness.redis.ttl(name) == -1
+    run("pages")
+    witness.redis.delete(name)
+    assert shown(service, 1) == {12}
+    assert counted(increment(service, 1)) == [{"nr": 1, "views": 13}]
+    run("pages")
+    assert stored(witness)[1] == 13
+
+
+@pytest.mark.usefixtures("pages")
+def test_an_increment_while_a_run_adds_is_left_to_the_next_run(
+    service: InProcess, witness: Witness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Behind its look at the totals, and behind its COMMIT."""
+    for name in ("_send_fences", "_publish"):
+        before = max(shown(service, 1))
+        increment(service, 1)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(WriteThrough, name, counting_first(getattr(WriteThrough, name), service))
+            run("pages")
+        assert stored(witness)[1] == before + 1
+        assert shown(service, 1) == {before + 2}
+        assert run("pages")["counted"] == 1
+        assert stored(witness)[1] == before + 2
+
+
+def counting_first(step: Callable[..., Any], service: InProcess) -> Callable[..., Any]:
+    def counting(*arguments: Any, **named: Any) -> Any:
+        increment(service, 1)
+        return step(*arguments, **named)
+
+    return counting
+
+
+@pytest.mark.usefixtures("pages")
+@each_moment
+def test_every_read_is_exact_while_a_run_is_killed_at_each_step(
+    service: InProcess, witness: Witness, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    """Also after the next run. Each run finds increments of before, and some of after."""
+    steps = Steps(monkeypatch)
+    total = 10
+    for step in range(1, MAX_STEPS):
+        increment(service, 1, 2)
+        increment(service, 2, -1)
+        total += 2
+        steps.at = {(steps.count + step, when): kill}
+        try:
+            run("pages")
+            break
+        except Killed:
+            steps.at = {}
+            expire_lease(witness)
+        assert shown(service, 1) == {total}
+        increment(service, 1, 3)
+        total += 3
+        assert shown(service, 1) == {total}
+        if step % 2:
+            assert run("pages")["outcome"] == "done"
+            assert stored(witness)[1] == total
+    steps.at = {}
+    assert 15 < step < MAX_STEPS - 1
+    run("pages")
+    assert shown(service, 1) == {total}
+    assert stored(witness) == {1: total, 2: 10 - step}
+
+
+def counting(nr: int) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.support.pages", str(nr), str(INCREMENTS)],
+        cwd=ROOT,
+        env={**os.environ},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+@pytest.mark.usefixtures("pages")
+def test_processes_that_count_while_runs_are_killed_read_exactly_what_they_added(
+    service: InProcess, witness: Witness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service.write([page(nr, title="own") for nr in range(1, PROCESSES + 1)], TABLE="pages")
+    with ExitStack() as stack:
+        children = [stack.enter_context(counting(nr)) for nr in range(1, PROCESSES + 1)]
+        steps = Steps(monkeypatch)
+        killed = runs = 0
+        while any(child.poll() is None for child in children):
+            runs += 1
+            steps.at = {(steps.count + 1 + runs % 30, "after"): kill} if runs % 3 else {}
+            try:
+                run("pages")
+            except Killed:
+                killed += 1
+                expire_lease(witness)
+        for child in children:
+            text, _ = child.communicate()
+            assert child.returncode == 0, text
+    steps.at = {}
+    run("pages")
+    assert killed > 3
+    own = dict.fromkeys(range(2, PROCESSES + 1), 10)
+    assert stored(witness) == {1: 10 + PROCESSES * INCREMENTS, **own}
+    votes = witness.query("SELECT nr, votes FROM pages ORDER BY nr")
+    assert dict(votes) == {nr: INCREMENTS * nr for nr in range(1, PROCESSES + 1)}
+
+
+@pytest.mark.usefixtures("pages")
+def test_a_run_with_nothing_counted_asks_the_database_nothing(
+    service: InProcess, witness: Witness
+) -> None:
+    increment(service, 1)
+    run("pages")
+    for _ in range(2):
+        run(None)
+    with witness.spent() as spent:
+        assert run(None)["outcome"] == "idle"
+    assert spent.statements == 0
+    increment(service, 1)
+    assert run(None)["outcome"] == "done"
+    assert stored(witness)[1] == 12
+
+
+def flush(witness: Witness) -> None:
+    witness.redis.flushall()
+
+
+@pytest.mark.proof
+@pytest.mark.usefixtures("pages")
+def test_redis_flushed_at_any_step_leaves_no_wrong_row(
+    service: InProcess, witness: Witness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = Steps(monkeypatch)
+    for step in range(1, MAX_STEPS):
+        [before] = shown(service, 1)
+        increment(service, 1, 100)
+        steps.at = {(steps.count + step, "before"): lambda: flush(witness)}
+        run("pages")
+        assert stored(witness)[1] in (before, before + 100)
+        assert shown(service, 1) == {stored(witness)[1]}
+        if steps.at:
+            break
+    assert 15 < step < MAX_STEPS - 1
+
+
+@pytest.mark.usefixtures("pages")
+def test_a_redis_with_older_totals_adds_nothing(service: InProcess, witness: Witness) -> None:
+    """Restored from a backup, for example: of the epoch that is in the row, and of one before."""
+    increment(service, 1, 5)
+    [name] = witness.redis.scan_iter("*:totals:*")
+    old: Any = witness.redis.get(name)
+    for lose in (False, True):
+        increment(service, 1, 3)
+        if lose:
+            witness.redis.delete(name)
+            increment(service, 1, 1)
+        run("pages")
+        [known] = {stored(witness)[1]}
+        witness.redis.set(name, old)
+        witness.redis.hset("{pages.0}:totals", "1", "")
+        assert shown(service, 1) == {known}
+        run("pages")
+        assert stored(witness)[1] == known
+        witness.redis.set(name, old)
+        assert counted(increment(service, 1, 1)) == [{"nr": 1, "views": known + 1}]
+        assert shown(service, 1) == {known + 1}
+        run("pages")
+        assert stored(witness)[1] == known + 1
+
+
+@pytest.mark.usefixtures("pages")
+def test_what_cannot_be_added_is_reported(service: InProcess, witness: Witness) -> None:
+    for nr in (1, 2):
+        increment(service, nr, 1)
+    witness.query("DELETE FROM pages WHERE nr = 1")
+    witness.query("UPDATE pages SET views = 2147483647 WHERE nr = 2")
+    for is_first in (True, False):
+        details = {each["key"]: each["reason"] for each in run("pages")["details"]}
+        assert "leave its range" in details["pages 2"]
+        assert ("pages 1" in details) == is_first
+    witness.query("UPDATE pages SET views = 0 WHERE nr = 2")
+    assert run("pages")["details"] == []
+    assert stored(witness) == {2: 1}
+
+
+@pytest.mark.usefixtures("pages")
+def test_public_keys_show_what_was_counted_up_to_the_run(
+    service: InProcess, witness: Witness
+) -> None:
+    cli = RedisCli(witness.redis)
+    for form in ("json", "hash"):
+        watch(service, [1], "to_cache", TABLE="pages", FORM=form)
+        watch(service, [2], "to_database", TABLE="pages", FORM=form)
+    for total in (11, 12):
+        for nr in (1, 2):
+            increment(service, nr)
+        run("pages")
+        for name in ("Page:1", "UsingHash:Page:1", "Page:2", "UsingHash:Page:2"):
+            assert int(cli.row(name)["views"]) == total
+
+
+@pytest.mark.usefixtures("pages")
+def test_a_public_key_that_its_row_follows_takes_no_increment_back(
+    service: InProcess, witness: Witness
+) -> None:
+    """Also where an increment comes behind the moment at which the run added the others."""
+    cli = RedisCli(witness.redis)
+    watch(service, [2], "to_database", TABLE="pages", FORM="hash")
+    run("pages")
+    increment(service, 2)
+    cli("HINCRBY UsingHash:Page:2 stock -1")
+    run("pages")
+    assert shown(service, 2) == {11}
+    assert witness.query("SELECT views, stock FROM pages WHERE nr = 2") == [(11, 4)]
+    assert cli.row("UsingHash:Page:2")["views"] == "11"
+    increment(service, 2)
+    cli("HSET UsingHash:Page:2 views 999")
+    run("pages")
+    assert shown(service, 2) == {12}
+    assert cli.row("UsingHash:Page:2")["views"] == "12"
+
+
+@pytest.mark.usefixtures("pages")
+def test_a_deleted_row_that_comes_back_from_its_public_key_shows_what_stands_there(
+    service: InProcess, witness: Witness
+) -> None:
+    """Also where what was counted for it was not in the row when it was deleted, without Redis."""
+    cli = RedisCli(witness.redis)
+    watch(service, [2], "to_database", TABLE="pages", FORM="hash")
+    run("pages")
+    for without_redis in (False, True):
+        increment(service, 2, 5)
+        if without_redis:
+            witness.query("DELETE FROM pages WHERE nr = 2")
+        else:
+            service.delete([2], TABLE="pages")
+        cli("HINCRBY UsingHash:Page:2 stock -1")
+        run("pages")
+        assert stored(witness)[2] == 10
+        assert shown(service, 2) == {10}
+
+
+@pytest.mark.proof
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.usefixtures("pages")
+def test_in_any_order_of_changes_and_killed_runs_every_read_is_exact(
+    service: InProcess, witness: Witness, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    chance = random.Random(seed)
+    steps = Steps(monkeypatch)
+    views = {1: 10, 2: 10}
+    for i in range(120):
+        nr, amount = chance.choice((1, 2)), chance.randint(-20, 20)
+        match chance.randrange(16):
+            case 0 | 1 | 2 | 3 | 4 | 5:
+                fields = {"IDEMPOTENCY_KEY": str(i)} if chance.random() < 0.3 else {}
+                answer = increment(service, nr, amount, **fields)
+                assert answer.status == (200 if nr in views else 400), answer.text
+                if nr in views:
+                    views[nr] += amount
+                    assert counted(answer) == [{"nr": nr, "views": views[nr]}]
+            case 6 | 7:
+                service.write([page(nr, views=amount)], chance.random() < 0.5, TABLE="pages")
+                views[nr] = amount
+            case 8:
+                service.delete([nr], TABLE="pages")
+                views.pop(nr, None)
+            case 9 if nr in views:
+                witness.query("UPDATE pages SET views = views + 7 WHERE nr = %s", [nr])
+                service.invalidate(TABLE="pages")
+                views[nr] += 7
+            case 9:
+                witness.query("INSERT INTO pages VALUES (%s, 'news', 7, 0, 5)", [nr])
+                service.invalidate(TABLE="pages")
+                views[nr] = 7
+            case 10 | 11 | 12:
+                moment = (steps.count + chance.randint(1, 40), chance.choice(("before", "after")))
+                steps.at = {moment: kill}
+                with suppress(Killed):
+                    run("pages")
+                steps.at = {}
+                expire_lease(witness)
+            case 13:
+                run("pages")
+                assert stored(witness) == views
+            case 14:
+                for name in witness.redis.scan_iter("*:totals:*"):
+                    if witness.redis.ttl(name) > 0:
+                        witness.redis.delete(name)
+            case 15:
+                for name in witness.redis.scan_iter("{pages.*:[nt][ri]*:*"):
+                    witness.redis.delete(name)
+        for key in (1, 2):
+            assert shown(service, key) == ({views[key]} if key in views else set()), i
