@@ -34,7 +34,14 @@ class Keys:
         self, generation: int, table: Table, column: Column, values: Iterable[Key]
     ) -> list[str]:
         """The key of each value's entry."""
-        prefixes = _prefixes(table.name, generation, column.name)
+        return self._named(_prefixes(table.name, generation, column.name), column, values)
+
+    def counter_totals(self, table: Table, row_keys: Iterable[Key]) -> list[str]:
+        """The key of the totals of each row's write-behind counters."""
+        prefixes = [totals_prefix(table, bucket) for bucket in self.buckets]
+        return self._named(prefixes, table.key, row_keys)
+
+    def _named(self, prefixes: Sequence[str], column: Column, values: Iterable[Key]) -> list[str]:
         if not isinstance(column.type, Integer):
             return [f"{prefixes[self._bucket(value)]}{value}" for value in values]
         width, count = column.type.width, self._bucket_count
@@ -89,9 +96,9 @@ def marker(table: Table, bucket: int, incarnation: str) -> str:
     return f"{{{tag(table, bucket)}}}:marker:{incarnation}"
 
 
-def counter_totals(table: Table, bucket: int, row_key: Key) -> str:
-    """The totals of a row's write-behind counters."""
-    return f"{{{tag(table, bucket)}}}:totals:{row_key}"
+def totals_prefix(table: Table, bucket: int) -> str:
+    """What stands before the row's key in the key of its totals."""
+    return f"{pending_counters(table, bucket)}:"
 
 
 def pending_counters(table: Table, bucket: int) -> str:

@@ -40,9 +40,9 @@ class PendingIncrements:
             for key, why in batch.reports.items():
                 record.report("", f"{table.name} {key}", why)
             record.counted += len(batch.texts)
-            done = {key: own.text for key, own in batch.totals.items() if key not in batch.wrong}
+            done = {key: own.packed for key, own in batch.totals.items() if key not in batch.wrong}
             self._totals.settle_many(
-                table, {key: done.get(key, "") for key in batch.keys if key not in batch.wrong}
+                table, {key: done.get(key, b"") for key in batch.keys if key not in batch.wrong}
             )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from chalicelib import services
+from chalicelib.cache import CounterTotals
 from chalicelib.rows import write_behind
 from chalicelib.tables import INTEGER, UNSIGNED_KEY, Column, Counter, Integer, Table
 from local.servers import MariaDB
@@ -139,8 +140,9 @@ def test_who_waits_for_the_row_knows_what_was_added_to_it_meanwhile(
 ) -> None:
     """By a run, which has the lock on the row."""
     increment(service, 1, 5)
-    [name] = witness.redis.scan_iter("*:totals:1")
-    text: Any = witness.redis.get(name)
+    [name] = witness.redis.scan_iter("*:totals:*1")
+    packed: Any = witness.redis.get(name)
+    text = CounterTotals.unpack(packed).text
     with mariadb.connect_as_root(ssl_disabled=True) as run, run.cursor() as cursor:
         run.begin()
         cursor.execute("UPDATE pages SET views = views + 5 WHERE nr = 1")
