@@ -28,8 +28,6 @@ a dot, and live for SETTLED_SECONDS. A reader that has read the row before that 
 import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
-from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from chalicelib.cache import keys
@@ -148,6 +146,7 @@ class CounterTotalsStore:
     def __init__(self, client: "Client | NoClient", names: Keys) -> None:
         self._client = client
         self._keys = names
+        self._forms: dict[str, _Form] = {}
 
     @property
     def is_down(self) -> bool:
@@ -188,15 +187,11 @@ class CounterTotalsStore:
         those of the entries count, which stand in the data set that `generation` names. `token`:
         another one for each call. Raises EntryMissing, OutOfRange, AnotherServer; CacheUnavailable,
         where it may have happened."""
-        names = tuple([column.name for column in table.write_behind])
-        zeros = [0] * len(deltas.keys)
-        columns = [deltas.columns.get(name, zeros) for name in names]
-        amounts = [[amount or 0 for amount in column] for column in columns]
-        rows = list(zip(*amounts))
+        form = self._form(table)
         totals = self._keys.counter_totals(table, deltas.keys)
         number = generation.number if generation else 0
         entries = [] if lines else self._keys.entries(number, table, table.key, deltas.keys)
-        script, head = sha1(add(names)), (COPY_SECONDS * 1000, first_line(names), _ranges(table))
+        columns = form.columns(deltas)
         chunks = self._keys.chunks(deltas.keys, MAX_ROWS_A_SCRIPT)
         commands = []
         for bucket, at in chunks:
@@ -208,28 +203,34 @@ class CounterTotalsStore:
                 *_of(at, totals),
                 *_of(at, entries),
             ]
-            added = list(chain.from_iterable(_of(at, rows)))
+            added = _row_by_row([_of(at, column) for column in columns])
             prefix = len(keys.totals_prefix(table, bucket).encode())
-            words: Words = ("EVALSHA", script, len(named), *named, *head)
+            words: Words = ("EVALSHA", form.script, len(named), *named, *form.head)
             words += (struct.pack(f"<{len(added)}d", *added), prefix + 1)
             if lines:
                 words += (b"".join(_of(at, lines)),)
             commands.append(Command(keys.tag(table, bucket), words))
         reached, replies = self._client.ask_many(commands)
-        shown: dict[int, Sequence[float]] = {}
+        shown = {name: [0] * len(deltas.keys) for name in form.names}
         for (_, at), reply in zip(chunks, replies):
             if type(reply) is list:
                 if reply[0] == b"missing":
                     raise EntryMissing
                 index, place, value = map(int, reply[1:])
-                raise OutOfRange(at[index], names[place], value)
-            shown |= zip(at, struct.iter_unpack(f"<{len(names)}d", reply))
+                raise OutOfRange(at[index], form.names[place], value)
+            numbers = list(map(int, struct.unpack(f"<{len(reply) // 8}d", reply)))
+            for place, column in enumerate(shown.values()):
+                for i, number in zip(at, numbers[place :: len(shown)]):
+                    column[i] = number
         if generation and reached != generation.server_name:
             raise AnotherServer(reached)
-        by_counter = zip(*[shown[i] for i in range(len(shown))])
-        return deltas.with_numbers(
-            {name: list(map(int, numbers)) for name, numbers in zip(names, by_counter)}
-        )
+        return deltas.with_numbers(shown)
+
+    def _form(self, table: Table) -> "_Form":
+        form = self._forms.get(table.name)
+        if form is None or form.table is not table:
+            form = self._forms[table.name] = _Form(table)
+        return form
 
     def pending_keys(self, table: Table) -> list[Key]:
         """The keys of rows whose totals may not be in the row yet."""
@@ -283,12 +284,29 @@ def _of(positions: Sequence[int], items: Sequence[Item]) -> Sequence[Item]:
     return items if is_all else [items[i] for i in positions]
 
 
-@lru_cache(maxsize=64)
-def _ranges(table: Table) -> bytes:
-    """The lowest and the highest value of each counter."""
-    types = [column.type for column in table.write_behind if isinstance(column.type, Integer)]
-    limits = [limit for type_ in types for limit in (type_.minimum, type_.maximum)]
-    return struct.pack(f"<{len(limits)}d", *limits)
+class _Form:
+    """What increments of a table have in common."""
+
+    def __init__(self, table: Table) -> None:
+        self.table = table
+        self.names = tuple([column.name for column in table.write_behind])
+        self.script = sha1(add(self.names))
+        types = [column.type for column in table.write_behind if isinstance(column.type, Integer)]
+        limits = [limit for type_ in types for limit in (type_.minimum, type_.maximum)]
+        ranges = struct.pack(f"<{len(limits)}d", *limits)
+        self.head: Words = (COPY_SECONDS * 1000, first_line(self.names), ranges)
+
+    def columns(self, deltas: Counts) -> list[Sequence[int]]:
+        """For each counter what is added to it in each row."""
+        named = [deltas.columns.get(name) for name in self.names]
+        return [[amount or 0 for amount in own] if own else [0] * len(deltas.keys) for own in named]
+
+
+def _row_by_row(columns: Sequence[Sequence[int]]) -> list[int]:
+    numbers = [0] * (len(columns) * len(columns[0]))
+    for place, column in enumerate(columns):
+        numbers[place :: len(columns)] = column
+    return numbers
 
 
 def scripts_of(tables: Iterable[Table]) -> list[str]:

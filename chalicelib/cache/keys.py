@@ -38,13 +38,14 @@ class Keys:
 
     def counter_totals(self, table: Table, row_keys: Iterable[Key]) -> list[str]:
         """The key of the totals of each row's write-behind counters."""
-        prefixes = [totals_prefix(table, bucket) for bucket in self.buckets]
-        return self._named(prefixes, table.key, row_keys)
+        return self._named(_totals_prefixes(table.name), table.key, row_keys)
 
     def _named(self, prefixes: Sequence[str], column: Column, values: Iterable[Key]) -> list[str]:
         if not isinstance(column.type, Integer):
             return [f"{prefixes[self._bucket(value)]}{value}" for value in values]
         width, count = column.type.width, self._bucket_count
+        if count == 1:
+            return list(map(f"{prefixes[0]}%0{width}d".__mod__, values))
         return [f"{prefixes[v % count]}{v:0{width}d}" for v in cast(Iterable[int], values)]
 
     def series(self, generation: int, table: Table, column: Column) -> tuple[str, int] | None:
@@ -98,7 +99,12 @@ def marker(table: Table, bucket: int, incarnation: str) -> str:
 
 def totals_prefix(table: Table, bucket: int) -> str:
     """What stands before the row's key in the key of its totals."""
-    return f"{pending_counters(table, bucket)}:"
+    return _totals_prefixes(table.name)[bucket]
+
+
+@lru_cache(maxsize=64)
+def _totals_prefixes(table: str) -> tuple[str, ...]:
+    return tuple(f"{{{table}.{bucket}}}:totals:" for bucket in range(BUCKETS))
 
 
 def pending_counters(table: Table, bucket: int) -> str:

@@ -349,12 +349,14 @@ def _similar_deltas(table: Table, items: Sequence[Any]) -> Counts | None:
     names = [name for name in table.counters if name in items[0]]
     if not names or set(map(len, items)) != {len(names) + 1}:
         return None
+    key = table.key
+    key_name = key.name
     try:
-        keys = [item[table.key.name] for item in items]
+        keys = [item[key_name] for item in items]
         columns = {name: [item[name] for item in items] for name in names}
     except KeyError:
         return None
-    is_good = table.key.type.takes_all(keys) and len(set(keys)) == len(keys)
+    is_good = key.type.takes_all(keys) and len(set(keys)) == len(keys)
     if not is_good or not all(map(_AMOUNT.takes_all, columns.values())):
         return None
     return Counts(keys, columns)
