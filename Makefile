@@ -2,6 +2,7 @@
 
 .DEFAULT_GOAL := help
 .PHONY: help run demo up down clean upload invoke employees invalidate sync test proof soak lint format bench grade \
+	lock update audit licences \
 	infra configure deploy destroy sql logs report install
 
 # `exec`, so that a signal to make reaches Python and no shell stands between them.
@@ -130,6 +131,24 @@ logs: ## follow what the functions of STAGE (dev) log, until Ctrl-C
 report: ## what to send when a step on STAGE (dev) fails; it holds no secret
 	$(INSTALL) deploy
 	@$(IN_VENV) infra report $(STAGE_NAME)
+
+lock: ## write versions and hashes of what pyproject.toml names into requirements*.txt
+	$(INSTALL) dev
+	@$(IN_VENV) dependencies lock
+
+update: ## take newer versions of all Python packages that are a week old, and write the lock
+	$(INSTALL) dev
+	@$(IN_VENV) dependencies update
+	$(INSTALL) dev
+	@.venv/bin/python -m dependencies licences
+
+audit: ## ask osv.dev for known holes in the locked packages
+	$(INSTALL) dev
+	@$(IN_VENV) dependencies audit
+
+licences: ## write docs/licences.md
+	$(INSTALL) dev
+	@$(IN_VENV) dependencies licences
 
 # All that any target needs.
 install:

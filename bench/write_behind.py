@@ -20,7 +20,8 @@ from app import app
 from bench.api_gateway_event import rest_event
 from bench.servers.mariadb_and_redis import servers
 from chalicelib import tables
-from chalicelib.tables import INTEGER, UNSIGNED_KEY, Column, Counter, Table
+from chalicelib.column_types import INTEGER, UNSIGNED_KEY
+from chalicelib.tables import Column, Counter, Table
 
 PAGES = Table(
     "pages",

@@ -1,16 +1,24 @@
-"""The declared tables: their columns, types, keys and lookups, and how a row becomes JSON.
+"""The declared tables: their columns, keys and lookups, and how a row becomes JSON.
 
-A new table is a `Table(...)` in `TABLES` and its SQL in `seed/schema.sql`, nothing else. The type
-of a column decides which values it takes, in the API, in CSV files and in the cache alike."""
+A new table is a `Table(...)` in `TABLES` and its SQL in `seed/schema.sql`, nothing else.
+"""
 
-import itertools
 import json
-import json.encoder
-import re
-from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
-from typing import Any, ClassVar
+from typing import Any
+
+from chalicelib.column_types import (
+    INTEGER,
+    STRING,
+    STRING_KEY,
+    UNSIGNED_KEY,
+    Integer,
+    String,
+    quote,
+)
+from chalicelib.error_text import shown
 
 Key = int | str
 # A row's values in the table's declared order, the key first.
@@ -33,146 +41,10 @@ MAX_APPLIED_BYTES = 1_000
 # Stands in place of the key in a row to which the database gives a key. No key column takes it.
 NO_KEY: Key = 0
 
-_INTEGER_TEXT = re.compile(r"0|-?[1-9][0-9]{0,18}")
-# With a plus, or zeros in front.
-_INTEGER_TEXT_WITH_MORE = re.compile(r"[+-]?[0-9]{1,19}")
-_INTEGER_TEXTS = re.compile(r"(?:(?:0|-?[1-9][0-9]{0,18})\n)*")
-_SHOWN_CHARACTERS = 60
-_SHOWN_ITEMS = 6
-_SHOWN_LEVELS = 3
-
-# Encodes one string, with its quotes, in C. Characters outside ASCII stay as they are.
-_quote = json.encoder.encode_basestring
-
-
-class InvalidValue(ValueError):
-    """A value that its column does not take. The text says what was expected and what came."""
-
 
 class NotAsDeclared(ValueError):
     """A row of the database holds a value that its column's declaration excludes. The text names
     table, column and key, and says what to do."""
-
-
-@dataclass(frozen=True)
-class Integer:
-    """A JSON integer, or a string of one, from `minimum` to `maximum`, both included. `digits`: the
-    width, where it must not follow from these two."""
-
-    minimum: int
-    maximum: int
-    digits: int = field(default=0, compare=False)
-    noun: ClassVar[str] = "an integer"
-    # The SQL of a value that may replace NULL.
-    empty: ClassVar[str] = "0"
-
-    @cached_property
-    def width(self) -> int:
-        """The most characters that a value needs. Redis keys have their integers padded to it."""
-        return self.digits or max(len(str(self.minimum)), len(str(self.maximum)))
-
-    @property
-    def max_bytes(self) -> int:
-        return self.width
-
-    def parse(self, value: object) -> int:
-        number = value
-        if type(value) is str and _INTEGER_TEXT.fullmatch(value):
-            number = int(value)
-        if type(number) is not int:
-            raise InvalidValue(f"expected an integer, got {shown(value)}{_hint(value)}")
-        if not self.minimum <= number <= self.maximum:
-            raise InvalidValue(
-                f"expected an integer from {self.minimum} to {self.maximum}, got {shown(number)}"
-            )
-        return number
-
-    def takes_all(self, values: Sequence[object]) -> bool:
-        """Whether all `values` are good as they are, so that `parse` need not be called."""
-        if not values or [value for value in values if type(value) is not int]:
-            return False
-        return self.minimum <= min(values) and max(values) <= self.maximum  # type: ignore[type-var, operator]
-
-    def encode_all(self, values: Sequence[Any]) -> Iterable[object]:
-        """The values as JSON shows them. Raises TypeError where one is no integer. A boolean is no
-        integer."""
-        if set(map(type, values)) != {int}:
-            raise TypeError
-        return values
-
-    def takes_texts(self, texts: Sequence[str]) -> bool:
-        """Whether `parse` would take all these texts. Fast: the loops run in C."""
-        joined = "\n".join(texts) + "\n"
-        if joined.count("\n") != len(texts) or not _INTEGER_TEXTS.fullmatch(joined):
-            return False
-        numbers = list(map(int, texts))
-        return self.minimum <= min(numbers) and max(numbers) <= self.maximum
-
-
-@dataclass(frozen=True)
-class String:
-    """Unicode text of at most `max_characters` code points, as MySQL counts them.
-
-    It takes no NUL, which no client shows, and no half of a surrogate pair, which UTF-8 cannot
-    hold. A key is not empty and has no white space around it, because MySQL compares 'a' and 'a '
-    as equal. `outside`: a regular expression of one character that the column's character set
-    lacks; empty where it lacks none."""
-
-    max_characters: int = 255
-    is_key: bool = False
-    outside: str = ""
-    noun: ClassVar[str] = "a string"
-    empty: ClassVar[str] = "''"
-
-    @property
-    def max_bytes(self) -> int:
-        """In UTF-8."""
-        return 4 * self.max_characters
-
-    def parse(self, value: object) -> str:
-        if type(value) is not str:
-            raise InvalidValue(f"expected a string, got {shown(value)}")
-        if len(value) > self.max_characters:
-            raise InvalidValue(
-                f"expected at most {self.max_characters} characters, got {len(value)}"
-            )
-        if "\0" in value:
-            raise InvalidValue("a string cannot hold a NUL character")
-        if not value.isascii():
-            try:
-                value.encode()
-            except UnicodeEncodeError as error:
-                raise InvalidValue("a string cannot hold half of a surrogate pair") from error
-            if self.outside and (found := re.search(self.outside, value)):
-                raise InvalidValue(f"the column's character set does not have {found[0]!r}")
-        if self.is_key and (not value or value != value.strip()):
-            raise InvalidValue(
-                f"a key is not empty and has no white space around it, got {shown(value)}"
-            )
-        return value
-
-    def takes_all(self, values: Sequence[object]) -> bool:
-        return False
-
-    def encode_all(self, values: Sequence[Any]) -> Iterable[object]:
-        """The values as JSON shows them, made one by one. Raises TypeError at one that is no
-        string."""
-        return map(_quote, values)
-
-    def takes_texts(self, texts: Sequence[str]) -> bool:
-        """Whether `parse` would take all these texts, which came from UTF-8. Fast: the loops run in
-        C."""
-        if max(map(len, texts)) > self.max_characters or "\0" in "".join(texts):
-            return False
-        if self.outside and re.search(self.outside, "".join(texts)):
-            return False
-        return not self.is_key or ("" not in texts and list(map(str.strip, texts)) == list(texts))
-
-
-UNSIGNED_KEY = Integer(1, 2**32 - 1)
-INTEGER = Integer(-(2**31), 2**31 - 1)
-STRING = String()
-STRING_KEY = String(is_key=True)
 
 
 @dataclass(frozen=True)
@@ -336,7 +208,7 @@ class Table:
 
     @cached_property
     def _template(self) -> str:
-        return "{" + ",".join(f"{_quote(c.name)}:%s" for c in self.columns) + "}"
+        return "{" + ",".join(f"{quote(c.name)}:%s" for c in self.columns) + "}"
 
     @cached_property
     def _parsers(self) -> tuple[tuple[str, Callable[[object], Key]], ...]:
@@ -428,49 +300,6 @@ class Table:
             f" UPDATE {self.identifier} SET {column.name} = {column.type.empty} WHERE {column.name}"
             f" IS NULL; {self.told_to_cache}"
         )
-
-
-def _hint(value: object) -> str:
-    """What to do about a text that is nearly an integer."""
-    if type(value) is not str:
-        return ""
-    if value != value.strip():
-        return ": there is white space around it"
-    return f": write {int(value)}" if _INTEGER_TEXT_WITH_MORE.fullmatch(value) else ""
-
-
-def shown(value: object) -> str:
-    """A value as an error shows it: as JSON, with strings in single quotes, and cut short."""
-    text = _shown(value, _SHOWN_LEVELS)
-    return text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + "…"
-
-
-def _shown(value: object, levels: int) -> str:
-    """As `shown`. Shows only a few levels and items of a list or an object, because a client may
-    send any number of them."""
-    if value is None or isinstance(value, bool):
-        return json.dumps(value)
-    if isinstance(value, int) and value.bit_length() > 200:
-        return f"an integer of {value.bit_length()} bits"
-    if isinstance(value, str):
-        return repr(value[: _SHOWN_CHARACTERS + 1])
-    if isinstance(value, list):
-        return f"[{_listed([_shown(item, levels - 1) for item in _few(value, levels)], value)}]"
-    if isinstance(value, dict):
-        pairs = [
-            f"{_shown(name, levels)}: {_shown(value[name], levels - 1)}"
-            for name in _few(value, levels)
-        ]
-        return f"{{{_listed(pairs, value)}}}"
-    return repr(value)
-
-
-def _few(items: Iterable[Any], levels: int) -> Iterable[Any]:
-    return itertools.islice(items, _SHOWN_ITEMS if levels else 0)
-
-
-def _listed(shown_items: Sequence[str], items: Sized) -> str:
-    return ", ".join([*shown_items, *["…"] * (len(shown_items) < len(items))])
 
 
 HEROES = Table(

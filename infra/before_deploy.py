@@ -1,22 +1,19 @@
 """Checks before `chalice deploy`: everything that would make it end half-way."""
 
-import subprocess
 import sys
-import tempfile
 
 from botocore.exceptions import ClientError
 
 from infra import chalice_config
 from infra.account import Client, client
 from infra.aws_errors import code_of
-from infra.stage_files import ROOT, Stage
+from infra.stage_files import Stage
 from infra.terminal import Refused
 
 # Lambda keeps so many concurrent executions for functions that reserve none.
 UNRESERVED_MINIMUM = 100
 # Those that Lambda runs, but for 3.10, which it left on 2026-10-31. It leaves 3.11 on 2027-06-30.
 PYTHONS = ((3, 11), (3, 12), (3, 13), (3, 14))
-_PLATFORMS = {"arm64": "aarch64", "x86_64": "x86_64"}
 
 
 def refuse_unprepared(stage: Stage) -> None:
@@ -27,7 +24,6 @@ def refuse_unprepared(stage: Stage) -> None:
         refuse_missing_bucket(client("s3"), stage, setting)
     refuse_too_much_concurrency(client("lambda"), stage)
     refuse_another_python(sys.version_info[:2])
-    refuse_missing_wheels(stage.config["lambda_architecture"], sys.version_info[:2])
 
 
 def refuse_another_python(python: tuple[int, int]) -> None:
@@ -91,28 +87,3 @@ def _reserved(functions: Client, name: str) -> int:
             return 0
         raise
     return int(found.get("ReservedConcurrentExecutions", 0))
-
-
-def refuse_missing_wheels(architecture: str, python: tuple[int, int]) -> None:
-    """Raises Refused where a package of requirements.txt has no wheel for Lambda. Chalice would
-    only warn, and leave the package out."""
-    machine = _PLATFORMS[architecture]
-    with tempfile.TemporaryDirectory() as folder:
-        done = subprocess.run(
-            [
-                *(sys.executable, "-m", "pip", "download", "--quiet", "--dest", folder),
-                *("--disable-pip-version-check", "--only-binary", ":all:", "--no-deps"),
-                *("--implementation", "cp", "--python-version", f"{python[0]}.{python[1]}"),
-                *("--platform", f"manylinux_2_17_{machine}"),
-                *("--platform", f"manylinux2014_{machine}"),
-                *("--requirement", str(ROOT / "requirements.txt")),
-            ],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-    if done.returncode:
-        raise Refused(
-            f"requirements.txt has no wheel for {architecture}, Python {python[0]}.{python[1]}:"
-            f" {done.stderr.strip()}"
-        )

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping
 from contextlib import nullcontext
+from pathlib import Path
 
 from botocore.exceptions import ClientError
 
@@ -23,6 +24,7 @@ from infra import (
     service_linked_roles,
     unrecorded_api,
     usage_plan,
+    wheels,
 )
 from infra.account import client, region
 from infra.aws_errors import code_of
@@ -74,12 +76,17 @@ def configure(stage: Stage) -> None:
 def deploy(stage: Stage) -> None:
     """`make deploy`: deploys the functions and the API, then sets what Chalice cannot set."""
     before_deploy.refuse_unprepared(stage)
+    with wheels.downloaded(stage.config["lambda_architecture"]) as packages:
+        _deploy(stage, packages)
+
+
+def _deploy(stage: Stage, packages: Path) -> None:
     outputs = _stack(stage).outputs()
     log_retention.keep_logs(
         client("logs"), stage.function_names, stage.choices["log_retention_days"]
     )
     unrecorded_api.record(client("apigateway"), stage)
-    chalice_cli.deploy(stage)
+    chalice_cli.deploy(stage, packages)
     deployed = stage.deployed()
     failed_events.send_failures(
         client("lambda"), event_functions(deployed), outputs["FailureQueueArn"]

@@ -18,6 +18,8 @@ from infra.stage_files import ROOT, Stage
 REQUIREMENTS = "requirements.txt"
 CODE = "chalicelib"
 BYTECODE = "__pycache__"
+_OF_MYSQL = {"pymysql"}
+_OF_REDIS = {"redis", "hiredis", "async-timeout"}
 
 
 @contextmanager
@@ -35,12 +37,15 @@ def project_folder(stage: Stage) -> Iterator[Path]:
 
 
 def needed(requirements: str, environment: Mapping[str, str]) -> str:
-    """The text of requirements.txt without what functions with these settings never import."""
+    """The text of requirements.txt without what functions with these settings never import. Empty
+    where nothing is left: pip rejects a file of options alone."""
     unused: set[str] = set()
     if environment.get("DB_ENGINE") == "dataapi":
-        unused = {"pymysql"} if environment.get("REDIS_URL") else {"pymysql", "redis", "hiredis"}
-    lines = requirements.splitlines(keepends=True)
-    return "".join(line for line in lines if _package(line) not in unused)
+        unused = _OF_MYSQL if environment.get("REDIS_URL") else _OF_MYSQL | _OF_REDIS
+    # Each package is a line, and lines with its hashes, which are indented.
+    parts = re.split(r"(?m)^(?=[\w])", requirements)
+    kept = [part for part in parts[1:] if _package(part) not in unused]
+    return "".join([parts[0], *kept]) if kept else ""
 
 
 def _package(line: str) -> str:

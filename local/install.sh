@@ -12,15 +12,18 @@ fail() { printf 'herocache: %s\n' "$*" >&2; exit 1; }
 have_any() { command -v "$@" >/dev/null; }
 as_root() { if [ "$(id -u)" -eq 0 ]; then "$@"; else sudo "$@"; fi; }
 
+# Not every package has a wheel for a newer one.
+PYTHON_FITS='import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 15))'
+
 find_python() {
     local candidate
     for candidate in ${PYTHON:-python3 python3.14 python3.13 python3.12 python3.11 python3.10}; do
-        if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then
+        if "$candidate" -c "$PYTHON_FITS" 2>/dev/null; then
             echo "$candidate"
             return
         fi
     done
-    fail "Python 3.10 or newer is needed, found $(python3 --version 2>&1 || true)." \
+    fail "Python 3.10 to 3.14 is needed, found $(python3 --version 2>&1 || true)." \
         "Install one, or name one: make run PYTHON=/path/to/python3"
 }
 
@@ -106,7 +109,9 @@ install_python_packages() {
     fi
     say "$file into .venv (up to a minute)"
     rm -f .venv/installed
-    .venv/bin/python -m pip install --quiet --disable-pip-version-check -r "$file" ||
+    # The files name all that is needed, with hashes: pip has nothing to find out or to build.
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes \
+        --only-binary :all: --no-deps -r "$file" ||
         fail "pip could not install $file: the reason is above"
     printf '%s\n' "$pins" >.venv/installed
 }

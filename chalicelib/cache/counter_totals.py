@@ -35,9 +35,10 @@ from chalicelib.cache.commands import Command, NoClient, Words
 from chalicelib.cache.counter_totals_scripts import SETTLE, add
 from chalicelib.cache.entry_commands import sha1
 from chalicelib.cache.keys import Keys
+from chalicelib.column_types import Integer
 from chalicelib.db import Generation
 from chalicelib.errors import AnotherServer
-from chalicelib.tables import Counts, Integer, Key, Table
+from chalicelib.tables import Counts, Key, Table
 
 if TYPE_CHECKING:
     from chalicelib.cache.client import Client

@@ -11,7 +11,8 @@ from functools import lru_cache
 from typing import cast
 from zlib import crc32
 
-from chalicelib.tables import Column, Integer, Key, Table
+from chalicelib.column_types import Integer
+from chalicelib.tables import Column, Key, Table
 
 BUCKETS = 16
 MAX_KEYS_A_SCRIPT = 1000

@@ -3,9 +3,10 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from chalicelib.column_types import Integer
 from chalicelib.db.errors import DatabaseError, is_key_space_exhausted
 from chalicelib.errors import KeyTooFar, NoKeyLeft
-from chalicelib.tables import Column, Integer, Table
+from chalicelib.tables import Column, Table
 
 # How far above the highest key the key of a new row may be: a quarter of all keys. The database
 # goes on from the highest key, so one wrong key could use up nearly all keys.

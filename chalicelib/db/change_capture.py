@@ -10,8 +10,9 @@ import hashlib
 import json
 from collections.abc import Collection, Mapping, Sequence
 
+from chalicelib.column_types import Integer
 from chalicelib.db.statements import Statement
-from chalicelib.tables import TABLES, Column, Integer, Table
+from chalicelib.tables import TABLES, Column, Table
 
 RECORDS = "changed_entries"
 # A session of the service sets this variable.

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
+from chalicelib.column_types import InvalidValue
 from chalicelib.db import information_schema, statements
 from chalicelib.db.engine import Rows
 from chalicelib.db.errors import DatabaseError, duplicate_index, is_value_rejected, rejection
@@ -16,7 +17,7 @@ from chalicelib.db.information_schema import Found
 from chalicelib.db.schema import narrowed
 from chalicelib.db.statements import Statement
 from chalicelib.errors import RowRejected
-from chalicelib.tables import InvalidValue, Table
+from chalicelib.tables import Table
 
 Item = TypeVar("Item")
 Make = Callable[[Table, Sequence[Any]], Sequence[Statement]]

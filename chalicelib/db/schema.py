@@ -24,9 +24,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 
+from chalicelib.column_types import Integer, String
 from chalicelib.db.change_capture import RECORDS
 from chalicelib.db.information_schema import Found
-from chalicelib.tables import TABLES, Column, Integer, String, Table
+from chalicelib.tables import TABLES, Column, Table
 
 APPLY_SCHEMA = (
     "mysql -h $DB_HOST -P $DB_PORT -u $DB_USER -p $DB_NAME < seed/schema.sql (on AWS: make infra)"

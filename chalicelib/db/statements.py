@@ -5,7 +5,8 @@ Identifiers come from `tables` only; a value is always a parameter.
 
 from collections.abc import Sequence
 
-from chalicelib.tables import Column, Key, Row, String, Table
+from chalicelib.column_types import String
+from chalicelib.tables import Column, Key, Row, Table
 
 # SQL with %s for each of its parameters, and those.
 Statement = tuple[str, Sequence[Key]]

@@ -25,8 +25,9 @@ from chalicelib.db.errors import DatabaseError, is_guard_failed, is_value_reject
 from chalicelib.db.rejected_row import Writes, find_rejected
 from chalicelib.db.schema_check import SchemaCheck
 from chalicelib.db.statements import Statement
+from chalicelib.error_text import shown
 from chalicelib.errors import DatabaseUnavailable, HerocacheError, NotAtOnce, SchemaMismatch
-from chalicelib.tables import NO_KEY, Column, Key, NotAsDeclared, Row, Table, shown
+from chalicelib.tables import NO_KEY, Column, Key, NotAsDeclared, Row, Table
 
 
 @dataclass(frozen=True)

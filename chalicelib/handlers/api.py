@@ -10,11 +10,11 @@ from typing import Any
 
 from chalice.app import BaseLambdaEvent, Chalice, Request, Response
 
+from chalicelib.error_text import shown
 from chalicelib.errors import BadRequest, HerocacheError, MethodNotAllowed, NotFound
 from chalicelib.handlers import entry_points
 from chalicelib.handlers.cors import headers_for_error
 from chalicelib.ingest import has_uploads
-from chalicelib.tables import shown
 
 Event = Mapping[str, Any]
 

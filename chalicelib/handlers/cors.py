@@ -9,8 +9,8 @@ from collections.abc import Collection, Mapping
 from urllib.parse import urlsplit
 
 from chalicelib.config import CORS_ORIGINS, cors_origins
+from chalicelib.error_text import shown
 from chalicelib.errors import Forbidden, HerocacheError
-from chalicelib.tables import shown
 
 Headers = dict[str, str | list[str]]
 

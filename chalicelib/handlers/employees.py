@@ -9,7 +9,9 @@ from dataclasses import replace
 from typing import Any
 
 from chalicelib import services
+from chalicelib.column_types import InvalidValue
 from chalicelib.config import MAX_RESULT_BYTES
+from chalicelib.error_text import shown
 from chalicelib.errors import (
     BadRequest,
     ConfigurationError,
@@ -18,7 +20,7 @@ from chalicelib.errors import (
     TooLarge,
 )
 from chalicelib.rows import RowService
-from chalicelib.tables import EMPLOYEES, InvalidValue, Row, Table, shown
+from chalicelib.tables import EMPLOYEES, Row, Table
 
 LIST = "Employees"
 ATOMIC = "Atomic"

@@ -14,11 +14,11 @@ from chalice.app import Request, Response
 
 from chalicelib import services
 from chalicelib.config import RANGES_BUCKET, UPLOAD_BUCKET, ApiAuth
+from chalicelib.error_text import shown
 from chalicelib.errors import BadRequest, Forbidden, HerocacheError, one_line
-from chalicelib.handlers import contract, cors, employees, health, json_body, replies
+from chalicelib.handlers import contract, cors, employees, health, json_body, replies, validation
 from chalicelib.handlers.callers import caller_in
 from chalicelib.ingest import uploads_in
-from chalicelib.tables import shown
 
 log = logging.getLogger("herocache")
 # One line for each request. `chalice local` shows them. In AWS they are off, because logs cost
@@ -125,7 +125,9 @@ def _payload(request: Request) -> object:
     names = set(request.headers)  # in a set, because Chalice is slow to look up an absent header
     payload = json_body.decode(_body(request, json_body.ENCODING_HEADER in names))
     if contract.IDEMPOTENCY_HEADER in names:
-        return contract.with_idempotency_key(payload, request.headers[contract.IDEMPOTENCY_HEADER])
+        return validation.with_idempotency_key(
+            payload, request.headers[contract.IDEMPOTENCY_HEADER]
+        )
     return payload
 
 
@@ -251,7 +253,7 @@ def _answered(
         asked = payload()  # before the settings, which are not needed to reject a malformed body
         container = services.container()
         settings = container.settings
-        request = contract.parse(asked, settings.default_table, settings.read_by, caller)
+        request = validation.parse(asked, settings.default_table, settings.read_by, caller)
         if reads_only or caller in settings.api_readers:
             _reject_change(request)
         reply = _done(request, container)

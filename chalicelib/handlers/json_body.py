@@ -8,8 +8,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import NoReturn
 
+from chalicelib.error_text import shown
 from chalicelib.errors import BadRequest, TooLarge, UnsupportedEncoding
-from chalicelib.tables import shown
 
 MAX_BODY_BYTES = 6_000_000
 # In lower case, as Chalice looks it up.

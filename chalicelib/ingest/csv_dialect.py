@@ -9,9 +9,11 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from chalicelib.column_types import Integer
+from chalicelib.error_text import shown
 from chalicelib.errors import FileRejected
 from chalicelib.ingest.text_lines import Lines
-from chalicelib.tables import Column, Integer, Table, shown
+from chalicelib.tables import Column, Table
 
 DELIMITERS = ",;\t|"
 _DELIMITER_NAMES = {",": "comma", ";": "semicolon", "\t": "tab", "|": "|"}

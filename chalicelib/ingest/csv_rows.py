@@ -11,10 +11,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from chalicelib.column_types import InvalidValue
+from chalicelib.error_text import shown
 from chalicelib.errors import FileRejected
 from chalicelib.ingest.csv_dialect import csv_reader, read_dialect
 from chalicelib.ingest.text_lines import BATCH_BYTES, Lines
-from chalicelib.tables import Column, InvalidValue, Table, shown
+from chalicelib.tables import Column, Table
 
 BATCH_ROWS = 1_000
 # How many rows are read before the size of the batch is looked at again.

@@ -8,8 +8,9 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from chalicelib.column_types import Integer, String
 from chalicelib.db import Statement
-from chalicelib.tables import Column, Integer, String
+from chalicelib.tables import Column
 
 # Stands between the values of a row that the function has judged. No column takes it in a value.
 NUL = "\0"

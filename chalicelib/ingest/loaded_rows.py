@@ -6,9 +6,10 @@ Here the texts of a file become rows, and rows become the objects that a read re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+from chalicelib.column_types import Integer
 from chalicelib.db import Transaction
 from chalicelib.ingest.load_data import Batch
-from chalicelib.tables import NO_KEY, Column, Integer, Key, Row, Table
+from chalicelib.tables import NO_KEY, Column, Key, Row, Table
 
 RowObject = Mapping[str, Key]
 

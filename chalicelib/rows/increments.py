@@ -2,8 +2,10 @@
 
 from collections.abc import Sequence
 
+from chalicelib.column_types import Integer
+from chalicelib.error_text import shown
 from chalicelib.errors import CounterOutOfRange, RowRejected
-from chalicelib.tables import Column, Counts, Integer, Key, Row, Table, shown
+from chalicelib.tables import Column, Counts, Key, Row, Table
 
 
 def incremented(table: Table, deltas: Counts, rows: Sequence[Row]) -> list[Row]:

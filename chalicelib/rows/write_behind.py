@@ -19,7 +19,9 @@ from chalicelib.cache import (
     Recovery,
     new_token,
 )
+from chalicelib.column_types import Integer
 from chalicelib.db import Generation
+from chalicelib.error_text import shown
 from chalicelib.errors import (
     AnotherServer,
     CacheUnavailable,
@@ -32,7 +34,7 @@ from chalicelib.rows.counted_entries import split
 from chalicelib.rows.fences import clocks
 from chalicelib.rows.lazy_loading import LazyLoading
 from chalicelib.rows.pending_increments import read_totals
-from chalicelib.tables import Counts, Integer, Key, Table, shown
+from chalicelib.tables import Counts, Key, Table
 
 # Totals that are in the row live for longer than this after that. Who read the row so long ago may
 # not find them any more.

@@ -12,9 +12,10 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from chalicelib.cache import Generations
+from chalicelib.column_types import Integer
 from chalicelib.db import Database, change_capture
 from chalicelib.rows import WriteThrough
-from chalicelib.tables import Column, Integer, Key, Row, Table
+from chalicelib.tables import Column, Key, Row, Table
 
 # More are not read one by one: then the whole table leaves the cache.
 MAX_RECORDS = 5_000

@@ -6,7 +6,9 @@ from hashlib import blake2b
 from typing import Any
 
 from chalicelib.cache import Found, Garbage, HashFields
-from chalicelib.tables import InvalidValue, Key, NotAsDeclared, Row, Table, shown
+from chalicelib.column_types import InvalidValue
+from chalicelib.error_text import shown
+from chalicelib.tables import Key, NotAsDeclared, Row, Table
 
 # The columns that a public key shows, by name, with values that their columns take.
 Values = Mapping[str, Key]

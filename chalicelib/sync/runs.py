@@ -14,8 +14,9 @@ from datetime import datetime, timezone
 from typing import Any
 
 from chalicelib.db import FAILS, Change, Database, Statement, Transaction
+from chalicelib.error_text import shown
 from chalicelib.errors import Superseded
-from chalicelib.tables import DIRECTIONS, Key, shown
+from chalicelib.tables import DIRECTIONS, Key
 
 # It is renewed when a third of it has passed.
 LEASE_SECONDS = 30

@@ -10,9 +10,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from chalicelib.cache import PublicStore
+from chalicelib.column_types import InvalidValue
 from chalicelib.db import Database, Statement
 from chalicelib.errors import CacheUnavailable
-from chalicelib.tables import DIRECTIONS, EVERY_ROW, FORMS, TO_CACHE, InvalidValue, Key, Table
+from chalicelib.tables import DIRECTIONS, EVERY_ROW, FORMS, TO_CACHE, Key, Table
 
 log = logging.getLogger("herocache.sync")
 

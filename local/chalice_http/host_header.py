@@ -9,8 +9,8 @@ import re
 from email.message import Message
 from ipaddress import ip_address
 
+from chalicelib.error_text import shown
 from chalicelib.errors import BadRequest
-from chalicelib.tables import shown
 from local.chalice_http.request_body import HttpError
 
 _HOST = re.compile(r"(?:\[([0-9a-f:.]+)\]|([^:]+))(?::[0-9]*)?")

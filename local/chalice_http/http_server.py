@@ -19,10 +19,10 @@ import chalice.local
 from chalice.app import Chalice
 from chalice.config import Config
 
+from chalicelib.error_text import shown
 from chalicelib.errors import HerocacheError, NotFound
 from chalicelib.handlers import replies
 from chalicelib.handlers.cors import headers_for_error
-from chalicelib.tables import shown
 from local.chalice_http.host_header import reject_other_hosts
 from local.chalice_http.request_body import PIECE_BYTES, HttpError, declared_length, read_body
 from local.machine import LISTENER

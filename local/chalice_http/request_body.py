@@ -6,9 +6,9 @@ from email import errors as header_errors
 from email.message import Message
 from io import BufferedReader
 
+from chalicelib.error_text import shown
 from chalicelib.errors import BadRequest, HerocacheError, TooLarge
 from chalicelib.handlers.json_body import MAX_BODY_BYTES
-from chalicelib.tables import shown
 
 # In place of a length: the body comes in chunks that each have a length.
 CHUNKED = -1

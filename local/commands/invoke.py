@@ -8,7 +8,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from chalicelib.tables import HEROES, Integer, Table, tables_with
+from chalicelib.column_types import Integer
+from chalicelib.tables import HEROES, Table, tables_with
 from local.home import Home, home_folder
 from local.lambda_function.container import Container, InvocationFailed
 from local.servers import ServerError

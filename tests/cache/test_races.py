@@ -23,6 +23,7 @@ from chalicelib.cache.commands import Command, Received
 from chalicelib.cache.entries import Affected, Cache, Leases, Pending, new_token
 from chalicelib.cache.entry_commands import Token
 from chalicelib.cache.recovery import Recovery
+from chalicelib.column_types import String
 from chalicelib.db import Committed, Generation, Transaction, database
 from chalicelib.db.engine import Rows
 from chalicelib.db.errors import DatabaseError
@@ -39,7 +40,7 @@ from chalicelib.errors import (
 from chalicelib.rows import changed_entries, fences, write_through
 from chalicelib.rows.service import RowService
 from chalicelib.rows.write_through import WriteThrough
-from chalicelib.tables import HEROES, NO_KEY, PRODUCTS, Column, Row, String, tables_with
+from chalicelib.tables import HEROES, NO_KEY, PRODUCTS, Column, Row, tables_with
 from local.servers import MariaDB
 from tests.conftest import Configure
 from tests.support.client import InProcess

@@ -103,7 +103,7 @@ def test_another_version_of_the_driver_is_refused(
 def test_the_pinned_version_is_the_checked_one() -> None:
     requirements = (CHALICELIB.parent / "requirements.txt").read_text()
 
-    assert f"PyMySQL=={driver.CHECKED_VERSIONS[-1]}\n" in requirements
+    assert f"pymysql=={driver.CHECKED_VERSIONS[-1]} " in requirements
 
 
 @pytest.fixture(scope="module")

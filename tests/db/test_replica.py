@@ -9,6 +9,7 @@ from typing import ClassVar
 
 import pytest
 
+from chalicelib.cache import generations
 from chalicelib.rows import loader
 from local.machine import write_private
 from local.servers import MariaDB
@@ -82,9 +83,14 @@ def test_a_read_without_the_cache_is_the_replicas(
 
 @by_id_and_by_xp
 def test_a_read_that_fills_the_cache_is_the_writers(
-    service: InProcess, witness: Witness, replica: MariaDB, by: str
+    service: InProcess,
+    witness: Witness,
+    replica: MariaDB,
+    by: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Whatever the replica says before, between and after."""
+    monkeypatch.setattr(generations, "MEMORY_SECONDS", 60)
     before = statements(replica)
     assert names(service.read(range(1, 10), BY=by).rows) == {"Writer"}
     assert statements(replica) == before

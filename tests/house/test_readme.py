@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from chalicelib import config, errors, tables
+from chalicelib import column_types, config, errors, tables
 from chalicelib.cache import entry_commands, generations, recovery
 from chalicelib.cache.timeouts import TIMEOUT_SECONDS
 from chalicelib.config import UPLOAD_BUCKET, Settings
@@ -26,7 +26,7 @@ from chalicelib.db import errors as database_errors
 from chalicelib.db.mysql import connection as mysql_connection
 from chalicelib.db.mysql import driver as mysql_driver
 from chalicelib.errors import ConfigurationError, HerocacheError
-from chalicelib.handlers import contract, json_body, replies
+from chalicelib.handlers import contract, json_body, replies, validation
 from local.servers import MariaDB
 from local.servers.app import FIRST_PORT
 from tests import conftest
@@ -407,9 +407,9 @@ def test_the_fields_and_their_values_are_those_of_the_wire() -> None:
         request.pop(name, None)
         if name in needed:
             with pytest.raises(errors.BadRequest, match=f"{name}: missing"):
-                contract.parse(request, "heroes", None)
+                validation.parse(request, "heroes", None)
         else:
-            parsed = contract.parse(request, "heroes", None)
+            parsed = validation.parse(request, "heroes", None)
             assert isinstance(parsed, contract.Read)
             assert parsed.use_cache is True
     assert rows["USE_CACHE"][1] == '`"True"`'
@@ -435,14 +435,14 @@ def test_the_columns_and_lookups_are_the_declared_ones() -> None:
 
 
 def test_the_limits_are_those_of_the_code() -> None:
-    integer, key = tables.INTEGER, tables.UNSIGNED_KEY
+    integer, key = column_types.INTEGER, column_types.UNSIGNED_KEY
     assert [[what, limit] for what, limit in table(README, "limit")] == [
         ["values in a read", f"{contract.MAX_READ_VALUES:,}"],
         ["rows in a write, keys in a delete", f"{contract.MAX_WRITE_ROWS:,}"],
         ["rows in a page (`LIMIT`)", f"{contract.MAX_LIMIT:,}"],
         ["bytes in a request", f"{json_body.MAX_BODY_BYTES:,}"],
         ["bytes in an answer", f"{config.MAX_RESULT_BYTES:,}"],
-        ["characters in a string", f"{tables.STRING.max_characters:,}"],
+        ["characters in a string", f"{column_types.STRING.max_characters:,}"],
         ["integer columns", f"{integer.minimum:,} to {integer.maximum:,}"],
         ["`id` and `ProductId`", f"{key.minimum:,} to {key.maximum:,}"],
         [

@@ -1,6 +1,7 @@
 """Each file of requirements brings what its make targets import, and nothing bigger is needed."""
 
 import ast
+import re
 import sys
 from collections.abc import Iterator
 from importlib.metadata import distribution, packages_distributions
@@ -11,7 +12,10 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from dependencies.lock import FILES, locked, name_of
 from local.machine import ROOT
+
+PYPROJECT = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
 
 # The modules that the make targets start, by the requirements that are installed for them.
 STARTED_BY = {
@@ -66,18 +70,21 @@ def packages_needed(modules: list[str]) -> set[str]:
     return needed - sys.stdlib_module_names - folders - {"__future__"}
 
 
-def requirements_in(file: str) -> Iterator[Requirement]:
-    for line in (ROOT / file).read_text().splitlines():
-        if line.startswith("-r "):
-            yield from requirements_in(line.removeprefix("-r "))
-        elif line and not line.startswith("#"):
-            yield Requirement(line)
+def named(group: str) -> Iterator[Requirement]:
+    """What pyproject.toml names in this group and in those that it includes."""
+    texts = re.findall(rf"(?ms)^{group} = (.*?\])$", PYPROJECT)
+    for each in ast.literal_eval(texts[0].replace("include-group =", '"include-group":')):
+        if isinstance(each, str):
+            yield Requirement(each)
+        else:
+            yield from named(each["include-group"])
 
 
 def installed_by(file: str) -> set[str]:
-    """The distributions that pip installs for it, with all that they require."""
+    """The distributions that a file must name: its group's, with all that they require here."""
     found: set[tuple[str, frozenset[str]]] = set()
-    waiting = list(requirements_in(file))
+    [group] = (group for group, its in FILES.items() if its == file)
+    waiting = list(named(group))
     while waiting:
         requirement = waiting.pop()
         known = (canonicalize_name(requirement.name), frozenset(requirement.extras))
@@ -115,6 +122,12 @@ def check(file: str, needed: set[str], installed: set[str]) -> None:
     for name in needed:
         names = {canonicalize_name(each) for each in distributions[name]}
         assert names & installed, f"{file} must name {' or '.join(names)}: {name} is imported"
+
+
+@pytest.mark.parametrize("file", FILES.values())
+def test_a_file_locks_all_that_its_group_needs(file: str) -> None:
+    names = {name_of(each) for each in locked(file)}
+    assert installed_by(file) <= names
 
 
 def test_what_runs_needs_no_tool_of_the_tests() -> None:

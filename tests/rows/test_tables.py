@@ -7,7 +7,8 @@ from typing import cast
 import pytest
 
 from chalicelib import tables
-from chalicelib.tables import HEROES, INTEGER, STRING, UNSIGNED_KEY, Column, Table
+from chalicelib.column_types import INTEGER, STRING, UNSIGNED_KEY
+from chalicelib.tables import HEROES, Column, Table
 from tests.support.client import InProcess, as_stored, hero
 from tests.support.witness import Witness
 

@@ -8,8 +8,9 @@ import pytest
 
 from chalicelib import services
 from chalicelib.cache import CounterTotals
+from chalicelib.column_types import INTEGER, UNSIGNED_KEY, Integer
 from chalicelib.rows import write_behind
-from chalicelib.tables import INTEGER, UNSIGNED_KEY, Column, Counter, Integer, Table
+from chalicelib.tables import Column, Counter, Table
 from local.servers import MariaDB
 from tests.conftest import Configure
 from tests.support.client import Answer, InProcess

@@ -9,7 +9,8 @@ import pytest
 
 from chalicelib import tables
 from chalicelib.cache import generations, timeouts
-from chalicelib.tables import INTEGER, STRING, UNSIGNED_KEY, Column, Counter, PublicKeys, Table
+from chalicelib.column_types import INTEGER, STRING, UNSIGNED_KEY
+from chalicelib.tables import Column, Counter, PublicKeys, Table
 from tests.support.client import Answer, InProcess, Service
 from tests.support.witness import Witness
 

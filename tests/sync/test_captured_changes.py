@@ -14,6 +14,7 @@ import pytest
 
 from chalicelib import services
 from chalicelib.cache.entries import Cache
+from chalicelib.column_types import STRING
 from chalicelib.db import Database, change_capture
 from chalicelib.db.data_api import Connector, connector
 from chalicelib.db.engine import Rows
@@ -25,17 +26,7 @@ from chalicelib.ingest.load_data import _may_replace
 from chalicelib.rows import WriteThrough, changed_entries, write_through
 from chalicelib.rows.loader import RowLoader
 from chalicelib.sync import captured_changes
-from chalicelib.tables import (
-    EMPLOYEES,
-    HEROES,
-    PRODUCTS,
-    STRING,
-    TABLES,
-    Column,
-    Key,
-    Table,
-    tables_with,
-)
+from chalicelib.tables import EMPLOYEES, HEROES, PRODUCTS, TABLES, Column, Key, Table, tables_with
 from local.servers import DataApi, MariaDB
 from seed import make_triggers
 from tests.conftest import Configure, drop_triggers

@@ -1,0 +1,83 @@
+"""Chalice packages only files whose hashes are locked, also for another architecture."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from infra import wheels
+from infra.terminal import Refused
+from tests.support.stage_life import NATIVE
+from tests.support.wheels import NAME, lock_of, make_wheel, sources
+
+PYTHON = f"cp{sys.version_info[0]}{sys.version_info[1]}"
+MACHINES = {"x86_64": "x86_64", "arm64": "aarch64"}
+FOREIGN = next(name for name in MACHINES if name != NATIVE)
+
+# What `chalice deploy` does with requirements.txt.
+PACKAGE = """
+import sys
+from chalice.deploy.packager import DependencyBuilder, PipRunner, SubprocessPip
+from chalice.utils import OSUtils
+
+architecture, abi, requirements, folder = sys.argv[1:]
+tools = OSUtils()
+builder = DependencyBuilder(tools, PipRunner(SubprocessPip(tools), tools), architecture)
+builder.build_site_packages(abi, requirements, folder)
+"""
+
+
+def wheel(folder: Path, text: str, architecture: str) -> Path:
+    tags = f"{PYTHON}-{PYTHON}-manylinux2014_{MACHINES[architecture]}"
+    return make_wheel(folder, text, tags)
+
+
+def packaged(requirements: Path, folder: Path, environment: dict[str, str]) -> str:
+    """The module that Chalice packages for the other architecture."""
+    subprocess.run(
+        [sys.executable, "-c", PACKAGE, FOREIGN, PYTHON, str(requirements), str(folder)],
+        env=environment,
+        check=True,
+        timeout=60,
+    )
+    return (folder / f"{NAME}.py").read_text()
+
+
+def test_chalice_packages_the_wheels_that_were_compared_with_the_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    genuine = [wheel(tmp_path / "genuine", "genuine", machine) for machine in MACHINES]
+    requirements = tmp_path / "requirements.txt"
+    requirements.write_text(lock_of(*genuine))
+    # Chalice's first question is for this machine. The second has no hash.
+    wheel(tmp_path / "source", "genuine", NATIVE)
+    wheel(tmp_path / "source", "tampered", FOREIGN)
+
+    for name, value in sources(tmp_path / "genuine").items():
+        monkeypatch.setenv(name, value)
+    with wheels.downloaded(FOREIGN, requirements) as folder:
+        monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "source"))
+        text = packaged(requirements, tmp_path / "package", wheels.nothing_but(folder))
+
+    assert text == "TEXT = 'genuine'\n"
+    # Without that, it takes whatever comes.
+    text = packaged(requirements, tmp_path / "other", dict(os.environ))
+    assert text == "TEXT = 'tampered'\n"
+
+
+def test_a_tampered_wheel_is_refused_before_anything_is_created(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    requirements = tmp_path / "requirements.txt"
+    requirements.write_text(lock_of(wheel(tmp_path / "genuine", "genuine", FOREIGN)))
+    wheel(tmp_path / "source", "tampered", FOREIGN)
+    for name, value in sources(tmp_path / "source").items():
+        monkeypatch.setenv(name, value)
+
+    with (
+        pytest.raises(Refused, match=r"not the one in requirements\.txt, nothing was packaged"),
+        wheels.downloaded(FOREIGN, requirements),
+    ):
+        pass
