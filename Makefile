@@ -3,7 +3,7 @@
 .DEFAULT_GOAL := help
 .PHONY: help run demo up down clean upload invoke employees invalidate sync test proof soak lint format bench grade \
 	lock update audit licences \
-	infra configure deploy destroy sql logs report install
+	infra configure adopt deploy destroy sql logs report install
 
 # `exec`, so that a signal to make reaches Python and no shell stands between them.
 IN_VENV := exec .venv/bin/python -m
@@ -111,6 +111,10 @@ infra: ## what STAGE (dev) stands on in the AWS account: infra/template.yaml, th
 configure: ## write what make infra made into the files Chalice reads for STAGE (dev)
 	$(INSTALL) deploy
 	@$(IN_VENV) infra configure $(STAGE_NAME)
+
+adopt: ## a stage STAGE (class) on a database, a cache, a network and a role that are there already
+	$(INSTALL) deploy
+	@$(IN_VENV) infra adopt "$${STAGE:-class}"
 
 deploy: ## API and functions of STAGE (dev), and what Chalice cannot set
 	$(INSTALL) deploy

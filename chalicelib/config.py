@@ -155,7 +155,7 @@ class Settings:
             redis_cluster=_switch(environment, REDIS_CLUSTER),
             redis_auth=_redis_auth(environment),
             redis_cache_name=environment.get(REDIS_CACHE_NAME, ""),
-            redis_serverless=_switch(environment, REDIS_SERVERLESS),
+            redis_serverless=_redis_serverless(environment),
             ttl_seconds=_integer(environment, TTL, cls.ttl_seconds, 1, 30 * 24 * 3600),
             read_by=_read_by(environment),
             max_rejected_percent=_integer(
@@ -345,6 +345,13 @@ def _redis_auth(environment: Mapping[str, str]) -> str:
     if text and (url.scheme != "rediss" or not url.username or url.password):
         raise ConfigurationError(f"{REDIS_AUTH}=iam: {REDIS_URL} must be rediss://user@host:port")
     return text
+
+
+def _redis_serverless(environment: Mapping[str, str]) -> bool:
+    """Also where only the name of the host says so."""
+    host = urlsplit(_redis_url(environment)).hostname or ""
+    is_named_so = ".serverless." in host and host.endswith(".amazonaws.com")
+    return _switch(environment, REDIS_SERVERLESS) or is_named_so
 
 
 def _integer(

@@ -270,6 +270,20 @@ class Table:
         except TypeError as error:
             raise self._explained(rows) from error
 
+    def encode_each(self, rows: Sequence[Row]) -> Mapping[Key, bytes | None]:
+        """The same by key; None for a row that is not as declared."""
+        keys = [row[0] for row in rows]
+        try:
+            return dict(zip(keys, self.encode_many(rows) if rows else ()))
+        except NotAsDeclared:
+            if len(rows) == 1:
+                return {keys[0]: None}
+            return {key: text for row in rows for key, text in self.encode_each([row]).items()}
+
+    def decode(self, text: bytes) -> Row:
+        """The row that `encode` made this text of."""
+        return tuple(json.loads(text).values())
+
     def values(self, rows: Iterable[Row], column: Column) -> list[Key]:
         """The values of `column` in `rows`, without NULL. Raises NotAsDeclared."""
         position = self.positions[column.name]

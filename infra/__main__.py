@@ -8,7 +8,7 @@ from infra import commands
 from infra.stage_files import Stage
 from infra.terminal import Refused
 
-NAMES = ("infra", "configure", "deploy", "destroy", "sql", "logs", "report")
+NAMES = ("infra", "configure", "adopt", "deploy", "destroy", "sql", "logs", "report")
 
 
 def main() -> int:
@@ -17,7 +17,11 @@ def main() -> int:
         print(f"usage: python -m infra {'|'.join(NAMES)} STAGE", file=sys.stderr)
         return 2
     try:
-        getattr(commands, sys.argv[1])(Stage(sys.argv[2]))
+        name, stage = sys.argv[1:]
+        if name == "adopt":
+            commands.adopt(stage)
+        else:
+            getattr(commands, name)(Stage(stage))
     except Refused as error:
         print(f"herocache: {error}", file=sys.stderr)
         return 1

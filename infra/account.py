@@ -35,8 +35,8 @@ def client(service: str) -> Client:
 
 
 def quick_client(service: str, region: str) -> Client:
-    """A client of this service in another region, for a question that may stay without an answer:
-    it tries once, and waits for seconds. Raises as `session` does."""
+    """A client of this service in another region, for a question that may get no answer: it tries
+    once, and waits only seconds. Raises as `session` does."""
     patience = Config(connect_timeout=5, read_timeout=10, retries={"total_max_attempts": 1})
     return session().client(service, region_name=region, config=patience)
 

@@ -1,6 +1,7 @@
 """How often the stage of an API answers, and the log of who called it; Chalice sets neither."""
 
 import json
+from collections.abc import Iterable
 from functools import partial
 
 from infra.account import Client
@@ -32,18 +33,8 @@ LINE = json.dumps(
 PATIENCE_SECONDS = 60.0
 
 
-def apply(
-    gateway: Client,
-    logs: Client,
-    name: str,
-    api_id: str,
-    api_stage: str,
-    role_arn: str,
-    choices: Json,
-) -> None:
-    """Limits all routes, and the open ones more; then logs each request. `name`: of the stage.
-    `role_arn`: what API Gateway writes the log as. `choices`: infra/<stage>.json."""
-    limits = choices["throttle"]
+def limit(gateway: Client, api_id: str, api_stage: str, limits: Json) -> None:
+    """Limits all routes, and the open ones more. `limits`: `throttle` of infra/<stage>.json."""
     all_routes = (limits["requests_per_second"], limits["burst"])
     open_routes = (limits["open_routes_per_second"], limits["open_routes_burst"])
     changes: list[tuple[str, str]] = []
@@ -53,28 +44,34 @@ def apply(
     }.items():
         changes.append((f"/{route}/throttling/rateLimit", str(rate)))
         changes.append((f"/{route}/throttling/burstLimit", str(burst)))
+    _change(gateway, api_id, api_stage, changes)
+    say(
+        "limits",
+        f"{all_routes[0]} requests a second, {all_routes[1]} at once; without a login"
+        f" {open_routes[0]} and {open_routes[1]} a route",
+    )
+
+
+def log_calls(
+    gateway: Client, logs: Client, name: str, api_id: str, api_stage: str, role_arn: str, days: int
+) -> None:
+    """Logs each request for so many days. `name`: of the stage. `role_arn`: what API Gateway writes
+    the log as."""
     group = log_group(name)
     done_unless("ResourceAlreadyExistsException", logs.create_log_group, logGroupName=group)
-    logs.put_retention_policy(logGroupName=group, retentionInDays=choices["log_retention_days"])
+    logs.put_retention_policy(logGroupName=group, retentionInDays=days)
     _let_gateway_log(gateway, role_arn)
     [found] = [
         each
         for each in logs.describe_log_groups(logGroupNamePrefix=group)["logGroups"]
         if each["logGroupName"] == group
     ]
-    changes.append(("/accessLogSettings/destinationArn", found["arn"].removesuffix(":*")))
-    changes.append(("/accessLogSettings/format", LINE))
-    operations = [{"op": "replace", "path": path, "value": value} for path, value in changes]
-    update = partial(
-        gateway.update_stage, restApiId=api_id, stageName=api_stage, patchOperations=operations
-    )
-    retry(update, {"TooManyRequestsException"}, PATIENCE_SECONDS)
-    say(
-        "limits",
-        f"{all_routes[0]} requests a second, {all_routes[1]} at once; without a login"
-        f" {open_routes[0]} and {open_routes[1]} a route",
-    )
-    say("calls", f"{group}: kept {choices['log_retention_days']} days")
+    changes = [
+        ("/accessLogSettings/destinationArn", str(found["arn"]).removesuffix(":*")),
+        ("/accessLogSettings/format", LINE),
+    ]
+    _change(gateway, api_id, api_stage, changes)
+    say("calls", f"{group}: kept {days} days")
 
 
 def remove_log(logs: Client, name: str) -> None:
@@ -87,6 +84,16 @@ def remove_log(logs: Client, name: str) -> None:
 def log_group(name: str) -> str:
     """The log group of the calls to a stage."""
     return f"/aws/apigateway/{name}"
+
+
+def _change(
+    gateway: Client, api_id: str, api_stage: str, changes: Iterable[tuple[str, str]]
+) -> None:
+    operations = [{"op": "replace", "path": path, "value": value} for path, value in changes]
+    update = partial(
+        gateway.update_stage, restApiId=api_id, stageName=api_stage, patchOperations=operations
+    )
+    retry(update, {"TooManyRequestsException"}, PATIENCE_SECONDS)
 
 
 def _let_gateway_log(gateway: Client, role_arn: str) -> None:

@@ -21,7 +21,8 @@ def refuse_unprepared(stage: Stage) -> None:
     _refuse_open_by_accident(stage)
     chalice_config.refuse_unconfigured(stage)
     for setting in chalice_config.BUCKETS:
-        refuse_missing_bucket(client("s3"), stage, setting)
+        if stage.environment[setting]:
+            refuse_missing_bucket(client("s3"), stage, setting)
     refuse_too_much_concurrency(client("lambda"), stage)
     refuse_another_python(sys.version_info[:2])
 
@@ -51,7 +52,7 @@ def _refuse_open_by_accident(stage: Stage) -> None:
 
 
 def refuse_missing_bucket(s3: Client, stage: Stage, setting: str) -> None:
-    """Raises Refused where the bucket of this setting cannot be used. Chalice would notice it
+    """Raises Refused where the bucket of this setting cannot be used. Chalice would find that out
     last."""
     bucket = stage.environment[setting]
     try:
@@ -60,13 +61,15 @@ def refuse_missing_bucket(s3: Client, stage: Stage, setting: str) -> None:
         if code_of(error) != "404":
             raise Refused(f"the bucket {bucket} ({setting}) cannot be used: {error}") from error
         raise Refused(
-            f"there is no bucket {bucket} ({setting}): run make infra and make configure"
-            f" STAGE={stage.name}; nothing was changed"
+            f"there is no bucket {bucket} ({setting}): run {stage.made_by}; nothing was changed"
         ) from error
 
 
 def refuse_too_much_concurrency(functions: Client, stage: Stage) -> None:
-    """Raises Refused where the functions reserve more than the account has to give."""
+    """Raises Refused where the functions reserve more than the account has to give. Asks nothing
+    where they reserve none."""
+    if not stage.reserved_concurrency:
+        return
     limits = functions.get_account_settings()["AccountLimit"]
     ours = sum(_reserved(functions, name) for name in stage.function_names)
     room = limits["UnreservedConcurrentExecutions"] + ours - UNRESERVED_MINIMUM

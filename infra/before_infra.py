@@ -11,7 +11,7 @@ from infra.terminal import Refused, say
 
 # It has no machines for arm64 or for databases of today:
 # https://wolfman.dev/posts/exclude-use1-az3/
-_OLD_ZONES = {"use1-az3"}
+OLD_ZONES = {"use1-az3"}
 _ZONES = ("ZoneA", "ZoneB")
 # Where the service of plans is, for all regions.
 _PLANS_REGION = "us-east-1"
@@ -54,9 +54,9 @@ def _refuse_old_zones(ec2: Client, stage: Stage, parameters: Mapping[str, str]) 
     found = ec2.describe_availability_zones(Filters=filters)["AvailabilityZones"]
     zones = {each["ZoneName"]: each["ZoneId"] for each in found}
     chosen = [parameters.get(name) or zone for name, zone in zip(_ZONES, sorted(zones))]
-    if not _OLD_ZONES & {zones.get(name) for name in chosen}:
+    if not OLD_ZONES & {zones.get(name) for name in chosen}:
         return
-    good = sorted(name for name, id in zones.items() if id not in _OLD_ZONES)
+    good = sorted(name for name, id in zones.items() if id not in OLD_ZONES)
     proposed = ", ".join(f'"{name}": "{zone}"' for name, zone in zip(_ZONES, good))
     raise Refused(
         f"one of the zones {', '.join(chosen)} cannot hold what the stage needs: put {proposed}"

@@ -123,16 +123,13 @@ def refuse_unconfigured(stage: Stage) -> None:
         if found := _PLACEHOLDER.search(text):
             raise Refused(
                 f"STAGE={stage.name}: .chalice/{path.name} still has the placeholder"
-                f" {found.group()}: run make configure STAGE={stage.name}"
+                f" {found.group()}: run {stage.made_by}"
             )
     for setting in BUCKETS:
         if setting not in stage.environment:
-            raise Refused(f"{setting} is not set: run make configure STAGE={stage.name}")
+            raise Refused(f"{setting} is not set: run {stage.made_by}")
     if "DB_SSL_CA" in stage.environment and not (ROOT / CERTIFICATES).exists():
-        raise Refused(
-            f"{CERTIFICATES} is not there, which git does not keep: run make configure"
-            f" STAGE={stage.name}"
-        )
+        raise Refused(f"{CERTIFICATES} is not there, which git does not keep: run {stage.made_by}")
 
 
 def _tell(name: str, changed: bool) -> None:

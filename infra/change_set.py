@@ -10,7 +10,7 @@ POLL_SECONDS = 2.0
 _WORKING = {"CREATE_PENDING", "CREATE_IN_PROGRESS"}
 # How CloudFormation words that a change set is empty.
 _EMPTY = ("didn't contain changes", "No updates are to be performed")
-# By its word on whether the resource is replaced: a new one, and the old one is deleted.
+# By CloudFormation's word for whether a resource is replaced; the old one is deleted then.
 _REPLACEMENT = {"True": ", which replaces it", "Conditional": ", which may replace it"}
 
 Json = dict[str, Any]

@@ -138,7 +138,7 @@ class Stack:
         self._finish(status, failures)
 
     def _settled(self) -> str | None:
-        """The status, after what goes on at the moment has ended."""
+        """Waits for the end of what goes on at the moment. Returns the status."""
         found = self._described()
         if found is None:
             return None

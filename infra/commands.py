@@ -8,6 +8,10 @@ from pathlib import Path
 from botocore.exceptions import ClientError
 
 from infra import (
+    adopted_database,
+    adopted_pieces,
+    adopted_settings,
+    adopted_stage,
     api_stage,
     before_deploy,
     before_infra,
@@ -42,9 +46,9 @@ PROTECTION = "DatabaseProtection"
 
 def infra(stage: Stage) -> None:
     """`make infra`: creates the stack, then the tables and the functions' login."""
+    stack, template = _stack(stage), TEMPLATE.read_text(encoding="utf-8")
     parameters = {"Stage": stage.name, **stage.choices["parameters"]}
     _refuse_leaving_the_network(stage, parameters)
-    stack, template = _stack(stage), TEMPLATE.read_text(encoding="utf-8")
     is_new = stack.was_never_complete()
     if is_new:
         before_infra.refuse_unprepared(stage, parameters)
@@ -73,24 +77,44 @@ def configure(stage: Stage) -> None:
     say("next", f"make deploy STAGE={stage.name}")
 
 
+def adopt(name: str) -> None:
+    """`make adopt`: makes a stage on a database, a cache, a network and a role that are there."""
+    adopted_stage.refuse_name(name)
+    settings = adopted_settings.collect(name)
+    role_arn, following = adopted_pieces.check(settings)
+    settings |= following
+    if adopted_pieces.is_of_rds(settings["DB_HOST"]) and "DB_SSL_CA" not in settings:
+        database_certificates.fetch(region())
+        settings["DB_SSL_CA"] = database_certificates.FILE.as_posix()
+    adopted_database.prepare(settings)
+    adopted_stage.write(name, settings, role_arn)
+    if settings["API_AUTH"] == "none":
+        say("open", "whoever knows the URL may read, change and delete rows: API_AUTH=none")
+    for secret in adopted_settings.secrets_of(name):
+        say("secret", f"{secret}: will be in the environment of each function, as it is")
+    say("next", f"make deploy STAGE={name}")
+
+
 def deploy(stage: Stage) -> None:
-    """`make deploy`: deploys the functions and the API, then sets what Chalice cannot set."""
+    """`make deploy`: deploys the functions and the API, then sets what Chalice cannot set. A stage
+    without a stack has no queue for failed events, and no role to log its calls with."""
     before_deploy.refuse_unprepared(stage)
     with wheels.downloaded(stage.config["lambda_architecture"]) as packages:
         _deploy(stage, packages)
 
 
 def _deploy(stage: Stage, packages: Path) -> None:
-    outputs = _stack(stage).outputs()
+    outputs = {} if stage.is_adopted else _stack(stage).outputs()
     log_retention.keep_logs(
         client("logs"), stage.function_names, stage.choices["log_retention_days"]
     )
     unrecorded_api.record(client("apigateway"), stage)
     chalice_cli.deploy(stage, packages)
     deployed = stage.deployed()
-    failed_events.send_failures(
-        client("lambda"), event_functions(deployed), outputs["FailureQueueArn"]
-    )
+    if not stage.is_adopted:
+        failed_events.send_failures(
+            client("lambda"), event_functions(deployed), outputs["FailureQueueArn"]
+        )
     [api] = [each for each in deployed if each["resource_type"] == "rest_api"]
     if stage.api_auth == "key":
         usage_plan.apply(
@@ -108,20 +132,27 @@ def _deploy(stage: Stage, packages: Path) -> None:
         stage.api_stage,
         {**stage.environment, "API_AUTH": str(stage.api_auth)},
     )
-    api_stage.apply(
-        client("apigateway"),
-        client("logs"),
-        stage.full_name,
-        api["rest_api_id"],
-        stage.api_stage,
-        outputs["ApiLogRoleArn"],
-        stage.choices,
-    )
+    served = (str(api["rest_api_id"]), stage.api_stage)
+    api_stage.limit(client("apigateway"), *served, stage.choices["throttle"])
+    if not stage.is_adopted:
+        api_stage.log_calls(
+            client("apigateway"),
+            client("logs"),
+            stage.full_name,
+            *served,
+            outputs["ApiLogRoleArn"],
+            stage.choices["log_retention_days"],
+        )
     say("serves", api["rest_api_url"])
+    if stage.is_adopted:
+        say("next", f"curl {api['rest_api_url']}health/deep")
 
 
 def destroy(stage: Stage) -> None:
     """`make destroy`: asks, then removes everything that the other three made, the last first."""
+    if stage.is_adopted:
+        _destroy_adopted(stage)
+        return
     stack = _stack(stage)
     made = stack.resources()
     _refuse_protected(stage, made)
@@ -133,12 +164,7 @@ def destroy(stage: Stage) -> None:
     usage_plan.remove(client("apigateway"), stage.full_name)
     if group_id := made.get("FunctionGroup"):
         function_network.leave(client("lambda"), client("ec2"), stage.function_names, group_id)
-    leftovers.forget_missing_buckets(client("s3"), stage)
-    chalice_cli.delete(stage)
-    leftovers.remove_apis(client("apigateway"), stage)
-    leftovers.remove_schedules(client("events"), stage)
-    leftovers.remove_functions(client("lambda"), client("iam"), stage)
-    log_retention.remove_logs(client("logs"), stage.function_names)
+    _remove_deployment(stage)
     api_stage.remove_log(client("logs"), stage.full_name)
     for name in ("Uploads", "Ranges"):
         if bucket := made.get(name):
@@ -150,6 +176,29 @@ def destroy(stage: Stage) -> None:
         say("database", f"{stage.full_name}: no longer protected")
     stack.delete()
     say("left", f"snapshots of the database: aws rds describe-db-cluster-snapshots ({region()})")
+
+
+def _destroy_adopted(stage: Stage) -> None:
+    """Removes what `make deploy` made. Lambda gives its network interfaces back by itself, because
+    the functions' role stays."""
+    confirm(
+        f"This deletes {stage.full_name} in {region()}: API, functions, logs. Database, cache,"
+        " bucket, network and role stay, with all that is in them.",
+        stage.name,
+    )
+    usage_plan.remove(client("apigateway"), stage.full_name)
+    _remove_deployment(stage)
+    say("left", "the service's own tables in the database: seed/schema.sql names them")
+
+
+def _remove_deployment(stage: Stage) -> None:
+    """Removes API, functions, schedules and their logs."""
+    leftovers.forget_missing_buckets(client("s3"), stage)
+    chalice_cli.delete(stage)
+    leftovers.remove_apis(client("apigateway"), stage)
+    leftovers.remove_schedules(client("events"), stage)
+    leftovers.remove_functions(client("lambda"), client("iam"), stage)
+    log_retention.remove_logs(client("logs"), stage.function_names)
 
 
 def sql(stage: Stage) -> None:
@@ -170,12 +219,19 @@ def report(stage: Stage) -> None:
 
 
 def _stack(stage: Stage) -> Stack:
+    """Raises Refused for a stage without one."""
+    if stage.is_adopted:
+        raise Refused(
+            f"STAGE={stage.name} has no stack: it stands on a database, a cache and a role that"
+            f" were there. make adopt, deploy, logs, report and destroy STAGE={stage.name} work;"
+            " for SQL take a MySQL client in its network"
+        )
     again, away = f"make infra STAGE={stage.name}", f"make destroy STAGE={stage.name}"
     return Stack(client("cloudformation"), stage.full_name, again, away)
 
 
 def _services(parameters: Mapping[str, str]) -> list[str]:
-    """Those that need a role of their own."""
+    """The services that need a service-linked role."""
     cache = [service_linked_roles.ELASTICACHE] if parameters.get("CacheKind") != "none" else []
     return [service_linked_roles.RDS, *cache]
 
@@ -193,8 +249,8 @@ def _refuse_leaving_the_network(stage: Stage, parameters: dict[str, str]) -> Non
 
 
 def _refuse_protected(stage: Stage, made: Mapping[str, str]) -> None:
-    """A stack that is half deleted cannot be changed any more. So it is the word in the file that
-    counts, and nobody needs to run make infra first."""
+    """Raises Refused where the database may not be deleted. The parameter in the file counts, not
+    that of the stack: a stack that is half deleted cannot be changed any more."""
     may_go = stage.choices["parameters"].get(PROTECTION) == "false"
     if "Database" in made and not may_go and _is_protected(stage):
         raise Refused(

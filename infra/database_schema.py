@@ -70,8 +70,9 @@ def prepare(
 
 @contextmanager
 def data_api(rds: Client, arn: str) -> Iterator[None]:
-    """Turns the Data API on for the block. A stage whose functions do not use it has no other use
-    for it, and whoever gets hold of the owner's secret could use it from anywhere."""
+    """Turns the Data API on for the block, and off again after it. While it is on, anybody with the
+    owner's secret can use the database from anywhere, and the functions of such a stage do not need
+    it."""
     patience = ({"InvalidResourceStateFault"}, PATIENCE_SECONDS, RETRY_SECONDS)
     retry(partial(rds.enable_http_endpoint, ResourceArn=arn), *patience)
     try:

@@ -21,7 +21,7 @@ from infra.terminal import Refused, say
 POLL_SECONDS = 15.0
 # AWS says up to 20 minutes, reports from the field say 45.
 PATIENCE_SECONDS = 45 * 60.0
-# Lambda changes a function once at a time.
+# Lambda makes one change of a function at a time.
 CONFLICT_SECONDS = 120.0
 
 

@@ -1,4 +1,4 @@
-"""Gives API Gateway's own error answers, which come without a call of our functions, our error
+"""Gives API Gateway's own error answers, which need no call of a function, the service's error
 shape.
 
 The types and their usual status:

@@ -32,11 +32,12 @@ def show(stage: Stage) -> None:
 def _lines(stage: Stage) -> Iterator[str]:
     packages = ", ".join(f"{name} {version(name)}" for name in _PACKAGES)
     yield f"{stage.full_name} in {region()}; Python {platform.python_version()}, {packages}"
-    parameters = {**stage.choices["parameters"], "AlarmEmail": "…"}
-    yield f"parameters {parameters}"
+    parameters = {**stage.choices.get("parameters", {}), "AlarmEmail": "…"}
+    yield "on pieces that were there" if stage.is_adopted else f"parameters {parameters}"
     yield f"settings {', '.join(sorted(stage.environment))}"
+    stack = _stack(client("cloudformation"), stage.full_name)
     for title, found in (
-        ("stack", _stack(client("cloudformation"), stage.full_name)),
+        *(() if stage.is_adopted else (("stack", stack),)),
         ("functions", _functions(client("lambda"), stage)),
         ("limits", _limits(client("lambda"))),
     ):

@@ -12,6 +12,7 @@ from infra.terminal import Refused
 
 ROOT = Path(__file__).parent.parent
 CHALICE = ROOT / ".chalice"
+CONFIG = CHALICE / "config.json"
 APP = "herocache"
 # Chalice's names for event sources that do not wait for the function's answer.
 EVENT_SOURCES = {"s3_event", "scheduled_event", "cloudwatch_event", "sns_event"}
@@ -35,27 +36,46 @@ class Stage:
         stages = self._whole_config["stages"]
         if name not in stages:
             declared = ", ".join(stages)
-            raise Refused(f"STAGE={name}: .chalice/config.json declares {declared}")
+            raise Refused(
+                f"STAGE={name}: .chalice/config.json declares {declared}; make adopt STAGE={name}"
+                " adds one on a database, a cache and a role that are there"
+            )
         self.config: Json = stages[name]
         refuse_missing(self.config, _NEEDED, f".chalice/config.json, {name}")
         for function, options in self._functions.items():
-            refuse_missing(
-                options, ("iam_policy_file",), f".chalice/config.json, {name}, {function}"
-            )
+            needed = ("iam_policy_file",) if self._makes_roles else ()
+            refuse_missing(options, needed, f".chalice/config.json, {name}, {function}")
 
     @cached_property
     def _whole_config(self) -> Json:
-        return read_json(CHALICE / "config.json")
+        return read_json(CONFIG)
 
     @cached_property
     def choices(self) -> Json:
         """infra/<stage>.json: the template's parameters, log retention, the usage plan."""
         path = ROOT / "infra" / f"{self.name}.json"
         choices = read_json(path)
+        of_stack = () if is_adopted(choices) else ("parameters",)
         refuse_missing(
-            choices, ("parameters", "log_retention_days", "usage_plan", "throttle"), str(path)
+            choices, (*of_stack, "log_retention_days", "usage_plan", "throttle"), str(path)
         )
         return choices
+
+    @property
+    def is_adopted(self) -> bool:
+        """Whether it stands on pieces that exist already, and has no stack."""
+        return is_adopted(self.choices)
+
+    @property
+    def made_by(self) -> str:
+        """The commands that prepare it for `make deploy`."""
+        names = ("adopt",) if self.is_adopted else ("infra", "configure")
+        return " and ".join(f"make {name} STAGE={self.name}" for name in names)
+
+    @property
+    def _makes_roles(self) -> bool:
+        """Whether Chalice makes a role for each function."""
+        return bool(self.config.get("manage_iam_role", True))
 
     @property
     def environment(self) -> dict[str, str]:
@@ -93,7 +113,7 @@ class Stage:
     @property
     def role_names(self) -> list[str]:
         """The names of the roles that Chalice makes, one for each function."""
-        return [f"{self.full_name}-{name}" for name in self._functions]
+        return [f"{self.full_name}-{name}" for name in self._functions if self._makes_roles]
 
     @property
     def reserved_concurrency(self) -> int:
@@ -113,15 +133,16 @@ class Stage:
         that have it."""
         holders: dict[str, list[str]] = {}
         for function, options in self._functions.items():
-            holders.setdefault(options["iam_policy_file"], []).append(
-                self._name_in_lambda(function)
-            )
+            if self._makes_roles:
+                holders.setdefault(options["iam_policy_file"], []).append(
+                    self._name_in_lambda(function)
+                )
         for name in sorted(holders):
             yield CHALICE / name, read_json(CHALICE / name), holders[name]
 
     def write_config(self) -> bool:
         """Writes .chalice/config.json. Returns whether it changed."""
-        return write_json(CHALICE / "config.json", self._whole_config)
+        return write_json(CONFIG, self._whole_config)
 
     @property
     def deployed_file(self) -> Path:
@@ -140,6 +161,11 @@ class Stage:
         self.deployed_file.parent.mkdir(exist_ok=True)
         content = {"resources": resources, "schema_version": "2.0", "backend": "api"}
         write_json(self.deployed_file, content)
+
+
+def is_adopted(choices: Json) -> bool:
+    """Whether the stage of this infra/<stage>.json stands on pieces that exist already."""
+    return choices.get("adopted") is True
 
 
 def event_functions(deployed: list[Json]) -> list[str]:

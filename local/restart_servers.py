@@ -2,7 +2,7 @@
 
 import time
 
-from local.home import Home, locked
+from local.home_folder import Home, locked
 from local.servers import Server, ServerError
 from local.terminal import say
 

@@ -7,7 +7,7 @@ import sys
 import time
 
 from chalicelib.config import sync_minutes
-from local.home import Home
+from local.home_folder import Home
 from local.machine import ROOT
 from local.settings import environment_with, read_settings
 from local.terminal import say

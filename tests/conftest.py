@@ -8,12 +8,9 @@ import os
 import random
 import signal
 import threading
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from math import inf
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import botocore.loaders
@@ -30,10 +27,11 @@ from chalicelib.tables import TABLES
 from local.machine import PORTS, port_is_free
 from local.servers import App, DataApi, MariaDB, Redis, Server
 from tests.support import bucket as s3
-from tests.support.beside import COMMANDS, Beside, Done
+from tests.support.background_commands import COMMANDS, BackgroundCommands, Done
 from tests.support.bucket import UploadBucket
 from tests.support.client import InProcess
 from tests.support.engines import is_mysql_only
+from tests.support.memory_folder import memory_folder
 from tests.support.witness import Witness
 
 if TYPE_CHECKING:  # moto takes a second to import, and few tests need it
@@ -62,7 +60,7 @@ DEADLINES = (
 # Less than an ordinary statement is waited for: a longer one would count as such.
 PATIENT_REFRESH_SECONDS = 2.0
 
-BESIDE = pytest.StashKey[Beside]()
+BACKGROUND = pytest.StashKey[BackgroundCommands]()
 
 SomeServer = TypeVar("SomeServer", bound=Server)
 
@@ -78,6 +76,9 @@ def pytest_configure() -> None:
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, interrupt)
+    # pytest makes its temporary folders there. The option --basetemp takes precedence.
+    if folder := memory_folder():
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(folder))
     # AWS's descriptions of its services are read once for all clients, not once for each.
     descriptions = botocore.loaders.create_loader()
     botocore.session.create_loader = lambda *_: descriptions
@@ -108,12 +109,14 @@ def engine_of(item: pytest.Item) -> str:
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     asked = {name for item in session.items for name in getattr(item, "fixturenames", ())}
-    session.config.stash[BESIDE] = Beside([name for name in COMMANDS if name in asked])
+    session.config.stash[BACKGROUND] = BackgroundCommands(
+        [name for name in COMMANDS if name in asked]
+    )
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    if BESIDE in config.stash:
-        config.stash[BESIDE].end()
+    if BACKGROUND in config.stash:
+        config.stash[BACKGROUND].end()
 
 
 @pytest.fixture(autouse=True)
@@ -130,17 +133,17 @@ def patient(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def lived(request: pytest.FixtureRequest) -> Done:
-    return request.config.stash[BESIDE].done("lived")
+    return request.config.stash[BACKGROUND].done("lived")
 
 
 @pytest.fixture
 def quick_bench(request: pytest.FixtureRequest) -> Done:
-    return request.config.stash[BESIDE].done("quick_bench")
+    return request.config.stash[BACKGROUND].done("quick_bench")
 
 
 @pytest.fixture
 def ingredients(request: pytest.FixtureRequest) -> Done:
-    return request.config.stash[BESIDE].done("ingredients")
+    return request.config.stash[BACKGROUND].done("ingredients")
 
 
 @contextmanager
@@ -292,10 +295,9 @@ def end_app() -> None:
     to close connections, would be counted as somebody else's."""
     if services.container.cache_info().currsize:
         with pytest.MonkeyPatch.context() as patch:
-            clock = SimpleNamespace(monotonic=lambda: inf, sleep=time.sleep)
-            patch.setattr(recovery, "time", clock)
+            patch.setattr(recovery, "MAX_PROBES", 0)
             for thread in threading.enumerate():
-                if thread.name == "recovery":
+                if thread.name in ("recovery", "opening"):
                     thread.join(timeout=10)
         container = services.container()
         clients = [container.cache._client]

@@ -6,7 +6,7 @@ Recovery          takes Redis back into use after it failed
 Entry, Affected, Fenced, Leases, Pending, Token, new_token   what the verbs take and return
 LEASE, MARK       the first bytes of an entry without a value
 PublicStore, public_store, PublicRow, PublicWrite, Found, HashFields, Garbage, Late, ANY, ABSENT,
-encoded, fingerprint       the public keys of watched rows, which any client may use
+public_forms, fingerprint      the public keys of watched rows, which any client may use
 CounterTotals, CounterTotalsStore, Line, first_line, EntryMissing, OutOfRange
                   what was added to write-behind counters, and is not in the row yet
 """
@@ -31,8 +31,8 @@ from chalicelib.cache.public_keys import (
     Late,
     PublicRow,
     PublicWrite,
-    encoded,
     fingerprint,
+    public_forms,
 )
 from chalicelib.cache.public_store import PublicStore, public_store
 from chalicelib.cache.recovery import Recovery
@@ -64,9 +64,9 @@ __all__ = [
     "PublicWrite",
     "Recovery",
     "Token",
-    "encoded",
     "fingerprint",
     "first_line",
     "new_token",
+    "public_forms",
     "public_store",
 ]

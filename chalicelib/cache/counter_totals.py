@@ -164,7 +164,7 @@ class CounterTotalsStore:
         ]
         if not commands:
             return {}
-        _, replies = self._client.ask_many(commands)
+        _, replies = self._client.ask_many(commands, is_patient=True)
         return {
             row_keys[i]: CounterTotals.unpack(packed)
             for (_, positions), found in zip(chunks, replies)
@@ -211,7 +211,7 @@ class CounterTotalsStore:
             if lines:
                 words += (b"".join(_of(at, lines)),)
             commands.append(Command(keys.tag(table, bucket), words))
-        reached, replies = self._client.ask_many(commands)
+        reached, replies = self._client.ask_many(commands, is_patient=True)
         shown = {name: [0] * len(deltas.keys) for name in form.names}
         for (_, at), reply in zip(chunks, replies):
             if type(reply) is list:

@@ -153,10 +153,9 @@ class EntryCommands:
         committed_at: int,
     ) -> list[Command]:
         published = {
-            column: {
-                value: (_kind(table, column), _storable(entry)) for value, entry in own.items()
-            }
+            column: {value: (kind, _storable(entry)) for value, entry in own.items()}
             for column, own in fenced.items()
+            for kind in ["row" if column is table.key else "lookup"]
         }
         head = (
             *(token, FENCE_MILLISECONDS, MARKER_MILLISECONDS, committed_at),
@@ -220,10 +219,6 @@ def probe(tables: Mapping[str, Table], is_cluster: bool) -> list[Command]:
         for tag in (tags if is_cluster else tags[:1])
         for words in (("SET", keys.probe(tag), "", "PX", 1000), ("DEL", keys.probe(tag)))
     ]
-
-
-def _kind(table: Table, column: Column) -> str:
-    return "row" if column is table.key else "lookup"
 
 
 @lru_cache

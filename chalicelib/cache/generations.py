@@ -89,7 +89,7 @@ class Generations:
             self.mark_stale()
             if error.has_other_writer:
                 raise
-            # Before the hint is read: whoever raises the generation after that waits so long.
+            # Counted from before the hint is read: a later raise waits for as long.
             until = time.monotonic() + MEMORY_SECONDS
             last_known = self._last_known(table, memory)
             if last_known is not None:
@@ -100,15 +100,16 @@ class Generations:
         return generation
 
     def _last_known(self, table: Table, memory: _Memory | None) -> Generation | None:
-        """The later of the hint and of what this container remembers: it may have slept since. None
-        without a hint: what is remembered may be retired, and Redis told so by whom nobody asks."""
+        """The later one of the hint and of what this container remembers. None where there is no
+        hint: then the remembered generation may be retired, because this container may have slept
+        since it was told."""
         hint = self._hint(table)
         if hint and memory and memory.generation.number > hint.number:
             return memory.generation
         return hint
 
     def saw(self, table: Table, generation: Generation, asked: float) -> float:
-        """Remember what the database answered to a question put at `asked`. The result: since when
+        """Remember what the database answered to a question put at `asked`. Returns since when
         everyone who asks is told so, without a gap. Both are monotonic seconds."""
         now = time.monotonic()
         self._answers_since = min(self._answers_since, now)
@@ -118,7 +119,8 @@ class Generations:
         return max(known_since, self._answers_since)
 
     def _remember(self, table: Table, new: _Memory) -> _Memory:
-        """Remember `new`, unless a later generation is remembered; what is remembered then."""
+        """Remember `new`, unless a later generation is remembered. Returns what is remembered
+        then."""
         old = self._memory.get(table.name)
         if old is not None and old.generation.number > new.generation.number:
             return old
@@ -155,7 +157,7 @@ class Generations:
         Raises DatabaseUnavailable where the database goes away while this waits, and stays away."""
         known_since = self.saw(table, generation, asked)
         if known_since + MEMORY_SECONDS > time.monotonic():
-            # Who cannot ask the database goes by the hint: it must have come.
+            # A container that cannot ask the database uses the hint: it must have arrived.
             self.leave_hint(table, wait=True)
             known_since = max(known_since, time.monotonic())
         self.leave_hint(table)

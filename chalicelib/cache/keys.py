@@ -114,7 +114,7 @@ def pending_counters(table: Table, bucket: int) -> str:
 
 
 def copy(table: Table, bucket: int, token: str) -> str:
-    """Tells the second copy of an increment from the first one."""
+    """While this key is there, a second copy of the increment with `token` adds nothing."""
     return f"{{{tag(table, bucket)}}}:copy:{token}"
 
 
@@ -124,7 +124,7 @@ def hint(table: Table) -> str:
 
 
 def probe(tag: str) -> str:
-    """A key that no entry has."""
+    """A Redis key for probes: no entry has it."""
     return f"{{{tag}}}:probe"
 
 

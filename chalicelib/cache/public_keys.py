@@ -8,11 +8,12 @@ row of a watched table deletes it.
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from chalicelib.cache import keys, public_scripts
 from chalicelib.cache.commands import Command, Words
-from chalicelib.tables import HASH, Key, Row, Table
+from chalicelib.tables import HASH, JSON, Key, Row, Table
 
 # Longer than a write or a run may hold back what it read.
 STAMP_MILLISECONDS = 600_000
@@ -43,14 +44,13 @@ class Late(Exception):
     """A public key would have been set too late: this process slept."""
 
 
-@dataclass(frozen=True)
-class PublicRow:
-    """What to put under the public key of the row with `key`: `row`, or nothing where that is
-    None. `instead_of`: the `fingerprint` of what must be there; ANY; or ABSENT. `value`: what
-    `encoded` made of the row, where somebody has asked for that already."""
+class PublicRow(NamedTuple):
+    """What to put under the public key of the row with `key`: `value`, where somebody knows what
+    `public_forms` makes of the row; else `row`, or nothing where that is None, too. `instead_of`:
+    the `fingerprint` of what must be there; ANY; or ABSENT."""
 
     key: Key
-    row: Row | None
+    row: Row | None = None
     instead_of: str = ANY
     value: Found = None
 
@@ -84,17 +84,13 @@ def fingerprint(found: Found) -> str:
     return hashlib.sha1(found, usedforsecurity=False).hexdigest()
 
 
-def encoded(
-    table: Table, form: str, rows: Sequence[Row], texts: Sequence[bytes] | None = None
-) -> list[Found]:
-    """What the public keys of `rows` hold. `texts`: what the table's `encode_many` makes of them,
-    where that is known. Raises NotAsDeclared."""
-    if texts is None:
-        texts = table.encode_many(rows) if rows else ()
+def public_forms(table: Table, form: str, texts: Sequence[bytes]) -> Sequence[Found]:
+    """What the public keys hold of the rows that `encode_many` made these texts of."""
     if form != HASH:
-        return [*texts]
+        return texts
     count = len(table.columns)
-    return [HashFields(count, tuple([str(v).encode() for v in row[:count]])) for row in rows]
+    rows = map(table.decode, texts)
+    return [HashFields(count, tuple([str(v).encode() for v in row])) for row in rows]
 
 
 def read_commands(
@@ -129,9 +125,9 @@ def set_commands(
         named = [word for pair in zip(names, _stamps(names)) for word in pair]
         words: list[str | bytes] = []
         unknown = [each.row for each in batch if each.row is not None and each.value is None]
-        others = iter(encoded(table, form, unknown))
+        others = iter(public_forms(table, form, table.encode_many(unknown)) if unknown else ())
         for each in batch:
-            if each.row is None:
+            if each.row is None and each.value is None:
                 words += [each.instead_of, "del", *[""] * max(len(fields), 1)]
                 continue
             value = next(others) if each.value is None else each.value
@@ -139,6 +135,20 @@ def set_commands(
             words += value.values if isinstance(value, HashFields) else [value]  # type: ignore[list-item, arg-type]
         command: Words = ("EVALSHA", script, len(named), *named, *head, *words)
         commands.append(Command(_tag(names[0]), command))
+    return commands
+
+
+def set_new_commands(
+    table: Table, rows: Sequence[PublicRow], is_cluster: bool, until: int
+) -> list[Command]:
+    """As SET_NEW_PUBLIC takes them: texts for rows whose public keys must be absent."""
+    script = _sha1(public_scripts.SET_NEW_PUBLIC)
+    commands = []
+    for batch in _batches(rows, is_cluster):
+        row_keys, _, _, values = zip(*batch)
+        names = table.public_keys(JSON, row_keys)
+        words: Words = ("EVALSHA", script, 2 * len(names), *names, *_stamps(names), until, *values)
+        commands.append(Command(_tag(names[0]), words))
     return commands
 
 
@@ -177,5 +187,6 @@ def _batches(items: Sequence[Any], is_cluster: bool) -> list[Sequence[Any]]:
     return [items[start : start + most] for start in range(0, len(items), most)]
 
 
+@lru_cache
 def _sha1(script: str) -> str:
     return hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()

@@ -1,5 +1,4 @@
-"""What Redis runs by itself on public keys: the Redis keys of watched rows, which any client may
-use.
+"""The Lua scripts for public keys: the Redis keys of watched rows, which any client may use.
 
 They are no entries of the cache protocol, and no promise of the cache depends on them. A public key
 has a companion, its stamp, which a write leaves for some minutes: a time at which it had the row
@@ -13,10 +12,13 @@ in a cluster those of one.
 # A run reads public keys that hold a string.
 # ARGV: the most bytes that are read.
 # Replies for each key: its string; nothing; or what is wrong: 'type' and the type, or 'long' and
-# the number of bytes.
+# the number of bytes. None at all where many were asked for and nothing is there.
 READ_STRINGS = """
 local most = tonumber(ARGV[1])
 local replies, short, places = {}, {}, {}
+if #KEYS > 1 and redis.call('EXISTS', unpack(KEYS)) == 0 then
+  return replies
+end
 for i, key in ipairs(KEYS) do
   local size = redis.pcall('STRLEN', key)
   if type(size) == 'table' and not string.find(size['err'], 'WRONGTYPE', 1, true) then
@@ -155,6 +157,26 @@ end
 return replies
 """
 
+# The same for strings where nothing is yet: all of them are set, or none.
+# KEYS: the public keys, then their stamps. ARGV: until when this may be done; the strings.
+# Replies 1 where that was done; 0 where something is there, or a stamp; 'late' where it came too
+# late.
+SET_NEW_PUBLIC = """
+local time = redis.call('TIME')
+if ARGV[1] ~= '0' and time[1] * 1000000 + time[2] > tonumber(ARGV[1]) then
+  return 'late'
+end
+local count = #KEYS / 2
+if redis.call('EXISTS', unpack(KEYS, count + 1)) > 0 then
+  return 0
+end
+local words = {}
+for i = 1, count do
+  words[2 * i - 1], words[2 * i] = KEYS[i], ARGV[i + 1]
+end
+return redis.call('MSETNX', unpack(words))
+"""
+
 # A run has brought a table in step, and nobody has changed it meanwhile.
 # The key is the table's note. ARGV: what the run left in it; what to put in its place; for how
 # long, in milliseconds.
@@ -164,4 +186,4 @@ if redis.call('GET', KEYS[1]) == ARGV[1] then
 end
 """
 
-ALL = (READ_STRINGS, READ_HASHES, SET_PUBLIC, FINISH_NOTE)
+ALL = (READ_STRINGS, READ_HASHES, SET_PUBLIC, SET_NEW_PUBLIC, FINISH_NOTE)

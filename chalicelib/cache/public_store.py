@@ -9,6 +9,7 @@ from chalicelib.cache.commands import Command, NoClient, Words
 from chalicelib.cache.configured_client import new_client
 from chalicelib.cache.counter_totals import CounterTotalsStore
 from chalicelib.cache.public_keys import (
+    ABSENT,
     Found,
     Garbage,
     HashFields,
@@ -19,9 +20,10 @@ from chalicelib.cache.public_keys import (
     note,
     read_commands,
     set_commands,
+    set_new_commands,
 )
 from chalicelib.config import Settings
-from chalicelib.tables import Key, Table, tables_with
+from chalicelib.tables import JSON, Key, Table, tables_with
 
 if TYPE_CHECKING:
     from chalicelib.cache.client import Client
@@ -64,8 +66,8 @@ class PublicStore:
         _, replies = self._client.ask_many(commands) if commands else ("", ())
         return [
             each if each is None or type(each) is bytes else _found(each)
-            for reply in replies
-            for each in reply
+            for command, reply in zip(commands, replies)
+            for each in reply or [None] * int(command.words[2])
         ]
 
     def set_many(
@@ -73,11 +75,24 @@ class PublicStore:
     ) -> list[bool]:
         """Set public keys, where no write has put a later row there. Whether each was set. Raises
         Late where `until` has come."""
-        commands = set_commands(table, form, rows, read_at, self._client.is_cluster, until=until)
+        is_cluster = self._client.is_cluster
+        if form == JSON and all(each.instead_of == ABSENT and each.value for each in rows):
+            commands = set_new_commands(table, rows, is_cluster, until)
+            sizes = [int(command.words[2]) // 2 for command in commands]
+            replies = self._set(commands)
+            is_set = [bool(reply) for reply, size in zip(replies, sizes) for _ in range(size)]
+        else:
+            is_set = [False] * len(rows)
+        left = [each for each, is_done in zip(rows, is_set) if not is_done]
+        replies = self._set(set_commands(table, form, left, read_at, is_cluster, until=until))
+        others = iter([bool(each) for reply in replies for each in reply])
+        return [is_done or next(others) for is_done in is_set]
+
+    def _set(self, commands: Sequence[Command]) -> Sequence[Any]:
         _, replies = self._client.ask_many(commands) if commands else ("", ())
         if b"late" in replies:
             raise Late
-        return [bool(each) for reply in replies for each in reply]
+        return replies
 
     def delete_many(self, table: Table, form: str, row_keys: Sequence[Key], read_at: int) -> None:
         """Delete public keys that nobody watches any more since `read_at`. A write that read its

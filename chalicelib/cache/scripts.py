@@ -1,4 +1,4 @@
-"""What Redis runs by itself: the steps of the cache protocol that look before they write.
+"""The Lua scripts of the cache protocol: the steps that look before they write.
 
 An entry is a value (JSON text) or one of these marks, which begin with the byte 0xFF, as no JSON
 does:
@@ -21,7 +21,8 @@ set once, before anybody uses the incarnation, and no script sets it where it is
 Redis has lost entries since, and no mark may be set any more. What it holds is the watermark: the
 time of the latest COMMIT that was published, in microseconds of the database's clock.
 
-Redis runs a script as one step. Every script may run twice: the second run finds nothing of its own
+Redis runs a script as one step, so what it reads first, all at once, still holds when it writes. No
+key is named twice. Every script may run twice: the second run finds nothing of its own
 left, and changes nothing that anyone may rely on. KEYS are the Redis keys of entries, all of one
 table and, in a cluster, of one bucket. Times to live are in milliseconds.
 """
@@ -44,9 +45,9 @@ if not redis.call('GET', KEYS[#KEYS]) then
   return false
 end
 local now = tonumber(redis.call('TIME')[1])
-local replies = {}
+local entries, replies = redis.call('MGET', unpack(KEYS)), {}
 for i = 1, #KEYS - 1 do
-  local entry = redis.call('GET', KEYS[i])
+  local entry = entries[i]
   if not entry or entry == '\\255L' .. ARGV[1] then
     redis.call('SET', KEYS[i], '\\255L' .. ARGV[1], 'PX', ARGV[2])
     replies[i] = 1
@@ -67,8 +68,9 @@ return replies
 # each key.
 FILL_MANY = """
 math.randomseed(tonumber(redis.call('TIME')[2]))
+local entries = redis.call('MGET', unpack(KEYS))
 for i, key in ipairs(KEYS) do
-  if redis.call('GET', key) == '\\255L' .. ARGV[1] then
+  if entries[i] == '\\255L' .. ARGV[1] then
     if ARGV[i + 3] == '' then
       redis.call('DEL', key)
     else
@@ -120,9 +122,9 @@ end
 local time = redis.call('TIME')
 local changed = string.format('%010d%06d', time[1], time[2])
 local own = string.format('%010d', time[1]) .. ARGV[1]
+local entries = redis.call('MGET', unpack(KEYS))
 for i = 1, #KEYS - 1 do
-  local shared, holders = '-', own
-  local entry = redis.call('GET', KEYS[i])
+  local entry, shared, holders = entries[i], '-', own
   if entry and string.sub(entry, 1, 2) == '\\255F' and string.len(entry) > 19 then
     shared, holders = string.sub(entry, 19, 19), string.sub(entry, 20)
     if not string.find(holders, ARGV[1], 1, true) then
@@ -150,8 +152,9 @@ PUBLISH_MANY = """
 local time = redis.call('TIME')
 local changed = string.format('%010d%06d', time[1], time[2])
 math.randomseed(tonumber(time[2]))
+local entries = redis.call('MGET', unpack(KEYS))
 for i = 1, #KEYS - 1 do
-  local entry = redis.call('GET', KEYS[i])
+  local entry = entries[i]
   local kind, value = ARGV[2 * i + 6], ARGV[2 * i + 7]
   local goes = true
   if entry and string.sub(entry, 1, 2) == '\\255F' and string.len(entry) > 19 then
@@ -195,10 +198,11 @@ end
 # A value that is there already is a later writer's, or is of a row that had this database key until
 # somebody emptied the table. It goes: a miss is right in both cases.
 STORE_NEW_MANY = """
-local is_witnessed = redis.call('GET', KEYS[1]) == ARGV[1]
+local entries = redis.call('MGET', unpack(KEYS))
+local is_witnessed = entries[1] == ARGV[1]
 math.randomseed(tonumber(redis.call('TIME')[2]))
 for i = 2, #KEYS do
-  local entry, value = redis.call('GET', KEYS[i]), ARGV[i + 3]
+  local entry, value = entries[i], ARGV[i + 3]
   if entry and string.sub(entry, 1, 1) ~= '\\255' then
     redis.call('DEL', KEYS[i])
   elseif not entry and is_witnessed and value ~= '' then

@@ -4,7 +4,7 @@ An engine without such limits gets one batch, whatever is in it.
 """
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
@@ -67,6 +67,12 @@ def most_rows(connection: Connection, table: Table) -> int:
         return 0
     row_bytes = table.max_row_bytes * 3 // 2 + len(table.columns) * _BYTES_AROUND_VALUE
     return max(1, connection.max_answer_bytes // row_bytes)
+
+
+def texts(rows: Rows) -> Mapping[Key, bytes | None]:
+    """The JSON of rows by key, as a SELECT made it; None where that is not sure to be what
+    `Table.encode` makes."""
+    return {key: text.encode() if text and "\\" not in text else None for key, text in rows}
 
 
 def select(

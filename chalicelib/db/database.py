@@ -5,7 +5,7 @@ more, because the table is compared with its declaration (`schema_check`). While
 each read compares it again.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TypeVar
 
@@ -110,16 +110,21 @@ class Database:
 
     def fetch_range(
         self, table: Table, after: Key | None, last: Key | None, max_rows: int
-    ) -> tuple[int, Sequence[Row], bool]:
+    ) -> tuple[int, Mapping[Key, bytes | None], bool]:
         """The same for rows in the order of their keys, behind the key `after` and up to the key
-        `last`, where these are given; and whether there may be more of them."""
+        `last`, where these are given; and whether there may be more of them. Each row is its key
+        and its JSON, as `Table.encode` has it; None where only `encode` knows."""
 
-        def read(connection: Connection) -> tuple[int, Sequence[Row], bool]:
+        def read(connection: Connection) -> tuple[int, Mapping[Key, bytes | None], bool]:
             self._schema_check.ensure(connection, table)
-            limit = min(max_rows, batches.most_rows(connection, table) or max_rows)
-            select = statements.select_range(table, limit, after, last)
+            most = batches.most_rows(connection, table)
+            limit = min(max_rows, most or max_rows)
+            # The JSON of a row may not fit into an answer that holds its values.
+            as_json = not most
+            select = statements.select_range(table, limit, after, last, as_json=as_json)
             now, [rows] = _dated(connection, [select])
-            return now, rows, len(rows) == limit
+            texts = batches.texts(rows) if as_json else table.encode_each(rows)
+            return now, texts, len(rows) == limit
 
         return self._run(read)
 

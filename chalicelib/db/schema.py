@@ -30,8 +30,8 @@ from chalicelib.db.information_schema import Found
 from chalicelib.tables import TABLES, Column, Table
 
 APPLY_SCHEMA = (
-    "mysql -h $DB_HOST -P $DB_PORT -u $DB_USER -p $DB_NAME < seed/schema.sql (on AWS: make infra)"
-    " makes what is missing"
+    "mysql -h $DB_HOST -P $DB_PORT -u $DB_USER -p $DB_NAME < seed/schema.sql (on AWS: make infra,"
+    " make adopt) makes what is missing"
 )
 GENERATIONS = "cache_generation"
 # The service's own tables, and what needs them.

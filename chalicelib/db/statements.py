@@ -84,21 +84,9 @@ def others(
     a text that is longer than declared, one character more than that."""
     names = _cut(table.columns) + _applied(table)
     sql, parameters = _rows_with_exactly(table, column, values, names)
-    sql += f" AND {table.key.name} NOT IN ({_marks(len(keys))}) LIMIT {max_rows:d}"
-    return sql, [*parameters, *keys]
-
-
-def others_than_new(
-    table: Table, column: Column, values: Sequence[Key], new_keys: int, max_rows: int
-) -> Statement:
-    """The same, but for those that the INSERT before it gave the next `new_keys` keys."""
-    names = _cut(table.columns) + _applied(table)
-    sql, parameters = _rows_with_exactly(table, column, values, names)
-    sql += (
-        f" AND {table.key.name} NOT BETWEEN LAST_INSERT_ID() AND LAST_INSERT_ID() + %s"
-        f" LIMIT {max_rows:d}"
-    )
-    return sql, [*parameters, new_keys - 1]
+    if keys:
+        sql += f" AND {table.key.name} NOT IN ({_marks(len(keys))})"
+    return f"{sql} LIMIT {max_rows:d}", [*parameters, *keys]
 
 
 def insert(table: Table, rows: Sequence[Row]) -> Statement:
@@ -131,14 +119,17 @@ def watches(table: Table, keys: Sequence[Key]) -> Statement:
     )
 
 
-def select_range(table: Table, limit: int, after: Key | None, last: Key | None) -> Statement:
+def select_range(
+    table: Table, limit: int, after: Key | None, last: Key | None, *, as_json: bool
+) -> Statement:
     """Rows in the order of their keys: behind the key `after` and up to the key `last`, where these
-    are given."""
+    are given. With `as_json` each row is its key and its JSON."""
     bounds = [(">", after), ("<=", last)]
     given = [(sign, key) for sign, key in bounds if key is not None]
     condition = " AND ".join(f"{table.key.name} {sign} %s" for sign, _ in given)
+    names = f"{table.key.name},{_json(table)}" if as_json else _names(table.columns)
     return (
-        f"SELECT {_names(table.columns)} FROM {table.identifier}"
+        f"SELECT {names} FROM {table.identifier}"
         f"{f' WHERE {condition}' * bool(given)} ORDER BY {table.key.name} LIMIT {limit:d}",
         [key for _, key in given],
     )
@@ -204,6 +195,18 @@ def _values(table: Table, columns: Sequence[Column], rows: Sequence[Row]) -> Sta
 
 def _names(columns: Sequence[Column]) -> str:
     return ",".join(column.name for column in columns)
+
+
+def _json(table: Table) -> str:
+    """A row as `Table.encode` has it, unless a text in it has a character that needs an escape: the
+    JSON then has a backslash. NULL where a value is NULL."""
+    words = []
+    for column in table.columns:
+        is_text = isinstance(column.type, String)
+        # Without the zeros of ZEROFILL, which JSON does not have.
+        value = f"JSON_QUOTE({column.name})" if is_text else f"{column.name}+0"
+        words += [f"""',"{column.name}":'""", value]
+    return f"CONCAT('{{{words[0][2:]},{','.join(words[1:])},'}}')"
 
 
 def _applied(table: Table, *, is_locked: bool = False) -> str:

@@ -107,7 +107,8 @@ class Transaction:
     ) -> tuple[Change, Committed]:
         """Insert rows with NO_KEY, which get the next keys, rising in the order of `rows`, and
         COMMIT, where `held` is the generation: all in one piece. `Committed.others` as
-        `commit_and_show` has them. Raises NotAtOnce where another generation is, where the rows are
+        `commit_and_show` has them; they are read before the INSERT, so that the new rows need not
+        be passed over. Raises NotAtOnce where another generation is, where the rows are
         inserted after `until`, or where the keys would be too high; NoKeyLeft, RowRejected,
         OutcomeUnknown."""
         self._writes = Writes(table, rows, ((self._each(statements.insert_keyless), rows),))
@@ -115,15 +116,16 @@ class Transaction:
         most = self._most_shown(table, max_rows)
         try:
             with giving_keys(table, is_giving=True):
-                _, now, _, first_key, *others = self._commit(
+                _, now, *others, _, first_key = self._commit(
                     cache_generation.guard(table, held.number),
+                    *[statements.others(table, c, v, (), most) for c, v in shown.items()],
                     statements.insert_keyless(table, rows),
                     statements.guard_new_keys(own, highest, until),
-                    *[statements.others_than_new(table, c, v, own, most) for c, v in shown.items()],
                     is_timed=is_timed,
                 )
         except DatabaseError as error:
-            if is_guard_failed(error) and self._connection.answered in (1, 3):
+            guards = (1, len(shown) + 3)
+            if is_guard_failed(error) and self._connection.answered in guards:
                 raise NotAtOnce from error
             raise
         [(read_at,)], [(first,)] = now, first_key

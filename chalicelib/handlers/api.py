@@ -95,10 +95,13 @@ class Api(Chalice):
 
         return with_any_event
 
-    def on_s3_event(self, *args: Any, **options: Any) -> Callable[..., Any]:
+    def on_s3_event(self, bucket: str, *args: Any, **options: Any) -> Callable[..., Any]:
         """As Chalice's, but an event that is not from S3 gets an answer. Chalice would raise a
-        KeyError."""
-        register = super().on_s3_event(*args, **options)
+        KeyError. With an empty name of the bucket there is no event, and the function is not
+        deployed."""
+        if not bucket:
+            return lambda function: function
+        register = super().on_s3_event(bucket, *args, **options)
 
         def registered(function: Callable[..., Any]) -> Callable[..., Any]:
             handle = register(function)

@@ -102,14 +102,14 @@ def _shown(
 
 
 def without_values(affected: Affected) -> Affected:
-    """The same entries, all of which go."""
+    """The same entries without values: all of them are deleted."""
     fenced = {column: dict.fromkeys(own) for column, own in affected.fenced.items()}
     return Affected(fenced, dict.fromkeys(affected.new))
 
 
 def as_before(table: Table, affected: Affected, before: Sequence[Row]) -> Affected:
-    """The same entries, with the rows as they were `before` a change that was undone. The lookups
-    go."""
+    """The same entries, with the rows as they were `before` a change that was undone. Lookup
+    entries are deleted."""
     try:
         rows = dict(zip([row[0] for row in before], counted_entries.encode_many(table, before)))
     except NotAsDeclared:

@@ -1,4 +1,4 @@
-"""The fences of one try of a write, and how long they are worth anything.
+"""The fences of one try of a write, and how long the writer may rely on them.
 
 While a fence stands no reader believes or fills its entry. A writer may sleep, or be cut off from
 Redis, between two steps. So before it relies on its fences it asks how old they are, and whether
@@ -52,5 +52,5 @@ class Fences:
 
 
 def clocks() -> Sequence[float]:
-    """One goes on while the machine sleeps, the other cannot be set back."""
+    """Two clocks: one goes on while the machine sleeps, nobody can set back the other."""
     return time.time(), time.monotonic()

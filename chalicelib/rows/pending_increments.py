@@ -10,7 +10,7 @@ from chalicelib.tables import Key, Row, Table
 def read_totals(
     store: CounterTotalsStore, table: Table, keys: Sequence[Key]
 ) -> Mapping[Key, CounterTotals]:
-    """As `CounterTotalsStore.read_many`, for who cannot do without. Raises CountersUnavailable."""
+    """As `CounterTotalsStore.read_many`. Raises CountersUnavailable where Redis cannot answer."""
     try:
         return store.read_many(table, keys)
     except CacheUnavailable as error:

@@ -8,7 +8,7 @@ from chalicelib.tables import EVERY_ROW, FORMS, TO_CACHE, Key, Table
 
 
 def changed_keys(change: Change) -> Sequence[Key]:
-    """Of the rows that were changed, added or deleted."""
+    """The keys of the rows that were changed, added or deleted."""
     return list(dict.fromkeys(row[0] for row in (*change.before, *change.after)))
 
 

@@ -123,11 +123,11 @@ class RowService:
     def write(
         self, table: Table, rows: Sequence[Row], use_cache: bool, idempotency_key: str = ""
     ) -> Sequence[Key]:
-        """Write all rows or none; their keys, in the order of `rows`. A row with a key is inserted
-        or replaces the row with that key. A row with NO_KEY gets the next key. With `use_cache` the
-        rows enter the cache; without it their old entries leave it. With an `idempotency_key` the
-        rows are written at most once. Raises RowRejected, Conflict, DatabaseUnavailable,
-        OutcomeUnknown, SchemaMismatch."""
+        """Write all rows or none. Returns their keys, in the order of `rows`. A row with a key is
+        inserted or replaces the row with that key. A row with NO_KEY gets the next key. With
+        `use_cache` the rows enter the cache; without it their old entries leave it. With an
+        `idempotency_key` the rows are written at most once. Raises RowRejected, Conflict,
+        DatabaseUnavailable, OutcomeUnknown, SchemaMismatch."""
         if not rows:
             return ()
 
@@ -138,8 +138,8 @@ class RowService:
         return self._change(table, Work(rows), written, use_cache, idempotency_key, request)
 
     def delete(self, table: Table, keys: Sequence[Key], idempotency_key: str = "") -> Sequence[Key]:
-        """Delete the rows with these keys, all or none; the keys that existed, in the order of
-        `keys`. Raises as `write`."""
+        """Delete the rows with these keys, all or none. Returns the keys that existed, in the order
+        of `keys`. Raises as `write`."""
         if not keys:
             return ()
 
@@ -194,7 +194,7 @@ class RowService:
         idempotency_key: str,
         request: tuple[str, Sequence[Any]],
     ) -> Answer:
-        """The answer to the change. Where a request with `idempotency_key` came before: the answer
+        """The answer to the change; where a request with `idempotency_key` came before, the answer
         to that one."""
         if not idempotency_key:
             return answer(self._changed(table, work, store))

@@ -35,11 +35,11 @@ from chalicelib.errors import (
     OutcomeUnknown,
 )
 from chalicelib.rows import changed_entries, public_rows
+from chalicelib.rows.cache_switch_off import CacheSwitchOff
 from chalicelib.rows.fences import Fences, clocks
 from chalicelib.rows.idempotency import Recorded
 from chalicelib.rows.pending_increments import read_totals
-from chalicelib.rows.switch_off import SwitchOff
-from chalicelib.rows.transactions import Transactions
+from chalicelib.rows.writer_transactions import Transactions
 from chalicelib.tables import NO_KEY, Key, Row, Table
 
 log = logging.getLogger("herocache.write_through")
@@ -108,14 +108,14 @@ class WriteThrough:
         self._generations = generations
         self._recovery = recovery
         self._transactions = Transactions(database, generations)
-        self._switch_off = SwitchOff(database, generations, self._transactions, recovery)
+        self._switch_off = CacheSwitchOff(database, generations, self._transactions, recovery)
 
     def change(self, table: Table, work: Work, *, store: bool) -> Change:
         """Do `work` on `table` and commit; every read that starts after this has returned sees it.
         With `store` the rows are then in the cache, by key and by every lookup; without it they are
         not, and nothing stale is. Raises AlreadyClaimed, BadRequest, RowRejected, NotAsDeclared,
         SchemaMismatch, DatabaseUnavailable, OutcomeUnknown."""
-        self._find_server(table)
+        self._reach_cache(table)
         asked = time.monotonic()
         done = self._commit(table, work, store)
         with _after_commit():
@@ -169,11 +169,16 @@ class WriteThrough:
 
     # --- before the transaction -------------------------------------------------------------------
 
-    def _find_server(self, table: Table) -> None:
-        """Where no Redis has entries of `table` yet, name the one that answers. Found out within
-        the transaction it would cost an insert the keys that it was given."""
+    def _reach_cache(self, table: Table) -> None:
+        """Have a connection to Redis open before any row is locked. Where no Redis has entries of
+        `table` yet, name the one that answers. Found out within the transaction it would cost an
+        insert the keys that it was given."""
         generation = self._generations.remembered(table)
-        if not self._cache.is_configured or (generation and generation.server_name):
+        if not self._cache.is_configured:
+            return
+        if generation is None or generation.enabled:
+            self._cache.open()
+        if generation and generation.server_name:
             return
         generation = generation or self._generations.current(table)
         if generation.enabled and not generation.server_name:

@@ -1,10 +1,10 @@
-"""What other clients change, in the database or under public keys, and what follows from it. What
-other packages may use:
+"""Changes that other clients make, in the database or under public keys, and how they reach the
+other side. What other packages may use:
 
 CapturedChanges   changes that other clients of the database made, brought to the cache
 Sync, Record      the run that brings watched rows and their public keys in step, and what it did
 RangeWorker       works off a range that a run has handed out
-ranges_in         the ranges that an event of S3 tells of
+ranges_in         the ranges in an event of S3
 Watches           which rows are watched
 WatchedRow        one of them
 """

@@ -1,7 +1,7 @@
-"""Changes that other clients of the database made: what triggers recorded of them leaves the cache.
+"""Changes that other clients of the database made: the entries of those rows leave the cache.
 
-A record is deleted only when every read sees the change. Whoever dies before that leaves it to the
-next one, and to take an entry out of the cache twice is harmless.
+A record is deleted only when every read sees the change. Where a process dies before that, the next
+one does the same again: to take an entry out of the cache twice is harmless.
 """
 
 import json
@@ -25,7 +25,7 @@ Keys = Sequence[Key] | None
 
 
 class CapturedChanges:
-    """`drain` is the sync's, `show` a reader's."""
+    """`drain` deletes the records, `show` keeps them."""
 
     def __init__(
         self, database: Database, write_through: WriteThrough, generations: Generations
@@ -37,10 +37,10 @@ class CapturedChanges:
     def drain(self, table: Table, follow: Callable[[Keys], None] = lambda keys: None) -> Keys:
         """Bring all changes that are recorded to the cache: every read that starts after this has
         returned sees them. Returns the keys of the changed rows, each once, in the order in which
-        the database recorded them; None where these are too many to tell, or cannot be told. Calls
-        `follow` with the same, unless nothing has changed, before the records are deleted: where
-        it raises, they stay for the next time. One SELECT where nothing has changed. Raises
-        SchemaMismatch, DatabaseUnavailable."""
+        the database recorded them; None where there are too many, or where a record cannot be read.
+        Calls `follow` with these keys before the records are deleted, unless nothing has changed:
+        where `follow` raises, the records stay for the next time. One SELECT where nothing has
+        changed. Raises SchemaMismatch, DatabaseUnavailable."""
         left = self._show(table, shown_too=True)
         if not left.ids:
             return ()
@@ -49,8 +49,8 @@ class CapturedChanges:
         return left.keys
 
     def show(self, table: Table) -> None:
-        """The same for reads only: the records stay for `drain`, and count as shown. One SELECT
-        where no change is left."""
+        """The same, but the records stay for `drain`, marked as shown. One SELECT where no change
+        is left."""
         left = self._show(table, shown_too=False)
         if left.ids:
             self._finish(left, keep=True)
@@ -61,13 +61,13 @@ class CapturedChanges:
         return self._database.unrecorded(table)
 
     def _show(self, table: Table, *, shown_too: bool) -> "_Left":
-        """What was left, once every read sees it."""
+        """The records that were left. Returns once every read sees their changes."""
         asked = time.monotonic()
         records, held = self._database.captured(table, MAX_RECORDS + 1, shown_too=shown_too)
         if shown_too:  # then none is left for the next run
             held = replace(held, has_changes=False)
-        # Also where nothing is left: another one may have raised the generation for a record, and
-        # deleted it a moment ago.
+        # Also where nothing is left: another process may have raised the generation for a record,
+        # and deleted the record, a moment ago.
         self._generations.saw(table, held, asked)
         if records is None or len(records) > MAX_RECORDS:
             ids = self._ids(table, shown_too)
@@ -84,7 +84,7 @@ class CapturedChanges:
         return _Left(entries[table.key.name], ids)
 
     def _ids(self, table: Table, shown_too: bool) -> Sequence[int]:
-        """Of all records that are left now."""
+        """The ids of all records that are left now."""
         found = array("Q")  # there may be millions
         while True:
             after = found[-1] if found else 0

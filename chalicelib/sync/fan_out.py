@@ -1,7 +1,7 @@
 """A run that has too many rows hands ranges of them out: an object in a bucket for each.
 
-S3 tells the function `sync_range` of each object, once or more. The object's key says which range
-it is; what is to be done stands in the database.
+S3 calls the function `sync_range` for each object, once or more. The object key names the range;
+the work to do stands in the database.
 """
 
 import json
@@ -37,7 +37,7 @@ Put = Callable[[str, bytes], None]
 
 
 def ranges_in(event: Mapping[str, Any]) -> Iterator[tuple[str, int, int]]:
-    """The bucket, the run and the number of each range that an event of S3 tells of."""
+    """The bucket, the run and the number of each range in an event of S3."""
     for record in event.get("Records", ()):
         key = unquote_plus(record["s3"]["object"]["key"])
         if found := _KEY.fullmatch(key):
@@ -83,8 +83,8 @@ class FanOut:
     def hand_over(
         self, record: Record, notes: Sequence[tuple[Table, Note]], *, is_failed: bool
     ) -> int:
-        """Leave the rest of the run to others. How many ranges that are. `is_failed`: whether the
-        run could not look at some table. Raises Superseded, BucketUnavailable,
+        """Record the ranges, and write an object for each. Returns how many there are. `is_failed`:
+        whether the run failed at a table. Raises Superseded, BucketUnavailable,
         DatabaseUnavailable."""
         names = {table.name: note.names for table, note in notes}
         run = self._lease.token
@@ -103,8 +103,8 @@ class FanOut:
         return len(self._work)
 
     def _bounds(self, table: Table, form: str, direction: str, start: str) -> list[str]:
-        """Behind which keys the ranges begin. Where the digests of the last run are kept in ranges,
-        these stay whole, unless one of them has become too large."""
+        """The keys behind which the ranges begin. A range of digests that the last run has kept
+        stays whole, unless it has become too large."""
         parse = table.key.type.parse
 
         def order(text: str) -> tuple[bool, Key]:
@@ -128,7 +128,7 @@ class FanOut:
                 self._lease.run()
 
     def _split(self, table: Table, form: str, direction: str, start: str, bound: Key) -> None:
-        """Keep the digests of a range in two of them."""
+        """Split a range of digests in two."""
         before = self._watches.range(table, form, start)
         right = {key: digest for key, digest in before.items() if key > bound}  # type: ignore[operator]
         if right:

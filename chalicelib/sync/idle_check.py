@@ -1,14 +1,15 @@
-"""Notes in Redis that tell whether a table may need a run: one that has nothing to do asks the
+"""The idle check: notes in Redis tell whether a table may need a run. A run without work asks the
 database nothing.
 
-A run leaves a note when it has brought a table in step. Whoever changes rows of the table deletes
-it, and so does whatever loses it. The note lives for a day: the next run then looks, whatever was
-missed. Other clients change public keys: the note says what stood under them.
+A run leaves a note when it has brought a table in step. Every change of rows of the table deletes
+it. Without a note the next run looks at the table. The note lives for a day, so then a run looks,
+whatever was missed. Other clients may change public keys: the note holds digests of what stood
+under them.
 """
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 
 from chalicelib.cache import Found, PublicStore, fingerprint
 from chalicelib.tables import Key, Table
@@ -45,9 +46,9 @@ class Notes:
 
 
 class Note:
-    """What a run writes down of one table while it looks at it. `number`: of a range that the run
-    has handed out; the ranges of a run write parts of one note. `names`: under which the parts
-    stand that were written so far; None where somebody has changed what stood there."""
+    """The note of one table while a run works on it. `number`: of a range that was handed out; each
+    range of a run writes parts of the note. `names`: the names of the parts written so far; None
+    where a public key may have changed meanwhile, so that no note can be left."""
 
     def __init__(
         self,
@@ -80,6 +81,10 @@ class Note:
             self._store.finish_note(self._table, self.begun, text)
 
 
-def _stand(found: Iterable[Found] | Sequence[Found]) -> str:
-    texts = "\n".join(map(fingerprint, found))
-    return hashlib.sha1(texts.encode(), usedforsecurity=False).hexdigest()
+def _stand(found: Collection[Found]) -> str:
+    """A digest of it all: of what is a text its length and the text itself."""
+    texts = [each if type(each) is bytes else fingerprint(each).encode() for each in found]
+    kinds = [len(each) if type(each) is bytes else -1 for each in found]
+    digest = hashlib.sha1(json.dumps(kinds).encode(), usedforsecurity=False)
+    digest.update(b"\n".join(texts))
+    return digest.hexdigest()

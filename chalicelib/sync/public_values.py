@@ -1,14 +1,14 @@
 """What other clients leave under a public key: a row, some of its columns, or something else."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from hashlib import blake2b
 from typing import Any
 
 from chalicelib.cache import Found, Garbage, HashFields
 from chalicelib.column_types import InvalidValue
 from chalicelib.error_text import shown
-from chalicelib.tables import Key, NotAsDeclared, Row, Table
+from chalicelib.tables import Key, Row, Table
 
 # The columns that a public key shows, by name, with values that their columns take.
 Values = Mapping[str, Key]
@@ -42,7 +42,7 @@ def parse(table: Table, key: Key, found: Found) -> Values | None:
 
 
 def is_whole(table: Table, values: Values) -> bool:
-    """Whether it has every column; the key stands in the public key."""
+    """Whether every column is there but the key, which stands in the public key."""
     return len(values) == len(table.columns) - 1
 
 
@@ -63,30 +63,21 @@ def without_write_behind(table: Table, values: Values) -> Values:
     return {name: value for name, value in values.items() if name not in names}
 
 
-def digests(table: Table, rows: Sequence[Row]) -> list[str]:
-    """What is kept of each row, as both sides had it last. Raises NotAsDeclared."""
-    return digests_of(table.encode_many(rows) if rows else ())
-
-
-def digests_of(texts: Sequence[bytes]) -> list[str]:
-    """The same for what `encode_many` made of the rows."""
-    return [blake2b(text, digest_size=8).hexdigest() for text in texts]
+def digests(texts: Collection[bytes | None]) -> list[str]:
+    """The digest of each row, by its text as `encode_many` makes it. It tells later whether the row
+    was changed. Empty where there is no text."""
+    return [blake2b(text, digest_size=8).hexdigest() if text else "" for text in texts]
 
 
 def digests_by_key(table: Table, rows: Sequence[Row]) -> Mapping[Key, str]:
     """The same by key; empty for a row that is not as declared."""
-    try:
-        return dict(zip([row[0] for row in rows], digests(table, rows)))
-    except NotAsDeclared:
-        return {row[0]: digest(table, row) for row in rows}
+    texts = table.encode_each(rows)
+    return dict(zip(texts, digests(texts.values())))
 
 
 def digest(table: Table, row: Row | None) -> str:
-    """The same of one; empty where there is none, or where it is not as declared."""
-    try:
-        return digests(table, [row])[0] if row else ""
-    except NotAsDeclared:
-        return ""
+    """The same of one; empty where there is none."""
+    return digests_by_key(table, [row])[row[0]] if row else ""
 
 
 def _json(text: bytes) -> Mapping[str, Any]:

@@ -1,6 +1,6 @@
 """The table `sync_ranges`: ranges of rows that a run has handed to the function `sync_range`.
 
-A range belongs to who claims it, until it is done or its holder is silent for too long. Each
+A range belongs to the function that has claimed it, until it is done or its claim expires. Each
 transaction of the holder checks that the range is still its own, and that no later run has begun.
 """
 
@@ -22,10 +22,10 @@ _TOKEN = "(SELECT token FROM sync_lease WHERE name = 'sync')"
 
 @dataclass(frozen=True)
 class RangeRows:
-    """Which rows: of `table` behind the key `after` (empty: from the first row on) and up to the
-    key `last` (None: to the end). With `is_every` every row, but for those that are watched one by
-    one where it `has_others`; else the rows that are watched one by one, by the texts of their
-    keys."""
+    """The rows of `table` behind the key `after` (empty: from the first row on) and up to the key
+    `last` (None: to the end). `is_every`: all of these rows; where it `has_others`, without those
+    that are watched one by one. Otherwise only rows that are watched one by one, in the order of
+    the texts of their keys."""
 
     table: str
     form: str
@@ -80,7 +80,7 @@ class Range(NamedTuple):
 
 
 class RangeLease(Lease):
-    """Of one range, within the lease of its run. Its first transaction renews both."""
+    """The lease of one range, within the lease of its run. Its first transaction renews both."""
 
     def __init__(self, database: Database, run: int, number: int, holder: str) -> None:
         super().__init__(database, run)
@@ -88,7 +88,7 @@ class RangeLease(Lease):
         self._place = (run, number, holder)
 
     def progress(self, after: str, did: RangeProgress, outcome: str = WAITING) -> list[Statement]:
-        """Keeps how far it is done."""
+        """Statements that record how far the range is done."""
         return [
             (
                 "UPDATE sync_ranges SET after_key = %s, did = %s, outcome = %s"
@@ -98,7 +98,7 @@ class RangeLease(Lease):
         ]
 
     def release(self) -> Statement:
-        """Lets another one begin at once."""
+        """Ends the claim, so that another function can begin at once."""
         return (
             "UPDATE sync_ranges SET expires_at = UTC_TIMESTAMP(6)"
             " WHERE run = %s AND number = %s AND holder = %s",
@@ -124,9 +124,9 @@ class RangeLease(Lease):
 
 
 class Claim(NamedTuple):
-    """What an attempt to claim a range has found. `lease`: where the range is the caller's now.
-    `is_over`: where there is nothing to do for anybody, because it is done, or a later run has
-    begun; `is_done` tells which. `run_outcome`: of its run, empty where there is no record."""
+    """The result of an attempt to claim a range. `lease`: set where the caller has the range now.
+    `is_over`: nobody has anything to do any more, because the range `is_done` or a later run has
+    begun. `run_outcome`: of its run, empty where there is no record."""
 
     range: Range | None
     lease: RangeLease | None
@@ -189,7 +189,8 @@ def forget_before(run: int) -> Statement:
 
 
 def names_of(ranges: Sequence[Range]) -> Iterator[tuple[str, Sequence[str] | None]]:
-    """Of each table: the names of the parts of its note, None where one of them is not sure."""
+    """For each table: the names of the parts of its note; None where one range could not write its
+    part."""
     for table in dict.fromkeys(name for each in ranges for name in each.did.names):
         parts = [each.did.names[table] for each in ranges if table in each.did.names]
         sure = [part for part in parts if part is not None]

@@ -1,7 +1,7 @@
-"""Looks at the watched rows of a table, some thousand at a time.
+"""Scans the watched rows of a table, some thousand at a time.
 
-What both sides have then is kept with each of these steps, so a run that is killed has done what it
-did. A run hands the rest over where there are more rows than it looks at itself.
+Each of these steps records what both sides have then. So the work of a run that is killed is not
+lost.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -13,13 +13,13 @@ from chalicelib.sync.runs import Lease
 from chalicelib.sync.watches import WatchedRow, Watches
 from chalicelib.tables import Key, Table
 
-# Of rows that are watched one by one, and where every row is watched.
+# The rows of a step: the first where rows are watched one by one, the second where every row is.
 BATCH_ROWS = 1_000
 RANGE_ROWS = 5_000
 
-# Which of these keys are watched one by one.
+# Returns those of the keys that are watched one by one.
 Others = Callable[[Sequence[Key]], Collection[Key]]
-# What to keep, too, once everything up to this key is done.
+# Returns statements to run, too, once everything up to this key is done.
 Progress = Callable[[str], Sequence[Statement]]
 
 
@@ -45,8 +45,8 @@ class Scan:
         self._progress = progress
 
     def rows(self, watched: Sequence[WatchedRow]) -> None:
-        """Rows that are watched one by one, in one direction, in the order of the texts of their
-        keys where progress is kept."""
+        """Reconcile rows that are watched one by one, in one direction. Where progress is recorded
+        they come in the order of the texts of their keys."""
         direction = watched[0].direction
         keys = [row.key for row in watched]
         seen = {row.key: row.seen for row in watched}
@@ -64,10 +64,10 @@ class Scan:
         others: Others,
         max_rows: int | None = None,
     ) -> str | None:
-        """Every row but the `others`, range by range: `starts` tells behind which keys ranges
-        begin, `end` where the last one ends. A range of the last run that has become too large is
-        split. Rows that are not there any more come with the last part of their range. After
-        `max_rows` it stops: behind which key; None where it came to the end."""
+        """Reconcile every row but the `others`, range by range. `starts`: the keys behind which
+        ranges begin; `end`: the last key of the last one. A range that has become too large is
+        split. Deleted rows come with the last part of their range. Stops after `max_rows`, and
+        returns the key behind which the rest begins; None where nothing is left."""
         parse = self._table.key.type.parse
         looked = 0
         for start, following in zip(starts, [*starts[1:], end]):
@@ -82,7 +82,7 @@ class Scan:
                 rows, is_more = self._reconciliation.read_range(
                     self._table, after, last, RANGE_ROWS
                 )
-                keys = list(rows.by_key)
+                keys = [*rows.keys]
                 looked += len(keys)
                 if keys and keys[-1] == last:
                     # What is kept behind this key belongs to the next range.

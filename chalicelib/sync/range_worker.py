@@ -1,8 +1,9 @@
-"""Works off a range that a run has handed out. Whoever is done last ends the run.
+"""Works off a range that a run has handed out. The function that finishes the last range ends the
+run.
 
 An event may come more than once, late, or to two functions at a time: the database says whose the
 range is, and what is left of it. A function that fails raises, so that Lambda calls it again; then
-it goes on where the last one came to.
+it goes on where the last call stopped.
 """
 
 import logging
@@ -59,7 +60,7 @@ class RangeWorker:
             found = claim(self._database, run, number)
             if found.is_over or found.lease or time.monotonic() > give_up:
                 break
-            # Its holder may be dead: then the claim ends soon, and no other event may come.
+            # Its holder may be dead. Then its claim expires soon, and perhaps no other event comes.
             time.sleep(POLL_SECONDS)
         outcome = "done" if found.is_done else "superseded" if found.is_over else "taken"
         record = Record(run=run)

@@ -6,7 +6,7 @@ may be done again at any time: what is in step already is left alone.
 """
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from chalicelib.cache import (
@@ -16,8 +16,8 @@ from chalicelib.cache import (
     Garbage,
     PublicRow,
     PublicStore,
-    encoded,
     fingerprint,
+    public_forms,
 )
 from chalicelib.db import Database
 from chalicelib.errors import BadRequest
@@ -29,6 +29,7 @@ from chalicelib.sync.watches import Watches
 from chalicelib.tables import (
     DIRECTIONS,
     FORMS,
+    JSON,
     TO_CACHE,
     TO_DATABASE,
     Key,
@@ -44,11 +45,18 @@ MAX_WRITTEN_ROWS = 500
 @dataclass(frozen=True)
 class Rows:
     """Rows as they were read, and when: `read_at` is a time before that, in microseconds of the
-    database's clock. Public keys may be set until `until`, in microseconds of Redis's clock."""
+    database's clock. Public keys may be set until `until`, in microseconds of Redis's clock.
+    `keys`: of these rows, in order. `texts`: their JSON; `odd`: the rows that JSON cannot show."""
 
     read_at: int
     until: int
-    by_key: Mapping[Key, Row]
+    keys: Sequence[Key]
+    texts: Mapping[Key, bytes]
+    odd: Mapping[Key, Row]
+
+    def row(self, table: Table, key: Key) -> Row | None:
+        text = self.texts.get(key)
+        return table.decode(text) if text else self.odd.get(key)
 
 
 @dataclass
@@ -124,7 +132,7 @@ class Reconciliation:
     def read(self, table: Table, keys: Sequence[Key]) -> Rows:
         until = self._deadline()
         read_at, rows = self._database.fetch_dated(table, keys)
-        return Rows(read_at, until, {row[0]: row for row in rows})
+        return _rows(read_at, until, table, {row[0]: None for row in rows}, rows)
 
     def read_range(
         self, table: Table, after: Key | None, last: Key | None, max_rows: int
@@ -132,8 +140,10 @@ class Reconciliation:
         """Rows behind the key `after` and up to the key `last`, in the order of their keys; and
         whether there may be more."""
         until = self._deadline()
-        read_at, rows, is_more = self._database.fetch_range(table, after, last, max_rows)
-        return Rows(read_at, until, {row[0]: row for row in rows}), is_more
+        read_at, texts, is_more = self._database.fetch_range(table, after, last, max_rows)
+        left = [key for key, text in texts.items() if text is None]
+        rows = self._database.fetch_dated(table, left)[1] if left else ()
+        return _rows(read_at, until, table, texts, rows), is_more
 
     def _deadline(self) -> int:
         """Until when public keys may be set. The lease is held until then: where it may be short
@@ -167,22 +177,21 @@ class Reconciliation:
     def _follow_rows(
         self, table: Table, form: str, rows: Rows, seen: Mapping[Key, str], now: InStep
     ) -> None:
-        present, values, digests = self._as_declared(table, form, TO_CACHE, rows, now)
-        wanted: dict[Key, Found] = {**dict.fromkeys(now.found), **values}
-        for key in rows.by_key.keys() - present.keys():
-            wanted.pop(key, None)
-        differing = [key for key, want in wanted.items() if now.found[key] != want]
-        stale = self._watches.still(table, form, TO_CACHE, differing)
-        for key in stale:
-            if seen.get(key):
-                self._tell_conflict(table, form, key, present.get(key), seen, now.found[key])
-        puts = [
-            PublicRow(key, present.get(key), _instead_of(now.found[key]), wanted[key])
-            for key in stale
+        wanted = self._shown(table, form, TO_CACHE, rows, now)
+        differing = [
+            key
+            for key, found in now.found.items()
+            if found != wanted.get(key) and key not in rows.odd
         ]
+        stale = self._watches.still(table, form, TO_CACHE, differing)
+        for key in stale if seen else ():
+            if seen.get(key):
+                row = rows.row(table, key)
+                self._tell_conflict(table, form, key, row, seen, now.found[key])
+        puts = [PublicRow(key, None, _instead_of(now.found[key]), wanted.get(key)) for key in stale]
         refused = self._put(table, form, TO_CACHE, rows, puts, now)
-        left = refused | (set(differing) - set(stale))
-        now.seen |= {key: digests.get(key, "") for key in wanted if key not in left}
+        left = refused.union(differing).difference(stale) | refused | rows.odd.keys()
+        now.seen |= _without(left, _digests(rows, now.found))
 
     def _tell_conflict(
         self,
@@ -220,15 +229,18 @@ class Reconciliation:
     def _follow_public_keys(
         self, table: Table, form: str, rows: Rows, seen: Mapping[Key, str], now: InStep
     ) -> None:
-        present, shown, digests = self._as_declared(table, form, TO_DATABASE, rows, now)
+        values_shown = self._shown(table, form, TO_DATABASE, rows, now)
         puts: list[PublicRow] = []
         edits: dict[Key, Values] = {}
         wholes: list[Row] = []
-        for key, found in now.found.items():
-            if found is not None and found == shown.get(key):
-                now.seen[key] = digests[key]
-                continue
-            row = present.get(key, rows.by_key.get(key))
+        differing = {
+            key: found
+            for key, found in now.found.items()
+            if found is None or found != values_shown.get(key)
+        }
+        now.seen |= _without(differing.keys(), _digests(rows, now.found))
+        for key, found in differing.items():
+            row = rows.row(table, key)
             try:
                 values = public_values.parse(table, key, found)
             except NotARow as error:
@@ -236,7 +248,7 @@ class Reconciliation:
                 continue
             if values is None:
                 now.seen[key] = ""
-                if key in present:
+                if key in values_shown:
                     puts.append(PublicRow(key, row, fingerprint(None)))
                 continue
             if row is not None and table.write_behind:
@@ -249,7 +261,7 @@ class Reconciliation:
             if whole == row and is_whole:
                 now.seen[key] = public_values.digest(table, row)
             elif whole == row:
-                if key in present:
+                if key in values_shown:
                     puts.append(PublicRow(key, row, fingerprint(found)))
             else:
                 edits[key] = values
@@ -258,8 +270,8 @@ class Reconciliation:
         for key, digest in public_values.digests_by_key(table, wholes).items():
             if digest == seen[key]:  # only the row was changed
                 del edits[key]
-                row = present.get(key, rows.by_key.get(key))
-                if row is None or key in present:
+                row = rows.row(table, key)
+                if row is None or key in values_shown:
                     puts.append(PublicRow(key, row, fingerprint(now.found[key])))
         changing = [*[put.key for put in puts], *edits]
         still = set(self._watches.still(table, form, TO_DATABASE, changing))
@@ -344,27 +356,23 @@ class Reconciliation:
 
     # --- both -------------------------------------------------------------------------------------
 
-    def _as_declared(
+    def _shown(
         self, table: Table, form: str, direction: str, rows: Rows, now: InStep
-    ) -> tuple[dict[Key, Row], dict[Key, Found], dict[Key, str]]:
-        """The rows that JSON can show, what their public keys hold then, and their digests. The
-        other rows are reported."""
-        wanted = {key: rows.by_key[key] for key in now.found if key in rows.by_key}
-        try:
-            texts = table.encode_many([*wanted.values()]) if wanted else ()
-        except NotAsDeclared:
-            good = {}
-            for key, row in wanted.items():
-                try:
-                    table.encode(row)
-                    good[key] = row
-                except NotAsDeclared as error:
-                    self._record.report(direction, table.public_key(form, key), str(error))
-            wanted = good
-            texts = table.encode_many([*wanted.values()]) if wanted else ()
-        values = encoded(table, form, [*wanted.values()], texts)
-        digests = public_values.digests_of(texts)
-        return wanted, dict(zip(wanted, values)), dict(zip(wanted, digests))
+    ) -> Mapping[Key, Found]:
+        """What the public keys of the rows hold. Rows that JSON cannot show are reported."""
+        for key in now.found.keys() & rows.odd.keys():
+            try:
+                table.encode(rows.odd[key])
+            except NotAsDeclared as error:
+                self._record.report(direction, table.public_key(form, key), str(error))
+        texts = rows.texts
+        if len(texts) > len(now.found):
+            texts = {key: texts[key] for key in now.found if key in texts}
+        return (
+            texts
+            if form == JSON
+            else dict(zip(texts, public_forms(table, form, [*texts.values()])))
+        )
 
     def _put(
         self,
@@ -381,9 +389,11 @@ class Reconciliation:
         done = self._store.set_many(table, form, puts, rows.read_at, rows.until)
         refused = {put.key for put, is_done in zip(puts, done) if not is_done}
         now.is_known = now.is_known and not refused
-        unknown = [put.row for put in puts if put.row is not None and put.value is None]
+        unknown = [put.row for put in puts if put.row is not None]
         held = {put.key: put.value for put in puts}
-        held |= zip([row[0] for row in unknown], encoded(table, form, unknown))
+        if unknown:
+            values = public_forms(table, form, table.encode_many(unknown))
+            held |= zip([row[0] for row in unknown], values)
         for key in refused:
             del held[key]
         now.found |= held
@@ -396,6 +406,31 @@ class Reconciliation:
         if self._record.tell is not nobody:
             for name in table.public_keys(form, keys):
                 self._record.tell(f"Write {name} {way}")
+
+
+def _rows(
+    read_at: int,
+    until: int,
+    table: Table,
+    texts: Mapping[Key, bytes | None],
+    rows: Sequence[Row],
+) -> Rows:
+    """`rows`: those whose text is not known yet, as far as they are still there."""
+    texts = {**texts, **table.encode_each(rows)} if rows else texts
+    known = {key: text for key, text in texts.items() if text is not None}
+    odd = {row[0]: row for row in rows if row[0] not in known}
+    return Rows(read_at, until, [*texts], known, odd)
+
+
+def _digests(rows: Rows, keys: Collection[Key]) -> dict[Key, str]:
+    """Of the rows with these keys; empty where there is none."""
+    texts = rows.texts
+    found = dict(zip(texts, public_values.digests(texts.values())))
+    return {key: found.get(key, "") for key in keys}
+
+
+def _without(keys: Collection[Key], values: dict[Key, str]) -> dict[Key, str]:
+    return {key: value for key, value in values.items() if key not in keys} if keys else values
 
 
 def _instead_of(found: Found) -> str:

@@ -20,9 +20,9 @@ from chalicelib.tables import DIRECTIONS, Key
 
 # It is renewed when a third of it has passed.
 LEASE_SECONDS = 30
-# Of a run whose ranges wait for somebody to begin. Less than the time to the next run.
+# The lease of a run whose ranges wait for a function to begin. Less than the time to the next run.
 HANDED_SECONDS = 600
-# Within this time a range is done, or it sets no public key any more.
+# After this time a range sets no public key any more.
 RANGE_SECONDS = 15
 KEPT_DAYS = 30
 # Of one record.

@@ -109,8 +109,8 @@ class Sync:
         server: str,
         fan_out: FanOut | None,
     ) -> None:
-        """From the lease to its end, or until the rest is left to others. What was done stays done
-        where this fails."""
+        """Works on the tables, from the begin of the lease to its end, or until the rest is handed
+        out. Where this fails, what was done stays done."""
         failures: list[HerocacheError | None] = []
         handed: list[tuple[Table, Note]] = []
         try:
@@ -151,9 +151,8 @@ class Sync:
         fan_out: FanOut | None,
         handed: list[tuple[Table, Note]],
     ) -> HerocacheError | None:
-        """Looks at one table, and adds it to `handed` where ranges of it are left to others. What
-        keeps only this one from being looked at is returned, so that the others do not wait for
-        it."""
+        """Works on one table, and adds it to `handed` where ranges of it are handed out. Returns an
+        error that concerns only this table, so that the run goes on with the others."""
         try:
             if not table.public:
                 self._increments.apply(table, lease, record)

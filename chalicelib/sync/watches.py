@@ -118,11 +118,10 @@ class Watches:
         kept = self._watched_one_by_one(table, form)
         after, is_more = None, True
         while is_more:
-            now, rows, is_more = self._database.fetch_range(table, after, None, PAGE_ROWS)
-            keys = [row[0] for row in rows if row[0] not in kept]
-            if not self._delete_public(table, form, keys, now):
+            now, found, is_more = self._database.fetch_range(table, after, None, PAGE_ROWS)
+            if not self._delete_public(table, form, [key for key in found if key not in kept], now):
                 return
-            after = rows[-1][0] if rows else None
+            after = next(reversed([*found]), None)
 
     def _watched_one_by_one(self, table: Table, form: str) -> set[Key]:
         return {row.key for row in self._of(table) if row.form == form and row.key != EVERY_ROW}
@@ -227,6 +226,8 @@ class Watches:
                 ]
             )
         found = {text: own for answer in answers for text, own in answer}
+        if found.keys() <= {EVERY_ROW}:
+            return [*keys] if found.get(EVERY_ROW) == direction else []
         return [key for key in keys if found.get(str(key), found.get(EVERY_ROW)) == direction]
 
     # --- what a run keeps -------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from chalicelib.config import DB_CLUSTER_ARN, DB_ENGINE, DbEngine
 from local.commands.invoke import asked_event
-from local.home import Home, home_folder, stop
+from local.home_folder import Home, home_folder, stop
 from local.lambda_function.container import Container, InvocationFailed
 from local.machine import ROOT
 from local.servers import ServerError

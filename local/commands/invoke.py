@@ -10,7 +10,7 @@ from typing import Any
 
 from chalicelib.column_types import Integer
 from chalicelib.tables import HEROES, Table, tables_with
-from local.home import Home, home_folder
+from local.home_folder import Home, home_folder
 from local.lambda_function.container import Container, InvocationFailed
 from local.servers import ServerError
 from local.settings import read_settings

@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 
-from local.home import Home, home_folder, locked, stop
+from local.home_folder import Home, home_folder, locked, stop
 from local.restart_servers import Watch
 from local.schedule import Schedule
 from local.servers import App, ServerError

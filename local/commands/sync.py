@@ -12,7 +12,7 @@ from chalicelib.services import Container
 from chalicelib.sync import Record
 from chalicelib.tables import DIRECTIONS
 from local.commands.invoke import require_servers
-from local.home import Home, home_folder
+from local.home_folder import Home, home_folder
 from local.servers import ServerError
 from local.settings import environment_with, read_settings
 from local.terminal import say

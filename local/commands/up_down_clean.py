@@ -2,7 +2,7 @@
 
 import shutil
 
-from local.home import Home, home_folder, stop
+from local.home_folder import Home, home_folder, stop
 from local.machine import ROOT
 from local.terminal import say
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from chalicelib.tables import tables_with
-from local.home import Home, home_folder
+from local.home_folder import Home, home_folder
 from local.lambda_function.upload_outcome import Outcome, status_in_words
 from local.servers import S3, ServerError
 from local.servers.s3 import BUCKET, key_for

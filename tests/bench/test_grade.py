@@ -31,7 +31,7 @@ from grader.http_client import Answer, Wrong, with_scheme
 from local.machine import PORTS, port_is_free
 from local.servers import App
 from tests.conftest import running
-from tests.support.beside import Done
+from tests.support.background_commands import Done
 
 ROOT = Path(__file__).parents[2]
 Hero = dict[str, Any]

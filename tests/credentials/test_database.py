@@ -18,7 +18,7 @@ from tests.support import aws_tokens
 from tests.support.certificates import Authority
 from tests.support.client import Answer, InProcess, as_stored, hero
 from tests.support.leaks import assert_tells_nothing_internal
-from tests.support.token_front import CLEAR_TEXT, SALT, TokenFront, Way, token_front
+from tests.support.token_proxy import CLEAR_TEXT, SALT, TokenProxy, Way, token_proxy
 
 # Names 127.0.0.1, but the app does not take it for loopback, so it uses TLS.
 NOT_LOOPBACK = "127.1"
@@ -138,8 +138,8 @@ def test_an_authority_that_cannot_be_read_is_a_setting_that_is_named(
 
 
 @pytest.fixture
-def front(mariadb: MariaDB, authority: Authority) -> Iterator[TokenFront]:
-    with token_front(mariadb, authority) as front:
+def front(mariadb: MariaDB, authority: Authority) -> Iterator[TokenProxy]:
+    with token_proxy(mariadb, authority) as front:
         yield front
 
 
@@ -147,7 +147,7 @@ def front(mariadb: MariaDB, authority: Authority) -> Iterator[TokenFront]:
 def by_token(
     service: InProcess,
     configure: Configure,
-    front: TokenFront,
+    front: TokenProxy,
     authority: Authority,
     monkeypatch: pytest.MonkeyPatch,
 ) -> InProcess:
@@ -164,7 +164,7 @@ def by_token(
     return service
 
 
-def test_a_token_logs_in(by_token: InProcess, front: TokenFront) -> None:
+def test_a_token_logs_in(by_token: InProcess, front: TokenProxy) -> None:
     [id] = by_token.write([hero()]).ids
 
     for use_cache in (True, False):
@@ -173,7 +173,7 @@ def test_a_token_logs_in(by_token: InProcess, front: TokenFront) -> None:
 
 
 def test_each_connection_has_a_token_of_its_own_time(
-    by_token: InProcess, front: TokenFront, monkeypatch: pytest.MonkeyPatch
+    by_token: InProcess, front: TokenProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A kept connection outlives its token; a new one does not use the old."""
     [id] = by_token.write([hero()]).ids
@@ -189,7 +189,7 @@ def test_each_connection_has_a_token_of_its_own_time(
 
 
 def test_a_token_that_is_refused_is_a_503_that_does_not_show_it(
-    by_token: InProcess, front: TokenFront, caplog: pytest.LogCaptureFixture
+    by_token: InProcess, front: TokenProxy, caplog: pytest.LogCaptureFixture
 ) -> None:
     front.valid = set()
 
@@ -243,7 +243,7 @@ def by_its_own_key() -> dict[str, Way]:
 def test_nobody_is_told_a_password_whose_certificate_was_not_checked(
     service: InProcess,
     configure: Configure,
-    front: TokenFront,
+    front: TokenProxy,
     mariadb: MariaDB,
     way: tuple[str, Way],
     host: str,
@@ -263,7 +263,7 @@ def test_nobody_is_told_a_password_whose_certificate_was_not_checked(
 def test_a_server_with_a_checked_certificate_is_told_the_password_when_it_asks(
     service: InProcess,
     configure: Configure,
-    front: TokenFront,
+    front: TokenProxy,
     mariadb: MariaDB,
     authority: Authority,
     name: str,
@@ -277,7 +277,7 @@ def test_a_server_with_a_checked_certificate_is_told_the_password_when_it_asks(
 
 
 def test_a_server_that_remembers_the_password_by_its_hash_needs_no_certificate(
-    service: InProcess, configure: Configure, front: TokenFront, mariadb: MariaDB
+    service: InProcess, configure: Configure, front: TokenProxy, mariadb: MariaDB
 ) -> None:
     scramble = scramble_caching_sha2(mariadb.password.encode(), SALT)
     front.valid = {scramble.rstrip(b"\x00").decode(errors="replace")}

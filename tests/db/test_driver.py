@@ -16,7 +16,7 @@ import pymysql
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pymysql.constants import CR
+from pymysql.constants import CLIENT, CR
 from pymysql.cursors import Cursor
 
 from chalicelib.db.mysql import driver
@@ -132,6 +132,53 @@ def test_rows_are_those_of_the_driver(
     assert found[0] == found[1]
 
 
+@settings(max_examples=50, deadline=None)
+@given(values=st.lists(st.one_of(VALUES, st.binary(), st.floats(0, 1))))
+def test_literals_are_those_of_the_driver(both_drivers: list[Cursor], values: list[object]) -> None:
+    text = ",".join(["%s"] * len(values))
+    ours: Any = both_drivers[0].connection
+
+    assert ours.sql(text, values) == both_drivers[1].mogrify(text, values)
+
+
+def test_a_quote_ends_no_literal_where_backslashes_escape_nothing(connection: Any) -> None:
+    connection.query("SET sql_mode = 'NO_BACKSLASH_ESCAPES'")
+    answers: list[Any] = []
+
+    connection.run_all(connection.sql("SELECT %s, %s", ["\\'", 7]), answers)
+
+    assert answers == [(("\\'", 7),)]
+
+
+def test_values_of_every_type_are_those_of_the_driver(both_drivers: list[Cursor]) -> None:
+    query = (
+        "SELECT 1.5, 1e0, NULL, DATE '2020-02-03', TIMESTAMP '2020-02-03 04:05:06',"
+        " TIME '01:02:03', CAST('é' AS BINARY), JSON_OBJECT('a', 'é'), 18446744073709551615, TRUE,"
+        " ''"
+    )
+    found = []
+    for cursor in both_drivers:
+        cursor.execute(query)
+        found.append(cursor.fetchall())
+
+    assert found[0] == found[1]
+
+
+def test_each_statement_has_its_answer_however_long_its_counts_are(connection: Any) -> None:
+    rows = ",".join(f"({n})" for n in range(70_000))
+    answers: list[Any] = []
+
+    connection.run_all(
+        "CREATE TEMPORARY TABLE counted (id INT AUTO_INCREMENT PRIMARY KEY, n INT);"
+        "INSERT INTO counted (n) VALUES (1);"
+        f"INSERT INTO counted (n) VALUES {','.join(['(2)'] * 300)};"
+        f"INSERT INTO counted (n) VALUES {rows};SELECT COUNT(*) FROM counted;DO 1",
+        answers,
+    )
+
+    assert answers == [(), (), (), (), ((70_301,),), ()]
+
+
 class Server:
     """As far as a reader of rows sees one: it sends these packets."""
 
@@ -155,7 +202,7 @@ class Server:
 
 def rows_of(server: Server) -> Any:
     reader: Any = driver.ResultReader(cast(Any, server))
-    reader.converters = [("ascii", int)]
+    reader.decoders = [int]
     reader._read_rowdata_packet()
     return reader.rows
 
@@ -198,9 +245,50 @@ def test_a_long_end_packet_is_an_error_and_no_row() -> None:
     assert server.is_closed
 
 
+COLUMN = b"\x03def" + bytes(4) + b"\x01n\x00" + b"\x0c\x3f\x00\x0b\x00\x00\x00\x03" + bytes(5)
+
+
+def columns_of(server: Server, count: int) -> Any:
+    reader: Any = driver.ResultReader(cast(Any, server))
+    reader.field_count = count
+    reader._get_descriptions()
+    return reader.decoders
+
+
+def test_each_column_has_a_way_to_read_it() -> None:
+    assert columns_of(Server(COLUMN, COLUMN, EOF_PACKET), 2) == [int, int]
+
+
+@pytest.mark.parametrize(
+    "packets",
+    [(COLUMN, EOF_PACKET, EOF_PACKET), (COLUMN, COLUMN, LONG_END_PACKET), (COLUMN, COLUMN, ROW)],
+)
+def test_columns_that_are_not_as_many_as_announced_are_an_error(packets: list[bytes]) -> None:
+    server = Server(*packets)
+
+    with pytest.raises(pymysql.InternalError):
+        columns_of(server, 2)
+    assert server.is_closed
+
+
+def test_a_column_out_of_order_is_an_error() -> None:
+    server = Server(COLUMN, EOF_PACKET, first_number=251)
+
+    with pytest.raises(pymysql.InternalError):
+        columns_of(server, 1)
+    assert server.is_closed
+
+
+def test_an_error_in_place_of_a_column_is_raised() -> None:
+    with pytest.raises(pymysql.MySQLError) as error:
+        columns_of(Server(ERROR_PACKET), 1)
+    assert error.value.args[0] == 1317
+
+
 @pytest.fixture
 def connection(mariadb: MariaDB) -> Iterator[Any]:
-    connection = connect(mariadb, driver.DriverConnection, local_infile=True)
+    flags = CLIENT.MULTI_STATEMENTS
+    connection = connect(mariadb, driver.DriverConnection, local_infile=True, client_flag=flags)
     yield connection
     connection.drop()
 

@@ -24,7 +24,7 @@ from redis.retry import Retry
 from chalicelib.cache.timeouts import TIMEOUT_SECONDS
 from chalicelib.config import Settings
 from chalicelib.db.engine import ANSWER_TIMEOUT_SECONDS, LOCK_TIMEOUT_SECONDS
-from tests.history.moments import BEFORE_COMMIT, BEFORE_FILL, BEFORE_PUBLISH
+from tests.history.stop_points import BEFORE_COMMIT, BEFORE_FILL, BEFORE_PUBLISH
 from tests.history.worker import Answer
 
 By = Literal["id", "xp"]

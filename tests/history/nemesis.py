@@ -14,11 +14,11 @@ import pymysql
 import redis
 
 from local.servers import MariaDB, Redis
-from tests.history.crew import Crew
-from tests.history.moments import BEFORE_COMMIT, BEFORE_FILL, BEFORE_PUBLISH, DIE, Orders
 from tests.history.records import now
 from tests.history.standbys import REPLICA_FOR_SECONDS, failover, follow, switch_over
+from tests.history.stop_points import BEFORE_COMMIT, BEFORE_FILL, BEFORE_PUBLISH, DIE, Orders
 from tests.history.traps import COMMIT, FENCE, PUBLISH, RECORDS, Trap
+from tests.history.worker_processes import Crew
 from tests.support.relay import CUT_AFTER, CUT_BEFORE, HOLD_ANSWER, PASS, Relay
 
 DISTANCE_SECONDS = 2.0

@@ -15,7 +15,7 @@ from chalicelib.config import DbEngine
 from local.servers import DataApi, MariaDB, Redis
 from tests.history.checker import check
 from tests.history.counters import check_counts
-from tests.history.crew import CONTEXT, Crew
+from tests.history.final_check import check_entries
 from tests.history.ledger import (
     open_ledger,
     read_counts,
@@ -23,13 +23,13 @@ from tests.history.ledger import (
     read_products,
     read_table,
 )
-from tests.history.moments import Orders
 from tests.history.nemesis import FAULTS, Nemesis, Scene
-from tests.history.quiet import check_entries
 from tests.history.standbys import database_pair, redis_pair
+from tests.history.stop_points import Orders
 from tests.history.systems import HEROCACHE
 from tests.history.verdict import Verdict
 from tests.history.worker import MIX, NEWS, SYNC, Plan
+from tests.history.worker_processes import CONTEXT, Crew
 from tests.support.relay import Relay, relaying
 
 PROCESSES = 5

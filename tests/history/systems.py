@@ -20,7 +20,7 @@ from chalicelib.rows.fences import Fences
 from chalicelib.rows.idempotency import IdempotentChange, Recorded
 from chalicelib.tables import Table
 from tests.history.alternatives import CommitThenSet, Dogpile
-from tests.history.moments import BEFORE_COMMIT, BEFORE_FILL, BEFORE_PUBLISH
+from tests.history.stop_points import BEFORE_COMMIT, BEFORE_FILL, BEFORE_PUBLISH
 from tests.history.worker import Answer, Invoke
 
 Reach = Callable[[int], None]

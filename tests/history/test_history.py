@@ -13,7 +13,7 @@ from tests.history.compare import picture
 from tests.history.nemesis import FAULTS
 from tests.history.round import Servers, play, servers
 from tests.history.worker import MIX_OF_ALL
-from tests.support.beside import Done
+from tests.support.background_commands import Done
 
 # The time for requests and faults. Starting the processes and waiting for quiet take longer.
 SECONDS = 50

@@ -18,7 +18,6 @@ from typing import Any
 from chalicelib.ingest import service as ingest_service
 from tests.history.bucket import Folder
 from tests.history.ledger import PRODUCTS
-from tests.history.moments import Orders
 from tests.history.records import (
     ACKNOWLEDGED,
     REFUSED,
@@ -35,6 +34,7 @@ from tests.history.records import (
     records_of,
     unfinished,
 )
+from tests.history.stop_points import Orders
 
 SHARED_IDS = range(1, 9)
 XPS = range(1, 5)

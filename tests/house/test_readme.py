@@ -492,7 +492,7 @@ def test_the_figures_in_the_text_are_those_of_the_code() -> None:
     heroes = len((ROOT / "seed" / "heroes.csv").read_text(encoding="utf-8").splitlines())
     assert entry_commands.TTL_JITTER == 0.1
     for words in (
-        f"Python {python} or newer",
+        f"with Python {python} to ",
         f"`make run` starts with {heroes} heroes",
         f"Each wait for Redis ends after {TIMEOUT_SECONDS:g} s",
         f"after {recovery.GOOD_PROBES} good probes in a row",

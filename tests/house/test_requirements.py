@@ -23,7 +23,7 @@ STARTED_BY = {
         path.relative_to(ROOT).with_suffix("").as_posix().replace("/", ".")
         for path in (ROOT / "chalicelib").rglob("[!_]*.py")
     ],
-    "requirements-deploy.txt": ["app", "infra.__main__"],
+    "requirements-deploy.txt": ["app", "infra.__main__", "seed.apply"],
     "requirements-local.txt": [
         *(
             "app",

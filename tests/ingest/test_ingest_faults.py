@@ -18,7 +18,7 @@ from tests.conftest import Configure
 from tests.support import bucket as s3
 from tests.support.bucket import UploadBucket, lines
 from tests.support.client import InProcess
-from tests.support.deliver import answer_of, deliver
+from tests.support.event_process import answer_of, deliver
 from tests.support.relay import CUT_BEFORE, PASS, Relay, relaying
 from tests.support.witness import Witness
 

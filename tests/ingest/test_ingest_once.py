@@ -21,7 +21,7 @@ from tests.conftest import Configure
 from tests.support import bucket as s3
 from tests.support.bucket import Event, UploadBucket, lines, without
 from tests.support.client import InProcess
-from tests.support.deliver import MID_FILE, answer_of, deliver
+from tests.support.event_process import MID_FILE, answer_of, deliver
 from tests.support.relay import CUT_AFTER, CUT_BEFORE, PASS, relaying
 from tests.support.witness import Witness
 

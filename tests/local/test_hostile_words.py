@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from local.home import Home
+from local.home_folder import Home
 from local.machine import LOOPBACK, ROOT, command_line
 from local.servers import Redis
 from tests.support.project_copy import clean_environment

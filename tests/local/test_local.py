@@ -19,7 +19,7 @@ import pymysql
 import pytest
 
 from chalicelib.tables import OWN_NAMES, TABLES
-from local.home import Home
+from local.home_folder import Home
 from local.machine import LOOPBACK, ROOT, find_program, has_ended, has_stopped, port_is_free
 from local.servers import App, MariaDB, Redis, ServerError
 from tests.support.project_copy import MakeRun, copy_project, make

@@ -12,7 +12,7 @@ from redis import Redis
 
 from chalicelib.sync import Record
 from local.commands.sync import show_progress
-from local.home import Home
+from local.home_folder import Home
 from local.schedule import Schedule
 from tests.support.client import OverHttp
 from tests.support.project_copy import MakeRun, copy_project, make

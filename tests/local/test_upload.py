@@ -18,7 +18,7 @@ import pytest
 
 from chalicelib.tables import TABLES
 from local.commands import upload
-from local.home import Home
+from local.home_folder import Home
 from local.lambda_function.upload_outcome import Outcome
 from local.machine import ROOT
 from local.servers import S3, ServerError

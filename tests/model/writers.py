@@ -192,7 +192,7 @@ def piece_steps(world: World, state: State, index: int) -> Iterator[Step]:
         yield "the guard fails", after
     elif writer.piece == "sent":
         after = state.writer(index, row=_changed(world, state, index))
-        yield "the guard holds: inserts, reads", _read(after, world, index)
+        yield "the guard holds: reads, inserts", _read(after, world, index)
     elif writer.piece == "held":
         yield "changes its row, reads", _read(state, world, index)
     elif writer.piece == "read":

@@ -304,7 +304,7 @@ def test_new_rows_cost_one_round_trip_to_the_database_and_two_to_redis(
 
     assert len(ids) == BATCH
     shown = ["SELECT heroes"] * use_cache
-    assert sent == [[*GUARDED_INSERT, *shown, *COMMITTED]]
+    assert sent == [[*OPENING, *shown, *INSERT, *COMMITTED]]
     assert spent.statements == 6 + len(shown)
     assert spent.cache_round_trips == 2, "fence meanwhile, then publish"
     sent.clear()

@@ -4,7 +4,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,31 @@ class Container:
         said = [line.removeprefix("answer ") for line in lines if line.startswith("answer ")]
         *answers, imported = map(json.loads, said)
         return answers, imported
+
+    @contextmanager
+    def warm(self) -> Iterator[Callable[[str, object], Any]]:
+        """Calls a function in one process, which stays until the end."""
+        with subprocess.Popen(
+            [sys.executable, "-I", "-S", "-W", "error", "-c", LAMBDA, self._paths],
+            cwd=self._package,
+            env=self._environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as process:
+            events, said = process.stdin, process.stdout
+            assert events is not None
+            assert said is not None
+
+            def call(handler: str, event: object) -> Any:
+                events.write(f"{json.dumps([handler, event])}\n")
+                events.flush()
+                line = next(line for line in said if line.startswith("answer "))
+                return json.loads(line.removeprefix("answer "))
+
+            yield call
+            events.close()
+            said.read()
 
     @property
     def _paths(self) -> str:

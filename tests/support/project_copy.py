@@ -7,7 +7,7 @@ import subprocess
 import threading
 from pathlib import Path
 
-from local.home import Home
+from local.home_folder import Home
 from local.machine import ROOT, has_ended
 
 PARTS = (".chalice", "Makefile", "app.py", "chalicelib", "events", "local", "seed")

@@ -2,7 +2,7 @@
 
 import csv
 
-from local.home import SEEDED_TABLES
+from local.home_folder import SEEDED_TABLES
 from local.machine import ROOT
 from local.servers import MariaDB
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.support.beside import Done
+from tests.support.background_commands import Done
 from tests.support.deployment import NAME, STAGE, Project, trust_store
 from tests.support.emulated_aws import Emulated, data_apis, emulated
 

@@ -18,6 +18,14 @@ TABLES = (
     *(*tables.TABLES, "idempotency"),
     *("watched", "watched_ranges", "sync_lease", "sync_runs", "sync_ranges", "applied_deltas"),
 )
+# Which of them have rows, or had some and would give another key than 1.
+USED_TABLES = " UNION ".join(
+    [
+        "SELECT table_name FROM information_schema.tables"
+        f" WHERE table_schema = DATABASE() AND auto_increment > 1 AND table_name IN {TABLES}",
+        *(f"SELECT '{table}' FROM DUAL WHERE EXISTS (SELECT 1 FROM {table})" for table in TABLES),
+    ]
+)
 ENTRYS = r"*}:[0-9]*:*:*"
 # Not counted. These go with other commands, and ask who the server is and whether it is a master.
 ASIDE = ("cmdstat_info", "cmdstat_persist")
@@ -41,7 +49,7 @@ class Witness:
     """Its own connections, kept out of what it counts. `close` when done."""
 
     def __init__(self, mariadb: MariaDB, redis_server: Redis) -> None:
-        self._database = mariadb.connect_as_root(ssl_disabled=True)
+        self._database = mariadb.connect_as_root()
         self.redis = connect_to_redis(redis_server)
         self.redis_port = redis_server.port
 
@@ -57,13 +65,8 @@ class Witness:
     def empty(self) -> None:
         """No rows, ids from 1 on, nothing cached; the caches in use on this Redis, and not since a
         moment ago: whatever an earlier test broke."""
-        used = self.query(
-            "SELECT table_name FROM information_schema.tables"
-            " WHERE table_schema = DATABASE() AND auto_increment > 1"
-        )
-        for table in TABLES:
-            if (table,) in used or self.query(f"SELECT 1 FROM {table} LIMIT 1"):
-                self.query(f"TRUNCATE {table}")
+        for (table,) in self.query(USED_TABLES):
+            self.query(f"TRUNCATE {table}")
         self.redis.flushall()
         self.give_cache_to(self.server)
 
@@ -84,10 +87,12 @@ class Witness:
     @property
     def server(self) -> str:
         """What the service calls this Redis."""
-        return server_name(self._info("run_id"), self._info("master_replid"))
+        return server_name(
+            self._info("server", "run_id"), self._info("replication", "master_replid")
+        )
 
-    def _info(self, field: str) -> str:
-        found: Any = self.redis.info("everything")
+    def _info(self, section: str, field: str) -> str:
+        found: Any = self.redis.info(section)
         return str(found[field])
 
     def forget_cached(self) -> None:

@@ -141,7 +141,7 @@ def test_only_the_entries_of_changed_rows_leave_the_cache(
 def test_a_transaction_that_is_rolled_back_records_nothing(
     cached: InProcess, mariadb: MariaDB, witness: Witness
 ) -> None:
-    with mariadb.connect_as_root(ssl_disabled=True) as client, client.cursor() as cursor:
+    with mariadb.connect_as_root() as client, client.cursor() as cursor:
         cursor.execute("START TRANSACTION")
         cursor.execute("UPDATE heroes SET xp = 4")
         assert records(witness) == []
@@ -164,7 +164,7 @@ def test_a_change_whose_record_comes_late_is_not_lost(
     cached: InProcess, mariadb: MariaDB, witness: Witness
 ) -> None:
     """It has a lower id than a record that was drained already."""
-    with mariadb.connect_as_root(ssl_disabled=True) as client, client.cursor() as cursor:
+    with mariadb.connect_as_root() as client, client.cursor() as cursor:
         cursor.execute("START TRANSACTION")
         cursor.execute("UPDATE heroes SET xp = 8 WHERE id = 1")
         witness.query("UPDATE heroes SET xp = 8 WHERE id = 2")
@@ -606,7 +606,7 @@ def test_after_many_changes_the_whole_table_leaves_the_cache(
 def open_change(mariadb: MariaDB, cached: InProcess, witness: Witness) -> Iterator[Change]:
     """Of heroes 3 and 4 by a client that has not committed it yet. Its two records have ids between
     those of four others."""
-    with mariadb.connect_as_root(ssl_disabled=True) as client, client.cursor() as cursor:
+    with mariadb.connect_as_root() as client, client.cursor() as cursor:
         change_two(witness, 5)
         cursor.execute("START TRANSACTION")
         for key in (3, 4):

@@ -1,4 +1,4 @@
-"""`python -m bench.captured`: what the triggers that record changes cost; how long a drain takes.
+"""`python -m bench.change_capture`: what the triggers that record changes cost, and a drain.
 
 `plain` is another client of the database, `own` a session of the service. With the triggers and
 without them take turns, on a table that is made anew for each.

@@ -21,7 +21,7 @@ COMMANDS: Mapping[str, Sequence[str]] = {
 Done = subprocess.CompletedProcess[bytes]
 
 
-class Beside:
+class BackgroundCommands:
     def __init__(self, names: Sequence[str]) -> None:
         self._thread = ThreadPoolExecutor(1)
         self._is_over = False

@@ -9,8 +9,8 @@ import time
 from collections.abc import Callable, Mapping
 from multiprocessing.context import SpawnContext, SpawnProcess
 
-from tests.history.moments import DIED
 from tests.history.records import records_of
+from tests.history.stop_points import DIED
 from tests.history.worker import Plan, work
 
 CONTEXT: SpawnContext = multiprocessing.get_context("spawn")

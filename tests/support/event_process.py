@@ -1,4 +1,4 @@
-"""`python -m tests.support.deliver [STEP]`: a process that handles S3 events as the function does.
+"""`python -m tests.support.event_process [STEP]`: a process that handles S3 events as Lambda does.
 
 It reads a JSON list of events and handles them one after the other; it prints the summaries and by
 how many MB its memory grew. With a STEP it is killed (SIGKILL) when the first event gets there.
@@ -102,7 +102,7 @@ def deliver(
 ) -> "subprocess.Popen[str]":
     """A process that handles them. Everything it needs is in `environment`."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.support.deliver", *([step] if step else [])],
+        [sys.executable, "-m", "tests.support.event_process", *([step] if step else [])],
         cwd=ROOT,
         env={**os.environ, **environment},
         stdin=subprocess.PIPE,

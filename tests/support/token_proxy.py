@@ -1,6 +1,6 @@
 """Aurora's way to log in, in front of a real MariaDB: TLS, then a token in clear text. Or another.
 
-    with token_front(mariadb, authority) as front: front.valid = {token}; ... front.port
+    with token_proxy(mariadb, authority) as front: front.valid = {token}; ... front.port
 
 `front.heard` is everything that a client said as its password, in order. `front.way`: what the
 server says to log somebody in; `front.welcome`: before it says that he is.
@@ -41,7 +41,7 @@ class Way(NamedTuple):
 CLEAR_TEXT = Way("mysql_native_password", [b"\xfemysql_clear_password\x00" + SALT + b"\x00"])
 
 
-class TokenFront:
+class TokenProxy:
     def __init__(self, mariadb: MariaDB, authority: Authority) -> None:
         self.valid: set[str] = set()
         self.heard: list[str] = []
@@ -158,8 +158,8 @@ def _pass_on(source: socket.socket, sink: socket.socket) -> None:
 
 
 @contextlib.contextmanager
-def token_front(mariadb: MariaDB, authority: Authority) -> Iterator[TokenFront]:
-    front = TokenFront(mariadb, authority)
+def token_proxy(mariadb: MariaDB, authority: Authority) -> Iterator[TokenProxy]:
+    front = TokenProxy(mariadb, authority)
     threading.Thread(target=front.accept_until_closed, daemon=True).start()
     try:
         yield front

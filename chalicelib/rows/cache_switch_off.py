@@ -12,7 +12,7 @@ from typing import TypeVar
 from chalicelib.cache import Generations, Recovery
 from chalicelib.db import Database, Generation, Transaction
 from chalicelib.errors import AnotherServer, CacheUnavailable
-from chalicelib.rows.transactions import Transactions
+from chalicelib.rows.writer_transactions import Transactions
 from chalicelib.tables import Table
 
 log = logging.getLogger("herocache.switch_off")
@@ -20,7 +20,7 @@ log = logging.getLogger("herocache.switch_off")
 Result = TypeVar("Result")
 
 
-class SwitchOff:
+class CacheSwitchOff:
     def __init__(
         self,
         database: Database,
