@@ -90,7 +90,8 @@ return reply
 # For each counter.
 _CHECK = """
   value# = value# + (total# - applied#)
-  if amount# < 0 and value# + amount# < lowest# or amount# > 0 and value# + amount# > highest# then
+  if amount# < 0 and (value# + amount# < lowest# or total# + amount# < -9007199254740991)
+      or amount# > 0 and (value# + amount# > highest# or total# + amount# > 9007199254740991) then
     return {'range', i - 1, # - 1, string.format('%.0f', value#)}
   end
   value#, total# = value# + amount#, total# + amount#
