@@ -1,8 +1,10 @@
 """`make adopt`: a stage on a database, a cache, a network, a bucket and a role that are there."""
 
+import contextlib
 import getpass
 import json
 import os
+import pty
 import re
 import secrets
 import socket
@@ -568,6 +570,38 @@ def test_what_was_answered_is_kept_where_the_questions_end_early(
     assert adopted_settings.read(path)["DB_HOST"] == "there"
 
 
+@pytest.mark.proof
+def test_a_real_terminal_shows_everything_but_the_password(
+    project: Project, settings: dict[str, str]
+) -> None:
+    write_settings(project.home, {"DB_PORT": settings["DB_PORT"]}, "typed")
+    ours, theirs = pty.openpty()
+    shown = ""
+    with subprocess.Popen(
+        [sys.executable, "-m", "infra", "adopt", "typed"],
+        cwd=project.home,
+        env=project.environment,
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+    ) as process:
+        os.close(theirs)
+        with contextlib.suppress(OSError):  # Linux has no other way to say that nobody writes now
+            while piece := os.read(ours, 1 << 16).decode():
+                shown += piece
+                if asked := re.search(r"  (\w+)(?: \[\w+\])? = \Z", shown):
+                    os.write(ours, f"{settings.get(asked[1], '')}\n".encode())
+    os.close(ours)
+
+    assert process.returncode == 0, shown
+    assert "DB_TABLE [heroes] = superheroes" in shown
+    assert "DB_PASS = " in shown
+    assert PASSWORD not in shown
+    assert f"superheroes: {ROWS} rows" in shown
+    assert PASSWORD in (project.home / "infra" / "typed.env").read_text()
+
+
 # --- the app --------------------------------------------------------------------------------------
 
 
@@ -615,8 +649,14 @@ def test_it_is_deployed_without_a_stack_and_passes_the_grader(
     assert (variables["DB_PASS"], variables["REDIS_URL"]) == (PASSWORD, settings["REDIS_URL"])
     [[stage]] = there["apis"].values()
     assert stage["methodSettings"]["*/*"]["throttlingRateLimit"] == 50
-    kept = {"class.env", "far.env"}  # of another test
+    kept = {"class.env", "far.env", "typed.env"}  # of other tests
     assert set(files_with(project, PASSWORD)) <= kept
+
+    report = project.must("report", CLASS)
+    assert "on pieces that were there" in report
+    assert f"{NAME}-sync: " in report
+    assert "cannot be asked" not in report
+    assert PASSWORD not in report
 
     package = unpack(account.package(NAME), tmp_path_factory.mktemp("task"))
     runtime = runtime_folder(tmp_path_factory.mktemp("runtime"))
