@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from chalicelib.error_text import shown
 
@@ -122,7 +122,11 @@ class String:
         return value
 
     def takes_all(self, values: Sequence[object]) -> bool:
-        return False
+        """As `Integer.takes_all`. Fast: the loops run in C."""
+        if set(map(type, values)) != {str}:
+            return False
+        texts = cast(Sequence[str], values)
+        return self.takes_texts(texts) and _is_unicode("".join(texts))
 
     def encode_all(self, values: Sequence[Any]) -> Iterable[object]:
         """The values as JSON shows them, made one by one. Raises TypeError at one that is no
@@ -143,6 +147,14 @@ UNSIGNED_KEY = Integer(1, 2**32 - 1)
 INTEGER = Integer(-(2**31), 2**31 - 1)
 STRING = String()
 STRING_KEY = String(is_key=True)
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether it holds no half of a surrogate pair."""
+    try:
+        return text.isascii() or bool(text.encode())
+    except UnicodeEncodeError:
+        return False
 
 
 def _hint(value: object) -> str:

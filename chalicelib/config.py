@@ -37,6 +37,7 @@ TTL = "TTL"
 READ_BY = "READ_BY"
 UPLOAD_BUCKET = "UPLOAD_BUCKET"
 RANGES_BUCKET = "RANGES_BUCKET"
+BUCKET_OWNER = "BUCKET_OWNER"
 INGEST_MAX_REJECTED = "INGEST_MAX_REJECTED"
 INGEST_MAX_BYTES = "INGEST_MAX_BYTES"
 INGEST_ENGINE = "INGEST_ENGINE"
@@ -123,6 +124,7 @@ class Settings:
     ingest_columns: tuple[str, ...] = ()
     upload_bucket: str = ""
     ranges_bucket: str = ""
+    bucket_owner: str = ""
     sync_minutes: int = 15
     api_auth: ApiAuth = ApiAuth.NONE
     api_readers: frozenset[str] = frozenset()
@@ -155,7 +157,7 @@ class Settings:
             redis_cluster=_switch(environment, REDIS_CLUSTER),
             redis_auth=_redis_auth(environment),
             redis_cache_name=environment.get(REDIS_CACHE_NAME, ""),
-            redis_serverless=_switch(environment, REDIS_SERVERLESS),
+            redis_serverless=_redis_serverless(environment),
             ttl_seconds=_integer(environment, TTL, cls.ttl_seconds, 1, 30 * 24 * 3600),
             read_by=_read_by(environment),
             max_rejected_percent=_integer(
@@ -168,6 +170,7 @@ class Settings:
             ingest_columns=_names(environment, INGEST_COLUMNS),
             upload_bucket=environment.get(UPLOAD_BUCKET, ""),
             ranges_bucket=_ranges_bucket(environment),
+            bucket_owner=_bucket_owner(environment),
             sync_minutes=sync_minutes(environment),
             api_auth=api_auth(environment),
             api_readers=frozenset(_names(environment, API_READERS, "ids of callers")),
@@ -219,6 +222,13 @@ def _ranges_bucket(environment: Mapping[str, str]) -> str:
     if name and name == environment.get(UPLOAD_BUCKET):
         raise ConfigurationError(f"{RANGES_BUCKET}: take another bucket than {UPLOAD_BUCKET}")
     return name
+
+
+def _bucket_owner(environment: Mapping[str, str]) -> str:
+    account = environment.get(BUCKET_OWNER, "")
+    if account and not re.fullmatch("[0-9]{12}", account):
+        raise ConfigurationError(f"{BUCKET_OWNER}: expected the 12 digits of an AWS account")
+    return account
 
 
 def _read_by(environment: Mapping[str, str]) -> str | None:
@@ -345,6 +355,13 @@ def _redis_auth(environment: Mapping[str, str]) -> str:
     if text and (url.scheme != "rediss" or not url.username or url.password):
         raise ConfigurationError(f"{REDIS_AUTH}=iam: {REDIS_URL} must be rediss://user@host:port")
     return text
+
+
+def _redis_serverless(environment: Mapping[str, str]) -> bool:
+    """Also where only the name of the host says so."""
+    host = urlsplit(_redis_url(environment)).hostname or ""
+    is_named_so = ".serverless." in host and host.endswith(".amazonaws.com")
+    return _switch(environment, REDIS_SERVERLESS) or is_named_so
 
 
 def _integer(

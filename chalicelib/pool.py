@@ -14,8 +14,8 @@ MAX_IDLE_CONNECTIONS = 8
 class Pool(Generic[Connection]):
     """Gives out the connection that was used last.
 
-    `acquire` never waits: it opens a connection where none is idle. `release` closes a connection
-    where `MAX_IDLE_CONNECTIONS` are idle already. There is no lock, because each operation of a
+    `acquire` opens a connection where none is idle. `release` closes a connection where
+    `MAX_IDLE_CONNECTIONS` are idle already. There is no lock, because each operation of a
     `deque` is atomic.
     """
 
@@ -30,10 +30,19 @@ class Pool(Generic[Connection]):
 
     def acquire(self, **options: Any) -> Connection:
         """An idle connection, or a new one, which is opened with `options`."""
+        idle = self.take()
+        return self._open(**options) if idle is None else idle
+
+    def take(self) -> Connection | None:
+        """An idle connection, if there is one."""
         try:
             return self._idle.pop()
         except IndexError:
-            return self._open(**options)
+            return None
+
+    @property
+    def has_idle(self) -> bool:
+        return bool(self._idle)
 
     def release(self, connection: Connection) -> None:
         """Give back a connection that is fit for the next user."""

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from botocore.exceptions import ClientError
@@ -35,6 +35,7 @@ from infra.aws_errors import code_of, going_on_where_denied
 from infra.cloudformation_stack import Stack
 from infra.kind_of_stage import is_in_network, uses_data_api
 from infra.report import show as show_report
+from infra.sql import refuse_empty
 from infra.sql import run as run_sql
 from infra.stage_files import ROOT, Stage, event_functions
 from infra.terminal import Refused, confirm, say
@@ -63,7 +64,7 @@ def infra(stage: Stage) -> None:
         arns = (outputs["DatabaseLoginArn"], outputs["IngestLoginArn"])
         passwords = database_schema.passwords(client("secretsmanager"), arns)
     arn = outputs["DatabaseArn"]
-    with nullcontext() if uses_data_api(outputs) else database_schema.data_api(client("rds"), arn):
+    with _data_api(outputs):
         database_schema.prepare(client("rds-data"), arn, outputs["DatabaseSecretArn"], passwords)
     say("next", f"make configure STAGE={stage.name}")
 
@@ -207,7 +208,10 @@ def sql(stage: Stage) -> None:
     """`make sql`: runs the statement in the environment's SQL on the stage's database."""
     outputs = _stack(stage).outputs()
     arns = (outputs["DatabaseArn"], outputs["DatabaseSecretArn"])
-    run_sql(client("rds-data"), *arns, os.environ.get("SQL", ""))
+    statement = os.environ.get("SQL", "")
+    refuse_empty(statement)
+    with _data_api(outputs):
+        run_sql(client("rds-data"), *arns, statement)
 
 
 def logs(stage: Stage) -> None:
@@ -218,6 +222,13 @@ def logs(stage: Stage) -> None:
 def report(stage: Stage) -> None:
     """`make report`: prints what to send when a step fails."""
     show_report(stage)
+
+
+def _data_api(outputs: Mapping[str, str]) -> AbstractContextManager[None]:
+    """Has the Data API on, which a stage with connections turns off again."""
+    if uses_data_api(outputs):
+        return nullcontext()
+    return database_schema.data_api(client("rds"), outputs["DatabaseArn"])
 
 
 def _stack(stage: Stage) -> Stack:

@@ -2,27 +2,33 @@
 
 A call sends its commands to each server at once, so it costs one round trip. Every command may
 run twice. So where a kept connection turns out to be closed, the call is tried again, and no error
-is raised. After a failure nobody uses Redis until it has answered probes.
+is raised. After a failure nobody uses Redis until it has answered probes. That a connection takes
+long to open is no failure: who cannot wait does without Redis.
 
 A connection knows which data set it reached (`connection.server_name`; of a cluster, all its
 masters). Entries are believed only in the data set they were written to: a promoted replica or a
-restored server is another one.
+restored server is another one. A serverless cache hides its servers: its name is that of the cache,
+and the markers tell whether its entries are still those of before.
 """
 
+import hashlib
 import logging
 import threading
+import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from queue import SimpleQueue
 from typing import Any
+from urllib.parse import urlsplit
 
 import redis
 
+from chalicelib.cache import timeouts
 from chalicelib.cache.commands import Command, Received
 from chalicelib.cache.connection import READ_ONLY, is_denied
+from chalicelib.cache.openings import Openings, StillOpening
 from chalicelib.cache.redis_driver import Unusable, check_driver
 from chalicelib.cache.routing import Connection
-from chalicelib.cache.timeouts import TIMEOUT_SECONDS
 from chalicelib.config import Settings
 from chalicelib.credentials import cache_credentials
 from chalicelib.errors import CONNECTION_LOST, AnotherServer, CacheUnavailable, network_words
@@ -35,6 +41,12 @@ MAX_CONNECTIONS_IN_USE = 8
 # Besides these, connections whose user waits for the database first. Where all are in use, commands
 # are not sent early.
 MAX_EARLY_CONNECTIONS = 4
+
+# Redis failed so lately that a write does not try it.
+FAILED_SECONDS = 5
+
+# Fewer failovers than that in the life of a process are nothing to wonder at.
+MANY_SERVERS = 5
 
 # Errors of a kept connection that a new connection does not have.
 _KEPT_TOO_LONG = (
@@ -67,27 +79,67 @@ class Client:
         self._scripts = scripts
         self._probe = probe
         self._timeout_seconds = timeout_seconds
-        self._pool: Pool[Connection] = Pool(self._open, Connection.close)
+        self._fixed_name = _name_of_service(settings)
+        self._failed_at = 0.0
+        self._has_told = False
+        self._servers_met: set[str] = set()
+        self._openings = Openings(self._open, self._keep, self._mark_down)
+        self._pool: Pool[Connection] = Pool(self._openings.wait, Connection.close)
         self._turns = _Turns(MAX_CONNECTIONS_IN_USE)
         self._early_turns = threading.BoundedSemaphore(MAX_EARLY_CONNECTIONS)
 
-    def call(self, commands: Sequence[Command], server: str, *, wait: bool = True) -> Sequence[Any]:
-        """The reply to each command. Without `wait` none: they are read with the next call's.
-        Raises CacheUnavailable; AnotherServer where another data set than `server` was reached."""
-        reached, replies = self._exchange(commands, wait)
+    def call(
+        self,
+        commands: Sequence[Command],
+        server: str,
+        *,
+        wait: bool = True,
+        is_patient: bool = False,
+    ) -> Sequence[Any]:
+        """The reply to each command. Without `wait` none: they are read with the next call's. Who
+        `is_patient` waits longer where no connection is open. Raises CacheUnavailable;
+        AnotherServer where another data set than `server` was reached."""
+        reached, replies = self._exchange(commands, wait, is_patient)
         if reached != server and self._pool.clear():
             # A kept connection may lead to a server that was replaced: see where a new one leads.
-            reached, replies = self._exchange(commands, wait)
+            reached, replies = self._exchange(commands, wait, is_patient)
         if reached != server:
+            self._meet(reached)
             raise AnotherServer(reached)
         return replies
+
+    def open_soon(self) -> None:
+        """Have a connection opened, where none is open, and return at once."""
+        if not (self.is_down or self._pool.has_idle):
+            self._openings.begin()
+
+    def open(self) -> None:
+        """Have a connection open, or know that Redis is down. Where it was down some time ago, and
+        nobody has probed it since, it is used again if it answers: this process may have been
+        frozen."""
+        try:
+            if self.is_down and time.monotonic() - self._failed_at > FAILED_SECONDS:
+                self.probe()
+                self.resume()
+            elif not (self.is_down or self._pool.has_idle):
+                self._keep(self._pool.acquire(seconds=2 * timeouts.OPENING_SECONDS))
+        except CacheUnavailable:
+            pass
+        except StillOpening:
+            self._mark_down(_Late())
+        except redis.RedisError as error:
+            self._mark_down(error)
 
     def send(self, commands: Sequence[Command]) -> Connection | None:
         """Send the commands and return at once; None where they cannot be sent now. The connection
         must be given to `receive` or `abandon`."""
         if self.is_down or not self._early_turns.acquire(blocking=False):
             return None
-        connection = self._pool.acquire()
+        connection = self._pool.take()
+        if connection is None:
+            self._early_turns.release()
+            self._openings.begin()
+            return None
         try:
             connection.send(commands)
         except redis.RedisError as error:
@@ -110,14 +162,14 @@ class Client:
             raise
         # Before another thread may use the connection.
         reached, received = connection.server, Received(replies, connection.keeps_new_keys)
-        self._pool.release(connection)
+        self._keep(connection)
         self._early_turns.release()
         return received if reached == server else None
 
     def abandon(self, connection: Connection) -> None:
         """Drop the replies to what `send` sent."""
         connection.leave_replies()
-        self._pool.release(connection)
+        self._keep(connection)
         self._early_turns.release()
 
     def _fail_early(self, connection: Connection, error: redis.RedisError) -> None:
@@ -130,60 +182,86 @@ class Client:
         self._pool.discard(connection)
         self._early_turns.release()
 
-    def ask(self, command: Command) -> tuple[str, Any]:
+    def ask(self, command: Command, *, is_patient: bool = False) -> tuple[str, Any]:
         """The data set that answers now, whichever it is, and its reply. Raises
         CacheUnavailable."""
-        reached, [reply] = self.ask_many([command])
+        reached, [reply] = self.ask_many([command], is_patient=is_patient)
         return reached, reply
 
-    def ask_many(self, commands: Sequence[Command]) -> tuple[str, Sequence[Any]]:
+    def ask_many(
+        self, commands: Sequence[Command], *, is_patient: bool = False
+    ) -> tuple[str, Sequence[Any]]:
         """The same for several commands."""
-        return self._exchange(commands, wait=True)
+        return self._exchange(commands, True, is_patient)
 
     def probe(self) -> str:
         """The data set that answers now and can be used. Raises CacheUnavailable."""
-        reached, _ = self._exchange_now(self._probe, wait=True)
+        reached, _ = self._exchange_now(self._probe, True, 2 * timeouts.OPENING_SECONDS)
         return reached
 
     def resume(self) -> None:
         """Call Redis again, after `probe` has succeeded."""
         self.is_down = False
 
-    def _exchange(self, commands: Sequence[Command], wait: bool) -> tuple[str, Sequence[Any]]:
+    def _exchange(
+        self, commands: Sequence[Command], wait: bool, is_patient: bool
+    ) -> tuple[str, Sequence[Any]]:
         """As `_exchange_now`, but not while Redis is down, and only so many threads at a time. A
         sender that does not wait for replies does not wait for its turn: others may be waiting for
         what it sends."""
         with self._turns if wait else _NO_TURN:
             if self.is_down:
                 raise CacheUnavailable("it failed a moment ago and is being probed")
-            return self._exchange_now(commands, wait)
+            patience = timeouts.OPENING_SECONDS if is_patient else None
+            return self._exchange_now(commands, wait, patience)
 
-    def _exchange_now(self, commands: Sequence[Command], wait: bool) -> tuple[str, Sequence[Any]]:
-        """The data set that was reached, and its replies."""
+    def _exchange_now(
+        self, commands: Sequence[Command], wait: bool, patience_seconds: float | None
+    ) -> tuple[str, Sequence[Any]]:
+        """The data set that was reached, and its replies. Where no connection opens within the
+        patience, Redis is down. Without patience it is not: then nobody knows."""
         try:
-            connection = self._pool.acquire()
-        except redis.RedisError as error:
-            raise self._mark_down(error) from error
-        was_kept = connection.is_open
-        try:
+            connection = self._pool.take() or self._opened(patience_seconds)
             try:
-                replies = connection.exchange(commands, wait)
+                replies = self._replies(connection, commands, wait)
             except _KEPT_TOO_LONG:
-                if not was_kept:
+                if not connection.is_kept:
                     raise
-                connection.close()
-                replies = connection.exchange(commands, wait)
+                connection = self._opened(patience_seconds)
+                replies = self._replies(connection, commands, wait)
         except redis.RedisError as error:
-            self._pool.discard(connection)
             raise self._mark_down(error) from error
+        reached = connection.server  # before another thread may use the connection
+        self._keep(connection)
+        return reached, replies
+
+    def _replies(
+        self, connection: Connection, commands: Sequence[Command], wait: bool
+    ) -> Sequence[Any]:
+        try:
+            return connection.exchange(commands, wait)
         except BaseException:
             self._pool.discard(connection)
             raise
-        reached = connection.server  # before another thread may use the connection
+
+    def _opened(self, patience_seconds: float | None) -> Connection:
+        """A new connection. Raises RedisError; CacheUnavailable where it is not open at once."""
+        try:
+            if patience_seconds is None:
+                seconds = self._timeout_seconds or timeouts.TIMEOUT_SECONDS
+                return self._openings.wait(seconds, since_it_began=True)
+            return self._openings.wait(patience_seconds)
+        except StillOpening:
+            if patience_seconds is None:
+                raise CacheUnavailable("a connection to it is being opened") from None
+            raise _Late() from None
+
+    def _keep(self, connection: Connection) -> None:
+        connection.is_kept = True
         self._pool.release(connection)
-        return reached, replies
 
     def _mark_down(self, error: redis.RedisError) -> CacheUnavailable:
+        self._failed_at = time.monotonic()
         if not self.is_down:
             self.is_down = True
             log.warning("Redis is left alone until it answers probes: %s", self._words(error))
@@ -191,13 +269,47 @@ class Client:
         return CacheUnavailable(self._words(error))
 
     def _words(self, error: redis.RedisError) -> str:
-        seconds = self._timeout_seconds or TIMEOUT_SECONDS
+        seconds = self._timeout_seconds or timeouts.TIMEOUT_SECONDS
+        if isinstance(error, _Late):
+            seconds = timeouts.OPENING_SECONDS
         return _words(error, self._url.startswith("rediss:"), seconds)
 
     def _open(self) -> Connection:
-        return Connection(
-            self._url, self._scripts, self.is_cluster, self._credentials, self._timeout_seconds
+        connection = Connection(
+            self._url,
+            self._scripts,
+            self.is_cluster,
+            self._credentials,
+            self._timeout_seconds,
+            self._fixed_name,
         )
+        try:
+            connection.open()
+        except redis.TimeoutError as error:
+            raise _Late() from error
+        if not self._has_told:
+            self._has_told = True
+            log.info("Redis says: %s", connection.said)
+        return connection
+
+    def _meet(self, server: str) -> None:
+        """Another one than the entries are in. Where that goes on, nobody has the cache's use."""
+        self._servers_met.add(server)
+        if len(self._servers_met) == MANY_SERVERS:
+            log.warning(
+                "Redis has named %d servers to this process: if it is a service that hides its"
+                " servers, set REDIS_SERVERLESS=1",
+                MANY_SERVERS,
+            )
+
+
+def _name_of_service(settings: Settings) -> str:
+    """The name of the data set of a serverless cache: its host's. Empty for other caches."""
+    if not settings.redis_serverless:
+        return ""
+    parts = urlsplit(settings.redis_url)
+    place = f"{parts.hostname}:{parts.port}".encode()
+    return f"serverless-{hashlib.sha1(place, usedforsecurity=False).hexdigest()[:20]}"
 
 
 class _Turns:
@@ -216,6 +328,11 @@ class _Turns:
 
 
 _NO_TURN = nullcontext()
+
+
+class _Late(redis.TimeoutError):
+    """No connection opened in time."""
+
 
 _LOGIN_REJECTED = "it rejects the user or the password, or misses one (REDIS_URL)"
 _IN_WORDS = {

@@ -41,9 +41,22 @@ class NoClient:
     def __init__(self) -> None:
         self.on_down: Callable[[], None] = lambda: None
 
-    def call(self, commands: Sequence[Command], server: str, *, wait: bool = True) -> Sequence[Any]:
+    def call(
+        self,
+        commands: Sequence[Command],
+        server: str,
+        *,
+        wait: bool = True,
+        is_patient: bool = False,
+    ) -> Sequence[Any]:
         """Raises CacheUnavailable."""
         raise CacheUnavailable("this process has no REDIS_URL")
+
+    def open_soon(self) -> None:
+        """Nothing to open."""
+
+    def open(self) -> None:
+        """Nothing to open."""
 
     def send(self, commands: Sequence[Command]) -> "Connection | None":
         """None: it cannot be sent."""
@@ -56,11 +69,13 @@ class NoClient:
     def abandon(self, connection: "Connection") -> None:
         """Never called, because nothing was sent."""
 
-    def ask(self, command: Command) -> tuple[str, Any]:
+    def ask(self, command: Command, *, is_patient: bool = False) -> tuple[str, Any]:
         """Raises CacheUnavailable."""
         raise CacheUnavailable("it is not in use")
 
-    def ask_many(self, commands: Sequence[Command]) -> tuple[str, Sequence[Any]]:
+    def ask_many(
+        self, commands: Sequence[Command], *, is_patient: bool = False
+    ) -> tuple[str, Sequence[Any]]:
         """Raises CacheUnavailable."""
         raise CacheUnavailable("it is not in use")
 

@@ -15,7 +15,7 @@ import redis
 
 from chalicelib.cache import timeouts
 from chalicelib.cache.commands import Command, Words
-from chalicelib.cache.redis_driver import Unusable, new_connection
+from chalicelib.cache.redis_driver import Unusable, new_connection, wait_at_most
 
 log = logging.getLogger("herocache.redis")
 
@@ -23,6 +23,9 @@ log = logging.getLogger("herocache.redis")
 # is: it may have been a replica meanwhile, with another server's entries, in the same process and
 # on the same connection.
 NAMED_FOR_SECONDS = 0.5
+
+# What is larger may take longer to send than a request waits for Redis.
+LARGE_BYTES = 100_000
 
 READ_ONLY = "it is a replica, which takes no writes (REDIS_URL)"
 
@@ -37,9 +40,8 @@ POLICIES_THAT_KEEP_NEW_KEYS = frozenset({"noeviction", "allkeys-lru", "volatile-
 
 
 class NodeConnection:
-    """A connection to one server. `name` names the data set that the server has; empty until the
-    server has told it. `keeps_new_keys`: whether the server evicts nothing that was set a moment
-    ago."""
+    """A connection to one server, to be opened first. `name` names the data set that the server
+    has. `keeps_new_keys`: whether the server evicts nothing that was set a moment ago."""
 
     def __init__(
         self,
@@ -47,9 +49,12 @@ class NodeConnection:
         preparation: Sequence[Words],
         in_cluster: bool,
         timeout_seconds: float | None = None,
+        fixed_name: str = "",
     ) -> None:
-        """`preparation` is sent ahead of the first commands."""
-        self.name = ""
+        """`preparation` is sent once the connection is open. `fixed_name`: the name, where a
+        service hides its servers; then nothing that the server says of itself is needed."""
+        self.name = fixed_name
+        self.said = ""
         self.keeps_new_keys = False
         self._deadline = timeouts.Deadline()
         self._timeout_seconds = timeout_seconds or timeouts.TIMEOUT_SECONDS
@@ -61,7 +66,34 @@ class NodeConnection:
         self._left_replies = 0  # nobody waits for them
         self._may_be_denied: Sequence[bool] = ()  # of each reply that comes next
         self._preparation = preparation
+        self._fixed_name = fixed_name
         self._in_cluster = in_cluster
+
+    def connect(self) -> None:
+        """Connect and log in. Each step may take OPENING_SECONDS."""
+        self._driver.connect()
+
+    def introduce(self) -> None:
+        """Learn who the server is, and load the scripts; then it can be used."""
+        self._named_at = time.monotonic()
+        self._send(b"".join(map(_pack, (*INTRODUCTION, *self._preparation))))
+        self.wait_until(time.monotonic() + timeouts.OPENING_SECONDS)
+        server, memory, replication = [self._receive_said() for _ in INTRODUCTION]
+        self._receive(len(self._preparation))
+        self._check_usable(server, replication)
+        self.keeps_new_keys = _keeps_new_keys(memory)
+        self._name(replication)
+        self.said = _summary(server + memory + replication)
+        wait_at_most(self._driver, self._timeout_seconds)
+
+    def _receive_said(self) -> bytes:
+        """What the server says of itself; empty where a service does not let it say that."""
+        try:
+            return bytes(self._driver.read_response())
+        except redis.ResponseError:
+            if not self._fixed_name:
+                raise
+            return b""
 
     def send(self, commands: Sequence[Command], *, wait: bool = True) -> None:
         """Send the commands at once. Where the name is due the questions for it go first. The
@@ -74,10 +106,9 @@ class NodeConnection:
         self._write(packed, wait)
 
     def ask(self, words: Words) -> Any:
-        """The reply to a command that a replica may answer too."""
-        self._write([_pack(words)], wait=True)
-        self.wait_until(time.monotonic() + self._timeout_seconds)
-        self.receive_name()
+        """The reply to a command that a replica may answer too, before `introduce`."""
+        self._driver.send_packed_command([_pack(words)])
+        self.wait_until(time.monotonic() + timeouts.OPENING_SECONDS)
         return self._receive(1)[0]
 
     def wait_until(self, until: float) -> None:
@@ -89,16 +120,16 @@ class NodeConnection:
         count, self._name_replies = self._name_replies, 0
         if not count:
             return False
-        *first, replication = self._receive(count)[: len(INTRODUCTION)]
-        if first:
-            server, memory = first
-            self._check_usable(server, replication)
-            self.keeps_new_keys = _keeps_new_keys(memory)
-        elif _field(replication, b"role") == "slave":
+        [replication] = self._receive(count)
+        if _field(replication, b"role") == "slave":
             raise redis.exceptions.ReadOnlyError(READ_ONLY)
-        history = _field(replication, b"master_replid")
-        self.name = server_name(self._process, history, self._number)
+        self._name(replication)
         return True
+
+    def _name(self, replication: bytes) -> None:
+        if not self._fixed_name:
+            history = _field(replication, b"master_replid")
+            self.name = server_name(self._process, history, self._number)
 
     def receive(self, count: int) -> list[Any]:
         """The replies to the `count` commands that were sent last."""
@@ -118,23 +149,25 @@ class NodeConnection:
 
     def _write(self, packed: list[bytes], wait: bool) -> None:
         now = time.monotonic()
-        questions: Sequence[Words] = []
-        if not self.name:
-            questions = self._preparation
-        elif wait and now - self._named_at >= NAMED_FOR_SECONDS:
-            questions = [REPLICATION]
-        if questions:
-            self._named_at = now
-            self._name_replies = len(questions)
-        if questions or packed:
-            self.wait_until(now + 2 * self._timeout_seconds)  # for the login of a new connection
-            self._driver.send_packed_command([b"".join([*map(_pack, questions), *packed])])
+        if wait and not self._fixed_name and now - self._named_at >= NAMED_FOR_SECONDS:
+            self._named_at, self._name_replies = now, 1
+            packed = [_pack(REPLICATION), *packed]
+        if packed:
+            self._send(b"".join(packed))
+
+    def _send(self, piece: bytes) -> None:
+        if len(piece) < LARGE_BYTES:
+            self._driver.send_packed_command([piece])
+            return
+        wait_at_most(self._driver, self._timeout_seconds + timeouts.seconds_to_pass(len(piece)))
+        self._driver.send_packed_command([piece])
+        wait_at_most(self._driver, self._timeout_seconds)
 
     def _check_usable(self, server: bytes, replication: bytes) -> None:
         mode = _field(server, b"redis_mode") or _field(server, b"server_mode")  # as in Valkey
         if mode == "cluster" and not self._in_cluster:
             raise Unusable("it is part of a cluster: set REDIS_CLUSTER=1")
-        if _field(replication, b"role") == "slave":
+        if _field(replication, b"role") == "slave" and not self._fixed_name:
             raise Unusable(READ_ONLY)
         self._process = _field(server, b"run_id")
 
@@ -163,6 +196,18 @@ def is_denied(error: redis.RedisError) -> bool:
     """Whether the user lacks a right, be it within a script."""
     no_permission = isinstance(error, redis.exceptions.NoPermissionError)
     return no_permission or "executing the script can't" in str(error)
+
+
+# What is worth logging of it. None of this is a secret.
+_TOLD = (
+    *("redis_version", "valkey_version", "redis_mode", "server_mode", "run_id", "role"),
+    *("master_replid", "maxmemory_policy"),
+)
+
+
+def _summary(info: bytes) -> str:
+    found = [(name, _field(info, name.encode())) for name in _TOLD]
+    return ", ".join(f"{name} {text}" for name, text in found if text) or "nothing of itself"
 
 
 def server_name(process: str, history: str, number: int = 0) -> str:

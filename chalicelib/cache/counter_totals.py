@@ -121,7 +121,7 @@ class CounterTotalsStore:
         ]
         if not commands:
             return {}
-        _, replies = self._client.ask_many(commands)
+        _, replies = self._client.ask_many(commands, is_patient=True)
         return {
             row_keys[i]: CounterTotals.parse(text.decode())
             for (_, positions), texts in zip(chunks, replies)
@@ -161,7 +161,7 @@ class CounterTotalsStore:
                 words += (str(row_keys[i]), adding[i].line, *amounts)
             command: Words = ("EVALSHA", sha1(ADD), len(named), *named, *head, *words)
             commands.append(Command(keys.tag(table, bucket), command))
-        reached, replies = self._client.ask_many(commands)
+        reached, replies = self._client.ask_many(commands, is_patient=True)
         added: dict[int, Mapping[str, int]] = {}
         for (_, positions), reply in zip(chunks, replies):
             kind, *rest = reply

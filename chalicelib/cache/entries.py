@@ -77,11 +77,21 @@ class Cache:
         """Use Redis again, after `probe` has succeeded."""
         self._client.resume()
 
+    def open_soon(self) -> None:
+        """Have a connection opened, where none is open, and return at once: whoever needs one next
+        waits less for it."""
+        self._client.open_soon()
+
+    def open(self) -> None:
+        """Have a connection open, or know that Redis is down. This may take as long as opening one
+        takes, twice."""
+        self._client.open()
+
     def begin_incarnation(self, table: Table, server: str) -> str:
         """A data set on `server` that nobody has used yet, for a generation that is to name it. Its
         markers are set by now, and never will be again: each try of a caller needs another one."""
         incarnation = new_token()
-        self._client.call(self._make.set_markers(table, incarnation), server)
+        self._client.call(self._make.set_markers(table, incarnation), server, is_patient=True)
         return f"{server}:{incarnation}"
 
     def leave_hint(self, table: Table, generation: Generation, *, wait: bool) -> None:
@@ -91,17 +101,18 @@ class Cache:
         commands = [self._make.leave_hint(table, generation.number, generation.server)]
         if generation.has_changes:
             commands.append(delete_note(table))
-        self._client.call(commands, generation.server_name, wait=wait)
+        self._client.call(commands, generation.server_name, wait=wait, is_patient=wait)
 
     def retire_hint(self, table: Table, number: int) -> None:
         """Tell the server that answers now, whichever it is, that generation `number` and all
         before it are not to be used any more. Rows may have changed meanwhile: the next run of the
         sync looks at the table."""
-        self._client.ask_many([self._make.leave_hint(table, number, ""), delete_note(table)])
+        commands = [self._make.leave_hint(table, number, ""), delete_note(table)]
+        self._client.ask_many(commands, is_patient=True)
 
     def delete_note(self, table: Table) -> None:
         """Let the next run of the sync look at the table."""
-        self._client.ask(delete_note(table))
+        self._client.ask(delete_note(table), is_patient=True)
 
     def hint(self, table: Table) -> Generation | None:
         """The generation that `leave_hint` named last, as the server that answers now has it. None
@@ -232,7 +243,8 @@ class Cache:
 
         # The witnesses first: what is published before the watermark is read is told by it, and
         # what is published later outlives the witness.
-        return Pending(self._client, generation, [*first, *fences], watermark)
+        commands = [*first, *fences]
+        return Pending(self._client, generation, commands, watermark, is_patient=True)
 
     def publish_many(
         self,
@@ -258,7 +270,7 @@ class Cache:
         if generation.is_watched:
             commands.append(delete_note(table))
         is_awaited = wait and bool(entries.fenced or public)
-        self._client.call(commands, generation.server_name, wait=is_awaited)
+        self._client.call(commands, generation.server_name, wait=is_awaited, is_patient=True)
 
 
 class Pending(Generic[Result]):
@@ -272,11 +284,14 @@ class Pending(Generic[Result]):
         generation: Generation,
         commands: Sequence[Command],
         result: Callable[[Sequence[Any]], Result],
+        *,
+        is_patient: bool = False,
     ) -> None:
         self._client = client
         self._generation = generation
         self._commands = commands
         self._result = result
+        self._is_patient = is_patient
         self._connection: Connection | None = client.send(commands)
         self.stays = False
 
@@ -292,7 +307,8 @@ class Pending(Generic[Result]):
         server = self._generation.server_name
         received = self._client.receive(connection, server) if connection else None
         if received is None:
-            return self._result(self._client.call(self._commands, server))
+            commands, is_patient = self._commands, self._is_patient
+            return self._result(self._client.call(commands, server, is_patient=is_patient))
         self.stays = received.stays
         return self._result(received.replies)
 

@@ -1,8 +1,9 @@
 """Everything in this service that depends on private parts of redis-py: its waits and time limits.
 
 The driver starts its timeout again with each byte that comes, and with each address of a host name.
-Here one limit holds for all of a connect, and one for all of a reply. A redis-py whose private
-parts look different is rejected when the service starts.
+Here one limit holds for all of a connect, and one for all of a reply. The driver has one time for
+opening a connection and for using it. Here they are two. A redis-py whose private parts look
+different is rejected when the service starts.
 """
 
 import inspect
@@ -27,11 +28,13 @@ CHECKED_VERSION = "8.1.0"
 # one takes two system calls.
 _SLACK_SECONDS = 0.001
 
-# What is overridden here beyond the driver's public interface, by its parameters.
+# What is overridden or used here beyond the driver's public interface, by its parameters.
+# `on_connect` makes the parser's `_reader`.
 _PRIVATE_PARTS: Mapping[tuple[type, str], list[str]] = {
     (redis.Connection, "_connect"): ["self"],
     (redis.SSLConnection, "_connect"): ["self"],
     (redis.SSLConnection, "_wrap_socket_with_ssl"): ["self", "sock"],
+    (DefaultParser, "on_connect"): ["self", "connection", "kwargs"],
     (DefaultParser, "read_from_socket"): ["self", "timeout", "raise_on_timeout"],
 }
 
@@ -51,8 +54,9 @@ def check_driver() -> None:
 def new_connection(
     options: Mapping[str, Any], timeout_seconds: float, deadline: timeouts.Deadline
 ) -> AbstractConnection:
-    """A connection that opens with its first command, in as few round trips as Redis allows.
-    `options` are those of the URL."""
+    """A connection that `connect` opens, in as few round trips as Redis allows; each step may take
+    OPENING_SECONDS. `options` are those of the URL. `timeout_seconds` is for what follows, once
+    `wait_at_most` has set it."""
     options = dict(options)
     is_tls = options.pop("connection_class", None) is redis.SSLConnection
     connection_class = _TlsConnection if is_tls else _Connection
@@ -67,12 +71,19 @@ def new_connection(
     return connection
 
 
+def wait_at_most(connection: AbstractConnection, seconds: float) -> None:
+    """How long each piece may take from now on, to be sent or received."""
+    connection.update_current_socket_timeout(seconds)
+
+
 class Unusable(redis.RedisError):
     """Redis cannot be used as it is configured. The text says why."""
 
 
 class _Parser(DefaultParser):  # type: ignore[misc, valid-type]
-    """The driver's parser, which waits until its deadline, however many pieces a reply comes in."""
+    """The driver's parser, which waits until its deadline, however many pieces a reply comes in.
+    What has come by then is read also after it: the process may have been stopped meanwhile, or had
+    no CPU."""
 
     def __init__(
         self,
@@ -86,12 +97,14 @@ class _Parser(DefaultParser):  # type: ignore[misc, valid-type]
         self._whole_wait = timeout_seconds - _SLACK_SECONDS
 
     def read_from_socket(self, timeout: object = None, raise_on_timeout: bool = True) -> bool:
-        left = self._deadline.seconds_left()
-        if left <= 0:
-            raise redis.TimeoutError("Timeout reading from socket")
+        left, reader = self._deadline.seconds_left(), self._reader
+        before = reader.len() if reader else 0
         if left > self._whole_wait:
-            return bool(super().read_from_socket(raise_on_timeout=raise_on_timeout))
-        return bool(super().read_from_socket(timeout=left, raise_on_timeout=raise_on_timeout))
+            is_read = super().read_from_socket(raise_on_timeout=raise_on_timeout)
+        else:
+            is_read = super().read_from_socket(timeout=left, raise_on_timeout=raise_on_timeout)
+        self._deadline.received(reader.len() - before)
+        return bool(is_read)
 
 
 class _Connection(redis.Connection):
@@ -118,10 +131,8 @@ class _TlsConnection(redis.SSLConnection):
 
 
 def _connected(connection: redis.Connection) -> socket.socket:
-    seconds = connection.socket_timeout
-    assert seconds is not None, "new_connection sets it"
-    connected = reach(connection.host, connection.port, seconds)
-    connected.settimeout(seconds)
+    connected = reach(connection.host, connection.port, timeouts.OPENING_SECONDS)
+    connected.settimeout(timeouts.OPENING_SECONDS)
     return connected
 
 

@@ -12,14 +12,15 @@ from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 
 from chalicelib.cache import timeouts
 from chalicelib.cache.commands import Command
-from chalicelib.cache.connection import INTRODUCTION, NodeConnection
+from chalicelib.cache.connection import NodeConnection
 from chalicelib.cache.redis_driver import Unusable
 from chalicelib.errors import ConfigurationError
 
 
 class Connection:
-    """One user's connection to Redis: to the server, or to each master of the cluster. It opens
-    with the first command. `server`: the name of the data set that it reached."""
+    """One user's connection to Redis: to the server, or to each master of the cluster. It is to be
+    opened first. `server`: the name of the data set that it reached. `is_kept`: whether it may have
+    been closed by the other side since it was used last."""
 
     def __init__(
         self,
@@ -28,10 +29,13 @@ class Connection:
         is_cluster: bool,
         credentials: Callable[[], tuple[str, str]] | None = None,
         timeout_seconds: float | None = None,
+        fixed_name: str = "",
     ) -> None:
         """`scripts` are loaded into each server. `credentials` gives user and password for each
-        new connection, in place of the URL's. `timeout_seconds`: as `client` has it."""
+        new connection, in place of the URL's. `timeout_seconds`: as `client` has it. `fixed_name`:
+        the name of the data set, where a service hides its servers."""
         self.server = ""
+        self.is_kept = False
         self._timeout_seconds = timeout_seconds
         self._options = parse_url(url)
         if credentials:
@@ -39,10 +43,8 @@ class Connection:
             self._options["credential_provider"] = _CredentialProvider(credentials)
         self._options.setdefault("host", "localhost")
         self._options.setdefault("port", 6379)
-        self._preparation = [
-            *INTRODUCTION,
-            *(("SCRIPT", "LOAD", text) for text in scripts),
-        ]
+        self._fixed_name = fixed_name
+        self._preparation = [("SCRIPT", "LOAD", text) for text in scripts]
         self._is_cluster = is_cluster
         self._nodes: list[NodeConnection] = []
         self._node_of_slot: list[NodeConnection] = []
@@ -54,8 +56,20 @@ class Connection:
         return all(node.keeps_new_keys for node in self._nodes)
 
     @property
-    def is_open(self) -> bool:
-        return bool(self._nodes)
+    def said(self) -> str:
+        """What the first server said of itself when it was opened, in a line for the log."""
+        return self._nodes[0].said if self._nodes else ""
+
+    def open(self) -> None:
+        """Open it to all of its servers. Raises RedisError; then nothing is open."""
+        try:
+            self._connect()
+            for node in self._nodes:
+                node.introduce()
+        except BaseException:
+            self.close()
+            raise
+        self._name_server()
 
     def exchange(self, commands: Sequence[Command], wait: bool) -> Sequence[Any]:
         """Send the commands; the reply to each. Without `wait` none: the next exchange reads
@@ -72,7 +86,7 @@ class Connection:
 
     def send(self, commands: Sequence[Command], *, wait: bool = True) -> None:
         if not self._nodes:
-            self._open()
+            raise redis.ConnectionError("closed")
         if not self._is_cluster:
             self._sent = [(self._nodes[0], range(len(commands)))]
             self._nodes[0].send(commands, wait=wait)
@@ -100,11 +114,7 @@ class Connection:
         return [replies[position] for position in range(len(replies))]
 
     def leave_replies(self) -> None:
-        """Nobody waits for the replies: they are read with the next ones, and dropped. A connection
-        that has no name yet is closed instead."""
-        if not all(node.name for node, _ in self._sent):
-            self.close()
-            return
+        """Nobody waits for the replies: they are read with the next ones, and dropped."""
         for node, positions in self._sent:
             node.leave_replies(len(positions))
 
@@ -121,39 +131,37 @@ class Connection:
     def _name_server(self) -> None:
         names = sorted(node.name for node in self._nodes)
         self.server = names[0]
-        if self._is_cluster:
+        if self._is_cluster and not self._fixed_name:
             self.server = hashlib.sha1("".join(names).encode(), usedforsecurity=False).hexdigest()
 
-    def _open(self) -> None:
+    def _connect(self) -> None:
         first_node = self._node(self._options)
         if not self._is_cluster:
-            self._nodes = [first_node]
             return
-        try:
-            ranges = first_node.ask(("CLUSTER", "SLOTS"))
-        finally:
-            first_node.close()
-        masters: dict[tuple[str, int], NodeConnection] = {}
+        masters = {(self._options["host"], self._options["port"]): first_node}
         node_of_slot: list[Any] = [None] * REDIS_CLUSTER_HASH_SLOTS
-        for first, last, (host, port, *_), *_replicas in ranges:
+        for first, last, (host, port, *_), *_replicas in first_node.ask(("CLUSTER", "SLOTS")):
             # A server that names no host means itself, by whatever name it is known here.
             address = ((host or b"").decode() or self._options["host"], port)
             if address not in masters:
-                options = {**self._options, "host": address[0], "port": address[1]}
-                masters[address] = self._node(options)
+                masters[address] = self._node(
+                    {**self._options, "host": address[0], "port": address[1]}
+                )
             node_of_slot[first : last + 1] = [masters[address]] * (last + 1 - first)
         if None in node_of_slot:
             raise redis.exceptions.ClusterDownError("a slot has no server")
-        self._nodes = list(masters.values())
+        if first_node not in node_of_slot:  # it has another name there, or is a replica
+            self._nodes.remove(first_node)
+            first_node.close()
         self._node_of_slot = node_of_slot
-        for node in self._nodes:
-            node.send([])
-        for node in self._nodes:
-            node.receive_name()
-        self._name_server()
 
     def _node(self, options: dict[str, Any]) -> NodeConnection:
-        return NodeConnection(options, self._preparation, self._is_cluster, self._timeout_seconds)
+        node = NodeConnection(
+            options, self._preparation, self._is_cluster, self._timeout_seconds, self._fixed_name
+        )
+        self._nodes.append(node)
+        node.connect()
+        return node
 
 
 class _CredentialProvider(redis.CredentialProvider):

@@ -98,7 +98,10 @@ class LazyLoading:
         if not self._generations.is_due(table):
             return None
         last_known = self._generations.remembered(table)
-        if last_known is None or not last_known.enabled:
+        if last_known is None:
+            self._cache.open_soon()
+            return None
+        if not last_known.enabled:
             return None
         if token:
             return self._cache.begin_lease_many(last_known, table, column, values, token)
@@ -224,10 +227,10 @@ class LazyLoading:
 
     def _give_up_cache(self, table: Table, generation: Generation, error: CacheUnavailable) -> None:
         """Give the cache up for this read. Other reads use it again once the generation names the
-        server that answers, or once Redis has recovered."""
+        server that answers, once Redis has recovered, or once a connection is open."""
         if isinstance(error, AnotherServer):
             self._generations.use_server(table, generation, error.server)
-        else:
+        elif self._cache.is_down:
             self._recovery.start()
 
 

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Protocol, TypeVar
 
 from chalicelib.cache import (
@@ -83,7 +84,7 @@ class Work:
     claim: Claim | None = None
     is_of_sync: bool = False
 
-    @property
+    @cached_property
     def inserts_only(self) -> bool:
         """Whether the database gives all keys."""
         return bool(self.rows) and all(row[0] == NO_KEY for row in self.rows)
@@ -115,7 +116,7 @@ class WriteThrough:
         With `store` the rows are then in the cache, by key and by every lookup; without it they are
         not, and nothing stale is. Raises AlreadyClaimed, BadRequest, RowRejected, NotAsDeclared,
         SchemaMismatch, DatabaseUnavailable, OutcomeUnknown."""
-        self._find_server(table)
+        self._reach_cache(table)
         asked = time.monotonic()
         done = self._commit(table, work, store)
         with _after_commit():
@@ -169,11 +170,16 @@ class WriteThrough:
 
     # --- before the transaction -------------------------------------------------------------------
 
-    def _find_server(self, table: Table) -> None:
-        """Where no Redis has entries of `table` yet, name the one that answers. Found out within
-        the transaction it would cost an insert the keys that it was given."""
+    def _reach_cache(self, table: Table) -> None:
+        """Have a connection to Redis open before any row is locked. Where no Redis has entries of
+        `table` yet, name the one that answers. Found out within the transaction it would cost an
+        insert the keys that it was given."""
         generation = self._generations.remembered(table)
-        if not self._cache.is_configured or (generation and generation.server_name):
+        if not self._cache.is_configured:
+            return
+        if generation is None or generation.enabled:
+            self._cache.open()
+        if generation and generation.server_name:
             return
         generation = generation or self._generations.current(table)
         if generation.enabled and not generation.server_name:

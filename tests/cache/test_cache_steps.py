@@ -517,7 +517,7 @@ def test_of_the_markers_of_a_cluster_all_must_stand_and_the_latest_counts(
     in_cluster = Cache(settings)
     told: list[bytes | None] = [b"5", b"7"] * 8
     answer = SimpleNamespace(
-        is_cluster=True, send=lambda commands: None, call=lambda *_: [*[b"OK"] * 16, *told]
+        is_cluster=True, send=lambda commands: None, call=lambda *_, **__: [*[b"OK"] * 16, *told]
     )
     monkeypatch.setattr(in_cluster, "_client", answer)
 

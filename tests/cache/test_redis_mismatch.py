@@ -124,7 +124,7 @@ def test_a_mismatch_is_named_in_the_health_report_and_in_the_log(
     configure(REDIS_URL=template.format(**places.values), REDIS_CLUSTER=is_cluster)
     caplog.clear()
     assert service.read([1]).missing == [1]
-    assert words in caplog.text
+    wait_until(lambda: words in caplog.text)
     for secret in ("wrong-horse", PASSWORD, PASSWORD_IN_URL):
         assert secret not in caplog.text + answer.text
 

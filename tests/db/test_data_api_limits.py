@@ -80,7 +80,7 @@ def test_a_statement_is_cut_where_a_call_is_full_to_the_byte(
     """The server takes at most 4 MiB."""
 
     def sent_bytes(row: Row) -> int:
-        values = (NO_KEY, *HEROES.parse(row)[1:])
+        values = (NO_KEY, *HEROES.parse_many([row])[0][1:])
         return len(json.dumps(values)) + len(values) * batches._BYTES_BESIDE_VALUE
 
     [whole] = long_heroes(LONGEST["wide"], 1)

@@ -31,6 +31,7 @@ VALUES = st.one_of(
     st.text(st.characters(exclude_categories=["Cs"]), max_size=300),
     st.sampled_from([250, 251, 255, 65_535, 65_536, 70_000]).map(lambda size: "ñ" * size),
 )
+ESCAPED = st.text("\0\\\n\r\x1a\"'%a", max_size=2)
 EOF_PACKET = b"\xfe\x00\x00\x02\x00"
 LONG_END_PACKET = b"\xfe\x00\x00\x02\x00\x00\x00" + b"\x07message"
 ERROR_PACKET = b"\xff" + struct.pack("<H", 1317) + b"#70100interrupted"
@@ -133,7 +134,7 @@ def test_rows_are_those_of_the_driver(
 
 
 @settings(max_examples=50, deadline=None)
-@given(values=st.lists(st.one_of(VALUES, st.binary(), st.floats(0, 1))))
+@given(values=st.lists(st.one_of(VALUES, ESCAPED, st.binary(), st.floats(0, 1))))
 def test_literals_are_those_of_the_driver(both_drivers: list[Cursor], values: list[object]) -> None:
     text = ",".join(["%s"] * len(values))
     ours: Any = both_drivers[0].connection

@@ -625,6 +625,7 @@ def test_a_stage_over_the_data_api_has_its_settings_and_no_others() -> None:
         "DB_RESUME_SECONDS": "20",
         "UPLOAD_BUCKET": OUTPUTS["UploadBucket"],
         "RANGES_BUCKET": OUTPUTS["RangesBucket"],
+        "BUCKET_OWNER": "123456789012",
     }
     cached = variables({**DATA_API, "DatabaseReaderHost": "herocache-dev.ro.rds.test"})
     of_cache = {name: value for name, value in variables(OUTPUTS).items() if "REDIS" in name}

@@ -3,6 +3,7 @@
 Each test has a bucket of its own, so that none meets another's uploads in `ingest_log`.
 """
 
+import io
 import itertools
 import json
 import time
@@ -12,7 +13,9 @@ from typing import Any
 from urllib.parse import quote_plus
 
 import boto3
+from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from botocore.exceptions import ClientError
+from urllib3 import HTTPResponse
 
 from chalicelib.ingest import bucket as bucket_module
 
@@ -130,6 +133,28 @@ def without(event: Event, *names: str) -> Event:
 def forget_client() -> None:
     """The next access to a bucket reads the environment again."""
     bucket_module._client.cache_clear()
+
+
+@contextmanager
+def owned_by(account: str) -> Iterator[list[str]]:
+    """Has S3 know who owns its buckets, which moto does not. The owners that the service's calls
+    expect."""
+    expected: list[str] = []
+
+    def answer(request: AWSPreparedRequest, **_: object) -> AWSResponse | None:
+        owner = request.headers.get("x-amz-expected-bucket-owner", b"")
+        expected.append(owner.decode() if isinstance(owner, bytes) else owner)
+        if expected[-1] in ("", account):
+            return None
+        body = io.BytesIO(b"<Error><Code>AccessDenied</Code></Error>")
+        raw = HTTPResponse(body, status=403, preload_content=False)
+        return AWSResponse(request.url, 403, {"Content-Type": "application/xml"}, raw)
+
+    bucket_module._client().meta.events.register("before-send.s3", answer)
+    try:
+        yield expected
+    finally:
+        forget_client()
 
 
 def lines(first: int, count: int, **columns: str) -> str:
