@@ -25,9 +25,11 @@ from infra import (
     adopted_pieces,
     adopted_settings,
     adopted_stage,
+    before_deploy,
     closed_doors,
     commands,
     database_schema,
+    stage_files,
 )
 from infra.terminal import Refused
 from local.servers import MariaDB, Redis
@@ -289,9 +291,25 @@ def test_a_name_that_is_taken_or_malformed_is_refused(stage: str) -> None:
         adopted_stage.refuse_name(stage)
 
 
-def test_a_stage_whose_secrets_are_on_another_machine_is_not_deployed(folder: Path) -> None:
+def test_a_stage_whose_secrets_are_on_another_machine_is_not_deployed(
+    adopted: str, project: Project, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is asked of AWS before."""
+    monkeypatch.setattr(stage_files, "CONFIG", project.home / ".chalice" / "config.json")
+    monkeypatch.setattr(before_deploy, "client", pytest.fail)
     with pytest.raises(Refused, match=r"infra/class\.env is not there.*make adopt STAGE=class"):
-        adopted_settings.secrets_of(CLASS)
+        before_deploy.refuse_unprepared(stage_files.Stage(CLASS))
+
+
+def test_prod_is_not_adopted_openly(
+    adopted: str, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stage_files, "CONFIG", project.home / ".chalice" / "config.json")
+    stage = stage_files.Stage(CLASS)
+    assert stage.api_auth == "none"
+    stage.name = "prod"
+    with pytest.raises(Refused, match="STAGE=prod: API_AUTH is none: choose iam or key"):
+        before_deploy.refuse_unprepared(stage)
 
 
 # --- what AWS says of the pieces ------------------------------------------------------------------
