@@ -208,8 +208,8 @@ class ResultReader(MySQLResult):
     time there: the driver makes an object of every packet, names each column, and looks up a codec
     for every value. Through the whole app an uncached read takes 22 % less time with this reader, a
     miss 13 % less, and an insert of one row 10 % less of this process's time. It reads integers,
-    text in UTF-8 and bytes: our tables have nothing else. The rows are equal to the driver's. The layout is that of the text
-    protocol: https://dev.mysql.com/doc/dev/mysql-server/latest/
+    text in UTF-8 and bytes: our tables have nothing else. The rows are equal to the driver's. The
+    layout is that of the text protocol: https://dev.mysql.com/doc/dev/mysql-server/latest/
     page_protocol_com_query_response_text_resultset.html."""
 
     decoders: Sequence[Callable[[bytes], Any]] = ()
