@@ -22,9 +22,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from chalicelib.cache import keys
-from chalicelib.cache.commands import Command, NoClient, Words
+from chalicelib.cache.commands import Command, NoClient, Words, sha1
 from chalicelib.cache.counter_totals_scripts import ADD, SETTLE
-from chalicelib.cache.entry_commands import sha1
 from chalicelib.cache.keys import Keys
 from chalicelib.column_types import Integer, InvalidValue
 from chalicelib.db import Generation
