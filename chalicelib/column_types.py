@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from chalicelib.error_text import shown
 
@@ -33,6 +33,8 @@ class Integer:
     maximum: int
     digits: int = field(default=0, compare=False)
     noun: ClassVar[str] = "an integer"
+    # A regular expression with one group: what `encode_all` makes of a value, and more than that.
+    plain_json: ClassVar[str] = "(-?[0-9]+)"
     # The SQL of a value that may replace NULL.
     empty: ClassVar[str] = "0"
 
@@ -56,6 +58,10 @@ class Integer:
                 f"expected an integer from {self.minimum} to {self.maximum}, got {shown(number)}"
             )
         return number
+
+    def parse_all(self, texts: Sequence[str]) -> Sequence[int]:
+        """The values of texts that `takes_texts` takes."""
+        return list(map(int, texts))
 
     def takes_all(self, values: Sequence[object]) -> bool:
         """Whether all `values` are good as they are, so that `parse` need not be called."""
@@ -92,6 +98,8 @@ class String:
     is_key: bool = False
     outside: str = ""
     noun: ClassVar[str] = "a string"
+    # The same, for texts without a character that needs an escape.
+    plain_json: ClassVar[str] = r'"([^"\\\x00-\x1f]*)"'
     empty: ClassVar[str] = "''"
 
     @property
@@ -121,8 +129,15 @@ class String:
             )
         return value
 
+    def parse_all(self, texts: Sequence[str]) -> Sequence[str]:
+        return texts
+
     def takes_all(self, values: Sequence[object]) -> bool:
-        return False
+        """As `Integer.takes_all`. Fast: the loops run in C."""
+        if set(map(type, values)) != {str}:
+            return False
+        texts = cast(Sequence[str], values)
+        return self.takes_texts(texts) and _is_unicode("".join(texts))
 
     def encode_all(self, values: Sequence[Any]) -> Iterable[object]:
         """The values as JSON shows them, made one by one. Raises TypeError at one that is no
@@ -143,6 +158,14 @@ UNSIGNED_KEY = Integer(1, 2**32 - 1)
 INTEGER = Integer(-(2**31), 2**31 - 1)
 STRING = String()
 STRING_KEY = String(is_key=True)
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether it holds no half of a surrogate pair."""
+    try:
+        return text.isascii() or bool(text.encode())
+    except UnicodeEncodeError:
+        return False
 
 
 def _hint(value: object) -> str:

@@ -102,7 +102,7 @@ class EntryCommands:
         values: Mapping[Key, Entry | None],
         token: Token,
     ) -> list[Command]:
-        entries = {value: (_storable(entry),) for value, entry in values.items()}
+        entries = dict(zip(values, zip(_storable(values.values()))))
         head = (token, *self._ttl)
         return self._commands(scripts.FILL_MANY, generation, table, {column: entries}, head)
 
@@ -113,7 +113,8 @@ class EntryCommands:
         column: Column,
         values: Mapping[Key, tuple[Entry, Entry | None]],
     ) -> list[Command]:
-        entries = {value: (fence, _storable(entry)) for value, (fence, entry) in values.items()}
+        fences, found = zip(*values.values())
+        entries = dict(zip(values, zip(fences, _storable(found))))
         head = (*self._ttl, FENCE_MILLISECONDS)
         return self._commands(scripts.SETTLE_MANY, generation, table, {column: entries}, head)
 
@@ -153,7 +154,7 @@ class EntryCommands:
         committed_at: int,
     ) -> list[Command]:
         published = {
-            column: {value: (kind, _storable(entry)) for value, entry in own.items()}
+            column: dict(zip(own, zip(itertools.repeat(kind), _storable(own.values()))))
             for column, own in fenced.items()
             for kind in ["row" if column is table.key else "lookup"]
         }
@@ -165,7 +166,7 @@ class EntryCommands:
             *(scripts.PUBLISH_MANY, generation, table, published, head), is_marked=True
         )
         names = self._keys.entries(generation.number, table, table.key, new)
-        stored = [_storable(entry) for entry in new.values()]
+        stored = _storable(new.values())
         chunks = self._keys.chunks(list(new))
         last = dict(chunks)
         for bucket, positions in chunks:
@@ -226,5 +227,6 @@ def sha1(script: str) -> str:
     return hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
 
 
-def _storable(entry: Entry | None) -> Entry:
-    return entry if entry is not None and len(entry) <= MAX_ENTRY_BYTES else b""
+def _storable(entries: Iterable[Entry | None]) -> list[Entry]:
+    """Without those that are not there or too large."""
+    return [entry if entry and len(entry) <= MAX_ENTRY_BYTES else b"" for entry in entries]

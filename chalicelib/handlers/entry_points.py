@@ -8,6 +8,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from chalice.app import Request, Response
@@ -170,8 +171,10 @@ def ingest(event: Mapping[str, Any]) -> list[dict[str, Any]]:
     for upload in uploads_in(event):
         try:
             container = services.container()
-            _reject_other_bucket(upload.bucket, container.settings.upload_bucket, UPLOAD_BUCKET)
-            summaries.append(container.ingest.load(upload))
+            settings = container.settings
+            _reject_other_bucket(upload.bucket, settings.upload_bucket, UPLOAD_BUCKET)
+            owned = replace(upload, bucket_owner=settings.bucket_owner)
+            summaries.append(container.ingest.load(owned))
         except HerocacheError as error:
             log.error("%s: %s: %s", one_line(upload.key), error.kind, error)
             failures.append(error)

@@ -241,12 +241,18 @@ def _values(column: Column, items: Sequence[Any]) -> Sequence[Key]:
 
 
 def _rows(table: Table, items: Sequence[object]) -> list[Row]:
-    rows = [_row(table, item, i) for i, item in enumerate(items)]
+    try:
+        rows = table.parse_many(items)
+    except (TypeError, KeyError, InvalidValue):
+        rows = [_explained_row(table, item, i) for i, item in enumerate(items)]
     _reject_repeated(table, [row[0] for row in rows])
     return rows
 
 
 def _reject_repeated(table: Table, keys: Sequence[Key]) -> None:
+    named = [key for key in keys if key != NO_KEY]
+    if len(set(named)) == len(named):
+        return
     seen: dict[Key, int] = {}
     for i, key in enumerate(keys):
         if key != NO_KEY and seen.setdefault(key, i) != i:
@@ -311,15 +317,8 @@ def _delta(table: Table, item: object, place: str) -> tuple[Key, dict[str, int]]
     return _value(table.key, item[key], f"{place}.{key}"), amounts
 
 
-def _row(table: Table, item: object, index: int) -> Row:
-    try:
-        return table.parse(item)
-    except (TypeError, KeyError, InvalidValue):
-        return _explained_row(table, item, index)
-
-
 def _explained_row(table: Table, item: object, index: int) -> Row:
-    """As `Table.parse`, but slower: raises BadRequest, which names the value that is wrong."""
+    """As `Table.parse_many`, but slower: raises BadRequest, which names the value that is wrong."""
     place = f"{SQLS}[{index}]"
     if not isinstance(item, dict):
         raise BadRequest(f"{place}: expected a row object, got {_json_type(item)}")

@@ -25,8 +25,9 @@ from chalicelib.rows.increments import counted, incremented
 from chalicelib.rows.lazy_loading import LazyLoading
 from chalicelib.rows.loader import Page, RowLoader, mismatch
 from chalicelib.rows.pending_increments import with_pending
+from chalicelib.rows.work import Work
 from chalicelib.rows.write_behind import WriteBehind
-from chalicelib.rows.write_through import Work, WriteThrough
+from chalicelib.rows.write_through import WriteThrough
 from chalicelib.tables import Column, Counts, Key, NotAsDeclared, Row, Table
 
 log = logging.getLogger("herocache.rows")

@@ -91,7 +91,7 @@ def _by_key(table: Table, texts: Iterable[str]) -> dict[Key, str]:
 
 
 class _Batch:
-    """What is done to the rows of one transaction, and its `write_through.Claim`. It may be done
+    """What is done to the rows of one transaction, and its `work.Claim`. It may be done
     several times until one is committed: the last one counts."""
 
     def __init__(

@@ -80,7 +80,7 @@ def test_a_statement_is_cut_where_a_call_is_full_to_the_byte(
     """The server takes at most 4 MiB."""
 
     def sent_bytes(row: Row) -> int:
-        values = (NO_KEY, *HEROES.parse(row)[1:])
+        values = (NO_KEY, *HEROES.parse_many([row])[0][1:])
         return len(json.dumps(values)) + len(values) * batches._BYTES_BESIDE_VALUE
 
     [whole] = long_heroes(LONGEST["wide"], 1)
@@ -218,10 +218,10 @@ def test_rows_that_are_too_long_together_for_a_write_are_changed_a_few_at_a_time
 ) -> None:
     rows = [{"id": row["id"], **hero()} for row in roomy(*[60_000] * 20)]
 
-    refused = service.write(rows)
+    rejected = service.write(rows)
 
-    assert (refused.status, refused.error) == (413, "TooLarge")
-    assert "fewer at a time" in refused.message
+    assert (rejected.status, rejected.error) == (413, "TooLarge")
+    assert "fewer at a time" in rejected.message
     assert data_api.control()["transactions"] == 0
     for part in (rows[:10], rows[10:]):
         assert len(service.write(part).ids) == 10

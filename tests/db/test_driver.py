@@ -31,6 +31,7 @@ VALUES = st.one_of(
     st.text(st.characters(exclude_categories=["Cs"]), max_size=300),
     st.sampled_from([250, 251, 255, 65_535, 65_536, 70_000]).map(lambda size: "ñ" * size),
 )
+ESCAPED = st.text("\0\\\n\r\x1a\"'%a", max_size=2)
 EOF_PACKET = b"\xfe\x00\x00\x02\x00"
 LONG_END_PACKET = b"\xfe\x00\x00\x02\x00\x00\x00" + b"\x07message"
 ERROR_PACKET = b"\xff" + struct.pack("<H", 1317) + b"#70100interrupted"
@@ -133,7 +134,7 @@ def test_rows_are_those_of_the_driver(
 
 
 @settings(max_examples=50, deadline=None)
-@given(values=st.lists(st.one_of(VALUES, st.binary(), st.floats(0, 1))))
+@given(values=st.lists(st.one_of(VALUES, ESCAPED, st.binary(), st.floats(0, 1))))
 def test_literals_are_those_of_the_driver(both_drivers: list[Cursor], values: list[object]) -> None:
     text = ",".join(["%s"] * len(values))
     ours: Any = both_drivers[0].connection
@@ -281,8 +282,22 @@ def test_a_column_out_of_order_is_an_error() -> None:
 
 def test_an_error_in_place_of_a_column_is_raised() -> None:
     with pytest.raises(pymysql.MySQLError) as error:
-        columns_of(Server(ERROR_PACKET), 1)
+        columns_of(Server(ERROR_PACKET), 2)
     assert error.value.args[0] == 1317
+
+
+def test_an_error_in_place_of_an_answer_is_raised() -> None:
+    with pytest.raises(pymysql.MySQLError) as error:
+        cast(Any, driver.ResultReader(cast(Any, Server(ERROR_PACKET)))).read()
+    assert error.value.args[0] == 1317
+
+
+def test_an_end_in_place_of_an_answer_is_an_error() -> None:
+    server = Server(EOF_PACKET)
+
+    with pytest.raises(pymysql.InternalError):
+        cast(Any, driver.ResultReader(cast(Any, server))).read()
+    assert server.is_closed
 
 
 @pytest.fixture

@@ -18,10 +18,10 @@ from tests.support.client import ROOT, InProcess
 from tests.support.pages import counted, increment, page, pages_table, shown, stored
 from tests.support.witness import Witness
 from tests.sync.clients import RedisCli, run, watch
-from tests.sync.test_faults import MAX_STEPS, Killed, Steps, expire_lease, kill
+from tests.sync.test_faults import MAX_STEPS, Killed, Steps, each_moment, expire_lease, kill
 
-PROCESSES = 4
-INCREMENTS = 60
+PROCESSES = 3
+INCREMENTS = 40
 
 
 @pytest.fixture
@@ -97,7 +97,7 @@ def counting_first(step: Callable[..., Any], service: InProcess) -> Callable[...
 
 
 @pytest.mark.usefixtures("pages")
-@pytest.mark.parametrize("when", ["before", "after"])
+@each_moment
 def test_every_read_is_exact_while_a_run_is_killed_at_each_step(
     service: InProcess, witness: Witness, monkeypatch: pytest.MonkeyPatch, when: str
 ) -> None:
