@@ -11,7 +11,7 @@ IN_VENV := exec .venv/bin/python -m
 INSTALL = @bash local/install.sh
 SERVERS = mariadb-server redis-server curl
 # Names as they were typed: make would run $(shell ...) in one that is given on its command line.
-NAMES = PORT FILE TABLE KEYS KEY FUNCTION EVENT ENGINE STAGE URL MINUTES ARGS SQL
+NAMES = PORT FILE TABLE KEYS KEY FUNCTION EVENT ENGINE STAGE URL MINUTES ARGS SQL PYTHON
 $(foreach name,$(NAMES),$(eval override $(name) := $$(value $(name))))
 export $(NAMES)
 # Without bytecode on disk, each of the many processes of a test run compiles the project again.
@@ -61,10 +61,11 @@ sync: ## bring watched rows of TABLE (all tables) and their public keys in step;
 	@$(IN_VENV) local sync
 
 # Workers wait for servers half of the time: four of them keep two cores busy. Tests are handed out
-# by file, because servers belong to a file.
+# by file, because servers belong to a file, and in the order that tests/conftest.py gives them.
+BY_FILE = --dist loadfile --no-loadscope-reorder
 test: ## the tests, on servers of their own (5 minutes); ARGS go to pytest
 	$(INSTALL) dev $(SERVERS) openssl
-	@$(IN_VENV) pytest -n 4 --dist loadfile $(ARGS)
+	@$(IN_VENV) pytest -n 4 $(BY_FILE) $(ARGS)
 
 # They run once more by way of the RDS Data API.
 DATA_API_TESTS = $(addprefix tests/,handlers rows db cache ingest sync)
@@ -74,7 +75,7 @@ proof: ## what takes long (the tests over the Data API, model, histories, a stag
 	$(INSTALL) dev $(SERVERS) openssl chromium nodejs
 	@$(IN_VENV) pytest -m proof --ignore=$(WAITING_TESTS) $(ARGS)
 	@$(IN_VENV) pytest -m proof -n 6 $(WAITING_TESTS)
-	@exec env HEROCACHE_TEST_ENGINE=dataapi .venv/bin/python -m pytest -n 3 --dist loadfile $(DATA_API_TESTS)
+	@exec env HEROCACHE_TEST_ENGINE=dataapi .venv/bin/python -m pytest -n 3 $(BY_FILE) $(DATA_API_TESTS)
 
 soak: ## requests and faults for MINUTES (10), then what was stale, lost or doubled
 	$(INSTALL) dev $(SERVERS)

@@ -37,6 +37,7 @@ TTL = "TTL"
 READ_BY = "READ_BY"
 UPLOAD_BUCKET = "UPLOAD_BUCKET"
 RANGES_BUCKET = "RANGES_BUCKET"
+BUCKET_OWNER = "BUCKET_OWNER"
 INGEST_MAX_REJECTED = "INGEST_MAX_REJECTED"
 INGEST_MAX_BYTES = "INGEST_MAX_BYTES"
 INGEST_ENGINE = "INGEST_ENGINE"
@@ -123,6 +124,7 @@ class Settings:
     ingest_columns: tuple[str, ...] = ()
     upload_bucket: str = ""
     ranges_bucket: str = ""
+    bucket_owner: str = ""
     sync_minutes: int = 15
     api_auth: ApiAuth = ApiAuth.NONE
     api_readers: frozenset[str] = frozenset()
@@ -168,6 +170,7 @@ class Settings:
             ingest_columns=_names(environment, INGEST_COLUMNS),
             upload_bucket=environment.get(UPLOAD_BUCKET, ""),
             ranges_bucket=_ranges_bucket(environment),
+            bucket_owner=_bucket_owner(environment),
             sync_minutes=sync_minutes(environment),
             api_auth=api_auth(environment),
             api_readers=frozenset(_names(environment, API_READERS, "ids of callers")),
@@ -219,6 +222,13 @@ def _ranges_bucket(environment: Mapping[str, str]) -> str:
     if name and name == environment.get(UPLOAD_BUCKET):
         raise ConfigurationError(f"{RANGES_BUCKET}: take another bucket than {UPLOAD_BUCKET}")
     return name
+
+
+def _bucket_owner(environment: Mapping[str, str]) -> str:
+    account = environment.get(BUCKET_OWNER, "")
+    if account and not re.fullmatch("[0-9]{12}", account):
+        raise ConfigurationError(f"{BUCKET_OWNER}: expected the 12 digits of an AWS account")
+    return account
 
 
 def _read_by(environment: Mapping[str, str]) -> str | None:

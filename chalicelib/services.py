@@ -104,7 +104,9 @@ class Container:
         from chalicelib.ingest import ANY_FOLDER, Bucket
         from chalicelib.sync import Sync
 
-        ranges = Bucket(self.settings.ranges_bucket, RANGES_BUCKET, ANY_FOLDER)
+        ranges = Bucket(
+            self.settings.ranges_bucket, self.settings.bucket_owner, RANGES_BUCKET, ANY_FOLDER
+        )
 
         def put(key: str, body: bytes) -> None:
             ranges.write(key, body, "application/json")

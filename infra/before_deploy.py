@@ -55,8 +55,11 @@ def refuse_missing_bucket(s3: Client, stage: Stage, setting: str) -> None:
     """Raises Refused where the bucket of this setting cannot be used. Chalice would find that out
     last."""
     bucket = stage.environment[setting]
+    # Names of buckets are the whole world's: one that was deleted may be somebody else's now.
+    account = stage.environment.get("BUCKET_OWNER")
+    owner = {"ExpectedBucketOwner": account} if account else {}
     try:
-        s3.head_bucket(Bucket=bucket)
+        s3.head_bucket(Bucket=bucket, **owner)
     except ClientError as error:
         if code_of(error) != "404":
             raise Refused(

@@ -25,6 +25,7 @@ _WRITTEN = (
     *("DB_HOST", "DB_READER_HOST", "DB_USER", "DB_AUTH", "DB_SSL_CA"),
     *("REDIS_URL", "REDIS_AUTH", "REDIS_CACHE_NAME", "REDIS_CLUSTER", "REDIS_SERVERLESS"),
     *BUCKETS,
+    "BUCKET_OWNER",
 )
 
 
@@ -85,7 +86,8 @@ def environment(outputs: Mapping[str, str]) -> dict[str, str | None]:
     if float(outputs["DatabaseMinCapacity"]) == 0:
         found["DB_RESUME_SECONDS"] = RESUME_SECONDS
     buckets = {setting: outputs[output] for setting, output in BUCKETS.items()}
-    return found | {"DB_NAME": "herocache", **buckets}
+    owner = outputs["DatabaseArn"].split(":")[4]
+    return found | {"DB_NAME": "herocache", **buckets, "BUCKET_OWNER": owner}
 
 
 def _of_data_api(outputs: Mapping[str, str]) -> dict[str, str | None]:

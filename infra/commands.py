@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from botocore.exceptions import ClientError
@@ -35,6 +35,7 @@ from infra.aws_errors import code_of
 from infra.cloudformation_stack import Stack
 from infra.kind_of_stage import is_in_network, uses_data_api
 from infra.report import show as show_report
+from infra.sql import refuse_empty
 from infra.sql import run as run_sql
 from infra.stage_files import ROOT, Stage, event_functions
 from infra.terminal import Refused, confirm, say
@@ -63,7 +64,7 @@ def infra(stage: Stage) -> None:
         arns = (outputs["DatabaseLoginArn"], outputs["IngestLoginArn"])
         passwords = database_schema.passwords(client("secretsmanager"), arns)
     arn = outputs["DatabaseArn"]
-    with nullcontext() if uses_data_api(outputs) else database_schema.data_api(client("rds"), arn):
+    with _data_api(outputs):
         database_schema.prepare(client("rds-data"), arn, outputs["DatabaseSecretArn"], passwords)
     say("next", f"make configure STAGE={stage.name}")
 
@@ -96,14 +97,14 @@ def adopt(name: str) -> None:
 
 
 def deploy(stage: Stage) -> None:
-    """`make deploy`: deploys the functions and the API, then sets what Chalice cannot set. A stage
-    without a stack has no queue for failed events, and no role to log its calls with."""
+    """`make deploy`: deploys the functions and the API, then sets what Chalice cannot set."""
     before_deploy.refuse_unprepared(stage)
     with wheels.downloaded(stage.config["lambda_architecture"]) as packages:
         _deploy(stage, packages)
 
 
 def _deploy(stage: Stage, packages: Path) -> None:
+    """A stage without a stack has no queue for failed events, and no role to log its calls with."""
     outputs = {} if stage.is_adopted else _stack(stage).outputs()
     log_retention.keep_logs(
         client("logs"), stage.function_names, stage.choices["log_retention_days"]
@@ -205,7 +206,10 @@ def sql(stage: Stage) -> None:
     """`make sql`: runs the statement in the environment's SQL on the stage's database."""
     outputs = _stack(stage).outputs()
     arns = (outputs["DatabaseArn"], outputs["DatabaseSecretArn"])
-    run_sql(client("rds-data"), *arns, os.environ.get("SQL", ""))
+    statement = os.environ.get("SQL", "")
+    refuse_empty(statement)
+    with _data_api(outputs):
+        run_sql(client("rds-data"), *arns, statement)
 
 
 def logs(stage: Stage) -> None:
@@ -216,6 +220,13 @@ def logs(stage: Stage) -> None:
 def report(stage: Stage) -> None:
     """`make report`: prints what to send when a step fails."""
     show_report(stage)
+
+
+def _data_api(outputs: Mapping[str, str]) -> AbstractContextManager[None]:
+    """Has the Data API on, which a stage with connections turns off again."""
+    if uses_data_api(outputs):
+        return nullcontext()
+    return database_schema.data_api(client("rds"), outputs["DatabaseArn"])
 
 
 def _stack(stage: Stage) -> Stack:

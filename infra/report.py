@@ -11,6 +11,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from infra.account import Client, account_id, client, region
 from infra.aws_errors import code_of
 from infra.stage_files import Stage
+from infra.terminal import printable
 
 ACCOUNT = "123456789012"
 _PACKAGES = ("boto3", "chalice")
@@ -24,15 +25,19 @@ _MOST_EVENTS = 20
 
 def show(stage: Stage) -> None:
     """Prints the report."""
-    number = account_id()
+    hidden = {account_id(): ACCOUNT}
+    if email := stage.choices.get("parameters", {}).get("AlarmEmail"):
+        hidden[email] = "…"
     for line in _lines(stage):
-        print(line.replace(number, ACCOUNT))
+        for text, instead in hidden.items():
+            line = line.replace(text, instead)
+        print(printable(line))
 
 
 def _lines(stage: Stage) -> Iterator[str]:
     packages = ", ".join(f"{name} {version(name)}" for name in _PACKAGES)
     yield f"{stage.full_name} in {region()}; Python {platform.python_version()}, {packages}"
-    parameters = {**stage.choices.get("parameters", {}), "AlarmEmail": "…"}
+    parameters = stage.choices.get("parameters", {})
     yield "on pieces that were there" if stage.is_adopted else f"parameters {parameters}"
     yield f"settings {', '.join(sorted(stage.environment))}"
     stack = _stack(client("cloudformation"), stage.full_name)

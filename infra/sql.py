@@ -9,14 +9,12 @@ from typing import Any
 from infra.account import Client
 from infra.aws_errors import retry
 from infra.database_schema import NOT_YET, PATIENCE_SECONDS, RETRY_SECONDS
-from infra.terminal import Refused, say
+from infra.terminal import Refused, printable, say
 
 
 def run(client: Client, arn: str, secret_arn: str, statement: str) -> None:
     """Runs one statement as the owner of the database, and prints its rows: the columns' names,
-    then a line of JSON a row. Raises Refused where there is no statement."""
-    if not statement.strip():
-        raise Refused("SQL is empty: make sql STAGE=dev SQL='SELECT COUNT(*) FROM heroes'")
+    then a line of JSON a row."""
     answers: list[dict[str, Any]] = []
     call = partial(
         client.execute_statement,
@@ -37,10 +35,17 @@ def run(client: Client, arn: str, secret_arn: str, statement: str) -> None:
     if columns := answer.get("columnMetadata"):
         print(json.dumps([each.get("label") or each.get("name", "") for each in columns]))
         for record in answer.get("records", []):
-            print(json.dumps([_value(field) for field in record], ensure_ascii=False))
+            row = [_value(field) for field in record]
+            print(printable(json.dumps(row, ensure_ascii=False)))
     else:
         say("sql", f"{answer.get('numberOfRecordsUpdated', 0)} rows changed")
     sys.stdout.flush()
+
+
+def refuse_empty(statement: str) -> None:
+    """Raises Refused where there is no statement."""
+    if not statement.strip():
+        raise Refused("SQL is empty: make sql STAGE=dev SQL='SELECT COUNT(*) FROM heroes'")
 
 
 def _value(field: dict[str, Any]) -> Any:

@@ -7,7 +7,16 @@ class Refused(Exception):
 
 def say(subject: str, text: str) -> None:
     """Prints one line of what was done."""
-    print(f"{subject:<12} {text}", flush=True)
+    print(f"{subject:<12} {printable(text)}", flush=True)
+
+
+def printable(text: str) -> str:
+    """The text for a terminal. Each character but a new line that is not printed is escaped: a
+    caller's text in a log or in a row must not move the cursor, or look like another command's
+    line."""
+    return "".join(
+        [each if each.isprintable() or each == "\n" else ascii(each)[1:-1] for each in text]
+    )
 
 
 def confirm(question: str, answer: str, otherwise: str = "nothing was changed") -> None:

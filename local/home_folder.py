@@ -45,7 +45,7 @@ class Home:
         self.redis = Redis(folder / "redis", asks_password=True)
         self.env = folder / "env"
         self.s3 = S3(folder / "s3", self.env)
-        self.data_api = DataApi(folder / "data_api", self.mariadb.environment)
+        self.data_api = DataApi(folder / "data_api", self.mariadb.environment, hides_secret=True)
         self.app = App(folder / "app")
         # The log of the last `make invoke` or `make invalidate`.
         self.invoke_log = folder / "invoke.log"

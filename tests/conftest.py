@@ -60,6 +60,9 @@ DEADLINES = (
 # Less than an ordinary statement is waited for: a longer one would count as such.
 PATIENT_REFRESH_SECONDS = 2.0
 
+# Their files take longest, so they begin first: at the end no worker is left alone with one.
+LONG_FOLDERS = ("sync", "local", "cache", "model", "db", "ingest", "infra")
+
 BACKGROUND = pytest.StashKey[BackgroundCommands]()
 
 SomeServer = TypeVar("SomeServer", bound=Server)
@@ -86,8 +89,9 @@ def pytest_configure() -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What waits for something long is left to `make proof`."""
+    """What waits for something long is left to `make proof`; long files begin first."""
     tests = Path(__file__).parent
+    items.sort(key=lambda item: folder_order(item.path.relative_to(tests).parts[0]))
     items[:] = [
         item
         for item in items
@@ -99,6 +103,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             getattr(item, "fixturenames", ())
         ):
             item.add_marker(pytest.mark.proof)
+
+
+def folder_order(folder: str) -> int:
+    return LONG_FOLDERS.index(folder) if folder in LONG_FOLDERS else len(LONG_FOLDERS)
 
 
 def engine_of(item: pytest.Item) -> str:

@@ -61,7 +61,7 @@ class Generation:
         return self.server.rpartition(":")[2]
 
     def database_time(self, in_seconds: float) -> int:
-        """Not before that will be `in_seconds`, in microseconds of the database's clock."""
+        """A time at least `in_seconds` from now, in microseconds of the database's clock."""
         passed = time.monotonic() - self.asked_at
         return self.told_at + math.ceil((passed + in_seconds) * 1_000_000)
 
@@ -75,8 +75,8 @@ class NoGeneration(Exception):
 
 
 def generation_in(table: Table, rows: Sequence[Any], asked_at: float) -> Generation:
-    """The one in the answer to `select` or `hold`, which were sent at `asked_at`, in monotonic
-    seconds. Raises NoGeneration; DatabaseError where a replica answered."""
+    """The generation in the answer to `select` or `hold`, which were sent at `asked_at`, in
+    monotonic seconds. Raises NoGeneration; DatabaseError where a replica answered."""
     if not rows:
         raise NoGeneration(table)
     [(number, enabled, server, seconds, is_read_only, now, is_watched, has_changes)] = rows
@@ -98,13 +98,13 @@ def add(table: Table) -> Statement:
 
 
 def hold(table: Table) -> Statement:
-    """Nobody changes it before this transaction ends."""
+    """Hold the generation: nobody changes it before this transaction ends."""
     return f"{_COLUMNS}, 0{_ROW}{WAIT_FOR_WRITERS}", (table.name,)
 
 
 def guard(table: Table, number: int) -> Statement:
-    """The same, and when it began; an error where it is not generation `number`, where somebody
-    watches rows of the table, or on a replica, which takes writes of some users."""
+    """The same, with the time at which it began. An error where it is not generation `number`,
+    where somebody watches rows of the table, or on a replica, which takes writes of some users."""
     return (
         f"SELECT IF({PLACE_TO_MARK}%s = (SELECT generation FROM cache_generation"
         f" WHERE table_name = %s{WAIT_FOR_WRITERS}) AND NOT {READ_ONLY}"
@@ -115,8 +115,9 @@ def guard(table: Table, number: int) -> Statement:
 
 
 def lock(table: Table) -> Statement:
-    """Wait for every transaction that holds it. `UTC_TIMESTAMP` is when a statement began: a
-    change of it that waited for its lock itself would take a time before that wait."""
+    """Wait for every transaction that holds the generation. `UTC_TIMESTAMP` is the time at which a
+    statement began: an UPDATE that waited for the lock itself would write a time before that
+    wait."""
     return (
         f"SELECT generation FROM cache_generation WHERE {PLACE_TO_MARK}table_name = %s FOR UPDATE",
         (table.name,),

@@ -2,8 +2,8 @@
 
 A table has a trigger for INSERT, UPDATE and DELETE. It adds a row to `changed_entries` for each row
 that is changed, in the same transaction. That record has the values of all entries that show or
-showed the row, by column. A session that has set OWN is excused: the service tells the cache of its
-own changes itself.
+showed the row, by column. They record nothing where the session has set OWN: the service tells the
+cache of its own changes itself.
 """
 
 import hashlib
@@ -124,7 +124,7 @@ def ids(table: Table, after: int, *, shown_too: bool) -> Statement:
 
 
 def finish(ids: Sequence[int], *, keep: bool) -> Statement:
-    """The records with these ids go. With `keep` they only count as shown. It looks up each id:
+    """Delete the records with these ids; with `keep` only mark them as shown. It looks up each id:
     `id IN (...)` scans where it names most records, and waits for each client that has not
     committed its own yet."""
     found = (

@@ -57,7 +57,7 @@ class Connection(Protocol):
         """ROLLBACK, as far as that can be asked."""
 
     def wait_at_most(self, seconds: float) -> None:
-        """For each answer from here on."""
+        """Wait so many seconds for each answer from now on."""
 
     def was_closed_by_server(self) -> bool:
         """Costs no round trip."""

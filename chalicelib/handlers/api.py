@@ -14,6 +14,7 @@ from chalicelib.error_text import shown
 from chalicelib.errors import BadRequest, HerocacheError, MethodNotAllowed, NotFound
 from chalicelib.handlers import entry_points
 from chalicelib.handlers.cors import headers_for_error
+from chalicelib.handlers.log_lines import LogLines
 from chalicelib.ingest import has_uploads
 
 Event = Mapping[str, Any]
@@ -43,6 +44,11 @@ class AnyEvent(BaseLambdaEvent):
 class Api(Chalice):
     """The Lambda function behind the REST API. Its events come from API Gateway's proxy
     integration. The answer to any other payload says where to send it."""
+
+    def __init__(self, app_name: str) -> None:
+        super().__init__(app_name)
+        for handler in self.log.handlers:
+            handler.setFormatter(LogLines(self.FORMAT_STRING))
 
     def __call__(self, event: Any, context: Any) -> dict[str, Any]:
         asked = event.get("requestContext") if isinstance(event, dict) else None

@@ -8,6 +8,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from chalice.app import Request, Response
@@ -170,8 +171,10 @@ def ingest(event: Mapping[str, Any]) -> list[dict[str, Any]]:
     for upload in uploads_in(event):
         try:
             container = services.container()
-            _reject_other_bucket(upload.bucket, container.settings.upload_bucket, UPLOAD_BUCKET)
-            summaries.append(container.ingest.load(upload))
+            settings = container.settings
+            _reject_other_bucket(upload.bucket, settings.upload_bucket, UPLOAD_BUCKET)
+            owned = replace(upload, bucket_owner=settings.bucket_owner)
+            summaries.append(container.ingest.load(owned))
         except HerocacheError as error:
             log.error("%s: %s: %s", one_line(upload.key), error.kind, error)
             failures.append(error)
@@ -303,7 +306,8 @@ def _done(request: contract.Request, container: services.Container) -> replies.R
         case contract.Delete(table, keys, key):
             return replies.of_delete(service.delete(table, keys, key))
         case contract.Increment(table, deltas, use_cache, key):
-            return replies.of_increment(service.increment(table, deltas, use_cache, key))
+            counters = service.increment(table, deltas, use_cache, key)
+            return replies.of_increment(table, counters)
         case contract.Invalidate(table, keys):
             service.invalidate(table, keys)
             return replies.of_invalidate()

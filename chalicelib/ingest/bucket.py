@@ -9,7 +9,7 @@ from functools import lru_cache
 from types import TracebackType
 from typing import Any
 
-from chalicelib.config import UPLOAD_BUCKET
+from chalicelib.config import BUCKET_OWNER, UPLOAD_BUCKET
 from chalicelib.errors import BucketUnavailable
 from chalicelib.ingest.events import OWN_FOLDERS, Upload
 
@@ -28,12 +28,18 @@ class Gone(Exception):
 
 
 class Bucket:
-    """One bucket, which `setting` names. Objects are written to `folders` only. Each method raises
+    """One bucket, which `setting` names. S3 rejects each call where another account than `owner`
+    owns it, unless that is empty. Objects are written to `folders` only. Each method raises
     BucketUnavailable, which names the bucket and the reason."""
 
     def __init__(
-        self, name: str, setting: str = UPLOAD_BUCKET, folders: tuple[str, ...] = OWN_FOLDERS
+        self,
+        name: str,
+        owner: str = "",
+        setting: str = UPLOAD_BUCKET,
+        folders: tuple[str, ...] = OWN_FOLDERS,
     ) -> None:
+        self._arguments = {"Bucket": name} | ({"ExpectedBucketOwner": owner} if owner else {})
         self._name = name
         self._setting = setting
         self._folders = folders
@@ -98,7 +104,7 @@ class Bucket:
 
     def _call(self, operation: str, **arguments: Any) -> Any:
         try:
-            return getattr(_client(), operation)(Bucket=self._name, **arguments)
+            return getattr(_client(), operation)(**self._arguments, **arguments)
         except _errors() as error:
             if _code(error) in _GONE:
                 raise Gone(_code(error)) from error
@@ -109,8 +115,14 @@ class Bucket:
         reason = _code(error) or type(error).__name__
         return BucketUnavailable(
             f"the bucket {self._name} cannot be used now ({self._setting}): {reason}; is there a"
-            " route to S3 (gateway endpoint), has the function the right?"
+            f" route to S3 (gateway endpoint), has the function the right, and is {BUCKET_OWNER}"
+            " its owner?"
         )
+
+
+def bucket_of(upload: Upload) -> Bucket:
+    """The one that it is in."""
+    return Bucket(upload.bucket, upload.bucket_owner)
 
 
 class Writer:

@@ -22,7 +22,7 @@ LOADED, REJECTED, SKIPPED = "loaded", "refused", "skipped"
 @dataclass(frozen=True)
 class Upload:
     """One version of an object. `size` is in bytes. `version` and `sequencer` are empty where the
-    event has none."""
+    event has none. `bucket_owner`: the account that must own the bucket; empty for any."""
 
     bucket: str
     key: str
@@ -30,6 +30,7 @@ class Upload:
     version: str = ""
     etag: str = ""
     sequencer: str = ""
+    bucket_owner: str = ""
 
     def came_before(self, other: "Upload") -> bool:
         """Whether this upload is older than the other one with the same object key. S3's rule: pad

@@ -17,7 +17,7 @@ from chalicelib.config import INGEST_ENGINE
 from chalicelib.db import DatabaseError, Statement, Transaction, is_foreseen
 from chalicelib.errors import ConfigurationError
 from chalicelib.ingest import load_from_s3_statements as statements
-from chalicelib.ingest.bucket import Bucket
+from chalicelib.ingest.bucket import bucket_of
 from chalicelib.ingest.csv_bytes import GZIP, MAX_LINE_BYTES, UTF_16, too_long_a_line
 from chalicelib.ingest.csv_rows import FIRST_ROWS, CsvRows, Rejected
 from chalicelib.ingest.events import Upload
@@ -73,7 +73,7 @@ class StagedRows:
         self._reject = reject
         self._block_lines = BLOCK_LINES
         self._window: dict[int, bytes] = {}
-        with closing(Bucket(upload.bucket).read(upload)) as chunks:
+        with closing(bucket_of(upload).read(upload)) as chunks:
             head = next(chunks, b"")
             if head.startswith(GZIP):
                 raise NotStageable("it is compressed")
@@ -97,7 +97,7 @@ class StagedRows:
         self._block_lines = max(1, min(BLOCK_LINES, BLOCK_BYTES // (longest_bytes + 1)))
 
     def _check_is_latest(self) -> None:
-        if not Bucket(self._upload.bucket).is_latest(self._upload):
+        if not bucket_of(self._upload).is_latest(self._upload):
             raise NotStageable("there is a later upload")
 
     def _load_from_s3(self) -> None:

@@ -2,17 +2,19 @@
 
 import csv
 import io
+import re
 from typing import Any
 
-from chalicelib.ingest.bucket import Bucket
+from chalicelib.ingest.bucket import bucket_of
 from chalicelib.ingest.csv_rows import Rejected
 from chalicelib.ingest.events import Upload, report_key
 
 HEADER = ("line", "column", "reason", "original")
 
 
-# How a text begins that a spreadsheet takes for a formula.
-_FORMULA = tuple("=+-@\t\r\n＝＋－＠")
+# Where a spreadsheet begins a formula: in front, and behind what it may take for the end of a cell.
+# Where the comma is for decimals, it expects semicolons between cells.
+_FORMULA = re.compile("""(?:^|(?<=[;|\t\r\n]))(?=["' ]*[=+\\-@\t\r\n＝＋－＠])""")
 
 
 class RejectedReport:
@@ -21,7 +23,7 @@ class RejectedReport:
 
     def __init__(self, upload: Upload) -> None:
         self._first: Rejected | None = None
-        self._writer = Bucket(upload.bucket).writer(report_key(upload), "text/csv; charset=utf-8")
+        self._writer = bucket_of(upload).writer(report_key(upload), "text/csv; charset=utf-8")
 
     def __enter__(self) -> "RejectedReport":
         self._writer.__enter__()
@@ -49,6 +51,6 @@ class RejectedReport:
 
 
 def _harmless(text: str) -> str:
-    """The text with a quote ahead where a spreadsheet would take it for a formula. Whoever uploads
-    a file must not run something on the machine of the person who opens the report."""
-    return f"'{text}" if text.startswith(_FORMULA) else text
+    """The text with a quote ahead of what a spreadsheet would take for a formula. Whoever uploads a
+    file must not run something on the machine of the person who opens the report."""
+    return _FORMULA.sub("'", text)

@@ -25,7 +25,7 @@ from chalicelib.errors import (
     one_line,
 )
 from chalicelib.ingest import ledger, load_data
-from chalicelib.ingest.bucket import Bucket, Gone
+from chalicelib.ingest.bucket import Gone, bucket_of
 from chalicelib.ingest.csv_dialect import WrongColumns, named_columns
 from chalicelib.ingest.csv_rows import CsvRows, Rejected
 from chalicelib.ingest.events import (
@@ -116,7 +116,7 @@ class Ingest:
         log.info("%s", json.dumps(summary))
         if outcome.status != SKIPPED:  # written again: the first try may have died before it did
             text = json.dumps(summary, indent=2, ensure_ascii=False).encode()
-            Bucket(upload.bucket).write(result_key(upload), text, "application/json")
+            bucket_of(upload).write(result_key(upload), text, "application/json")
         if is_news and outcome.status != SKIPPED:
             print(json.dumps(_metrics(outcome, seconds)), flush=True)
         return summary
@@ -152,7 +152,7 @@ class Ingest:
 
     def _load(self, upload: Upload, table: Table) -> Outcome:
         # S3 is asked, because an event could name any size.
-        size = Bucket(upload.bucket).size(upload)
+        size = bucket_of(upload).size(upload)
         if size > self._max_upload_bytes:
             raise FileRejected(
                 f"the file has {size} bytes, at most {self._max_upload_bytes} (INGEST_MAX_BYTES):"
@@ -188,7 +188,7 @@ class Ingest:
         characters = 0
         with (
             RejectedReport(upload) as report,
-            closing(Bucket(upload.bucket).read(upload)) as chunks,
+            closing(bucket_of(upload).read(upload)) as chunks,
         ):
             rows = CsvRows(chunks, table, report.add, self._order(table))
             for batch in rows.batches():
@@ -253,7 +253,7 @@ def _load_streamed(
     reject: Callable[[Rejected], None],
 ) -> Loaded:
     """As `load_staged`, but this process reads the file."""
-    with closing(Bucket(upload.bucket).read(upload)) as chunks:
+    with closing(bucket_of(upload).read(upload)) as chunks:
         rows = CsvRows(chunks, table, reject, order)
         with _without_collector():
             load_data.load(transaction, table, rows.columns, rows.batches())
@@ -294,7 +294,7 @@ def _nothing_loaded(rejected: int, report: RejectedReport) -> str:
 def _told_first_rows(upload: Upload) -> Sequence[Mapping[str, Any]]:
     """The `first_rows` that the first delivery of this upload wrote to the bucket; none where it
     died before that."""
-    text = Bucket(upload.bucket).find(result_key(upload))
+    text = bucket_of(upload).find(result_key(upload))
     told = json.loads(text) if text else {}
     is_same = (told.get("version"), told.get("etag")) == (upload.version, upload.etag)
     first_rows: Sequence[Mapping[str, Any]] = told.get("first_rows", ()) if is_same else ()
@@ -303,7 +303,7 @@ def _told_first_rows(upload: Upload) -> Sequence[Mapping[str, Any]]:
 
 @dataclass(frozen=True)
 class _UploadClaim:
-    """A `write_through.Claim` on an upload, which is loaded once."""
+    """A `work.Claim` on an upload, which is loaded once."""
 
     upload: Upload
     outcome: Outcome
@@ -327,7 +327,7 @@ def _raise_if_known(upload: Upload, last: tuple[Upload, Outcome] | None) -> None
     if upload.is_same(last_upload):
         raise _Known(outcome)
     # An event could name any sequencer. So S3 says which upload is the latest one.
-    if upload.came_before(last_upload) and not Bucket(upload.bucket).is_latest(upload):
+    if upload.came_before(last_upload) and not bucket_of(upload).is_latest(upload):
         raise _Known(Outcome(SKIPPED, outcome.table, reason="a later upload is there already"))
 
 

@@ -5,13 +5,14 @@ boto3 reaches it by the endpoint. data_api_process.py is the program that runs.
 
 import json
 import os
+import secrets
 import sys
 import urllib.request
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from local.machine import LOOPBACK, ROOT
+from local.machine import LOOPBACK, ROOT, write_private
 from local.servers.app import DIRECT
 from local.servers.aws_client import CREDENTIALS, REGION, isolated_client
 from local.servers.server import Server
@@ -22,16 +23,35 @@ SECRET_ARN = f"arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:herocache-AbCdEf
 
 
 class DataApi(Server):
-    """`database` gives the settings that lead to the database, asked for at each start."""
+    """`database` gives the settings that lead to the database, asked for at each start.
+
+    `hides_secret`: the ARN of its secret cannot be guessed. Signatures are not checked, so else
+    every user of this machine could run SQL.
+    """
 
     title = "Data API"
     takes_over_listener = True
 
     def __init__(
-        self, home: Path, database: Callable[[], Mapping[str, str]], port: int | None = None
+        self,
+        home: Path,
+        database: Callable[[], Mapping[str, str]],
+        port: int | None = None,
+        hides_secret: bool = False,
     ) -> None:
         super().__init__(home, port)
         self._database = database
+        self._secret_file = self.home / "secret" if hides_secret else None
+
+    @property
+    def secret_arn(self) -> str:
+        """It stays the same when the server starts again."""
+        if self._secret_file is None:
+            return SECRET_ARN
+        if not self._secret_file.exists():
+            self._make_home()
+            write_private(self._secret_file, secrets.token_hex(16))
+        return f"{SECRET_ARN}{self._secret_file.read_text()}"
 
     @property
     def url(self) -> str:
@@ -43,7 +63,7 @@ class DataApi(Server):
         return {
             "DB_ENGINE": "dataapi",
             "DB_CLUSTER_ARN": CLUSTER_ARN,
-            "DB_SECRET_ARN": SECRET_ARN,
+            "DB_SECRET_ARN": self.secret_arn,
             "DB_NAME": self._database()["DB_NAME"],
             "AWS_ENDPOINT_URL_RDS_DATA": self.url,
             **CREDENTIALS,
@@ -76,7 +96,8 @@ class DataApi(Server):
         return [sys.executable, *module]
 
     def _environment(self) -> dict[str, str]:
-        return {**os.environ, **self._database(), "PYTHONPATH": str(ROOT)}
+        secret = {"DB_SECRET_ARN": self.secret_arn}
+        return {**os.environ, **self._database(), **secret, "PYTHONPATH": str(ROOT)}
 
     def _answers(self) -> bool:
         try:

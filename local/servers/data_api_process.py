@@ -11,7 +11,7 @@ from local.data_api.operations import Identity, Operations
 from local.data_api.service_model import ServiceModel
 from local.data_api.transactions import Clock, Transactions
 from local.machine import LISTENER
-from local.servers.data_api import CLUSTER_ARN, SECRET_ARN
+from local.servers.data_api import CLUSTER_ARN
 
 
 def end(*_: object) -> None:
@@ -24,7 +24,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, end)
     limits, clock, model, faults = Limits(), Clock(), ServiceModel(), Faults()
     transactions = Transactions(limits, clock)
-    identity = Identity(CLUSTER_ARN, SECRET_ARN)
+    identity = Identity(CLUSTER_ARN, os.environ["DB_SECRET_ARN"])
     operations = Operations(model, identity, Database(dict(os.environ)), transactions, limits)
     control = Control(faults, limits, clock, transactions)
     service = Service(model, operations, transactions, faults, limits, control)

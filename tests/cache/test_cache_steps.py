@@ -26,7 +26,7 @@ from chalicelib.config import Settings
 from chalicelib.db import Database, Generation
 from chalicelib.errors import AnotherServer, CacheUnavailable, TooLarge
 from chalicelib.rows import fences, lazy_loading, loader
-from chalicelib.rows.write_through import Work
+from chalicelib.rows.work import Work
 from chalicelib.tables import HEROES, Column, Key, Row, Table
 from tests.support.client import InProcess
 from tests.support.redis_client import client_of
@@ -573,6 +573,7 @@ def test_an_earlier_generation_does_not_take_the_place_of_a_later_one(
     assert known.remembered(HEROES) == later
 
 
+@pytest.mark.usefixtures("lasting_generations")
 def test_threads_whose_memory_ran_out_ask_once(
     known: Generations, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -31,6 +31,7 @@ MALFORMED = [
     ("REDIS_URL", f"rediss://:{SECRET}@localhost?password={SECRET}"),
     ("REDIS_URL", f"rediss://:{SECRET}@localhost?ssl_cert_reqs=none"),
     ("RANGES_BUCKET", "uploads"),
+    *(("BUCKET_OWNER", value) for value in ("me", "1234-5678-9012", "12345678901")),
     *(("INGEST_COLUMNS", value) for value in (",", " ", "id,,hero", "id,hero,", "id,hero, ID")),
     *(("UNCACHED_READS", value) for value in ("x", "Replica", "replica")),  # no replica is named
     *(("REDIS_CLUSTER", value) for value in ("x", "2", "true", "yes", " 1")),

@@ -289,6 +289,7 @@ ANOTHER = {
     "INGEST_ENGINE": "aurora",
     "READ_BY": "xp",
     "API_AUTH": "key",
+    "BUCKET_OWNER": "123456789012",
     "CORS_ORIGINS": "https://example.com",
     "UNCACHED_READS": "replica",
 }

@@ -5,19 +5,21 @@ import gzip
 import io
 import json
 import logging
+import re
 from urllib.parse import quote_plus
 
 import pytest
 
+from app import app
 from chalicelib import errors
-from chalicelib.errors import BadRequest, FileRejected, HerocacheError
+from chalicelib.errors import BadRequest, BucketUnavailable, FileRejected, HerocacheError
 from chalicelib.handlers import entry_points
 from chalicelib.ingest.bucket import Bucket
 from chalicelib.ingest.csv_bytes import text_bytes
 from local.lambda_function.upload_outcome import Outcome
 from local.terminal import say
 from tests.conftest import Configure
-from tests.support.bucket import UploadBucket, lines
+from tests.support.bucket import UploadBucket, lines, owned_by
 from tests.support.client import InProcess
 from tests.support.witness import Witness
 
@@ -109,6 +111,48 @@ def test_a_report_opens_no_formula_in_a_spreadsheet(
     assert not any(cell.startswith(tuple("=+-@\t\r\n＝")) for cell in cells)
 
 
+@pytest.mark.parametrize("delimiter", [";", "\t", "|"], ids=ascii)
+@pytest.mark.parametrize("gap", ["", " ", '"', "\n"], ids=ascii)
+def test_a_report_opens_no_formula_where_cells_end_with_another_character(
+    service: InProcess, bucket: UploadBucket, delimiter: str, gap: str
+) -> None:
+    """A spreadsheet expects semicolons where the comma is for decimals. Quotes that do not begin a
+    cell protect nothing there, so a line ends a cell too."""
+    value = f"x{delimiter}{gap}=cmd|calc".replace('"', '""')
+    entry_points.ingest(bucket.put(KEY, lines(1, 2) + f'3,"{value}",b,c,ten,d\n'))
+
+    report = bucket.rejected(KEY)
+    assert report is not None
+    cells = re.split(f"[{delimiter}\r\n]", report)
+    assert any("=cmd|calc" in cell or "=cmd" in cell for cell in cells), "it shows what was sent"
+    assert not any(cell.strip('" ').startswith(tuple("=+-@\t＝")) for cell in cells)
+
+
+def test_the_words_of_an_error_cannot_forge_a_line_of_the_log(
+    service: InProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its traceback shows them."""
+
+    def bug(payload: object, *_: object) -> None:
+        try:
+            raise LookupError(f"{payload}")
+        except LookupError as error:
+            raise ValueError("a\nb") from error
+
+    written = io.StringIO()
+    [handler] = [each for each in app.log.handlers if type(each) is logging.StreamHandler]
+    monkeypatch.setattr(handler, "stream", written)
+    monkeypatch.setattr("chalicelib.handlers.validation.parse", bug)
+    payload = "".join(f"{end}{text}" for text in FORGED for end in ("\n", "\r\n", "\u2028"))
+
+    assert entry_points.invoke(payload)["statusCode"] == 500
+
+    first, *others = written.getvalue().rstrip("\n").split("\n")
+    assert first == "herocache - ERROR - a request failed on a bug"
+    assert any("LookupError" in line for line in others), "the reason can still be read"
+    assert all(line.startswith("  | ") and line.isprintable() for line in others)
+
+
 # --- events ---------------------------------------------------------------------------------------
 
 
@@ -124,6 +168,26 @@ def test_an_event_of_another_bucket_is_refused(
     assert witness.count() == 0
     assert other.keys() == {KEY}, "nothing was written to it"
     assert entry_points.ingest(bucket.put(KEY, lines(1, 2)))[0]["status"] == "loaded"
+
+
+def test_a_bucket_of_another_account_is_neither_read_nor_written(
+    service: InProcess, configure: Configure, bucket: UploadBucket, witness: Witness
+) -> None:
+    """Somebody may take the name of a bucket that was deleted. Every call names the owner."""
+    content = lines(1, 20) + "x,y\n"  # a report is written too
+    ours = bucket.put("incoming/heroes/ours.csv", content)
+    with owned_by("111122223333") as expected:
+        configure(BUCKET_OWNER="111122223333")
+        assert entry_points.ingest(ours)[0]["refused"] == 1
+        assert set(expected) == {"111122223333"}
+        before = witness.query("SELECT COUNT(*) FROM ingest_log"), bucket.keys()
+
+        configure(BUCKET_OWNER="444455556666")
+        event = bucket.put(KEY, content)
+        with pytest.raises(BucketUnavailable, match=r"AccessDenied.* is BUCKET_OWNER its owner"):
+            entry_points.ingest(event)
+
+    assert (witness.query("SELECT COUNT(*) FROM ingest_log"), bucket.keys() - {KEY}) == before
 
 
 @pytest.mark.parametrize("content", [lines(1, 2, hero="Real"), lines(1, 6_000, hero="Real")])

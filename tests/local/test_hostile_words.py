@@ -10,14 +10,17 @@ from pathlib import Path
 
 import pytest
 import redis
+from botocore.exceptions import ClientError
 
+from local.commands import invoke
 from local.home_folder import Home
 from local.machine import LOOPBACK, ROOT, command_line
-from local.servers import Redis
+from local.servers import DataApi, MariaDB, Redis
+from local.servers.data_api import CLUSTER_ARN, SECRET_ARN
 from tests.support.project_copy import clean_environment
 
 PYTHON = """#!/bin/sh
-printf '%s|' "$@" "$STAGE" "$URL" "$KEY" "$FILE" "$MINUTES" "$SQL"
+printf '%s|' "$@" "$STAGE" "$URL" "$KEY" "$FILE" "$MINUTES" "$SQL" "$PYTHON"
 """
 CODE = (
     "dev; touch hacked",
@@ -32,6 +35,7 @@ CODE = (
 GOALS = {
     "STAGE": ("infra", "configure", "deploy", "destroy", "sql", "logs", "report"),
     "SQL": ("sql",),
+    "PYTHON": ("deploy",),
     "URL": ("grade",),
     "KEY": ("grade",),
     "FILE": ("upload",),
@@ -150,3 +154,37 @@ def test_redis_asks_other_users_of_the_machine_for_a_password(tmp_path: Path) ->
     assert {stat.S_IMODE(os.stat(path).st_mode) for path in files} == {0o600}
     with Redis(server.home, asks_password=True) as again:
         assert again.environment()["REDIS_URL"].split("@")[0] == url.split("@")[0]
+
+
+def test_other_users_of_the_machine_do_not_know_the_secret_of_its_data_api(tmp_path: Path) -> None:
+    """The local Data API checks no signature: who knows this ARN may run SQL."""
+    mine, other = (Home(tmp_path / name).data_api for name in ("mine", "other"))
+    again = Home(tmp_path / "mine").data_api
+
+    assert mine.secret_arn == again.secret_arn != other.secret_arn
+    assert len(mine.secret_arn) == len(SECRET_ARN) + 32
+    files = [path for path in mine.home.iterdir() if mine.secret_arn[-32:] in path.read_text()]
+    assert [stat.S_IMODE(os.stat(path).st_mode) for path in files] == [0o600]
+
+
+def test_the_data_api_of_a_home_takes_no_other_secret(tmp_path: Path, mariadb: MariaDB) -> None:
+    call = {"resourceArn": CLUSTER_ARN, "database": mariadb.database, "sql": "SELECT 1"}
+    with DataApi(tmp_path, mariadb.environment, hides_secret=True) as server:
+        client = server.client()
+        client.execute_statement(**call, secretArn=server.secret_arn)
+        with pytest.raises(ClientError, match="SecretsErrorException"):
+            client.execute_statement(**call, secretArn=SECRET_ARN)
+        assert server.pid is not None
+        assert server.secret_arn not in command_line(server.pid)
+
+
+def test_what_a_function_returns_cannot_move_the_cursor(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Rows are in it, which others wrote."""
+    monkeypatch.setattr(invoke, "asked_event", lambda: {})
+    monkeypatch.setattr(invoke, "answer_of", lambda *_: {"body": [{"hero": "é\x9b2J\u202e"}]})
+    assert invoke.invoke() == 0
+    lines = capsys.readouterr().out.split("\n")
+    assert r'      "hero": "é\x9b2J\u202e"' in lines
+    assert all(line.isprintable() for line in lines)

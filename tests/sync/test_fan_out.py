@@ -15,11 +15,11 @@ from chalicelib.handlers import entry_points
 from chalicelib.ingest import Bucket
 from chalicelib.sync import fan_out, range_scan, range_worker, runs, service
 from tests.conftest import Configure
-from tests.support.bucket import Event, UploadBucket
+from tests.support.bucket import Event, UploadBucket, owned_by
 from tests.support.client import InProcess
 from tests.support.witness import Witness
 from tests.sync.clients import RedisCli, product, run, tallies, unwatch, watch
-from tests.sync.test_faults import MAX_STEPS, Killed, Steps, expire_lease, kill
+from tests.sync.test_faults import MAX_STEPS, Killed, Steps, each_moment, expire_lease, kill
 
 ROWS = 10_000
 # In the run, in a range, and at a time: no more than one answer of the Data API holds.
@@ -235,7 +235,7 @@ def ended_at(witness: Witness, run: int) -> Any:
     return witness.query("SELECT finished_at, details FROM sync_runs WHERE id = %s", [run])
 
 
-@pytest.mark.parametrize("when", ["before", "after"])
+@each_moment
 def test_a_function_that_is_killed_at_any_step_is_called_again(
     shop: InProcess,
     witness: Witness,
@@ -435,6 +435,20 @@ def test_who_dies_before_it_has_ended_the_run_does_so_when_it_is_called_again(
     assert work_off(event)["outcome"] == "done"
     assert ended(witness, record["run"]) == ("done", (4_000, 4_000, 0), (0, 0, 0))
     assert run()["outcome"] == "running", "the lease was free"
+
+
+def test_a_bucket_of_another_account_gets_no_ranges(
+    shop: InProcess, witness: Witness, configure: Configure, bucket: UploadBucket
+) -> None:
+    configure(RANGES_BUCKET=bucket.name, BUCKET_OWNER="444455556666")
+    fill(witness, 1, 4_000)
+    watch(shop, ["*"], "to_cache")
+    with (
+        owned_by("111122223333"),
+        pytest.raises(errors.BucketUnavailable, match=r"AccessDenied.* is BUCKET_OWNER its owner"),
+    ):
+        run()
+    assert bucket.keys() == set()
 
 
 def test_a_bucket_that_is_gone_is_named_with_its_setting(

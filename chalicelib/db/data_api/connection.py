@@ -1,6 +1,6 @@
 """Statements by way of the Data API: each is a request, and so are BEGIN, COMMIT and ROLLBACK.
 
-There is no connection to keep. What one stands for here is the transaction that is under way.
+There is no connection to keep. This class stands for the transaction that is under way.
 """
 
 import time
@@ -36,8 +36,7 @@ class Connection:
     ) -> None:
         """`session`: what each transaction begins with. `mark`: what stands in PLACE_TO_MARK. The
         Data API resets a session before another caller gets it
-        (https://docs.aws.amazon.com/AmazonRDS/latest/AuroraUserGuide/data-api.session-management.html).
-        """
+        (https://docs.aws.amazon.com/AmazonRDS/latest/AuroraUserGuide/data-api.session-management.html)."""
         self.key_step = key_step
         self.answered = 0
         self.sent_at = 0.0
@@ -82,7 +81,7 @@ class Connection:
         return answers, self._time() if is_timed else 0
 
     def _time(self) -> int:
-        """Behind a COMMIT."""
+        """A time after a COMMIT."""
         try:
             [(now,)] = self._run(NOW)
         except (DatabaseError, DatabaseUnavailable, ConfigurationError) as error:
@@ -97,8 +96,8 @@ class Connection:
         raise AssertionError("the Data API takes no files")
 
     def undo(self) -> None:
-        """ROLLBACK, once more where that is lost. Where it fails the transaction holds its locks
-        for three minutes."""
+        """ROLLBACK, and once more where the first one is lost. Where it fails the transaction holds
+        its locks for three minutes."""
         transaction, self._transaction = self._transaction, ""
         for _ in range(ROLLBACK_TRIES if transaction else 0):
             try:
@@ -114,7 +113,7 @@ class Connection:
                 return
 
     def wait_at_most(self, seconds: float) -> None:
-        """For each answer from here on."""
+        """Wait so many seconds for each answer from now on."""
         self._seconds = seconds
 
     def was_closed_by_server(self) -> bool:
@@ -137,7 +136,7 @@ class Connection:
         return rows_of(self._endpoint.execute(sql, parameters, self._transaction, self._seconds))
 
     def batch_of_session(self) -> None:
-        """What the cluster's parameters do not say by themselves."""
+        """Statements for what the cluster's parameters do not set."""
         for statement in self._session:
             self._run(statement)
 

@@ -23,7 +23,7 @@ _SESSION: Statement = (
     (),
 )
 _OWN: Statement = (f"SET {MARK_OWN}", ())
-# How the Data API may refuse a statement that it cannot read.
+# How the Data API may reject a statement that it cannot read.
 _UNREADABLE = frozenset({"BadRequestException", "ValidationException", "DatabaseErrorException"})
 
 

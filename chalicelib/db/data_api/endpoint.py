@@ -101,7 +101,7 @@ class Endpoint:
             pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
 
     def _patience(self, seconds: float) -> float:
-        """Who waits for an answer for a short time only does not wait for a sleeper either."""
+        """A caller with a short time limit does not wait for a database that is asleep either."""
         return self._resume_seconds if seconds >= ANSWER_TIMEOUT_SECONDS else seconds
 
     def _client(self, seconds: float) -> Any:

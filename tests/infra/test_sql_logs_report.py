@@ -8,14 +8,15 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from infra import aws_errors, function_logs, report
-from infra.sql import run
+from infra import aws_errors, commands, function_logs, report
+from infra.sql import refuse_empty, run
 from infra.stage_files import Stage
 from infra.terminal import Refused
 
 Json = dict[str, Any]
 NUMBER = "987654321098"
 SECRET = "hunter2hunter2"
+EMAIL = "somebody@example.com"
 
 
 def refusal(code: str) -> ClientError:
@@ -68,7 +69,38 @@ def test_sql_waits_for_a_database_that_sleeps(
 
 def test_sql_without_a_statement_says_how_to_give_one() -> None:
     with pytest.raises(Refused, match=r"make sql STAGE=dev SQL='"):
-        run(DataApi(), "arn", "secret", " ")
+        refuse_empty(" ")
+
+
+def test_sql_shows_no_row_that_moves_the_cursor(capsys: pytest.CaptureFixture[str]) -> None:
+    """Whoever may write rows must not act on the terminal of the person who reads them."""
+    rows = {**ROWS, "records": [[{"longValue": 1}, {"stringValue": "é\x9b2J\x1b[2J\u202e\u2028"}]]}
+    run(DataApi(rows), "arn", "secret", "SELECT 1")
+    assert capsys.readouterr().out.splitlines()[1:] == [r'[1, "é\x9b2J\u001b[2J\u202e\u2028"]']
+
+
+@pytest.mark.parametrize(
+    ("engine", "switched"), [("mysql", ["enable", "disable"]), ("dataapi", [])]
+)
+def test_sql_turns_the_data_api_on_only_where_it_is_off_and_off_again(
+    monkeypatch: pytest.MonkeyPatch, engine: str, switched: list[str]
+) -> None:
+    done: list[str] = []
+    outputs = {"DatabaseEngine": engine, "DatabaseArn": "arn", "DatabaseSecretArn": "secret"}
+    clients = {
+        "cloudformation": None,
+        "rds": SimpleNamespace(
+            enable_http_endpoint=lambda **_: done.append("enable"),
+            disable_http_endpoint=lambda **_: done.append("disable"),
+        ),
+        "rds-data": DataApi(refusal("BadRequestException")),
+    }
+    monkeypatch.setattr(commands, "client", clients.__getitem__)
+    monkeypatch.setattr(commands, "_stack", lambda _: SimpleNamespace(outputs=lambda: outputs))
+    monkeypatch.setenv("SQL", "SELEC 1")
+    with pytest.raises(ClientError):
+        commands.sql(Stage("dev"))
+    assert done == switched
 
 
 # --- make logs ------------------------------------------------------------------------------------
@@ -77,8 +109,9 @@ def test_sql_without_a_statement_says_how_to_give_one() -> None:
 def test_each_line_of_a_log_is_shown_once_in_the_order_of_time(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    second = {"eventId": "1", "timestamp": 2000, "message": "second\x1b[2J\x9b2J\n"}
     lines: dict[str, list[Json]] = {
-        "/aws/lambda/a": [{"eventId": "1", "timestamp": 2000, "message": "second\n"}],
+        "/aws/lambda/a": [second],
         "/aws/lambda/b": [{"eventId": "2", "timestamp": 1000, "message": "first\n"}],
     }
     looks: list[int] = []
@@ -100,7 +133,7 @@ def test_each_line_of_a_log_is_shown_once_in_the_order_of_time(
     with pytest.raises(KeyboardInterrupt):
         function_logs.follow(logs, ["a", "b", "not-deployed"])
     printed = [line.split(maxsplit=1)[1] for line in capsys.readouterr().out.splitlines()]
-    assert printed == ["b: first", "a: second", "a: third"]
+    assert printed == ["b: first", r"a: second\x1b[2J\x9b2J", "a: third"]
     assert looks[0] == 1_000_000_000 - function_logs.MINUTES_BEFORE * 60_000
     assert looks[-1] == 1_000_000_000 - function_logs.OVERLAP_MILLISECONDS
 
@@ -119,7 +152,10 @@ class Account:
         at = datetime.datetime(2026, 1, 1, tzinfo=datetime.timezone.utc)
         named = {"LogicalResourceId": "Cache", "ResourceStatus": "CREATE_FAILED", "Timestamp": at}
         made = {"LogicalResourceId": "Network", "ResourceStatus": "CREATE_COMPLETE"}
-        failed = {**named, "ResourceStatusReason": f"arn:aws:elasticache:eu-west-1:{NUMBER}:a"}
+        failed = {
+            **named,
+            "ResourceStatusReason": f"arn:aws:elasticache:eu-west-1:{NUMBER}:a {EMAIL}",
+        }
         return paged(
             {
                 "list_stack_resources": [{"StackResourceSummaries": [named, made]}],
@@ -148,7 +184,7 @@ def test_a_report_says_what_failed_and_holds_no_secret(
     monkeypatch.setattr(report, "region", lambda: "eu-west-1")
     stage = Stage("dev")
     stage.environment["DB_PASS"] = SECRET
-    stage.choices["parameters"]["AlarmEmail"] = "somebody@example.com"
+    stage.choices["parameters"]["AlarmEmail"] = EMAIL
     report.show(stage)
     text = capsys.readouterr().out
     for words in (
@@ -157,5 +193,5 @@ def test_a_report_says_what_failed_and_holds_no_secret(
         *("cannot be asked", report.ACCOUNT),
     ):
         assert words in text
-    for words in (SECRET, NUMBER, "somebody@example.com", "Network"):
+    for words in (SECRET, NUMBER, EMAIL, "Network"):
         assert words not in text
