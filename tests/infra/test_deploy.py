@@ -10,8 +10,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import boto3
+import botocore.session
 import pytest
 from botocore.exceptions import ClientError
+from botocore.stub import Stubber
+from chalice.awsclient import TypedAWSClient
 
 from chalicelib.config import DbEngine, Settings
 from infra import aws_errors, gateway_responses, leftovers
@@ -773,6 +776,33 @@ def test_whichever_call_fails_the_same_command_gets_on(
         assert name in failed
     assert {"s3.ListObjectVersions", "cloudformation.DeleteStack"} <= set(failed)
     assert {kind: what for kind, what in seen(project.account).items() if what} == {}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "The role defined for the function cannot be assumed by Lambda.",
+        "The provided execution role does not have permissions to call CreateNetworkInterface",
+    ],
+)
+def test_a_new_role_that_lambda_does_not_know_yet_is_waited_for(words: str) -> None:
+    """Chalice does that, and for a minute at least."""
+    waits: list[int] = []
+    session = botocore.session.get_session()
+    session.set_config_variable("region", REGION)
+    session.set_credentials("a", "b")
+    chalices = TypedAWSClient(session, sleep=waits.append)
+    with Stubber(chalices._client("lambda")) as lambda_:
+        for _ in range(3):
+            lambda_.add_client_error("create_function", "InvalidParameterValueException", words)
+        made = {"FunctionArn": "arn:aws:lambda:a", "State": "Active"}
+        lambda_.add_response("create_function", made)
+
+        arn = chalices.create_function("a", "arn:aws:iam::1:role/a", b"", "python3.13", "app.a")
+
+    assert arn == made["FunctionArn"]
+    assert len(waits) == 3
+    assert TypedAWSClient.LAMBDA_CREATE_ATTEMPTS * TypedAWSClient.DELAY_TIME >= 60
 
 
 # --- docs/deploy.md -------------------------------------------------------------------------------
