@@ -136,6 +136,26 @@ class WriteThrough:
             self._wait_until_known(table, generation, asked)
         return result
 
+    def replace_many(
+        self, table: Table, texts: Sequence[bytes], rows: Sequence[Row], claim: Claim
+    ) -> None:
+        """Put `rows`, with rising keys, in the place of the rows that have their keys and `texts`
+        as their JSON. The whole table leaves the cache, but readers may see the old rows until
+        `wait_for_readers` has returned. Raises NotAtOnce where `change` must do it, and as that."""
+
+        def apply(transaction: Transaction) -> None:
+            claim.begin(transaction)
+            transaction.replace_many(table, texts, rows)
+
+        self._transactions.run(_apply_and_raise_generation, apply, table)
+
+    def wait_for_readers(self, table: Table) -> None:
+        """Return when every reader sees what was committed before, by whomever. Raises
+        DatabaseUnavailable, SchemaMismatch."""
+        asked = time.monotonic()
+        held = self._transactions.run(lambda transaction: transaction.end(table))
+        self._wait_until_known(table, held, asked)
+
     # --- before the transaction -------------------------------------------------------------------
 
     def _reach_cache(self, table: Table) -> None:
