@@ -5,10 +5,10 @@ is left is changed together with the COMMIT. New rows alone can be inserted and 
 Where triggers may change rows, one more reads them back.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
+from zlib import crc32
 
 from chalicelib.db import applied_deltas, batches, cache_generation, statements
 from chalicelib.db.auto_increment import (
@@ -21,12 +21,14 @@ from chalicelib.db.auto_increment import (
 from chalicelib.db.cache_generation import Generation, generation_in
 from chalicelib.db.change_capture import MARK_OWN
 from chalicelib.db.engine import Connection, Rows
-from chalicelib.db.errors import DatabaseError, is_guard_failed, is_value_rejected
-from chalicelib.db.rejected_row import Writes, find_rejected
+from chalicelib.db.errors import DatabaseError, is_guard_failed
+from chalicelib.db.errors import is_value_rejected as is_value_rejected
+from chalicelib.db.rejected_row import Writes
 from chalicelib.db.schema_check import SchemaCheck
+from chalicelib.db.statement_queue import StatementQueue, came_too_late
 from chalicelib.db.statements import Statement
 from chalicelib.error_text import shown
-from chalicelib.errors import DatabaseUnavailable, HerocacheError, NotAtOnce, SchemaMismatch
+from chalicelib.errors import NotAtOnce, SchemaMismatch
 from chalicelib.tables import NO_KEY, Column, Key, NotAsDeclared, Row, Table
 
 
@@ -60,29 +62,18 @@ class Committed:
     watched: Sequence[tuple[str, str, str]] = ()
 
 
-class Transaction:
-    """What may be done before COMMIT. Statements whose answers nobody needs yet wait in a queue and
-    go with the next ones, in the same round trip. BEGIN goes with the first."""
+class Transaction(StatementQueue):
+    """What may be done to rows before COMMIT."""
 
     def __init__(self, connection: Connection, schema_check: SchemaCheck) -> None:
-        self._connection = connection
+        super().__init__(connection)
         self._schema_check = schema_check
-        self._queue: list[Statement] = [statements.START]
-        self._writes: Writes | None = None
-        self._guards: list[tuple[Statement, Callable[[], HerocacheError]]] = []
-        self._committed_at = 0
         self._first_loaded_key = 0
-        self.is_over = False
 
     def ensure_fit(self, table: Table) -> bool:
         """Before a change of the table: whether triggers may change rows before they are written.
         Raises SchemaMismatch."""
         return self._schema_check.ensure(self._connection, table)
-
-    @property
-    def has_begun(self) -> bool:
-        """Whether the database has heard of it."""
-        return self._queue[:1] != [statements.START]
 
     def switch_off(self, table: Table) -> None:
         """Take the cache of `table` out of use, together with the next change."""
@@ -106,7 +97,7 @@ class Transaction:
         is_timed: bool = True,
     ) -> tuple[Change, Committed]:
         """Insert rows with NO_KEY, which get the next keys, rising in the order of `rows`, and
-        COMMIT, where `held` is the generation: all in one piece. `Committed.others` as
+        COMMIT, where `held` is the generation, in one round trip. `Committed.others` as
         `commit_and_show` has them; they are read before the INSERT, so that the new rows need not
         be passed over. Raises NotAtOnce where another generation is, where the rows are
         inserted after `until`, or where the keys would be too high; NoKeyLeft, RowRejected,
@@ -177,15 +168,15 @@ class Transaction:
         cut = self._cut(rows)
         sent = [
             statement
-            for piece in cut
-            for statement in (statements.insert_keyless(table, piece), statements.FIRST_NEW_KEY)
+            for batch in cut
+            for statement in (statements.insert_keyless(table, batch), statements.FIRST_NEW_KEY)
         ]
         with giving_keys(table, is_giving=True), self._telling_rejected():
             answers = self.run(*before, *sent)
         step = self._connection.key_step
         new_keys: list[Key] = []
-        for piece, [(first,)] in zip(cut, answers[len(before) + 1 :: 2]):
-            new_keys += range(first, first + len(piece) * step, step)
+        for batch, [(first,)] in zip(cut, answers[len(before) + 1 :: 2]):
+            new_keys += range(first, first + len(batch) * step, step)
         if new_keys and new_keys[-1] > highest_allowed(table.key):  # type: ignore[operator]
             raise no_key_left(table)
         return answers[: len(before)], dict.fromkeys(new_keys)
@@ -197,7 +188,7 @@ class Transaction:
         self, make: Callable[[Table, Sequence[Any]], Statement]
     ) -> Callable[[Table, Sequence[Any]], list[Statement]]:
         """`make` as often as one statement does not hold all items."""
-        return lambda table, items: [make(table, piece) for piece in self._cut(items)]
+        return lambda table, items: [make(table, batch) for batch in self._cut(items)]
 
     def _most_shown(self, table: Table, max_rows: int) -> int:
         """How many other rows of a lookup can be read."""
@@ -220,7 +211,7 @@ class Transaction:
     def rows_of(self, table: Table, keys: Sequence[Key]) -> Sequence[Row]:
         """The rows with these keys, in any order. One SELECT."""
         cut = batches.cut(keys, batches.most_rows(self._connection, table))
-        answers = self.run(*[statements.rows_of_keys(table, piece) for piece in cut])
+        answers = self.run(*[statements.rows_of_keys(table, batch) for batch in cut])
         return [row for answer in answers for row in answer]
 
     def delete_many(self, table: Table, keys: Sequence[Key]) -> Change:
@@ -263,6 +254,17 @@ class Transaction:
         self._queue += applied_deltas.put(table, changed)
         return Change(generation, before, self._stored(table, after, ()) if after else ())
 
+    def replace_many(self, table: Table, texts: Sequence[bytes], rows: Sequence[Row]) -> None:
+        """Put `rows`, with rising keys, in the place of the rows that have their keys and `texts`
+        as their JSON, with the next statements. Raises NotAtOnce, here or there, where triggers may
+        change rows, or where other rows are there by then."""
+        if not self.takes_files or self.ensure_fit(table):
+            raise NotAtOnce
+        checksum = sum(map(crc32, texts))
+        keys = [row[0] for row in rows]
+        self.queue_guard(statements.guard_rows(table, keys, checksum), NotAtOnce)
+        self.queue(*self._each(statements.replace)(table, rows))
+
     def end(self, table: Table) -> Generation:
         """COMMIT what is left to do. The generation that holds."""
         *_, held = self._commit(cache_generation.hold(table), is_timed=False)
@@ -283,7 +285,7 @@ class Transaction:
         self, make: Callable[[Sequence[Any]], Statement], rows: Sequence[Sequence[Key]]
     ) -> None:
         """Run what `make` makes of `rows`, in as many statements as it takes."""
-        made = [make(piece) for piece in self._cut([tuple(row) for row in rows])]
+        made = [make(batch) for batch in self._cut([tuple(row) for row in rows])]
         if not self._first_loaded_key:
             mark = (f"SET {MARK_OWN}", ())
             *_, [(self._first_loaded_key,)] = self.run(mark, made.pop(0), statements.FIRST_NEW_KEY)
@@ -298,45 +300,24 @@ class Transaction:
 
     def raise_generation(self, table: Table) -> Generation:
         """Let no reader believe an entry of the table once this is committed. Waits for every
-        writer that holds the generation, so it comes last."""
-        *_, generation = self.run(
-            cache_generation.lock(table),
-            cache_generation.raise_number(table),
-            cache_generation.hold(table),
-        )
+        writer that holds the generation, so it comes last. Raises NotAtOnce where the database
+        rejects a row of `replace_many` for its values."""
+        try:
+            *_, generation = self.run(
+                cache_generation.lock(table),
+                cache_generation.raise_number(table),
+                cache_generation.hold(table),
+            )
+        except DatabaseError as error:
+            if is_value_rejected(error):
+                raise NotAtOnce from error
+            raise
         return generation_in(table, generation, self._connection.sent_at)
 
     def wait_for_writers(self, table: Table) -> None:
         """Return when every transaction has ended that held the generation before. Later ones see
         what was committed before this."""
         self.run(cache_generation.lock(table))
-
-    def queue(self, *statements: Statement) -> None:
-        """Run these with the next statements that somebody waits for."""
-        self._queue += statements
-
-    def queue_guard(self, statement: Statement, error: Callable[[], HerocacheError]) -> None:
-        """As `queue`. Where the database says that what `statement` guards does not hold, nothing
-        behind it is run, and what `error` makes is raised."""
-        self._guards.append((statement, error))
-        self._queue.append(statement)
-
-    def wait_at_most(self, seconds: float) -> None:
-        """For each answer from here on."""
-        self._connection.wait_at_most(seconds)
-
-    def run(self, *statements: Statement) -> list[Rows]:
-        """The answers to `statements`: the rows that each selected. One round trip."""
-        queue, self._queue = self._queue, []
-        with self._telling_guards(queue):
-            return self._connection.batch([*queue, *statements])[len(queue) :]
-
-    def commit(self) -> None:
-        """COMMIT, and what is left to do before it. Raises DatabaseUnavailable where the server was
-        made a replica meanwhile: some users may write there."""
-        if not self._connection.is_surely_writer:
-            self.queue_guard(statements.GUARD_WRITER, _refused)
-        self._commit(is_timed=False)
 
     def commit_and_show(
         self,
@@ -368,48 +349,12 @@ class Transaction:
             now, *others = self._commit(*shown, *watches)[place:]
         except DatabaseError as error:
             if is_guard_failed(error) and self._connection.answered == place:
-                raise _refused() from error
+                raise came_too_late() from error
             raise
         [(read_at,)] = now
         found = others.pop() if watches else ()
         whole = _whole(others, most) if is_shown else [None] * len(values)
         return Committed(read_at, self._committed_at, whole, found)
-
-    def _commit(self, *statements: Statement, is_timed: bool = True) -> list[Rows]:
-        """The answers to what was left to do, and to `statements`."""
-        queue, self._queue = self._queue, []
-        with self._telling_rejected(), self._telling_guards(queue):
-            answers, self._committed_at = self._connection.batch_and_commit(
-                [*queue, *statements], is_timed
-            )
-        self.is_over = True
-        return answers
-
-    @contextmanager
-    def _telling_guards(self, queue: Sequence[Statement]) -> Iterator[None]:
-        """For statements that begin with `queue`: where a guard in it fails, raises its error."""
-        try:
-            yield
-        except DatabaseError as error:
-            failed = queue[self._connection.answered :][:1]
-            for guard, own_error in self._guards:
-                if is_guard_failed(error) and failed == [guard]:
-                    raise own_error() from error
-            raise
-
-    @contextmanager
-    def _telling_rejected(self) -> Iterator[None]:
-        """For the statements with the writes that are left to do. Raises RowRejected where the
-        database rejects a row for its values; the transaction is of no more use then."""
-        writes, self._writes = self._writes, None
-        try:
-            yield
-        except DatabaseError as error:
-            if writes is None or not is_value_rejected(error):
-                raise
-            if found := find_rejected(self.run, writes):
-                raise found from error
-            raise  # what was in its way has gone meanwhile
 
     def _stored(self, table: Table, rows: Sequence[Row], new_keys: Iterable[Key]) -> Sequence[Row]:
         """The rows as they are in the table, once what is left to do is done. One SELECT where
@@ -434,7 +379,7 @@ class Transaction:
         writers never wait for each other. A key that has no row cannot be held: its INSERT fails
         where another writer was faster, and the transaction runs again."""
         cut = batches.cut(keys, batches.most_rows(self._connection, table))
-        locks = [statements.lock(table, piece) for piece in cut]
+        locks = [statements.lock(table, batch) for batch in cut]
         answers = self.run(cache_generation.hold(table), *locks)
         generation, *locked = answers[len(answers) - len(locks) - 1 :]
         rows = [row for answer in locked for row in answer] if len(locks) > 1 else locked[0]
@@ -446,12 +391,6 @@ class Transaction:
                 " must differ in more than upper and lower case and spaces at the end"
             )
         return generation_in(table, generation, self._connection.sent_at), rows
-
-
-def _refused() -> DatabaseUnavailable:
-    return DatabaseUnavailable(
-        "the database came to the COMMIT too late, or is a replica by now; nothing was written"
-    )
 
 
 def _whole(others: Sequence[Sequence[Row]], most: int) -> Sequence[Sequence[Row] | None]:

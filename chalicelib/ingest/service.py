@@ -303,7 +303,7 @@ def _told_first_rows(upload: Upload) -> Sequence[Mapping[str, Any]]:
 
 @dataclass(frozen=True)
 class _UploadClaim:
-    """A `write_through.Claim` on an upload, which is loaded once."""
+    """A `work.Claim` on an upload, which is loaded once."""
 
     upload: Upload
     outcome: Outcome

@@ -13,8 +13,9 @@ from chalicelib.rows.lazy_loading import LazyLoading
 from chalicelib.rows.loader import Page, RowLoader
 from chalicelib.rows.pending_increments import read_totals, with_pending
 from chalicelib.rows.service import Rows, RowService
+from chalicelib.rows.work import Work
 from chalicelib.rows.write_behind import WriteBehind
-from chalicelib.rows.write_through import Work, WriteThrough
+from chalicelib.rows.write_through import WriteThrough
 
 __all__ = [
     "LazyLoading",

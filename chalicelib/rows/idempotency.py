@@ -35,7 +35,7 @@ class Recorded:
 
 
 class IdempotentChange:
-    """A `write_through.Claim` for one request. `request`: what it asks for; another one with the
+    """A `work.Claim` for one request. `request`: what it asks for; another one with the
     same key is a Conflict. `answer` tells what to answer."""
 
     def __init__(

@@ -14,23 +14,20 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from functools import cached_property
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from chalicelib.cache import (
     Affected,
     Cache,
-    CounterTotals,
     Fenced,
     Generations,
     Recovery,
     new_token,
 )
-from chalicelib.db import Change, Committed, Database, Generation, Transaction, applied_deltas
+from chalicelib.db import Change, Committed, Database, Generation, Transaction
 from chalicelib.errors import (
     AnotherServer,
     CacheUnavailable,
-    CountersUnavailable,
     HerocacheError,
     NotAtOnce,
     OutcomeUnknown,
@@ -39,9 +36,10 @@ from chalicelib.rows import changed_entries, public_rows
 from chalicelib.rows.cache_switch_off import CacheSwitchOff
 from chalicelib.rows.fences import Fences, clocks
 from chalicelib.rows.idempotency import Recorded
-from chalicelib.rows.pending_increments import read_totals
+from chalicelib.rows.work import Claim as Claim
+from chalicelib.rows.work import Work, begin
 from chalicelib.rows.writer_transactions import Transactions
-from chalicelib.tables import NO_KEY, Key, Row, Table
+from chalicelib.tables import Key, Row, Table
 
 log = logging.getLogger("herocache.write_through")
 
@@ -57,37 +55,6 @@ MAX_SECONDS_SINCE_TOLD = 600
 MAX_DROPPED_AT_ONCE = 2_000
 
 Result = TypeVar("Result")
-
-
-class Claim(Protocol):
-    """Makes sure that a change is done once."""
-
-    def begin(self, transaction: Transaction) -> None:
-        """Called before the change. Raises whatever ends it, here or with the next statements."""
-
-    def record(
-        self, transaction: Transaction, change: Change, entries: Mapping[str, Sequence[Key]]
-    ) -> None:
-        """Called before the COMMIT. `entries`, by column: the values of the entries that show or
-        showed one of the rows, except rows that nobody else knows of yet."""
-
-
-@dataclass(frozen=True)
-class Work:
-    """What one transaction does: write `rows`, or lock the rows with `keys` and write what `edit`
-    makes of them, or delete them where there is none; at most once where there is a `claim`.
-    `is_of_sync`: a run of the sync does it, and need not be told of it."""
-
-    rows: Sequence[Row] = ()
-    keys: Sequence[Key] = ()
-    edit: Callable[[Sequence[Row]], Sequence[Row]] | None = None
-    claim: Claim | None = None
-    is_of_sync: bool = False
-
-    @cached_property
-    def inserts_only(self) -> bool:
-        """Whether the database gives all keys."""
-        return bool(self.rows) and all(row[0] == NO_KEY for row in self.rows)
 
 
 @dataclass(frozen=True)
@@ -106,6 +73,7 @@ class WriteThrough:
         self, database: Database, cache: Cache, generations: Generations, recovery: Recovery
     ) -> None:
         self._cache = cache
+        self._totals = cache.counter_totals if cache.is_configured else None
         self._generations = generations
         self._recovery = recovery
         self._transactions = Transactions(database, generations)
@@ -167,6 +135,26 @@ class WriteThrough:
                 self._tell_sync(table)
             self._wait_until_known(table, generation, asked)
         return result
+
+    def replace_many(
+        self, table: Table, texts: Sequence[bytes], rows: Sequence[Row], claim: Claim
+    ) -> None:
+        """Put `rows`, with rising keys, in the place of the rows that have their keys and `texts`
+        as their JSON. The whole table leaves the cache, but readers may see the old rows until
+        `wait_for_readers` has returned. Raises NotAtOnce where `change` must do it, and as that."""
+
+        def apply(transaction: Transaction) -> None:
+            claim.begin(transaction)
+            transaction.replace_many(table, texts, rows)
+
+        self._transactions.run(_apply_and_raise_generation, apply, table)
+
+    def wait_for_readers(self, table: Table) -> None:
+        """Return when every reader sees what was committed before, by whomever. Raises
+        DatabaseUnavailable, SchemaMismatch."""
+        asked = time.monotonic()
+        held = self._transactions.run(lambda transaction: transaction.end(table))
+        self._wait_until_known(table, held, asked)
 
     # --- before the transaction -------------------------------------------------------------------
 
@@ -247,7 +235,7 @@ class WriteThrough:
     ) -> Done:
         """BEGIN, and insert the rows, or lock and read them; then all else, with the COMMIT. Raises
         AlreadyClaimed."""
-        change = self._begin(transaction, table, work)
+        change = begin(transaction, table, work, self._totals)
         held, affected = change.generation, Affected()
         if self._is_cached(held):
             affected = changed_entries.of_change(table, change, store)
@@ -276,51 +264,9 @@ class WriteThrough:
         return Done(change, affected, committed, fences)
 
     def _write_uncached(self, transaction: Transaction, table: Table, work: Work) -> Done:
-        change = self._begin(transaction, table, work)
+        change = begin(transaction, table, work, self._totals)
         transaction.commit()
         return Done(change)
-
-    def _begin(self, transaction: Transaction, table: Table, work: Work) -> Change:
-        """Insert the rows, or lock and read them. The rest is left to the next statements."""
-        if work.claim:
-            work.claim.begin(transaction)
-        named = work.keys if work.edit else [row[0] for row in work.rows]
-        transaction.reject_far_keys(table, named)
-        if work.inserts_only:
-            change = transaction.insert(table, work.rows)
-        elif work.rows:
-            change = transaction.write_many(table, work.rows)
-            self._count_anew(transaction, table, change, [row[0] for row in change.after])
-        elif work.edit:
-            change = transaction.edit_many(table, work.keys, work.edit)
-            added = {row[0] for row in change.after} - {row[0] for row in change.before}
-            self._count_anew(transaction, table, change, added)
-        else:
-            change = transaction.delete_many(table, work.keys)
-            with suppress(CountersUnavailable):  # a delete goes on without Redis
-                self._count_anew(transaction, table, change, [row[0] for row in change.before])
-        if work.claim:
-            entries = changed_entries.of_change(table, change, store=False).fenced
-            values = {column.name: list(own) for column, own in entries.items()}
-            work.claim.record(transaction, change, values)
-        return change
-
-    def _count_anew(
-        self, transaction: Transaction, table: Table, change: Change, keys: Collection[Key]
-    ) -> None:
-        """The rows with `keys` are written whole, or end here: of their write-behind counters only
-        what is added from now on counts. Raises CountersUnavailable."""
-        named = [key for key in keys if key not in change.new_keys]
-        if not (named and table.write_behind and self._cache.is_configured):
-            return
-        totals = read_totals(self._cache.counter_totals, table, named)
-        before = {row[0]: CounterTotals.parse(str(row[-1])) for row in change.before}
-        texts = {
-            key: own.text
-            for key, own in totals.items()
-            if key not in before or not own.is_behind(before[key])
-        }
-        transaction.queue(*applied_deltas.put(table, texts))
 
     def _send_fences(
         self,

@@ -32,7 +32,7 @@ _EXPIRY = f"UTC_TIMESTAMP(6) + INTERVAL {LEASE_SECONDS} SECOND"
 
 
 class Lease:
-    """As a `write_through.Claim` it lets a change commit only while the lease is held."""
+    """As a `work.Claim` it lets a change commit only while the lease is held."""
 
     def __init__(self, database: Database, token: int) -> None:
         self.token = token

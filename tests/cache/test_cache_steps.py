@@ -26,7 +26,7 @@ from chalicelib.config import Settings
 from chalicelib.db import Database, Generation
 from chalicelib.errors import AnotherServer, CacheUnavailable, TooLarge
 from chalicelib.rows import fences, lazy_loading, loader
-from chalicelib.rows.write_through import Work
+from chalicelib.rows.work import Work
 from chalicelib.tables import HEROES, Column, Key, Row, Table
 from tests.support.client import InProcess
 from tests.support.redis_client import client_of

@@ -1,5 +1,5 @@
-"""The private parts of redis-py that we override. Other tests show what they do: test_reach.py (a
-host name that is not found), test_black_hole.py (a reply byte by byte), test_redis_mismatch.py
+"""The private parts of redis-py that we override. Other tests show what they do: test_host_names.py
+(a host name that is not found), test_redis_silent.py (a reply byte by byte), test_redis_mismatch.py
 (TLS)."""
 
 from importlib.metadata import version

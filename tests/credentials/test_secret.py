@@ -168,12 +168,12 @@ def test_threads_that_are_refused_together_read_it_once(
     connector = services.container().database._connect
     assert isinstance(connector, Connector)
     ours = connector.credentials
-    refused = ours.login()
+    rejected = ours.login()
     vault.make_pending()
     vault.set_password()
     vault.make_current()
 
-    found = {ours.instead(refused) for _ in range(WORKERS)}
+    found = {ours.instead(rejected) for _ in range(WORKERS)}
 
     assert found == {providers.Login(USER, vault.passwords[-1])}
     assert reads == ["AWSCURRENT"] * 2

@@ -1,5 +1,5 @@
-"""The service over the Data API: what it answers where the Data API refuses, with many requests at
-a time, and with other parameters of the cluster."""
+"""The service over the Data API: what it answers where the Data API rejects a call, with many
+requests at a time, and with other parameters of the cluster."""
 
 import threading
 import time
@@ -299,10 +299,10 @@ def test_without_a_cache_the_parameters_may_be_any(
     assert service.read(ids).rows == [as_stored(id, hero()) for id in ids]
     witness.query("ALTER TABLE heroes MODIFY name VARCHAR(5) NOT NULL")
     try:
-        refused = service.write([hero(name="longer")])
+        rejected = service.write([hero(name="longer")])
     finally:
         witness.query("ALTER TABLE heroes MODIFY name VARCHAR(255) NOT NULL")
-    assert (refused.status, refused.error) == (400, "BadRequest")
+    assert (rejected.status, rejected.error) == (400, "BadRequest")
     assert witness.count() == 2
 
     witness.query("BEGIN")

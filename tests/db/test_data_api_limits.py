@@ -218,10 +218,10 @@ def test_rows_that_are_too_long_together_for_a_write_are_changed_a_few_at_a_time
 ) -> None:
     rows = [{"id": row["id"], **hero()} for row in roomy(*[60_000] * 20)]
 
-    refused = service.write(rows)
+    rejected = service.write(rows)
 
-    assert (refused.status, refused.error) == (413, "TooLarge")
-    assert "fewer at a time" in refused.message
+    assert (rejected.status, rejected.error) == (413, "TooLarge")
+    assert "fewer at a time" in rejected.message
     assert data_api.control()["transactions"] == 0
     for part in (rows[:10], rows[10:]):
         assert len(service.write(part).ids) == 10

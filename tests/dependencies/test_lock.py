@@ -61,32 +61,37 @@ def test_a_file_with_the_locked_hash_is_installed_and_another_is_refused(
     make_wheel(tmp_path / "tampered", "tampered")
 
     assert install(lock, tmp_path / "genuine").returncode == 0
-    refused = install(lock + "# again\n", tmp_path / "tampered")
+    rejected = install(lock + "# again\n", tmp_path / "tampered")
 
-    assert refused.returncode == 1
-    assert "THESE PACKAGES DO NOT MATCH THE HASHES" in refused.stderr
-    assert "pip could not install requirements-deploy.txt" in refused.stderr
+    assert rejected.returncode == 1
+    assert "THESE PACKAGES DO NOT MATCH THE HASHES" in rejected.stderr
+    assert "pip could not install requirements-deploy.txt" in rejected.stderr
 
 
 def test_a_package_without_a_hash_is_refused(install: Install, tmp_path: Path) -> None:
     make_wheel(tmp_path / "genuine", "genuine")
-    refused = install(f"{NAME}=={VERSION}\n", tmp_path / "genuine")
-    assert refused.returncode == 1
-    assert "Hashes are required in --require-hashes mode" in refused.stderr
+    rejected = install(f"{NAME}=={VERSION}\n", tmp_path / "genuine")
+    assert rejected.returncode == 1
+    assert "Hashes are required in --require-hashes mode" in rejected.stderr
 
 
 def test_a_source_archive_is_not_built_even_with_the_locked_hash(
     install: Install, tmp_path: Path
 ) -> None:
-    setup = tmp_path / "setup.py"
-    setup.write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    files = {
+        "backend.py": f"open({str(tmp_path / 'ran')!r}, 'w')\n",
+        "pyproject.toml": '[build-system]\nrequires = []\nbuild-backend = "backend"\n'
+        'backend-path = ["."]\n',
+    }
     archive = tmp_path / f"{NAME}-{VERSION}.tar.gz"
     with tarfile.open(archive, "w:gz") as file:
-        file.add(setup, f"{NAME}-{VERSION}/setup.py")
+        for name, text in files.items():
+            (tmp_path / name).write_text(text)
+            file.add(tmp_path / name, f"{NAME}-{VERSION}/{name}")
 
-    refused = install(lock_of(archive), tmp_path)
+    rejected = install(lock_of(archive), tmp_path)
 
-    assert refused.returncode == 1
+    assert rejected.returncode == 1
     assert not (tmp_path / "ran").exists()
 
 

@@ -76,9 +76,9 @@ def test_a_stage_that_asks_who_calls_works_no_server_for_strangers(
     configure(API_AUTH=auth, DB_HOST="no-such-host.invalid")
 
     assert service.health().fields["status"] == "ok"
-    refused = service.health("?deep=1")
-    assert (refused.status, refused.error) == (400, "BadRequest")
-    assert "use GET /health/deep" in refused.message
+    rejected = service.health("?deep=1")
+    assert (rejected.status, rejected.error) == (400, "BadRequest")
+    assert "use GET /health/deep" in rejected.message
 
     configure(API_AUTH=auth)
     assert service.health("/deep").fields["database"]["ok"] is True

@@ -1,4 +1,4 @@
-"""Every bad input is refused with words that name the place, and changes nothing."""
+"""Every bad input is rejected with words that name the place, and changes nothing."""
 
 import json
 
@@ -45,7 +45,7 @@ def test_bad_input_is_refused_over_http_too(service: InProcess, server_url: str)
 
 
 def test_no_depth_of_nesting_is_a_bug_of_ours(service: InProcess) -> None:
-    """Between what the parser takes and what it refuses too."""
+    """Between what the parser takes and what it rejects too."""
     for depth in (*range(10, 900, 80), *range(900, 1020)):
         nested = b"[" * depth + b"]" * depth
         as_object = b'{"a":' * depth + b"1" + b"}" * depth

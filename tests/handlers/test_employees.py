@@ -1,4 +1,4 @@
-"""The function `employees`: what it adds, returns and refuses, over either engine."""
+"""The function `employees`: what it adds, returns and rejects, over either engine."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""What is too large is refused with 413 and changes nothing; what just fits is answered."""
+"""What is too large is rejected with 413 and changes nothing; what just fits is answered."""
 
 import json
 
@@ -26,10 +26,10 @@ def test_at_most_ten_thousand_values_are_read_at_once(service: InProcess, witnes
 
     for value in (1, "1"):
         assert len(service.read([value] * 10_000).rows) == 10_000
-        refused = service.read([value] * 10_001)
-        assert_too_large(refused, "SQLS: 10001 values, at most 10000")
+        rejected = service.read([value] * 10_001)
+        assert_too_large(rejected, "SQLS: 10001 values, at most 10000")
 
-    assert service.invoke({"REQUEST": "read", "SQLS": [1] * 10_001}) == refused.fields
+    assert service.invoke({"REQUEST": "read", "SQLS": [1] * 10_001}) == rejected.fields
     assert witness.state() == before
 
 
@@ -49,8 +49,8 @@ def test_at_most_a_thousand_rows_are_written_at_once(service: InProcess, witness
 def test_a_body_has_at_most_six_megabytes(service: InProcess, witness: Witness) -> None:
     request = json.dumps({"REQUEST": "write", "SQLS": [hero()]}).encode()
 
-    refused = service.send(request.ljust(MEGABYTES_6 + 1))
-    assert_too_large(refused, "body: more than 6000000 bytes")
+    rejected = service.send(request.ljust(MEGABYTES_6 + 1))
+    assert_too_large(rejected, "body: more than 6000000 bytes")
     assert witness.count() == 0
 
     assert len(service.send(request.ljust(MEGABYTES_6)).ids) == 1
@@ -61,9 +61,9 @@ def test_a_body_of_six_megabytes_is_refused_over_http_too(
 ) -> None:
     request = json.dumps({"REQUEST": "write", "SQLS": [hero()]}).encode()
 
-    refused = OverHttp(server_url).send(request.ljust(MEGABYTES_6 + 1))
+    rejected = OverHttp(server_url).send(request.ljust(MEGABYTES_6 + 1))
 
-    assert_too_large(refused, "body: more than 6000000 bytes")
+    assert_too_large(rejected, "body: more than 6000000 bytes")
     assert witness.count() == 0
 
 
@@ -84,9 +84,9 @@ def test_a_result_has_at_most_six_megabytes(
 
     for _ in range(2):
         for values in ([1] * 1_600, [1] * 600, [1] * 10_000):
-            refused = service.read(values, use_cache)
-            assert_too_large(refused, "SQLS: the rows make an answer of")
-            assert "at most 6000000; ask for fewer values" in refused.message
+            rejected = service.read(values, use_cache)
+            assert_too_large(rejected, "SQLS: the rows make an answer of")
+            assert "at most 6000000; ask for fewer values" in rejected.message
         assert len(service.read([1] * 450, use_cache).rows) == 450
         assert len(service.read([2] * 10_000, use_cache).rows) == 10_000
 

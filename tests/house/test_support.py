@@ -11,8 +11,8 @@ from tests.support.client import Answer
 
 
 def test_a_failed_check_of_the_client_shows_left_and_right() -> None:
-    refused = {"statusCode": 400, "body": {"error": "BadRequest", "message": "SQLS: missing"}}
-    answer = Answer(400, json.dumps(refused).encode(), {})
+    rejected = {"statusCode": 400, "body": {"error": "BadRequest", "message": "SQLS: missing"}}
+    answer = Answer(400, json.dumps(rejected).encode(), {})
     with pytest.raises(AssertionError) as failed:
         answer.rows  # noqa: B018
     assert "assert 400 == 200" in str(failed.value)

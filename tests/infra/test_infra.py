@@ -269,9 +269,9 @@ def test_the_users_of_a_stage_get_their_passwords_and_no_error_shows_one() -> No
             error = {"Code": "DatabaseErrorException", "Message": f"near {sql}"}
             raise ClientError({"Error": error}, "ExecuteStatement")
 
-    with pytest.raises(Refused, match="ALTER USER 'herocache'") as refused:
+    with pytest.raises(Refused, match="ALTER USER 'herocache'") as rejected:
         database_schema.prepare(SimpleNamespace(execute_statement=refuse), "a", "b", given)
-    assert not any(password in str(refused.value) for password in given.values())
+    assert not any(password in str(rejected.value) for password in given.values())
     with pytest.raises(Refused, match="other characters"):
         database_schema.prepare(aws, "arn", "secret", dict.fromkeys(given, "a'; DROP"))
 

@@ -369,11 +369,11 @@ def test_the_databases_secret_is_read_with_the_right_that_configure_gives(
 
     [answer], _ = Container(*places, settings).invoke(read)
     role.allow(but="secretsmanager:GetSecretValue")
-    [refused], _ = Container(*places, settings).invoke(read)
+    [rejected], _ = Container(*places, settings).invoke(read)
 
     assert answer == {"statusCode": 200, "body": [], "missing": [1]}
-    assert refused["statusCode"] >= 500
-    assert "403" in refused["body"]["message"]
+    assert rejected["statusCode"] >= 500
+    assert "403" in rejected["body"]["message"]
 
 
 _LOGIN = {"DB_USER", "DB_PASS"}

@@ -37,8 +37,8 @@ class Person:
         """Returns the next command, if this one was refused."""
         try:
             self._command(command)
-        except Refused as refused:
-            text = str(refused)
+        except Refused as rejected:
+            text = str(rejected)
             if "run this again" in text:
                 return command
             [words] = re.findall(r"run (make \w+ STAGE=\w+)", text)[:1]
@@ -221,6 +221,6 @@ def test_what_followed_from_a_failure_is_not_called_a_reason(
     aws = StrictCloudFormation(None, failing=1)
     Person(aws, False, monkeypatch)
     aws._tell("CREATE_FAILED", "Resource creation cancelled")
-    with pytest.raises(Refused, match=f"Cache CREATE_FAILED: {REASON}") as refused:
+    with pytest.raises(Refused, match=f"Cache CREATE_FAILED: {REASON}") as rejected:
         Stack(aws, "herocache-dev").apply("{}", {})
-    assert "cancelled" not in str(refused.value)
+    assert "cancelled" not in str(rejected.value)

@@ -1,4 +1,4 @@
-"""Files for tables that take less than they are declared for: a row is refused, not the file."""
+"""Files for tables that take less than they are declared for: a row is rejected, not the file."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any

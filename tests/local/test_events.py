@@ -199,9 +199,9 @@ def test_make_employees_prints_their_number_and_the_list(folder: Path) -> None:
     assert "employees  8\nE001       Ada Okonkwo\n" in done.stdout
     assert done.stdout.endswith("E104       Kenji Mori\n")
 
-    refused = make(folder, "-s", "employees", EVENT="events/ingest/heroes.json")
-    assert refused.returncode != 0
-    assert "herocache: employees failed: BadRequest: event: the attribute EmpId" in refused.stdout
+    rejected = make(folder, "-s", "employees", EVENT="events/ingest/heroes.json")
+    assert rejected.returncode != 0
+    assert "herocache: employees failed: BadRequest: event: the attribute EmpId" in rejected.stdout
 
     unknown = make(folder, "-s", "employees", ENGINE="postgres")
     assert "ENGINE must be mysql or dataapi, got 'postgres'" in unknown.stdout
@@ -215,8 +215,8 @@ def test_make_invoke_takes_names_as_names(folder: Path) -> None:
     shutil.copy(folder / name, folder / "$(shell touch made).json")
     done = make(folder, "-s", "invoke", "EVENT=$(shell touch made).json")
     assert json.loads(done.stdout)["body"] == [TWO]
-    refused = make(folder, "invoke", FUNCTION="$(touch made); touch made", EVENT=name)
-    assert "no such function, there are storage, api_handler, ingest" in refused.stdout
+    rejected = make(folder, "invoke", FUNCTION="$(touch made); touch made", EVENT=name)
+    assert "no such function, there are storage, api_handler, ingest" in rejected.stdout
     assert not (folder / "made").exists()
 
 
@@ -255,9 +255,9 @@ def test_make_invoke_says_what_is_wrong_before_it_runs_anything(
         monkeypatch.delenv(name, raising=False)
     for name, value in {**settings, "HEROCACHE_HOME": str(tmp_path)}.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(ServerError) as refused:
+    with pytest.raises(ServerError) as rejected:
         invoke.invoke()
-    assert words in str(refused.value)
+    assert words in str(rejected.value)
 
 
 @pytest.mark.parametrize(

@@ -78,9 +78,9 @@ def test_make_sync_says_what_is_wrong(run: MakeRun, folder: Path, redis: "Redis"
     done = make(folder, "-s", "sync", TABLE="products")
     assert done.returncode == 0, done.stdout
     assert "reported   Product:22: Price: expected an integer, got 'dear'\n" in done.stdout
-    refused = make(folder, "-s", "sync", TABLE="nothing")
-    assert refused.returncode != 0
-    assert "BadRequest: table: 'nothing' is none; there are heroes, products" in refused.stdout
+    rejected = make(folder, "-s", "sync", TABLE="nothing")
+    assert rejected.returncode != 0
+    assert "BadRequest: table: 'nothing' is none; there are heroes, products" in rejected.stdout
 
 
 def test_the_schedule_calls_the_function_and_says_what_came_of_it(

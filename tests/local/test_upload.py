@@ -182,8 +182,8 @@ def test_make_upload_says_where_refused_rows_lie(
     )
     assert " more" not in uploaded.stdout
     [place] = re.findall(r"^see        s3://herocache/(.*)$", uploaded.stdout, re.MULTILINE)
-    refused = s3_client.get_object(Bucket="herocache", Key=place)["Body"].read().decode()
-    assert "ten" in refused
+    rejected = s3_client.get_object(Bucket="herocache", Key=place)["Body"].read().decode()
+    assert "ten" in rejected
     assert service.read([708, 709, 710]).rows == [rows[8], rows[10]]
 
 
@@ -228,11 +228,11 @@ def test_make_upload_fails_when_the_file_is_refused(
     run: MakeRun, folder: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "latin.csv").write_bytes("1,Señor,a,b,1,c\n".encode("latin-1"))
-    refused = make(folder, "upload", FILE=str(tmp_path / "latin.csv"))
-    assert refused.returncode != 0
-    assert re.search(r"^rejected   .*UTF-8", refused.stdout, re.MULTILINE), refused.stdout
-    assert "rows       0 in" in refused.stdout
-    assert "refused" not in refused.stdout
+    rejected = make(folder, "upload", FILE=str(tmp_path / "latin.csv"))
+    assert rejected.returncode != 0
+    assert re.search(r"^rejected   .*UTF-8", rejected.stdout, re.MULTILINE), rejected.stdout
+    assert "rows       0 in" in rejected.stdout
+    assert "refused" not in rejected.stdout
 
 
 def test_make_upload_counts_on_a_terminal(run: MakeRun, folder: Path, tmp_path: Path) -> None:
@@ -299,9 +299,9 @@ def test_make_upload_says_what_is_wrong_before_it_uploads(
 
 
 def test_make_upload_without_servers_fails_in_words(tmp_path: Path) -> None:
-    refused = make(ROOT, "upload", FILE="seed/heroes.csv", HEROCACHE_HOME=str(tmp_path))
-    assert refused.returncode != 0
-    assert "herocache: nothing is running here to upload to" in refused.stdout
+    rejected = make(ROOT, "upload", FILE="seed/heroes.csv", HEROCACHE_HOME=str(tmp_path))
+    assert rejected.returncode != 0
+    assert "herocache: nothing is running here to upload to" in rejected.stdout
 
 
 def test_seed_rows_are_uploaded_for_empty_tables_only(folder: Path) -> None:
@@ -346,7 +346,7 @@ def test_seed_rows_that_cannot_be_loaded_are_an_error_and_leave_nothing_running(
         database.apply_schema()
         database.query("DELETE FROM employees")
     (folder / "seed" / "employees.csv").write_bytes(b"E001,\xff\n")
-    refused = make(folder, "up")
-    assert refused.returncode != 0
-    assert re.search(r"no seed rows for employees: .*rejected, .*UTF-8", refused.stdout)
+    rejected = make(folder, "up")
+    assert rejected.returncode != 0
+    assert re.search(r"no seed rows for employees: .*rejected, .*UTF-8", rejected.stdout)
     assert [server.pid for server in services.servers] == [None, None, None]

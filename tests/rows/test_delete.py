@@ -155,9 +155,9 @@ def test_rows_of_a_table_without_lookups_are_deleted(service: InProcess) -> None
 def test_a_thousand_rows_are_deleted_at_once_and_no_more(service: InProcess) -> None:
     ids = service.write(heroes(1000)).ids
 
-    refused = service.delete([*ids, 1])
-    assert (refused.status, refused.error) == (413, "TooLarge")
-    assert "at most 1000" in refused.message
+    rejected = service.delete([*ids, 1])
+    assert (rejected.status, rejected.error) == (413, "TooLarge")
+    assert "at most 1000" in rejected.message
     assert service.delete(ids[::-1]).deleted == ids[::-1]
     assert service.read(ids).missing == ids
 

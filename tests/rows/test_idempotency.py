@@ -157,13 +157,13 @@ def test_the_same_rows_in_other_json_are_the_same_request(
 @pytest.mark.both_engines
 def test_a_refused_write_leaves_no_claim(service: InProcess, witness: Witness) -> None:
     """By its form, or in the middle of its transaction for want of a free id."""
-    refused = with_header(service, {**INSERT, "SQLS": [hero(xp="many")]}, "order-1")
-    assert (refused.status, refused.error) == (400, "BadRequest")
+    rejected = with_header(service, {**INSERT, "SQLS": [hero(xp="many")]}, "order-1")
+    assert (rejected.status, rejected.error) == (400, "BadRequest")
     assert claimed(witness) == []
     highest = (2**32 - 1, "Nova", "light", "Ada", 1, "red")
     witness.query("INSERT INTO heroes VALUES %s", [highest])
-    refused = with_header(service, INSERT, "order-1")
-    assert (refused.status, refused.error) == (400, "BadRequest")
+    rejected = with_header(service, INSERT, "order-1")
+    assert (rejected.status, rejected.error) == (400, "BadRequest")
     assert claimed(witness) == []
 
     assert with_header(service, DELETE, "order-1").deleted == [2, 1]
@@ -201,9 +201,9 @@ def test_a_read_refuses_the_field_and_ignores_the_header(
 ) -> None:
     read = {"REQUEST": "read", "SQLS": [1]}
 
-    refused = with_field(service, read, "order-1")
-    assert (refused.status, refused.error) == (400, "BadRequest")
-    assert "IDEMPOTENCY_KEY" in refused.message
+    rejected = with_field(service, read, "order-1")
+    assert (rejected.status, rejected.error) == (400, "BadRequest")
+    assert "IDEMPOTENCY_KEY" in rejected.message
     for key in ("order-1", "k" * 256, ""):
         assert with_header(service, read, key).rows == [{"id": 1, **hero()}]
     assert claimed(witness) == []

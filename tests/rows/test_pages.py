@@ -69,10 +69,10 @@ def test_what_is_too_large_as_a_whole_can_be_read_in_pages(
     rows = stored(service, 40)
     monkeypatch.setattr(loader, "MAX_RESULT_BYTES", 2_000)
 
-    refused = service.read([7], False, BY="xp")
+    rejected = service.read([7], False, BY="xp")
 
-    assert (refused.status, refused.error) == (413, "TooLarge")
-    assert "for one value with LIMIT and AFTER" in refused.message
+    assert (rejected.status, rejected.error) == (413, "TooLarge")
+    assert "for one value with LIMIT and AFTER" in rejected.message
     assert service.read([7], BY="xp", LIMIT=10).rows == rows[:10]
 
 

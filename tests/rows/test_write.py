@@ -204,10 +204,10 @@ def test_a_write_without_a_free_id_is_refused_and_undone(
     use_up_ids(witness)
     before = witness.state()
     for rows in ([hero()], [hero(), {"id": 3, **hero()}]):
-        refused = service.write(rows)
+        rejected = service.write(rows)
 
-        assert (refused.status, refused.error) == (400, "BadRequest")
-        assert "no free id above the highest one is left" in refused.message
+        assert (rejected.status, rejected.error) == (400, "BadRequest")
+        assert "no free id above the highest one is left" in rejected.message
         assert witness.state() == before
 
 
@@ -223,8 +223,8 @@ def test_what_an_operator_is_told_to_do_gives_ids_again(
     ids = service.write(heroes(3)).ids
     use_up_ids(witness)
     service.delete([2**32 - 1])
-    refused = service.write([hero()])
-    [statement] = re.findall(r"ALTER TABLE heroes AUTO_INCREMENT = \d+", refused.message)
+    rejected = service.write([hero()])
+    [statement] = re.findall(r"ALTER TABLE heroes AUTO_INCREMENT = \d+", rejected.message)
 
     witness.query(statement)
 
@@ -237,10 +237,10 @@ def test_an_id_far_above_all_others_is_refused(service: InProcess, witness: Witn
     ids = service.write(heroes(3)).ids
     farthest = ids[-1] + auto_increment.MAX_KEY_GAP
     for rows in ([{"id": farthest + 1, **hero()}], [hero(), {"id": 2**32 - 1, **hero()}]):
-        refused = service.write(rows)
+        rejected = service.write(rows)
 
-        assert (refused.status, refused.error) == (400, "BadRequest")
-        assert f"is more than 1000000000 above {ids[-1]}, the highest one" in refused.message
+        assert (rejected.status, rejected.error) == (400, "BadRequest")
+        assert f"is more than 1000000000 above {ids[-1]}, the highest one" in rejected.message
         assert witness.count() == 3
 
     assert service.write([{"id": farthest, **hero()}, hero()]).ids == [farthest, farthest + 1]
@@ -250,16 +250,16 @@ def test_an_id_far_above_all_others_is_refused(service: InProcess, witness: Witn
 @pytest.mark.both_engines
 def test_no_row_of_requests_uses_up_the_ids(service: InProcess, witness: Witness) -> None:
     """Each of these is near enough to the one before."""
-    id, refused = 0, list[str]()
+    id, rejected = 0, list[str]()
     for gap in (auto_increment.MAX_KEY_GAP,) * 5 + (200_000_000, 20_000_000, 1_000_000) * 20:
         answer = service.write([{"id": min(id + gap, 2**32 - 1), **hero()}])
         if answer.status == 200:
             [id] = answer.ids
         else:
-            refused.append(answer.message)
+            rejected.append(answer.message)
 
-    assert all(" is above 3221225469: too few" in message for message in refused)
-    assert refused
+    assert all(" is above 3221225469: too few" in message for message in rejected)
+    assert rejected
     [given] = service.write([hero()]).ids
     assert given == id + 1
     assert 2**32 - given > 1_000_000_000, "are left"

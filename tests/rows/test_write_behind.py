@@ -8,6 +8,7 @@ import pytest
 import redis
 
 from chalicelib import services
+from chalicelib.cache import CounterTotals
 from chalicelib.cache.commands import Command
 from chalicelib.column_types import INTEGER, UNSIGNED_KEY, Integer
 from chalicelib.rows import write_behind
@@ -76,10 +77,10 @@ def test_several_rows_and_counters_all_or_none(service: InProcess) -> None:
         {"nr": 1, "votes": -3},
     ]
     for last, status in (({"nr": 9, "views": 1}, 400), ({"nr": 1, "views": MAXIMUM}, 409)):
-        refused = ask(first, last)
-        assert refused.status == status
-        assert "SQLS[1].views" in refused.message or "no row 9" in refused.message
-        assert "nothing was changed" in refused.message
+        rejected = ask(first, last)
+        assert rejected.status == status
+        assert "SQLS[1].views" in rejected.message or "no row 9" in rejected.message
+        assert "nothing was changed" in rejected.message
     assert service.read([1, 2], TABLE="pages").rows == [
         page(1, votes=-3),
         page(2, views=11, votes=2),
@@ -88,9 +89,9 @@ def test_several_rows_and_counters_all_or_none(service: InProcess) -> None:
 
 @pytest.mark.usefixtures("pages")
 def test_a_counter_stops_at_what_its_column_takes(service: InProcess) -> None:
-    refused = increment(service, 1, MAXIMUM - 9)
-    assert (refused.status, refused.error) == (409, "CounterOutOfRange")
-    assert f"SQLS[0].views: 10 +{MAXIMUM - 9} would pass the maximum {MAXIMUM}" in refused.message
+    rejected = increment(service, 1, MAXIMUM - 9)
+    assert (rejected.status, rejected.error) == (409, "CounterOutOfRange")
+    assert f"SQLS[0].views: 10 +{MAXIMUM - 9} would pass the maximum {MAXIMUM}" in rejected.message
     assert counted(increment(service, 1, MAXIMUM - 10)) == [{"nr": 1, "views": MAXIMUM}]
     assert increment(service, 1).status == 409
     assert counted(increment(service, 1, -MAXIMUM)) == [{"nr": 1, "views": 0}]
@@ -101,8 +102,8 @@ def test_a_counter_stops_there_with_an_idempotency_key_too(
     service: InProcess, witness: Witness
 ) -> None:
     increment(service, 1, MAXIMUM - 10)
-    refused = increment(service, 1, IDEMPOTENCY_KEY="k")
-    assert (refused.status, refused.error) == (409, "CounterOutOfRange")
+    rejected = increment(service, 1, IDEMPOTENCY_KEY="k")
+    assert (rejected.status, rejected.error) == (409, "CounterOutOfRange")
     assert shown(service, 1) == {MAXIMUM}
     witness.query("UPDATE pages SET views = %s WHERE nr = 2", [MAXIMUM])
     service.invalidate(TABLE="pages")
@@ -143,8 +144,9 @@ def test_who_waits_for_the_row_knows_what_was_added_to_it_meanwhile(
 ) -> None:
     """By a run, which has the lock on the row."""
     increment(service, 1, 5)
-    [name] = witness.redis.scan_iter("*:totals:1")
-    text: Any = witness.redis.get(name)
+    [name] = witness.redis.scan_iter("*:totals:*1")
+    packed: Any = witness.redis.get(name)
+    text = CounterTotals.unpack(packed).text
     with mariadb.connect_as_root() as run, run.cursor() as cursor:
         run.begin()
         cursor.execute("UPDATE pages SET views = views + 5 WHERE nr = 1")

@@ -35,11 +35,11 @@ MYSQL_ONLY = {
     "cache/test_stampede.py": "*",
     "db/test_asleep.py": "*",
     "db/test_database_down.py": "*",
-    "db/test_reach.py": "*",
+    "db/test_host_names.py": "*",
     "ingest/test_ingest_schema.py": (
         "test_a_user_without_the_right_to_make_a_temporary_table_is_told_so"
     ),
-    "sync/test_at_once.py": "test_a_write_of_a_watched_row_costs_no_trip_more",
+    "sync/test_public_keys_of_a_write.py": "test_a_write_of_a_watched_row_costs_no_trip_more",
     "sync/test_captured_changes.py": (
         "test_a_load_that_the_database_does_itself_is_not_recorded"
         " test_a_user_who_may_not_see_triggers_is_told_so"

@@ -113,7 +113,7 @@ class Connection:
                 return
 
     def wait_at_most(self, seconds: float) -> None:
-        """For each answer from here on."""
+        """Wait so many seconds for each answer from now on."""
         self._seconds = seconds
 
     def was_closed_by_server(self) -> bool:
