@@ -33,6 +33,8 @@ class Integer:
     maximum: int
     digits: int = field(default=0, compare=False)
     noun: ClassVar[str] = "an integer"
+    # A regular expression with one group: what `encode_all` makes of a value, and more than that.
+    plain_json: ClassVar[str] = "(-?[0-9]+)"
     # The SQL of a value that may replace NULL.
     empty: ClassVar[str] = "0"
 
@@ -56,6 +58,10 @@ class Integer:
                 f"expected an integer from {self.minimum} to {self.maximum}, got {shown(number)}"
             )
         return number
+
+    def parse_all(self, texts: Sequence[str]) -> Sequence[int]:
+        """The values of texts that `takes_texts` takes."""
+        return list(map(int, texts))
 
     def takes_all(self, values: Sequence[object]) -> bool:
         """Whether all `values` are good as they are, so that `parse` need not be called."""
@@ -92,6 +98,8 @@ class String:
     is_key: bool = False
     outside: str = ""
     noun: ClassVar[str] = "a string"
+    # The same, for texts without a character that needs an escape.
+    plain_json: ClassVar[str] = r'"([^"\\\x00-\x1f]*)"'
     empty: ClassVar[str] = "''"
 
     @property
@@ -120,6 +128,9 @@ class String:
                 f"a key is not empty and has no white space around it, got {shown(value)}"
             )
         return value
+
+    def parse_all(self, texts: Sequence[str]) -> Sequence[str]:
+        return texts
 
     def takes_all(self, values: Sequence[object]) -> bool:
         """As `Integer.takes_all`. Fast: the loops run in C."""

@@ -167,7 +167,8 @@ class SchemaMismatch(HerocacheError):
 
 
 class NotAtOnce(HerocacheError):
-    """The rows cannot be inserted and committed in one round trip. Nothing was written."""
+    """The rows cannot be inserted and committed in one round trip, or not all be replaced at once.
+    Nothing was written."""
 
 
 class AlreadyClaimed(HerocacheError):

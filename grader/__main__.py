@@ -19,6 +19,7 @@ from typing import Any
 from grader.cache_checks import cache_checks
 from grader.http_client import NoService, Service, Wrong
 from grader.row_checks import Check, Grader, remove_marked
+from grader.terminal import one_line
 from grader.timings import explained, time_flows, timings_table
 
 REMOVE = "--remove"
@@ -37,9 +38,9 @@ def run_check(name: str, check: Callable[[], str | None]) -> bool:
     try:
         found = check()
     except Wrong as wrong:
-        print(f"FAIL  {name}\n      {wrong}", flush=True)
+        print(f"FAIL  {name}\n      {one_line(wrong)}", flush=True)
         return False
-    print(f"PASS  {name}" + (f"\n      {found}" if found else ""), flush=True)
+    print(f"PASS  {name}" + (f"\n      {one_line(found)}" if found else ""), flush=True)
     return True
 
 
@@ -52,7 +53,7 @@ def grade(grader: Grader, kept: Service, rounds: int) -> bool:
     try:
         found = time_flows(grader, kept, rounds)
     except Wrong as wrong:
-        print(f"FAIL  the same requests again, timed\n      {wrong}")
+        print(f"FAIL  the same requests again, timed\n      {one_line(wrong)}")
         return False
     print(timings_table(found, grader.batch), explained(found), sep="\n\n")
     return caches
@@ -63,7 +64,10 @@ def remove(grader: Grader) -> bool:
     try:
         print(f"\nRemoved the {grader.remove()} heroes that were written.")
     except (NoService, Wrong) as error:
-        print(f"\nThe heroes that were written could not all be removed: {error}", file=sys.stderr)
+        print(
+            f"\nThe heroes that were written could not all be removed: {one_line(error)}",
+            file=sys.stderr,
+        )
         return False
     return True
 
@@ -92,7 +96,7 @@ def remove_noted(options: argparse.Namespace) -> int:
         ids = range(note["first_id"], note["last_id"] + 1)
         removed = remove_marked(service, ids, note["marker"], options.batch)
     except (NoService, Wrong) as error:
-        print(f"The heroes could not all be removed: {error}", file=sys.stderr)
+        print(f"The heroes could not all be removed: {one_line(error)}", file=sys.stderr)
         return 1
     note["path"].unlink()
     print(f"Removed {removed} heroes, names that begin with {note['marker']}, and {note['path']}.")
@@ -148,7 +152,7 @@ def main() -> int:
     try:
         return 0 if grade(grader, kept, options.rounds) else 1
     except NoService as error:
-        print(error, file=sys.stderr)
+        print(one_line(error), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("\nstopped", file=sys.stderr)

@@ -22,8 +22,9 @@ SECRETS = ("DB_PASS", "REDIS_URL")
 # What each of these other settings of the service does stands in README. A line sets it.
 FURTHER = (
     *("DB_PORT", "DB_SSL_CA", "DB_RESUME_SECONDS", "DB_READER_HOST", "UNCACHED_READS"),
-    *("EMPLOYEES_TABLE", "REDIS_CLUSTER", "TTL", "RANGES_BUCKET", "INGEST_MAX_REJECTED"),
-    *("INGEST_MAX_BYTES", "INGEST_COLUMNS", "SYNC_MINUTES", "API_READERS", "CORS_ORIGINS"),
+    *("EMPLOYEES_TABLE", "REDIS_CLUSTER", "TTL", "RANGES_BUCKET", "BUCKET_OWNER"),
+    *("INGEST_MAX_REJECTED", "INGEST_MAX_BYTES", "INGEST_COLUMNS", "SYNC_MINUTES"),
+    *("API_READERS", "CORS_ORIGINS"),
 )
 _SECRET_ARN = r"arn:aws[\w-]*:secretsmanager:[\w-]+:\d{12}:secret:\S+"
 _ROLE = r"arn:aws[\w-]*:iam::\d{12}:role/[\w+=,.@/-]+|[\w+=,.@-]{1,64}"

@@ -30,7 +30,7 @@ NOW: Statement = (f"SELECT {MICROSECONDS_NOW}", ())
 # That the last INSERT of rows without keys was given.
 FIRST_NEW_KEY: Statement = ("SELECT LAST_INSERT_ID()", ())
 # In place of a value: an error, after which the server runs none of the statements behind it.
-FAILS = "(SELECT 1 UNION SELECT 2)"
+FAILS = "(SELECT 1 UNION ALL SELECT 2)"
 # An error on a replica.
 GUARD_WRITER: Statement = (f"SELECT IF({READ_ONLY}, {FAILS}, 1)", ())
 
@@ -103,6 +103,22 @@ def replace(table: Table, rows: Sequence[Row]) -> Statement:
     updates = ",".join(f"{c.name}=VALUES({c.name})" for c in table.columns[1:])
     text, parameters = insert(table, rows)
     return f"{text} ON DUPLICATE KEY UPDATE {updates}", parameters
+
+
+def guard_rows(table: Table, keys: Sequence[Key], checksum: int) -> Statement:
+    """Lock the rows with `keys`. An error where one is missing, or where the sum of the
+    checksums of their JSON is another."""
+    # A sum: where two rows are changed alike, their checksums' exclusive or stays the same.
+    found = f"SUM(CRC32(CONVERT({_json(table)} USING utf8mb4)))"
+    which, values = f"IN ({_marks(len(keys))})", keys
+    first = keys[0]
+    if isinstance(first, int) and keys == [*range(first, first + len(keys))]:  # less to parse
+        which, values = "BETWEEN %s AND %s", (keys[0], keys[-1])
+    return (
+        f"SELECT IF(COUNT(*) = %s AND {found} = %s, 1, {FAILS}) FROM {table.identifier}"
+        f" WHERE {table.key.name} {which} FOR UPDATE",
+        (len(keys), checksum, *values),
+    )
 
 
 def delete(table: Table, keys: Sequence[Key]) -> Statement:
@@ -211,15 +227,13 @@ def _json(table: Table) -> str:
 
 def _applied(table: Table, *, is_locked: bool = False) -> str:
     """Of a table with write-behind counters one more column: how much of the totals in Redis is in
-    the row (`applied`). Beside a row that is locked, it is read as it is behind the lock."""
+    the row (`applied_deltas`). Beside a row that is locked, it is read as it is behind the lock."""
     if not table.write_behind:
         return ""
-    return (
-        ",COALESCE((SELECT applied FROM applied_deltas"
-        f" WHERE table_name = '{table.name}' AND row_key ="
-        f" CONVERT({table.identifier}.{table.key.name} USING utf8mb4) COLLATE utf8mb4_bin"
-        f"{WAIT_FOR_WRITERS * is_locked}), '')"
-    )
+    where = f"SELECT applied FROM applied_deltas WHERE table_name = '{table.name}' AND row_key ="
+    key = f"CONVERT({table.identifier}.{table.key.name} USING utf8mb4) COLLATE utf8mb4_bin"
+    lock = WAIT_FOR_WRITERS * is_locked
+    return f",COALESCE(({where} {key}{lock}), ({where} ''{lock}), '')"
 
 
 def _cut(columns: Sequence[Column]) -> str:

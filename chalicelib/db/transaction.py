@@ -8,6 +8,7 @@ Where triggers may change rows, one more reads them back.
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
+from zlib import crc32
 
 from chalicelib.db import applied_deltas, batches, cache_generation, statements
 from chalicelib.db.auto_increment import (
@@ -20,8 +21,7 @@ from chalicelib.db.auto_increment import (
 from chalicelib.db.cache_generation import Generation, generation_in
 from chalicelib.db.change_capture import MARK_OWN
 from chalicelib.db.engine import Connection, Rows
-from chalicelib.db.errors import DatabaseError, is_guard_failed
-from chalicelib.db.errors import is_value_rejected as is_value_rejected
+from chalicelib.db.errors import DatabaseError, is_guard_failed, is_value_rejected
 from chalicelib.db.rejected_row import Writes
 from chalicelib.db.schema_check import SchemaCheck
 from chalicelib.db.statement_queue import StatementQueue, came_too_late
@@ -253,6 +253,17 @@ class Transaction(StatementQueue):
         self._queue += applied_deltas.put(table, changed)
         return Change(generation, before, self._stored(table, after, ()) if after else ())
 
+    def replace_many(self, table: Table, texts: Sequence[bytes], rows: Sequence[Row]) -> None:
+        """Put `rows`, with rising keys, in the place of the rows that have their keys and `texts`
+        as their JSON, with the next statements. Raises NotAtOnce, here or there, where triggers may
+        change rows, or where other rows are there by then."""
+        if not self.takes_files or self.ensure_fit(table):
+            raise NotAtOnce
+        checksum = sum(map(crc32, texts))
+        keys = [row[0] for row in rows]
+        self.queue_guard(statements.guard_rows(table, keys, checksum), NotAtOnce)
+        self.queue(*self._each(statements.replace)(table, rows))
+
     def end(self, table: Table) -> Generation:
         """COMMIT what is left to do. The generation that holds."""
         *_, held = self._commit(cache_generation.hold(table), is_timed=False)
@@ -288,12 +299,18 @@ class Transaction(StatementQueue):
 
     def raise_generation(self, table: Table) -> Generation:
         """Let no reader believe an entry of the table once this is committed. Waits for every
-        writer that holds the generation, so it comes last."""
-        *_, generation = self.run(
-            cache_generation.lock(table),
-            cache_generation.raise_number(table),
-            cache_generation.hold(table),
-        )
+        writer that holds the generation, so it comes last. Raises NotAtOnce where the database
+        rejects a row of `replace_many` for its values."""
+        try:
+            *_, generation = self.run(
+                cache_generation.lock(table),
+                cache_generation.raise_number(table),
+                cache_generation.hold(table),
+            )
+        except DatabaseError as error:
+            if is_value_rejected(error):
+                raise NotAtOnce from error
+            raise
         return generation_in(table, generation, self._connection.sent_at)
 
     def wait_for_writers(self, table: Table) -> None:

@@ -36,8 +36,7 @@ from chalicelib.rows import changed_entries, public_rows
 from chalicelib.rows.cache_switch_off import CacheSwitchOff
 from chalicelib.rows.fences import Fences, clocks
 from chalicelib.rows.idempotency import Recorded
-from chalicelib.rows.work import Claim as Claim
-from chalicelib.rows.work import Work, begin
+from chalicelib.rows.work import Claim, Work, begin
 from chalicelib.rows.writer_transactions import Transactions
 from chalicelib.tables import Key, Row, Table
 
@@ -135,6 +134,26 @@ class WriteThrough:
                 self._tell_sync(table)
             self._wait_until_known(table, generation, asked)
         return result
+
+    def replace_many(
+        self, table: Table, texts: Sequence[bytes], rows: Sequence[Row], claim: Claim
+    ) -> None:
+        """Put `rows`, with rising keys, in the place of the rows that have their keys and `texts`
+        as their JSON. The whole table leaves the cache, but readers may see the old rows until
+        `wait_for_readers` has returned. Raises NotAtOnce where `change` must do it, and as that."""
+
+        def apply(transaction: Transaction) -> None:
+            claim.begin(transaction)
+            transaction.replace_many(table, texts, rows)
+
+        self._transactions.run(_apply_and_raise_generation, apply, table)
+
+    def wait_for_readers(self, table: Table) -> None:
+        """Return when every reader sees what was committed before, by whomever. Raises
+        DatabaseUnavailable, SchemaMismatch."""
+        asked = time.monotonic()
+        held = self._transactions.run(lambda transaction: transaction.end(table))
+        self._wait_until_known(table, held, asked)
 
     # --- before the transaction -------------------------------------------------------------------
 

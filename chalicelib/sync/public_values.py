@@ -10,6 +10,9 @@ from chalicelib.column_types import InvalidValue
 from chalicelib.error_text import shown
 from chalicelib.tables import Key, Row, Table
 
+# One public key that holds no such row leaves out so many.
+PLAIN_ROWS = 200
+
 # The columns that a public key shows, by name, with values that their columns take.
 Values = Mapping[str, Key]
 
@@ -61,6 +64,23 @@ def without_write_behind(table: Table, values: Values) -> Values:
     public key shows them as they were at the last run."""
     names = {column.name for column in table.write_behind}
     return {name: value for name, value in values.items() if name not in names}
+
+
+def plain_rows(table: Table, found: Mapping[Key, Found]) -> tuple[dict[Key, Row], dict[Key, bytes]]:
+    """The rows under public keys that hold a whole row with all columns in order, and what `encode`
+    makes of them. Some may be left out."""
+    held = [(key, text) for key, text in found.items() if type(text) is bytes]
+    rows: dict[Key, Row] = {}
+    encoded: dict[Key, bytes] = {}
+    for start in range(0, len(held), PLAIN_ROWS):
+        keys, texts = zip(*held[start : start + PLAIN_ROWS])
+        decoded = table.decode_plain(texts)
+        if not decoded or any(row[0] != key for key, row in zip(keys, decoded)):
+            continue
+        rows |= zip(keys, decoded)
+        has_blanks = any(b'": ' in text or b', "' in text for text in texts)
+        encoded |= zip(keys, table.encode_many(decoded) if has_blanks else texts)
+    return rows, encoded
 
 
 def digests(texts: Collection[bytes | None]) -> list[str]:

@@ -27,10 +27,10 @@ from chalicelib.sync.range_claims import (
     ranges_of,
 )
 from chalicelib.sync.range_scan import BATCH_ROWS, Scan
-from chalicelib.sync.reconciliation import Reconciliation
+from chalicelib.sync.reconciliation import MIN_ROWS_AT_ONCE, Reconciliation
 from chalicelib.sync.runs import LEASE_SECONDS, Lease, Record
 from chalicelib.sync.watches import Watches
-from chalicelib.tables import Table
+from chalicelib.tables import TO_DATABASE, Table
 
 log = logging.getLogger("herocache.sync")
 
@@ -137,6 +137,8 @@ class RangeWorker:
             return
         own, *handed = ranges
         for name, names in names_of(ranges):
+            if record.tallies[TO_DATABASE].looked >= MIN_ROWS_AT_ONCE:
+                self._write_through.wait_for_readers(self._tables[name])
             Note(self._store, self._tables[name], run, names=names).finish(own.did.server)
         looked = dict.fromkeys((e.work.table, e.work.form) for e in handed if e.work.is_every)
         record.end("failed" if own.did.is_failed else "done")

@@ -8,6 +8,7 @@ may be done again at any time: what is in step already is left alone.
 import itertools
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 from chalicelib.cache import (
     ABSENT,
@@ -20,7 +21,7 @@ from chalicelib.cache import (
     public_forms,
 )
 from chalicelib.db import Database
-from chalicelib.errors import BadRequest
+from chalicelib.errors import BadRequest, NotAtOnce
 from chalicelib.rows import Work, WriteThrough
 from chalicelib.sync import public_values
 from chalicelib.sync.public_values import NotARow, Values
@@ -38,8 +39,12 @@ from chalicelib.tables import (
     Table,
 )
 
+Value = TypeVar("Value")
+
 # In one transaction.
 MAX_WRITTEN_ROWS = 500
+# So many changed rows, or more, are written at once, and the whole table leaves the cache for them.
+MIN_ROWS_AT_ONCE = 100
 
 
 @dataclass(frozen=True)
@@ -191,7 +196,7 @@ class Reconciliation:
         puts = [PublicRow(key, None, _instead_of(now.found[key]), wanted.get(key)) for key in stale]
         refused = self._put(table, form, TO_CACHE, rows, puts, now)
         left = refused.union(differing).difference(stale) | refused | rows.odd.keys()
-        now.seen |= _without(left, _digests(rows, now.found))
+        now.seen |= _digests(rows, [*_without(left, now.found)])
 
     def _tell_conflict(
         self,
@@ -238,7 +243,10 @@ class Reconciliation:
             for key, found in now.found.items()
             if found is None or found != values_shown.get(key)
         }
-        now.seen |= _without(differing.keys(), _digests(rows, now.found))
+        now.seen |= _digests(rows, [*_without(differing, now.found)])
+        if len(differing) >= MIN_ROWS_AT_ONCE:
+            done = self._write_at_once(table, form, rows, differing, seen, now)
+            differing = _without(done, differing)
         for key, found in differing.items():
             row = rows.row(table, key)
             try:
@@ -289,6 +297,50 @@ class Reconciliation:
             if put.key not in refused:
                 now.seen[put.key] = put_digests.get(put.key, "")
 
+    def _write_at_once(
+        self,
+        table: Table,
+        form: str,
+        rows: Rows,
+        differing: Mapping[Key, Found],
+        seen: Mapping[Key, str],
+        now: InStep,
+    ) -> Collection[Key]:
+        """Write rows that are whole under their public keys in one transaction, where these are
+        many. The keys of those that are in step then; the others were left as they are."""
+        if table.write_behind:
+            return ()
+        wholes, after = public_values.plain_rows(table, differing)
+        digests = dict(zip(after, public_values.digests(after.values())))
+        equal = {key: digests[key] for key, text in after.items() if text == rows.texts.get(key)}
+        now.seen |= equal
+        changed = [
+            key
+            for key, digest in digests.items()
+            # The database may write what needs an escape in another way.
+            if key not in equal
+            and digest != seen.get(key)
+            and b"\\" not in rows.texts.get(key, b"\\")
+        ]
+        keys = sorted(self._watches.still(table, form, TO_DATABASE, changed))
+        if len(keys) < MIN_ROWS_AT_ONCE:
+            return equal
+        before = [rows.texts[key] for key in keys]
+        written = [wholes[key] for key in keys]
+        try:
+            self._write_through.replace_many(table, before, written, self._lease)
+        except NotAtOnce:
+            return equal
+        known = zip(keys, before, public_values.digests(before)) if seen else ()
+        conflicts = [
+            (key, table.decode(text), wholes[key])
+            for key, text, digest in known
+            if seen.get(key, digest) not in ("", digest)
+        ]
+        self._tell_written(table, form, keys, conflicts, now)
+        now.seen |= {key: digests[key] for key in keys}
+        return equal.keys() | keys
+
     def _report_partial(self, table: Table, form: str, key: Key) -> None:
         reason = f"{table.name} has no such row, and not all columns are given"
         self._record.report(TO_DATABASE, table.public_key(form, key), reason)
@@ -318,22 +370,7 @@ class Reconciliation:
                 for half in (keys[:middle], keys[middle:])
                 for put in self._write(table, form, {k: values[k] for k in half}, seen, now)
             ]
-        for key, row, whole in edit.conflicts:
-            self._record.report(
-                TO_DATABASE,
-                table.public_key(form, key),
-                "both were changed: the value in Redis counts",
-                database=_named(table, row),
-                redis=_named(table, whole),
-            )
-        now.written |= {row[0] for row in change.after}
-        keys = [row[0] for row in change.after]
-        for other, direction in self._looked_at_before(form):
-            # Its public keys follow these rows with the next run.
-            if self._watches.still(table, other, direction, keys):
-                now.is_known = False
-        self._record.tallies[TO_DATABASE].changed += len(change.after)
-        self._tell(table, form, keys, "from Redis to Database")
+        self._tell_written(table, form, [row[0] for row in change.after], edit.conflicts, now)
         for key in values.keys() - {row[0] for row in (*change.after, *edit.equal)}:
             self._report_partial(table, form, key)
         puts = []
@@ -345,6 +382,32 @@ class Reconciliation:
             if not is_whole or public_values.over(table, row[0], own, row) != row:
                 puts.append(PublicRow(row[0], row, fingerprint(now.found[row[0]])))
         return puts
+
+    def _tell_written(
+        self,
+        table: Table,
+        form: str,
+        keys: Sequence[Key],
+        conflicts: Sequence[tuple[Key, Row | None, Row]],
+        now: InStep,
+    ) -> None:
+        """The rows with these keys follow their public keys now. `conflicts`: where both were
+        changed, the row as it was, and as it is."""
+        for key, row, whole in conflicts:
+            self._record.report(
+                TO_DATABASE,
+                table.public_key(form, key),
+                "both were changed: the value in Redis counts",
+                database=_named(table, row),
+                redis=_named(table, whole),
+            )
+        now.written |= {*keys}
+        for other, direction in self._looked_at_before(form):
+            # Its public keys follow these rows with the next run.
+            if self._watches.still(table, other, direction, keys):
+                now.is_known = False
+        self._record.tallies[TO_DATABASE].changed += len(keys)
+        self._tell(table, form, keys, "from Redis to Database")
 
     def _looked_at_before(self, form: str) -> list[tuple[str, str]]:
         """Other forms and directions of watches that may have been looked at before rows follow
@@ -424,12 +487,11 @@ def _rows(
 
 def _digests(rows: Rows, keys: Collection[Key]) -> dict[Key, str]:
     """Of the rows with these keys; empty where there is none."""
-    texts = rows.texts
-    found = dict(zip(texts, public_values.digests(texts.values())))
-    return {key: found.get(key, "") for key in keys}
+    texts = [rows.texts.get(key) for key in keys]
+    return dict(zip(keys, public_values.digests(texts)))
 
 
-def _without(keys: Collection[Key], values: dict[Key, str]) -> dict[Key, str]:
+def _without(keys: Collection[Key], values: dict[Key, Value]) -> dict[Key, Value]:
     return {key: value for key, value in values.items() if key not in keys} if keys else values
 
 

@@ -22,7 +22,7 @@ from chalicelib.sync.captured_changes import CapturedChanges
 from chalicelib.sync.fan_out import MAX_ROWS_IN_RUN, FanOut, Put
 from chalicelib.sync.idle_check import Note, Notes
 from chalicelib.sync.range_scan import BATCH_ROWS, Scan
-from chalicelib.sync.reconciliation import Reconciliation
+from chalicelib.sync.reconciliation import MIN_ROWS_AT_ONCE, Reconciliation
 from chalicelib.sync.runs import Lease, Record, take_lease
 from chalicelib.sync.watches import WatchedRow, Watches
 from chalicelib.tables import EVERY_ROW, FORMS, TO_CACHE, TO_DATABASE, Key, Table
@@ -53,7 +53,7 @@ class Sync:
         self._put = put
         self._watches = Watches(database, store)
         self._notes = Notes(store)
-        self._increments = PendingIncrements(write_through, store.counter_totals)
+        self._increments = PendingIncrements(database, write_through, store.counter_totals)
 
     def run(
         self,
@@ -160,10 +160,13 @@ class Sync:
             note = self._notes.begin(table, lease.token)
             self._drain(table, record)
             self._increments.apply(table, lease, record)
+            looked = record.tallies[TO_DATABASE].looked
             self._reconcile(table, lease, record, note, fan_out)
             if fan_out and fan_out.has(table):
                 handed.append((table, note))
             else:
+                if record.tallies[TO_DATABASE].looked - looked >= MIN_ROWS_AT_ONCE:
+                    self._write_through.wait_for_readers(table)
                 note.finish(server)
         except (SchemaMismatch, CacheUnavailable, CountersUnavailable) as error:
             record.report("", table.name, str(error))

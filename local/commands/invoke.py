@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from chalicelib.column_types import Integer
+from chalicelib.errors import one_line
 from chalicelib.tables import HEROES, Table, tables_with
 from local.home_folder import Home, home_folder
 from local.lambda_function.container import Container, InvocationFailed
@@ -23,7 +24,8 @@ def invoke() -> int:
     """Prints what the function returns, as JSON. Returns the exit code. Raises ServerError with the
     reason where the function cannot run, or fails."""
     answer = answer_of(asked_function(), asked_event())
-    print(json.dumps(answer, ensure_ascii=False, indent=2), flush=True)
+    lines = json.dumps(answer, ensure_ascii=False, indent=2).split("\n")
+    print("\n".join(map(one_line, lines)), flush=True)
     return 0
 
 

@@ -318,6 +318,19 @@ def test_a_cache_that_is_none_fails_and_is_timed_all_the_same(
     assert re.search(r"^read by id ", graded.stdout, re.MULTILINE)
 
 
+def test_a_service_cannot_write_its_own_verdict(tmp_path: Path) -> None:
+    """What it answers is shown to the person who grades it."""
+    forged = "\x1b[2J\x9b2JPASS"
+    headers = {"Cache-Status": forged, "Content-Type": forged}
+    for reply in (Reply({"a": forged}, 500, headers), Reply(b"no JSON", headers=headers)):
+        with serving(lambda asked, reply=reply: reply) as url:  # type: ignore[misc]
+            graded = grade(url, tmp_path)
+        said = graded.stdout + graded.stderr
+        assert graded.returncode != 0
+        assert all(line.isprintable() for line in said.split("\n"))
+        assert r"\x9b2JPASS" in said
+
+
 def reads(*milliseconds: float, status: str | None = None, told: bool = False) -> list[Answer]:
     """Answers that took so long, within the service if it is `told`, else as whole requests."""
     return [

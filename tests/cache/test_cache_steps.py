@@ -573,6 +573,7 @@ def test_an_earlier_generation_does_not_take_the_place_of_a_later_one(
     assert known.remembered(HEROES) == later
 
 
+@pytest.mark.usefixtures("lasting_generations")
 def test_threads_whose_memory_ran_out_ask_once(
     known: Generations, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -282,8 +282,22 @@ def test_a_column_out_of_order_is_an_error() -> None:
 
 def test_an_error_in_place_of_a_column_is_raised() -> None:
     with pytest.raises(pymysql.MySQLError) as error:
-        columns_of(Server(ERROR_PACKET), 1)
+        columns_of(Server(ERROR_PACKET), 2)
     assert error.value.args[0] == 1317
+
+
+def test_an_error_in_place_of_an_answer_is_raised() -> None:
+    with pytest.raises(pymysql.MySQLError) as error:
+        cast(Any, driver.ResultReader(cast(Any, Server(ERROR_PACKET)))).read()
+    assert error.value.args[0] == 1317
+
+
+def test_an_end_in_place_of_an_answer_is_an_error() -> None:
+    server = Server(EOF_PACKET)
+
+    with pytest.raises(pymysql.InternalError):
+        cast(Any, driver.ResultReader(cast(Any, server))).read()
+    assert server.is_closed
 
 
 @pytest.fixture

@@ -82,6 +82,7 @@ def test_a_read_without_the_cache_is_the_replicas(
 
 
 @by_id_and_by_xp
+@pytest.mark.usefixtures("lasting_generations")
 def test_a_read_that_fills_the_cache_is_the_writers(
     service: InProcess,
     witness: Witness,

@@ -78,11 +78,16 @@ def test_a_package_without_a_hash_is_refused(install: Install, tmp_path: Path) -
 def test_a_source_archive_is_not_built_even_with_the_locked_hash(
     install: Install, tmp_path: Path
 ) -> None:
-    setup = tmp_path / "setup.py"
-    setup.write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    files = {
+        "backend.py": f"open({str(tmp_path / 'ran')!r}, 'w')\n",
+        "pyproject.toml": '[build-system]\nrequires = []\nbuild-backend = "backend"\n'
+        'backend-path = ["."]\n',
+    }
     archive = tmp_path / f"{NAME}-{VERSION}.tar.gz"
     with tarfile.open(archive, "w:gz") as file:
-        file.add(setup, f"{NAME}-{VERSION}/setup.py")
+        for name, text in files.items():
+            (tmp_path / name).write_text(text)
+            file.add(tmp_path / name, f"{NAME}-{VERSION}/{name}")
 
     rejected = install(lock_of(archive), tmp_path)
 

@@ -685,6 +685,7 @@ def test_a_cached_read_right_after_the_ingest_sees_the_new_rows(
         assert [row["hero"] for row in service.read(values, BY=by).rows] == ["New", "New"]
 
 
+@pytest.mark.usefixtures("lasting_generations")
 def test_a_small_file_leaves_the_rest_of_a_warm_cache_alone(
     service: InProcess, bucket: UploadBucket, witness: Witness
 ) -> None:

@@ -12,6 +12,7 @@ import pytest
 import redis
 from botocore.exceptions import ClientError
 
+from local.commands import invoke
 from local.home_folder import Home
 from local.machine import LOOPBACK, ROOT, command_line
 from local.servers import DataApi, MariaDB, Redis
@@ -175,3 +176,15 @@ def test_the_data_api_of_a_home_takes_no_other_secret(tmp_path: Path, mariadb: M
             client.execute_statement(**call, secretArn=SECRET_ARN)
         assert server.pid is not None
         assert server.secret_arn not in command_line(server.pid)
+
+
+def test_what_a_function_returns_cannot_move_the_cursor(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Rows are in it, which others wrote."""
+    monkeypatch.setattr(invoke, "asked_event", lambda: {})
+    monkeypatch.setattr(invoke, "answer_of", lambda *_: {"body": [{"hero": "é\x9b2J\u202e"}]})
+    assert invoke.invoke() == 0
+    lines = capsys.readouterr().out.split("\n")
+    assert r'      "hero": "é\x9b2J\u202e"' in lines
+    assert all(line.isprintable() for line in lines)

@@ -99,6 +99,7 @@ def name_index(witness: Witness) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("name_index")
+@pytest.mark.usefixtures("lasting_generations")
 def test_one_more_lookup_costs_one_declaration(
     service: InProcess, witness: Witness, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,6 +9,7 @@ import json
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 from urllib.parse import quote_plus
 
@@ -55,19 +56,25 @@ def environment(port: int) -> dict[str, str]:
     }
 
 
+@cache
+def client_of(port: int) -> Any:
+    """Of the server on this port; kept, because to make one takes 15 ms."""
+    settings = environment(port)
+    return boto3.client(
+        "s3",
+        endpoint_url=settings["AWS_ENDPOINT_URL_S3"],
+        aws_access_key_id=settings["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=settings["AWS_SECRET_ACCESS_KEY"],
+        region_name=settings["AWS_DEFAULT_REGION"],
+    )
+
+
 class UploadBucket:
     """`put` answers with the event that S3 sends."""
 
     def __init__(self, port: int, *, is_versioned: bool = True) -> None:
         self.name = next(_names)
-        settings = environment(port)
-        self.client = boto3.client(
-            "s3",
-            endpoint_url=settings["AWS_ENDPOINT_URL_S3"],
-            aws_access_key_id=settings["AWS_ACCESS_KEY_ID"],
-            aws_secret_access_key=settings["AWS_SECRET_ACCESS_KEY"],
-            region_name=settings["AWS_DEFAULT_REGION"],
-        )
+        self.client = client_of(port)
         self.client.create_bucket(Bucket=self.name)
         if is_versioned:
             self.client.put_bucket_versioning(

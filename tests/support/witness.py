@@ -189,4 +189,5 @@ class Witness:
 
 
 def connect_to_redis(server: Redis) -> redis.Redis:
-    return redis.Redis(host="127.0.0.1", port=server.port)
+    """Without telling the server which driver it is: to find that out takes 3 ms each time."""
+    return redis.Redis(host="127.0.0.1", port=server.port, driver_info=None)

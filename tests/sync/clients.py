@@ -36,7 +36,12 @@ class RedisCli:
 
     def put(self, key: str, **changes: object) -> None:
         """Change some columns of a JSON string, as a client without Hashes does."""
-        self("SET", key, json.dumps({**self.row(key), **changes}))
+        self("SET", key, as_json({**self.row(key), **changes}))
+
+
+def as_json(row: object) -> str:
+    """As the service writes it, without blanks."""
+    return json.dumps(row, separators=(",", ":"), ensure_ascii=False)
 
 
 def product(key: int, **columns: object) -> dict[str, object]:

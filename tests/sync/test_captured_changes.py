@@ -330,6 +330,7 @@ def test_the_triggers_do_not_make_a_load_take_the_longer_way(
         witness.query("DROP TRIGGER of_others")
 
 
+@pytest.mark.usefixtures("lasting_generations")
 def test_a_write_costs_no_more_where_other_clients_changes_are_recorded(
     triggers: None, service: InProcess, mariadb: MariaDB, witness: Witness
 ) -> None:
@@ -765,6 +766,7 @@ def test_a_fresh_read_sees_the_change_at_once(
     assert_as_in_the_table(cached, witness)
 
 
+@pytest.mark.usefixtures("lasting_generations")
 def test_a_fresh_read_leaves_the_records_to_the_sync_and_does_its_work_once(
     cached: InProcess, witness: Witness
 ) -> None:

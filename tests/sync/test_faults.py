@@ -19,8 +19,8 @@ from tests.support.witness import Witness
 from tests.sync.clients import RedisCli, product, rows, run, watch
 
 MAX_STEPS = 200
-# What is left after a step is what is left before the next one, unless a step that only this
-# process sees lies between them.
+# What a step leaves is what the next one finds: between two steps only this process does anything,
+# and it dies.
 each_moment = pytest.mark.parametrize(
     "when", ["before", pytest.param("after", marks=pytest.mark.proof)]
 )

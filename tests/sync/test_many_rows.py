@@ -1,14 +1,18 @@
 """Rows that go through a run a thousand at a time: what is the same as with one row."""
 
+import json
+import threading
 from typing import Any
 
 import pytest
 
 from chalicelib import services
-from chalicelib.tables import FORMS
-from tests.support.client import InProcess
+from chalicelib.rows import WriteThrough
+from chalicelib.sync.public_values import parse, plain_rows
+from chalicelib.tables import FORMS, PRODUCTS, Key, Table
+from tests.support.client import InProcess, OverHttp
 from tests.support.witness import Witness
-from tests.sync.clients import RedisCli, product, run, watch
+from tests.sync.clients import RedisCli, as_json, product, rows, run, watch
 
 # Each has its own way to be shown in JSON.
 TEXTS = (
@@ -68,3 +72,196 @@ def test_a_run_leaves_alone_what_happens_before_it_sets_new_public_keys(
 
     assert cli.row("Product:11") == product(11)
     assert cli("GET", "Product:22") == (b"mine" if meanwhile == "a client" else None)
+
+
+MANY = 120
+
+
+@pytest.fixture
+def many(service: InProcess, witness: Witness, cli: RedisCli) -> InProcess:
+    """So many products, in the cache and under public keys, which they follow."""
+    witness.query(
+        "INSERT INTO products SELECT seq, CONCAT('Product ', seq), '', 10, 400"
+        f" FROM seq_1_to_{MANY}"
+    )
+    watch(service, ["*"])
+    run()
+    service.read([*range(1, MANY + 1)], TABLE="products")
+    return service
+
+
+def put_all(cli: RedisCli, encode: Any = as_json, **changes: object) -> None:
+    texts = {
+        f"Product:{n}": encode(product(n, **{"Price": 9, **changes})) for n in range(1, MANY + 1)
+    }
+    cli("MSET", *[word for pair in texts.items() for word in pair])
+
+
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many rows were written at once, each time."""
+    calls: list[int] = []
+    replace_many = WriteThrough.replace_many
+
+    def counted(self: WriteThrough, table: Table, texts: Any, rows: Any, claim: Any) -> None:
+        replace_many(self, table, texts, rows, claim)
+        calls.append(len(rows))
+
+    monkeypatch.setattr(WriteThrough, "replace_many", counted)
+    return calls
+
+
+@pytest.mark.parametrize("encode", [as_json, json.dumps], ids=["as we write it", "with blanks"])
+def test_many_rows_follow_their_public_keys_at_once(
+    many: InProcess, witness: Witness, cli: RedisCli, at_once: list[int], encode: Any
+) -> None:
+    put_all(cli, encode, ProductName="it's 100 %")
+
+    record = run()
+
+    assert record["to_database"] == {"looked": MANY, "changed": MANY, "reported": 0}
+    assert at_once == [MANY]
+    expected = [product(n, Price=9, ProductName="it's 100 %") for n in range(1, MANY + 1)]
+    assert rows(witness, *range(1, MANY + 1)) == expected
+    assert many.read([*range(1, MANY + 1)], TABLE="products").rows == expected
+    assert run()["to_database"] == {"looked": MANY, "changed": 0, "reported": 0}
+
+
+def test_another_process_sees_them_too_once_the_run_is_done(
+    many: InProcess, cli: RedisCli, server_url: str
+) -> None:
+    """That one remembers the generation under which it has cached the row."""
+    other = OverHttp(server_url)
+    other.read([1], TABLE="products")
+    put_all(cli)
+    seen = threading.Event()
+
+    def read_all_the_while() -> None:
+        while not seen.is_set():
+            other.read([1], TABLE="products")
+
+    reader = threading.Thread(target=read_all_the_while)
+    reader.start()
+    try:
+        assert run()["outcome"] == "done"
+        assert other.read([1], TABLE="products").rows[0]["Price"] == 9
+    finally:
+        seen.set()
+        reader.join()
+
+
+def test_of_many_rows_those_that_were_changed_on_both_sides_are_told(
+    many: InProcess, witness: Witness, cli: RedisCli, at_once: list[int]
+) -> None:
+    witness.query("UPDATE products SET Price = 7 WHERE ProductId = 3")
+    put_all(cli)
+
+    record = run()
+
+    [detail] = record["details"]
+    assert (detail["key"], detail["database"]["Price"]) == ("Product:3", 7)
+    assert detail["redis"] == rows(witness, 3)[0] == product(3, Price=9)
+    assert at_once == [MANY]
+
+
+@pytest.mark.parametrize("change", ["UPDATE products SET Price = 407", "DELETE FROM products"])
+def test_rows_that_change_alike_just_before_many_are_written_are_told(
+    many: InProcess,
+    witness: Witness,
+    cli: RedisCli,
+    monkeypatch: pytest.MonkeyPatch,
+    at_once: list[int],
+    change: str,
+) -> None:
+    put_all(cli)
+    replace_many = WriteThrough.replace_many
+
+    def afterwards(*arguments: Any) -> None:
+        witness.query(f"{change} WHERE ProductId IN (3, 4)")
+        replace_many(*arguments)
+
+    monkeypatch.setattr(WriteThrough, "replace_many", afterwards)
+
+    record = run()
+
+    assert at_once == []
+    assert record["to_database"]["changed"] == MANY
+    assert [detail["key"] for detail in record["details"]] == ["Product:3", "Product:4"]
+    for detail in record["details"]:
+        assert (detail["database"] or {}).get("Price") == (407 if "UPDATE" in change else None)
+    assert {row["Price"] for row in rows(witness, *range(1, MANY + 1))} == {9}
+
+
+def test_many_rows_of_which_the_database_rejects_one(
+    many: InProcess, witness: Witness, cli: RedisCli
+) -> None:
+    witness.query("ALTER TABLE products ADD CONSTRAINT fair CHECK (Price < 1000)")
+    try:
+        put_all(cli)
+        cli("SET", "Product:3", as_json(product(3, Price=1000)))
+
+        record = run()
+    finally:
+        witness.query("ALTER TABLE products DROP CONSTRAINT fair")
+
+    assert record["to_database"] == {"looked": MANY, "changed": MANY - 1, "reported": 1}
+    assert "CHECK constraint fair" in record["details"][0]["reason"]
+    assert [row["Price"] for row in rows(witness, 2, 3, 4)] == [9, 400, 9]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"ProductId":3,"ProductName":"a","Description":"","QuantityInStock":1,"Price":2147483648}',
+        '{"ProductId":3,"ProductName":"a","Description":"","QuantityInStock":1,"Price":"7"}',
+        '{"ProductId":4,"ProductName":"a","Description":"","QuantityInStock":1,"Price":7}',
+        '{"ProductId":3,"ProductName":"a","Description":"","QuantityInStock":01,"Price":7}',
+        '{"ProductId":3,"ProductName":"%s","Description":"","QuantityInStock":1,"Price":7}'
+        % ("x" * 256),
+        '{"ProductId":3,"ProductName":"a","Price":1,"Price":7}',
+        b'{"ProductId":3,"ProductName":"\xff","Description":"","QuantityInStock":1,"Price":7}',
+        '{"ProductId":3,"ProductName":"\\u0041","Description":"","QuantityInStock":1,"Price":7}',
+        '{"Price":7}',
+        '{"Price":7}\n{"Price":7}',
+        '{"ProductId":3,"ProductName":"a","Description":"","QuantityInStock":1,"Price":-0}',
+        '{"ProductId":3,"ProductName":"a","Description":"","QuantityInStock":1,"Price":7}\n',
+    ],
+)
+def test_what_needs_a_closer_look_is_not_taken_for_a_plain_row(text: str | bytes) -> None:
+    text = text if isinstance(text, bytes) else text.encode()
+
+    assert plain_rows(PRODUCTS, {3: text}) == ({}, {})
+
+
+def test_a_plain_row_is_taken_as_one_by_one() -> None:
+    texts: dict[Key, bytes] = {
+        n: encode(product(n, Description=text)).encode()
+        for n, text in enumerate(["", "it's", "naïve", "\U0001f600", "x" * 255, "-0", "["], 3)
+        for encode in (as_json, json.dumps)
+        if "\\" not in encode(text)
+    }
+
+    found, encoded = plain_rows(PRODUCTS, texts)
+
+    for key, text in texts.items():
+        values = parse(PRODUCTS, key, text)
+        assert values is not None
+        assert found[key] == (key, *values.values())
+        assert encoded[key] == PRODUCTS.encode(found[key])
+    assert len(found) == len(texts) == 7
+
+
+def test_a_run_that_was_overtaken_writes_none_of_many_rows(
+    many: InProcess, witness: Witness, cli: RedisCli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_all(cli)
+    replace_many = WriteThrough.replace_many
+
+    def too_late(*arguments: Any) -> None:
+        witness.query("UPDATE sync_lease SET token = token + 1")
+        replace_many(*arguments)
+
+    monkeypatch.setattr(WriteThrough, "replace_many", too_late)
+
+    assert run()["outcome"] == "superseded"
+    assert {row["Price"] for row in rows(witness, *range(1, MANY + 1))} == {400}

@@ -41,7 +41,6 @@ PRIVATE_PARTS: Mapping[Any, Mapping[str, tuple[str, ...]]] = {
     MySQLResult: {
         "_get_descriptions": ("self",),
         "_read_load_local_packet": ("self", "first_packet"),
-        "_read_ok_packet": ("self", "packet"),
         "_read_rowdata_packet": ("self",),
     },
     _auth: {
@@ -65,7 +64,7 @@ PASSWORD_WITHHELD = CR.CR_AUTH_PLUGIN_ERR
 # What the driver writes another way within a literal.
 _ESCAPED = re.compile("[\0\\\\\n\r\x1a\"']")
 
-_END, _ERROR = 0xFE, 0xFF
+_OK, _FILE, _END, _ERROR = 0, 0xFB, 0xFE, 0xFF
 _NULL, _TWO_BYTES, _THREE_BYTES = 0xFB, 0xFC, 0xFD
 _LONGEST_PACKET = 0xFFFFFF
 # What every definition of a column begins with, and how many bytes of it say what the values are:
@@ -173,6 +172,9 @@ class DriverConnection(pymysql.connections.Connection):
     def _read_query_result(self, unbuffered: bool = False) -> int | None:
         """As the driver's, with our reader of rows."""
         self._result: Any = None
+        if self._current_timeout != self._read_timeout:
+            self._sock.settimeout(self._read_timeout)  # type: ignore[attr-defined]
+            self._current_timeout = self._read_timeout
         result: Any = ResultReader(self)
         result.read()
         self._result = result
@@ -212,6 +214,22 @@ class ResultReader(MySQLResult):
 
     decoders: Sequence[Callable[[bytes], Any]] = ()
 
+    def read(self) -> None:
+        connection: Any = self.connection
+        packet = _packet(connection)
+        if packet[0] == _OK:
+            self._see_ok(packet)
+        elif packet[0] == _FILE:
+            self._read_load_local_packet(MysqlPacket(packet, connection.encoding))
+        elif packet[0] >= _END:
+            self._end(packet)
+            raise _broken(connection, "rows ended before they began")
+        else:
+            self.field_count, _ = _integer(packet, 0)
+            self._get_descriptions()
+            self._read_rowdata_packet()
+        self.connection = None
+
     def _read_load_local_packet(self, first_packet: MysqlPacket) -> None:
         """The server asks for the file of a LOAD DATA LOCAL. It gets what this connection was
         given to feed, whatever file it names. Where that fails the server is told that the file
@@ -225,33 +243,34 @@ class ResultReader(MySQLResult):
         except BaseException:
             self._end_file()
             raise
-        self._read_ok_packet(self._end_file())
+        self._see_ok(self._end_file())
 
-    def _end_file(self) -> MysqlPacket:
+    def _end_file(self) -> bytes:
         """What the server says of the file as a whole."""
         connection: Any = self.connection
         connection.write_packet(b"")
-        packet: MysqlPacket = connection._read_packet()
+        packet: bytes = connection._read_packet().get_all_data()
         return packet
 
-    def _read_ok_packet(self, packet: MysqlPacket) -> None:
-        data = packet.get_all_data()
-        self.affected_rows, at = _integer(data, 1)
-        _, at = _integer(data, at)
-        self._see_status(data[at : at + 2])
-        self.server_status = int.from_bytes(data[at : at + 2], "little")
-        self.message = data[at + 4 :]
+    def _see_ok(self, packet: bytes) -> None:
+        self.affected_rows, at = _integer(packet, 1)
+        _, at = _integer(packet, at)
+        self._see_status(packet[at : at + 2])
+        self.server_status = int.from_bytes(packet[at : at + 2], "little")
+        self.message: Any = packet[at + 4 :]
 
     def _get_descriptions(self) -> None:
         """How the values of each column are read. The name of a column is left out."""
         connection: Any = self.connection
-        columns = [_packet(connection) for _ in range(self.field_count)]
-        for column in columns:
+        decoders = []
+        for _ in range(self.field_count):
+            column = _packet(connection)
             if not column.startswith(_COLUMN):
                 self._end(column)
                 raise _broken(connection, "a column has no definition")
+            decoders.append(_decoder(column[-_COLUMN_END:]))
         self._end(_packet(connection))
-        self.decoders = [_decoder(column[-_COLUMN_END:]) for column in columns]
+        self.decoders = decoders
 
     def _read_rowdata_packet(self) -> None:
         connection: Any = self.connection
