@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from operator import itemgetter
-from typing import Any, NamedTuple
+from typing import Any
 
 from chalicelib.column_types import (
     INTEGER,
@@ -42,6 +42,9 @@ MAX_APPLIED_BYTES = 1_000
 
 # Stands in place of the key in a row to which the database gives a key. No key column takes it.
 NO_KEY: Key = 0
+
+# Of fewer values each is looked at by itself: that is faster.
+_FEW = 4
 
 
 class NotAsDeclared(ValueError):
@@ -85,12 +88,42 @@ class PublicKeys:
         return {JSON: self.json, HASH: self.hash}
 
 
-class Delta(NamedTuple):
-    """What an increment adds to the row with `key`, by the name of the counter, in declared
-    order."""
+@dataclass(frozen=True)
+class Counts:
+    """A number for some counters of some rows: what an increment adds, or what it makes of them.
+    `columns`: by the name of the counter, in declared order, a number for each of the `keys`; None
+    where this row's counter is not named. In columns, because requests have many rows alike."""
 
-    key: Key
-    amounts: Mapping[str, int]
+    keys: Sequence[Key]
+    columns: Mapping[str, Sequence[int | None]]
+
+    @classmethod
+    def of_rows(
+        cls, keys: Sequence[Key], rows: Sequence[Mapping[str, int]], names: Iterable[str]
+    ) -> "Counts":
+        """`rows`: what there is for each key, by some of the `names`."""
+        named = {name: [row.get(name) for row in rows] for name in names}
+        return cls(keys, {name: own for name, own in named.items() if set(own) != {None}})
+
+    def with_numbers(self, columns: Mapping[str, Sequence[int]]) -> "Counts":
+        """Other numbers for the same counters. `columns` may have more counters."""
+        named = {}
+        for name, own in self.columns.items():
+            is_whole = None not in own
+            named[name] = (
+                columns[name]
+                if is_whole
+                else [None if old is None else new for old, new in zip(own, columns[name])]
+            )
+        return Counts(self.keys, named)
+
+    def rows(self) -> list[dict[str, int]]:
+        """For each of the `keys` its numbers, by the name of the counter."""
+        columns = self.columns.items()
+        return [
+            {name: own[i] for name, own in columns if own[i] is not None}  # type: ignore[misc]
+            for i in range(len(self.keys))
+        ]
 
 
 @dataclass(frozen=True)
@@ -195,7 +228,7 @@ class Table:
         columns: list[Sequence[Key]] = [[NO_KEY] * len(items)] if is_keyless else []
         for column in self.columns[is_keyless:]:
             values = [*map(itemgetter(column.name), items)]
-            if not column.type.takes_all(values):
+            if len(values) < _FEW or not column.type.takes_all(values):
                 values = [column.type.parse(value) for value in values]
             columns.append(values)
         return [*zip(*columns)]
@@ -282,21 +315,6 @@ class Table:
     def decode(self, text: bytes) -> Row:
         """The row that `encode` made this text of."""
         return tuple(json.loads(text).values())
-
-    def entries(self, rows: Sequence[Row]) -> Sequence[bytes | None]:
-        """What the cache keeps of each row: its JSON. In a table with write-behind counters two
-        lines more than that: `Row.json LF counters | applied LF`, where `applied` is the text
-        behind the row's last column. None for a row that came without it. Raises NotAsDeclared."""
-        texts = self.encode_many(rows)
-        if not self.write_behind:
-            return texts
-        return [self._entry(row, text) for row, text in zip(rows, texts)]
-
-    def _entry(self, row: Row, text: bytes) -> bytes | None:
-        if len(row) == len(self.columns):
-            return None
-        counters = "".join(f" {c.name}={row[self.positions[c.name]]}" for c in self.write_behind)
-        return b"%b\n%b|%b\n" % (text, counters.encode(), str(row[-1]).encode())
 
     def values(self, rows: Iterable[Row], column: Column) -> list[Key]:
         """The values of `column` in `rows`, without NULL. Raises NotAsDeclared."""

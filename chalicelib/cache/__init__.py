@@ -7,7 +7,7 @@ Entry, Affected, Fenced, Leases, Pending, Token, new_token   what the verbs take
 LEASE, MARK       the first bytes of an entry without a value
 PublicStore, public_store, PublicRow, PublicWrite, Found, HashFields, Garbage, Late, ANY, ABSENT,
 public_forms, fingerprint      the public keys of watched rows, which any client may use
-CounterTotals, CounterTotalsStore, Increment, EntryMissing, OutOfRange
+CounterTotals, CounterTotalsStore, Line, first_line, EntryMissing, OutOfRange
                   what was added to write-behind counters, and is not in the row yet
 """
 
@@ -15,8 +15,9 @@ from chalicelib.cache.counter_totals import (
     CounterTotals,
     CounterTotalsStore,
     EntryMissing,
-    Increment,
+    Line,
     OutOfRange,
+    first_line,
 )
 from chalicelib.cache.entries import Affected, Cache, Leases, Pending, new_token
 from chalicelib.cache.entry_commands import Entry, Fenced, Token
@@ -53,9 +54,9 @@ __all__ = [
     "Garbage",
     "Generations",
     "HashFields",
-    "Increment",
     "Late",
     "Leases",
+    "Line",
     "OutOfRange",
     "Pending",
     "PublicRow",
@@ -64,6 +65,7 @@ __all__ = [
     "Recovery",
     "Token",
     "fingerprint",
+    "first_line",
     "new_token",
     "public_forms",
     "public_store",

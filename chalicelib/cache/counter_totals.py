@@ -1,64 +1,87 @@
 """Counter totals: what was added to write-behind counters, as Redis keeps it beside the entries.
 
-The totals of a row are a text under one Redis key, in the bucket of the row's entry:
+The totals of a row stand under one Redis key, in the bucket of the row's entry: the names of the
+counters, a line feed, and numbers, each packed as a double:
 
-    1763794800000000 12 QuantityInStock=-5 Sold=3
+    QuantityInStock Sold LF 1763794800000000 12 -5 3
 
 An epoch (the time at which they were made, in microseconds; a later one is higher), how many
 increments there were in it, and for each counter the sum of them. They are never reduced. How much
-of them is in the row already (`applied`) stands in the database, in the same form, and beside the
-row in its entry. What a counter shows is the row's value, plus the total, less what is applied:
-whoever adds totals to the row changes nothing that a reader sees.
+of them is in the row already (`applied`) stands in the database, as a text:
+
+    1763794800000000 12 QuantityInStock=-5 Sold=3
+
+and, with the counters, behind the row in its entry (a `line`):
+
+    QuantityInStock Sold LF 1763794800000000 12 84 -5 7 3
+
+What a counter shows is the row's value, plus the total, less what is applied: whoever adds totals
+to the row changes nothing that a reader sees.
 
 Totals that are behind what is applied (an earlier epoch, or fewer increments) are those of a Redis
 that lost some: nothing of them counts, and the next increment begins another epoch.
 
-Totals have no time to live until all of them is in the row. Then they live for SETTLED_SECONDS: a
-reader that has read the row before it got them still finds them.
+Totals have no time to live until all of them is in the row. Then they are settled: they begin with
+a dot, and live for SETTLED_SECONDS. A reader that has read the row before that still finds them.
 """
 
-from collections.abc import Mapping, Sequence
+import struct
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from chalicelib.cache import keys
-from chalicelib.cache.commands import Command, NoClient, Words
-from chalicelib.cache.counter_totals_scripts import ADD, SETTLE
-from chalicelib.cache.entry_commands import sha1
+from chalicelib.cache.commands import Command, NoClient, Words, sha1
+from chalicelib.cache.counter_totals_scripts import SETTLE, add
 from chalicelib.cache.keys import Keys
-from chalicelib.column_types import Integer, InvalidValue
+from chalicelib.column_types import Integer
 from chalicelib.db import Generation
 from chalicelib.errors import AnotherServer
-from chalicelib.tables import Key, Table
+from chalicelib.tables import Counts, Key, Table
 
 if TYPE_CHECKING:
     from chalicelib.cache.client import Client
 
+Item = TypeVar("Item")
+
 SETTLED_SECONDS = 600
 # A copy of a command may come so late. The second copy of an increment adds nothing.
 COPY_SECONDS = 10
+# ElastiCache Serverless takes no command of more than 3,999 words.
 MAX_ROWS_A_SCRIPT = 1_000
-# Of a cluster. ElastiCache Serverless takes no command of more than 3,999 words.
-MAX_ROWS_A_SCRIPT_IN_CLUSTER = 400
 
 
 @dataclass(frozen=True)
 class CounterTotals:
-    """`sums`, by the name of the counter. `text`: as Redis or the database has it."""
+    """`sums`, by the name of the counter. `packed`: as Redis has them; empty where they come from
+    the database."""
 
     epoch: int = 0
     count: int = 0
     sums: Mapping[str, int] = field(default_factory=dict)
-    text: str = ""
+    packed: bytes = b""
 
     @classmethod
     def parse(cls, text: str) -> "CounterTotals":
-        """An empty text is no totals."""
+        """As the database has them. An empty text is no totals."""
         if not text:
             return NOTHING
         epoch, count, *sums = text.split(" ")
         pairs = (word.rpartition("=") for word in sums)
-        return cls(int(epoch), int(count), {name: int(sum_) for name, _, sum_ in pairs}, text)
+        return cls(int(epoch), int(count), {name: int(sum_) for name, _, sum_ in pairs})
+
+    @classmethod
+    def unpack(cls, packed: bytes) -> "CounterTotals":
+        """As Redis has them."""
+        names, _, numbers = packed.partition(b"\n")
+        epoch, count, *sums = map(int, struct.unpack(f"<{len(numbers) // 8}d", numbers))
+        return cls(epoch, count, dict(zip(names.decode().lstrip(".").split(" "), sums)), packed)
+
+    @property
+    def text(self) -> str:
+        """As the database has them."""
+        sums = "".join([f" {name}={total}" for name, total in self.sums.items()])
+        return f"{self.epoch} {self.count}{sums}" if self.epoch else ""
 
     def is_behind(self, applied: "CounterTotals") -> bool:
         """Whether Redis has lost some of them since they were `applied`."""
@@ -76,13 +99,33 @@ class CounterTotals:
 NOTHING = CounterTotals()
 
 
-class Increment(NamedTuple):
-    """What is added to the counters of the row with `key`. `line`: the counters and what is
-    applied, as the row's entry has them; empty to take them from the entry."""
+class Line(NamedTuple):
+    """The counters of a row, and what of their totals is in them already."""
 
-    key: Key
-    amounts: Mapping[str, int]
-    line: str = ""
+    values: Mapping[str, int]
+    applied: CounterTotals
+
+    @classmethod
+    def unpack(cls, names: bytes, numbers: bytes) -> "Line":
+        """From what `pack` made, without its line feed."""
+        epoch, count, *pairs = map(int, struct.unpack(f"<{len(numbers) // 8}d", numbers))
+        columns = names.decode().split(" ")
+        applied = CounterTotals(epoch, count, dict(zip(columns, pairs[1::2])))
+        return cls(dict(zip(columns, pairs[0::2])), applied)
+
+    def pack(self) -> bytes:
+        """As an entry has it behind the row's JSON and a line feed."""
+        sums = self.applied.sums
+        pairs = [
+            number for name, value in self.values.items() for number in (value, sums.get(name, 0))
+        ]
+        numbers = (self.applied.epoch, self.applied.count, *pairs)
+        return first_line(self.values) + struct.pack(f"<{len(numbers)}d", *numbers)
+
+
+def first_line(names: Iterable[str]) -> bytes:
+    """Of totals and lines with these counters."""
+    return " ".join(names).encode() + b"\n"
 
 
 class EntryMissing(Exception):
@@ -103,6 +146,7 @@ class CounterTotalsStore:
     def __init__(self, client: "Client | NoClient", names: Keys) -> None:
         self._client = client
         self._keys = names
+        self._forms: dict[str, _Form] = {}
 
     @property
     def is_down(self) -> bool:
@@ -111,72 +155,82 @@ class CounterTotalsStore:
 
     def read_many(self, table: Table, row_keys: Sequence[Key]) -> Mapping[Key, CounterTotals]:
         """The totals of the rows that have some. One round trip."""
+        names = self._keys.counter_totals(table, row_keys)
         chunks = self._keys.chunks(row_keys)
         commands = [
-            Command(
-                keys.tag(table, bucket),
-                ("MGET", *[keys.counter_totals(table, bucket, row_keys[i]) for i in positions]),
-            )
+            Command(keys.tag(table, bucket), ("MGET", *[names[i] for i in positions]))
             for bucket, positions in chunks
         ]
         if not commands:
             return {}
         _, replies = self._client.ask_many(commands, is_patient=True)
         return {
-            row_keys[i]: CounterTotals.parse(text.decode())
-            for (_, positions), texts in zip(chunks, replies)
-            for i, text in zip(positions, texts)
-            if text
+            row_keys[i]: CounterTotals.unpack(packed)
+            for (_, positions), found in zip(chunks, replies)
+            for i, packed in zip(positions, found)
+            if packed
         }
 
-    def buckets(self, table: Table, row_keys: Sequence[Key]) -> int:
+    def buckets(self, row_keys: Sequence[Key]) -> int:
         """How many scripts an increment of these rows takes: only one of them is all or none."""
-        return len(self._chunks(row_keys))
+        return len(self._keys.chunks(row_keys, MAX_ROWS_A_SCRIPT))
 
     def add_many(
-        self, table: Table, generation: Generation | None, adding: Sequence[Increment], token: str
-    ) -> list[Mapping[str, int]]:
-        """Add to the totals of rows; the new values of those counters. With a `generation`: whose
-        entries stand in the data set that it names. `token`: another one for each call. Raises
-        EntryMissing, OutOfRange, AnotherServer; CacheUnavailable, where it may have happened."""
-        names = [column.name for column in table.write_behind]
-        ranges: list[int] = []
-        for column in table.write_behind:
-            assert isinstance(column.type, Integer)
-            ranges += (column.type.minimum, column.type.maximum)
-        head: Words = (COPY_SECONDS * 1000, len(names), *names, *ranges)
-        row_keys = [each.key for each in adding]
+        self,
+        table: Table,
+        generation: Generation | None,
+        deltas: Counts,
+        token: str,
+        lines: Sequence[bytes] = (),
+    ) -> Counts:
+        """Add to the totals of rows; what those counters show then. Their `lines` are given, or
+        those of the entries count, which stand in the data set that `generation` names. `token`:
+        another one for each call. Raises EntryMissing, OutOfRange, AnotherServer; CacheUnavailable,
+        where it may have happened."""
+        form = self._form(table)
+        totals = self._keys.counter_totals(table, deltas.keys)
         number = generation.number if generation else 0
-        entries = self._keys.entries(number, table, table.key, row_keys)
-        chunks = self._chunks(row_keys)
+        entries = [] if lines else self._keys.entries(number, table, table.key, deltas.keys)
+        columns = form.columns(deltas)
+        chunks = self._keys.chunks(deltas.keys, MAX_ROWS_A_SCRIPT)
         commands = []
-        for bucket, positions in chunks:
+        for bucket, at in chunks:
             # A bucket may take several scripts: each has a copy key of its own.
-            copy = keys.copy(table, bucket, f"{token}:{positions[0]}")
-            named = [keys.pending_counters(table, bucket), copy]
-            words: list[str | int] = []
-            for i in positions:
-                named += (entries[i], keys.counter_totals(table, bucket, row_keys[i]))
-                amounts = [adding[i].amounts.get(name, 0) for name in names]
-                words += (str(row_keys[i]), adding[i].line, *amounts)
-            command: Words = ("EVALSHA", sha1(ADD), len(named), *named, *head, *words)
-            commands.append(Command(keys.tag(table, bucket), command))
+            copy = keys.copy(table, bucket, f"{token}:{at[0]}")
+            named = [
+                copy,
+                keys.pending_counters(table, bucket),
+                *_of(at, totals),
+                *_of(at, entries),
+            ]
+            added = _row_by_row([_of(at, column) for column in columns])
+            prefix = len(keys.totals_prefix(table, bucket).encode())
+            words: Words = ("EVALSHA", form.script, len(named), *named, *form.head)
+            words += (struct.pack(f"<{len(added)}d", *added), prefix + 1)
+            if lines:
+                words += (b"".join(_of(at, lines)),)
+            commands.append(Command(keys.tag(table, bucket), words))
         reached, replies = self._client.ask_many(commands, is_patient=True)
-        added: dict[int, Mapping[str, int]] = {}
-        for (_, positions), reply in zip(chunks, replies):
-            kind, *rest = reply
-            if kind == b"lacking":
-                raise EntryMissing
-            if kind == b"range":
-                index, place, value = map(int, rest)
-                raise OutOfRange(positions[index], names[place], value)
-            numbers = list(map(int, rest))
-            for at, i in enumerate(positions):
-                own = dict(zip(names, numbers[at * len(names) :]))
-                added[i] = {name: own[name] for name in adding[i].amounts}
+        shown = {name: [0] * len(deltas.keys) for name in form.names}
+        for (_, at), reply in zip(chunks, replies):
+            if type(reply) is list:
+                if reply[0] == b"missing":
+                    raise EntryMissing
+                index, place, value = map(int, reply[1:])
+                raise OutOfRange(at[index], form.names[place], value)
+            numbers = list(map(int, struct.unpack(f"<{len(reply) // 8}d", reply)))
+            for place, column in enumerate(shown.values()):
+                for i, number in zip(at, numbers[place :: len(shown)]):
+                    column[i] = number
         if generation and reached != generation.server_name:
             raise AnotherServer(reached)
-        return [added[i] for i in range(len(adding))]
+        return deltas.with_numbers(shown)
+
+    def _form(self, table: Table) -> "_Form":
+        form = self._forms.get(table.name)
+        if form is None or form.table is not table:
+            form = self._forms[table.name] = _Form(table)
+        return form
 
     def pending_keys(self, table: Table) -> list[Key]:
         """The keys of rows whose totals may not be in the row yet."""
@@ -186,10 +240,11 @@ class CounterTotalsStore:
         ]
         _, replies = self._client.ask_many(commands)
         found: list[Key] = []
+        is_number = isinstance(table.key.type, Integer)
         for text in (each.decode() for reply in replies for each in reply):
-            try:
-                found.append(table.key.type.parse(text))
-            except InvalidValue:  # of another declaration of the table
+            try:  # integers are padded
+                found.append(table.key.type.parse(int(text) if is_number else text))
+            except ValueError:  # of another declaration of the table
                 continue
         return sorted(found)
 
@@ -202,22 +257,59 @@ class CounterTotalsStore:
         _, replies = self._client.ask_many(commands)
         return any(replies)
 
-    def settle_many(self, table: Table, seen: Mapping[Key, str]) -> None:
+    def settle_many(self, table: Table, seen: Mapping[Key, bytes]) -> None:
         """All of the totals that were `seen` is in the rows, as every reader knows: where they are
         still the same, they are no longer pending, and expire after a while."""
         row_keys = list(seen)
+        names = self._keys.counter_totals(table, row_keys)
         commands = []
-        for bucket, positions in self._chunks(row_keys):
-            own = [row_keys[i] for i in positions]
-            named = [keys.pending_counters(table, bucket)]
-            named += [keys.counter_totals(table, bucket, key) for key in own]
-            words = [word for key in own for word in (str(key), seen[key])]
+        for bucket, positions in self._keys.chunks(row_keys, MAX_ROWS_A_SCRIPT):
+            prefix = keys.totals_prefix(table, bucket)
+            named = [keys.pending_counters(table, bucket), *[names[i] for i in positions]]
+            words = [
+                word
+                for i in positions
+                for word in (names[i].removeprefix(prefix), seen[row_keys[i]])
+            ]
             command: Words = ("EVALSHA", sha1(SETTLE), len(named), *named)
             command += (SETTLED_SECONDS * 1000, *words)
             commands.append(Command(keys.tag(table, bucket), command))
         if commands:
             self._client.ask_many(commands)
 
-    def _chunks(self, row_keys: Sequence[Key]) -> list[tuple[int, Sequence[int]]]:
-        most = MAX_ROWS_A_SCRIPT_IN_CLUSTER if self._keys.is_cluster else MAX_ROWS_A_SCRIPT
-        return self._keys.chunks(row_keys, most)
+
+def _of(positions: Sequence[int], items: Sequence[Item]) -> Sequence[Item]:
+    """The items at these positions, where there are any items."""
+    is_all = not items or len(positions) == len(items)
+    return items if is_all else [items[i] for i in positions]
+
+
+class _Form:
+    """What increments of a table have in common."""
+
+    def __init__(self, table: Table) -> None:
+        self.table = table
+        self.names = tuple([column.name for column in table.write_behind])
+        self.script = sha1(add(self.names))
+        types = [column.type for column in table.write_behind if isinstance(column.type, Integer)]
+        limits = [limit for type_ in types for limit in (type_.minimum, type_.maximum)]
+        ranges = struct.pack(f"<{len(limits)}d", *limits)
+        self.head: Words = (COPY_SECONDS * 1000, first_line(self.names), ranges)
+
+    def columns(self, deltas: Counts) -> list[Sequence[int]]:
+        """For each counter what is added to it in each row."""
+        named = [deltas.columns.get(name) for name in self.names]
+        return [[amount or 0 for amount in own] if own else [0] * len(deltas.keys) for own in named]
+
+
+def _row_by_row(columns: Sequence[Sequence[int]]) -> list[int]:
+    numbers = [0] * (len(columns) * len(columns[0]))
+    for place, column in enumerate(columns):
+        numbers[place :: len(columns)] = column
+    return numbers
+
+
+def scripts_of(tables: Iterable[Table]) -> list[str]:
+    """The scripts that these tables need."""
+    counted = {tuple(c.name for c in table.write_behind) for table in tables if table.write_behind}
+    return [*map(add, counted), SETTLE] if counted else []

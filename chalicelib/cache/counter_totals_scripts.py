@@ -4,100 +4,143 @@ Every script may run twice. The Redis keys are of one table and, in a cluster, o
 to live are in milliseconds.
 """
 
-# A request adds to the totals of rows, all or none.
-# KEYS: a Hash with a field for each row whose totals may not be in the row yet;
-# a key that tells a second copy of this call; then for each row its entry and its totals.
-# ARGV: how long that key lives; how many counters the table has, and their names; the lowest and
-# the highest value of each; then for each row its key, the line (the counters of the row, and what
-# of the totals is in it; '': as the row's entry has it), and what is added to each counter.
-# Replies 'done' and the new value of each counter, row after row; or 'lacking' where a row has no
-# entry; or 'range', which row and counter, both from 0 on, and its value.
-ADD = """
-local count = tonumber(ARGV[2])
-local width = count + 2
-local find, match, sub, format = string.find, string.match, string.sub, string.format
+from functools import lru_cache
 
--- Behind ' name=' in `text`; 0 where it is not there.
-local function number(text, name)
-  local _, at = find(text, ' ' .. name .. '=', 1, true)
-  return at and tonumber(match(text, '^%-?%d+', at + 1)) or 0
+# A request adds to the totals of rows, all or none.
+# KEYS: a key that keeps the reply for a second copy of this call; the Hash of pending counters,
+# with a field for each row whose totals may not be in the row yet; then the totals of each row;
+# then the entry of each row, where there are no lines.
+# ARGV: how long that reply lives; the first line of totals; the lowest and the highest value of
+# each counter; what is added to each counter, row after row; where the row's key begins in the key
+# of totals; the lines of the rows, one behind the other, where the entries are not to be asked.
+# Replies the new value of each counter, row after row; or 'missing' where a row has no entry; or
+# 'range', which row and counter, both from 0 on, and its value.
+# Numbers are packed as doubles: to write and read decimals takes longer than all else.
+# A table has few counters. `$...` stands for a list with an item for each of them.
+_ADD = """
+local done = redis.call('GET', KEYS[1])
+if done then
+  return done
+end
+local pack, unpacked, sub = struct.pack, struct.unpack, string.sub
+local names, amounts, lines = ARGV[2], ARGV[4], ARGV[6]
+local width, rows = #names, #amounts / $bytes
+local behind = width + 2 * $bytes + 15
+local form = 'c' .. width .. '<dd$d'
+local $limits = unpacked('<$d$d', ARGV[3])
+local has_pending = redis.call('HLEN', KEYS[2]) > 0
+local found = redis.call('MGET', unpack(KEYS, 3))
+
+-- Of totals that are settled, or have the counters of another declaration.
+local function totals_of(text)
+  local stop = string.find(text, '\\n', 1, true)
+  local sums, place = {}, stop + 17
+  for name in string.gmatch(sub(text, 1, stop - 1), '[^. ]+') do
+    sums[name] = unpacked('<d', text, place)
+    place = place + 8
+  end
+  local epoch, times = unpacked('<dd', text, stop + 1)
+  return epoch, times, $sums_by_name
 end
 
-local replies, texts, fields, is_copy = {'done'}, {}, {}, false
-for i = 3, #KEYS, 2 do
-  local row = (i - 3) / 2
-  local at = 3 + 3 * count + row * width
-  local line = ARGV[at + 1]
-  if line == '' then
-    local entry = redis.call('GET', KEYS[i])
-    line = entry and sub(entry, 1, 1) ~= '\\255' and match(entry, '\\n([^\\n]*)\\n$')
-    if not line then
-      return {'lacking'}
+local texts, replies, fields = {}, {}, {}
+for i = 1, rows do
+  local line, at = found[rows + i], 0
+  if lines then
+    line, at = lines, (i - 1) * (behind + 1) + 1
+  elseif line then
+    at = #line - behind
+  end
+  if not line or sub(line, at, at + width - 1) ~= names then
+    return {'missing'}
+  end
+  local applied_epoch, applied_times, $shown = unpacked('<dd$d$d', line, at + width)
+  local epoch, times, $totals = 0, 0, $zeros
+  local text = found[i]
+  if text and has_pending and sub(text, 1, width) == names then
+    epoch, times, $totals = unpacked('<dd$d', text, width + 1)
+  else
+    fields[#fields + 1] = sub(KEYS[2 + i], ARGV[5])
+    fields[#fields + 1] = ''
+    if text then
+      epoch, times, $totals = totals_of(text)
     end
   end
-  local bar = find(line, '|', 1, true)
-  local applied = sub(line, bar + 1)
-  local totals = redis.call('GET', KEYS[i + 1]) or ''
-  local epoch, times = match(totals, '^(%d+) (%d+)')
-  local applied_epoch, applied_times = match(applied, '^(%d+) (%d+)')
-  epoch, times = tonumber(epoch or 0), tonumber(times or 0)
-  applied_epoch, applied_times = tonumber(applied_epoch or 0), tonumber(applied_times or 0)
-  if epoch == 0 or epoch < applied_epoch
-      or (epoch == applied_epoch and times < applied_times) then
+  if epoch == 0 or epoch < applied_epoch or epoch == applied_epoch and times < applied_times then
     local time = redis.call('TIME')
-    epoch, times, totals = math.max(time[1] * 1000000 + time[2], applied_epoch + 1), 0, ''
+    epoch, times, $totals = math.max(time[1] * 1000000 + time[2], applied_epoch + 1), 0, $zeros
   end
   if epoch ~= applied_epoch then
-    applied = ''
+    $applied = $zeros
   end
-  local text = format('%.0f %.0f', epoch, times + 1)
-  for n = 1, count do
-    local name, amount = ARGV[2 + n], tonumber(ARGV[at + 1 + n])
-    local total = number(totals, name)
-    local value = number(line, name) + total - number(applied, name)
-    if not is_copy
-        and (amount < 0 and value + amount < tonumber(ARGV[1 + count + 2 * n])
-          or amount > 0 and value + amount > tonumber(ARGV[2 + count + 2 * n])) then
-      is_copy = redis.call('GET', KEYS[2])
-      if not is_copy then
-        return {'range', row, n - 1, format('%.0f', value)}
-      end
-    end
-    text = text .. ' ' .. name .. format('=%.0f', total + amount)
-    replies[#replies + 1] = value + amount
-  end
-  texts[#texts + 1] = text
-  fields[#fields + 1] = ARGV[at]
-  fields[#fields + 1] = ''
+  local $amounts = unpacked('<$d', amounts, (i - 1) * $bytes + 1)
+$check
+  texts[2 * i - 1] = KEYS[2 + i]
+  texts[2 * i] = pack(form, names, epoch, times + 1, $totals)
+  replies[i] = pack('<$d', $values)
 end
-if redis.call('SET', KEYS[2], '', 'NX', 'PX', ARGV[1]) then
-  redis.call('HSET', KEYS[1], unpack(fields))
-  for row, text in ipairs(texts) do
-    redis.call('SET', KEYS[2 + 2 * row], text)
-  end
-else
-  for i = 2, #replies do
-    local row, n = math.floor((i - 2) / count), (i - 2) % count
-    replies[i] = replies[i] - tonumber(ARGV[3 + 3 * count + row * width + 2 + n])
-  end
+redis.call('MSET', unpack(texts))
+if #fields > 0 then
+  redis.call('HSET', KEYS[2], unpack(fields))
 end
-return replies
+local reply = table.concat(replies)
+redis.call('SET', KEYS[1], reply, 'PX', ARGV[1])
+return reply
+"""
+# For each counter.
+_CHECK = """
+  value# = value# + (total# - applied#)
+  if amount# < 0 and (value# + amount# < lowest# or total# + amount# < -9007199254740991)
+      or amount# > 0 and (value# + amount# > highest# or total# + amount# > 9007199254740991) then
+    return {'range', i - 1, # - 1, string.format('%.0f', value#)}
+  end
+  value#, total# = value# + amount#, total# + amount#
 """
 
+
+@lru_cache(maxsize=64)
+def add(names: tuple[str, ...]) -> str:
+    """The script for a table with these counters."""
+
+    def each(item: str, between: str = ", ") -> str:
+        numbers = range(1, len(names) + 1)
+        return between.join([item.replace("#", str(n)) for n in numbers])
+
+    parts = {
+        "$bytes": str(8 * len(names)),
+        "$d": "d" * len(names),
+        "$limits": each("lowest#, highest#"),
+        "$sums_by_name": ", ".join([f"sums['{name}'] or 0" for name in names]),
+        "$shown": each("value#, applied#"),
+        "$totals": each("total#"),
+        "$zeros": each("0"),
+        "$applied": each("applied#"),
+        "$amounts": each("amount#"),
+        "$values": each("value#"),
+        "$check": each(_CHECK.rstrip("\n"), "\n"),
+    }
+    text = _ADD
+    for name in sorted(parts, key=len, reverse=True):
+        text = text.replace(name, parts[name])
+    return text
+
+
 # A run has added totals to the rows.
-# KEYS: the Hash of rows whose totals may not be in the row yet; then the totals of each row.
-# ARGV: how long these live from now on; then for each row its key, and the totals that were added.
+# KEYS: the Hash of pending counters; then the totals of each row.
+# ARGV: how long these live from now on; then for each row its field in that Hash, and the totals
+# that were added.
 SETTLE = """
 for i = 2, #KEYS do
-  local key, text = ARGV[2 * i - 2], ARGV[2 * i - 1]
+  local field, text = ARGV[2 * i - 2], ARGV[2 * i - 1]
   local found = redis.call('GET', KEYS[i])
   if not found or found == text then
-    redis.call('HDEL', KEYS[1], key)
+    redis.call('HDEL', KEYS[1], field)
     if found then
+      if string.sub(text, 1, 1) ~= '.' then
+        text = '.' .. text
+      end
       redis.call('SET', KEYS[i], text, 'PX', ARGV[1])
     end
   end
 end
 """
-
-ALL = (ADD, SETTLE)

@@ -35,10 +35,18 @@ class Keys:
         self, generation: int, table: Table, column: Column, values: Iterable[Key]
     ) -> list[str]:
         """The key of each value's entry."""
-        prefixes = _prefixes(table.name, generation, column.name)
+        return self._named(_prefixes(table.name, generation, column.name), column, values)
+
+    def counter_totals(self, table: Table, row_keys: Iterable[Key]) -> list[str]:
+        """The key of the totals of each row's write-behind counters."""
+        return self._named(_totals_prefixes(table.name), table.key, row_keys)
+
+    def _named(self, prefixes: Sequence[str], column: Column, values: Iterable[Key]) -> list[str]:
         if not isinstance(column.type, Integer):
             return [f"{prefixes[self._bucket(value)]}{value}" for value in values]
         width, count = column.type.width, self._bucket_count
+        if count == 1:
+            return list(map(f"{prefixes[0]}%0{width}d".__mod__, values))
         return [f"{prefixes[v % count]}{v:0{width}d}" for v in cast(Iterable[int], values)]
 
     def series(self, generation: int, table: Table, column: Column) -> tuple[str, int] | None:
@@ -90,9 +98,14 @@ def marker(table: Table, bucket: int, incarnation: str) -> str:
     return f"{{{tag(table, bucket)}}}:marker:{incarnation}"
 
 
-def counter_totals(table: Table, bucket: int, row_key: Key) -> str:
-    """The totals of a row's write-behind counters."""
-    return f"{{{tag(table, bucket)}}}:totals:{row_key}"
+def totals_prefix(table: Table, bucket: int) -> str:
+    """What stands before the row's key in the key of its totals."""
+    return _totals_prefixes(table.name)[bucket]
+
+
+@lru_cache(maxsize=64)
+def _totals_prefixes(table: str) -> tuple[str, ...]:
+    return tuple(f"{{{table}.{bucket}}}:totals:" for bucket in range(BUCKETS))
 
 
 def pending_counters(table: Table, bucket: int) -> str:

@@ -227,15 +227,13 @@ def _json(table: Table) -> str:
 
 def _applied(table: Table, *, is_locked: bool = False) -> str:
     """Of a table with write-behind counters one more column: how much of the totals in Redis is in
-    the row (`applied`). Beside a row that is locked, it is read as it is behind the lock."""
+    the row (`applied_deltas`). Beside a row that is locked, it is read as it is behind the lock."""
     if not table.write_behind:
         return ""
-    return (
-        ",COALESCE((SELECT applied FROM applied_deltas"
-        f" WHERE table_name = '{table.name}' AND row_key ="
-        f" CONVERT({table.identifier}.{table.key.name} USING utf8mb4) COLLATE utf8mb4_bin"
-        f"{WAIT_FOR_WRITERS * is_locked}), '')"
-    )
+    where = f"SELECT applied FROM applied_deltas WHERE table_name = '{table.name}' AND row_key ="
+    key = f"CONVERT({table.identifier}.{table.key.name} USING utf8mb4) COLLATE utf8mb4_bin"
+    lock = WAIT_FOR_WRITERS * is_locked
+    return f",COALESCE(({where} {key}{lock}), ({where} ''{lock}), '')"
 
 
 def _cut(columns: Sequence[Column]) -> str:

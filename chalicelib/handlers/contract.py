@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from chalicelib.rows import Page
-from chalicelib.tables import Column, Delta, Key, Row, Table
+from chalicelib.tables import Column, Counts, Key, Row, Table
 
 # The fields of a request, and the kinds of requests.
 REQUEST, SQLS, USE_CACHE, TABLE, BY = "REQUEST", "SQLS", "USE_CACHE", "TABLE", "BY"
@@ -78,7 +78,7 @@ class Increment:
     """`deltas`: in the order of SQLS. No row is named twice."""
 
     table: Table
-    deltas: Sequence[Delta]
+    deltas: Counts
     use_cache: bool
     idempotency_key: str
 

@@ -283,7 +283,7 @@ def _reject_change(request: contract.Request) -> None:
 
 
 def _by(caller: str) -> str:
-    return f"; caller {one_line(caller)}" if caller else ""
+    return f"; caller {caller}" if caller else ""
 
 
 def _log_request(line: str) -> None:
@@ -306,7 +306,8 @@ def _done(request: contract.Request, container: services.Container) -> replies.R
         case contract.Delete(table, keys, key):
             return replies.of_delete(service.delete(table, keys, key))
         case contract.Increment(table, deltas, use_cache, key):
-            return replies.of_increment(service.increment(table, deltas, use_cache, key))
+            counters = service.increment(table, deltas, use_cache, key)
+            return replies.of_increment(table, counters)
         case contract.Invalidate(table, keys):
             service.invalidate(table, keys)
             return replies.of_invalidate()

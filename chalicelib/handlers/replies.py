@@ -5,7 +5,7 @@ terms: only here an error names the field of the request that it is about.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
 
@@ -36,7 +36,7 @@ from chalicelib.handlers.contract import (
     Write,
 )
 from chalicelib.rows import Rows
-from chalicelib.tables import JSON, Key
+from chalicelib.tables import JSON, Counts, Key, Table
 
 if TYPE_CHECKING:  # a read needs none of the sync
     from chalicelib.sync import WatchedRow
@@ -80,8 +80,17 @@ def of_delete(keys: Sequence[Key]) -> Reply:
     return Reply(f'{{"statusCode":200,"body":"delete success","deleted":{_json(keys)}}}')
 
 
-def of_increment(values: Sequence[Mapping[str, Key]]) -> Reply:
-    return Reply(f'{{"statusCode":200,"body":"increment success","values":{_json(values)}}}')
+def of_increment(table: Table, values: Counts) -> Reply:
+    """`values`: of the counters, as they are now."""
+    names = (table.key.name, *values.columns)
+    template = "{" + ",".join([f'"{name}":%s' for name in names]) + "}"
+    if not any(None in column for column in values.columns.values()):
+        keys = table.key.type.encode_all(values.keys) if values.keys else ()
+        text = ",".join(map(template.__mod__, zip(keys, *values.columns.values())))
+    else:
+        rows = zip(values.keys, values.rows())
+        text = _json([{table.key.name: key, **own} for key, own in rows])[1:-1]
+    return Reply(f'{{"statusCode":200,"body":"increment success","values":[{text}]}}')
 
 
 def of_invalidate() -> Reply:
@@ -135,7 +144,7 @@ def log_line(request: Request | None, reply: Reply) -> str:
         case Delete(table, keys):
             return f"delete {table.name}: {len(keys)}"
         case Increment(table, deltas):
-            return f"increment {table.name}: {len(deltas)}"
+            return f"increment {table.name}: {len(deltas.keys)}"
         case Watch(table, keys) | Unwatch(table, keys):
             kind = type(request).__name__.lower()
             return f"{kind} {table.name}: {'all' if keys is None else len(keys)}"

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from chalicelib.cache import Affected, Entry, Fenced
 from chalicelib.db import Change, Committed
+from chalicelib.rows import counted_entries
 from chalicelib.tables import Column, Key, NotAsDeclared, Row, Table
 
 log = logging.getLogger("herocache.write_through")
@@ -22,7 +23,9 @@ def of_change(table: Table, change: Change, store: bool) -> Affected:
     rows' entries have their new JSON where `store` is true; the lookups' have none yet."""
     rows: dict[Key, Entry | None] = {row[0]: None for row in change.before}
     new: dict[Key, Entry | None] = {}
-    entries = table.entries(change.after) if store else [None] * len(change.after)
+    entries = (
+        counted_entries.encode_many(table, change.after) if store else [None] * len(change.after)
+    )
     for row, entry in zip(change.after, entries):
         (new if row[0] in change.new_keys else rows)[row[0]] = entry
     fenced = {table.key: rows} if rows else {}
@@ -87,7 +90,7 @@ def _shown(
         return dict.fromkeys(entries)
     encoded = {**affected.fenced.get(table.key, {}), **affected.new}
     try:
-        encoded |= zip([row[0] for row in others], table.entries(others))
+        encoded |= zip([row[0] for row in others], counted_entries.encode_many(table, others))
     except NotAsDeclared as error:
         log.warning("a lookup of %s is left to its next reader: %s", table.name, error)
         return dict.fromkeys(entries)
@@ -108,7 +111,7 @@ def as_before(table: Table, affected: Affected, before: Sequence[Row]) -> Affect
     """The same entries, with the rows as they were `before` a change that was undone. Lookup
     entries are deleted."""
     try:
-        rows = dict(zip([row[0] for row in before], table.entries(before)))
+        rows = dict(zip([row[0] for row in before], counted_entries.encode_many(table, before)))
     except NotAsDeclared:
         rows = {}
     return Affected(

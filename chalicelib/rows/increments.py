@@ -5,33 +5,33 @@ from collections.abc import Sequence
 from chalicelib.column_types import Integer
 from chalicelib.error_text import shown
 from chalicelib.errors import CounterOutOfRange, RowRejected
-from chalicelib.tables import Column, Delta, Key, Row, Table
+from chalicelib.tables import Column, Counts, Key, Row, Table
 
 
-def incremented(table: Table, deltas: Sequence[Delta], rows: Sequence[Row]) -> list[Row]:
+def incremented(table: Table, deltas: Counts, rows: Sequence[Row]) -> list[Row]:
     """The `rows` after the `deltas`, in the order of these. Raises RowRejected where a row is not
     there, CounterOutOfRange where a counter would leave its range, NotAsDeclared."""
     table.encode_many(rows)  # for what it raises
     by_key = {row[0]: row for row in rows}
     changed = []
-    for i, delta in enumerate(deltas):
-        row = by_key.get(delta.key)
+    for i, (key, amounts) in enumerate(zip(deltas.keys, deltas.rows())):
+        row = by_key.get(key)
         if row is None:
-            reason = f"{table.name} has no row {shown(delta.key)}; nothing was changed"
+            reason = f"{table.name} has no row {shown(key)}; nothing was changed"
             raise RowRejected(i, table.key.name, reason)
         values = list(row)
-        for name, amount in delta.amounts.items():
+        for name, amount in amounts.items():
             place = table.positions[name]
             values[place] = _added(table.counters[name], int(values[place]), amount, i)
         changed.append(tuple(values))
     return changed
 
 
-def counted(table: Table, deltas: Sequence[Delta], rows: Sequence[Row]) -> list[dict[str, Key]]:
+def counted(table: Table, deltas: Counts, rows: Sequence[Row]) -> list[dict[str, Key]]:
     """The key and the counters of each row that was incremented, in the order of `deltas`."""
     return [
-        {table.key.name: row[0]} | {name: row[table.positions[name]] for name in delta.amounts}
-        for delta, row in zip(deltas, rows)
+        {table.key.name: row[0]} | {name: row[table.positions[name]] for name in amounts}
+        for amounts, row in zip(deltas.rows(), rows)
     ]
 
 

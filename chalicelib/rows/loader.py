@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from chalicelib.config import MAX_RESULT_BYTES
 from chalicelib.db import Database
 from chalicelib.errors import DatabaseUnavailable, SchemaMismatch, TooManyRows
+from chalicelib.rows import counted_entries
 from chalicelib.tables import Column, Key, NotAsDeclared, Row, Table
 
 log = logging.getLogger("herocache.loader")
@@ -43,7 +44,7 @@ class RowLoader:
         after_writers: bool = False,
         from_replica: bool = False,
     ) -> dict[Key, bytes]:
-        """For each of the distinct `values` that has rows: its rows, each as `Table.entries` has
+        """For each of the distinct `values` that has rows: its rows, each as `counted_entries` has
         it, with commas between, in the order of their keys. With `after_writers` it waits for
         transactions that have changed these rows. Raises TooManyRows, DatabaseUnavailable,
         SchemaMismatch."""
@@ -65,7 +66,7 @@ class RowLoader:
     def load_page(
         self, table: Table, column: Column, value: Key, page: Page, *, from_replica: bool
     ) -> Sequence[bytes]:
-        """Some of the rows whose `column` is `value`, by key, each as `Table.entries` has it.
+        """Some of the rows whose `column` is `value`, by key, each as `counted_entries` has it.
         Raises as `load`."""
         rows = self._fetch(
             table, column, [value], page.limit, after=page.after, from_replica=from_replica
@@ -95,7 +96,7 @@ class RowLoader:
 
     def _entries(self, table: Table, rows: Sequence[Row]) -> Sequence[bytes]:
         try:
-            return table.entries(rows)  # type: ignore[return-value]  # each row came by a SELECT
+            return counted_entries.encode_many(table, rows)  # type: ignore[return-value]  # each row came by a SELECT
         except NotAsDeclared as error:
             raise mismatch(self._database, table, error) from error
 

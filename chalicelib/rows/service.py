@@ -6,7 +6,7 @@ of the database go up to the caller.
 
 import logging
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -28,7 +28,7 @@ from chalicelib.rows.pending_increments import with_pending
 from chalicelib.rows.work import Work
 from chalicelib.rows.write_behind import WriteBehind
 from chalicelib.rows.write_through import WriteThrough
-from chalicelib.tables import Column, Delta, Key, NotAsDeclared, Row, Table
+from chalicelib.tables import Column, Counts, Key, NotAsDeclared, Row, Table
 
 log = logging.getLogger("herocache.rows")
 
@@ -152,18 +152,17 @@ class RowService:
         return self._change(table, Work(keys=keys), deleted, False, idempotency_key, request)
 
     def increment(
-        self, table: Table, deltas: Sequence[Delta], use_cache: bool, idempotency_key: str = ""
-    ) -> Sequence[Mapping[str, Key]]:
-        """Add to counters of rows, all or none. `deltas` name a row once. Returns each row's key
-        and new values, in their order. Increments of write-behind counters are kept in Redis,
-        unless the request also increments other counters, or has an idempotency key, which must be
-        committed with its change. Raises as `write`; RowRejected where a row is not there,
-        CounterOutOfRange, CountersUnavailable."""
-        if not deltas:
-            return ()
+        self, table: Table, deltas: Counts, use_cache: bool, idempotency_key: str = ""
+    ) -> Counts:
+        """Add to counters of rows, all or none; their new values. `deltas` name a row once.
+        Increments of write-behind counters are kept in Redis, unless others go with them, or an
+        idempotency key, which must be committed with its change. Raises as `write`; RowRejected
+        where a row is not there, CounterOutOfRange, CountersUnavailable."""
+        if not deltas.keys:
+            return deltas
         if table.write_behind and not idempotency_key and self._write_behind.takes(table, deltas):
             return self._write_behind.increment(table, deltas)
-        keys = [delta.key for delta in deltas]
+        keys = deltas.keys
 
         def edit(rows: Sequence[Row]) -> Sequence[Row]:
             if table.write_behind:
@@ -174,9 +173,10 @@ class RowService:
         def answer(change: Change) -> Answer:
             return counted(table, deltas, change.after)
 
-        request = ("increment", [tuple(delta) for delta in deltas])
+        request = ("increment", list(zip(keys, deltas.rows())))
         work = Work(keys=keys, edit=edit)
-        return self._change(table, work, answer, use_cache, idempotency_key, request)
+        rows = self._change(table, work, answer, use_cache, idempotency_key, request)
+        return Counts.of_rows(keys, rows, deltas.columns)
 
     def invalidate(self, table: Table, keys: Sequence[Key] | None = None) -> None:
         """Somebody else changed the rows with `keys`; None: any rows. Every read that starts after

@@ -14,7 +14,7 @@ from chalicelib.cache import (
     Entry,
     EntryMissing,
     Generations,
-    Increment,
+    Line,
     OutOfRange,
     Recovery,
     new_token,
@@ -30,10 +30,11 @@ from chalicelib.errors import (
     OutcomeUnknown,
     RowRejected,
 )
+from chalicelib.rows.counted_entries import split
 from chalicelib.rows.fences import clocks
 from chalicelib.rows.lazy_loading import LazyLoading
 from chalicelib.rows.pending_increments import read_totals
-from chalicelib.tables import Delta, Key, Table
+from chalicelib.tables import Counts, Key, Table
 
 # Totals that are in the row live for longer than this after that. Who read the row so long ago may
 # not find them any more.
@@ -56,30 +57,27 @@ class WriteBehind:
         self._recovery = recovery
         self.is_configured = cache.is_configured
 
-    def takes(self, table: Table, deltas: Sequence[Delta]) -> bool:
+    def takes(self, table: Table, deltas: Counts) -> bool:
         """Whether all of these are increments of write-behind counters."""
         names = {column.name for column in table.write_behind}
-        return self.is_configured and all(delta.amounts.keys() <= names for delta in deltas)
+        return self.is_configured and deltas.columns.keys() <= names
 
-    def increment(self, table: Table, deltas: Sequence[Delta]) -> list[dict[str, Key]]:
-        """Add to the totals of rows, all or none; each row's key and new values. One round trip to
+    def increment(self, table: Table, deltas: Counts) -> Counts:
+        """Add to the totals of rows, all or none; what the counters show then. One round trip to
         Redis where their entries are in the cache. Raises RowRejected, CounterOutOfRange,
         DatabaseUnavailable; OutcomeUnknown, also where not all of several servers did it."""
         token = new_token()
-        adding = [Increment(delta.key, delta.amounts) for delta in deltas]
         values = None
-        if self._totals.buckets(table, [delta.key for delta in deltas]) == 1:
-            values = self._add_to_cached(table, adding, token)
+        if self._totals.buckets(deltas.keys) == 1:
+            values = self._add_to_cached(table, deltas, token)
         if values is None:
             read_at = clocks()
-            adding = self._read_in(table, adding)
+            lines = self._lines(table, deltas.keys)
             _reject_sleeper(read_at)
-            values = self._add(table, None, adding, token)
-        return [{table.key.name: delta.key, **own} for delta, own in zip(deltas, values)]
+            values = self._add(table, None, deltas, token, lines)
+        return values
 
-    def _add_to_cached(
-        self, table: Table, adding: Sequence[Increment], token: str
-    ) -> Sequence[Mapping[str, int]] | None:
+    def _add_to_cached(self, table: Table, deltas: Counts, token: str) -> Counts | None:
         """None where not all of their entries are in the cache."""
         if self._generations.remembered(table) is None:
             return None
@@ -88,43 +86,43 @@ class WriteBehind:
             self._recovery.start()
             return None
         try:
-            return self._add(table, generation, adding, token)
+            return self._add(table, generation, deltas, token)
         except EntryMissing:
             return None
 
-    def _read_in(self, table: Table, adding: Sequence[Increment]) -> list[Increment]:
-        """With the line of each row's entry. Raises RowRejected where a row is not there."""
-        entries = self._lazy_loading.get_many(table, table.key, [each.key for each in adding])
-        found = []
-        for i, (each, entry) in enumerate(zip(adding, entries.entries)):
+    def _lines(self, table: Table, keys: Sequence[Key]) -> list[bytes]:
+        """Of each row. Raises RowRejected where one is not there."""
+        lines = []
+        for i, entry in enumerate(self._lazy_loading.get_many(table, table.key, keys).entries):
             if entry is None:
-                reason = f"{table.name} has no row {shown(each.key)}; nothing was changed"
+                reason = f"{table.name} has no row {shown(keys[i])}; nothing was changed"
                 raise RowRejected(i, table.key.name, reason)
-            [(_, line)] = _split(entry)
-            found.append(each._replace(line=line.decode()))
-        return found
+            [(_, line)] = split(table, entry)
+            lines.append(line)
+        return lines
 
     def _add(
         self,
         table: Table,
         generation: Generation | None,
-        adding: Sequence[Increment],
+        deltas: Counts,
         token: str,
-    ) -> Sequence[Mapping[str, int]]:
+        lines: Sequence[bytes] = (),
+    ) -> Counts:
         if self._totals.is_down:
             self._recovery.start()
             raise CountersUnavailable(
                 f"{table.name}: Redis, which counts, failed a moment ago; nothing was changed"
             )
         try:
-            return self._totals.add_many(table, generation, adding, token)
+            return self._totals.add_many(table, generation, deltas, token, lines)
         except OutOfRange as error:
-            if self._totals.buckets(table, [each.key for each in adding]) > 1:
+            if self._totals.buckets(deltas.keys) > 1:
                 raise OutcomeUnknown(
                     "some rows were incremented and others not, because one would leave its range:"
                     " read them, and send the others again"
                 ) from error
-            raise _out_of_range(table, adding, error) from error
+            raise _out_of_range(table, deltas, error) from error
         except CacheUnavailable as error:
             if generation and isinstance(error, AnotherServer):
                 self._generations.use_server(table, generation, error.server)
@@ -139,7 +137,7 @@ class WriteBehind:
     ) -> list[bytes]:
         """The JSON of the rows in each entry, with commas between, as they are now. `read_at`: of
         both `clocks`, a time before the entries were read. One round trip to Redis."""
-        parts = [_split(entry) for entry in entries]
+        parts = [split(table, entry) for entry in entries]
         rows = [[json.loads(text) for text, _ in own] for own in parts]
         key = table.key.name
         totals = self.totals(table, list({row[key]: None for own in rows for row in own}))
@@ -171,16 +169,11 @@ def _reject_sleeper(read_at: Sequence[float]) -> None:
         raise CountersUnavailable("this process slept while it read; nothing was changed")
 
 
-def _split(entry: Entry) -> list[tuple[bytes, bytes]]:
-    """The JSON of each row in the entry, and the line behind it."""
-    lines = entry.split(b"\n")
-    return [(text.lstrip(b","), line) for text, line in zip(lines[0::2], lines[1::2])]
-
-
 def _shown(
     table: Table, text: bytes, line: bytes, row: dict[str, Key], totals: CounterTotals
 ) -> bytes:
-    left = totals.beyond(CounterTotals.parse(line.decode().partition("|")[2]))
+    names, _, numbers = line.partition(b"\n")
+    left = totals.beyond(Line.unpack(names, numbers).applied)
     if not left:
         return text
     for column in table.write_behind:
@@ -188,11 +181,9 @@ def _shown(
     return table.encode(tuple(row.values()))
 
 
-def _out_of_range(
-    table: Table, adding: Sequence[Increment], error: OutOfRange
-) -> CounterOutOfRange:
+def _out_of_range(table: Table, deltas: Counts, error: OutOfRange) -> CounterOutOfRange:
     type_ = table.counters[error.name].type
     assert isinstance(type_, Integer)
-    amount = adding[error.index].amounts[error.name]
+    amount = deltas.columns[error.name][error.index] or 0
     limit = f"the minimum {type_.minimum}" if amount < 0 else f"the maximum {type_.maximum}"
     return CounterOutOfRange(error.index, error.name, error.value, amount, limit)

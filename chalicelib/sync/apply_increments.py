@@ -4,20 +4,32 @@ That is an ordinary write. Its transaction also says how much of the totals is i
 that a run which is repeated adds nothing twice, wherever it was killed.
 """
 
-from collections.abc import Mapping, Sequence
+import random
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 
 from chalicelib.cache import CounterTotals, CounterTotalsStore
-from chalicelib.db import Change, Transaction
+from chalicelib.column_types import InvalidValue
+from chalicelib.db import Change, Database, Transaction, applied_deltas
 from chalicelib.rows import Work, WriteThrough, read_totals, with_pending
 from chalicelib.sync.runs import Lease, Record
 from chalicelib.tables import Key, Row, Table
 
 # In one transaction.
 MAX_ROWS = 500
+# So many of the runs that count something also prune.
+PRUNE_SHARE = 0.1
+PRUNED_ROWS = 1_000
+# The clocks of Redis and of this process may differ.
+KEPT_SECONDS = 24 * 3600
 
 
 class PendingIncrements:
-    def __init__(self, write_through: WriteThrough, totals: CounterTotalsStore) -> None:
+    def __init__(
+        self, database: Database, write_through: WriteThrough, totals: CounterTotalsStore
+    ) -> None:
+        self._database = database
         self._write_through = write_through
         self._totals = totals
 
@@ -40,10 +52,42 @@ class PendingIncrements:
             for key, why in batch.reports.items():
                 record.report("", f"{table.name} {key}", why)
             record.counted += len(batch.texts)
-            done = {key: own.text for key, own in batch.totals.items() if key not in batch.wrong}
+            done = {key: own.packed for key, own in batch.totals.items() if key not in batch.wrong}
             self._totals.settle_many(
-                table, {key: done.get(key, "") for key in batch.keys if key not in batch.wrong}
+                table, {key: done.get(key, b"") for key in batch.keys if key not in batch.wrong}
             )
+        if keys and random.random() < PRUNE_SHARE:
+            self.prune(table, lease)
+
+    def prune(self, table: Table, lease: Lease) -> None:
+        """Delete what `applied_deltas` says of rows in which nothing was counted for a day. Their
+        totals have expired, so an increment begins a later epoch, and the floor holds for all that
+        were before: it stays below every epoch that is pending. Raises as `apply`."""
+        pending = read_totals(self._totals, table, self._totals.pending_keys(table))
+        epochs = [own.epoch for own in pending.values()]
+        newest = min([round((time.time() - KEPT_SECONDS) * 1_000_000), *[e - 1 for e in epochs]])
+        after = ""
+        while True:
+            [found] = self._database.run(applied_deltas.old(table, newest, after, PRUNED_ROWS))
+            texts: dict[str, str] = dict(found)
+            keys = _by_key(table, texts)
+            counted = read_totals(self._totals, table, list(keys))
+            gone = {text: texts[text] for key, text in keys.items() if key not in counted}
+            if gone:
+                floor = max(CounterTotals.parse(text).epoch for text in gone.values())
+                lease.run(*applied_deltas.forget(table, gone, floor))
+            if len(found) < PRUNED_ROWS:
+                return
+            after, _ = found[-1]
+
+
+def _by_key(table: Table, texts: Iterable[str]) -> dict[Key, str]:
+    """The texts of row keys, by the key; without those of another declaration."""
+    found = {}
+    for text in texts:
+        with suppress(InvalidValue):
+            found[table.key.type.parse(text)] = text
+    return found
 
 
 class _Batch:

@@ -53,7 +53,7 @@ class Sync:
         self._put = put
         self._watches = Watches(database, store)
         self._notes = Notes(store)
-        self._increments = PendingIncrements(write_through, store.counter_totals)
+        self._increments = PendingIncrements(database, write_through, store.counter_totals)
 
     def run(
         self,

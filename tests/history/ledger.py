@@ -9,11 +9,14 @@ from typing import NamedTuple
 
 from chalicelib.tables import FORMS
 from local.servers import MariaDB
+from tests.support.pages import CREATE
 
 # Rows without a key get ids from here on, so never an id that the clients use themselves.
 FIRST_NEW_ID = 1000
 # Whose counters clients increment.
 PRODUCTS = range(1, 4)
+# Whose write-behind counters they increment. All have one title.
+PAGES, TITLE = range(1, 4), "news"
 
 _NOTED = "INSERT INTO ledger (id, token, xp, operation) VALUES"
 _TRIGGERS = ("noted_insert", "noted_update", "noted_delete", "noted_claim", "noted_count")
@@ -52,7 +55,7 @@ def open_ledger(server: MariaDB) -> None:
     """Empty tables, and everything noted from now on."""
     for statement in _STATEMENTS:
         server.query(statement)
-    emptied = ("heroes", "idempotency", "ledger", "products")
+    emptied = ("heroes", "idempotency", "ledger", "products", "applied_deltas")
     for table in (*emptied, "watched", "watched_ranges", "sync_lease", "sync_runs"):
         server.query(f"DELETE FROM {table}")
     server.query("TRUNCATE ledger")
@@ -64,6 +67,10 @@ def open_ledger(server: MariaDB) -> None:
             " VALUES ('products', '*', %s, 'to_cache')",
             [form],
         )
+    server.query("DROP TABLE IF EXISTS pages")
+    server.query(CREATE)
+    for nr in PAGES:
+        server.query("INSERT INTO pages VALUES (%s, %s, 0, 0, 0)", [nr, TITLE])
     server.query(f"ALTER TABLE heroes AUTO_INCREMENT = {FIRST_NEW_ID}")
 
 
@@ -82,6 +89,10 @@ def read_counts(server: MariaDB) -> list[Count]:
 
 def read_products(server: MariaDB) -> dict[int, int]:
     return dict(server.query("SELECT ProductId, QuantityInStock FROM products"))
+
+
+def read_pages(server: MariaDB) -> dict[int, int]:
+    return dict(server.query("SELECT nr, views FROM pages"))
 
 
 def read_ledger(server: MariaDB) -> list[Note]:

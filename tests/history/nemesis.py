@@ -76,7 +76,7 @@ class Nemesis:
             self._rest(self._database_failed_at + DISTANCE_SECONDS - time.monotonic())
         if self._left() < 1:
             return
-        if (FAULTS | EVICTIONS)[kind](self):
+        if (FAULTS | EVICTIONS | OF_RUNS)[kind](self):
             self.injected[kind] += 1
         if kind.startswith("database"):
             self._database_failed_at = time.monotonic()
@@ -263,6 +263,11 @@ class Nemesis:
             follow(old, new)
         return True
 
+    def lease_expired(self) -> bool:
+        """Of a run of the sync, which may have died, or goes on and must be superseded."""
+        self._scene.mariadb.query("UPDATE sync_lease SET expires_at = '2000-01-01'")
+        return True
+
     def _cut_at_times(self, relay: Relay) -> None:
         if self._random.random() < 0.5:
             relay.cut()
@@ -359,9 +364,15 @@ FAULTS = _named(
     Nemesis.database_killed,
     Nemesis.database_switched_over_and_back,
 )
+# For a mix with many runs of the sync.
+OF_RUNS = _named(Nemesis.lease_expired)
 # Not for a mix with inserts: one does not wait for its publish where Redis evicts nothing, and the
 # Redis of these tests is told of no limit to its memory.
 EVICTIONS = _named(Nemesis.redis_evicts_before_a_commit_whose_answer_is_lost)
+# Redis loses what it had: increments that were not in their row yet, for example.
+LOSING = frozenset(
+    kind for kind in (*FAULTS, *EVICTIONS) if kind.startswith(("redis killed", "redis flushed"))
+) | {"redis failed over and back", "database switched over and back", *EVICTIONS}
 # Faults after which the cache is out of use for a second or two are rarer: most time is with it.
 _RARE = (
     *("redis killed", "redis hung", "redis cut off from some", "redis late with fences"),
@@ -369,5 +380,5 @@ _RARE = (
 )
 WEIGHTS = {
     kind: 0.4 if kind == "database killed" else 1.3 if kind in _RARE else 2
-    for kind in (*FAULTS, *EVICTIONS)
-}
+    for kind in (*FAULTS, *EVICTIONS, *OF_RUNS)
+} | {"lease expired": 8}

@@ -69,6 +69,28 @@ class Counted:
 
 
 @dataclass(frozen=True)
+class Adding:
+    """An increment of a write-behind counter about to be sent: `amounts` are (nr of the page, what
+    is added). `request`: as it is sent, where it may be sent again."""
+
+    operation: str
+    start: int
+    amounts: list[tuple[int, int]]
+    request: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What such counters were told to be, by a read or by the answer to an increment: `rows` are
+    (nr of the page, value)."""
+
+    how: str
+    start: int
+    end: int
+    rows: list[tuple[int, int]]
+
+
+@dataclass(frozen=True)
 class Failed:
     """A request that was not answered with 200, in the service's own words."""
 
@@ -80,6 +102,14 @@ class Failed:
 
 
 @dataclass(frozen=True)
+class Ran:
+    """A run of the sync, and what came of it."""
+
+    at: int
+    outcome: str
+
+
+@dataclass(frozen=True)
 class Wrong:
     """An answer that needs no history to be wrong: garbled, out of order, a row twice."""
 
@@ -87,9 +117,10 @@ class Wrong:
     what: str
 
 
-Record = Intent | Outcome | Seen | Counted | Failed | Wrong
+Record = Intent | Outcome | Seen | Counted | Adding | Shown | Failed | Ran | Wrong
 _KINDS: dict[str, Any] = {
-    kind.__name__: kind for kind in (Intent, Outcome, Seen, Counted, Failed, Wrong)
+    kind.__name__: kind
+    for kind in (Intent, Outcome, Seen, Counted, Adding, Shown, Failed, Ran, Wrong)
 }
 
 
@@ -119,11 +150,11 @@ def recorded(folder: Path, process: str = "*") -> Iterator[Record]:
                     yield _KINDS[kind](*fields)
 
 
-def unfinished(folder: Path, process: int) -> list[Intent]:
+def unfinished(folder: Path, process: int) -> list[Intent | Adding]:
     """What those before this process sent, may be sent again, and was not answered."""
     records = list(recorded(folder, str(process)))
     done = {record.operation for record in records if isinstance(record, Outcome)}
-    intents = [record for record in records if isinstance(record, Intent)]
+    intents = [record for record in records if isinstance(record, (Intent, Adding))]
     return [intent for intent in intents if intent.request and intent.operation not in done]
 
 

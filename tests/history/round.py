@@ -20,10 +20,12 @@ from tests.history.ledger import (
     open_ledger,
     read_counts,
     read_ledger,
+    read_pages,
     read_products,
     read_table,
 )
-from tests.history.nemesis import FAULTS, Nemesis, Scene
+from tests.history.nemesis import FAULTS, LOSING, Nemesis, Scene
+from tests.history.pending import check_pending
 from tests.history.standbys import database_pair, redis_pair
 from tests.history.stop_points import Orders
 from tests.history.systems import HEROCACHE
@@ -152,5 +154,7 @@ def play(
     report.verdict += check_counts(
         folder, read_counts(on.mariadb), read_products(on.mariadb), nemesis.crashes
     )
+    may_lose = not LOSING.isdisjoint(nemesis.injected)
+    report.verdict += check_pending(folder, read_pages(on.mariadb), may_lose=may_lose)
     report.seconds = time.monotonic() - started
     return report

@@ -17,17 +17,20 @@ from typing import Any
 
 from chalicelib.ingest import service as ingest_service
 from tests.history.bucket import Folder
-from tests.history.ledger import PRODUCTS
+from tests.history.ledger import PAGES, PRODUCTS, TITLE
 from tests.history.records import (
     ACKNOWLEDGED,
     REFUSED,
     UNKNOWN,
+    Adding,
     Counted,
     Failed,
     Intent,
     Outcome,
+    Ran,
     Recorder,
     Seen,
+    Shown,
     Token,
     Wrong,
     now,
@@ -35,6 +38,7 @@ from tests.history.records import (
     unfinished,
 )
 from tests.history.stop_points import Orders
+from tests.support.pages import declare
 
 SHARED_IDS = range(1, 9)
 XPS = range(1, 5)
@@ -48,13 +52,16 @@ RETRY_SECONDS = 0.02
 MAX_SMALL_BYTES = 150
 READ, REPLACE, INSERT, DELETE, UPLOAD = "read", "replace", "insert", "delete", "upload"
 COUNT, INCREMENT, SYNC = "count", "increment", "sync"
+# Of write-behind counters.
+SHOW, ADD = "show", "add"
 # So that two increments seldom add the same.
 MOST_ADDED = 10_000
 # What clients do, and how often: relative weights.
 MIX: Mapping[str, float] = {READ: 70, REPLACE: 20, INSERT: 5, DELETE: 5}
 # Uploads are rare: a large file empties the cache and takes half a second.
 MIX_WITH_FILES = {**MIX, UPLOAD: 0.2}
-MIX_OF_ALL = {**MIX_WITH_FILES, COUNT: 15, INCREMENT: 8, SYNC: 0.4}
+MIX_OF_COUNTERS: Mapping[str, float] = {SHOW: 10, ADD: 10, SYNC: 0.8}
+MIX_OF_ALL = {**MIX_WITH_FILES, COUNT: 15, INCREMENT: 8, **MIX_OF_COUNTERS}
 
 Answer = dict[str, Any]
 Invoke = Callable[[Answer], Answer]
@@ -82,6 +89,7 @@ def work(plan: Plan, process: int, incarnation: int, relayed: Mapping[str, str])
     from tests.history.systems import SYSTEMS
 
     os.environ.update({**plan.environment, **relayed})
+    declare()
     sys.stdout = (plan.folder / f"{process}.metrics").open("a")
     logging.basicConfig(filename=plan.folder / f"{process}.log", level=logging.WARNING)
     bucket = Folder(plan.folder / "bucket")
@@ -122,13 +130,14 @@ class Client:
             **{READ: self._read, REPLACE: self._replace, INSERT: self._insert},
             **{DELETE: self._delete, UPLOAD: self._upload},
             **{COUNT: self._read_counters, INCREMENT: self._increment, SYNC: self._sync},
+            **{SHOW: self._show, ADD: self._add},
         }
         mix = self._plan.mix
         while time.monotonic() < self._plan.until.value:
             [step] = self._random.choices(list(mix), list(mix.values()))
             steps[step]()
 
-    def send_again(self, intent: Intent) -> None:
+    def send_again(self, intent: Intent | Adding) -> None:
         """What another one sent, of whom nobody knows how far he came."""
         self._send(intent, intent.request, UNKNOWN)
 
@@ -205,13 +214,48 @@ class Client:
         key = self._random.random() < 0.3
         self._change(self._next(), payload, amounts=amounts, key=key)
 
-    def _sync(self) -> None:
-        """Rows to public keys, while their counters change."""
+    def _show(self) -> None:
+        """Write-behind counters, by the key or by the lookup."""
+        by = self._random.choice(("nr", "title"))
+        cached = self._random.random() < 0.8
+        values: list[Any] = self._some(PAGES, 3) if by == "nr" else [TITLE]
+        request = {"REQUEST": "read", "TABLE": "pages", "BY": by, "SQLS": values}
         start = now()
-        answer = self._invoke({"table": "products"})
+        answer = self._invoke({**request, "USE_CACHE": str(cached)})
+        end = now()
+        if answer["statusCode"] != 200:
+            self._failed("read of write-behind counters", start, end, answer)
+            return
+        rows = [(row["nr"], row["views"]) for row in answer["body"]]
+        if [nr for nr, _ in rows] != (values if by == "nr" else [*PAGES]):
+            self._recorder.add(Wrong(start, f"asked for pages {values}, got {rows}"))
+        how = f"by {by}, {'cached' if cached else 'uncached'}"
+        self._recorder.add(Shown(how, start, end, rows))
+
+    def _add(self) -> None:
+        amounts = [(nr, self._random.randint(1, MOST_ADDED)) for nr in self._some(PAGES, 2)]
+        items = [{"nr": nr, "views": amount} for nr, amount in amounts]
+        payload: Answer = {"REQUEST": "increment", "TABLE": "pages", "SQLS": items}
+        operation = self._next()
+        if self._random.random() < 0.1:
+            payload["IDEMPOTENCY_KEY"] = operation
+        request = payload if "IDEMPOTENCY_KEY" in payload else {}
+        adding = Adding(operation, now(), amounts, request)
+        self._recorder.add(adding)
+        values = self._send(adding, payload, REFUSED)
+        if values and not request:
+            rows = [(nr, value) for (nr, _), value in zip(amounts, values)]
+            self._recorder.add(Shown("answered", adding.start, now(), rows))
+
+    def _sync(self) -> None:
+        """Rows to public keys, while their counters change; or what was counted to the rows."""
+        start = now()
+        answer = self._invoke({"table": self._random.choice(("products", "pages"))})
         if answer["statusCode"] != 200:
             # Which is no error of a request: it has no status of its own.
             self._recorder.add(Failed(SYNC, start, now(), 503, answer["body"]["error"]))
+            return
+        self._recorder.add(Ran(start, answer.get("outcome", "")))
 
     def _rows(self, operation: str, ids: list[int]) -> list[tuple[int, int, Token]]:
         return [
@@ -247,7 +291,7 @@ class Client:
         self._recorder.add(intent)
         return self._send(intent, payload, REFUSED)
 
-    def _send(self, intent: Intent, payload: Answer, outcome: str) -> list[int]:
+    def _send(self, intent: Intent | Adding, payload: Answer, outcome: str) -> list[int]:
         """Where that is possible, again and again until it is known to have happened. `outcome`: of
         the tries before."""
         for attempt in range(ATTEMPTS if intent.request else 1):
@@ -287,8 +331,10 @@ class Client:
         return self._random.sample(values, self._random.randint(1, most))
 
 
-def _ids_in(answer: Answer, intent: Intent) -> list[int]:
+def _ids_in(answer: Answer, intent: Intent | Adding) -> list[int]:
     """Or the new values of an increment."""
+    if isinstance(intent, Adding):
+        return [row["views"] for row in answer["values"]]
     if intent.amounts:
         return [row["QuantityInStock"] for row in answer["values"]]
     ids: list[int] = answer["deleted" if intent.deletes else "ids"]

@@ -8,6 +8,7 @@ import pytest
 import redis
 
 from chalicelib import services
+from chalicelib.cache import CounterTotals
 from chalicelib.cache.commands import Command
 from chalicelib.column_types import INTEGER, UNSIGNED_KEY, Integer
 from chalicelib.rows import write_behind
@@ -143,8 +144,9 @@ def test_who_waits_for_the_row_knows_what_was_added_to_it_meanwhile(
 ) -> None:
     """By a run, which has the lock on the row."""
     increment(service, 1, 5)
-    [name] = witness.redis.scan_iter("*:totals:1")
-    text: Any = witness.redis.get(name)
+    [name] = witness.redis.scan_iter("*:totals:*1")
+    packed: Any = witness.redis.get(name)
+    text = CounterTotals.unpack(packed).text
     with mariadb.connect_as_root() as run, run.cursor() as cursor:
         run.begin()
         cursor.execute("UPDATE pages SET views = views + 5 WHERE nr = 1")

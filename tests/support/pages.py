@@ -30,14 +30,21 @@ PAGES = Table(
 )
 
 
+CREATE = (
+    "CREATE TABLE pages (nr INT UNSIGNED AUTO_INCREMENT PRIMARY KEY, title VARCHAR(255) NOT NULL,"
+    " views INT NOT NULL, votes INT NOT NULL, stock INT NOT NULL, INDEX (title)) CHARSET utf8mb4"
+)
+
+
+def declare() -> None:
+    """For the rest of this process."""
+    cast(dict[str, Table], tables.TABLES)["pages"] = PAGES
+
+
 @contextmanager
 def pages_table(witness: Witness, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Declared and made, with no rows. Gone again after that."""
-    witness.query(
-        "CREATE TABLE pages (nr INT UNSIGNED AUTO_INCREMENT PRIMARY KEY, title VARCHAR(255) NOT"
-        " NULL, views INT NOT NULL, votes INT NOT NULL, stock INT NOT NULL, INDEX (title))"
-        " CHARSET utf8mb4"
-    )
+    witness.query(CREATE)
     witness.query(
         "INSERT INTO cache_generation (table_name, generation, enabled) VALUES ('pages', 1, 1)"
     )
@@ -84,7 +91,7 @@ def shown(service: Service, nr: int) -> set[int]:
 def count(nr: int, times: int) -> None:
     """A process that counts: the votes of a page that nobody else counts, and the views of page 1.
     Each read must show exactly what was added so far, of views at least that."""
-    cast(dict[str, Table], tables.TABLES)["pages"] = PAGES
+    declare()
     timeouts.TIMEOUT_SECONDS = 5
     generations.REFRESH_TIMEOUT_SECONDS = 2.0
     service = InProcess()

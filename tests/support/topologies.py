@@ -38,8 +38,8 @@ PUBLIC_RIGHTS = (
     *(f"~{{{name}:*}}:*" for name in PUBLIC_NAMES),
     "~{sync}:*",
 )
-# The marks of write-behind counters.
-COUNTER_RIGHTS = ("+hkeys", "+hdel")
+# The totals of write-behind counters, and which of them are pending.
+COUNTER_RIGHTS = ("+hlen", "+hset", "+hkeys", "+hdel", "+mset")
 CLUSTER_RIGHTS = ("+cluster|slots",)
 
 READS = "pieces of input"

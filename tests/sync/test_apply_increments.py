@@ -2,6 +2,7 @@
 
 import os
 import random
+import struct
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -10,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from chalicelib.cache import counter_totals
+from chalicelib.cache import CounterTotals, counter_totals
 from chalicelib.rows.write_through import WriteThrough
+from chalicelib.sync import apply_increments
 from tests.support.client import ROOT, InProcess
 from tests.support.pages import counted, increment, page, pages_table, shown, stored
 from tests.support.witness import Witness
@@ -354,3 +356,84 @@ def test_in_any_order_of_changes_and_killed_runs_every_read_is_exact(
                     witness.redis.delete(name)
         for key in (1, 2):
             assert shown(service, key) == ({views[key]} if key in views else set()), i
+
+
+def applied(witness: Witness) -> set[str]:
+    """The keys of the rows that have a text of their own, and '' for the floor."""
+    return {key for (key,) in witness.query("SELECT row_key FROM applied_deltas")}
+
+
+@pytest.fixture
+def pruned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each run that counts something prunes, and a day is over at once."""
+    monkeypatch.setattr(apply_increments, "PRUNE_SHARE", 1)
+    monkeypatch.setattr(apply_increments, "KEPT_SECONDS", -60)
+
+
+@pytest.mark.both_engines
+@pytest.mark.usefixtures("pages", "pruned")
+def test_what_is_forgotten_of_a_row_counts_no_more_when_its_totals_come_back(
+    service: InProcess, witness: Witness
+) -> None:
+    increment(service, 1, 5)
+    [name] = witness.redis.scan_iter("*:totals:*")
+    old: Any = witness.redis.get(name)
+    run("pages")
+    assert applied(witness) == {"1"}
+    witness.redis.delete(name)  # they have expired
+    increment(service, 2, 1)
+    run("pages")
+    assert applied(witness) == {"", "2"}  # totals of row 2 may still be read
+
+    witness.redis.set(name, old)  # with a backup of Redis
+    witness.redis.hset("{pages.0}:totals", "1", "")
+    for use_cache in (False, True):
+        assert service.read([1], use_cache, TABLE="pages").rows == [page(1, views=15)]
+        service.invalidate(TABLE="pages")
+    run("pages")
+    assert stored(witness)[1] == 15
+    for total in (16, 17):
+        assert counted(increment(service, 1)) == [{"nr": 1, "views": total}]
+        assert shown(service, 1) == {total}
+        run("pages")
+        assert stored(witness)[1] == total
+    assert counted(increment(service, 2, IDEMPOTENCY_KEY="k")) == [{"nr": 2, "views": 12}]
+
+
+@pytest.mark.usefixtures("pages", "pruned")
+def test_nothing_that_is_pending_is_forgotten(service: InProcess, witness: Witness) -> None:
+    """Not even where it began before what is forgotten, and was never in its row."""
+    increment(service, 1, 5)
+    witness.query("UPDATE pages SET views = 2147483647 WHERE nr = 1")  # it does not fit any more
+    increment(service, 2, 1)
+    for _ in range(2):
+        run("pages")
+        for name in witness.redis.scan_iter("*:totals:*2"):
+            witness.redis.delete(name)  # they have expired
+    assert "2" in applied(witness)
+    witness.query("UPDATE pages SET views = 10 WHERE nr = 1")
+    service.invalidate(TABLE="pages")
+    assert shown(service, 1) == {15}
+    run("pages")
+    assert stored(witness)[1] == 15
+
+
+@pytest.mark.usefixtures("pages")
+def test_a_total_that_redis_cannot_hold_exactly_is_rejected(
+    service: InProcess, witness: Witness
+) -> None:
+    increment(service, 1)
+    [name] = witness.redis.scan_iter("*:totals:*")
+    packed: Any = witness.redis.get(name)
+    totals_ = CounterTotals.unpack(packed)
+    sums = (2**53 - 3, 0)
+    numbers = struct.pack("<4d", totals_.epoch, totals_.count, *sums)
+    witness.redis.set(name, b"views votes\n" + numbers)
+    text = f"{totals_.epoch} {totals_.count} views={sums[0]} votes=0"
+    witness.query("INSERT INTO applied_deltas VALUES ('pages', '1', %s)", [text])
+    service.invalidate(TABLE="pages")
+    assert counted(increment(service, 1, 2)) == [{"nr": 1, "views": 12}]
+    assert increment(service, 1, 1).status == 409
+    assert counted(increment(service, 1, -3)) == [{"nr": 1, "views": 9}]
+    run("pages")
+    assert stored(witness)[1] == 9

@@ -7,7 +7,7 @@ import pytest
 from redis import RedisCluster
 
 from chalicelib.cache import timeouts
-from tests.conftest import Configure
+from tests.conftest import Configure, end_app
 from tests.support.client import InProcess
 from tests.support.pages import counted, increment, page, pages_table, stored
 from tests.support.topologies import Topology, cluster, start_afresh
@@ -95,6 +95,7 @@ def test_write_behind_counters_of_a_bucket_that_takes_several_scripts(
 ) -> None:
     keys = range(16, 16 * 900, 16)
     with pages_table(witness, monkeypatch):
+        end_app()  # it knows only the tables that were declared before
         shop.write([page(nr) for nr in keys], TABLE="pages")
         items = [{"nr": nr, "views": 1} for nr in keys]
         answer = shop.post({"REQUEST": "increment", "TABLE": "pages", "SQLS": items})
@@ -108,6 +109,7 @@ def test_write_behind_counters_of_rows_on_several_servers(
 ) -> None:
     keys = range(1, 21)
     with pages_table(witness, monkeypatch):
+        end_app()  # it knows only the tables that were declared before
         shop.write([page(nr) for nr in keys], TABLE="pages")
         for total in (11, 12, 13):
             items = [{"nr": nr, "views": 1} for nr in keys]

@@ -7,12 +7,14 @@ from typing import Any
 import pytest
 import redis
 
-from chalicelib.errors import CacheUnavailable
+from chalicelib.errors import CacheUnavailable, HerocacheError
 from tests.conftest import Configure
 from tests.support.client import InProcess
+from tests.support.pages import counted, increment, page, pages_table, stored
 from tests.support.topologies import (
     ADMIN_PASSWORD,
     CLUSTER_RIGHTS,
+    COUNTER_RIGHTS,
     MINIMAL_RIGHTS,
     PUBLIC_RIGHTS,
     Topology,
@@ -21,7 +23,7 @@ from tests.support.topologies import (
     start_afresh,
 )
 from tests.support.witness import Witness
-from tests.sync.clients import RedisCli, use_every_public_key
+from tests.sync.clients import RedisCli, run, use_every_public_key
 
 # Each right is taken away once: a dozen servers and a cluster.
 pytestmark = pytest.mark.proof
@@ -80,3 +82,31 @@ def test_every_one_of_them_is_needed_and_a_run_says_so(
         use_every_public_key(InProcess(), cli)
 
     assert "its user lacks a right" in caplog.text
+
+
+def count_and_sync(service: InProcess, witness: Witness) -> None:
+    for total in (11, 12):
+        assert counted(increment(service, 1)) == [{"nr": 1, "views": total}]
+        assert run("pages")["counted"] == 1
+        assert stored(witness)[1] == total
+
+
+PAGES_RIGHT = "~{pages.*}:*"
+
+
+@pytest.mark.parametrize("right", ["none", *COUNTER_RIGHTS])
+@pytest.mark.parametrize("shared", ["one node"], indirect=True)
+def test_write_behind_counters_need_each_of_their_rights(
+    locked: Topology, witness: Witness, monkeypatch: pytest.MonkeyPatch, right: str
+) -> None:
+    rights = [*MINIMAL_RIGHTS, *PUBLIC_RIGHTS, *COUNTER_RIGHTS, PAGES_RIGHT, "~Page:*"]
+    with pages_table(witness, monkeypatch):
+        allow(locked, *rights)
+        InProcess().write([page(1)], TABLE="pages")
+        allow(locked, *[other for other in rights if other != right])
+        if right == "none":
+            count_and_sync(InProcess(), witness)
+            assert [node.ask("ACL", "LOG") for node in locked.masters] == [[]]
+        else:
+            with pytest.raises((AssertionError, HerocacheError)):
+                count_and_sync(InProcess(), witness)
