@@ -718,9 +718,9 @@ def test_a_protected_database_goes_only_where_the_file_says_so(project: Project)
 
 # --- every call that can fail ---------------------------------------------------------------------
 
-# Imported by each Python that is started: our command's, and that of the real `chalice deploy`. Each
-# operation of AWS fails the first time it is called, and its name is written into a file. Not so in
-# `chalice delete`: the emulation breaks where an API is deleted twice.
+# Imported by each Python that is started: our command's, and that of the real `chalice deploy`.
+# Each operation of AWS fails the first time it is called, and its name is written into a file. Not
+# so in `chalice delete`: the emulation breaks where an API is deleted twice.
 FAIL_EACH_ONCE = """
 import os, pathlib, sys
 from botocore.client import BaseClient
