@@ -43,6 +43,9 @@ MAX_APPLIED_BYTES = 1_000
 # Stands in place of the key in a row to which the database gives a key. No key column takes it.
 NO_KEY: Key = 0
 
+# Of fewer values each is looked at by itself: that is faster.
+_FEW = 4
+
 
 class NotAsDeclared(ValueError):
     """A row of the database holds a value that its column's declaration excludes. The text names
@@ -225,7 +228,7 @@ class Table:
         columns: list[Sequence[Key]] = [[NO_KEY] * len(items)] if is_keyless else []
         for column in self.columns[is_keyless:]:
             values = [*map(itemgetter(column.name), items)]
-            if not column.type.takes_all(values):
+            if len(values) < _FEW or not column.type.takes_all(values):
                 values = [column.type.parse(value) for value in values]
             columns.append(values)
         return [*zip(*columns)]

@@ -6,15 +6,15 @@ goes on with it.
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from ipaddress import IPv4Network
 from typing import Any
 from urllib.parse import urlsplit
 
 from botocore.exceptions import ClientError
 
+from infra import closed_doors
 from infra.account import Client, account_id, client, region
 from infra.adopted_stage import ids_in
-from infra.aws_errors import code_of
+from infra.aws_errors import code_of, going_on_where_denied
 from infra.before_infra import OLD_ZONES
 from infra.chalice_config import RESUME_SECONDS
 from infra.stage_files import Json
@@ -32,9 +32,14 @@ def check(settings: Mapping[str, str]) -> tuple[str, dict[str, str]]:
     """The ARN of the functions' role, and settings that follow from the pieces. Raises Refused
     where a piece is not there, or cannot be used."""
     subnets, groups = (ids_in(settings, name) for name in ("SUBNET_IDS", "SECURITY_GROUP_IDS"))
-    host, cache = settings["DB_HOST"], urlsplit(settings.get("REDIS_URL", ""))
+    host, redis = settings["DB_HOST"], urlsplit(settings.get("REDIS_URL", ""))
+    cache = redis.hostname or ""
+    try:
+        ports = int(settings.get("DB_PORT") or 3306), redis.port or 6379
+    except ValueError as error:
+        raise Refused("DB_PORT, REDIS_URL: expected a port from 1 to 65535") from error
     _refuse_reader(host)
-    _refuse_cache(cache.scheme, cache.hostname or "", bool(subnets))
+    _refuse_cache(redis.scheme, cache, bool(subnets))
     ec2 = client("ec2")
     networks = _subnets(ec2, subnets) if subnets else []
     if groups:
@@ -44,17 +49,23 @@ def check(settings: Mapping[str, str]) -> tuple[str, dict[str, str]]:
     if arn := settings.get("DB_SECRET_ARN"):
         _secret(client("secretsmanager"), arn)
     role = _role(client("iam"), settings["LAMBDA_ROLE"])
-    database = _database(client("rds"), host) if host.endswith(_RDS) else {}
-    port = int(settings.get("DB_PORT") or 3306)
-    if database and groups:
-        found = [each["VpcSecurityGroupId"] for each in database["VpcSecurityGroups"]]
-        _say_closed_door(ec2, "DB_HOST", found, groups, networks, port)
-    return role, _following(settings, database, cache.hostname or "")
+    database = closed_doors.database(client("rds"), host) if is_of_rds(host) else {}
+    ids = [each["VpcSecurityGroupId"] for each in database.get("VpcSecurityGroups", [])]
+    closed_doors.say_closed(ec2, "DB_HOST", ids, groups, ports[0], networks)
+    if is_of_elasticache(cache):
+        ids = closed_doors.groups_of_cache(client("elasticache"), cache)
+        closed_doors.say_closed(ec2, "REDIS_URL", ids, groups, ports[1], networks)
+    return role, _following(settings, database, cache)
 
 
 def is_of_rds(host: str) -> bool:
     """Whether its certificate is signed by RDS's own authority."""
     return host.endswith(_RDS)
+
+
+def is_of_elasticache(host: str) -> bool:
+    """Whether it has no public address."""
+    return host.endswith(_ELASTICACHE)
 
 
 def _following(settings: Mapping[str, str], database: Json, cache: str) -> dict[str, str]:
@@ -76,7 +87,7 @@ def _refuse_reader(host: str) -> None:
 
 
 def _refuse_cache(scheme: str, host: str, is_in_network: bool) -> None:
-    if not host.endswith(_ELASTICACHE):
+    if not is_of_elasticache(host):
         return
     if not is_in_network:
         raise Refused(
@@ -100,7 +111,7 @@ def _subnets(ec2: Client, ids: Sequence[str]) -> list[Json]:
     return found
 
 
-def _groups(ec2: Client, ids: Sequence[str], subnets: Sequence[Json]) -> None:
+def _groups(ec2: Client, ids: Sequence[str], subnets: closed_doors.Networks) -> None:
     answer = _unless_denied(
         "SECURITY_GROUP_IDS",
         ec2.describe_security_groups,
@@ -174,88 +185,21 @@ def _lets_lambda_in(statement: Json) -> bool:
     return statement.get("Effect") == "Allow" and is_for_lambda and may_assume
 
 
-def _database(rds: Client, host: str) -> Json:
-    """The cluster with this endpoint; empty where it is not found, or may not be looked for."""
-    try:
-        pages = rds.get_paginator("describe_db_clusters").paginate()
-        for page in pages:
-            for each in page["DBClusters"]:
-                if host in (each.get("Endpoint"), *each.get("CustomEndpoints", [])):
-                    return dict(each)
-    except ClientError as error:
-        _say_unchecked("DB_HOST", error)
-        return {}
-    say("unchecked", f"DB_HOST: no Aurora cluster of {region()} in this account has this endpoint")
-    return {}
-
-
-def _say_closed_door(
-    ec2: Client,
-    setting: str,
-    ids: Sequence[str],
-    ours: Sequence[str],
-    subnets: Sequence[Json],
-    port: int,
-) -> None:
-    """Says so where no security group of a server lets our functions in. It may still be that rules
-    change before the deployment, so it does not refuse."""
-    try:
-        found = ec2.describe_security_groups(GroupIds=list(ids))["SecurityGroups"]
-    except ClientError as error:
-        _say_unchecked(setting, error)
-        return
-    rules = [rule for each in found for rule in each["IpPermissions"] if _covers(rule, port)]
-    if not any(_lets_in(rule, ours, subnets) for rule in rules):
-        say(
-            "warning",
-            f"{setting}: {', '.join(ids)} lets none of {', '.join(ours)} in on port {port}: aws ec2"
-            f" authorize-security-group-ingress --group-id {ids[0]} --protocol tcp --port {port}"
-            f" --source-group {ours[0]}",
-        )
-
-
-def _covers(rule: Json, port: int) -> bool:
-    if rule["IpProtocol"] == "-1":
-        return True
-    return rule["IpProtocol"] == "tcp" and port in range(rule["FromPort"], rule["ToPort"] + 1)
-
-
-def _lets_in(rule: Json, groups: Sequence[str], subnets: Sequence[Json]) -> bool:
-    """Whether the rule names one of the groups, or addresses that hold all of the subnets."""
-    if {pair.get("GroupId") for pair in rule.get("UserIdGroupPairs", [])} & set(groups):
-        return True
-    allowed = [IPv4Network(each["CidrIp"]) for each in rule.get("IpRanges", [])]
-    ours = [IPv4Network(each["CidrBlock"]) for each in subnets]
-    return bool(ours) and all(any(net.subnet_of(each) for each in allowed) for net in ours)
-
-
 def _unless_denied(
     setting: str, call: Callable[..., Json], listed_by: str, **arguments: Any
 ) -> Json:
     """AWS's answer; empty where we may not ask. Raises Refused where there is no such thing."""
-    try:
-        return call(**arguments)
-    except ClientError as error:
-        code = code_of(error)
-        if _is_denied(code):
-            _say_unchecked(setting, error)
-            return {}
-        if re.search("NotFound|NoSuchEntity|Malformed|ValidationError", code):
-            raise Refused(
-                f"{setting}: {error.response['Error']['Message']}; {listed_by} lists what is in"
-                f" {region()}"
-            ) from error
-        raise
-
-
-def _is_denied(code: str) -> bool:
-    return code.startswith("AccessDenied") or code in ("UnauthorizedOperation", "403")
-
-
-def _say_unchecked(setting: str, error: ClientError) -> None:
-    if not _is_denied(code_of(error)):
-        raise error
-    say("unchecked", f"{setting}: you may not ask AWS about it ({code_of(error)}); going on")
+    with going_on_where_denied(setting):
+        try:
+            return call(**arguments)
+        except ClientError as error:
+            if re.search("NotFound|NoSuchEntity|Malformed|ValidationError", code_of(error)):
+                raise Refused(
+                    f"{setting}: {error.response['Error']['Message']}; {listed_by} lists what is in"
+                    f" {region()}"
+                ) from error
+            raise
+    return {}
 
 
 def _listed(value: Any) -> list[Any]:

@@ -1,15 +1,35 @@
 """Errors of AWS that are no failure: what exists or is gone already, what is not ready yet."""
 
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from botocore.exceptions import ClientError
+
+from infra.terminal import say
 
 
 def code_of(error: ClientError) -> str:
     """AWS's own name for the error."""
     return str(error.response["Error"]["Code"])
+
+
+def is_denied(error: ClientError) -> bool:
+    """Whether the caller lacks the right."""
+    code = code_of(error)
+    return code.startswith("AccessDenied") or code in ("UnauthorizedOperation", "403")
+
+
+@contextmanager
+def going_on_where_denied(subject: str) -> Iterator[None]:
+    """Ends the block where the caller lacks the right for a call in it, and says so."""
+    try:
+        yield
+    except ClientError as error:
+        if not is_denied(error):
+            raise
+        say("denied", f"{subject}: {error}; going on")
 
 
 def done_unless(code: str, call: Callable[..., object], **arguments: Any) -> bool:

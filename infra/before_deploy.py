@@ -6,6 +6,7 @@ from botocore.exceptions import ClientError
 
 from infra import chalice_config
 from infra.account import Client, client
+from infra.adopted_settings import secrets_of
 from infra.aws_errors import code_of
 from infra.stage_files import Stage
 from infra.terminal import Refused
@@ -20,6 +21,8 @@ def refuse_unprepared(stage: Stage) -> None:
     """Raises Refused where `chalice deploy` would fail. Nothing was created then."""
     _refuse_open_by_accident(stage)
     chalice_config.refuse_unconfigured(stage)
+    if stage.is_adopted:
+        secrets_of(stage.name)
     for setting in chalice_config.BUCKETS:
         if stage.environment[setting]:
             refuse_missing_bucket(client("s3"), stage, setting)

@@ -31,7 +31,7 @@ from infra import (
     wheels,
 )
 from infra.account import client, region
-from infra.aws_errors import code_of
+from infra.aws_errors import code_of, going_on_where_denied
 from infra.cloudformation_stack import Stack
 from infra.kind_of_stage import is_in_network, uses_data_api
 from infra.report import show as show_report
@@ -106,9 +106,11 @@ def deploy(stage: Stage) -> None:
 def _deploy(stage: Stage, packages: Path) -> None:
     """A stage without a stack has no queue for failed events, and no role to log its calls with."""
     outputs = {} if stage.is_adopted else _stack(stage).outputs()
-    log_retention.keep_logs(
-        client("logs"), stage.function_names, stage.choices["log_retention_days"]
-    )
+    # Where a teaching account forbids it, Lambda makes the log groups itself.
+    with going_on_where_denied("logs") if stage.is_adopted else nullcontext():
+        log_retention.keep_logs(
+            client("logs"), stage.function_names, stage.choices["log_retention_days"]
+        )
     unrecorded_api.record(client("apigateway"), stage)
     chalice_cli.deploy(stage, packages)
     deployed = stage.deployed()

@@ -140,7 +140,7 @@ _IN_WORDS = {
         _STOPPED,
         "an operator stopped the statement (KILL QUERY), or a time limit of the server did",
     ),
-    _TLS_REQUIRED: "it takes connections over TLS only",
+    _TLS_REQUIRED: "it takes connections over TLS only: set DB_SSL_CA",
     LOGIN_NEEDS_TLS: "its way to log in needs TLS: use mysql_native_password, or TLS",
     **dict.fromkeys(_DEMOTED, "it is read-only now: a failover is going on"),
 }

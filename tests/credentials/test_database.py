@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from pymysql._auth import scramble_caching_sha2
 
 from chalicelib import services
+from chalicelib.db.errors import DatabaseError, translated
 from local.machine import LOOPBACK
 from local.servers import MariaDB
 from tests.conftest import Configure, running
@@ -123,6 +124,12 @@ def test_a_database_without_tls_is_refused_where_an_authority_is_named(
     configure(DB_SSL_CA=str(authority.certificate))
 
     assert "it speaks no TLS, and DB_SSL_CA asks for it" in database_words(service)
+
+
+def test_a_mysql_that_wants_tls_says_so_where_it_is_left_out() -> None:
+    """MariaDB answers as to a wrong password. The app leaves TLS out on loopback alone."""
+    prohibited = DatabaseError(3159, "Connections using insecure transport are prohibited")
+    assert "it takes connections over TLS only: set DB_SSL_CA" in str(translated(prohibited))
 
 
 @pytest.mark.parametrize("path", ["no/such/file.pem", "README.md"])

@@ -5,6 +5,7 @@ A new version of the driver must pass these tests before `driver.CHECKED_VERSION
 
 import ast
 import inspect
+import io
 import struct
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -188,14 +189,11 @@ class Server:
 
     def __init__(self, *packets: bytes, first_number: int = 250) -> None:
         self.is_closed = False
-        self._bytes = b"".join(
+        sent = [
             len(packet).to_bytes(3, "little") + bytes([(first_number + i) % 256]) + packet
             for i, packet in enumerate(packets)
-        )
-
-    def _read_bytes(self, count: int) -> bytes:
-        found, self._bytes = self._bytes[:count], self._bytes[count:]
-        return found
+        ]
+        self._rfile = io.BytesIO(b"".join(sent))
 
     def _force_close(self) -> None:
         self.is_closed = True
@@ -290,6 +288,33 @@ def test_an_error_in_place_of_an_answer_is_raised() -> None:
     with pytest.raises(pymysql.MySQLError) as error:
         cast(Any, driver.ResultReader(cast(Any, Server(ERROR_PACKET)))).read()
     assert error.value.args[0] == 1317
+
+
+SENT = Server(b"\x01", COLUMN, EOF_PACKET, ROW, EOF_PACKET)._rfile.getvalue()
+
+
+@pytest.mark.parametrize("count", range(len(SENT)))
+def test_a_server_that_closes_in_the_middle_of_an_answer_is_a_lost_connection(count: int) -> None:
+    server = Server()
+    server._rfile = io.BytesIO(SENT[:count])
+
+    with pytest.raises(pymysql.OperationalError) as lost:
+        cast(Any, driver.ResultReader(cast(Any, server))).read()
+    assert lost.value.args[0] == CR.CR_SERVER_LOST
+    assert server.is_closed
+
+
+def test_who_is_interrupted_in_the_middle_of_an_answer_closes_the_connection() -> None:
+    server = Server()
+    server._rfile = cast(Any, SimpleNamespace(read=interrupt))
+
+    with pytest.raises(KeyboardInterrupt):
+        cast(Any, driver.ResultReader(cast(Any, server))).read()
+    assert server.is_closed
+
+
+def interrupt(_: int) -> bytes:
+    raise KeyboardInterrupt
 
 
 def test_an_end_in_place_of_an_answer_is_an_error() -> None:

@@ -1,8 +1,10 @@
 """`make adopt`: a stage on a database, a cache, a network, a bucket and a role that are there."""
 
+import contextlib
 import getpass
 import json
 import os
+import pty
 import re
 import secrets
 import socket
@@ -23,8 +25,11 @@ from infra import (
     adopted_pieces,
     adopted_settings,
     adopted_stage,
+    before_deploy,
+    closed_doors,
     commands,
     database_schema,
+    stage_files,
 )
 from infra.terminal import Refused
 from local.servers import MariaDB, Redis
@@ -286,9 +291,25 @@ def test_a_name_that_is_taken_or_malformed_is_refused(stage: str) -> None:
         adopted_stage.refuse_name(stage)
 
 
-def test_a_stage_whose_secrets_are_on_another_machine_is_not_deployed(folder: Path) -> None:
+def test_a_stage_whose_secrets_are_on_another_machine_is_not_deployed(
+    adopted: str, project: Project, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is asked of AWS before."""
+    monkeypatch.setattr(stage_files, "CONFIG", project.home / ".chalice" / "config.json")
+    monkeypatch.setattr(before_deploy, "client", pytest.fail)
     with pytest.raises(Refused, match=r"infra/class\.env is not there.*make adopt STAGE=class"):
-        adopted_settings.secrets_of(CLASS)
+        before_deploy.refuse_unprepared(stage_files.Stage(CLASS))
+
+
+def test_prod_is_not_adopted_openly(
+    adopted: str, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stage_files, "CONFIG", project.home / ".chalice" / "config.json")
+    stage = stage_files.Stage(CLASS)
+    assert stage.api_auth == "none"
+    stage.name = "prod"
+    with pytest.raises(Refused, match="STAGE=prod: API_AUTH is none: choose iam or key"):
+        before_deploy.refuse_unprepared(stage)
 
 
 # --- what AWS says of the pieces ------------------------------------------------------------------
@@ -300,7 +321,8 @@ def look(
 ) -> Callable[..., tuple[str, dict[str, str]]]:
     """Checks the pieces, with some settings changed."""
     monkeypatch.setattr(adopted_pieces, "client", lru_cache(account.client))
-    monkeypatch.setattr(adopted_pieces, "region", lambda: REGION)
+    for module in (adopted_pieces, closed_doors):
+        monkeypatch.setattr(module, "region", lambda: REGION)
     monkeypatch.setattr(adopted_pieces, "account_id", lambda: account.id)
 
     def look(**changes: str) -> tuple[str, dict[str, str]]:
@@ -365,6 +387,8 @@ def test_a_role_that_lambda_may_not_take_is_refused(look: Look, account: Emulate
     [
         ({"DB_HOST": "a.cluster-ro-b.rds.amazonaws.com"}, "take a.cluster-b.rds.amazonaws.com"),
         ({"REDIS_URL": "redis://a.serverless.euw1.cache.amazonaws.com"}, "write rediss://"),
+        ({"DB_PORT": "many"}, "expected a port"),
+        ({"REDIS_URL": "redis://there:99999"}, "expected a port"),
         ({"REDIS_URL": "redis://master.a.euw1.cache.amazonaws.com"}, "write rediss://"),
         (
             {"REDIS_URL": "redis://a.cache.amazonaws.com", "SUBNET_IDS": ""},
@@ -379,7 +403,11 @@ def test_an_address_that_cannot_work_is_refused(
         look(**changes)
 
 
-def test_a_cache_that_is_a_cluster_is_used_as_one(look: Look) -> None:
+def test_a_cache_that_is_a_cluster_is_used_as_one(
+    look: Look, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # moto knows no serverless caches.
+    monkeypatch.setattr(closed_doors, "groups_of_cache", lambda *_: [])
     url = "rediss://a.serverless.euw1.cache.amazonaws.com:6379"
     assert look(REDIS_URL=url)[1] == {"REDIS_CLUSTER": "1"}
     assert look(REDIS_URL=url, REDIS_CLUSTER="0")[1] == {}
@@ -409,11 +437,15 @@ def test_a_closed_door_of_the_database_and_its_sleep_are_seen(
     said = capsys.readouterr().out
     assert f"DB_HOST: {group} lets none of {ours} in on port 3306" in said
     assert f"--group-id {group} --protocol tcp --port 3306 --source-group {ours}" in said
-    ranges = [{"CidrIp": "10.9.1.0/24"}]
-    rule = {"IpProtocol": "tcp", "FromPort": 3000, "ToPort": 4000, "IpRanges": ranges}
-    ec2.authorize_security_group_ingress(GroupId=group, IpPermissions=[rule])
-    look(DB_HOST=host, DB_PORT="")
-    assert "lets none of" in capsys.readouterr().out, "it holds one of two subnets"
+    for number in range(2):
+        ranges = [{"CidrIp": f"10.9.{number}.0/24"}]
+        rule = {"IpProtocol": "tcp", "FromPort": 3000, "ToPort": 4000, "IpRanges": ranges}
+        ec2.authorize_security_group_ingress(GroupId=group, IpPermissions=[rule])
+        look(DB_HOST=host, DB_PORT="")
+        is_closed = "lets none of" in capsys.readouterr().out
+        assert is_closed == (number == 0), "one of two subnets is not enough"
+        if number:
+            ec2.revoke_security_group_ingress(GroupId=group, IpPermissions=[rule])
     pairs = [{"GroupId": ours}]
     rule = {"IpProtocol": "tcp", "FromPort": 3306, "ToPort": 3306, "UserIdGroupPairs": pairs}
     ec2.authorize_security_group_ingress(GroupId=group, IpPermissions=[rule])
@@ -421,6 +453,79 @@ def test_a_closed_door_of_the_database_and_its_sleep_are_seen(
     assert "lets none of" not in capsys.readouterr().out
     look(DB_HOST=host, DB_PORT="3307")
     assert "in on port 3307" in capsys.readouterr().out
+
+
+CACHES: Json = {
+    "ServerlessCaches": [{"Endpoint": {"Address": "a.serverless"}, "SecurityGroupIds": ["sg-a"]}],
+    "ReplicationGroups": [
+        {
+            "NodeGroups": [{"PrimaryEndpoint": {"Address": "master.b"}}],
+            "MemberClusters": ["b-001"],
+        },
+        {"ConfigurationEndpoint": {"Address": "clustercfg.c"}, "MemberClusters": ["c-001"]},
+    ],
+    "CacheClusters": [
+        {"CacheClusterId": f"{name}-001", "SecurityGroups": [{"SecurityGroupId": f"sg-{name}"}]}
+        for name in "bc"
+    ]
+    + [
+        {
+            "CacheClusterId": "d",
+            "CacheNodes": [{"Endpoint": {"Address": "d.0001"}}],
+            "SecurityGroups": [{"SecurityGroupId": "sg-d"}],
+        }
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("host", "group"),
+    [("a.serverless", "sg-a"), ("master.b", "sg-b"), ("clustercfg.c", "sg-c"), ("d.0001", "sg-d")],
+)
+def test_a_closed_door_of_each_kind_of_cache_is_seen(
+    look: Look,
+    account: Emulated,
+    host: str,
+    group: str,
+    settings: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def named(answer: Json) -> Any:
+        """With the ends that hosts of ElastiCache have."""
+        text = json.dumps(answer)
+        for each in ("a.serverless", "master.b", "clustercfg.c", "d.0001"):
+            text = text.replace(f'"{each}"', f'"{each}.cache.amazonaws.com"')
+        return json.loads(text)
+
+    caches, other = named(CACHES), lru_cache(account.client)
+    described: Json = {
+        "SecurityGroups": [{"GroupId": group, "VpcId": "vpc-1", "IpPermissions": []}]
+    }
+    here: Json = {
+        "Subnets": [{"SubnetId": "subnet-1", "VpcId": "vpc-1", "CidrBlock": "10.0.0.0/24"}]
+    }
+    network = SimpleNamespace(
+        describe_subnets=lambda **_: here, describe_security_groups=lambda **_: described
+    )
+    pages = SimpleNamespace(
+        get_paginator=lambda operation: SimpleNamespace(paginate=lambda **_: [caches])
+    )
+    stubs = {"ec2": network, "elasticache": pages}
+    monkeypatch.setattr(adopted_pieces, "client", lambda name: stubs.get(name) or other(name))
+
+    look(REDIS_URL=f"rediss://{host}.cache.amazonaws.com")
+    said = capsys.readouterr().out
+    assert (
+        f"REDIS_URL: {group} lets none of {settings['SECURITY_GROUP_IDS']} in on port 6379" in said
+    )
+    here["Subnets"][0]["VpcId"] = described["SecurityGroups"][0]["VpcId"] = "vpc-2"
+    described["SecurityGroups"][0]["IpPermissions"] = [{"IpProtocol": "-1", "IpRanges": [ANY]}]
+    look(REDIS_URL=f"rediss://{host}.cache.amazonaws.com:6380")
+    assert "REDIS_URL: " not in capsys.readouterr().out
+
+
+ANY = {"CidrIp": "0.0.0.0/0"}
 
 
 def test_what_may_not_be_asked_is_said_and_stops_nothing(
@@ -446,7 +551,7 @@ def test_what_may_not_be_asked_is_said_and_stops_nothing(
     assert role == f"arn:aws:iam::{account.id}:role/LabRole"
     said = capsys.readouterr().out
     for name in ("SUBNET_IDS", "SECURITY_GROUP_IDS", "DB_SECRET_ARN", "LAMBDA_ROLE", "DB_HOST"):
-        assert f"unchecked    {name}: you may not ask AWS about it (AccessDenied)" in said
+        assert re.search(rf"denied       {name}: .*\(AccessDenied\).*; going on", said)
 
 
 # --- what the database says -----------------------------------------------------------------------
@@ -568,6 +673,38 @@ def test_what_was_answered_is_kept_where_the_questions_end_early(
     assert adopted_settings.read(path)["DB_HOST"] == "there"
 
 
+@pytest.mark.proof
+def test_a_real_terminal_shows_everything_but_the_password(
+    project: Project, settings: dict[str, str]
+) -> None:
+    write_settings(project.home, {"DB_PORT": settings["DB_PORT"]}, "typed")
+    ours, theirs = pty.openpty()
+    shown = ""
+    with subprocess.Popen(
+        [sys.executable, "-m", "infra", "adopt", "typed"],
+        cwd=project.home,
+        env=project.environment,
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+    ) as process:
+        os.close(theirs)
+        with contextlib.suppress(OSError):  # Linux has no other way to say that nobody writes now
+            while piece := os.read(ours, 1 << 16).decode():
+                shown += piece
+                if asked := re.search(r"  (\w+)(?: \[\w+\])? = \Z", shown):
+                    os.write(ours, f"{settings.get(asked[1], '')}\n".encode())
+    os.close(ours)
+
+    assert process.returncode == 0, shown
+    assert "DB_TABLE [heroes] = superheroes" in shown
+    assert "DB_PASS = " in shown
+    assert PASSWORD not in shown
+    assert f"superheroes: {ROWS} rows" in shown
+    assert PASSWORD in (project.home / "infra" / "typed.env").read_text()
+
+
 # --- the app --------------------------------------------------------------------------------------
 
 
@@ -615,8 +752,14 @@ def test_it_is_deployed_without_a_stack_and_passes_the_grader(
     assert (variables["DB_PASS"], variables["REDIS_URL"]) == (PASSWORD, settings["REDIS_URL"])
     [[stage]] = there["apis"].values()
     assert stage["methodSettings"]["*/*"]["throttlingRateLimit"] == 50
-    kept = {"class.env", "far.env"}  # of another test
+    kept = {"class.env", "far.env", "typed.env"}  # of other tests
     assert set(files_with(project, PASSWORD)) <= kept
+
+    report = project.must("report", CLASS)
+    assert "on pieces that were there" in report
+    assert f"{NAME}-sync: " in report
+    assert "cannot be asked" not in report
+    assert PASSWORD not in report
 
     package = unpack(account.package(NAME), tmp_path_factory.mktemp("task"))
     runtime = runtime_folder(tmp_path_factory.mktemp("runtime"))

@@ -799,7 +799,7 @@ def test_a_new_role_that_lambda_does_not_know_yet_is_waited_for(words: str) -> N
         made = {"FunctionArn": "arn:aws:lambda:a", "State": "Active"}
         lambda_.add_response("create_function", made)
 
-        arn = chalices.create_function("a", "arn:aws:iam::1:role/a", b"", "python3.13", "app.a")
+        arn = chalices.create_function("a", "arn:aws:iam::1:role/a", "", "python3.13", "app.a")
 
     assert arn == made["FunctionArn"]
     assert len(waits) == 3

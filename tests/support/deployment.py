@@ -62,7 +62,7 @@ class Project:
         done = subprocess.run(
             [sys.executable, *words],
             cwd=self.home,
-            env=self._environment(),
+            env=self.environment,
             input=typed,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -92,7 +92,9 @@ class Project:
         written = [*(self.home / ".chalice").glob("*.json"), *self.home.glob("chalicelib/*.pem")]
         return {path.name: path.read_bytes() for path in sorted(written)}
 
-    def _environment(self) -> dict[str, str]:
+    @property
+    def environment(self) -> dict[str, str]:
+        """Of each of its commands."""
         others = ("AWS_", "DB_", "REDIS_", "RDS_", "UPLOAD_", "API_", "PYTHON")
         kept = {name: value for name, value in os.environ.items() if not name.startswith(others)}
         return {**kept, **self.account.environment, "RDS_TRUST_STORE": self.trust_store}

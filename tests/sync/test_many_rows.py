@@ -164,8 +164,8 @@ def test_of_many_rows_those_that_were_changed_on_both_sides_are_told(
     assert at_once == [MANY]
 
 
-@pytest.mark.parametrize("change", ["UPDATE products SET Price = 7", "DELETE FROM products"])
-def test_a_row_that_changes_just_before_many_are_written_is_told(
+@pytest.mark.parametrize("change", ["UPDATE products SET Price = 407", "DELETE FROM products"])
+def test_rows_that_change_alike_just_before_many_are_written_are_told(
     many: InProcess,
     witness: Witness,
     cli: RedisCli,
@@ -177,7 +177,7 @@ def test_a_row_that_changes_just_before_many_are_written_is_told(
     replace_many = WriteThrough.replace_many
 
     def afterwards(*arguments: Any) -> None:
-        witness.query(f"{change} WHERE ProductId = 3")
+        witness.query(f"{change} WHERE ProductId IN (3, 4)")
         replace_many(*arguments)
 
     monkeypatch.setattr(WriteThrough, "replace_many", afterwards)
@@ -186,9 +186,9 @@ def test_a_row_that_changes_just_before_many_are_written_is_told(
 
     assert at_once == []
     assert record["to_database"]["changed"] == MANY
-    [detail] = record["details"]
-    assert detail["key"] == "Product:3"
-    assert (detail["database"] or {}).get("Price") == (7 if "UPDATE" in change else None)
+    assert [detail["key"] for detail in record["details"]] == ["Product:3", "Product:4"]
+    for detail in record["details"]:
+        assert (detail["database"] or {}).get("Price") == (407 if "UPDATE" in change else None)
     assert {row["Price"] for row in rows(witness, *range(1, MANY + 1))} == {9}
 
 
