@@ -93,3 +93,15 @@ def test_a_deployment_lets_chalice_see_nothing_but_these_wheels(
     monkeypatch.setattr(sys, "executable", str(program))
     chalice_cli.deploy(Stage("dev"), tmp_path / "wheels")
     assert f"1 {tmp_path / 'wheels'} {os.devnull}" in capfd.readouterr().out
+
+
+def test_a_package_that_is_not_locked_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wheel(tmp_path / "source", "genuine", FOREIGN)
+    requirements = tmp_path / "requirements.txt"
+    requirements.write_text(f"{NAME}==1.0\n")
+    for name, value in sources(tmp_path / "source").items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(Refused, match="Hashes are required"):
+        wheels.download(tmp_path / "to", FOREIGN, sys.version_info[:2], requirements)
