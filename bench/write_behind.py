@@ -2,7 +2,9 @@
 and beside increments that are written through.
 
 Ours goes through the whole app, as API Gateway's events do. Raw is redis-py with one script: it
-answers nothing but the new values, and nobody adds them to a row. The two take turns.
+answers nothing but the new values, and nobody adds them to a row. Raw that is in range also does
+what a client needs that keeps a column's limits: all rows are checked before one is changed. All
+take turns.
 """
 
 import json
@@ -47,6 +49,17 @@ return values
 """
 
 
+IN_RANGE = """
+local amount = tonumber(ARGV[2])
+for i, key in ipairs(KEYS) do
+  local value = tonumber(redis.call('HGET', key, ARGV[1]) or 0) + amount
+  if value < -2147483648 or value > 2147483647 then
+    return {}
+  end
+end
+"""
+
+
 def ours(column: str, keys: list[int]) -> Callable[[], object]:
     items = [{"nr": key, column: 1} for key in keys]
     body = json.dumps({"REQUEST": "increment", "TABLE": "pages", "SQLS": items})
@@ -59,8 +72,8 @@ def ours(column: str, keys: list[int]) -> Callable[[], object]:
     return increment
 
 
-def raw(client: "redis.Redis", keys: list[int]) -> Callable[[], object]:
-    script = client.register_script(HINCRBY)
+def raw(client: "redis.Redis", keys: list[int], text: str) -> Callable[[], object]:
+    script = client.register_script(text)
     names = [f"page:{key}" for key in keys]
     return lambda: script(keys=names, args=["views", 1])
 
@@ -76,15 +89,15 @@ def rate(call: Callable[[], object], seconds: float) -> float:
 
 def compare(count: int, client: "redis.Redis") -> None:
     keys = list(range(1, count + 1))
-    both = ours("views", keys), raw(client, keys)
-    rates: tuple[list[float], list[float]] = ([], [])
+    calls = (ours("views", keys), raw(client, keys, HINCRBY), raw(client, keys, IN_RANGE + HINCRBY))
+    rates: tuple[list[float], ...] = ([], [], [])
     for _ in range(ROUNDS):
-        for call, own in zip(both, rates):
+        for call, own in zip(calls, rates):
             own.append(rate(call, ROUND_SECONDS) * count)
-    mine, theirs = (statistics.median(own) for own in rates)
+    mine, theirs, in_range = (statistics.median(own) for own in rates)
     print(
         f"{f'write-behind, {count} a request':<40} {mine:9,.0f}/s raw {theirs:9,.0f}/s"
-        f" {mine / theirs:6.2f}",
+        f" {mine / theirs:6.2f} in range {in_range:9,.0f}/s {mine / in_range:6.2f}",
         flush=True,
     )
 

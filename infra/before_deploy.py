@@ -65,7 +65,10 @@ def refuse_missing_bucket(s3: Client, stage: Stage, setting: str) -> None:
         s3.head_bucket(Bucket=bucket, **owner)
     except ClientError as error:
         if code_of(error) != "404":
-            raise Refused(f"the bucket {bucket} ({setting}) cannot be used: {error}") from error
+            raise Refused(
+                f"the bucket {bucket} ({setting}) cannot be used: {error}; when the reason is gone,"
+                " run the same command again"
+            ) from error
         raise Refused(
             f"there is no bucket {bucket} ({setting}): run {stage.made_by}; nothing was changed"
         ) from error

@@ -39,10 +39,11 @@ CREATE TABLE IF NOT EXISTS cache_generation (
 ) ENGINE = InnoDB DEFAULT CHARSET = utf8mb4 COLLATE = utf8mb4_bin;
 
 -- The first one is the time in milliseconds: where this table is dropped and made again, no number comes back
--- that cached rows may still be stored under.
+-- that cached rows may still be stored under. In UTC: local time goes back by an hour once a year.
 INSERT IGNORE INTO cache_generation (table_name, generation, enabled)
-VALUES ('heroes', ROUND(UNIX_TIMESTAMP(NOW(3)) * 1000), 1), ('products', ROUND(UNIX_TIMESTAMP(NOW(3)) * 1000), 1),
-    ('employees', ROUND(UNIX_TIMESTAMP(NOW(3)) * 1000), 1);
+VALUES ('heroes', TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6)) DIV 1000, 1),
+    ('products', TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6)) DIV 1000, 1),
+    ('employees', TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6)) DIV 1000, 1);
 
 -- Rows whose public Redis keys other clients use: for them a row and its public key are brought in step.
 CREATE TABLE IF NOT EXISTS watched (

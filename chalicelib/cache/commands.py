@@ -2,7 +2,9 @@
 a cache has none in its package.
 """
 
+import hashlib
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from chalicelib.errors import CacheUnavailable
@@ -94,3 +96,9 @@ def packed_series(verb: str, prefix: str, width: int, numbers: Sequence[int]) ->
     argument = f"${len(prefix) + width}\r\n{prefix}%0{width}d\r\n"
     head = f"*{len(numbers) + 1}\r\n${len(verb)}\r\n{verb}\r\n"
     return (head + argument * len(numbers) % tuple(numbers)).encode()
+
+
+@cache
+def sha1(script: str) -> str:
+    """The name by which EVALSHA calls a script that was loaded."""
+    return hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()

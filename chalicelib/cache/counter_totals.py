@@ -31,9 +31,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from chalicelib.cache import keys
-from chalicelib.cache.commands import Command, NoClient, Words
+from chalicelib.cache.commands import Command, NoClient, Words, sha1
 from chalicelib.cache.counter_totals_scripts import SETTLE, add
-from chalicelib.cache.entry_commands import sha1
 from chalicelib.cache.keys import Keys
 from chalicelib.column_types import Integer
 from chalicelib.db import Generation

@@ -5,13 +5,11 @@ In a cluster a verb has a command for each chunk of a bucket, because a script m
 keys of one bucket only.
 """
 
-import hashlib
 import itertools
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from functools import lru_cache
 
 from chalicelib.cache import keys, scripts
-from chalicelib.cache.commands import Command, Words, packed_series
+from chalicelib.cache.commands import Command, Words, packed_series, sha1
 from chalicelib.cache.keys import MAX_KEYS_AN_MGET, Keys
 from chalicelib.db import Generation
 from chalicelib.tables import Column, Key, Table
@@ -220,11 +218,6 @@ def probe(tables: Mapping[str, Table], is_cluster: bool) -> list[Command]:
         for tag in (tags if is_cluster else tags[:1])
         for words in (("SET", keys.probe(tag), "", "PX", 1000), ("DEL", keys.probe(tag)))
     ]
-
-
-@lru_cache
-def sha1(script: str) -> str:
-    return hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
 
 
 def _storable(entries: Iterable[Entry | None]) -> list[Entry]:

@@ -8,11 +8,10 @@ row of a watched table deletes it.
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 from chalicelib.cache import keys, public_scripts
-from chalicelib.cache.commands import Command, Words
+from chalicelib.cache.commands import Command, Words, sha1
 from chalicelib.tables import HASH, JSON, Key, Row, Table
 
 # Longer than a write or a run may hold back what it read.
@@ -101,7 +100,7 @@ def read_commands(
     head: Words = (most, *[c.name for c in table.columns]) if form == HASH else (most,)
     script = public_scripts.READ_HASHES if form == HASH else public_scripts.READ_STRINGS
     return [
-        Command(_tag(batch[0]), ("EVALSHA", _sha1(script), len(batch), *batch, *head))
+        Command(_tag(batch[0]), ("EVALSHA", sha1(script), len(batch), *batch, *head))
         for batch in _batches(names, is_cluster)
     ]
 
@@ -118,7 +117,7 @@ def set_commands(
     """As SET_PUBLIC takes them."""
     fields = [c.name for c in table.columns] if form == HASH else []
     head: Words = (read_at, by, STAMP_MILLISECONDS, until, len(fields), *fields)
-    script = _sha1(public_scripts.SET_PUBLIC)
+    script = sha1(public_scripts.SET_PUBLIC)
     commands = []
     for batch in _batches(rows, is_cluster):
         names = table.public_keys(form, [each.key for each in batch])
@@ -142,7 +141,7 @@ def set_new_commands(
     table: Table, rows: Sequence[PublicRow], is_cluster: bool, until: int
 ) -> list[Command]:
     """As SET_NEW_PUBLIC takes them: texts for rows whose public keys must be absent."""
-    script = _sha1(public_scripts.SET_NEW_PUBLIC)
+    script = sha1(public_scripts.SET_NEW_PUBLIC)
     commands = []
     for batch in _batches(rows, is_cluster):
         row_keys, _, _, values = zip(*batch)
@@ -185,8 +184,3 @@ def _tag(name: str) -> str:
 def _batches(items: Sequence[Any], is_cluster: bool) -> list[Sequence[Any]]:
     most = 1 if is_cluster else MAX_ROWS_A_SCRIPT
     return [items[start : start + most] for start in range(0, len(items), most)]
-
-
-@lru_cache
-def _sha1(script: str) -> str:
-    return hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()

@@ -1,11 +1,10 @@
 """Public keys as a run of the sync uses them, and the notes that tell whether there is work."""
 
-import hashlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from chalicelib.cache import keys, public_scripts
-from chalicelib.cache.commands import Command, NoClient, Words
+from chalicelib.cache.commands import Command, NoClient, Words, sha1
 from chalicelib.cache.configured_client import new_client
 from chalicelib.cache.counter_totals import CounterTotalsStore
 from chalicelib.cache.public_keys import (
@@ -125,7 +124,7 @@ class PublicStore:
 
     def finish_note(self, table: Table, begun: str, text: str) -> None:
         """Put `text` in the place of the note, where it still is what `begin_note` made it."""
-        words: Words = ("EVALSHA", _sha1(public_scripts.FINISH_NOTE), 1, note(table))
+        words: Words = ("EVALSHA", sha1(public_scripts.FINISH_NOTE), 1, note(table))
         words += (begun, text, NOTE_MILLISECONDS)
         self._client.ask(Command(keys.tag(table, 0), words))
 
@@ -143,7 +142,3 @@ def _found(reply: Any) -> Found:
     if kind == b"type":
         return Garbage(f"it holds a {rest[0].decode()}")
     return Garbage(f"it holds {rest[0]} bytes, more than a row can have")
-
-
-def _sha1(script: str) -> str:
-    return hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()

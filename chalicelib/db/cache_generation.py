@@ -18,7 +18,8 @@ from chalicelib.tables import Table
 
 # A number never comes back, because rows may still be cached under it: not where the table of
 # generations is lost and made again, nor where a restore brings an earlier one back.
-_NOW = "ROUND(UNIX_TIMESTAMP(NOW(3)) * 1000)"
+# In UTC: local time goes back by an hour once a year.
+_NOW = f"{MICROSECONDS_NOW} DIV 1000"
 _NEXT = f"GREATEST(generation + 1, {_NOW})"
 IS_WATCHED = "EXISTS (SELECT 1 FROM watched WHERE watched.table_name = cache_generation.table_name)"
 HAS_CHANGES = (

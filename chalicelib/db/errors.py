@@ -48,6 +48,9 @@ class Code(IntEnum):
 PASSWORD_WITHHELD = Code.CR_AUTH_PLUGIN_ERR
 
 _CONNECTION_KILLED = 1927
+# MySQL's word to a connection that was idle for too long, in the place of an answer. What was sent
+# after that was not run.
+_CLOSED_WHILE_IDLE = 4031
 _HOST_BLOCKED, _HOST_REFUSED = 1129, 1130
 _CONNECTIONS_USED_UP = frozenset({1203, 1226})
 _LOCKED = frozenset({3118, 4151})  # MySQL, MariaDB
@@ -65,14 +68,19 @@ _HIGHEST_OF_64_BITS = 2**63 - 1
 _READ_ONLY = 1290
 _DEMOTED = frozenset({_READ_ONLY, 1792, 1836})
 _LOST = frozenset(
-    {Code.CR_SERVER_GONE_ERROR, Code.CR_SERVER_LOST, Code.SERVER_SHUTDOWN, _CONNECTION_KILLED}
+    {
+        *(Code.CR_SERVER_GONE_ERROR, Code.CR_SERVER_LOST, Code.SERVER_SHUTDOWN),
+        *(_CONNECTION_KILLED, _CLOSED_WHILE_IDLE),
+    }
 )
 # The database undid the transaction because another one was in its way.
 _UNDONE = frozenset({Code.LOCK_DEADLOCK, Code.DUP_ENTRY})
 
 # Errors after which the transaction is certainly not committed: the server rejected the COMMIT, or
 # did not receive all of it.
-CERTAINLY_NOT_COMMITTED = _DEMOTED | {Code.CR_SERVER_GONE_ERROR, Code.LOCK_DEADLOCK}
+CERTAINLY_NOT_COMMITTED = _DEMOTED | {
+    *(Code.CR_SERVER_GONE_ERROR, Code.LOCK_DEADLOCK, _CLOSED_WHILE_IDLE),
+}
 
 # A statement names a table or a column that does not exist, or leaves out a column that needs a
 # value.
@@ -127,6 +135,7 @@ _IN_WORDS = {
     " a trigger inserts a key that its table has already",
     Code.SERVER_SHUTDOWN: "it is shutting down",
     _CONNECTION_KILLED: "it closed the connection",
+    _CLOSED_WHILE_IDLE: "it closed the connection, which was idle for long",
     **dict.fromkeys(
         _STOPPED,
         "an operator stopped the statement (KILL QUERY), or a time limit of the server did",

@@ -21,8 +21,7 @@ from chalicelib.db.auto_increment import (
 from chalicelib.db.cache_generation import Generation, generation_in
 from chalicelib.db.change_capture import MARK_OWN
 from chalicelib.db.engine import Connection, Rows
-from chalicelib.db.errors import DatabaseError, is_guard_failed
-from chalicelib.db.errors import is_value_rejected as is_value_rejected
+from chalicelib.db.errors import DatabaseError, is_guard_failed, is_value_rejected
 from chalicelib.db.rejected_row import Writes
 from chalicelib.db.schema_check import SchemaCheck
 from chalicelib.db.statement_queue import StatementQueue, came_too_late

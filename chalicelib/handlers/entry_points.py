@@ -283,7 +283,7 @@ def _reject_change(request: contract.Request) -> None:
 
 
 def _by(caller: str) -> str:
-    return f"; caller {one_line(caller)}" if caller else ""
+    return f"; caller {caller}" if caller else ""
 
 
 def _log_request(line: str) -> None:

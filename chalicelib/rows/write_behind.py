@@ -73,7 +73,7 @@ class WriteBehind:
         if values is None:
             read_at = clocks()
             lines = self._lines(table, deltas.keys)
-            _reject_sleeper(read_at)
+            _reject_old_read(read_at)
             values = self._add(table, None, deltas, token, lines)
         return values
 
@@ -141,7 +141,7 @@ class WriteBehind:
         rows = [[json.loads(text) for text, _ in own] for own in parts]
         key = table.key.name
         totals = self.totals(table, list({row[key]: None for own in rows for row in own}))
-        _reject_sleeper(read_at)
+        _reject_old_read(read_at)
         return [
             b",".join(
                 [
@@ -163,7 +163,7 @@ class WriteBehind:
             raise
 
 
-def _reject_sleeper(read_at: Sequence[float]) -> None:
+def _reject_old_read(read_at: Sequence[float]) -> None:
     """`read_at`: of both `clocks`, a time before rows were read."""
     if max(now - before for now, before in zip(clocks(), read_at)) > MAX_READ_SECONDS:
         raise CountersUnavailable("this process slept while it read; nothing was changed")

@@ -36,8 +36,7 @@ from chalicelib.rows import changed_entries, public_rows
 from chalicelib.rows.cache_switch_off import CacheSwitchOff
 from chalicelib.rows.fences import Fences, clocks
 from chalicelib.rows.idempotency import Recorded
-from chalicelib.rows.work import Claim as Claim
-from chalicelib.rows.work import Work, begin
+from chalicelib.rows.work import Claim, Work, begin
 from chalicelib.rows.writer_transactions import Transactions
 from chalicelib.tables import Key, Row, Table
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
 
-from chalicelib.db import FAILS, Change, Database, Statement, Transaction
+from chalicelib.db import FAILS, MICROSECONDS_NOW, Change, Database, Statement, Transaction
 from chalicelib.error_text import shown
 from chalicelib.errors import Superseded
 from chalicelib.tables import DIRECTIONS, Key
@@ -127,7 +127,7 @@ def take_lease(database: Database) -> Lease | None:
     *_, [(token, found)] = database.run(
         (
             "INSERT IGNORE INTO sync_lease (name, token, holder, expires_at)"
-            " VALUES ('sync', ROUND(UNIX_TIMESTAMP(NOW(3)) * 1000), '', '2000-01-01')",
+            f" VALUES ('sync', {MICROSECONDS_NOW} DIV 1000, '', '2000-01-01')",
             (),
         ),
         (

@@ -115,7 +115,7 @@ class Sync:
         handed: list[tuple[Table, Note]] = []
         try:
             lease.begin_record()
-            for place, why in self._watches.senseless(self._tables):
+            for place, why in self._watches.invalid(self._tables):
                 record.report("", place, why)
             for table in due:
                 failures.append(self._failure_of(table, lease, record, server, fan_out, handed))

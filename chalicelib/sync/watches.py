@@ -171,7 +171,7 @@ class Watches:
             found |= set(_keys(table, [text for (text,) in rows]))
         return found
 
-    def senseless(self, tables: Mapping[str, Table]) -> Iterator[tuple[str, str]]:
+    def invalid(self, tables: Mapping[str, Table]) -> Iterator[tuple[str, str]]:
         """What makes no sense in `watched`: where it stands, and why. One SELECT a page."""
         for name, text, form, direction, _, _ in self._pages("", ()):
             place = f"watched {name} {text} {form}"

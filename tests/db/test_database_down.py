@@ -15,12 +15,14 @@ from local.servers import MariaDB
 from tests.conftest import Configure, running
 from tests.support.client import Answer, InProcess, Row, as_stored, hero
 from tests.support.leaks import assert_tells_nothing_internal
+from tests.support.relay import CUT_BEFORE, PASS, relaying
 from tests.support.topologies import wait_until
 from tests.support.witness import Witness
 
 # The promise is 3 s. This leaves room for a busy machine; who waits without a limit takes longer.
 MAX_SECONDS = 15
 CACHED, STORED, NEW = 1, 2, 3
+CLOSED_WHILE_IDLE = 4031
 
 READ_STORED: Row = {"REQUEST": "read", "SQLS": [STORED]}
 REQUESTS: dict[str, Row] = {
@@ -186,6 +188,30 @@ def test_a_connection_that_the_server_closed_is_replaced(
         witness.query("KILL %s", [id])
 
     assert_everything_works(service, request_name)
+
+
+@each_request
+def test_what_mysql_says_to_a_connection_that_was_idle_for_long_is_a_lost_connection(
+    service: InProcess, mariadb: MariaDB, configure: Configure, request_name: str
+) -> None:
+    """MySQL says it in the place of an answer, and has not run what was sent. MariaDB says
+    nothing."""
+    words = b"\xff" + CLOSED_WHILE_IDLE.to_bytes(2, "little") + b"#HY000The client was disconnected"
+    said: list[int] = []
+    with relaying(mariadb.port) as relay:
+        configure(DB_PORT=str(relay.port))
+        assert service.read([STORED], use_cache=False).rows
+        relay.last_words = len(words).to_bytes(3, "little") + b"\x01" + words
+
+        def say_once(piece: bytes) -> int:
+            said.append(1)
+            return CUT_BEFORE if len(said) == 1 else PASS
+
+        relay.judge = say_once
+
+        assert_everything_works(service, request_name)
+
+    assert said
 
 
 @each_request

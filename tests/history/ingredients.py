@@ -4,10 +4,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.history import counters
+from tests.history import counters, pending
 from tests.history.round import Report, Servers, play
 from tests.history.systems import (
     COMMIT_THEN_SET,
+    NO_APPLIED,
     NO_FENCE,
     NO_LEASE_CHECK,
     NO_RAISE,
@@ -18,7 +19,17 @@ from tests.history.systems import (
     NO_WATERMARK,
     NO_WRITER_CHECK,
 )
-from tests.history.worker import COUNT, DELETE, INCREMENT, INSERT, MIX, READ, REPLACE, UPLOAD
+from tests.history.worker import (
+    COUNT,
+    DELETE,
+    INCREMENT,
+    INSERT,
+    MIX,
+    MIX_OF_COUNTERS,
+    READ,
+    REPLACE,
+    UPLOAD,
+)
 
 SECONDS = 5
 MOST_ROUNDS = 12
@@ -59,6 +70,7 @@ PLAYS = (
     Play(NO_WRITER_CHECK, ("database switched over and back",), FEW_WRITES),
     Play(NO_SERVER_NAME, ("redis failed over and back",), MIX),
     Play(NO_ROW_LOCK, (), COUNTS, NOT_EXACT),
+    Play(NO_APPLIED, (), MIX_OF_COUNTERS, frozenset({pending.EXTRA})),
     Play(COMMIT_THEN_SET, ASLEEP, MIX),
 )
 

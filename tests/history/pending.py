@@ -65,8 +65,7 @@ def check_pending(folder: Path, pages: Mapping[int, int], *, may_lose: bool) -> 
             for nr, value in shown.rows:
                 least, most = lowest[nr].before(shown.start), highest[nr].until(shown.end)
                 if not least <= value <= most:
-                    kind = LOST if value < least else EXTRA
                     what = f"page {nr} with {value}, not {least} to {most}: {shown}"
-                    verdict.violated(f"{kind} ({shown.how})", what)
+                    verdict.violated(LOST if value < least else EXTRA, what)
                     verdict.stale_at.append(shown.start)
     return verdict

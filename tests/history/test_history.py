@@ -10,9 +10,9 @@ import pytest
 
 from chalicelib.config import DbEngine
 from tests.history.compare import picture
-from tests.history.nemesis import FAULTS
+from tests.history.nemesis import FAULTS, LOSING, OF_RUNS
 from tests.history.round import Servers, play, servers
-from tests.history.worker import MIX_OF_ALL
+from tests.history.worker import MIX_OF_ALL, MIX_OF_COUNTERS
 from tests.support.background_commands import Done
 
 # The time for requests and faults. Starting the processes and waiting for quiet take longer.
@@ -37,6 +37,21 @@ def test_no_fault_makes_an_answer_stale_or_loses_a_write(
     assert report.verdict.checked["changes acknowledged"] > 500
     assert report.verdict.checked["increments acknowledged"] > 100
     assert len(report.injected) > len(FAULTS) // 2
+
+
+@pytest.mark.proof
+def test_no_increment_is_lost_or_doubled_while_runs_are_killed(
+    own_servers: Servers, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Of write-behind counters, with every fault after which Redis still has its data."""
+    folder = tmp_path_factory.mktemp("records") / "pending"
+    kinds = [kind for kind in (*FAULTS, *OF_RUNS) if kind not in LOSING]
+    report = play(own_servers, folder, SECONDS / 2, kinds=kinds, mix=MIX_OF_COUNTERS)
+    print(report)
+
+    assert not report.verdict.violations
+    assert report.verdict.checked["increments of write-behind counters acknowledged"] > 500
+    assert report.verdict.checked["runs done"] > 5
 
 
 @pytest.mark.proof

@@ -2,6 +2,7 @@
 
 import ast
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -211,3 +212,19 @@ def test_few_packages_are_deployed() -> None:
     # redis-py needs the last one, on Python before 3.11.3.
     expected = {"pymysql", "hiredis", "redis", "async-timeout"}
     assert {name_of(each) for each in locked("requirements.txt")} == expected
+
+
+def test_no_sql_reads_a_local_time() -> None:
+    """It goes back by an hour once a year, and generations must not."""
+    local = re.compile(
+        r"\b(NOW|SYSDATE|CURDATE|CURTIME|CURRENT_TIMESTAMP|LOCALTIME|UNIX_TIMESTAMP)\("
+    )
+    texts = [*PATHS, *(ROOT / "seed").glob("*.sql"), *(ROOT / "infra").glob("*.sql")]
+    found = [
+        (path.name, line)
+        for path in texts
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if local.search(line)
+    ]
+    assert texts[-1].suffix == ".sql"
+    assert found == []

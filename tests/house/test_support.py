@@ -8,6 +8,7 @@ import pytest
 from tests.history import checker
 from tests.support import witness
 from tests.support.client import Answer
+from tests.support.memory_folder import memory_folder
 
 
 def test_a_failed_check_of_the_client_shows_left_and_right() -> None:
@@ -28,3 +29,9 @@ def test_every_module_of_the_tests_shows_what_its_asserts_compared() -> None:
     for module in (witness, emulated_aws, checker):
         name = type(module.__loader__).__name__
         assert name == "AssertionRewritingHook", Path(str(module.__file__)).name
+
+
+def test_a_run_keeps_its_files_in_memory_only_where_there_is_room(tmp_path: Path) -> None:
+    assert memory_folder(tmp_path, needed_bytes=0) == tmp_path
+    assert memory_folder(tmp_path, needed_bytes=1 << 60) is None
+    assert memory_folder(tmp_path / "not there", needed_bytes=0) is None

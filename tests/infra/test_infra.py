@@ -493,6 +493,10 @@ def test_the_database_logs_who_comes_in_and_who_changes_rights() -> None:
     assert template()["Resources"]["Database"]["DependsOn"] == ["AuditLog", "ErrorLog"]
 
 
+def test_the_data_api_is_off_unless_the_stage_uses_it() -> None:
+    assert resource("Database")["EnableHttpEndpoint"] == {"Fn::If": ["UsesDataApi", True, False]}
+
+
 def test_alarms_watch_every_function() -> None:
     metrics, functions = 0, dict[str, set[str]]()
     for name, alarm in of_type("CloudWatch::Alarm").items():

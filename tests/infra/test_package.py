@@ -19,14 +19,26 @@ from infra.packaged_project import needed
 from infra.terminal import Refused
 from infra.wheels import download
 from local.servers import DataApi, Redis
+from tests.support.certificates import Authority
 from tests.support.client import ROOT, hero
 from tests.support.container import Container, runtime_folder, upload_event
 from tests.support.deployment import NAME
 from tests.support.emulated_aws import REGION, Emulated, emulated
+from tests.support.serverless_cache import serverless_cache
 from tests.support.stage_life import NATIVE, Life, ShortLife, unpack
 from tests.support.witness import Witness
 
+Json = dict[str, Any]
 MAX_BYTES = 3_000_000
+# The cache's login by token, as Lambda's environment makes it possible.
+TOKENS = {
+    "REDIS_AUTH": "iam",
+    "REDIS_CACHE_NAME": "herocache-dev",
+    "AWS_REGION": REGION,
+    "AWS_ACCESS_KEY_ID": "ASIAEXAMPLE",
+    "AWS_SECRET_ACCESS_KEY": "secret",
+    "AWS_SESSION_TOKEN": "token",
+}
 ELF_MACHINES = {"x86_64": 62, "arm64": 183}
 
 
@@ -195,6 +207,51 @@ def test_the_package_with_redis_alone_serves_over_the_data_api_through_the_cache
     assert answer["headers"]["Cache-Status"] == 'herocache; hit; detail="1 of 1"'
     assert "redis" in imported
     assert not (package / "pymysql").exists()
+
+
+SMALL_LAMBDA = 512 / 1769
+
+
+@pytest.mark.parametrize("first", ["read", "write"])
+@pytest.mark.parametrize("login_seconds", [0.05, 0.15, 0.3])
+def test_a_small_function_and_a_slow_login_switch_no_cache_off(
+    package: Path,
+    runtime: Path,
+    environment: Mapping[str, str],
+    handlers: dict[str, str],
+    redis_server: Redis,
+    witness: Witness,
+    tmp_path: Path,
+    login_seconds: float,
+    first: str,
+) -> None:
+    """By token, over TLS, in a new container, on a serverless cache."""
+    storage, row = handlers["herocache-dev-storage"], {"id": 7, **hero()}
+    witness.give_cache_to("")
+    read: Json = {"REQUEST": "read", "SQLS": [7]}
+    calls: list[Json] = [read] * (first == "read")
+    expected: list[list[Json]] = [[]] * (first == "read")
+    for name in ("a", "b", "c"):
+        changed = {**row, "name": name}
+        calls += [{"REQUEST": "write", "SQLS": [changed]}, *[read] * 10]
+        expected += [[changed]] * 10
+    with serverless_cache(redis_server, Authority(tmp_path / "ca")) as cache:
+        cache.login_seconds = login_seconds
+        settings = {**environment, **cache.settings(), **TOKENS, "REDIS_URL": cache.url}
+        container = Container(package, runtime, settings, cpu_share=SMALL_LAMBDA)
+
+        answers, _ = container.invoke(*[(storage, call) for call in calls])
+        logins = cache.logins
+
+    assert [each["statusCode"] for each in answers] == [200] * len(calls)
+    reads = [each["body"] for each, call in zip(answers, calls) if call is read]
+    assert reads == expected
+    assert witness.query("SELECT COUNT(*) FROM cache_generation WHERE NOT enabled") == [(0,)]
+    assert witness.entries()
+    assert logins
+    assert all(b"X-Amz-Signature" in each for each in logins)
+    for words in ("left alone", "switched off"):
+        assert words not in container.log
 
 
 def test_nothing_but_the_package_could_have_answered(package: Path, runtime: Path) -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from infra import wheels
+from infra import chalice_cli, wheels
+from infra.stage_files import Stage
 from infra.terminal import Refused
 from tests.support.stage_life import NATIVE
 from tests.support.wheels import NAME, lock_of, make_wheel, sources
@@ -81,3 +82,26 @@ def test_a_tampered_wheel_is_refused_before_anything_is_created(
         wheels.downloaded(FOREIGN, requirements),
     ):
         pass
+
+
+def test_a_deployment_lets_chalice_see_nothing_but_these_wheels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    program = tmp_path / "python"
+    program.write_text('#!/bin/sh\necho "$PIP_NO_INDEX $PIP_FIND_LINKS $PIP_CONFIG_FILE"\n')
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(program))
+    chalice_cli.deploy(Stage("dev"), tmp_path / "wheels")
+    assert f"1 {tmp_path / 'wheels'} {os.devnull}" in capfd.readouterr().out
+
+
+def test_a_package_that_is_not_locked_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wheel(tmp_path / "source", "genuine", FOREIGN)
+    requirements = tmp_path / "requirements.txt"
+    requirements.write_text(f"{NAME}==1.0\n")
+    for name, value in sources(tmp_path / "source").items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(Refused, match="Hashes are required"):
+        wheels.download(tmp_path / "to", FOREIGN, sys.version_info[:2], requirements)

@@ -13,14 +13,14 @@ from chalicelib.ingest import service as ingest_service
 from chalicelib.tables import Column, Table
 from local.servers import MariaDB
 from tests.conftest import Configure
-from tests.db import test_schema
-from tests.db.test_schema import OTHER, SUPERHEROES, Tables
+from tests.db import conftest
 from tests.support.aurora import emulated_load_from_s3
 from tests.support.bucket import UploadBucket
 from tests.support.client import InProcess, hero
+from tests.support.differing_tables import OTHER, SUPERHEROES, Tables
 from tests.support.witness import Witness
 
-database = test_schema.database  # the fixture
+database = conftest.database  # the fixture
 
 Load = Callable[[str], Mapping[str, Any]]
 NARROW_ROWS = (

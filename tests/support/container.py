@@ -2,8 +2,11 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +18,9 @@ from tests.support.emulated_aws import REGION
 
 # The packages that the Lambda runtime brings along.
 BOTO3 = ("boto3", "botocore", "s3transfer", "jmespath", "dateutil", "six", "urllib3")
+
+# How often a throttled process is stopped.
+THROTTLE_SECONDS = 0.1
 
 # Lambda's way: the handlers are found by name; each gets its event made from JSON.
 LAMBDA = """
@@ -42,26 +48,36 @@ def runtime_folder(folder: Path) -> Path:
 
 
 class Container:
-    """Nothing but the package, the standard library and boto3 can be imported."""
+    """Nothing but the package, the standard library and boto3 can be imported. It runs for
+    `cpu_share` of the time: Lambda gives a whole CPU from 1,769 MB on."""
 
-    def __init__(self, package: Path, runtime: Path, settings: Mapping[str, str]) -> None:
-        self._package, self._runtime = package, runtime
+    def __init__(
+        self, package: Path, runtime: Path, settings: Mapping[str, str], cpu_share: float = 1.0
+    ) -> None:
+        self._package, self._runtime, self._cpu_share = package, runtime, cpu_share
+        self.log = ""
         self._environment = {"PATH": os.environ["PATH"], "LANG": "C.UTF-8", **settings}
 
     def invoke(self, *calls: tuple[str, object]) -> tuple[list[Any], list[str]]:
         """The answer to each call, and the packages that were imported from the package."""
-        done = subprocess.run(
+        with subprocess.Popen(
             [sys.executable, "-I", "-S", "-W", "error", "-c", LAMBDA, self._paths],
             cwd=self._package,
             env=self._environment,
-            input="".join(f"{json.dumps(call)}\n" for call in calls),
-            capture_output=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
-            timeout=60,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        lines = done.stdout.splitlines()  # of the log, too
+        ) as process:
+            calls_in = "".join(f"{json.dumps(call)}\n" for call in calls)
+            try:
+                with throttled(process, self._cpu_share):
+                    said_out, said_err = process.communicate(calls_in, timeout=120)
+            finally:
+                process.kill()
+        assert process.returncode == 0, said_err
+        self.log = said_out + said_err
+        lines = said_out.splitlines()  # of the log, too
         said = [line.removeprefix("answer ") for line in lines if line.startswith("answer ")]
         *answers, imported = map(json.loads, said)
         return answers, imported
@@ -94,6 +110,28 @@ class Container:
     @property
     def _paths(self) -> str:
         return json.dumps([str(self._package), str(self._runtime)])
+
+
+@contextmanager
+def throttled(process: "subprocess.Popen[str]", share: float) -> Iterator[None]:
+    """The process runs for this share of each tenth of a second. That is harder than a limit of
+    CPU time, which does not count while the process waits."""
+    is_over = threading.Event()
+
+    def throttle() -> None:
+        while share < 1 and not is_over.is_set():
+            time.sleep(THROTTLE_SECONDS * share)
+            process.send_signal(signal.SIGSTOP)
+            time.sleep(THROTTLE_SECONDS * (1 - share))
+            process.send_signal(signal.SIGCONT)
+
+    throttling = threading.Thread(target=throttle, daemon=True)
+    throttling.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        throttling.join()
 
 
 def upload_event(bucket: str, key: str, put: Mapping[str, Any], size: int) -> dict[str, Any]:

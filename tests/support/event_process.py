@@ -119,7 +119,7 @@ def deliver(
 
 def answer_of(process: "subprocess.Popen[str]") -> Any:
     """`summaries`: a list for each event; `grown_mb`."""
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=600)
     assert process.returncode == 0, err
     return json.loads(out.splitlines()[-1])
 

@@ -22,13 +22,15 @@ PASS, CUT_BEFORE, CUT_AFTER, HOLD_ANSWER = range(4)
 
 class Relay:
     """`judge` is asked what to do with every piece a client sends. `welcome` is called when one
-    connects, before anything passes. With `drip_seconds` what a server says comes byte by byte."""
+    connects, before anything passes. With `drip_seconds` what a server says comes byte by byte.
+    `last_words`: what a client is told that is cut off before its piece passes."""
 
     def __init__(self, target: int) -> None:
         self.target = target
         self.judge: Callable[[bytes], int] = lambda piece: PASS
         self.welcome: Callable[[], None] = lambda: None
         self.drip_seconds = 0.0
+        self.last_words = b""
         self.held_seconds = 0.0
         self._listener = socket.create_server((LOOPBACK, 0), backlog=1024)
         self.port: int = self._listener.getsockname()[1]
@@ -91,6 +93,8 @@ class Relay:
                 verdict = self.judge(piece) if asks else PASS
                 if verdict == HOLD_ANSWER:
                     self._held[sink] = self.held_seconds
+                if verdict == CUT_BEFORE:
+                    source.sendall(self.last_words)
                 if verdict in (CUT_BEFORE, CUT_AFTER):
                     _reset(source)
                 time.sleep(self._held.pop(source, 0.0))

@@ -131,7 +131,7 @@ def use_public_key(
     cli("DEL", public)
     cli("RPUSH", public, "no row")
     assert run(name)[direction]["looked"] == 1
-    cli("DEL", public)
+    cli("DEL", public, f"{{{public}}}:stamp")  # as ten minutes after the write
     run(name)
     if form == HASH:
         cli("HSET", public, column, "Bea")

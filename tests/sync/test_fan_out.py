@@ -13,7 +13,9 @@ from app import sync_range
 from chalicelib import errors, services
 from chalicelib.handlers import entry_points
 from chalicelib.ingest import Bucket
+from chalicelib.rows import WriteThrough
 from chalicelib.sync import fan_out, range_scan, range_worker, runs, service
+from chalicelib.tables import Table
 from tests.conftest import Configure
 from tests.support.bucket import Event, UploadBucket, owned_by
 from tests.support.client import InProcess
@@ -180,6 +182,32 @@ def test_rows_follow_public_keys_in_ranges(
     assert is_idle()
     cli.put("Product:9000", Price=1)
     assert run(None)["outcome"] == "running", "the note knows the keys of every range"
+
+
+def test_a_run_waits_for_every_reader_of_rows_in_ranges_before_it_ends(
+    shop: InProcess,
+    witness: Witness,
+    cli: RedisCli,
+    bucket: UploadBucket,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fill(witness, 1, ROWS)
+    watch(shop, ["*"])
+    run_alone()
+    for key in range(1, 201):
+        cli.put(f"Product:{key}", Price=9)
+    record, waited = begun(ranges=3), []
+
+    def wait(_: object, table: Table) -> None:
+        outcome, *_ = ended(witness, record["run"])
+        waited.append((table.name, outcome))
+
+    monkeypatch.setattr(WriteThrough, "wait_for_readers", wait)
+    for event in told(bucket, record["run"]):
+        work_off(event)
+
+    assert waited == [("products", "running")]
+    assert ended(witness, record["run"])[0] == "done"
 
 
 def test_rows_that_are_watched_one_by_one_in_ranges(
