@@ -9,6 +9,7 @@ different is rejected when the service starts.
 import inspect
 import socket
 import ssl
+import time
 from collections.abc import Mapping
 from functools import lru_cache, partial
 from typing import Any
@@ -95,6 +96,11 @@ class _Parser(DefaultParser):  # type: ignore[misc, valid-type]
         super().__init__(*arguments, **named)
         self._deadline = deadline
         self._whole_wait = timeout_seconds - _SLACK_SECONDS
+
+    def on_connect(self, connection: AbstractConnection, **named: Any) -> None:
+        """The login begins."""
+        super().on_connect(connection, **named)
+        self._deadline.until = time.monotonic() + timeouts.OPENING_SECONDS
 
     def read_from_socket(self, timeout: object = None, raise_on_timeout: bool = True) -> bool:
         left, reader = self._deadline.seconds_left(), self._reader

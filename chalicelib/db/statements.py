@@ -4,6 +4,7 @@ Identifiers come from `tables` only; a value is always a parameter.
 """
 
 from collections.abc import Sequence
+from zlib import crc32
 
 from chalicelib.column_types import String
 from chalicelib.tables import Column, Key, Row, Table
@@ -105,11 +106,18 @@ def replace(table: Table, rows: Sequence[Row]) -> Statement:
     return f"{text} ON DUPLICATE KEY UPDATE {updates}", parameters
 
 
+def checksum(keys: Sequence[Key], texts: Sequence[bytes]) -> int:
+    """Of the JSON of the rows with these keys. Each row has a weight of its own: where two rows are
+    changed alike, the sum, or the exclusive or, of their own checksums may stay the same."""
+    return sum([crc32(text) * (crc32(str(key).encode()) + 1) for key, text in zip(keys, texts)])
+
+
 def guard_rows(table: Table, keys: Sequence[Key], checksum: int) -> Statement:
-    """Lock the rows with `keys`. An error where one is missing, or where the sum of the
-    checksums of their JSON is another."""
-    # A sum: where two rows are changed alike, their checksums' exclusive or stays the same.
-    found = f"SUM(CRC32(CONVERT({_json(table)} USING utf8mb4)))"
+    """Lock the rows with `keys`. An error where one is missing, or where they have another
+    `checksum`."""
+    key = table.key.name
+    key = f"CONVERT({key} USING utf8mb4)" if isinstance(table.key.type, String) else f"{key}+0"
+    found = f"SUM(CRC32(CONVERT({_json(table)} USING utf8mb4)) * (CRC32({key}) + 1))"
     which, values = f"IN ({_marks(len(keys))})", keys
     first = keys[0]
     if isinstance(first, int) and keys == [*range(first, first + len(keys))]:  # less to parse

@@ -8,7 +8,6 @@ Where triggers may change rows, one more reads them back.
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
-from zlib import crc32
 
 from chalicelib.db import applied_deltas, batches, cache_generation, statements
 from chalicelib.db.auto_increment import (
@@ -259,8 +258,8 @@ class Transaction(StatementQueue):
         change rows, or where other rows are there by then."""
         if not self.takes_files or self.ensure_fit(table):
             raise NotAtOnce
-        checksum = sum(map(crc32, texts))
         keys = [row[0] for row in rows]
+        checksum = statements.checksum(keys, texts)
         self.queue_guard(statements.guard_rows(table, keys, checksum), NotAtOnce)
         self.queue(*self._each(statements.replace)(table, rows))
 

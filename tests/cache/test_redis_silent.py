@@ -5,9 +5,10 @@ in production: on a busy machine too, that wait is longer than anything else tak
 """
 
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
 
 import hiredis
@@ -18,6 +19,7 @@ from chalicelib import services
 from chalicelib.cache import timeouts
 from chalicelib.cache.generations import MEMORY_SECONDS
 from chalicelib.cache.redis_driver import _Parser
+from chalicelib.cache.routing import Connection
 from chalicelib.cache.timeouts import Deadline
 from chalicelib.errors import CacheUnavailable
 from local.servers import Redis
@@ -194,6 +196,30 @@ def test_a_redis_that_answers_byte_by_byte_is_not_waited_for_byte_by_byte(
         assert len(service.read(IDS).rows) == len(IDS)
 
         assert time.monotonic() - begun < 3 * TIMEOUT_SECONDS
+
+
+def test_a_login_that_is_answered_byte_by_byte_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever needs a connection waits for the one that is being opened: if that never ended, this
+    process would never use Redis again."""
+    monkeypatch.setattr(timeouts, "OPENING_SECONDS", 0.2)
+
+    def drip(listener: socket.socket) -> None:
+        accepted, _ = listener.accept()
+        with accepted, suppress(OSError):
+            accepted.sendall(b"+")
+            for _ in range(100):
+                time.sleep(0.02)
+                accepted.sendall(b"O")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = threading.Thread(target=drip, args=(listener,))
+        server.start()
+        url = f"redis://:secret@127.0.0.1:{listener.getsockname()[1]}"
+
+        with pytest.raises(redis.TimeoutError):
+            Connection(url, (), False).open()
+
+        server.join()
 
 
 def test_a_silent_server_is_not_asked_again(
