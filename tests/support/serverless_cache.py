@@ -72,10 +72,11 @@ class ServerlessCache:
             threading.Thread(target=self._serve, args=(client,), daemon=True).start()
 
     def cut(self) -> None:
-        """End every connection."""
+        """End every connection. `SSLSocket.shutdown` would have the reader take what still comes
+        for plain text."""
         for end in list(self._open):
             with contextlib.suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
+                socket.socket.shutdown(end, socket.SHUT_RDWR)
 
     def close(self) -> None:
         with contextlib.suppress(OSError):
