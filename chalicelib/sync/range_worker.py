@@ -27,8 +27,9 @@ from chalicelib.sync.range_claims import (
     ranges_of,
 )
 from chalicelib.sync.range_scan import BATCH_ROWS, Scan
-from chalicelib.sync.reconciliation import MIN_ROWS_AT_ONCE, Reconciliation
+from chalicelib.sync.reconciliation import Reconciliation
 from chalicelib.sync.runs import LEASE_SECONDS, Lease, Record
+from chalicelib.sync.to_database import MIN_ROWS_AT_ONCE
 from chalicelib.sync.watches import Watches
 from chalicelib.tables import TO_DATABASE, Table
 

@@ -22,8 +22,9 @@ from chalicelib.sync.captured_changes import CapturedChanges
 from chalicelib.sync.fan_out import MAX_ROWS_IN_RUN, FanOut, Put
 from chalicelib.sync.idle_check import Note, Notes
 from chalicelib.sync.range_scan import BATCH_ROWS, Scan
-from chalicelib.sync.reconciliation import MIN_ROWS_AT_ONCE, Reconciliation
+from chalicelib.sync.reconciliation import Reconciliation
 from chalicelib.sync.runs import Lease, Record, take_lease
+from chalicelib.sync.to_database import MIN_ROWS_AT_ONCE
 from chalicelib.sync.watches import WatchedRow, Watches
 from chalicelib.tables import EVERY_ROW, FORMS, TO_CACHE, TO_DATABASE, Key, Table
 

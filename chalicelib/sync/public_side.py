@@ -1,0 +1,80 @@
+"""The public keys of a range: what they should hold, setting them, and until when that may be."""
+
+from collections.abc import Mapping, Sequence
+
+from chalicelib.cache import Found, PublicRow, PublicStore, public_forms
+from chalicelib.sync.range_rows import InStep, Rows
+from chalicelib.sync.runs import RANGE_SECONDS, Lease, Record, nobody
+from chalicelib.tables import JSON, Key, NotAsDeclared, Table
+
+
+class PublicSide:
+    """For one run."""
+
+    def __init__(self, store: PublicStore, lease: Lease, record: Record) -> None:
+        self._store = store
+        self._lease = lease
+        self._record = record
+
+    def read_many(self, table: Table, form: str, keys: Sequence[Key]) -> dict[Key, Found]:
+        """What stands under the public keys of these rows. Raises CacheUnavailable."""
+        return dict(zip(keys, self._store.read_many(table, form, keys)))
+
+    def deadline(self) -> int:
+        """Until when public keys may be set. The lease is held until then: where it may be short
+        it is renewed, after the deadline was asked for. Raises Superseded."""
+        until = self._store.deadline(RANGE_SECONDS)
+        if self._lease.is_due:
+            self._lease.run()
+        return until
+
+    def shown(
+        self, table: Table, form: str, direction: str, rows: Rows, now: InStep
+    ) -> Mapping[Key, Found]:
+        """What the public keys of the rows hold. Rows that JSON cannot show are reported."""
+        for key in now.found.keys() & rows.odd.keys():
+            try:
+                table.encode(rows.odd[key])
+            except NotAsDeclared as error:
+                self._record.report(direction, table.public_key(form, key), str(error))
+        texts = rows.texts
+        if len(texts) > len(now.found):
+            texts = {key: texts[key] for key in now.found if key in texts}
+        return (
+            texts
+            if form == JSON
+            else dict(zip(texts, public_forms(table, form, [*texts.values()])))
+        )
+
+    def put(
+        self,
+        table: Table,
+        form: str,
+        direction: str,
+        rows: Rows,
+        puts: Sequence[PublicRow],
+        now: InStep,
+    ) -> set[Key]:
+        """Set public keys. The keys of the rows where something else was there."""
+        if not puts:
+            return set()
+        done = self._store.set_many(table, form, puts, rows.read_at, rows.until)
+        not_set = {put.key for put, is_done in zip(puts, done) if not is_done}
+        now.is_known = now.is_known and not not_set
+        unknown = [put.row for put in puts if put.row is not None]
+        held = {put.key: put.value for put in puts}
+        if unknown:
+            values = public_forms(table, form, table.encode_many(unknown))
+            held |= zip([row[0] for row in unknown], values)
+        for key in not_set:
+            del held[key]
+        now.found |= held
+        changed = [key for key in held if key not in now.written]
+        self._record.tallies[direction].changed += len(changed)
+        self.tell(table, form, changed, "from Database to Redis")
+        return not_set
+
+    def tell(self, table: Table, form: str, keys: Sequence[Key], way: str) -> None:
+        if self._record.tell is not nobody:
+            for name in table.public_keys(form, keys):
+                self._record.tell(f"Write {name} {way}")

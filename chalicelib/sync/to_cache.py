@@ -1,0 +1,78 @@
+"""The public keys follow the rows."""
+
+from collections.abc import Mapping
+
+from chalicelib.cache import ABSENT, ANY, Found, Garbage, PublicRow, fingerprint
+from chalicelib.sync import public_values
+from chalicelib.sync.public_side import PublicSide
+from chalicelib.sync.public_values import NotARow
+from chalicelib.sync.range_rows import InStep, Rows, digests, named, without
+from chalicelib.sync.runs import Record
+from chalicelib.sync.watches import Watches
+from chalicelib.tables import TO_CACHE, Key, Row, Table
+
+
+class ToCache:
+    """For one run."""
+
+    def __init__(self, public_side: PublicSide, watches: Watches, record: Record) -> None:
+        self._public_side = public_side
+        self._watches = watches
+        self._record = record
+
+    def follow(
+        self, table: Table, form: str, rows: Rows, seen: Mapping[Key, str], now: InStep
+    ) -> None:
+        wanted = self._public_side.shown(table, form, TO_CACHE, rows, now)
+        differing = [
+            key
+            for key, found in now.found.items()
+            if found != wanted.get(key) and key not in rows.odd
+        ]
+        stale = self._watches.still(table, form, TO_CACHE, differing)
+        for key in stale if seen else ():
+            if seen.get(key):
+                row = rows.row(table, key)
+                self._tell_conflict(table, form, key, row, seen, now.found[key])
+        puts = [PublicRow(key, None, _instead_of(now.found[key]), wanted.get(key)) for key in stale]
+        not_set = self._public_side.put(table, form, TO_CACHE, rows, puts, now)
+        left = not_set.union(differing).difference(stale) | not_set | rows.odd.keys()
+        now.seen |= digests(rows, [*without(left, now.found)])
+
+    def _tell_conflict(
+        self,
+        table: Table,
+        form: str,
+        key: Key,
+        row: Row | None,
+        seen: Mapping[Key, str],
+        found: Found,
+    ) -> None:
+        """Both sides were changed: the row counts."""
+        last = seen.get(key)
+        if not last or found is None or public_values.digest(table, row) == last:
+            return
+        try:
+            values = public_values.parse(table, key, found)
+        except NotARow as error:
+            other: object = str(error)
+        else:
+            assert values is not None
+            whole = public_values.over(table, key, values, row)
+            if public_values.digest(table, whole) == last:
+                return
+            other = named(table, whole) or dict(values)
+        self._record.report(
+            TO_CACHE,
+            table.public_key(form, key),
+            "both were changed: the database's row counts",
+            database=named(table, row),
+            redis=other,
+        )
+
+
+def _instead_of(found: Found) -> str:
+    """What must still be there where this is replaced. Of garbage nothing is known."""
+    if found is None:
+        return ABSENT
+    return ANY if isinstance(found, Garbage) else fingerprint(found)

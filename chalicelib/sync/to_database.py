@@ -1,0 +1,271 @@
+"""The rows follow their public keys."""
+
+import itertools
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from chalicelib.cache import Found, PublicRow, fingerprint
+from chalicelib.errors import BadRequest, NotAtOnce
+from chalicelib.rows import Work, WriteThrough
+from chalicelib.sync import public_values
+from chalicelib.sync.public_side import PublicSide
+from chalicelib.sync.public_values import NotARow, Values
+from chalicelib.sync.range_rows import InStep, Rows, digests, named, without
+from chalicelib.sync.runs import Lease, Record
+from chalicelib.sync.watches import Watches
+from chalicelib.tables import (
+    DIRECTIONS,
+    FORMS,
+    TO_DATABASE,
+    Key,
+    NotAsDeclared,
+    Row,
+    Table,
+)
+
+# In one transaction.
+MAX_WRITTEN_ROWS = 500
+# So many changed rows, or more, are written at once, and the whole table leaves the cache for them.
+MIN_ROWS_AT_ONCE = 100
+
+
+@dataclass
+class _Edit:
+    """What is done to the rows of a transaction. It may be done several times until one is
+    committed: the last one counts."""
+
+    table: Table
+    values: Mapping[Key, Values]
+    seen: Mapping[Key, str]
+    conflicts: list[tuple[Key, Row | None, Row]] = field(default_factory=list)
+    equal: list[Row] = field(default_factory=list)
+
+    def __call__(self, locked: Sequence[Row]) -> Sequence[Row]:
+        self.conflicts, self.equal = [], []
+        # Of a table with write-behind counters a row has one column more.
+        by_key = {row[0]: row[: len(self.table.columns)] for row in locked}
+        digests = public_values.digests_by_key(
+            self.table, [row for row in locked if self.seen.get(row[0])]
+        )
+        after = []
+        for key, values in self.values.items():
+            row = by_key.get(key)
+            whole = public_values.over(self.table, key, values, row)
+            if whole is None:
+                continue
+            if whole == row:
+                self.equal.append(row)
+                continue
+            last = self.seen.get(key)
+            if last and digests.get(key, "") != last:
+                self.conflicts.append((key, row, whole))
+            after.append(whole)
+        return after
+
+
+class ToDatabase:
+    """For one run."""
+
+    def __init__(
+        self,
+        write_through: WriteThrough,
+        public_side: PublicSide,
+        watches: Watches,
+        lease: Lease,
+        record: Record,
+        *,
+        is_alone: bool,
+    ) -> None:
+        """`is_alone`: nobody else looks at rows of the table meanwhile."""
+        self._write_through = write_through
+        self._public_side = public_side
+        self._watches = watches
+        self._lease = lease
+        self._record = record
+        self._is_alone = is_alone
+
+    def follow(
+        self, table: Table, form: str, rows: Rows, seen: Mapping[Key, str], now: InStep
+    ) -> None:
+        values_shown = self._public_side.shown(table, form, TO_DATABASE, rows, now)
+        puts: list[PublicRow] = []
+        edits: dict[Key, Values] = {}
+        wholes: list[Row] = []
+        differing = {
+            key: found
+            for key, found in now.found.items()
+            if found is None or found != values_shown.get(key)
+        }
+        now.seen |= digests(rows, [*without(differing, now.found)])
+        if len(differing) >= MIN_ROWS_AT_ONCE:
+            done = self._write_at_once(table, form, rows, differing, seen, now)
+            differing = without(done, differing)
+        for key, found in differing.items():
+            row = rows.row(table, key)
+            try:
+                values = public_values.parse(table, key, found)
+            except NotARow as error:
+                self._record.report(TO_DATABASE, table.public_key(form, key), str(error))
+                continue
+            if values is None:
+                now.seen[key] = ""
+                if key in values_shown:
+                    puts.append(PublicRow(key, row, fingerprint(None)))
+                continue
+            if row is not None and table.write_behind:
+                values = public_values.without_write_behind(table, values)
+            whole = public_values.over(table, key, values, row)
+            if whole is None:
+                self._report_partial(table, form, key)
+                continue
+            is_whole = public_values.is_whole(table, values)
+            if whole == row and is_whole:
+                now.seen[key] = public_values.digest(table, row)
+            elif whole == row:
+                if key in values_shown:
+                    puts.append(PublicRow(key, row, fingerprint(found)))
+            else:
+                edits[key] = values
+                if is_whole and seen.get(key):
+                    wholes.append(whole)
+        for key, digest in public_values.digests_by_key(table, wholes).items():
+            if digest == seen[key]:  # only the row was changed
+                del edits[key]
+                row = rows.row(table, key)
+                if row is None or key in values_shown:
+                    puts.append(PublicRow(key, row, fingerprint(now.found[key])))
+        changing = [*[put.key for put in puts], *edits]
+        still = set(self._watches.still(table, form, TO_DATABASE, changing))
+        puts = [put for put in puts if put.key in still]
+        items = [(key, values) for key, values in edits.items() if key in still]
+        for start in range(0, len(items), MAX_WRITTEN_ROWS):
+            batch = dict(items[start : start + MAX_WRITTEN_ROWS])
+            puts += self._write(table, form, batch, seen, now)
+        if items and puts:  # to write them may have taken long
+            rows = replace(rows, until=self._public_side.deadline())
+        not_set = self._public_side.put(table, form, TO_DATABASE, rows, puts, now)
+        put_rows = [put.row for put in puts if put.row is not None]
+        put_digests = public_values.digests_by_key(table, put_rows)
+        for put in puts:
+            if put.key not in not_set:
+                now.seen[put.key] = put_digests.get(put.key, "")
+
+    def _write_at_once(
+        self,
+        table: Table,
+        form: str,
+        rows: Rows,
+        differing: Mapping[Key, Found],
+        seen: Mapping[Key, str],
+        now: InStep,
+    ) -> Collection[Key]:
+        """Write rows that are whole under their public keys in one transaction, where these are
+        many. The keys of those that are in step then; the others were left as they are."""
+        if table.write_behind:
+            return ()
+        wholes, after = public_values.plain_rows(table, differing)
+        digests = dict(zip(after, public_values.digests(after.values())))
+        equal = {key: digests[key] for key, text in after.items() if text == rows.texts.get(key)}
+        now.seen |= equal
+        changed = [
+            key
+            for key, digest in digests.items()
+            # The database may write what needs an escape in another way.
+            if key not in equal
+            and digest != seen.get(key)
+            and b"\\" not in rows.texts.get(key, b"\\")
+        ]
+        keys = sorted(self._watches.still(table, form, TO_DATABASE, changed))
+        if len(keys) < MIN_ROWS_AT_ONCE:
+            return equal
+        before = [rows.texts[key] for key in keys]
+        written = [wholes[key] for key in keys]
+        try:
+            self._write_through.replace_many(table, before, written, self._lease)
+        except NotAtOnce:
+            return equal
+        known = zip(keys, before, public_values.digests(before)) if seen else ()
+        conflicts = [
+            (key, table.decode(text), wholes[key])
+            for key, text, digest in known
+            if seen.get(key, digest) not in ("", digest)
+        ]
+        self._tell_written(table, form, keys, conflicts, now)
+        now.seen |= {key: digests[key] for key in keys}
+        return equal.keys() | keys
+
+    def _report_partial(self, table: Table, form: str, key: Key) -> None:
+        reason = f"{table.name} has no such row, and not all columns are given"
+        self._record.report(TO_DATABASE, table.public_key(form, key), reason)
+
+    def _write(
+        self,
+        table: Table,
+        form: str,
+        values: Mapping[Key, Values],
+        seen: Mapping[Key, str],
+        now: InStep,
+    ) -> list[PublicRow]:
+        """Write these values to their rows, in one transaction. What is to be put under public keys
+        after that. Where the database rejects a row, the others are written without it."""
+        edit = _Edit(table, values, seen)
+        work = Work(keys=list(values), edit=edit, claim=self._lease, is_of_sync=True)
+        try:
+            change = self._write_through.change(table, work, store=True)
+        except (BadRequest, NotAsDeclared) as error:
+            keys = list(values)
+            if len(keys) == 1:
+                self._record.report(TO_DATABASE, table.public_key(form, keys[0]), str(error))
+                return []
+            middle = len(keys) // 2
+            return [
+                put
+                for half in (keys[:middle], keys[middle:])
+                for put in self._write(table, form, {k: values[k] for k in half}, seen, now)
+            ]
+        self._tell_written(table, form, [row[0] for row in change.after], edit.conflicts, now)
+        for key in values.keys() - {row[0] for row in (*change.after, *edit.equal)}:
+            self._report_partial(table, form, key)
+        puts = []
+        written = (*change.after, *edit.equal)
+        now.seen |= public_values.digests_by_key(table, written)
+        for row in written:
+            own = values[row[0]]
+            is_whole = public_values.is_whole(table, own)
+            if not is_whole or public_values.over(table, row[0], own, row) != row:
+                puts.append(PublicRow(row[0], row, fingerprint(now.found[row[0]])))
+        return puts
+
+    def _tell_written(
+        self,
+        table: Table,
+        form: str,
+        keys: Sequence[Key],
+        conflicts: Sequence[tuple[Key, Row | None, Row]],
+        now: InStep,
+    ) -> None:
+        """The rows with these keys follow their public keys now. `conflicts`: where both were
+        changed, the row as it was, and as it is."""
+        for key, row, whole in conflicts:
+            self._record.report(
+                TO_DATABASE,
+                table.public_key(form, key),
+                "both were changed: the value in Redis counts",
+                database=named(table, row),
+                redis=named(table, whole),
+            )
+        now.written |= {*keys}
+        for other, direction in self._looked_at_before(form):
+            # Its public keys follow these rows with the next run.
+            if self._watches.still(table, other, direction, keys):
+                now.is_known = False
+        self._record.tallies[TO_DATABASE].changed += len(keys)
+        self._public_side.tell(table, form, keys, "from Redis to Database")
+
+    def _looked_at_before(self, form: str) -> list[tuple[str, str]]:
+        """Other forms and directions of watches that may have been looked at before rows follow
+        public keys of this `form`."""
+        if self._is_alone:
+            return [(other, TO_DATABASE) for other in FORMS[: FORMS.index(form)]]
+        others = [other for other in FORMS if other != form]
+        return list(itertools.product(others, DIRECTIONS))
