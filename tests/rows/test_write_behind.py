@@ -308,8 +308,8 @@ def test_a_declaration_that_cannot_be_kept_is_refused() -> None:
     with pytest.raises(ValueError, match="exactly"):
         Table("pages", (Column("nr", UNSIGNED_KEY), Column("views", wide, BEHIND)))
     for names in (counters(MAX_WRITE_BEHIND + 1), ["n" * 60 + name for name in counters(14)]):
+        own = [Column(name, INTEGER, BEHIND) for name in names]
         with pytest.raises(ValueError, match="too many write-behind counters"):
-            own = [Column(name, INTEGER, BEHIND) for name in names]
             Table("pages", (Column("nr", UNSIGNED_KEY), *own))
 
 
