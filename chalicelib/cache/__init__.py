@@ -11,16 +11,9 @@ CounterTotals, CounterTotalsStore, Line, first_line, EntryMissing, OutOfRange
                   what was added to write-behind counters, and is not in the row yet
 """
 
-from chalicelib.cache.counter_totals import (
-    CounterTotals,
-    CounterTotalsStore,
-    EntryMissing,
-    Line,
-    OutOfRange,
-    first_line,
-)
 from chalicelib.cache.entries import Affected, Cache, Leases, Pending, new_token
 from chalicelib.cache.entry_commands import Entry, Fenced, Token
+from chalicelib.cache.entry_scripts import LEASE, MARK
 from chalicelib.cache.generations import Generations
 from chalicelib.cache.public_keys import (
     ABSENT,
@@ -36,7 +29,14 @@ from chalicelib.cache.public_keys import (
 )
 from chalicelib.cache.public_store import PublicStore, public_store
 from chalicelib.cache.recovery import Recovery
-from chalicelib.cache.scripts import LEASE, MARK
+from chalicelib.cache.write_behind_totals import (
+    CounterTotals,
+    CounterTotalsStore,
+    EntryMissing,
+    Line,
+    OutOfRange,
+    first_line,
+)
 
 __all__ = [
     "ABSENT",

@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from chalicelib.cache import public_scripts, scripts
+from chalicelib.cache import entry_scripts, public_scripts
 from chalicelib.cache.commands import NoClient
-from chalicelib.cache.counter_totals import scripts_of
 from chalicelib.cache.entry_commands import probe
+from chalicelib.cache.write_behind_totals import scripts_of
 from chalicelib.config import REDIS_URL, Settings
 from chalicelib.errors import ConfigurationError
 from chalicelib.tables import Table
@@ -29,5 +29,5 @@ def new_client(
             f"{REDIS_URL} is set, and the package {error.name} is not installed: the functions were"
             " deployed for a stage without a cache; deploy them again"
         ) from error
-    texts = (*scripts.ALL, *public_scripts.ALL, *scripts_of(tables.values()))
+    texts = (*entry_scripts.ALL, *public_scripts.ALL, *scripts_of(tables.values()))
     return Client(settings, texts, probe(tables, settings.redis_cluster), timeout_seconds)

@@ -3,7 +3,7 @@
 An entry holds a row's JSON, or for a lookup the JSON rows with commas between. The entries of a
 batch, joined with commas, are the body of an answer: a hit is never decoded. While an entry has no
 value it may hold a mark: a lease (one reader fills it) or a fence (a writer changes what it would
-show, so nobody believes or fills it). See `scripts` for their form.
+show, so nobody believes or fills it). See `entry_scripts` for their form.
 
 Each verb costs one round trip. Each names the generation whose entries it means. `entry_commands`
 makes its commands.
@@ -15,13 +15,13 @@ from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from chalicelib.cache import scripts
+from chalicelib.cache import entry_scripts
 from chalicelib.cache.commands import Command, NoClient
 from chalicelib.cache.configured_client import new_client
-from chalicelib.cache.counter_totals import CounterTotalsStore
 from chalicelib.cache.entry_commands import Entry, EntryCommands, Fenced, Token
 from chalicelib.cache.keys import Keys
 from chalicelib.cache.public_keys import PublicWrite, delete_note
+from chalicelib.cache.write_behind_totals import CounterTotalsStore
 from chalicelib.config import Settings
 from chalicelib.db import Generation
 from chalicelib.errors import AnotherServer
@@ -177,16 +177,16 @@ class Cache:
         _check_marked(generation, replies)
         leases = Leases()
         listed = {
-            scripts.GRANTED: leases.granted,
-            scripts.WAIT: leases.waiting,
-            scripts.FENCED: leases.fenced,
+            entry_scripts.GRANTED: leases.granted,
+            entry_scripts.WAIT: leases.waiting,
+            entry_scripts.FENCED: leases.fenced,
         }
         chunks = self._keys.chunks(list(values))
         states = _in_order([positions for _, positions in chunks], replies)
         for value, state in zip(values, states):
             if isinstance(state, int):
                 listed[state].append(value)
-            elif state.startswith(scripts.FENCE):
+            elif state.startswith(entry_scripts.FENCE):
                 leases.abandoned[value] = state
             else:
                 leases.found[value] = state
@@ -338,7 +338,7 @@ class Affected:
 
 
 def new_token() -> Token:
-    return secrets.token_hex(scripts.TOKEN_LENGTH // 2)
+    return secrets.token_hex(entry_scripts.TOKEN_LENGTH // 2)
 
 
 def _check_marked(generation: Generation, replies: Sequence[Any]) -> None:

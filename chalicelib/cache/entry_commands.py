@@ -8,7 +8,7 @@ keys of one bucket only.
 import itertools
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from chalicelib.cache import keys, scripts
+from chalicelib.cache import entry_scripts, keys
 from chalicelib.cache.commands import Command, Words, packed_series, sha1
 from chalicelib.cache.keys import MAX_KEYS_AN_MGET, Keys
 from chalicelib.db import Generation
@@ -57,7 +57,7 @@ class EntryCommands:
         return Command(keys.tag(table, 0), ("GET", keys.hint(table)))
 
     def leave_hint(self, table: Table, number: int, server: str) -> Command:
-        words = ("EVALSHA", sha1(scripts.LEAVE_HINT), 1, keys.hint(table))
+        words = ("EVALSHA", sha1(entry_scripts.LEAVE_HINT), 1, keys.hint(table))
         return Command(keys.tag(table, 0), (*words, number, server, HINT_MILLISECONDS))
 
     def get_many(
@@ -89,7 +89,8 @@ class EntryCommands:
         head = (token, LEASE_MILLISECONDS, DEAD_WRITER_SECONDS)
         arguments: dict[Key, tuple[str | bytes, ...]] = dict.fromkeys(values, ())
         return self._commands(
-            *(scripts.LEASE_MANY, generation, table, {column: arguments}, head), is_marked=True
+            *(entry_scripts.LEASE_MANY, generation, table, {column: arguments}, head),
+            is_marked=True,
         )
 
     def fill_many(
@@ -102,7 +103,7 @@ class EntryCommands:
     ) -> list[Command]:
         entries = dict(zip(values, zip(_storable(values.values()))))
         head = (token, *self._ttl)
-        return self._commands(scripts.FILL_MANY, generation, table, {column: entries}, head)
+        return self._commands(entry_scripts.FILL_MANY, generation, table, {column: entries}, head)
 
     def settle_many(
         self,
@@ -114,7 +115,7 @@ class EntryCommands:
         fences, found = zip(*values.values())
         entries = dict(zip(values, zip(fences, _storable(found))))
         head = (*self._ttl, FENCE_MILLISECONDS)
-        return self._commands(scripts.SETTLE_MANY, generation, table, {column: entries}, head)
+        return self._commands(entry_scripts.SETTLE_MANY, generation, table, {column: entries}, head)
 
     def fence_many(
         self,
@@ -133,7 +134,9 @@ class EntryCommands:
         kinds = {column: dict.fromkeys(values, ()) for column, values in fenced.items()}
         head = (token, FENCE_MILLISECONDS)
         fences = self._commands(
-            *(scripts.FENCE_MANY, generation, table, kinds, head), is_marked=True, buckets=buckets
+            *(entry_scripts.FENCE_MANY, generation, table, kinds, head),
+            is_marked=True,
+            buckets=buckets,
         )
         witnesses = []
         for bucket in buckets:
@@ -161,7 +164,7 @@ class EntryCommands:
             *(*self._ttl, TOMBSTONE_MILLISECONDS),
         )
         commands = self._commands(
-            *(scripts.PUBLISH_MANY, generation, table, published, head), is_marked=True
+            *(entry_scripts.PUBLISH_MANY, generation, table, published, head), is_marked=True
         )
         names = self._keys.entries(generation.number, table, table.key, new)
         stored = _storable(new.values())
@@ -169,7 +172,7 @@ class EntryCommands:
         last = dict(chunks)
         for bucket, positions in chunks:
             named = [keys.witness(table, bucket, token), *[names[i] for i in positions]]
-            words: Words = ("EVALSHA", sha1(scripts.STORE_NEW_MANY), len(named), *named)
+            words: Words = ("EVALSHA", sha1(entry_scripts.STORE_NEW_MANY), len(named), *named)
             words += (token, *self._ttl, int(positions is last[bucket]))
             words += tuple(stored[i] for i in positions)
             commands.append(Command(keys.tag(table, bucket), words))

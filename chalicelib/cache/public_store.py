@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 from chalicelib.cache import keys, public_scripts
 from chalicelib.cache.commands import Command, NoClient, Words, sha1
 from chalicelib.cache.configured_client import new_client
-from chalicelib.cache.counter_totals import CounterTotalsStore
 from chalicelib.cache.public_keys import (
     ABSENT,
     Found,
@@ -21,6 +20,7 @@ from chalicelib.cache.public_keys import (
     set_commands,
     set_new_commands,
 )
+from chalicelib.cache.write_behind_totals import CounterTotalsStore
 from chalicelib.config import Settings
 from chalicelib.tables import JSON, Key, Table, tables_with
 

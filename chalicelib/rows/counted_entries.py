@@ -2,8 +2,8 @@
 
     Row.json LF line
 
-The line has the counters, and what of their totals is in them (`cache.counter_totals`). Without
-such counters an entry is the JSON alone.
+The line has the counters, and what of their totals is in them (`cache.write_behind_totals`).
+Without such counters an entry is the JSON alone.
 """
 
 from collections.abc import Sequence

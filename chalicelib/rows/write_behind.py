@@ -1,7 +1,7 @@
 """Write-behind counters: increments are kept in Redis, and every read adds them to the row.
 
-`cache.counter_totals` says how. A reader reads the row first, and then the totals. It need not care
-what a run of the sync adds to the row meanwhile: the row came with what was in it already
+`cache.write_behind_totals` says how. A reader reads the row first, and then the totals. It need not
+care what a run of the sync adds to the row meanwhile: the row came with what was in it already
 (`applied`).
 """
 

@@ -25,7 +25,7 @@ PRUNED_ROWS = 1_000
 KEPT_SECONDS = 24 * 3600
 
 
-class PendingIncrements:
+class ApplyIncrements:
     def __init__(
         self, database: Database, write_through: WriteThrough, totals: CounterTotalsStore
     ) -> None:

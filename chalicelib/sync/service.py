@@ -17,7 +17,7 @@ from chalicelib.errors import (
     Superseded,
 )
 from chalicelib.rows import WriteThrough
-from chalicelib.sync.apply_increments import PendingIncrements
+from chalicelib.sync.apply_increments import ApplyIncrements
 from chalicelib.sync.captured_changes import CapturedChanges
 from chalicelib.sync.fan_out import MAX_ROWS_IN_RUN, FanOut, Put
 from chalicelib.sync.idle_check import Note, Notes
@@ -54,7 +54,7 @@ class Sync:
         self._put = put
         self._watches = Watches(database, store)
         self._notes = Notes(store)
-        self._increments = PendingIncrements(database, write_through, store.counter_totals)
+        self._increments = ApplyIncrements(database, write_through, store.counter_totals)
 
     def run(
         self,

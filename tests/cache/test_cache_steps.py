@@ -18,10 +18,10 @@ from chalicelib.cache import entry_commands, generations, recovery
 from chalicelib.cache.client import MAX_EARLY_CONNECTIONS, Client
 from chalicelib.cache.entries import Affected, Cache, new_token
 from chalicelib.cache.entry_commands import Entry
+from chalicelib.cache.entry_scripts import FENCE, LEASE, MARK
 from chalicelib.cache.generations import Generations
 from chalicelib.cache.keys import MAX_KEYS_A_SCRIPT
 from chalicelib.cache.recovery import Recovery
-from chalicelib.cache.scripts import FENCE, LEASE, MARK
 from chalicelib.config import Settings
 from chalicelib.db import Database, Generation
 from chalicelib.errors import AnotherServer, CacheUnavailable, TooLarge

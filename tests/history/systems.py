@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from chalicelib.cache import connection as redis_connection
-from chalicelib.cache import scripts, timeouts
+from chalicelib.cache import entry_scripts, timeouts
 from chalicelib.cache.commands import Command
 from chalicelib.cache.entries import Affected, Cache
 from chalicelib.db import (
@@ -169,11 +169,11 @@ def without_row_locks(reach: Reach) -> Invoke:
 
 
 def _replace_in(name: str, words: str, others: str) -> None:
-    script = getattr(scripts, name)
+    script = getattr(entry_scripts, name)
     assert words in script, f"{name} is another one by now"
     changed = script.replace(words, others)
-    scripts.ALL = tuple(changed if s is script else s for s in scripts.ALL)  # type: ignore[assignment]
-    setattr(scripts, name, changed)
+    entry_scripts.ALL = tuple(changed if s is script else s for s in entry_scripts.ALL)  # type: ignore[assignment]
+    setattr(entry_scripts, name, changed)
 
 
 def without_applied_deltas(reach: Reach) -> Invoke:

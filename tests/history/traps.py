@@ -8,14 +8,14 @@ import hashlib
 import threading
 from collections.abc import Callable, Sequence
 
-from chalicelib.cache import scripts
+from chalicelib.cache import entry_scripts
 from tests.support.relay import PASS
 
 COMMIT = b"COMMIT"
 # The statements that record what a retry, or a second delivery of a file, is answered.
 RECORDS = (b"UPDATE idempotency", b"UPDATE ingest_log")
-FENCE = hashlib.sha1(scripts.FENCE_MANY.encode()).hexdigest().encode()
-PUBLISH = hashlib.sha1(scripts.PUBLISH_MANY.encode()).hexdigest().encode()
+FENCE = hashlib.sha1(entry_scripts.FENCE_MANY.encode()).hexdigest().encode()
+PUBLISH = hashlib.sha1(entry_scripts.PUBLISH_MANY.encode()).hexdigest().encode()
 
 
 class Trap:

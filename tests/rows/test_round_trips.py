@@ -11,7 +11,7 @@ from threading import Event
 import pytest
 
 from chalicelib import services
-from chalicelib.cache import generations, scripts
+from chalicelib.cache import entry_scripts, generations
 from chalicelib.db.cache_generation import HAS_CHANGES, IS_WATCHED
 from chalicelib.db.statements import IS_READ_ONLY, NOW, guard_time
 from chalicelib.rows import service as row_service
@@ -268,7 +268,7 @@ def test_nobody_waits_until_what_was_read_is_stored(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """A Redis that goes silent with the last step of a miss is not even noticed."""
-    fill = sha1(scripts.FILL_MANY)
+    fill = sha1(entry_scripts.FILL_MANY)
     heard: list[bool] = []
     is_silent = Event()
 
@@ -339,7 +339,7 @@ def test_new_rows_are_a_hit_while_their_publish_is_on_its_way(
 ) -> None:
     """The app has several connections to Redis. The next read goes behind the publish, on the same
     one, however slow that is."""
-    published = sha1(scripts.PUBLISH_MANY)
+    published = sha1(entry_scripts.PUBLISH_MANY)
 
     def be_slow(piece: bytes) -> int:
         if published in piece:
@@ -364,7 +364,7 @@ def test_new_rows_are_a_hit_while_their_publish_is_on_its_way(
 def test_new_rows_are_fenced_while_the_database_inserts_them(
     service: InProcess, overlap: Overlap
 ) -> None:
-    overlap.expect(b"INSERT", sha1(scripts.FENCE_MANY))
+    overlap.expect(b"INSERT", sha1(entry_scripts.FENCE_MANY))
 
     assert len(service.write(heroes(BATCH)).ids) == BATCH
 
@@ -393,7 +393,7 @@ def test_nobody_waits_until_new_rows_without_lookups_are_stored(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Nothing that anyone may rely on depends on it."""
-    store = sha1(scripts.STORE_NEW_MANY)
+    store = sha1(entry_scripts.STORE_NEW_MANY)
     is_silent = Event()
 
     def silence_the_store(piece: bytes) -> int:

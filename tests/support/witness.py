@@ -11,7 +11,7 @@ import redis
 from chalicelib import tables
 from chalicelib.cache import keys, new_token
 from chalicelib.cache.connection import server_name
-from chalicelib.cache.scripts import FENCE, MARK
+from chalicelib.cache.entry_scripts import FENCE, MARK
 from local.servers import MariaDB, Redis
 
 TABLES = (

@@ -1,4 +1,4 @@
-"""The Lua scripts for counter totals: see `counter_totals` for their form.
+"""The Lua scripts for counter totals: see `write_behind_totals` for their form.
 
 Every script may run twice. The Redis keys are of one table and, in a cluster, of one bucket. Times
 to live are in milliseconds.

@@ -32,8 +32,8 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from chalicelib.cache import keys
 from chalicelib.cache.commands import Command, NoClient, Words, sha1
-from chalicelib.cache.counter_totals_scripts import SETTLE, add
 from chalicelib.cache.keys import Keys
+from chalicelib.cache.write_behind_scripts import SETTLE, add
 from chalicelib.column_types import Integer
 from chalicelib.db import Generation
 from chalicelib.errors import AnotherServer
