@@ -11,7 +11,7 @@ import redis
 from chalicelib import services
 from chalicelib.cache import CounterTotals
 from chalicelib.cache.commands import Command
-from chalicelib.cache.counter_totals_scripts import add
+from chalicelib.cache.write_behind_scripts import add
 from chalicelib.column_types import INTEGER, UNSIGNED_KEY, Integer
 from chalicelib.rows import write_behind
 from chalicelib.tables import MAX_COUNTED, MAX_WRITE_BEHIND, Column, Counter, Table
