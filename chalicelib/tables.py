@@ -35,8 +35,11 @@ DIRECTIONS = (TO_CACHE, TO_DATABASE)
 # In place of keys: all of a table.
 EVERY_ROW = "*"
 
-# Redis counts in floating-point numbers, which hold no larger integer exactly.
-MAX_COUNTED = 2**53
+# Redis counts in floating-point numbers: one that is higher by 1 may be the result of a sum that is
+# higher still.
+MAX_COUNTED = 2**53 - 1
+# The script that counts has six local variables for each, and Lua allows 200.
+MAX_WRITE_BEHIND = 24
 # Of a row of the table applied_deltas.
 MAX_APPLIED_BYTES = 1_000
 
@@ -160,6 +163,15 @@ class Table:
                     f"{self.name}: {column.name} cannot be a write-behind counter: Redis counts"
                     f" integers from -{MAX_COUNTED} to {MAX_COUNTED} exactly, and nothing else"
                 )
+        longest = sum(len(f" {c.name}={-MAX_COUNTED}") for c in self.write_behind)
+        if (
+            len(self.write_behind) > MAX_WRITE_BEHIND
+            or longest + len(f"{MAX_COUNTED} {MAX_COUNTED}") > MAX_APPLIED_BYTES
+        ):
+            raise ValueError(
+                f"{self.name}: it has too many write-behind counters, or their names are too long:"
+                f" at most {MAX_WRITE_BEHIND}, of {MAX_APPLIED_BYTES} characters with their sums"
+            )
 
     @property
     def identifier(self) -> str:

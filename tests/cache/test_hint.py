@@ -8,6 +8,8 @@ import pytest
 
 from chalicelib import services
 from chalicelib.cache import Cache, generations
+from chalicelib.cache.openings import Openings, StillOpening
+from chalicelib.cache.routing import Connection
 from chalicelib.db import Generation
 from chalicelib.errors import DatabaseUnavailable
 from chalicelib.tables import HEROES, Table
@@ -44,6 +46,30 @@ def test_cached_reads_of_a_new_container_need_no_database(
         assert service.post({"REQUEST": "read", "SQLS": [*ids, 4_000_000]}).status == 503
     finally:
         mariadb.resume()
+        mariadb.start()
+
+
+def test_a_new_container_whose_connection_takes_long_to_open_waits_for_the_hint(
+    configure: Configure,
+    service: InProcess,
+    mariadb: MariaDB,
+    ids: list[int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Who goes on without Redis, because the database answers, would be answered 503."""
+    waiting = Openings.wait
+
+    def wait(self: Openings, seconds: float, *, since_it_began: bool = False) -> Connection:
+        if since_it_began:
+            raise StillOpening
+        return waiting(self, seconds)
+
+    monkeypatch.setattr(Openings, "wait", wait)
+    mariadb.kill()
+    try:
+        configure()
+        assert [row["id"] for row in service.read(ids).rows] == ids
+    finally:
         mariadb.start()
 
 

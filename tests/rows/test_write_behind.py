@@ -1,5 +1,6 @@
 """Write-behind counters: increments are kept in Redis, and every read shows them at once."""
 
+import struct
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -10,9 +11,10 @@ import redis
 from chalicelib import services
 from chalicelib.cache import CounterTotals
 from chalicelib.cache.commands import Command
+from chalicelib.cache.write_behind_scripts import add
 from chalicelib.column_types import INTEGER, UNSIGNED_KEY, Integer
 from chalicelib.rows import write_behind
-from chalicelib.tables import Column, Counter, Table
+from chalicelib.tables import MAX_COUNTED, MAX_WRITE_BEHIND, Column, Counter, Table
 from local.servers import MariaDB
 from tests.conftest import Configure
 from tests.support.client import Answer, InProcess
@@ -302,6 +304,32 @@ def test_a_declaration_that_cannot_be_kept_is_refused() -> None:
     columns = (Column("nr", UNSIGNED_KEY), Column("views", INTEGER, BEHIND))
     with pytest.raises(ValueError, match="views is a key or a lookup"):
         Table("pages", columns, lookups=("views",))
-    wide = Integer(0, 2**53 + 1)
+    wide = Integer(0, 2**53)
     with pytest.raises(ValueError, match="exactly"):
         Table("pages", (Column("nr", UNSIGNED_KEY), Column("views", wide, BEHIND)))
+    for names in (counters(MAX_WRITE_BEHIND + 1), ["n" * 60 + name for name in counters(14)]):
+        own = [Column(name, INTEGER, BEHIND) for name in names]
+        with pytest.raises(ValueError, match="too many write-behind counters"):
+            Table("pages", (Column("nr", UNSIGNED_KEY), *own))
+
+
+def counters(count: int) -> list[str]:
+    return [f"counter_{n}" for n in range(count)]
+
+
+def test_redis_takes_the_script_of_as_many_counters_as_a_table_may_have(witness: Witness) -> None:
+    assert witness.redis.script_load(add(tuple(counters(MAX_WRITE_BEHIND))))
+
+
+def test_a_counter_stops_at_the_highest_value_that_it_may_be_declared_with(
+    witness: Witness,
+) -> None:
+    """One more would look the same to Redis."""
+    first_line = b"views\n"
+    script = witness.redis.register_script(add(("views",)))
+    limits, amount = struct.pack("<2d", -MAX_COUNTED, MAX_COUNTED), struct.pack("<d", 2)
+    line = first_line + struct.pack("<4d", 1, 1, MAX_COUNTED - 1, 0)
+
+    reply = script(["copy", "pending", "totals"], [1000, first_line, limits, amount, 1, line])
+
+    assert reply == [b"range", 0, 0, str(MAX_COUNTED - 1).encode()]
