@@ -58,6 +58,7 @@ class Generations:
         self._refreshing = threading.Lock()
         self._answers_since = -math.inf  # inf while the database cannot be asked
         self._hints_due: set[str] = set()  # tables whose hint in Redis may be missing or old
+        database.on_unavailable = self.mark_stale
 
     def current(self, table: Table) -> Generation:
         """The generation to read under. One SELECT when memory has run out, however many threads
@@ -86,7 +87,6 @@ class Generations:
             self._hints_due.add(table.name)  # also if it was left before: Redis may have lost it
         except DatabaseUnavailable as error:
             log.warning("the generation of %s was not to be had at once: %s", table.name, error)
-            self.mark_stale()
             if error.has_other_writer:
                 raise
             # Counted from before the hint is read: a later raise waits for as long.
@@ -167,7 +167,6 @@ class Generations:
             try:
                 self._database.generation(table, REFRESH_TIMEOUT_SECONDS - CHECK_SECONDS)
             except DatabaseUnavailable:
-                self.mark_stale()
                 known_since = time.monotonic()
                 if known_since > give_up:
                     raise

@@ -31,7 +31,7 @@ from chalicelib.db.schema import OWN_TABLES, narrowed
 from chalicelib.db.schema_check import Columns, SchemaCheck, describe, report
 from chalicelib.db.statements import Statement
 from chalicelib.db.transaction import Transaction
-from chalicelib.errors import SchemaMismatch
+from chalicelib.errors import DatabaseUnavailable, SchemaMismatch
 from chalicelib.pool import Pool
 from chalicelib.tables import Column, Key, Row, Table, tables_with
 
@@ -39,7 +39,8 @@ Result = TypeVar("Result")
 
 
 class Database:
-    """The writer endpoint. Safe for threads: each call has a connection of its own."""
+    """The writer endpoint. Safe for threads: each call has a connection of its own.
+    `on_unavailable` is called where one raises DatabaseUnavailable."""
 
     def __init__(
         self, settings: Settings, *, for_loads: bool = False, is_replica: bool = False
@@ -47,6 +48,7 @@ class Database:
         """With `for_loads` it waits much longer for each answer and can load files. A read-only
         server is an error, unless `is_replica`. Raises ConfigurationError where the version of the
         driver was not checked."""
+        self.on_unavailable: Callable[[], None] = lambda: None
         self._settings = settings
         self._is_replica = is_replica
         patience = LOAD_TIMEOUT_SECONDS if for_loads else ANSWER_TIMEOUT_SECONDS
@@ -256,9 +258,13 @@ class Database:
 
     def _run(self, work: Callable[[Connection], Result], **connect_options: float | None) -> Result:
         try:
-            return self._retries.run(work, **connect_options)
-        except DatabaseError as error:
-            raise (self._misfit(error) if is_misfit(error) else translated(error)) from error
+            try:
+                return self._retries.run(work, **connect_options)
+            except DatabaseError as error:
+                raise (self._misfit(error) if is_misfit(error) else translated(error)) from error
+        except DatabaseUnavailable:
+            self.on_unavailable()
+            raise
 
 
 def _dated(connection: Connection, selects: Sequence[Statement]) -> tuple[int, Sequence[Rows]]:

@@ -5,7 +5,6 @@ from typing import Concatenate, ParamSpec, TypeVar
 
 from chalicelib.cache import Generations
 from chalicelib.db import Database, Transaction
-from chalicelib.errors import DatabaseUnavailable
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
@@ -14,7 +13,7 @@ Result = TypeVar("Result")
 class Transactions:
     def __init__(self, database: Database, generations: Generations) -> None:
         self._database = database
-        self._generations = generations
+        database.on_unavailable = generations.mark_stale
 
     def run(
         self,
@@ -24,10 +23,6 @@ class Transactions:
     ) -> Result:
         """What `attempt` returns, once that is committed. Where the database undid it, it runs
         again. Raises as `Database.transact`."""
-        try:
-            return self._database.transact(
-                lambda transaction: attempt(transaction, *arguments, **named)
-            )
-        except DatabaseUnavailable:
-            self._generations.mark_stale()
-            raise
+        return self._database.transact(
+            lambda transaction: attempt(transaction, *arguments, **named)
+        )
