@@ -69,13 +69,18 @@ class Recovery:
             return self._thread is None
 
     def _take_into_use(self, server: str) -> None:
-        """Retire the hint of each table first: it may name a generation that was retired while
-        Redis was away, and a container that cannot ask the database would believe it."""
+        """Retire the hint of each table first, or leave the right one where its cache is on: it may
+        name a generation that was retired while Redis was away, and a container that cannot ask the
+        database would believe it."""
         self._cache.resume()
         for table in self._cache.tables.values():
             try:
+                asked = time.monotonic()
                 generation = self._database.generation(table, REFRESH_TIMEOUT_SECONDS)
-                if not generation.enabled:
+                if generation.enabled:
+                    self._generations.saw(table, generation, asked)
+                    self._generations.leave_hint(table, wait=True)
+                else:
                     self._cache.retire_hint(table, generation.number)
                     data_set = self._cache.begin_incarnation(table, server)
                     self._database.switch_on(table, generation.number, data_set)

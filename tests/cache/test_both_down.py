@@ -25,6 +25,7 @@ from local.servers import MariaDB, Redis
 from tests.conftest import Configure, running
 from tests.support.client import InProcess, Row, hero
 from tests.support.relay import Relay, relaying
+from tests.support.topologies import wait_until
 from tests.support.witness import Witness
 
 ID = 1
@@ -272,6 +273,30 @@ def test_a_container_that_starts_later_does_not_go_by_what_was_retired(
     while witness.redis.get("{heroes.0}:generation") == hint:
         assert time.monotonic() < deadline, "the hint still names what was retired"
         time.sleep(0.05)
+    mariadb.kill()
+
+    configure()
+    with pytest.raises(DatabaseUnavailable):
+        name_in(services.container().rows)
+
+
+def test_who_invalidates_without_redis_leaves_the_hint_once_redis_is_back(
+    writer: RowService, way: Relay, witness: Witness, mariadb: MariaDB, configure: Configure
+) -> None:
+    """The cache stays on, under another generation; nobody reads before the database goes away."""
+
+    def hinted() -> int:
+        hint: bytes = witness.redis.get("{heroes.0}:generation")  # type: ignore[assignment]
+        return int(hint.split(b" ")[0])
+
+    assert name_in(writer) == "before"
+    witness.query("UPDATE heroes SET name = 'after'")
+    writer.invalidate(HEROES)
+    number, is_on, *_ = witness.generation()
+    assert is_on
+    assert hinted() < number
+    way.end_silence()
+    wait_until(lambda: hinted() == number)
     mariadb.kill()
 
     configure()
