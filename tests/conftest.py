@@ -127,6 +127,18 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         config.stash[BACKGROUND].end()
 
 
+ENVIRONMENT = os.environ
+
+
+@pytest.fixture(autouse=True)
+def one_environment() -> Iterator[None]:
+    """Chalice's test client puts another object in the place of `os.environ` while it is in use.
+    Where two threads use one at the same time that object may stay, and no process that a later
+    test starts sees what the test has set."""
+    yield
+    os.environ = ENVIRONMENT  # noqa: B003
+
+
 @pytest.fixture(autouse=True)
 def patient(request: pytest.FixtureRequest) -> Iterator[None]:
     """On a busy machine a step may take longer than the app waits for it; then a hit is a miss. No

@@ -111,6 +111,7 @@ def test_the_caches_user_may_do_what_the_app_does_and_nothing_else(
     words = ["ACL", "SETUSER", "template", "reset", f">{password}"]
     url = f"redis://127.0.0.1:{redis_server.port}"
     administrator = redis.Redis.from_url(url)
+    administrator.execute_command("ACL", "LOG", "RESET")  # other tests let users be refused
     administrator.execute_command(*words, *resource("CacheUser")["AccessString"].split())
     try:
         configure(REDIS_URL=url.replace("//", f"//template:{password}@"))
