@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from chalicelib import config
+from chalicelib.errors import ConfigurationError
 from infra.stage_files import ROOT
 from infra.terminal import Refused, say
 
@@ -22,10 +24,21 @@ SECRETS = ("DB_PASS", "REDIS_URL")
 # What each of these other settings of the service does stands in README. A line sets it.
 FURTHER = (
     *("DB_PORT", "DB_SSL_CA", "DB_RESUME_SECONDS", "DB_READER_HOST", "UNCACHED_READS"),
-    *("EMPLOYEES_TABLE", "REDIS_CLUSTER", "TTL", "RANGES_BUCKET", "BUCKET_OWNER"),
+    *(
+        "EMPLOYEES_TABLE",
+        "REDIS_CLUSTER",
+        "REDIS_SERVERLESS",
+        "TTL",
+        "RANGES_BUCKET",
+        "BUCKET_OWNER",
+    ),
     *("INGEST_MAX_REJECTED", "INGEST_MAX_BYTES", "INGEST_COLUMNS", "SYNC_MINUTES"),
     *("API_READERS", "CORS_ORIGINS"),
 )
+# Of the service, but not of such a stage.
+_ELSEWHERE = {value for name, value in vars(config).items() if name.isupper() and name == value}
+# In place of what is missing or malformed, while the app checks the rest.
+_STAND_INS = {"DB_HOST": "a", "DB_NAME": "a", "DB_USER": "a", "DB_PASS": "a", "API_AUTH": "none"}
 _SECRET_ARN = r"arn:aws[\w-]*:secretsmanager:[\w-]+:\d{12}:secret:\S+"
 _ROLE = r"arn:aws[\w-]*:iam::\d{12}:role/[\w+=,.@/-]+|[\w+=,.@-]{1,64}"
 
@@ -59,7 +72,13 @@ PIECES = (
     ),
     Piece("DB_USER", "User of the database", r"\S{1,80}", "one name", None),
     Piece("DB_PASS", "The user's password", r".+", "the password", None),
-    Piece("DB_TABLE", "Table with the columns of heroes", r"[\w$]{1,64}", "one name", "heroes"),
+    Piece(
+        "DB_TABLE",
+        "Table with the columns of heroes; empty: heroes",
+        r"[\w$]{1,64}",
+        "one name",
+        "heroes",
+    ),
     Piece("READ_BY", "Column of a read that names none, such as xp; empty: id", r"\w+", "one name"),
     Piece(
         "REDIS_URL",
@@ -108,14 +127,19 @@ def collect(stage: str) -> Settings:
     that are missing where there is a terminal, and writes the file. Raises Refused, which names
     everything that is missing or malformed."""
     path = file_of(stage)
+    name = path.relative_to(ROOT)
+    is_new = not path.exists()
     found = read(path)
     if sys.stdin.isatty():
         found = _asked(path, found)
-    elif not path.exists():
+    elif is_new:
         _write(path, found)
     path.chmod(0o600)
-    if problems := [*_problems(found)]:
-        raise Refused(f"{path.relative_to(ROOT)}, nothing was changed:\n  " + "\n  ".join(problems))
+    if problems := _problems(found):
+        heading = f"{name} was made: fill it in" if is_new else f"{name}, nothing was changed"
+        raise Refused(f"{heading}:\n  " + "\n  ".join(problems))
+    if empty := [piece.name for piece in PIECES if _is_open(piece, found)]:
+        say("adopt", f"empty in {name}: {', '.join(empty)}")
     defaults = {piece.name: piece.default or "" for piece in PIECES}
     return {name: found.get(name) or defaults.get(name, "") for name in (*defaults, *found)}
 
@@ -134,8 +158,10 @@ def secrets_of(stage: str) -> Settings:
 
 def read(path: Path) -> Settings:
     """The lines NAME=value of a file, values without the spaces around them; empty where there is
-    no file. Raises Refused for another line that is no comment."""
+    no file. Raises Refused for another line that is no comment, and for a second line of a
+    setting."""
     found: Settings = {}
+    lines: dict[str, int] = {}
     text = path.read_text(encoding="utf-8") if path.exists() else ""
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip() or line.lstrip().startswith("#"):
@@ -143,19 +169,24 @@ def read(path: Path) -> Settings:
         name, is_setting, value = line.partition("=")
         if not is_setting:
             raise Refused(f"{path.relative_to(ROOT)}, line {number}: expected NAME=value")
-        found[name.strip()] = value.strip()
+        name = name.strip()
+        if name in found:
+            raise Refused(
+                f"{path.relative_to(ROOT)}, line {number}: {name} stands in line {lines[name]}"
+                " already: keep one of them"
+            )
+        found[name], lines[name] = value.strip(), number
     return found
 
 
 def _asked(path: Path, found: Settings) -> Settings:
-    """`found` with an answer for each missing piece. What was answered is kept in the file, also
-    where Ctrl-C ends the questions."""
+    """`found` with an answer for each piece that has no value: an empty line may be one that nobody
+    was asked for, because the questions ended before it or there was no terminal. What was answered
+    is kept in the file, also where Ctrl-C ends the questions."""
     answers: Settings = {}
     try:
         for piece in PIECES:
-            given = {**found, **answers}
-            is_open = piece.name not in found or (not found[piece.name] and piece.default is None)
-            if is_open and not _is_in_secret(piece.name, given):
+            if _is_open(piece, {**found, **answers}):
                 if not answers:
                     say(
                         "adopt", f"asks for what {path.relative_to(ROOT)} lacks; Enter: the default"
@@ -190,8 +221,7 @@ def _write(path: Path, found: Mapping[str, str]) -> None:
         "",
     ]
     for piece in PIECES:
-        value = found.get(piece.name, piece.default or "")
-        lines += [f"# {piece.question}", f"{piece.name}={value}", ""]
+        lines += [f"# {piece.question}", f"{piece.name}={found.get(piece.name, '')}", ""]
     lines += [f"{name}={value}" for name, value in found.items() if name not in _BY_NAME]
     # Nobody else may read it, not even while it is written.
     unfinished = path.with_name(path.name + ".unfinished")
@@ -202,31 +232,68 @@ def _write(path: Path, found: Mapping[str, str]) -> None:
 
 
 def _problems(found: Settings) -> list[str]:
-    texts = [
-        _problem(piece.name, found.get(piece.name, ""))
-        for piece in PIECES
-        if not _is_in_secret(piece.name, found)
-    ]
-    texts += [_problem(name, value) for name, value in found.items() if name not in _BY_NAME]
+    """What is wrong, in the order of the settings."""
+    names = {
+        **{each.name: None for each in PIECES if not _is_in_secret(each.name, found)},
+        **dict.fromkeys(found),
+    }
+    texts = {name: _malformed(name, found.get(name, "")) for name in names}
+    well_formed = {name: value for name, value in found.items() if not texts[name]}
+    texts |= _rejected_by_the_app(well_formed)
+    several = []
     if bool(found.get("SUBNET_IDS")) != bool(found.get("SECURITY_GROUP_IDS")):
-        texts.append("SUBNET_IDS and SECURITY_GROUP_IDS: give both, or none of them")
+        several.append("SUBNET_IDS and SECURITY_GROUP_IDS: give both, or none of them")
     if found.get("DB_SECRET_ARN") and found.get("DB_PASS"):
-        texts.append("DB_SECRET_ARN and DB_PASS: give one of them")
-    return [text for text in texts if text]
+        several.append("DB_SECRET_ARN and DB_PASS: give one of them")
+    return [text for text in (*texts.values(), *several) if text]
 
 
 def _problem(name: str, value: str) -> str | None:
     """What is wrong with the value of a setting. It never shows the value, which may be a
     password."""
+    return _malformed(name, value) or _rejected_by_the_app({name: value}).get(name)
+
+
+def _malformed(name: str, value: str) -> str | None:
     piece = _BY_NAME.get(name)
-    if piece is None:
-        known = ", ".join((*_BY_NAME, *FURTHER))
-        return None if name in FURTHER else f"{name}: there is no such setting; there are {known}"
+    if piece is None and name not in FURTHER:
+        if name in _ELSEWHERE:
+            return f"{name}: not for a stage of make adopt"
+        return f"{name}: there is no such setting; there are {', '.join((*_BY_NAME, *FURTHER))}"
     if not value:
-        return f"{name} is missing: {piece.question}" if piece.default is None else None
+        is_missing = piece is not None and piece.default is None
+        return f"{name} is missing: {piece.question}" if piece and is_missing else None
     if value[0] == value[-1] and value[0] in "'\"" and len(value) > 1:
         return f"{name}: write the value without quotes"
-    return None if re.fullmatch(piece.pattern, value) else f"{name}: expected {piece.expected}"
+    if piece is None or re.fullmatch(piece.pattern, value):
+        return None
+    return f"{name}: expected {piece.expected}"
+
+
+def _rejected_by_the_app(found: Settings) -> dict[str, str]:
+    """What the app will say of each setting that it cannot use. It names one at a time."""
+    left = {**_STAND_INS, **{name: value for name, value in found.items() if value}}
+    if "DB_SECRET_ARN" in left:
+        left.pop("DB_PASS")
+    texts: dict[str, str] = {}
+    while True:
+        try:
+            config.Settings.from_environment(left)
+        except ConfigurationError as error:
+            name = re.split(r"\W", str(error), maxsplit=1)[0]
+            if name in texts or name not in left:
+                raise  # the text names no setting that can be left out
+            texts[name] = str(error)
+            left = {**left, name: _STAND_INS.get(name, "")}
+        else:
+            return texts
+
+
+def _is_open(piece: Piece, found: Mapping[str, str]) -> bool:
+    """Whether it has no value, and none of the others stands for it."""
+    if piece.name == "DB_SECRET_ARN" and found.get("DB_PASS"):
+        return False
+    return not found.get(piece.name) and not _is_in_secret(piece.name, found)
 
 
 def _is_in_secret(name: str, found: Mapping[str, str]) -> bool:
