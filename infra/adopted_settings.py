@@ -135,9 +135,9 @@ def collect(stage: str) -> Settings:
     elif is_new:
         _write(path, found)
     path.chmod(0o600)
-    if problems := _problems(found):
+    if wrong := problems(found):
         heading = f"{name} was made: fill it in" if is_new else f"{name}, nothing was changed"
-        raise Refused(f"{heading}:\n  " + "\n  ".join(problems))
+        raise Refused(f"{heading}:\n  " + "\n  ".join(wrong))
     if empty := [piece.name for piece in PIECES if _is_open(piece, found)]:
         say("adopt", f"empty in {name}: {', '.join(empty)}")
     defaults = {piece.name: piece.default or "" for piece in PIECES}
@@ -231,8 +231,8 @@ def _write(path: Path, found: Mapping[str, str]) -> None:
     unfinished.replace(path)
 
 
-def _problems(found: Settings) -> list[str]:
-    """What is wrong, in the order of the settings."""
+def problems(found: Settings) -> list[str]:
+    """What is wrong with the settings, in their order. It shows no value."""
     names = {
         **{each.name: None for each in PIECES if not _is_in_secret(each.name, found)},
         **dict.fromkeys(found),

@@ -16,9 +16,15 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import boto3
 import pytest
 import requests
-from botocore.exceptions import ClientError
+from botocore.exceptions import (
+    ClientError,
+    EndpointConnectionError,
+    NoCredentialsError,
+    ReadTimeoutError,
+)
 
 from infra import (
     adopted_database,
@@ -31,6 +37,7 @@ from infra import (
     database_schema,
     stage_files,
 )
+from infra.account import session as account_session
 from infra.terminal import Refused
 from local.servers import MariaDB, Redis
 from seed import apply
@@ -583,6 +590,28 @@ def test_what_may_not_be_asked_is_said_and_stops_nothing(
     said = capsys.readouterr().out
     for name in ("SUBNET_IDS", "SECURITY_GROUP_IDS", "DB_SECRET_ARN", "LAMBDA_ROLE", "DB_HOST"):
         assert re.search(rf"denied       {name}: .*\(AccessDenied\).*; going on", said)
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (EndpointConnectionError(endpoint_url="https://sts"), "AWS cannot be reached .*network"),
+        (ReadTimeoutError(endpoint_url="https://sts"), "AWS cannot be reached .*network"),
+        (NoCredentialsError(), r"AWS does not know who asks .*~/\.aws/credentials"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_network_that_is_away_is_no_missing_login(
+    error: Exception, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def asked() -> None:
+        raise error
+
+    sts = SimpleNamespace(get_caller_identity=asked)
+    there = SimpleNamespace(region_name=REGION, client=lambda _: sts)
+    monkeypatch.setattr(boto3, "Session", lambda: there)
+    with pytest.raises(Refused, match=words):
+        account_session.__wrapped__()
 
 
 # --- what the database says -----------------------------------------------------------------------
