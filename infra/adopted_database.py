@@ -45,9 +45,11 @@ def prepare(settings: Mapping[str, str]) -> None:
     say(
         "database", "run this SQL where they can be, as a user who may create tables (MySQL client:"
     )
-    say("", f"mysql -h {settings['DB_HOST']} -u USER -p {settings['DB_NAME']} < seed/schema.sql):")
+    place = f"-h {settings['DB_HOST']} -P {settings.get('DB_PORT') or 3306}"
+    say("", f"mysql {place} -u USER -p {settings['DB_NAME']} < seed/schema.sql):")
     for statement in statements(SCHEMA):
         print(f"{statement};\n", flush=True)
+    say("database", f"above: SQL to run, because the tables cannot be made from here: {why}")
 
 
 def _report(settings: Mapping[str, str]) -> Json:

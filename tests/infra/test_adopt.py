@@ -661,7 +661,9 @@ def test_the_sql_is_printed_where_the_database_cannot_be_reached(
     write_settings(project.home, {**settings, "DB_PORT": str(port)}, "far")
     said = project.must("adopt", "far")
     assert "the tables cannot be made from here: the database cannot be reached" in said
-    assert "mysql -h 127.0.0.1 -u USER -p course < seed/schema.sql" in said
+    assert f"mysql -h 127.0.0.1 -P {port} -u USER -p course < seed/schema.sql" in said
+    after = said.rpartition("INSERT IGNORE INTO")[2]
+    assert "cannot be made from here: the database cannot be reached" in after, "it is said again"
     assert "CREATE TABLE IF NOT EXISTS cache_generation (" in said
     assert "INSERT IGNORE INTO cache_generation" in said
     assert "far" in project.read(".chalice/config.json")["stages"], "it is written all the same"
@@ -880,6 +882,14 @@ def test_every_text_that_the_guide_explains_is_one_that_somebody_says() -> None:
     for row in "".join(tables).splitlines()[1:]:
         for text in re.findall(r"`([^`]+)`", row.split("|")[1]):
             assert text in said or any(words in text for words in OF_AWS), text
+
+
+@pytest.mark.parametrize("guide", ["class.md", "deploy.md"])
+def test_the_guides_name_the_versions_of_python_that_are_deployed(guide: str) -> None:
+    text = (ROOT / "docs" / guide).read_text(encoding="utf-8")
+    assert set(re.findall(r"Python 3\.\d+ to 3\.\d+", text)) == {before_deploy.pythons()}
+    with pytest.raises(Refused, match=re.escape(f"({before_deploy.pythons()})")):
+        before_deploy.refuse_another_python((3, 10))
 
 
 def test_every_setting_that_the_guide_explains_is_one_that_is_asked_for() -> None:
