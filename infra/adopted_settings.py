@@ -5,16 +5,16 @@ owner may read it, and git does not keep it.
 """
 
 import getpass
+import json
 import os
 import re
+import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from chalicelib import config
-from chalicelib.errors import ConfigurationError
-from infra.stage_files import ROOT
+from infra.stage_files import ROOT, Json
 from infra.terminal import Refused, say
 
 Settings = dict[str, str]
@@ -35,10 +35,6 @@ FURTHER = (
     *("INGEST_MAX_REJECTED", "INGEST_MAX_BYTES", "INGEST_COLUMNS", "SYNC_MINUTES"),
     *("API_READERS", "CORS_ORIGINS"),
 )
-# Of the service, but not of such a stage.
-_ELSEWHERE = {value for name, value in vars(config).items() if name.isupper() and name == value}
-# In place of what is missing or malformed, while the app checks the rest.
-_STAND_INS = {"DB_HOST": "a", "DB_NAME": "a", "DB_USER": "a", "DB_PASS": "a", "API_AUTH": "none"}
 _SECRET_ARN = r"arn:aws[\w-]*:secretsmanager:[\w-]+:\d{12}:secret:\S+"
 _ROLE = r"arn:aws[\w-]*:iam::\d{12}:role/[\w+=,.@/-]+|[\w+=,.@-]{1,64}"
 
@@ -233,13 +229,13 @@ def _write(path: Path, found: Mapping[str, str]) -> None:
 
 def problems(found: Settings) -> list[str]:
     """What is wrong with the settings, in their order. It shows no value."""
-    names = {
-        **{each.name: None for each in PIECES if not _is_in_secret(each.name, found)},
-        **dict.fromkeys(found),
-    }
-    texts = {name: _malformed(name, found.get(name, "")) for name in names}
-    well_formed = {name: value for name, value in found.items() if not texts[name]}
-    texts |= _rejected_by_the_app(well_formed)
+    ours = [each.name for each in PIECES if not _is_in_secret(each.name, found)]
+    texts = {name: _malformed(name, found.get(name, "")) for name in (*ours, *found)}
+    answer = _of_the_app({name: value for name, value in found.items() if not texts[name]})
+    texts |= answer["rejected"]
+    for name in found:
+        if name in answer["names"] and not _is_ours(name):
+            texts[name] = f"{name}: not for a stage of make adopt"
     several = []
     if bool(found.get("SUBNET_IDS")) != bool(found.get("SECURITY_GROUP_IDS")):
         several.append("SUBNET_IDS and SECURITY_GROUP_IDS: give both, or none of them")
@@ -251,18 +247,17 @@ def problems(found: Settings) -> list[str]:
 def _problem(name: str, value: str) -> str | None:
     """What is wrong with the value of a setting. It never shows the value, which may be a
     password."""
-    return _malformed(name, value) or _rejected_by_the_app({name: value}).get(name)
+    wrong = _malformed(name, value)
+    return wrong or (_of_the_app({name: value})["rejected"].get(name) if value else None)
 
 
 def _malformed(name: str, value: str) -> str | None:
     piece = _BY_NAME.get(name)
-    if piece is None and name not in FURTHER:
-        if name in _ELSEWHERE:
-            return f"{name}: not for a stage of make adopt"
+    if not _is_ours(name):
         return f"{name}: there is no such setting; there are {', '.join((*_BY_NAME, *FURTHER))}"
     if not value:
-        is_missing = piece is not None and piece.default is None
-        return f"{name} is missing: {piece.question}" if piece and is_missing else None
+        is_required = piece is not None and piece.default is None
+        return f"{name} is missing: {piece.question}" if piece and is_required else None
     if value[0] == value[-1] and value[0] in "'\"" and len(value) > 1:
         return f"{name}: write the value without quotes"
     if piece is None or re.fullmatch(piece.pattern, value):
@@ -270,23 +265,25 @@ def _malformed(name: str, value: str) -> str | None:
     return f"{name}: expected {piece.expected}"
 
 
-def _rejected_by_the_app(found: Settings) -> dict[str, str]:
-    """What the app will say of each setting that it cannot use. It names one at a time."""
-    left = {**_STAND_INS, **{name: value for name, value in found.items() if value}}
-    if "DB_SECRET_ARN" in left:
-        left.pop("DB_PASS")
-    texts: dict[str, str] = {}
-    while True:
-        try:
-            config.Settings.from_environment(left)
-        except ConfigurationError as error:
-            name = re.split(r"\W", str(error), maxsplit=1)[0]
-            if name in texts or name not in left:
-                raise  # the text names no setting that can be left out
-            texts[name] = str(error)
-            left = {**left, name: _STAND_INS.get(name, "")}
-        else:
-            return texts
+def _of_the_app(found: Settings) -> Json:
+    """What `seed/check_settings.py` reports of settings that are well-formed."""
+    done = subprocess.run(
+        [sys.executable, "-m", "seed.check_settings"],
+        cwd=Path(__file__).parent.parent,
+        input=json.dumps({name: value for name, value in found.items() if value}),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        reason = done.stderr.strip().rpartition("\n")[2]
+        raise Refused(f"python -m seed.check_settings failed, which is a bug: {reason}")
+    answer: Json = json.loads(done.stdout)
+    return answer
+
+
+def _is_ours(name: str) -> bool:
+    return name in _BY_NAME or name in FURTHER
 
 
 def _is_open(piece: Piece, found: Mapping[str, str]) -> bool:
