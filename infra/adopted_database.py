@@ -27,9 +27,10 @@ def prepare(settings: Mapping[str, str]) -> None:
     stays as it is. Where they cannot be made from here, prints the SQL. Raises Refused where a
     setting is wrong, or the database rejects the settings."""
     found = _report(settings)
-    for name, subject in (("settings", "a setting is wrong"), ("rejected", "the database")):
-        if name in found:
-            raise Refused(f"{subject}: {found[name]}")
+    if "settings" in found:
+        raise Refused(f"a setting is wrong: {found['settings']}")
+    if "rejected" in found:
+        raise Refused(found["rejected"])
     table = settings.get("DB_TABLE") or "heroes"
     if "made" in found:
         made = ", ".join(found["made"]) or "none was missing"

@@ -643,10 +643,14 @@ def test_a_cache_that_cannot_be_reached_stops_nothing(found: Callable[..., Json]
     assert found(REDIS_URL=None)["cache"] is None
 
 
-@pytest.mark.parametrize("name", ["settings", "rejected"])
-def test_what_is_surely_wrong_ends_the_command(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("name", "words"), [("settings", "a setting is wrong: the reason"), ("rejected", "the reason")]
+)
+def test_what_is_surely_wrong_ends_the_command(
+    name: str, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(adopted_database, "_report", lambda _: {name: "the reason"})
-    with pytest.raises(Refused, match="the reason"):
+    with pytest.raises(Refused, match=f"^{words}$"):
         adopted_database.prepare({})
 
 

@@ -88,7 +88,8 @@ def test_no_variable_holds_a_secret(life: Life) -> None:
     for name, value in variables.items():
         assert "PASS" not in name
         plain = ("key", "iam", "0", "1", "herocache", "3600", "20", "chalicelib/rds-ca.pem")
-        assert value in plain or NAME in value, name
+        is_account = name == "BUCKET_OWNER" and value.isdigit() and len(value) == 12
+        assert value in plain or NAME in value or is_account, name
 
 
 # --- make deploy ----------------------------------------------------------------------------------

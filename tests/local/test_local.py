@@ -283,7 +283,7 @@ def test_a_second_run_says_that_the_first_serves_and_down_ends_that(folder: Path
         assert second.returncode != 0
         assert f"serves this folder at {run.services.app.url}" in second.stdout
         assert health(run.services.app.url) == 200
-        assert "nothing of this folder is running" in make(folder, "down").stdout
+        assert "all of this folder is stopped" in make(folder, "down").stdout
         run.rest()
         assert run.leftovers() == []
 
