@@ -155,6 +155,5 @@ licences: ## write docs/licences.md
 	$(INSTALL) dev
 	@$(IN_VENV) dependencies licences
 
-# All that any target needs.
-install:
+install: ## all that any target needs
 	$(INSTALL) dev $(SERVERS) openssl

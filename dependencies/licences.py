@@ -28,6 +28,7 @@ _CLASSIFIER = "License :: OSI Approved :: "
 
 def write() -> int:
     LIST.write_text(_HEAD + "".join(_sections()), encoding="utf-8")
+    print(f"licences   {LIST.relative_to(ROOT)} is written")
     return 0
 
 

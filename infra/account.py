@@ -5,7 +5,12 @@ from typing import Any
 
 import boto3
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    ConnectionError,
+    HTTPClientError,
+)
 
 from infra.terminal import Refused
 
@@ -15,16 +20,22 @@ Client = Any
 
 @lru_cache(maxsize=1)
 def session() -> boto3.Session:
-    """A boto3 session. Raises Refused where no region or no valid credentials are set."""
+    """A boto3 session. Raises Refused where no region or no valid credentials are set, or where AWS
+    cannot be reached."""
     found = boto3.Session()
     if found.region_name is None:
         raise Refused("no region is set: export AWS_DEFAULT_REGION=eu-west-1, or your own")
     try:
         found.client("sts").get_caller_identity()
+    except (ConnectionError, HTTPClientError) as error:
+        raise Refused(
+            f"AWS cannot be reached ({error}): look at this machine's network, its proxy"
+            " (HTTPS_PROXY), and the name of the region"
+        ) from error
     except (BotoCoreError, ClientError) as error:
         raise Refused(
-            f"AWS does not know who asks ({error}): log in (aws sso login, or aws configure) or"
-            " export AWS_PROFILE"
+            f"AWS does not know who asks ({error}): log in (aws sso login, or aws configure), write"
+            " ~/.aws/credentials, or export AWS_PROFILE"
         ) from error
     return found
 
@@ -50,6 +61,12 @@ def known_regions(service: str) -> list[str]:
 def account_id() -> str:
     """The number of the account."""
     return str(client("sts").get_caller_identity()["Account"])
+
+
+def caller() -> str:
+    """The ARN of who asks, without the name of a session, which may be a person's."""
+    arn = str(client("sts").get_caller_identity()["Arn"])
+    return arn.rpartition("/")[0] if ":assumed-role/" in arn else arn
 
 
 def region() -> str:

@@ -27,9 +27,10 @@ def prepare(settings: Mapping[str, str]) -> None:
     stays as it is. Where they cannot be made from here, prints the SQL. Raises Refused where a
     setting is wrong, or the database rejects the settings."""
     found = _report(settings)
-    for name, subject in (("settings", "a setting is wrong"), ("rejected", "the database")):
-        if name in found:
-            raise Refused(f"{subject}: {found[name]}")
+    if "settings" in found:
+        raise Refused(f"a setting is wrong: {found['settings']}")
+    if "rejected" in found:
+        raise Refused(found["rejected"])
     table = settings.get("DB_TABLE") or "heroes"
     if "made" in found:
         made = ", ".join(found["made"]) or "none was missing"
@@ -45,9 +46,11 @@ def prepare(settings: Mapping[str, str]) -> None:
     say(
         "database", "run this SQL where they can be, as a user who may create tables (MySQL client:"
     )
-    say("", f"mysql -h {settings['DB_HOST']} -u USER -p {settings['DB_NAME']} < seed/schema.sql):")
+    place = f"-h {settings['DB_HOST']} -P {settings.get('DB_PORT') or 3306}"
+    say("", f"mysql {place} -u USER -p {settings['DB_NAME']} < seed/schema.sql):")
     for statement in statements(SCHEMA):
         print(f"{statement};\n", flush=True)
+    say("database", f"above: SQL to run, because the tables cannot be made from here: {why}")
 
 
 def _report(settings: Mapping[str, str]) -> Json:

@@ -5,14 +5,16 @@ owner may read it, and git does not keep it.
 """
 
 import getpass
+import json
 import os
 import re
+import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from infra.stage_files import ROOT
+from infra.stage_files import ROOT, Json
 from infra.terminal import Refused, say
 
 Settings = dict[str, str]
@@ -22,7 +24,14 @@ SECRETS = ("DB_PASS", "REDIS_URL")
 # What each of these other settings of the service does stands in README. A line sets it.
 FURTHER = (
     *("DB_PORT", "DB_SSL_CA", "DB_RESUME_SECONDS", "DB_READER_HOST", "UNCACHED_READS"),
-    *("EMPLOYEES_TABLE", "REDIS_CLUSTER", "TTL", "RANGES_BUCKET", "BUCKET_OWNER"),
+    *(
+        "EMPLOYEES_TABLE",
+        "REDIS_CLUSTER",
+        "REDIS_SERVERLESS",
+        "TTL",
+        "RANGES_BUCKET",
+        "BUCKET_OWNER",
+    ),
     *("INGEST_MAX_REJECTED", "INGEST_MAX_BYTES", "INGEST_COLUMNS", "SYNC_MINUTES"),
     *("API_READERS", "CORS_ORIGINS"),
 )
@@ -59,7 +68,13 @@ PIECES = (
     ),
     Piece("DB_USER", "User of the database", r"\S{1,80}", "one name", None),
     Piece("DB_PASS", "The user's password", r".+", "the password", None),
-    Piece("DB_TABLE", "Table with the columns of heroes", r"[\w$]{1,64}", "one name", "heroes"),
+    Piece(
+        "DB_TABLE",
+        "Table with the columns of heroes; empty: heroes",
+        r"[\w$]{1,64}",
+        "one name",
+        "heroes",
+    ),
     Piece("READ_BY", "Column of a read that names none, such as xp; empty: id", r"\w+", "one name"),
     Piece(
         "REDIS_URL",
@@ -108,14 +123,19 @@ def collect(stage: str) -> Settings:
     that are missing where there is a terminal, and writes the file. Raises Refused, which names
     everything that is missing or malformed."""
     path = file_of(stage)
+    name = path.relative_to(ROOT)
+    is_new = not path.exists()
     found = read(path)
     if sys.stdin.isatty():
         found = _asked(path, found)
-    elif not path.exists():
+    elif is_new:
         _write(path, found)
     path.chmod(0o600)
-    if problems := [*_problems(found)]:
-        raise Refused(f"{path.relative_to(ROOT)}, nothing was changed:\n  " + "\n  ".join(problems))
+    if wrong := problems(found):
+        heading = f"{name} was made: fill it in" if is_new else f"{name}, nothing was changed"
+        raise Refused(f"{heading}:\n  " + "\n  ".join(wrong))
+    if empty := [piece.name for piece in PIECES if _is_open(piece, found)]:
+        say("adopt", f"empty in {name}: {', '.join(empty)}")
     defaults = {piece.name: piece.default or "" for piece in PIECES}
     return {name: found.get(name) or defaults.get(name, "") for name in (*defaults, *found)}
 
@@ -134,8 +154,10 @@ def secrets_of(stage: str) -> Settings:
 
 def read(path: Path) -> Settings:
     """The lines NAME=value of a file, values without the spaces around them; empty where there is
-    no file. Raises Refused for another line that is no comment."""
+    no file. Raises Refused for another line that is no comment, and for a second line of a
+    setting."""
     found: Settings = {}
+    lines: dict[str, int] = {}
     text = path.read_text(encoding="utf-8") if path.exists() else ""
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip() or line.lstrip().startswith("#"):
@@ -143,19 +165,24 @@ def read(path: Path) -> Settings:
         name, is_setting, value = line.partition("=")
         if not is_setting:
             raise Refused(f"{path.relative_to(ROOT)}, line {number}: expected NAME=value")
-        found[name.strip()] = value.strip()
+        name = name.strip()
+        if name in found:
+            raise Refused(
+                f"{path.relative_to(ROOT)}, line {number}: {name} stands in line {lines[name]}"
+                " already: keep one of them"
+            )
+        found[name], lines[name] = value.strip(), number
     return found
 
 
 def _asked(path: Path, found: Settings) -> Settings:
-    """`found` with an answer for each missing piece. What was answered is kept in the file, also
-    where Ctrl-C ends the questions."""
+    """`found` with an answer for each piece that has no value: an empty line may be one that nobody
+    was asked for, because the questions ended before it or there was no terminal. What was answered
+    is kept in the file, also where Ctrl-C ends the questions."""
     answers: Settings = {}
     try:
         for piece in PIECES:
-            given = {**found, **answers}
-            is_open = piece.name not in found or (not found[piece.name] and piece.default is None)
-            if is_open and not _is_in_secret(piece.name, given):
+            if _is_open(piece, {**found, **answers}):
                 if not answers:
                     say(
                         "adopt", f"asks for what {path.relative_to(ROOT)} lacks; Enter: the default"
@@ -190,8 +217,7 @@ def _write(path: Path, found: Mapping[str, str]) -> None:
         "",
     ]
     for piece in PIECES:
-        value = found.get(piece.name, piece.default or "")
-        lines += [f"# {piece.question}", f"{piece.name}={value}", ""]
+        lines += [f"# {piece.question}", f"{piece.name}={found.get(piece.name, '')}", ""]
     lines += [f"{name}={value}" for name, value in found.items() if name not in _BY_NAME]
     # Nobody else may read it, not even while it is written.
     unfinished = path.with_name(path.name + ".unfinished")
@@ -201,32 +227,70 @@ def _write(path: Path, found: Mapping[str, str]) -> None:
     unfinished.replace(path)
 
 
-def _problems(found: Settings) -> list[str]:
-    texts = [
-        _problem(piece.name, found.get(piece.name, ""))
-        for piece in PIECES
-        if not _is_in_secret(piece.name, found)
-    ]
-    texts += [_problem(name, value) for name, value in found.items() if name not in _BY_NAME]
+def problems(found: Settings) -> list[str]:
+    """What is wrong with the settings, in their order. It shows no value."""
+    ours = [each.name for each in PIECES if not _is_in_secret(each.name, found)]
+    texts = {name: _malformed(name, found.get(name, "")) for name in (*ours, *found)}
+    answer = _of_the_app({name: value for name, value in found.items() if not texts[name]})
+    texts |= answer["rejected"]
+    for name in found:
+        if name in answer["names"] and not _is_ours(name):
+            texts[name] = f"{name}: not for a stage of make adopt"
+    several = []
     if bool(found.get("SUBNET_IDS")) != bool(found.get("SECURITY_GROUP_IDS")):
-        texts.append("SUBNET_IDS and SECURITY_GROUP_IDS: give both, or none of them")
+        several.append("SUBNET_IDS and SECURITY_GROUP_IDS: give both, or none of them")
     if found.get("DB_SECRET_ARN") and found.get("DB_PASS"):
-        texts.append("DB_SECRET_ARN and DB_PASS: give one of them")
-    return [text for text in texts if text]
+        several.append("DB_SECRET_ARN and DB_PASS: give one of them")
+    return [text for text in (*texts.values(), *several) if text]
 
 
 def _problem(name: str, value: str) -> str | None:
     """What is wrong with the value of a setting. It never shows the value, which may be a
     password."""
+    wrong = _malformed(name, value)
+    return wrong or (_of_the_app({name: value})["rejected"].get(name) if value else None)
+
+
+def _malformed(name: str, value: str) -> str | None:
     piece = _BY_NAME.get(name)
-    if piece is None:
-        known = ", ".join((*_BY_NAME, *FURTHER))
-        return None if name in FURTHER else f"{name}: there is no such setting; there are {known}"
+    if not _is_ours(name):
+        return f"{name}: there is no such setting; there are {', '.join((*_BY_NAME, *FURTHER))}"
     if not value:
-        return f"{name} is missing: {piece.question}" if piece.default is None else None
+        is_required = piece is not None and piece.default is None
+        return f"{name} is missing: {piece.question}" if piece and is_required else None
     if value[0] == value[-1] and value[0] in "'\"" and len(value) > 1:
         return f"{name}: write the value without quotes"
-    return None if re.fullmatch(piece.pattern, value) else f"{name}: expected {piece.expected}"
+    if piece is None or re.fullmatch(piece.pattern, value):
+        return None
+    return f"{name}: expected {piece.expected}"
+
+
+def _of_the_app(found: Settings) -> Json:
+    """What `seed/check_settings.py` reports of settings that are well-formed."""
+    done = subprocess.run(
+        [sys.executable, "-m", "seed.check_settings"],
+        cwd=Path(__file__).parent.parent,
+        input=json.dumps({name: value for name, value in found.items() if value}),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        reason = done.stderr.strip().rpartition("\n")[2]
+        raise Refused(f"python -m seed.check_settings failed, which is a bug: {reason}")
+    answer: Json = json.loads(done.stdout)
+    return answer
+
+
+def _is_ours(name: str) -> bool:
+    return name in _BY_NAME or name in FURTHER
+
+
+def _is_open(piece: Piece, found: Mapping[str, str]) -> bool:
+    """Whether it has no value, and none of the others stands for it."""
+    if piece.name == "DB_SECRET_ARN" and found.get("DB_PASS"):
+        return False
+    return not found.get(piece.name) and not _is_in_secret(piece.name, found)
 
 
 def _is_in_secret(name: str, found: Mapping[str, str]) -> bool:

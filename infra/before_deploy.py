@@ -30,13 +30,19 @@ def refuse_unprepared(stage: Stage) -> None:
     refuse_another_python(sys.version_info[:2])
 
 
+def pythons() -> str:
+    """The versions of Python that Lambda runs, in words."""
+    first, last = PYTHONS[0], PYTHONS[-1]
+    return f"Python {first[0]}.{first[1]} to {last[0]}.{last[1]}"
+
+
 def refuse_another_python(python: tuple[int, int]) -> None:
     """Raises Refused where Lambda does not run this version. Chalice gives the functions the one
     that it runs on itself."""
     if python not in PYTHONS:
         raise Refused(
             f"the functions would get Python {python[0]}.{python[1]}, which Lambda does not run:"
-            " rm -r .venv, then make deploy PYTHON=python3.13 (3.12 to 3.14)"
+            f" rm -r .venv, then make deploy PYTHON=python3.13 ({pythons()})"
         )
 
 

@@ -219,9 +219,10 @@ def logs(stage: Stage) -> None:
     function_logs.follow(client("logs"), stage.function_names)
 
 
-def report(stage: Stage) -> None:
-    """`make report`: prints what to send when a step fails."""
-    show_report(stage)
+def report(name: str) -> None:
+    """`make report`: prints what to send when a step fails, also for a stage that is not declared
+    yet."""
+    show_report(name)
 
 
 def _data_api(outputs: Mapping[str, str]) -> AbstractContextManager[None]:

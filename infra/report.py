@@ -1,17 +1,20 @@
 """What somebody else needs to find out why a stage does not come up. It holds no secret: no
-setting's value, no log, no row, and not the number of the account."""
+setting's value, no log, no row, and not the number of the account. Only the last error may name a
+host."""
 
 import platform
+import re
 from collections.abc import Iterator
 from importlib.metadata import version
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from infra.account import Client, account_id, client, region
+from infra import adopted_settings, last_error
+from infra.account import Client, caller, client, region
 from infra.aws_errors import code_of
 from infra.stage_files import Stage
-from infra.terminal import printable
+from infra.terminal import Refused, printable
 
 ACCOUNT = "123456789012"
 _PACKAGES = ("boto3", "chalice")
@@ -21,36 +24,72 @@ _OF_FUNCTION = (
     *("LastUpdateStatus", "LastUpdateStatusReason"),
 )
 _MOST_EVENTS = 20
+_ACCOUNT_NUMBER = re.compile(r"\b\d{12}\b")
+_ADDRESS = re.compile(r"[^\s'\"/]+@[\w.-]+")
 
 
-def show(stage: Stage) -> None:
-    """Prints the report."""
-    hidden = {account_id(): ACCOUNT}
-    if email := stage.choices.get("parameters", {}).get("AlarmEmail"):
-        hidden[email] = "…"
-    for line in _lines(stage):
-        for text, instead in hidden.items():
-            line = line.replace(text, instead)
-        print(printable(line))
+def show(name: str) -> None:
+    """Prints the report of a stage. Of one that is not declared yet it tells what there is."""
+    for line in _lines(name):
+        for secret in _secrets(name):
+            line = line.replace(secret, "…")
+        print(printable(_ADDRESS.sub("…", _ACCOUNT_NUMBER.sub(ACCOUNT, line))))
 
 
-def _lines(stage: Stage) -> Iterator[str]:
-    packages = ", ".join(f"{name} {version(name)}" for name in _PACKAGES)
-    yield f"{stage.full_name} in {region()}; Python {platform.python_version()}, {packages}"
+def _lines(name: str) -> Iterator[str]:
+    packages = ", ".join(f"{each} {version(each)}" for each in _PACKAGES)
+    yield f"herocache-{name}; Python {platform.python_version()}, {packages}"
+    try:
+        yield f"{caller()} in {region()}"
+        is_known = True
+    except (Refused, BotoCoreError, ClientError) as error:
+        yield str(error)
+        is_known = False
+    if adopted_settings.file_of(name).exists():
+        yield from _section(f"infra/{name}.env", _settings(name))
+    yield from _section("stage", _stage(name, is_known))
+    yield from _section("last error", iter([last_error.of(name) or "none is kept"]))
+
+
+def _section(title: str, found: Iterator[str]) -> Iterator[str]:
+    yield f"--- {title}"
+    try:
+        yield from found
+    except Refused as error:
+        yield str(error)
+    except (BotoCoreError, ClientError) as error:
+        yield f"cannot be asked: {error}"
+
+
+def _settings(name: str) -> Iterator[str]:
+    """The names of the settings, and what is wrong with them."""
+    found = adopted_settings.read(adopted_settings.file_of(name))
+    yield f"given: {', '.join(key for key in found if found[key])}"
+    yield f"empty: {', '.join(key for key in found if not found[key])}"
+    yield from adopted_settings.problems(found)
+
+
+def _stage(name: str, is_known: bool) -> Iterator[str]:
+    """What its files say and, where AWS knows who asks, what AWS says."""
+    stage = Stage(name)
     parameters = stage.choices.get("parameters", {})
     yield "on pieces that were there" if stage.is_adopted else f"parameters {parameters}"
     yield f"settings {', '.join(sorted(stage.environment))}"
-    stack = _stack(client("cloudformation"), stage.full_name)
-    for title, found in (
-        *(() if stage.is_adopted else (("stack", stack),)),
-        ("functions", _functions(client("lambda"), stage)),
-        ("limits", _limits(client("lambda"))),
-    ):
-        yield f"--- {title}"
-        try:
-            yield from found
-        except (BotoCoreError, ClientError) as error:
-            yield f"cannot be asked: {error}"
+    if not is_known:
+        return
+    if not stage.is_adopted:
+        yield from _section("stack", _stack(client("cloudformation"), stage.full_name))
+    yield from _section("functions", _functions(client("lambda"), stage))
+    yield from _section("limits", _limits(client("lambda")))
+
+
+def _secrets(name: str) -> list[str]:
+    """What no error may show, whoever wrote it."""
+    try:
+        found = adopted_settings.read(adopted_settings.file_of(name))
+    except Refused:
+        return []
+    return [found[each] for each in adopted_settings.SECRETS if found.get(each)]
 
 
 def _stack(aws: Client, name: str) -> Iterator[str]:

@@ -35,10 +35,10 @@ class Stage:
         self.full_name = f"{APP}-{name}"
         stages = self._whole_config["stages"]
         if name not in stages:
-            declared = ", ".join(stages)
+            made_by = f"; make adopt STAGE={name} adds it" if _is_to_be_adopted(name) else ""
             raise Refused(
-                f"STAGE={name}: .chalice/config.json declares {declared}; make adopt STAGE={name}"
-                " adds one on a database, a cache and a role that are there"
+                f"STAGE={name}: there is no such stage; .chalice/config.json declares"
+                f" {', '.join(stages)}{made_by}"
             )
         self.config: Json = stages[name]
         refuse_missing(self.config, _NEEDED, f".chalice/config.json, {name}")
@@ -166,6 +166,14 @@ class Stage:
 def is_adopted(choices: Json) -> bool:
     """Whether the stage of this infra/<stage>.json stands on pieces that exist already."""
     return choices.get("adopted") is True
+
+
+def _is_to_be_adopted(name: str) -> bool:
+    """Whether `make adopt` has begun on a stage of this name, or the guide uses the name. For any
+    other name it may be a slip."""
+    path = ROOT / "infra" / f"{name}.json"
+    is_begun = path.with_name(f"{name}.env").exists()
+    return is_begun or (path.exists() and is_adopted(read_json(path)))
 
 
 def event_functions(deployed: list[Json]) -> list[str]:

@@ -16,8 +16,12 @@ as_root() { if [ "$(id -u)" -eq 0 ]; then "$@"; else sudo "$@"; fi; }
 PYTHON_FITS='import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 15))'
 
 find_python() {
-    local candidate
-    for candidate in ${PYTHON:-python3 python3.14 python3.13 python3.12 python3.11 python3.10}; do
+    local candidate why
+    if [ -n "${PYTHON:-}" ]; then
+        why="$("$PYTHON" -c "$PYTHON_FITS" 2>&1)" && echo "$PYTHON" && return
+        fail "PYTHON=$PYTHON: ${why:-it is $("$PYTHON" --version 2>&1), and 3.10 to 3.14 is needed}."
+    fi
+    for candidate in python3 python3.14 python3.13 python3.12 python3.11 python3.10; do
         if "$candidate" -c "$PYTHON_FITS" 2>/dev/null; then
             echo "$candidate"
             return
@@ -121,8 +125,17 @@ packages_are_current() {
         [[ "$(cat .venv/installed 2>/dev/null)" == "$pins"* ]]
 }
 
+# A .venv that is there keeps its Python.
+tell_unused_python() {
+    local there
+    [ -n "${PYTHON:-}" ] && there="$(.venv/bin/python --version 2>/dev/null)" || return 0
+    [ "$there" = "$("$PYTHON" --version 2>/dev/null)" ] ||
+        say "PYTHON=$PYTHON is not used: .venv has $there; for another one: rm -r .venv"
+}
+
 wanted="${1:-}"
 pins="$(pinned)"
+tell_unused_python
 if packages_are_current; then
     python=.venv/bin/python
 else

@@ -72,6 +72,7 @@ class CsvRows:
         self.rejected = 0
         self.rejected_lines = 0
         self.first_rows: list[list[str]] = []
+        self._table = table
         self._reject = reject
         self._lines = Lines(chunks)
         self.dialect = read_dialect(self._lines, table, order or table.columns)
@@ -173,8 +174,14 @@ class CsvRows:
             try:
                 column.type.parse(text)
             except InvalidValue as error:
-                return column.name, str(error)
+                return column.name, f"{error}{self._way_out(column, text)}"
         return "", ""
+
+    def _way_out(self, column: Column, text: str) -> str:
+        """What to do about an empty key that the database would give."""
+        if text.strip() or column != self._table.key or not self._table.auto_key:
+            return ""
+        return f": give each row one, or leave out the column {column.name}"
 
 
 def unclosed(line: int, is_too_long: bool) -> FileRejected:

@@ -35,6 +35,7 @@ def install() -> None:
     from local.chalice_http.http_server import DevServer
 
     show_requests()
+    hide_what_a_laptop_knows()
 
     # The name by which Chalice's `create_local_server` makes the server.
     chalice.local.LocalDevServer = DevServer  # type: ignore[assignment,misc]
@@ -48,6 +49,13 @@ def show_requests() -> None:
     log.addHandler(lines)
     log.setLevel(logging.INFO)
     log.propagate = False
+
+
+def hide_what_a_laptop_knows() -> None:
+    """The log of a function says which Redis answers and which credentials were found. Here they
+    are always our own."""
+    for name in ("herocache.redis", "botocore"):
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def _parameters(name: str) -> tuple[str, ...] | None:

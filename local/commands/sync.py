@@ -20,12 +20,15 @@ from local.terminal import say
 # A run of the schedule that is under way ends meanwhile, or its lease runs out. Nothing is heard of
 # ranges for so long only where no function works them off.
 PATIENCE_SECONDS = 60
+SHOW_ROWS = "-v"
+USAGE = f"usage: make sync [TABLE=products] [ARGS={SHOW_ROWS}]"
 BAR_WIDTH = 30
 
 
 def sync() -> int:
     """Looks at every watched row of TABLE, or of all tables. Returns the exit code: 0 where the run
     is done. Raises ServerError where it cannot run."""
+    shows_rows = asked_for_rows()
     home = Home(home_folder())
     require_servers(home)
     try:
@@ -33,18 +36,27 @@ def sync() -> int:
         # boto3 reads it by itself, and must not find the caller's profile.
         os.environ.clear()
         os.environ.update(environment)
-        answer = looked(Container(Settings.from_environment(os.environ)))
+        answer = looked(Container(Settings.from_environment(os.environ)), shows_rows)
     except HerocacheError as error:
         raise ServerError(f"{error.kind}: {error}") from error
     tell(answer)
     return 0 if answer["outcome"] == "done" else 1
 
 
-def looked(container: Container) -> Any:
+def asked_for_rows() -> bool:
+    """Whether ARGS asks for a line for each row. Raises ServerError where it asks for something
+    else."""
+    words = os.environ.get("ARGS", "").split()
+    for word in words:
+        if word != SHOW_ROWS:
+            raise ServerError(f"ARGS: {word!r} is no argument of make sync; {USAGE}")
+    return bool(words)
+
+
+def looked(container: Container, shows_rows: bool) -> Any:
     """The record of the run. Rows that are worked off elsewhere cannot be shown one by one: where
-    that is asked for the run does all by itself."""
+    `shows_rows` the run does all by itself."""
     give_up = time.monotonic() + PATIENCE_SECONDS
-    shows_rows = "-v" in os.environ.get("ARGS", "").split()
     while True:
         record = Record()
         if shows_rows:
@@ -118,4 +130,7 @@ def tell(answer: Any) -> None:
             direction,
             f"{looked_at}, {counts['changed']:,} changed, {counts['reported']:,} reported",
         )
-    say("sync", answer["outcome"])
+    # Details end at some number, and those of a watch that makes no sense have no direction.
+    counted = sum(answer[direction]["reported"] for direction in DIRECTIONS)
+    reported = max(counted, len(answer["details"]))
+    say("sync", answer["outcome"] + f", {reported:,} reported" * bool(reported))

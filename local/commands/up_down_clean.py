@@ -26,7 +26,7 @@ def up() -> None:
 def down() -> None:
     """`make down`: stops everything of this folder. Data stays."""
     Home(home_folder()).down()
-    say("down", "nothing of this folder is running; `make clean` removes the data too")
+    say("down", "all of this folder is stopped; `make clean` removes the data too")
 
 
 def clean() -> None:

@@ -14,7 +14,7 @@ from typing import ClassVar
 
 import pytest
 
-from dependencies import audit
+from dependencies import audit, licences
 from dependencies.licences import LIST, licence_of
 from dependencies.lock import FILES, OPTIONS, locked, name_of
 from local.machine import ROOT
@@ -134,6 +134,17 @@ def test_what_is_shipped_is_under_a_licence_that_lets_everybody_ship_it() -> Non
         assert listed()[name] == said, "run make licences"
     for name in shipped:
         assert re.fullmatch(FREE, listed()[name]), f"{name}: {listed()[name]}"
+
+
+def test_a_list_that_is_written_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(licences, "ROOT", tmp_path)
+    monkeypatch.setattr(licences, "LIST", tmp_path / "licences.md")
+    monkeypatch.setattr(licences, "_sections", lambda: iter(["| all |"]))
+    assert licences.write() == 0
+    assert (tmp_path / "licences.md").read_text(encoding="utf-8").endswith("| all |")
+    assert capsys.readouterr().out == "licences   licences.md is written\n"
 
 
 # --- audit ----------------------------------------------------------------------------------------

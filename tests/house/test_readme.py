@@ -610,14 +610,28 @@ def test_every_folder_and_package_is_in_the_layout() -> None:
 
 
 @pytest.mark.parametrize("text", [README, CONTRIBUTING], ids=["README", "CONTRIBUTING"])
-def test_every_link_and_file_named_exists(text: str) -> None:
-    links = [link for link in re.findall(r"\]\(([^)]+)\)", text) if "://" not in link]
+def test_every_file_named_exists(text: str) -> None:
     files = re.findall(r"`([\w.]+/[\w./]+)`", text)
     assert files
-    for link in {*links, *files} - {".local/env"}:
+    for path in {*files} - {".local/env"}:
+        assert (ROOT / path).exists(), path
+
+
+GUIDES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]
+
+
+@pytest.mark.parametrize("guide", GUIDES, ids=lambda path: path.name)
+def test_every_link_leads_to_a_file_and_a_heading_in_it(guide: Path) -> None:
+    text = guide.read_text(encoding="utf-8")
+    links = re.findall(r"\[([^]]*)\]\(([^)\s]+)\)", text)
+    for name, link in links:
+        if "://" in link:
+            continue
         path, _, anchor = link.partition("#")
-        assert (ROOT / path).exists(), link
-        assert not anchor or anchor in anchors((ROOT / path).read_text() if path else text), link
+        there = guide.parent / path if path else guide
+        assert there.exists(), link
+        assert not name.endswith(".md") or name.endswith(there.name), f"[{name}]({link})"
+        assert not anchor or anchor in anchors(there.read_text(encoding="utf-8")), link
 
 
 def anchors(text: str) -> list[str]:

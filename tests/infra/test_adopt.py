@@ -16,9 +16,15 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import boto3
 import pytest
 import requests
-from botocore.exceptions import ClientError
+from botocore.exceptions import (
+    ClientError,
+    EndpointConnectionError,
+    NoCredentialsError,
+    ReadTimeoutError,
+)
 
 from infra import (
     adopted_database,
@@ -31,6 +37,7 @@ from infra import (
     database_schema,
     stage_files,
 )
+from infra.account import session as account_session
 from infra.terminal import Refused
 from local.servers import MariaDB, Redis
 from seed import apply
@@ -228,9 +235,13 @@ def test_everything_that_is_missing_or_malformed_is_named_at_once(folder: Path) 
         "DB_USER": "student",
         "DB_PASS": f'"{PASSWORD}"',
         "API_AUTH": "",
-        "READ_BY": "",
+        "READ_BY": "age",
         "SUBNET_IDS": "subnet-1",
         "DB_HOTS": "there",
+        "DB_ENGINE": "dataapi",
+        "DB_PORT": "abc",
+        "TTL": "soon",
+        "UNCACHED_READS": "replica",
     }
     write_settings(folder, changes)
     with pytest.raises(Refused) as caught:
@@ -244,10 +255,15 @@ def test_everything_that_is_missing_or_malformed_is_named_at_once(folder: Path) 
             "DB_HOST: expected a host name",
             "DB_NAME is missing: Name of the database",
             "DB_PASS: write the value without quotes",
+            "READ_BY: no table can be read by this column; there are ",
             "API_AUTH is missing: Who may call",
             "SUBNET_IDS: expected subnet-0123",
             "LAMBDA_ROLE is missing: Role of the functions",
             "DB_HOTS: there is no such setting; there are DB_HOST, ",
+            "DB_ENGINE: not for a stage of make adopt",
+            "DB_PORT: expected an integer from 1 to 65535",
+            "TTL: expected an integer from 1 to",
+            "UNCACHED_READS=replica needs DB_READER_HOST",
             "SUBNET_IDS and SECURITY_GROUP_IDS: give both",
         ),
         strict=True,
@@ -270,18 +286,40 @@ def test_user_and_password_or_a_secret_are_given_and_not_both(folder: Path) -> N
 
 
 def test_without_a_file_and_a_terminal_there_is_a_file_to_fill_in(folder: Path) -> None:
-    with pytest.raises(Refused, match=r"(?s)DB_HOST is missing.*LAMBDA_ROLE is missing"):
+    words = (
+        r"(?s)^infra/class\.env was made: fill it in:.*DB_HOST is missing.*LAMBDA_ROLE is missing"
+    )
+    with pytest.raises(Refused, match=words):
         adopted_settings.collect(CLASS)
     path = folder / "infra" / "class.env"
     text = path.read_text()
     assert "# Host of the database, its writer endpoint\nDB_HOST=\n" in text
-    assert "DB_TABLE=heroes\n" in text
+    assert "# Table with the columns of heroes; empty: heroes\nDB_TABLE=\n" in text
     assert path.stat().st_mode & 0o777 == 0o600
+    with pytest.raises(Refused, match=r"^infra/class\.env, nothing was changed:"):
+        adopted_settings.collect(CLASS)
+
+
+def test_what_is_taken_as_empty_is_said(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = {"DB_HOST": "a", "DB_NAME": "b", "DB_USER": "c", "DB_PASS": PASSWORD}
+    given |= {"API_AUTH": "none", "LAMBDA_ROLE": "d", "DB_TABLE": "heroes", "REDIS_SERVERLESS": "1"}
+    write_settings(folder, given)
+    adopted_settings.collect(CLASS)
+    empty = "READ_BY, REDIS_URL, SUBNET_IDS, SECURITY_GROUP_IDS, UPLOAD_BUCKET"
+    assert f"adopt        empty in infra/class.env: {empty}\n" in capsys.readouterr().out
 
 
 def test_a_line_that_is_no_setting_is_named(folder: Path) -> None:
     write_settings(folder, {"DB_HOST": "there\nDB_NAME"})
     with pytest.raises(Refused, match=r"infra/class\.env, line 2: expected NAME=value"):
+        adopted_settings.collect(CLASS)
+
+
+def test_a_line_that_stands_twice_is_named(folder: Path) -> None:
+    write_settings(folder, {"DB_HOST": "there\nDB_NAME=a", "DB_HOST ": "here"})
+    with pytest.raises(
+        Refused, match=r"infra/class\.env, line 3: DB_HOST stands in line 1 already"
+    ):
         adopted_settings.collect(CLASS)
 
 
@@ -554,6 +592,28 @@ def test_what_may_not_be_asked_is_said_and_stops_nothing(
         assert re.search(rf"denied       {name}: .*\(AccessDenied\).*; going on", said)
 
 
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (EndpointConnectionError(endpoint_url="https://sts"), "AWS cannot be reached .*network"),
+        (ReadTimeoutError(endpoint_url="https://sts"), "AWS cannot be reached .*network"),
+        (NoCredentialsError(), r"AWS does not know who asks .*~/\.aws/credentials"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_network_that_is_away_is_no_missing_login(
+    error: Exception, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def asked() -> None:
+        raise error
+
+    sts = SimpleNamespace(get_caller_identity=asked)
+    there = SimpleNamespace(region_name=REGION, client=lambda _: sts)
+    monkeypatch.setattr(boto3, "Session", lambda: there)
+    with pytest.raises(Refused, match=words):
+        account_session.__wrapped__()
+
+
 # --- what the database says -----------------------------------------------------------------------
 
 
@@ -583,10 +643,14 @@ def test_a_cache_that_cannot_be_reached_stops_nothing(found: Callable[..., Json]
     assert found(REDIS_URL=None)["cache"] is None
 
 
-@pytest.mark.parametrize("name", ["settings", "rejected"])
-def test_what_is_surely_wrong_ends_the_command(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("name", "words"), [("settings", "a setting is wrong: the reason"), ("rejected", "the reason")]
+)
+def test_what_is_surely_wrong_ends_the_command(
+    name: str, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(adopted_database, "_report", lambda _: {name: "the reason"})
-    with pytest.raises(Refused, match="the reason"):
+    with pytest.raises(Refused, match=f"^{words}$"):
         adopted_database.prepare({})
 
 
@@ -601,7 +665,9 @@ def test_the_sql_is_printed_where_the_database_cannot_be_reached(
     write_settings(project.home, {**settings, "DB_PORT": str(port)}, "far")
     said = project.must("adopt", "far")
     assert "the tables cannot be made from here: the database cannot be reached" in said
-    assert "mysql -h 127.0.0.1 -u USER -p course < seed/schema.sql" in said
+    assert f"mysql -h 127.0.0.1 -P {port} -u USER -p course < seed/schema.sql" in said
+    after = said.rpartition("INSERT IGNORE INTO")[2]
+    assert "cannot be made from here: the database cannot be reached" in after, "it is said again"
     assert "CREATE TABLE IF NOT EXISTS cache_generation (" in said
     assert "INSERT IGNORE INTO cache_generation" in said
     assert "far" in project.read(".chalice/config.json")["stages"], "it is written all the same"
@@ -630,9 +696,10 @@ def test_a_terminal_is_asked_for_what_is_missing(
 ) -> None:
     """The password is typed unseen, a wrong answer is asked for again, and Enter is the default."""
     path = folder / "infra" / "class.env"
-    path.write_text("DB_HOST=there\nDB_NAME=course\nTTL=60\n")
+    path.write_text("DB_HOST=there\nDB_NAME=course\nUPLOAD_BUCKET=\nTTL=60\n")
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(isatty=lambda: True))
-    typed = iter(["", "student", "", "xp", "", "open", "none", "", "", "", "LabRole"])
+    optional = ["age", "xp", ""]
+    typed = iter(["", "student", "", *optional, "open", "none", "", "", "ours", "LabRole"])
     asked = list[str]()
 
     def answer(question: str) -> str:
@@ -646,13 +713,19 @@ def test_a_terminal_is_asked_for_what_is_missing(
     assert next(typed, None) is None
     assert (found["DB_USER"], found["DB_PASS"]) == ("student", PASSWORD)
     assert (found["DB_TABLE"], found["READ_BY"], found["TTL"]) == ("heroes", "xp", "60")
-    assert "API_AUTH: expected none, key or iam" in capsys.readouterr().out
+    assert found["UPLOAD_BUCKET"] == "ours"
+    said = capsys.readouterr().out
+    assert "READ_BY: no table can be read by this column" in said
+    assert "API_AUTH: expected none, key or iam" in said
     assert not any("DB_HOST" in question for question in asked)
     assert path.stat().st_mode & 0o777 == 0o600
     assert "TTL=60\n" in path.read_text()
 
-    monkeypatch.setattr("builtins.input", pytest.fail)
-    assert adopted_settings.collect(CLASS) == found, "it asks nothing twice"
+    typed = iter([""] * 3)
+    asked.clear()
+    assert adopted_settings.collect(CLASS) == found
+    names = [re.findall(r"(\w+) = $", question)[0] for question in asked]
+    assert names == ["REDIS_URL", "SUBNET_IDS", "SECURITY_GROUP_IDS"], "those without a value"
 
 
 def test_what_was_answered_is_kept_where_the_questions_end_early(
@@ -671,6 +744,17 @@ def test_what_was_answered_is_kept_where_the_questions_end_early(
     with pytest.raises(Refused, match="DB_NAME was not given"):
         adopted_settings.collect(CLASS)
     assert adopted_settings.read(path)["DB_HOST"] == "there"
+
+    values = {"DB_NAME": "course", "DB_USER": "student", "REDIS_URL": "redis://cache"}
+    values |= {"API_AUTH": "none", "LAMBDA_ROLE": "LabRole"}
+    monkeypatch.setattr(
+        "builtins.input",
+        lambda text: values.get(re.findall(r"(\w+)(?: \[\w+\])? = $", text)[0], ""),
+    )
+    monkeypatch.setattr(getpass, "getpass", lambda _: PASSWORD)
+    found = adopted_settings.collect(CLASS)
+    assert found["DB_HOST"] == "there"
+    assert found["REDIS_URL"] == "redis://cache", "an optional one is asked for, too"
 
 
 @pytest.mark.proof
@@ -802,6 +886,14 @@ def test_every_text_that_the_guide_explains_is_one_that_somebody_says() -> None:
     for row in "".join(tables).splitlines()[1:]:
         for text in re.findall(r"`([^`]+)`", row.split("|")[1]):
             assert text in said or any(words in text for words in OF_AWS), text
+
+
+@pytest.mark.parametrize("guide", ["class.md", "deploy.md"])
+def test_the_guides_name_the_versions_of_python_that_are_deployed(guide: str) -> None:
+    text = (ROOT / "docs" / guide).read_text(encoding="utf-8")
+    assert set(re.findall(r"Python 3\.\d+ to 3\.\d+", text)) == {before_deploy.pythons()}
+    with pytest.raises(Refused, match=re.escape(f"({before_deploy.pythons()})")):
+        before_deploy.refuse_another_python((3, 10))
 
 
 def test_every_setting_that_the_guide_explains_is_one_that_is_asked_for() -> None:

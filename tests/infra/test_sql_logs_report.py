@@ -1,14 +1,25 @@
 """`make sql`, `make logs`, `make report`: what they print, and what they never print."""
 
 import datetime
+import runpy
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
 
-from infra import aws_errors, commands, function_logs, report
+from infra import (
+    adopted_settings,
+    aws_errors,
+    commands,
+    function_logs,
+    last_error,
+    report,
+    stage_files,
+)
 from infra.sql import refuse_empty, run
 from infra.stage_files import Stage
 from infra.terminal import Refused
@@ -180,18 +191,93 @@ def test_a_report_says_what_failed_and_holds_no_secret(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(report, "client", lambda _: Account())
-    monkeypatch.setattr(report, "account_id", lambda: NUMBER)
+    monkeypatch.setattr(report, "caller", lambda: f"arn:aws:iam::{NUMBER}:user/me")
     monkeypatch.setattr(report, "region", lambda: "eu-west-1")
     stage = Stage("dev")
     stage.environment["DB_PASS"] = SECRET
     stage.choices["parameters"]["AlarmEmail"] = EMAIL
-    report.show(stage)
+    monkeypatch.setattr(report, "Stage", lambda _: stage)
+    report.show("dev")
     text = capsys.readouterr().out
     for words in (
-        *("herocache-dev in eu-west-1", "CREATE_FAILED", "Cache CREATE_FAILED: arn:aws:"),
+        *(
+            "herocache-dev; Python 3.",
+            ":user/me in eu-west-1",
+            "CREATE_FAILED",
+            "Cache CREATE_FAILED: arn:aws:",
+        ),
         *("no address left", "herocache-dev-sync: ResourceNotFoundException", "DB_PASS"),
         *("cannot be asked", report.ACCOUNT),
     ):
         assert words in text
     for words in (SECRET, NUMBER, EMAIL, "Network"):
         assert words not in text
+
+
+def test_a_stage_that_make_adopt_refused_has_a_report_of_what_there_is(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Also where AWS does not know who asks. It shows no password, and no other command writes the
+    error of a name that no file has."""
+    (tmp_path / "infra").mkdir()
+    for module in (adopted_settings, last_error, stage_files):
+        monkeypatch.setattr(module, "ROOT", tmp_path)
+    path = tmp_path / "infra" / "class.env"
+    path.write_text(f"DB_HOST=there\nDB_PASS={SECRET}\nREDIS_URL=\nTTL=soon\n")
+
+    def nobody() -> str:
+        raise Refused("AWS does not know who asks")
+
+    monkeypatch.setattr(report, "caller", nobody)
+    monkeypatch.setattr(report, "client", pytest.fail)
+    last_error.keep("adopt", "class", f"the database {NUMBER} rejects {SECRET}")
+    last_error.keep("destroy", "nope", "there is no such stage")
+    report.show("class")
+
+    text = capsys.readouterr().out
+    for words in (
+        *(
+            "herocache-class; Python 3.",
+            "AWS does not know who asks",
+            "given: DB_HOST, DB_PASS, TTL",
+        ),
+        *("empty: REDIS_URL\n", "DB_NAME is missing", "TTL: expected an integer"),
+        *("STAGE=class: there is no such stage; .chalice/config.json declares dev, prod;",),
+        f"make adopt: the database {report.ACCOUNT} rejects …\n",
+    ):
+        assert words in text
+    assert SECRET not in text
+    assert not (tmp_path / "infra" / "nope.error").exists()
+    assert (tmp_path / "infra" / "class.error").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_slip_in_the_name_of_a_stage_is_no_call_to_make_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(stage_files, "CONFIG", tmp_path / "config.json")
+    stage_files.CONFIG.write_text('{"stages": {"dev": {}, "prod": {}}}')
+    with pytest.raises(Refused, match=r"STAGE=nope: there is no such stage; .* dev, prod$"):
+        Stage("nope")
+    with pytest.raises(Refused, match=r"dev, prod; make adopt STAGE=class adds it$"):
+        Stage("class")
+
+
+def test_each_error_of_a_command_is_kept_for_the_report(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "infra").mkdir()
+    (tmp_path / "infra" / "class.env").touch()
+    monkeypatch.setattr(last_error, "ROOT", tmp_path)
+    for error in (Refused("the reason"), refusal("AccessDenied")):
+
+        def refuse(_: str, error: Exception = error) -> None:
+            raise error
+
+        monkeypatch.setattr(commands, "adopt", refuse)
+        monkeypatch.setattr(sys, "argv", ["infra", "adopt", "class"])
+        with pytest.raises(SystemExit) as caught:
+            runpy.run_module("infra", run_name="__main__")
+        assert caught.value.code == 1
+        kept = last_error.of("class")
+        assert "make adopt: " in kept
+        assert ("the reason" if isinstance(error, Refused) else "AccessDenied") in kept

@@ -306,6 +306,11 @@ REFUSED_ROWS = {
     ),
     "zeros before an integer": ("1,Nova,light,Ada,010,red", "xp", "expected an integer"),
     "digits of another script": ("1,Nova,light,Ada,١,red", "xp", "expected an integer"),
+    "no id, though there is a column for it": (
+        ",Nova,light,Ada,10,red",
+        "id",
+        "expected an integer, got '': give each row one, or leave out the column id",
+    ),
     "an id that no row has": ("0,Nova,light,Ada,10,red", "id", "from 1 to 4294967295"),
     "a text too long": (f"1,{'x' * 256},light,Ada,10,red", "hero", "at most 255 characters"),
     "a NUL": ("1,No\0va,light,Ada,10,red", "hero", "NUL"),

@@ -283,7 +283,7 @@ def test_a_second_run_says_that_the_first_serves_and_down_ends_that(folder: Path
         assert second.returncode != 0
         assert f"serves this folder at {run.services.app.url}" in second.stdout
         assert health(run.services.app.url) == 200
-        assert "nothing of this folder is running" in make(folder, "down").stdout
+        assert "all of this folder is stopped" in make(folder, "down").stdout
         run.rest()
         assert run.leftovers() == []
 
@@ -541,6 +541,36 @@ def test_install_asks_for_a_python_that_all_packages_have_wheels_for(tmp_path: P
     refused = machine.install()
     assert refused.returncode == 1
     assert "Python 3.10 to 3.14 is needed, found Python 3.9.2." in refused.stderr
+
+
+def test_a_python_that_is_named_and_cannot_be_taken_is_named_with_the_reason(
+    tmp_path: Path,
+) -> None:
+    machine = BareMachine(tmp_path)
+    machine.add("old", 'case "$1" in --version) echo Python 3.9.2;; *) exit 1;; esac')
+    machine.add("python3", "exit 0")
+    for name, why in (
+        ("nowhere", "nowhere: command not found"),
+        ("old", "it is Python 3.9.2, and 3.10 to 3.14 is needed"),
+    ):
+        refused = machine.install(PYTHON=name)
+        assert refused.returncode == 1
+        assert f"herocache: PYTHON={name}: " in refused.stderr
+        assert why in refused.stderr
+
+
+def test_a_python_that_is_named_beside_a_venv_is_told_to_be_unused(tmp_path: Path) -> None:
+    machine = BareMachine(tmp_path)
+    programs = tmp_path / ".venv" / "bin"
+    programs.mkdir(parents=True)
+    for path, version in ((programs / "python", "3.12.1"), (machine.tools / "other", "3.13.2")):
+        path.write_text(f"#!/bin/sh\nif [ $1 = --version ]; then echo Python {version}; fi\n")
+        path.chmod(0o755)
+    (machine.tools / "same").symlink_to(programs / "python")
+    words = "PYTHON=other is not used: .venv has Python 3.12.1; for another one: rm -r .venv"
+    assert words in machine.install("deploy", PYTHON="other").stdout
+    assert "is not used" not in machine.install("deploy", PYTHON="same").stdout
+    assert "is not used" not in machine.install("deploy", PYTHON="").stdout
 
 
 def test_a_server_that_ended_without_a_word_is_told_so(tmp_path: Path) -> None:

@@ -653,6 +653,22 @@ def test_another_chalice_is_refused_and_what_differs_is_named(
         replace_server.install()
 
 
+def test_the_terminal_shows_warnings_only_of_redis_and_the_aws_client() -> None:
+    names = ("herocache.redis", "botocore.credentials", "herocache.generations")
+    code = f"""
+import logging, app
+logging.getLogger().setLevel("INFO")
+def levels(): return [logging.getLogger(name).getEffectiveLevel() for name in {names}]
+print(levels())
+from local.chalice_http import replace_server
+replace_server.install()
+print(levels())
+"""
+    on_lambda, on_a_laptop = run_python(code, {"API_AUTH": "none"}).splitlines()
+    assert on_lambda == "[20, 20, 20]"
+    assert on_a_laptop == "[30, 30, 20]"
+
+
 def test_a_port_that_is_taken_is_told_with_words() -> None:
     """Chalice's reloader makes the server in a thread of another process."""
     with socket.create_server((LOOPBACK, 0)) as taken:

@@ -11,9 +11,10 @@ import pytest
 from redis import Redis
 
 from chalicelib.sync import Record
-from local.commands.sync import show_progress
+from local.commands.sync import asked_for_rows, show_progress
 from local.home_folder import Home
 from local.schedule import Schedule
+from local.servers import ServerError
 from tests.support.client import OverHttp
 from tests.support.project_copy import MakeRun, copy_project, make
 
@@ -78,6 +79,7 @@ def test_make_sync_says_what_is_wrong(run: MakeRun, folder: Path, redis: "Redis"
     done = make(folder, "-s", "sync", TABLE="products")
     assert done.returncode == 0, done.stdout
     assert "reported   Product:22: Price: expected an integer, got 'dear'\n" in done.stdout
+    assert done.stdout.endswith("sync       done, 1 reported\n")
     rejected = make(folder, "-s", "sync", TABLE="nothing")
     assert rejected.returncode != 0
     assert "BadRequest: table: 'nothing' is none; there are heroes, products" in rejected.stdout
@@ -108,10 +110,27 @@ def test_make_sync_hands_many_rows_to_the_function(
 
     assert done.returncode == 0, done.stdout
     assert re.search(rf"^to_cache +{rows - 1:,} rows looked at, 25,", done.stdout, re.MULTILINE)
-    assert done.stdout.endswith("sync       done\n")
+    assert "\nsync       done" in done.stdout
     handed = run.services.mariadb.query("SELECT outcome FROM sync_ranges WHERE number > 0")
     assert handed == [("done",)]
     assert value(redis, "Product:26000", "Price") == 2
+
+
+@pytest.mark.parametrize("words", ["-x", "--verbose", "-v -x"])
+def test_an_unknown_argument_is_an_error_with_the_usage(
+    words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ARGS", words)
+    with pytest.raises(ServerError, match=r"^ARGS: '-.*' is no argument.*ARGS=-v\]$"):
+        asked_for_rows()
+
+
+@pytest.mark.parametrize(("words", "is_asked"), [("", False), ("-v", True), (" -v ", True)])
+def test_a_line_for_each_row_is_asked_for_by_v(
+    words: str, is_asked: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ARGS", words)
+    assert asked_for_rows() is is_asked
 
 
 def test_one_bar_shows_the_ranges_of_a_run(capsys: pytest.CaptureFixture[str]) -> None:
