@@ -112,6 +112,7 @@ def play(
     on.redis.start()
     with redis.Redis(host="127.0.0.1", port=on.redis.port) as client:
         client.flushall()
+        client.save()  # else it begins with an earlier round's data when it is started again
     environment = {**on.mariadb.environment(), **on.redis.environment(), **(settings or {})}
     report = Report()
     orders = Orders(CONTEXT, PROCESSES)

@@ -89,7 +89,7 @@ def _invoke(payload: Answer) -> Answer:
 
 def without_lease_check(reach: Reach) -> Invoke:
     """A reader stores what it read, whoever wrote meanwhile."""
-    _replace_in("FILL_MANY", "redis.call('GET', key) == '\\255L' .. ARGV[1]", "true")
+    _replace_in("FILL_MANY", "entries[i] == '\\255L' .. ARGV[1]", "true")
     return herocache(reach)
 
 
