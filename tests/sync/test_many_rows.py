@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 
 from chalicelib import services
+from chalicelib.config import DbEngine
 from chalicelib.rows import WriteThrough
 from chalicelib.sync.public_values import parse, plain_rows
 from chalicelib.tables import FORMS, PRODUCTS, Key, Table
+from tests.conftest import ENGINE
 from tests.support.client import InProcess, OverHttp
 from tests.support.witness import Witness
 from tests.sync.clients import RedisCli, as_json, product, rows, run, watch
@@ -75,6 +77,8 @@ def test_a_run_leaves_alone_what_happens_before_it_sets_new_public_keys(
 
 
 MANY = 120
+# Over the Data API they are written as a few rows are.
+AT_ONCE = [MANY] if DbEngine.MYSQL.value == ENGINE else []
 
 
 @pytest.fixture
@@ -120,7 +124,7 @@ def test_many_rows_follow_their_public_keys_at_once(
     record = run()
 
     assert record["to_database"] == {"looked": MANY, "changed": MANY, "reported": 0}
-    assert at_once == [MANY]
+    assert at_once == AT_ONCE
     expected = [product(n, Price=9, ProductName="it's 100 %") for n in range(1, MANY + 1)]
     assert rows(witness, *range(1, MANY + 1)) == expected
     assert many.read([*range(1, MANY + 1)], TABLE="products").rows == expected
@@ -161,7 +165,7 @@ def test_of_many_rows_those_that_were_changed_on_both_sides_are_told(
     [detail] = record["details"]
     assert (detail["key"], detail["database"]["Price"]) == ("Product:3", 7)
     assert detail["redis"] == rows(witness, 3)[0] == product(3, Price=9)
-    assert at_once == [MANY]
+    assert at_once == AT_ONCE
 
 
 @pytest.mark.parametrize("change", ["UPDATE products SET Price = 407", "DELETE FROM products"])
