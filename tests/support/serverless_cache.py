@@ -7,7 +7,6 @@ in CLUSTER SLOTS, a login that may take long, and servers that it hides.
 import contextlib
 import secrets
 import socket
-import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +16,7 @@ import hiredis
 from local.machine import LOOPBACK
 from local.servers import Redis
 from tests.support.certificates import Authority
+from tests.support.tls_front import TlsFront
 
 USER = "herocache"
 NOT_PERMITTED = b"-NOPERM this user has no permissions to run the 'info' command\r\n"
@@ -41,20 +41,16 @@ def nothing() -> bytes:
     return NOT_PERMITTED
 
 
-class ServerlessCache:
+class ServerlessCache(TlsFront):
     """`logins`: what was given as a password, in order."""
 
     def __init__(self, redis: Redis, authority: Authority) -> None:
+        super().__init__(authority)
         self.login_seconds = 0.0
         self.info: Info = little
         self.logins: list[bytes] = []
         self._redis = redis
-        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self._context.load_cert_chain(authority.server_certificate, authority.server_key)
-        self._listener = socket.create_server((LOOPBACK, 0), backlog=100)
-        self.port: int = self._listener.getsockname()[1]
         self.url = f"rediss://{USER}@{LOOPBACK}:{self.port}?ssl_ca_certs={authority.certificate}"
-        self._open: set[socket.socket] = set()
 
     def settings(self) -> dict[str, str]:
         return {
@@ -62,27 +58,6 @@ class ServerlessCache:
             "REDIS_CLUSTER": "1",
             "REDIS_SERVERLESS": "1",
         }
-
-    def accept_until_closed(self) -> None:
-        while True:
-            try:
-                client, _ = self._listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._serve, args=(client,), daemon=True).start()
-
-    def cut(self) -> None:
-        """End every connection. `SSLSocket.shutdown` would have the reader take what still comes
-        for plain text."""
-        for end in list(self._open):
-            with contextlib.suppress(OSError):
-                socket.socket.shutdown(end, socket.SHUT_RDWR)
-
-    def close(self) -> None:
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        self.cut()
 
     def _serve(self, plain: socket.socket) -> None:
         with contextlib.suppress(OSError), plain:

@@ -8,7 +8,6 @@ server says to log somebody in; `front.welcome`: before it says that he is.
 
 import contextlib
 import socket
-import ssl
 import struct
 import threading
 from collections.abc import Iterator, Sequence
@@ -20,6 +19,7 @@ from pymysql.constants import CLIENT
 from local.machine import LOOPBACK
 from local.servers import MariaDB
 from tests.support.certificates import Authority
+from tests.support.tls_front import TlsFront
 
 SALT = b"0123456789abcdefghij"
 _OFFERS = (
@@ -41,37 +41,14 @@ class Way(NamedTuple):
 CLEAR_TEXT = Way("mysql_native_password", [b"\xfemysql_clear_password\x00" + SALT + b"\x00"])
 
 
-class TokenProxy:
+class TokenProxy(TlsFront):
     def __init__(self, mariadb: MariaDB, authority: Authority) -> None:
+        super().__init__(authority)
         self.valid: set[str] = set()
         self.heard: list[str] = []
         self.way = CLEAR_TEXT
         self.welcome = b""
         self._mariadb = mariadb
-        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self._context.load_cert_chain(authority.server_certificate, authority.server_key)
-        self._listener = socket.create_server((LOOPBACK, 0))
-        self.port: int = self._listener.getsockname()[1]
-        self._open: set[socket.socket] = set()
-
-    def accept_until_closed(self) -> None:
-        while True:
-            try:
-                client, _ = self._listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._serve, args=(client,), daemon=True).start()
-
-    def cut(self) -> None:
-        for end in list(self._open):
-            with contextlib.suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
-
-    def close(self) -> None:
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        self.cut()
 
     def _serve(self, plain: socket.socket) -> None:
         with contextlib.suppress(OSError), plain, self._backend() as backend:
