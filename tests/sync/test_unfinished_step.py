@@ -204,6 +204,7 @@ def test_the_end_of_a_watch_waits_for_rows_that_follow(
 ) -> None:
     """A run whose transaction has begun commits before the watch has ended, or not at all."""
     begin(service, witness, cli, "every", HASH)
+    witness.query("DELETE FROM watched_ranges")  # a range that is there would be waited for
     put(cli, HASH, 1, {"Price": 9})
     ended = threading.Event()
     real = to_database._StepClaim.record
