@@ -46,6 +46,19 @@ class PublicSide:
             else dict(zip(texts, public_forms(table, form, [*texts.values()])))
         )
 
+    def put_new(
+        self,
+        table: Table,
+        direction: str,
+        rows: Rows,
+        texts: Mapping[Key, bytes],
+        now: InStep,
+    ) -> None:
+        """Set public keys as JSON, as long as nothing is there. Some may be left out."""
+        done = self._store.set_new_many(table, texts, rows.until) if texts else []
+        held = texts if len(done) == len(texts) else {key: texts[key] for key in done}
+        self._hold(table, JSON, direction, held, now)
+
     def put(
         self,
         table: Table,
@@ -68,11 +81,17 @@ class PublicSide:
             held |= zip([row[0] for row in unknown], values)
         for key in not_set:
             del held[key]
-        now.found |= held
-        changed = [key for key in held if key not in now.written]
-        self._record.tallies[direction].changed += len(changed)
-        self.tell(table, form, changed, "from Database to Redis")
+        self._hold(table, form, direction, held, now)
         return not_set
+
+    def _hold(
+        self, table: Table, form: str, direction: str, held: Mapping[Key, Found], now: InStep
+    ) -> None:
+        """These public keys were set."""
+        now.found |= held
+        changed = [key for key in held if key not in now.written] if now.written else held
+        self._record.tallies[direction].changed += len(changed)
+        self.tell(table, form, [*changed], "from Database to Redis")
 
     def tell(self, table: Table, form: str, keys: Sequence[Key], way: str) -> None:
         if self._record.tell is not nobody:

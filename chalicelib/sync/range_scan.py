@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Sequence
 
 from chalicelib.db import Statement
 from chalicelib.sync.idle_check import Note
+from chalicelib.sync.range_rows import without
 from chalicelib.sync.reconciliation import Reconciliation
 from chalicelib.sync.runs import Lease
 from chalicelib.sync.watches import WatchedRow, Watches
@@ -74,7 +75,7 @@ class Scan:
             last = None if following is None else parse(following)
             after: Key | None = parse(start) if start else None
             before = self._watches.range(self._table, self._form, start)
-            left = dict(before)
+            left = {**before}
             is_more = True
             while is_more:
                 if max_rows is not None and looked >= max_rows:
@@ -87,17 +88,20 @@ class Scan:
                 if keys and keys[-1] == last:
                     # What is kept behind this key belongs to the next range.
                     is_more = False
-                part = {key: left.pop(key) for key in keys if key in left}
+                part = {key: left[key] for key in keys if key in left} if left else {}
+                left = without(part, left)
                 if not is_more:
                     keys += left
                     part |= left
                 others_here = others(keys)
-                asked = [key for key in keys if key not in others_here]
+                asked = [key for key in keys if key not in others_here] if others_here else keys
                 now = self._reconciliation.reconcile(
                     self._table, self._form, direction, asked, rows, part
                 )
                 self._note.add(self._form, now.found, now.is_known)
-                seen = {key: digest for key, digest in now.seen.items() if digest}
+                seen = now.seen
+                if "" in seen.values():
+                    seen = {key: digest for key, digest in seen.items() if digest}
                 kept = [self._kept(direction, start, seen)]
                 if is_more:
                     after = keys[-1]
@@ -106,7 +110,7 @@ class Scan:
                 if progress or seen != before or is_more or self._lease.is_due:
                     self._lease.run(*kept, *progress)
                 if is_more:
-                    start, before = str(after), dict(left)
+                    start, before = str(after), left
         return None
 
     def _kept(self, direction: str, start: str, seen: dict[Key, str]) -> Statement:

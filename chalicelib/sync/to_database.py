@@ -96,7 +96,7 @@ class ToDatabase:
             for key, found in now.found.items()
             if found is None or found != values_shown.get(key)
         }
-        now.seen |= digests(rows, [*without(differing, now.found)])
+        now.seen |= digests(rows, without(differing, now.found))
         if len(differing) >= MIN_ROWS_AT_ONCE:
             done = self._write_at_once(table, form, rows, differing, seen, now)
             differing = without(done, differing)

@@ -59,7 +59,7 @@ def test_a_run_leaves_alone_what_happens_before_it_sets_new_public_keys(
 ) -> None:
     watch(shop, ["*"], "to_cache")
     store = type(services.container().public_store)
-    put = store.set_many
+    put = store.set_new_many
 
     def afterwards(*arguments: Any, **named: Any) -> Any:
         if meanwhile == "a client":
@@ -68,7 +68,7 @@ def test_a_run_leaves_alone_what_happens_before_it_sets_new_public_keys(
             shop.delete([22], TABLE="products")
         return put(*arguments, **named)
 
-    monkeypatch.setattr(store, "set_many", afterwards)
+    monkeypatch.setattr(store, "set_new_many", afterwards)
 
     assert run()["to_cache"]["changed"] == 1
 
