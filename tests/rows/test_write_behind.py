@@ -269,6 +269,8 @@ def test_a_server_that_was_made_a_replica_does_not_even_refuse(
 ) -> None:
     """By a kept connection. What it knows may be old."""
     monkeypatch.setattr(redis_connection, "NAMED_FOR_SECONDS", math.inf)
+    witness.forget_cached()
+    service.read([1], TABLE="pages")
     assert increment(service, 1, 2**31).status == 409
     witness.redis.execute_command("REPLICAOF", "127.0.0.1", "1")
     try:
