@@ -1,6 +1,5 @@
 """Exactly once: events twice, late, at the same time, and after a kill -9 at every step."""
 
-import contextlib
 import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +9,7 @@ import pytest
 
 from chalicelib import services
 from chalicelib.cache.generations import Generations
-from chalicelib.errors import DatabaseUnavailable, OutcomeUnknown
+from chalicelib.errors import OutcomeUnknown
 from chalicelib.handlers import entry_points
 from chalicelib.ingest import service as ingest_service
 from chalicelib.ingest.events import Outcome, Upload
@@ -401,21 +400,13 @@ def test_of_two_files_with_the_same_ids_one_is_there_whole(
         ]
 
         with ThreadPoolExecutor(2) as threads:
-            told = list(threads.map(ingest_as_lambda_does, events))
+            told = list(threads.map(entry_points.ingest, events))
 
         assert [summary["status"] for [summary] in told] == ["loaded"] * 2
         [(hero, rows)] = witness.query("SELECT hero, COUNT(*) FROM heroes GROUP BY hero")
         assert rows == count
         for use_cache in (True, False):
             assert {row["hero"] for row in service.read([1, count], use_cache).rows} == {hero}
-
-
-def ingest_as_lambda_does(event: Event) -> list[dict[str, Any]]:
-    """Again where it fails: files in opposite orders may end each other by deadlocks every time."""
-    for _ in range(2):
-        with contextlib.suppress(DatabaseUnavailable):
-            return entry_points.ingest(event)
-    return entry_points.ingest(event)
 
 
 def test_a_killed_process_is_a_fault_that_the_steps_really_reach(
