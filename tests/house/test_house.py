@@ -47,7 +47,7 @@ ONLY_IMPORTERS = {
     "botocore": {"chalicelib.ingest.bucket", "chalicelib.credentials", "chalicelib.db.data_api"},
     "chalice": {"app", "chalicelib.handlers"},
 }
-# Where Chalice's command imports the app. Lambda does not (tests/local/test_local_http.py).
+# Where Chalice's command imports the app. Lambda does not (tests/local/test_replace_server.py).
 ON_THE_COMMAND_LINE = ("app", "local")
 
 
