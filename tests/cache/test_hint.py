@@ -1,8 +1,6 @@
 """A container that starts while the database is away answers cached reads all the same."""
 
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -14,17 +12,13 @@ from chalicelib.db import Generation
 from chalicelib.errors import DatabaseUnavailable
 from chalicelib.tables import HEROES, Table
 from local.servers import MariaDB, Redis
-from tests.conftest import Configure, running
+from tests import conftest
+from tests.conftest import Configure
 from tests.support.client import InProcess, heroes
 from tests.support.topologies import wait_until
 from tests.support.witness import Witness
 
-
-@pytest.fixture(scope="module")
-def mariadb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MariaDB]:
-    with running(MariaDB(Path(tmp_path_factory.mktemp("hint")) / "mariadb")) as server:
-        server.apply_schema()
-        yield server
+mariadb = conftest.own_mariadb  # the fixture
 
 
 @pytest.fixture
