@@ -1,8 +1,9 @@
-"""Servers of HTTP: a `chalice local` process, and one in this process."""
+"""Where requests go: a `chalice local` process, an app in this process, a `make run`."""
 
 import hashlib
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import chalice.local
@@ -13,6 +14,7 @@ from chalice.config import Config
 
 from local.chalice_http import http_server
 from local.machine import LOOPBACK
+from tests.support.project_copy import MakeRun, copy_project, make
 from tests.support.witness import Witness
 
 
@@ -55,3 +57,17 @@ def echo_url(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     server.shutdown()
     serving.join()
     server.server.server_close()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A copy of the project, with data and ports of its own."""
+    copy = copy_project(tmp_path_factory.mktemp("project") / "a copy")
+    yield copy
+    make(copy, "down")
+
+
+@pytest.fixture(scope="module")
+def run(folder: Path) -> Iterator[MakeRun]:
+    with MakeRun(folder) as run:
+        yield run
