@@ -307,11 +307,11 @@ class Table:
         )
         return re.compile(f"^{{{columns}}}$()", re.MULTILINE)
 
-    def decode_plain(self, texts: Sequence[bytes]) -> Sequence[Row] | None:
-        """The rows in these texts, as requests would take them: each is what `encode_many` makes of
-        its row, perhaps with a blank behind colons and commas, as other encoders do. None where
-        one of them is something else, or where a character in it needs an escape. The loops run in
-        C."""
+    def plain_columns(self, texts: Sequence[bytes]) -> Sequence[Sequence[str]] | None:
+        """The values in these texts as texts, column by column: each text is what `encode_many`
+        makes of its row, perhaps with a blank behind colons and commas, as other encoders do. None
+        where one of them is something else, or where a character in it needs an escape. The loops
+        run in C."""
         try:
             joined = b"\n".join(texts).decode()
         except UnicodeDecodeError:
@@ -319,10 +319,15 @@ class Table:
         found = self._plain_line.findall(joined)
         if not found or not len(found) == len(texts) == joined.count("\n") + 1:
             return None
-        columns = list(zip(self.columns, zip(*found)))
-        if not all(column.type.takes_texts(values) for column, values in columns):
-            return None
-        return list(zip(*[column.type.parse_all(values) for column, values in columns]))
+        return [*zip(*found)][: len(self.columns)]
+
+    def takes_plain(self, columns: Sequence[Sequence[str]]) -> bool:
+        """Whether requests would take all these values."""
+        return all(c.type.takes_texts(texts) for c, texts in zip(self.columns, columns))
+
+    def rows_of_plain(self, columns: Sequence[Sequence[str]]) -> list[Row]:
+        """The rows with values that `takes_plain` takes."""
+        return [*zip(*[c.type.parse_all(texts) for c, texts in zip(self.columns, columns)])]
 
     def decode(self, text: bytes) -> Row:
         """The row that `encode` made this text of."""

@@ -126,6 +126,14 @@ class Database:
             limit = min(max_rows, most or max_rows)
             # The JSON of a row may not fit into an answer that holds its values.
             as_json = not most
+            if as_json:
+                end = connection.rows(statements.last_in_range(table, limit, after, last))
+                select = statements.join_range(table, after, end[0][0] if end else last)
+                now, [[(joined, count)]] = _dated(connection, [select])
+                joined_texts = batches.joined_texts(table, joined, count)
+                # Where rows were deleted meanwhile, there may be others behind them.
+                if joined_texts is not None and (count >= limit or not end):
+                    return now, joined_texts, bool(end)
             select = statements.select_range(table, limit, after, last, as_json=as_json)
             now, [rows] = _dated(connection, [select])
             texts = batches.texts(rows) if as_json else table.encode_each(rows)

@@ -66,18 +66,17 @@ class WriteBehind:
         """Add to the totals of rows, all or none; what the counters show then. One round trip to
         Redis where their entries are in the cache. Raises RowRejected, CounterOutOfRange,
         DatabaseUnavailable; OutcomeUnknown, also where not all of several servers did it."""
-        token = new_token()
         values = None
-        if self._totals.buckets(deltas.keys) == 1:
-            values = self._add_to_cached(table, deltas, token)
+        if self._totals.is_one_script(deltas.keys):
+            values = self._add_to_cached(table, deltas)
         if values is None:
             read_at = clocks()
             lines = self._lines(table, deltas.keys)
             _reject_old_read(read_at)
-            values = self._add(table, None, deltas, token, lines)
+            values = self._add(table, None, deltas, lines)
         return values
 
-    def _add_to_cached(self, table: Table, deltas: Counts, token: str) -> Counts | None:
+    def _add_to_cached(self, table: Table, deltas: Counts) -> Counts | None:
         """None where not all of their entries are in the cache."""
         if self._generations.remembered(table) is None:
             return None
@@ -86,7 +85,7 @@ class WriteBehind:
             self._recovery.start()
             return None
         try:
-            return self._add(table, generation, deltas, token)
+            return self._add(table, generation, deltas)
         except EntryMissing:
             return None
 
@@ -106,7 +105,6 @@ class WriteBehind:
         table: Table,
         generation: Generation | None,
         deltas: Counts,
-        token: str,
         lines: Sequence[bytes] = (),
     ) -> Counts:
         if self._totals.is_down:
@@ -115,9 +113,9 @@ class WriteBehind:
                 f"{table.name}: Redis, which counts, failed a moment ago; nothing was changed"
             )
         try:
-            return self._totals.add_many(table, generation, deltas, token, lines)
+            return self._totals.add_many(table, generation, deltas, new_token(), lines)
         except OutOfRange as error:
-            if self._totals.buckets(deltas.keys) > 1:
+            if not self._totals.is_one_script(deltas.keys):
                 raise OutcomeUnknown(
                     "some rows were incremented and others not, because one would leave its range:"
                     " read them, and send the others again"
@@ -172,8 +170,8 @@ def _reject_old_read(read_at: Sequence[float]) -> None:
 def _shown(
     table: Table, text: bytes, line: bytes, row: dict[str, Key], totals: CounterTotals
 ) -> bytes:
-    names, _, numbers = line.partition(b"\n")
-    left = totals.beyond(Line.unpack(names, numbers).applied)
+    names = [column.name for column in table.write_behind]
+    left = totals.beyond(Line.unpack(names, line).applied)
     if not left:
         return text
     for column in table.write_behind:

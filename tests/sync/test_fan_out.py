@@ -316,7 +316,7 @@ def test_a_function_that_is_killed_in_a_range_leaves_it_when_its_claim_ends(
     watch(shop, ["*"], "to_cache")
     [event] = told(bucket, begun(ranges=1)["run"])
     store = type(services.container().public_store)
-    put, calls = store.set_many, []
+    put, calls = store.set_new_many, []
 
     def die_at_the_third(*arguments: Any) -> Any:
         calls.append(1)
@@ -325,7 +325,7 @@ def test_a_function_that_is_killed_in_a_range_leaves_it_when_its_claim_ends(
         return put(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(store, "set_many", die_at_the_third)
+        patch.setattr(store, "set_new_many", die_at_the_third)
         with pytest.raises(Killed):
             work_off(event)
     [(after, seconds)] = witness.query(
