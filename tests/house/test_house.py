@@ -31,9 +31,9 @@ FLOORS = (
     {"cache"},
     {"db"},
     {"credentials"},
-    {"network", "pool", "config"},
+    {"network", "pool", "config", "counts"},
     {"tables"},
-    {"column_types"},
+    {"column_types", "environment"},
     {"error_text"},
     {"errors", "chalicelib"},
 )
