@@ -20,6 +20,7 @@ from chalicelib.cache import (
     new_token,
 )
 from chalicelib.column_types import Integer
+from chalicelib.counts import Counts
 from chalicelib.db import Generation
 from chalicelib.error_text import shown
 from chalicelib.errors import (
@@ -34,7 +35,7 @@ from chalicelib.rows.counted_entries import split
 from chalicelib.rows.fences import clocks
 from chalicelib.rows.lazy_loading import LazyLoading
 from chalicelib.rows.pending_increments import read_totals
-from chalicelib.tables import Counts, Key, Table
+from chalicelib.tables import Key, Table
 
 # Totals that are in the row live for longer than this after that. Who read the row so long ago may
 # not find them any more.
