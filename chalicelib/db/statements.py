@@ -115,8 +115,7 @@ def checksum(keys: Sequence[Key], texts: Sequence[bytes]) -> int:
 def guard_rows(table: Table, keys: Sequence[Key], checksum: int) -> Statement:
     """Lock the rows with `keys`. An error where one is missing, or where they have another
     `checksum`."""
-    key = table.key.name
-    key = f"CONVERT({key} USING utf8mb4)" if isinstance(table.key.type, String) else f"{key}+0"
+    key = _key_text(table)
     found = f"SUM(CRC32(CONVERT({_json(table)} USING utf8mb4)) * (CRC32({key}) + 1))"
     which, values = f"IN ({_marks(len(keys))})", keys
     first = keys[0]
@@ -226,11 +225,21 @@ def _json(table: Table) -> str:
     JSON then has a backslash. NULL where a value is NULL."""
     words = []
     for column in table.columns:
+        value = _plain(table, column)
         is_text = isinstance(column.type, String)
-        # Without the zeros of ZEROFILL, which JSON does not have.
-        value = f"JSON_QUOTE({column.name})" if is_text else f"{column.name}+0"
-        words += [f"""',"{column.name}":'""", value]
+        words += [f"""',"{column.name}":'""", f"JSON_QUOTE({value})" if is_text else value]
     return f"CONCAT('{{{words[0][2:]},{','.join(words[1:])},'}}')"
+
+
+def _key_text(table: Table) -> str:
+    """A row's key as the text that Python's `str` makes of it, in UTF-8."""
+    return f"CONVERT({_plain(table, table.key)} USING utf8mb4)"
+
+
+def _plain(table: Table, column: Column) -> str:
+    """A column as JSON and `str` show it: without the zeros of ZEROFILL."""
+    name = f"{table.identifier}.{column.name}"
+    return name if isinstance(column.type, String) else f"{name}+0"
 
 
 def _applied(table: Table, *, is_locked: bool = False) -> str:
@@ -239,7 +248,7 @@ def _applied(table: Table, *, is_locked: bool = False) -> str:
     if not table.write_behind:
         return ""
     where = f"SELECT applied FROM applied_deltas WHERE table_name = '{table.name}' AND row_key ="
-    key = f"CONVERT({table.identifier}.{table.key.name} USING utf8mb4) COLLATE utf8mb4_bin"
+    key = f"{_key_text(table)} COLLATE utf8mb4_bin"
     lock = WAIT_FOR_WRITERS * is_locked
     return f",COALESCE(({where} {key}{lock}), ({where} ''{lock}), '')"
 

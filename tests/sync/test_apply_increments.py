@@ -43,6 +43,19 @@ def test_a_run_adds_them_to_the_row_once(service: InProcess, witness: Witness) -
             assert "counted" not in run("pages")
 
 
+@pytest.mark.usefixtures("pages")
+def test_a_key_that_the_database_shows_with_zeros_in_front_counts_once_too(
+    service: InProcess, witness: Witness
+) -> None:
+    witness.query("ALTER TABLE pages MODIFY nr INT UNSIGNED ZEROFILL AUTO_INCREMENT")
+    increment(service, 1, 5)
+    for _ in range(2):
+        run("pages")
+        assert stored(witness)[1] == 15
+        assert counted(increment(service, 1, 0)) == [{"nr": 1, "views": 15}]
+        assert shown(service, 1) == {15}
+
+
 @pytest.mark.usefixtures("pages", "lasting_generations")
 def test_after_a_run_the_next_increment_still_is_one_script(
     service: InProcess, witness: Witness
