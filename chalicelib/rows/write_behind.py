@@ -20,7 +20,7 @@ from chalicelib.cache import (
     new_token,
 )
 from chalicelib.column_types import Integer
-from chalicelib.db import Generation
+from chalicelib.db import Database, Generation
 from chalicelib.error_text import shown
 from chalicelib.errors import (
     AnotherServer,
@@ -46,11 +46,13 @@ class WriteBehind:
 
     def __init__(
         self,
+        database: Database,
         lazy_loading: LazyLoading,
         cache: Cache,
         generations: Generations,
         recovery: Recovery,
     ) -> None:
+        self._database = database
         self._lazy_loading = lazy_loading
         self._totals = cache.counter_totals
         self._generations = generations
@@ -114,6 +116,7 @@ class WriteBehind:
             raise CountersUnavailable(
                 f"{table.name}: Redis, which counts, failed a moment ago; nothing was changed"
             )
+        table = self._database.known(table)
         try:
             return self._totals.add_many(table, generation, deltas, token, lines)
         except OutOfRange as error:
