@@ -7,9 +7,8 @@ Database, Transaction          read rows, run a transaction; run the statements 
 Change, Committed, Generation  what a transaction changed, its COMMIT, the generation it held
 applied_deltas                 how much of what is counted in Redis is in each row
 change_capture                 triggers and records of what other clients change
-Statement, FAILS, MICROSECONDS_NOW, WAIT_FOR_WRITERS
-                               SQL with its parameters; SQL that is always an error; the time, UTC;
-                               the end of a SELECT that locks its rows shared
+Statement, FAILS, MICROSECONDS_NOW
+                               SQL with its parameters; SQL that is always an error; the time, UTC
 giving_keys, check_distance, highest_allowed, no_key_left
                                the keys that the database gives to new rows
 DatabaseError, is_forbidden, is_value_rejected, rejection, is_foreseen
@@ -27,13 +26,12 @@ from chalicelib.db.errors import (
     is_value_rejected,
     rejection,
 )
-from chalicelib.db.statements import FAILS, MICROSECONDS_NOW, WAIT_FOR_WRITERS, Statement
+from chalicelib.db.statements import FAILS, MICROSECONDS_NOW, Statement
 from chalicelib.db.transaction import Change, Committed, Transaction
 
 __all__ = [
     "FAILS",
     "MICROSECONDS_NOW",
-    "WAIT_FOR_WRITERS",
     "Change",
     "Committed",
     "Database",

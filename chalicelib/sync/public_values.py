@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 from hashlib import blake2b
 from typing import Any
 
-from chalicelib.cache import Found, Garbage, HashFields, fingerprint
+from chalicelib.cache import Found, Garbage, HashFields
 from chalicelib.column_types import InvalidValue
 from chalicelib.error_text import shown
 from chalicelib.tables import Key, Row, Table
@@ -98,11 +98,6 @@ def digests_by_key(table: Table, rows: Sequence[Row]) -> Mapping[Key, str]:
 def digest(table: Table, row: Row | None) -> str:
     """The same of one; empty where there is none."""
     return digests_by_key(table, [row])[row[0]] if row else ""
-
-
-def value_digest(found: Found) -> str:
-    """Of what stands under a public key, as it is; of a row's JSON the same as `digest`."""
-    return digests([found if type(found) is bytes else fingerprint(found).encode()])[0]
 
 
 def _json(text: bytes) -> Mapping[str, Any]:

@@ -33,13 +33,12 @@ class InStep:
     """What a range has come to. `seen`: of each row the digest of what both sides have now; empty
     where there is none. `found`: what stands under the public keys, and stays there unless a client
     changes it. `is_known`: whether that is sure, and nothing is left to do. `written`: whose row
-    was changed. `settled`: the names under which `settled` has recorded values."""
+    was changed."""
 
     seen: dict[Key, str]
     found: dict[Key, Found]
     is_known: bool = True
     written: set[Key] = field(default_factory=set)
-    settled: list[str] = field(default_factory=list)
 
 
 def rows_of(

@@ -7,7 +7,6 @@ lost.
 from collections.abc import Callable, Collection, Sequence
 
 from chalicelib.db import Statement
-from chalicelib.sync import settled
 from chalicelib.sync.idle_check import Note
 from chalicelib.sync.reconciliation import Reconciliation
 from chalicelib.sync.runs import Lease
@@ -55,8 +54,7 @@ class Scan:
         now = self._reconciliation.reconcile(self._table, self._form, direction, keys, rows, seen)
         self._note.add(self._form, now.found, now.is_known)
         kept = self._watches.kept(self._table, self._form, now.seen)
-        settling = settled.forget(self._table, self._form, now.settled)
-        self._lease.run(*kept, *settling, *self._progress(str(keys[-1])))
+        self._lease.run(*kept, *self._progress(str(keys[-1])))
 
     def every_row(
         self,
@@ -100,13 +98,12 @@ class Scan:
                 )
                 self._note.add(self._form, now.found, now.is_known)
                 seen = {key: digest for key, digest in now.seen.items() if digest}
-                settling = settled.forget(self._table, self._form, now.settled)
-                kept = [self._kept(direction, start, seen), *settling]
+                kept = [self._kept(direction, start, seen)]
                 if is_more:
                     after = keys[-1]
                     kept.append(self._kept(direction, str(after), left))
                 progress = self._progress(str(after) if is_more else following or start)
-                if progress or seen != before or is_more or settling or self._lease.is_due:
+                if progress or seen != before or is_more or self._lease.is_due:
                     self._lease.run(*kept, *progress)
                 if is_more:
                     start, before = str(after), dict(left)

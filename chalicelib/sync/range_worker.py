@@ -16,7 +16,6 @@ from chalicelib.cache import Late, PublicStore
 from chalicelib.db import Database, Statement
 from chalicelib.errors import CacheUnavailable, HerocacheError, Superseded
 from chalicelib.rows import WriteThrough
-from chalicelib.sync import settled
 from chalicelib.sync.idle_check import Note
 from chalicelib.sync.range_claims import (
     DONE,
@@ -112,7 +111,6 @@ class RangeWorker:
             self._watches,
             lease,
             record,
-            settled.left(self._database, table),
             is_alone=False,
         )
         scan = Scan(table, work.form, reconciliation, self._watches, lease, note, progress)
@@ -148,7 +146,6 @@ class RangeWorker:
         with suppress(Superseded):
             Lease(self._database, run).end(
                 *[self._watches.looked_at_every_row(self._tables[t], form) for t, form in looked],
-                *[settled.forget_all(self._tables[name]) for name, _ in names_of(ranges)],
                 *record.statements(),
             )
 

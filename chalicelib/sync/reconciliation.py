@@ -13,7 +13,6 @@ from chalicelib.rows import WriteThrough
 from chalicelib.sync.public_side import PublicSide
 from chalicelib.sync.range_rows import InStep, Rows, rows_of
 from chalicelib.sync.runs import Lease, Record
-from chalicelib.sync.settled import Settled
 from chalicelib.sync.to_cache import ToCache
 from chalicelib.sync.to_database import ToDatabase
 from chalicelib.sync.watches import Watches
@@ -21,7 +20,7 @@ from chalicelib.tables import TO_CACHE, TO_DATABASE, Key, Table
 
 
 class Reconciliation:
-    """For one table, within one run."""
+    """For one run."""
 
     def __init__(
         self,
@@ -31,18 +30,14 @@ class Reconciliation:
         watches: Watches,
         lease: Lease,
         record: Record,
-        left: Mapping[str, Settled],
         *,
         is_alone: bool = True,
     ) -> None:
-        """`left`: what `settled.left` has of the table. `is_alone`: nobody else looks at rows of
-        the table meanwhile."""
+        """`is_alone`: nobody else looks at rows of the table meanwhile."""
         self._database = database
         self._record = record
         self._public_side = side = PublicSide(store, lease, record)
-        to_database = ToDatabase(
-            write_through, side, watches, lease, record, left, is_alone=is_alone
-        )
+        to_database = ToDatabase(write_through, side, watches, lease, record, is_alone=is_alone)
         self._follow = {
             TO_CACHE: ToCache(side, watches, record).follow,
             TO_DATABASE: to_database.follow,

@@ -15,7 +15,6 @@ from chalicelib.errors import (
     Superseded,
 )
 from chalicelib.rows import WriteThrough
-from chalicelib.sync import settled
 from chalicelib.sync.apply_increments import ApplyIncrements
 from chalicelib.sync.captured_changes import CapturedChanges
 from chalicelib.sync.fan_out import MAX_ROWS_IN_RUN, FanOut, Put
@@ -191,9 +190,8 @@ class Sync:
         self, table: Table, lease: Lease, record: Record, note: Note, fan_out: FanOut | None
     ) -> None:
         """What it does not look at itself is in `fan_out`, where there is one."""
-        left = settled.left(self._database, table)
         reconciliation = Reconciliation(
-            self._database, self._write_through, self._store, self._watches, lease, record, left
+            self._database, self._write_through, self._store, self._watches, lease, record
         )
         watched = self._watches.of(table)
         for form in FORMS:
@@ -210,8 +208,6 @@ class Sync:
                 if every.key == EVERY_ROW and every.direction == direction:
                     keys = {row.key for row in single}
                     self._look_at_every_row(scan, table, every, keys, lease, fan_out)
-        if any(left.values()) and not (fan_out and fan_out.has(table)):
-            lease.run(settled.forget_all(table))
 
     def _look_at_rows(
         self,

@@ -1,19 +1,17 @@
 """The rows follow their public keys."""
 
 import itertools
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from chalicelib.cache import Found, PublicRow, fingerprint, public_forms
-from chalicelib.db import Change, Transaction
+from chalicelib.cache import Found, PublicRow, fingerprint
 from chalicelib.errors import BadRequest, NotAtOnce
 from chalicelib.rows import Work, WriteThrough
-from chalicelib.sync import public_values, settled
+from chalicelib.sync import public_values
 from chalicelib.sync.public_side import PublicSide
 from chalicelib.sync.public_values import NotARow, Values
 from chalicelib.sync.range_rows import InStep, Rows, digests, named, without
 from chalicelib.sync.runs import Lease, Record
-from chalicelib.sync.settled import Settled
 from chalicelib.sync.watches import Watches
 from chalicelib.tables import (
     DIRECTIONS,
@@ -31,54 +29,6 @@ MAX_WRITTEN_ROWS = 500
 MIN_ROWS_AT_ONCE = 100
 
 
-class _Claim:
-    """The `work.Claim` of rows that follow their public keys. The lease of the run is held, and the
-    rows are watched in this direction, until they are committed. With them goes what stood under
-    their public keys."""
-
-    def __init__(
-        self,
-        lease: Lease,
-        watches: Watches,
-        table: Table,
-        form: str,
-        keys: Sequence[Key],
-        now: InStep,
-    ) -> None:
-        self._lease = lease
-        self._watches = watches
-        self._place = (table, form)
-        self._keys = keys
-        self._now = now
-        self._name = settled.new_name()
-        now.settled.append(self._name)
-        self.still: set[Key] = set()
-
-    def begin(self, transaction: Transaction) -> None:
-        self._lease.begin(transaction)
-        still = self._watches.still(*self._place, TO_DATABASE, self._keys, transaction)
-        self.still = set(still)
-
-    def settle(self, transaction: Transaction, keys: Iterable[Key]) -> None:
-        values = [(key, self._now.found[key]) for key in keys]
-        transaction.queue(*settled.record(*self._place, self._name, values))
-
-    def record(
-        self, transaction: Transaction, change: Change, entries: Mapping[str, Sequence[Key]]
-    ) -> None:
-        self.settle(transaction, [row[0] for row in change.after])
-
-
-class _ClaimOfAll(_Claim):
-    """For rows that are written at once, and so are known before."""
-
-    def begin(self, transaction: Transaction) -> None:
-        super().begin(transaction)
-        if len(self.still) < len(self._keys):
-            raise NotAtOnce
-        self.settle(transaction, self._keys)
-
-
 @dataclass
 class _Edit:
     """What is done to the rows of a transaction. It may be done several times until one is
@@ -87,7 +37,6 @@ class _Edit:
     table: Table
     values: Mapping[Key, Values]
     seen: Mapping[Key, str]
-    claim: _Claim
     conflicts: list[tuple[Key, Row | None, Row]] = field(default_factory=list)
     equal: list[Row] = field(default_factory=list)
 
@@ -100,8 +49,6 @@ class _Edit:
         )
         after = []
         for key, values in self.values.items():
-            if key not in self.claim.still:
-                continue
             row = by_key.get(key)
             whole = public_values.over(self.table, key, values, row)
             if whole is None:
@@ -126,18 +73,15 @@ class ToDatabase:
         watches: Watches,
         lease: Lease,
         record: Record,
-        left: Mapping[str, Settled],
         *,
         is_alone: bool,
     ) -> None:
-        """`left`: what `settled.left` has of the table. `is_alone`: nobody else looks at rows of
-        the table meanwhile."""
+        """`is_alone`: nobody else looks at rows of the table meanwhile."""
         self._write_through = write_through
         self._public_side = public_side
         self._watches = watches
         self._lease = lease
         self._record = record
-        self._left = left
         self._is_alone = is_alone
 
     def follow(
@@ -153,17 +97,11 @@ class ToDatabase:
             if found is None or found != values_shown.get(key)
         }
         now.seen |= digests(rows, [*without(differing, now.found)])
-        unchanged = self._settled_before(form, differing)
         if len(differing) >= MIN_ROWS_AT_ONCE:
-            mine = without(unchanged, differing)
-            done = self._write_at_once(table, form, rows, mine, seen, now)
+            done = self._write_at_once(table, form, rows, differing, seen, now)
             differing = without(done, differing)
         for key, found in differing.items():
             row = rows.row(table, key)
-            if key in unchanged:
-                if row is None or key in values_shown:
-                    puts.append(PublicRow(key, row, fingerprint(found)))
-                continue
             try:
                 values = public_values.parse(table, key, found)
             except NotARow as error:
@@ -203,7 +141,6 @@ class ToDatabase:
         for start in range(0, len(items), MAX_WRITTEN_ROWS):
             batch = dict(items[start : start + MAX_WRITTEN_ROWS])
             puts += self._write(table, form, batch, seen, now)
-        self._settle(table, form, puts, edits, values_shown, now)
         if items and puts:  # to write them may have taken long
             rows = replace(rows, until=self._public_side.deadline())
         not_set = self._public_side.put(table, form, TO_DATABASE, rows, puts, now)
@@ -212,39 +149,6 @@ class ToDatabase:
         for put in puts:
             if put.key not in not_set:
                 now.seen[put.key] = put_digests.get(put.key, "")
-
-    def _settled_before(self, form: str, differing: Mapping[Key, Found]) -> Collection[Key]:
-        """The keys of rows whose public keys still hold what a run that died has read or put there:
-        only the rows were changed since."""
-        left = self._left[form]
-        return {
-            key
-            for key, found in (differing.items() if left else ())
-            if found is not None and public_values.value_digest(found) in left.get(key, ())
-        }
-
-    def _settle(
-        self,
-        table: Table,
-        form: str,
-        puts: Sequence[PublicRow],
-        edited: Collection[Key],
-        values_shown: Mapping[Key, Found],
-        now: InStep,
-    ) -> None:
-        """Before public keys are set: what stands there, and what will. `values_shown`: what those
-        hold whose rows were not `edited`."""
-        if not puts:
-            return
-        rows = {put.key: put.row for put in puts if put.row is not None}
-        written = [row for key, row in rows.items() if key in edited]
-        shown = public_forms(table, form, table.encode_many(written)) if written else ()
-        wanted = {**values_shown, **dict(zip([row[0] for row in written], shown))}
-        values = [(put.key, now.found[put.key]) for put in puts]
-        values += [(key, wanted[key]) for key in rows]
-        name = settled.new_name()
-        now.settled.append(name)
-        self._lease.run(*settled.record(table, form, name, values))
 
     def _write_at_once(
         self,
@@ -277,8 +181,7 @@ class ToDatabase:
         before = [rows.texts[key] for key in keys]
         written = [wholes[key] for key in keys]
         try:
-            claim = _ClaimOfAll(self._lease, self._watches, table, form, keys, now)
-            self._write_through.replace_many(table, before, written, claim)
+            self._write_through.replace_many(table, before, written, self._lease)
         except NotAtOnce:
             return equal
         known = zip(keys, before, public_values.digests(before)) if seen else ()
@@ -305,9 +208,8 @@ class ToDatabase:
     ) -> list[PublicRow]:
         """Write these values to their rows, in one transaction. What is to be put under public keys
         after that. Where the database rejects a row, the others are written without it."""
-        claim = _Claim(self._lease, self._watches, table, form, [*values], now)
-        edit = _Edit(table, values, seen, claim)
-        work = Work(keys=list(values), edit=edit, claim=claim, is_of_sync=True)
+        edit = _Edit(table, values, seen)
+        work = Work(keys=list(values), edit=edit, claim=self._lease, is_of_sync=True)
         try:
             change = self._write_through.change(table, work, store=True)
         except (BadRequest, NotAsDeclared) as error:
@@ -322,7 +224,7 @@ class ToDatabase:
                 for put in self._write(table, form, {k: values[k] for k in half}, seen, now)
             ]
         self._tell_written(table, form, [row[0] for row in change.after], edit.conflicts, now)
-        for key in claim.still.difference(row[0] for row in (*change.after, *edit.equal)):
+        for key in values.keys() - {row[0] for row in (*change.after, *edit.equal)}:
             self._report_partial(table, form, key)
         puts = []
         written = (*change.after, *edit.equal)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from chalicelib.cache import PublicStore
 from chalicelib.column_types import InvalidValue
-from chalicelib.db import WAIT_FOR_WRITERS, Database, Statement, Transaction
+from chalicelib.db import Database, Statement
 from chalicelib.errors import CacheUnavailable
 from chalicelib.tables import DIRECTIONS, EVERY_ROW, FORMS, TO_CACHE, Key, Table
 
@@ -207,29 +207,19 @@ class Watches:
                 return
             last = rows[-1][:3]
 
-    def still(
-        self,
-        table: Table,
-        form: str,
-        direction: str,
-        keys: Sequence[Key],
-        transaction: Transaction | None = None,
-    ) -> list[Key]:
-        """Those of `keys` whose watch has this direction now; with a `transaction`, until it is
-        committed: who ends or turns such a watch waits for that. A watch may have ended, or turned
+    def still(self, table: Table, form: str, direction: str, keys: Sequence[Key]) -> list[Key]:
+        """Those of `keys` whose watch has this direction now. A watch may have ended, or turned
         round, since a run read it. Two SELECTs at the most."""
         if not keys:
             return []
-        run = transaction.run if transaction else self._database.run
-        lock = WAIT_FOR_WRITERS * bool(transaction)
         select = "SELECT row_key, direction FROM watched WHERE table_name = %s AND form = %s"
         place = (table.name, form)
-        answers = run((f"{select} LIMIT {MAX_KEYS}{lock}", place))
+        answers = self._database.run((f"{select} LIMIT {MAX_KEYS}", place))
         if len(answers[0]) == MAX_KEYS:  # there are more: look up these keys
-            answers = run(
+            answers = self._database.run(
                 *[
                     (
-                        f"{select} AND row_key IN (%s{',%s' * len(batch)}){lock}",
+                        f"{select} AND row_key IN (%s{',%s' * len(batch)})",
                         (*place, EVERY_ROW, *map(str, batch)),
                     )
                     for batch in _batches(keys)

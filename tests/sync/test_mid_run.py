@@ -9,15 +9,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from pymysql.err import OperationalError
 
 import app
 from chalicelib import services
-from chalicelib.cache import generations
-from chalicelib.db import Transaction
 from chalicelib.errors import BadRequest, CacheUnavailable, DatabaseUnavailable, SchemaMismatch
-from chalicelib.rows import WriteThrough
-from chalicelib.sync import runs, to_database, watches
+from chalicelib.sync import runs, watches
 from chalicelib.tables import PRODUCTS
 from tests.support.client import InProcess, heroes
 from tests.support.witness import Witness
@@ -79,75 +75,6 @@ def test_a_watch_that_ends_changes_no_row_any_more(
 
     assert rows(witness, 22) == [product(22, QuantityInStock=3000)]
     assert cli.row("Product:22")["Price"] == 9
-
-
-@each_way
-@pytest.mark.parametrize("end", [None, "to_cache"], ids=["ends", "turns"])
-@pytest.mark.parametrize("step", ["replace_many", "change"], ids=["at once", "one by one"])
-def test_what_is_written_once_a_watch_has_ended_stays(
-    shop: InProcess,
-    witness: Witness,
-    cli: RedisCli,
-    monkeypatch: pytest.MonkeyPatch,
-    keys: list[object],
-    end: str | None,
-    step: str,
-) -> None:
-    """A run writes many rows in several transactions."""
-    monkeypatch.setattr(to_database, "MAX_WRITTEN_ROWS", 1)
-    monkeypatch.setattr(to_database, "MIN_ROWS_AT_ONCE", 3 if step == "replace_many" else 100)
-    monkeypatch.setattr(generations, "MEMORY_SECONDS", 0.01)
-    every = [22, 23, 24, 25]
-    own: list[object] = ["*"] if keys == ["*"] else [*every]
-    shop.write([product(key) for key in every], TABLE="products")
-    watch(shop, own)
-    run()
-    for key in every:
-        cli.put(f"Product:{key}", Price=9)
-    call, done = getattr(WriteThrough, step), [0]
-
-    def after_the_end(*arguments: Any, **named: Any) -> Any:
-        done[0] += 1
-        if done[0] == (1 if step == "replace_many" else 2):
-            monkeypatch.setattr(WriteThrough, step, call)
-            watch(shop, own, end) if end else unwatch(shop, own)
-            if step == "change":  # else the run finds that another has changed the rows
-                shop.write([product(key, Price=7) for key in every], TABLE="products")
-        return call(*arguments, **named)
-
-    monkeypatch.setattr(WriteThrough, step, after_the_end)
-    assert run()["details"] == []
-
-    left = 400 if step == "replace_many" else 7
-    assert [row["Price"] for row in rows(witness, *every)] == [left] * len(every)
-
-
-@each_way
-@pytest.mark.parametrize("step", ["replace_many", "edit_many"], ids=["at once", "one by one"])
-def test_who_ends_a_watch_waits_for_rows_that_are_written_then(
-    shop: InProcess,
-    witness: Witness,
-    cli: RedisCli,
-    monkeypatch: pytest.MonkeyPatch,
-    keys: list[object],
-    step: str,
-) -> None:
-    monkeypatch.setattr(to_database, "MIN_ROWS_AT_ONCE", 1 if step == "replace_many" else 100)
-    watch(shop, keys)
-    run()
-    cli.put("Product:22", Price=9)
-    call, waited = getattr(Transaction, step), []
-
-    def tried(*arguments: Any) -> Any:
-        with pytest.raises(OperationalError, match="Lock wait"):
-            witness.query("SELECT 1 FROM watched FOR UPDATE NOWAIT")
-        waited.append(True)
-        return call(*arguments)
-
-    monkeypatch.setattr(Transaction, step, tried)
-    run()
-    assert waited
-    assert rows(witness, 22)[0]["Price"] == 9
 
 
 @each_way
