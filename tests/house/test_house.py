@@ -31,7 +31,7 @@ FLOORS = (
     {"cache"},
     {"db"},
     {"credentials"},
-    {"network", "pool", "config"},
+    {"network", "pool", "single_flight", "config"},
     {"tables"},
     {"column_types"},
     {"error_text"},
