@@ -218,8 +218,8 @@ class Sync:
         if fan_out and len(rows) > MAX_ROWS_IN_RUN:
             by_text = sorted(rows, key=lambda row: str(row.key))
             rows, handed = by_text[:MAX_ROWS_IN_RUN], by_text[MAX_ROWS_IN_RUN:]
-            _, form, direction, _, _ = rows[0]
-            fan_out.add_rows(table, form, direction, rows[-1].key, handed)
+            first = rows[0]
+            fan_out.add_rows(table, first.form, first.direction, rows[-1].key, handed)
         for start in range(0, len(rows), BATCH_ROWS):
             scan.rows(rows[start : start + BATCH_ROWS])
 
@@ -232,7 +232,7 @@ class Sync:
         lease: Lease,
         fan_out: FanOut | None,
     ) -> None:
-        _, form, direction, _, _ = every
+        form, direction = every.form, every.direction
         starts = self._watches.ranges(table, form)
         if "" not in starts:
             starts.insert(0, "")

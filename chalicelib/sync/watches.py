@@ -6,31 +6,58 @@ sense is reported by the next run.
 
 import json
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple, TypeVar
 
 from chalicelib.cache import PublicStore
 from chalicelib.column_types import InvalidValue
-from chalicelib.db import Database, Statement
-from chalicelib.errors import CacheUnavailable
+from chalicelib.db import FAILS, Database, Statement
+from chalicelib.errors import CacheUnavailable, HerocacheError
+from chalicelib.sync.unfinished_step import PRINT_CHARACTERS, Prints
 from chalicelib.tables import DIRECTIONS, EVERY_ROW, FORMS, TO_CACHE, Key, Table
 
 log = logging.getLogger("herocache.sync")
+
+Value = TypeVar("Value")
 
 PAGE_ROWS = 2_000
 # In one statement.
 MAX_KEYS = 500
 
 
+class NotWatched(HerocacheError):
+    """A watch has ended, or turned round, since a run read it. Nothing was written."""
+
+
 class WatchedRow(NamedTuple):
     """`key` is EVERY_ROW for a watch on every row. `seen`: the digest of the row as both sides had
-    it last; empty where that is not known."""
+    it last; empty where that is not known. `unfinished`: see `UnfinishedStep`."""
 
     key: Key
     form: str
     direction: str
     seen: str
+    unfinished: Sequence[str]
     synced_at: str | None
+
+
+class SeenRange(NamedTuple):
+    """The same of the rows of a range, by key."""
+
+    seen: Mapping[Key, str]
+    unfinished: Prints
+
+    def parted(self, keys: set[Key] | None) -> "tuple[SeenRange, SeenRange]":
+        """What concerns these keys, and the rest; None: everything."""
+        if keys is None or not any(self):
+            return self, SeenRange({}, {})
+        seen, unfinished = self
+        return (
+            SeenRange(_within(keys, seen), _within(keys, unfinished)),
+            SeenRange(
+                _within(seen.keys() - keys, seen), _within(unfinished.keys() - keys, unfinished)
+            ),
+        )
 
 
 class Watches:
@@ -84,6 +111,8 @@ class Watches:
             )
             followed = [text for text, own in found if own == TO_CACHE and text != EVERY_ROW]
             self._delete_public(table, form, list(_keys(table, followed)), now[0][0])
+        # A run whose transaction began before writes no row behind this.
+        self._database.transact(lambda transaction: transaction.wait_for_writers(table))
         if keys is None:
             self.clear_ranges(table, form)
             if watched[0].direction == TO_CACHE:
@@ -140,15 +169,15 @@ class Watches:
         while True:
             [found] = self._database.run(
                 (
-                    "SELECT row_key, seen, CAST(synced_at AS CHAR) FROM watched"
+                    "SELECT row_key, seen, unfinished, CAST(synced_at AS CHAR) FROM watched"
                     " WHERE table_name = %s AND row_key > %s AND row_key <= %s AND form = %s"
                     f" AND direction = %s AND row_key <> %s ORDER BY row_key LIMIT {PAGE_ROWS}",
                     (table.name, after, last, form, direction, EVERY_ROW),
                 )
             )
             page = [
-                WatchedRow(key, form, direction, seen or "", _iso(synced_at))
-                for text, seen, synced_at in found
+                _watched_row(key, form, direction, seen, unfinished, synced_at)
+                for text, seen, unfinished, synced_at in found
                 for key in _keys(table, [text])
             ]
             if page:
@@ -173,7 +202,7 @@ class Watches:
 
     def invalid(self, tables: Mapping[str, Table]) -> Iterator[tuple[str, str]]:
         """What makes no sense in `watched`: where it stands, and why. One SELECT a page."""
-        for name, text, form, direction, _, _ in self._pages("", ()):
+        for name, text, form, direction, *_ in self._pages("", ()):
             place = f"watched {name} {text} {form}"
             if name not in tables:
                 yield place, f"there is no table {name}; there are {', '.join(tables)}"
@@ -182,8 +211,8 @@ class Watches:
 
     def _of(self, table: Table) -> list[WatchedRow]:
         return [
-            WatchedRow(key, form, direction, seen or "", _iso(synced_at))
-            for _, text, form, direction, seen, synced_at in self._pages(
+            _watched_row(key, form, direction, *rest)
+            for _, text, form, direction, *rest in self._pages(
                 " AND table_name = %s", (table.name,)
             )
             if not _fault(table, text, form, direction)
@@ -195,9 +224,10 @@ class Watches:
         while True:
             [rows] = self._database.run(
                 (
-                    "SELECT table_name, row_key, form, direction, seen, CAST(synced_at AS CHAR)"
-                    " FROM watched WHERE (table_name > %s OR (table_name = %s AND (row_key > %s"
-                    f" OR (row_key = %s AND form > %s)))){condition}"
+                    "SELECT table_name, row_key, form, direction, seen, unfinished,"
+                    " CAST(synced_at AS CHAR) FROM watched WHERE (table_name > %s OR"
+                    " (table_name = %s AND (row_key > %s OR (row_key = %s AND form > %s))))"
+                    f"{condition}"
                     f" ORDER BY table_name, row_key, form LIMIT {PAGE_ROWS}",
                     (last[0], last[0], last[1], last[1], last[2], *values),
                 )
@@ -230,26 +260,49 @@ class Watches:
             return [*keys] if found.get(EVERY_ROW) == direction else []
         return [key for key in keys if found.get(str(key), found.get(EVERY_ROW)) == direction]
 
+    def guard(self, table: Table, form: str, direction: str, keys: Sequence[Key]) -> Statement:
+        """Fails, as NotWatched, unless all of `keys` are watched in this direction."""
+        among = (
+            "(SELECT COUNT(*) FROM watched WHERE table_name = %s AND form = %s"
+            f" AND row_key IN ({','.join(['%s'] * len(keys))}) AND direction {{}} %s)"
+        )
+        every = (
+            "EXISTS (SELECT 1 FROM watched WHERE table_name = %s AND form = %s AND row_key = %s"
+            " AND direction = %s)"
+        )
+        place: tuple[Key, ...] = (table.name, form)
+        texts: list[Key] = [*map(str, keys)]
+        return (
+            f"SELECT IF({among.format('<>')} = 0 AND ({every} OR {among.format('=')} = %s),"
+            f" 1, {FAILS})",
+            (
+                *(*place, *texts, direction),
+                *(*place, EVERY_ROW, direction),
+                *(*place, *texts, direction, len(texts)),
+            ),
+        )
+
     # --- what a run keeps -------------------------------------------------------------------------
 
     def kept(self, table: Table, form: str, seen: Mapping[Key, str]) -> list[Statement]:
         """Statements that keep what both sides have now of rows that are watched one by one. They
         bring no watch back that has ended meanwhile."""
-        statements: list[Statement] = []
-        for batch in _batches(list(seen)):
-            texts = [str(key) for key in batch]
-            cases = " ".join(["WHEN %s THEN %s"] * len(batch))
-            values = [v for key, text in zip(batch, texts) for v in (text, seen[key])]
-            marks = ",".join(["%s"] * len(batch))
-            statements.append(
-                (
-                    f"UPDATE watched SET seen = NULLIF(CASE row_key {cases} END, ''),"
-                    " synced_at = UTC_TIMESTAMP(6) WHERE table_name = %s AND form = %s"
-                    f" AND row_key IN ({marks})",
-                    (*values, table.name, form, *texts),
-                )
+        return [
+            (
+                f"UPDATE watched SET seen = NULLIF({cases}, ''), unfinished = NULL,"
+                f" synced_at = UTC_TIMESTAMP(6){condition}",
+                values,
             )
-        return statements
+            for cases, condition, values in _by_key(table, form, seen)
+        ]
+
+    def begun(self, table: Table, form: str, prints: Prints) -> list[Statement]:
+        """The same for what a step has begun, until that is kept."""
+        texts = {key: " ".join(own) for key, own in prints.items()}
+        return [
+            (f"UPDATE watched SET unfinished = {cases}{condition}", values)
+            for cases, condition, values in _by_key(table, form, texts)
+        ]
 
     def looked_at_every_row(self, table: Table, form: str) -> Statement:
         return (
@@ -280,32 +333,56 @@ class Watches:
             if not (first and key <= first[0]) and not (last and key >= last[0])  # type: ignore[operator]
         ]
 
-    def range(self, table: Table, form: str, after: str) -> Mapping[Key, str]:
+    def range(self, table: Table, form: str, after: str) -> SeenRange:
         """What both sides had last of the rows in a range."""
         [rows] = self._database.run(
             (
-                "SELECT seen FROM watched_ranges WHERE table_name = %s AND form = %s"
+                "SELECT seen, unfinished FROM watched_ranges WHERE table_name = %s AND form = %s"
                 " AND after_key = %s",
                 (table.name, form, after),
             )
         )
-        return _unpacked(rows[0][0]) if rows else {}
+        for seen, unfinished in rows:
+            return SeenRange(_unpacked(seen), _unpacked_prints(unfinished))
+        return SeenRange({}, {})
 
     def kept_range(
-        self, table: Table, form: str, direction: str, after: str, seen: Mapping[Key, str]
+        self, table: Table, form: str, direction: str, after: str, kept: SeenRange
     ) -> Statement:
         """Keeps it; forgets a range without rows."""
-        if not seen:
+        if kept == SeenRange({}, {}):
             return (
                 "DELETE FROM watched_ranges WHERE table_name = %s AND form = %s AND after_key = %s",
                 (table.name, form, after),
             )
         return (
-            "INSERT INTO watched_ranges (table_name, form, after_key, direction, seen)"
-            " VALUES (%s, %s, %s, %s, %s) ON DUPLICATE KEY UPDATE direction = VALUES(direction),"
-            " seen = VALUES(seen)",
-            (table.name, form, after, direction, json.dumps([[*seen], "".join(seen.values())])),
+            "INSERT INTO watched_ranges"
+            " (table_name, form, after_key, direction, seen, unfinished)"
+            " VALUES (%s, %s, %s, %s, %s, %s) ON DUPLICATE KEY UPDATE"
+            " direction = VALUES(direction), seen = VALUES(seen), unfinished = VALUES(unfinished)",
+            (
+                table.name,
+                form,
+                after,
+                direction,
+                _packed(kept.seen),
+                _packed_prints(kept.unfinished),
+            ),
         )
+
+    def begun_range(
+        self, table: Table, form: str, direction: str, after: str, prints: Prints
+    ) -> list[Statement]:
+        """The same for what a step has begun, until that is kept."""
+        return [
+            (
+                "INSERT INTO watched_ranges"
+                " (table_name, form, after_key, direction, seen, unfinished)"
+                " VALUES (%s, %s, %s, %s, %s, %s)"
+                " ON DUPLICATE KEY UPDATE unfinished = VALUES(unfinished)",
+                (table.name, form, after, direction, _packed({}), _packed_prints(prints)),
+            )
+        ]
 
     def _delete_public(self, table: Table, form: str, keys: Sequence[Key], now: int) -> bool:
         try:
@@ -347,9 +424,53 @@ def _keys(table: Table, texts: Iterable[str]) -> Iterator[Key]:
             continue
 
 
+def _watched_row(
+    key: Key, form: str, direction: str, seen: str, unfinished: str, synced_at: str | None
+) -> WatchedRow:
+    prints = (unfinished or "").split()
+    return WatchedRow(key, form, direction, seen or "", prints, _iso(synced_at))
+
+
+def _by_key(
+    table: Table, form: str, texts: Mapping[Key, str]
+) -> Iterator[tuple[str, str, Sequence[str]]]:
+    """For an UPDATE of rows that are watched one by one: the text of each, the condition, and the
+    values."""
+    for batch in _batches(list(texts)):
+        keys = [str(key) for key in batch]
+        cases = " ".join(["WHEN %s THEN %s"] * len(batch))
+        values = [value for key in batch for value in (str(key), texts[key])]
+        marks = ",".join(["%s"] * len(batch))
+        condition = f" WHERE table_name = %s AND form = %s AND row_key IN ({marks})"
+        yield f"CASE row_key {cases} END", condition, (*values, table.name, form, *keys)
+
+
+def _within(keys: Collection[Key], values: Mapping[Key, Value]) -> dict[Key, Value]:
+    return {key: value for key, value in values.items() if key in keys}
+
+
+def _packed(texts: Mapping[Key, str]) -> str:
+    return json.dumps([[*texts], "".join(texts.values())])
+
+
 def _unpacked(text: str) -> Mapping[Key, str]:
     keys, digests = json.loads(text)
     return {key: digests[16 * i : 16 * i + 16] for i, key in enumerate(keys)}
+
+
+def _packed_prints(prints: Prints) -> str:
+    keys = [key for key, own in prints.items() for _ in own]
+    texts = "".join(["".join(own) for own in prints.values()])
+    return json.dumps([keys, texts]) if keys else ""
+
+
+def _unpacked_prints(text: str | None) -> Prints:
+    keys, texts = json.loads(text or '[[], ""]')
+    prints: dict[Key, list[str]] = {}
+    for i, key in enumerate(keys):
+        place = PRINT_CHARACTERS * i
+        prints.setdefault(key, []).append(texts[place : place + PRINT_CHARACTERS])
+    return prints
 
 
 def _batches(items: Sequence[Key]) -> list[Sequence[Key]]:
