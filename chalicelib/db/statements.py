@@ -17,8 +17,12 @@ COMMIT: Statement = ("COMMIT", ())
 PING: Statement = ("SELECT 1", ())
 ROLLBACK: Statement = ("ROLLBACK", ())
 
-# Not 0 on a replica: Aurora has the second one there, others the first.
-READ_ONLY = "(@@read_only + @@innodb_read_only)"
+# 1 on a replica: Aurora has the second one there, others the first. From MariaDB 12 on the first is
+# a name: OFF, ON, NO_LOCK or NO_LOCK_NO_ADMIN. As a number each name would be 0.
+READ_ONLY = (
+    "(CAST(@@read_only AS CHAR) NOT IN ('0', 'OFF')"
+    " OR CAST(@@innodb_read_only AS CHAR) NOT IN ('0', 'OFF'))"
+)
 IS_READ_ONLY: Statement = (f"SELECT {READ_ONLY}", ())
 
 # The column may have another character set than the connection: both become UTF-8, then bytes.
