@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from chalicelib.column_types import STRING_KEY, Integer, InvalidValue, String
+from chalicelib.counts import Counts
 from chalicelib.error_text import shown
 from chalicelib.errors import BadRequest, TooLarge
 from chalicelib.handlers.callers import own_key
@@ -54,7 +55,6 @@ from chalicelib.tables import (
     NO_KEY,
     TABLES,
     Column,
-    Counts,
     Key,
     Row,
     Table,

@@ -10,7 +10,7 @@ from typing import NamedTuple, TypeVar
 
 from chalicelib.cache import Late, PublicStore
 from chalicelib.column_types import InvalidValue
-from chalicelib.db import FAILS, MICROSECONDS_NOW, Database, Statement, Transaction
+from chalicelib.db import MICROSECONDS_NOW, Database, Statement, Transaction, guarded
 from chalicelib.errors import CacheUnavailable, HerocacheError, PublicKeysUnavailable
 from chalicelib.sync.runs import RANGE_SECONDS
 from chalicelib.sync.unfinished_step import PRINT_CHARACTERS, Prints
@@ -323,9 +323,9 @@ class Watches:
         )
         place: tuple[Key, ...] = (table.name, form)
         texts: list[Key] = [*map(str, keys)]
+        condition = f"{among.format('<>')} = 0 AND ({every} OR {among.format('=')} = %s)"
         return (
-            f"SELECT IF({among.format('<>')} = 0 AND ({every} OR {among.format('=')} = %s),"
-            f" 1, {FAILS})",
+            f"SELECT {guarded('1', condition)}",
             (
                 *(*place, *texts, direction),
                 *(*place, EVERY_ROW, direction),

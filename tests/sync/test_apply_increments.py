@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from chalicelib import services
-from chalicelib.cache import CounterTotals, write_behind_totals
+from chalicelib.cache import CounterTotals, declaration, write_behind_totals
 from chalicelib.rows.write_through import WriteThrough
 from chalicelib.sync import apply_increments
 from tests.support.client import ROOT, InProcess
@@ -504,7 +504,7 @@ def test_a_total_that_redis_cannot_hold_exactly_is_rejected(
     totals_ = CounterTotals.unpack(packed)
     sums = (2**53 - 3, 0)
     numbers = struct.pack("<4d", totals_.epoch, totals_.count, *sums)
-    witness.redis.set(name, b"views votes\n" + numbers)
+    witness.redis.set(name, declaration(("views", "votes")) + numbers + b"\nviews votes")
     text = f"{totals_.epoch} {totals_.count} views={sums[0]} votes=0"
     witness.query("INSERT INTO applied_deltas VALUES ('pages', '1', %s)", [text])
     service.invalidate(TABLE="pages")

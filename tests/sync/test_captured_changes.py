@@ -34,6 +34,7 @@ from tests.conftest import Configure, drop_triggers
 from tests.support.aurora import emulated_load_from_s3
 from tests.support.bucket import UploadBucket
 from tests.support.client import InProcess, as_stored, hero, heroes
+from tests.support.database_users import user_who_sees_no_triggers
 from tests.support.witness import Witness
 
 Change = Any  # a connection in a transaction
@@ -965,13 +966,7 @@ def test_a_user_who_may_not_see_triggers_is_told_so(
     configure: Configure,
 ) -> None:
     """MariaDB shows him the names of triggers all the same, MySQL nothing."""
-    [(name,)] = witness.query("SELECT DATABASE()")
-    witness.query("CREATE USER blind@'127.0.0.1' IDENTIFIED BY 'of-nobody-else'")
-    try:
-        rights = "SELECT, INSERT, UPDATE, DELETE"
-        witness.query(f"GRANT {rights} ON {name}.* TO blind@'127.0.0.1'")
-        configure(DB_USER="blind", DB_PASS="of-nobody-else")
-
+    with user_who_sees_no_triggers(witness, configure):
         witness.query("INSERT INTO heroes VALUES (1, 'h', 'p', 'n', 7, 'c')")
         assert drain() == [1], "it reads and deletes the records all the same"
 
@@ -980,8 +975,6 @@ def test_a_user_who_may_not_see_triggers_is_told_so(
         assert [text.partition(":")[0] for text in texts] == list(TABLES)
         assert "nobody can tell" in texts[0]
         assert "GRANT TRIGGER ON heroes" in texts[0]
-    finally:
-        witness.query("DROP USER blind@'127.0.0.1'")
 
 
 def test_a_client_without_rights_on_the_records_is_recorded(
