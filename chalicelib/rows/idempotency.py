@@ -10,15 +10,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from chalicelib.db import FAILS, Change, Database, Statement, Transaction
+from chalicelib.db import Change, Database, Statement, Transaction, guarded
 from chalicelib.errors import AlreadyClaimed, Conflict, DatabaseUnavailable
 from chalicelib.tables import Key, Table
 
 # What JSON can hold: the keys of rows, for example.
 Answer = Sequence[Any]
 
+_IS_NEW = guarded("1", "answer = ''")
 # A guard: an error where an earlier transaction has claimed the key.
-GUARD_CLAIM = f"SELECT IF(answer = '', 1, {FAILS}) FROM idempotency WHERE idempotency_key = %s"
+GUARD_CLAIM = f"SELECT {_IS_NEW} FROM idempotency WHERE idempotency_key = %s"
 # A row of an answer of the RDS Data API has at most 64 KB. What is recorded is ASCII.
 PIECE_CHARACTERS = 32_000
 PRUNE_CLAIMS: Statement = (

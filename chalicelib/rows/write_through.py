@@ -136,15 +136,15 @@ class WriteThrough:
         return result
 
     def replace_many(
-        self, table: Table, texts: Sequence[bytes], rows: Sequence[Row], claim: Claim
+        self, table: Table, before: Mapping[Key, bytes], after: Sequence[bytes], claim: Claim
     ) -> None:
-        """Put `rows`, with rising keys, in the place of the rows that have their keys and `texts`
-        as their JSON. The whole table leaves the cache, but readers may see the old rows until
-        `wait_for_readers` has returned. Raises NotAtOnce where `change` must do it, and as that."""
+        """As `Transaction.replace_many`. The whole table leaves the cache, but readers may see the
+        old rows until `wait_for_readers` has returned. Raises NotAtOnce where `change` must do it,
+        and as that."""
 
         def apply(transaction: Transaction) -> None:
             claim.begin(transaction)
-            transaction.replace_many(table, texts, rows)
+            transaction.replace_many(table, before, after)
 
         self._transactions.run(_apply_and_raise_generation, apply, table)
 
@@ -219,7 +219,7 @@ class WriteThrough:
             )
             return Done(change)
         fences = self._send_fences(held, table, lookups, None if store else ())
-        with self._lifted_if_undone(table, fences, Affected(lookups)):
+        with self._lifted_if_undone(table, fences, Affected(lookups), ()):
             shown = changed_entries.values(lookups) if store else {}
             change, committed = transaction.insert_and_commit(
                 table, rows, held, shown, changed_entries.max_shown_rows(table), until
@@ -248,8 +248,7 @@ class WriteThrough:
         until = held.database_time(in_seconds=MAX_SECONDS_TO_COMMIT)
         must_stand = changed_entries.leave_a_lookup(table, change)
         fences = self._send_fences(held, table, affected.fenced, affected.new, must_stand)
-        undone = changed_entries.as_before(table, affected, change.before)
-        with self._lifted_if_undone(table, fences, undone):
+        with self._lifted_if_undone(table, fences, affected, change.before):
             lookups = {
                 column: own for column, own in affected.fenced.items() if column != table.key
             }
@@ -289,16 +288,19 @@ class WriteThrough:
         return fences
 
     @contextmanager
-    def _lifted_if_undone(self, table: Table, fences: Fences, undone: Affected) -> Iterator[None]:
+    def _lifted_if_undone(
+        self, table: Table, fences: Fences, affected: Affected, before: Sequence[Row]
+    ) -> Iterator[None]:
         """Stands around the COMMIT that goes with `fences`. Where it fails the fences are lifted,
-        and the entries show what is `undone`; where its outcome is unknown the fences stay."""
+        and the `affected` entries show the rows as they were `before`; where its outcome is unknown
+        the fences stay."""
         try:
             yield
         except OutcomeUnknown:
             self._keep_standing(table, fences)
             raise
         except Exception:
-            self._lift(table, fences, undone)
+            self._lift(table, fences, changed_entries.as_before(table, affected, before))
             raise
         except BaseException:
             fences.pending.close()

@@ -57,6 +57,19 @@ class PublicSide:
         values = dict(zip([put.key for put in unknown], public_forms(table, form, texts)))
         return [put._replace(value=values.get(put.key, put.value)) for put in puts]
 
+    def put_new(
+        self,
+        table: Table,
+        direction: str,
+        rows: Rows,
+        texts: Mapping[Key, bytes],
+        now: InStep,
+    ) -> None:
+        """Set public keys as JSON, as long as nothing is there. Some may be left out."""
+        done = self._store.set_new_many(table, texts, rows.until) if texts else []
+        held = texts if len(done) == len(texts) else {key: texts[key] for key in done}
+        self._hold(table, JSON, direction, held, now)
+
     def put(
         self,
         table: Table,
@@ -73,11 +86,17 @@ class PublicSide:
         not_set = {put.key for put, is_done in zip(puts, done) if not is_done}
         now.is_known = now.is_known and not not_set
         held = {put.key: put.value for put in puts if put.key not in not_set}
-        now.found |= held
-        changed = [key for key in held if key not in now.written]
-        self._record.tallies[direction].changed += len(changed)
-        self.tell(table, form, changed, "from Database to Redis")
+        self._hold(table, form, direction, held, now)
         return not_set
+
+    def _hold(
+        self, table: Table, form: str, direction: str, held: Mapping[Key, Found], now: InStep
+    ) -> None:
+        """These public keys were set."""
+        now.found |= held
+        changed = [key for key in held if key not in now.written] if now.written else held
+        self._record.tallies[direction].changed += len(changed)
+        self.tell(table, form, [*changed], "from Database to Redis")
 
     def tell(self, table: Table, form: str, keys: Sequence[Key], way: str) -> None:
         if self._record.tell is not nobody:

@@ -100,13 +100,15 @@ class Scan:
                     here = {*keys}
                     keys += [key for key in known if key not in here]
                 others_here = others(keys)
-                asked = [key for key in keys if key not in others_here]
+                asked = [key for key in keys if key not in others_here] if others_here else keys
                 step = self._step(direction, start, part.unfinished)
                 now = self._reconciliation.reconcile(
                     self._table, self._form, direction, asked, rows, part.seen, step
                 )
                 self._note.add(self._form, now.found, now.is_known)
-                seen = {key: digest for key, digest in now.seen.items() if digest}
+                seen = now.seen
+                if "" in seen.values():
+                    seen = {key: digest for key, digest in seen.items() if digest}
                 kept = [self._kept(direction, start, SeenRange(seen, {}))]
                 if is_more:
                     after = keys[-1]

@@ -125,7 +125,7 @@ class ToDatabase:
             for key, found in now.found.items()
             if found is None or found != values_shown.get(key)
         }
-        now.seen |= digests(rows, [*without(differing, now.found)])
+        now.seen |= digests(rows, without(differing, now.found))
         untouched = step.untouched(differing)
         for key in untouched:
             row = rows.row(table, key)
@@ -202,7 +202,7 @@ class ToDatabase:
         many. The keys of those that are in step then; the others were left as they are."""
         if table.write_behind:
             return ()
-        wholes, after = public_values.plain_rows(table, differing)
+        after = public_values.plain_texts(table, differing)
         digests = dict(zip(after, public_values.digests(after.values())))
         equal = {key: digests[key] for key, text in after.items() if text == rows.texts.get(key)}
         now.seen |= equal
@@ -217,19 +217,19 @@ class ToDatabase:
         keys = sorted(self._watches.still(table, form, TO_DATABASE, changed))
         if len(keys) < MIN_ROWS_AT_ONCE:
             return equal
-        before = [rows.texts[key] for key in keys]
-        written = [wholes[key] for key in keys]
+        before = {key: rows.texts[key] for key in keys}
         found = {key: differing[key] for key in keys}
         claim = _StepClaim(self._lease, step.recording(found))
         try:
+            written = [after[key] for key in keys]
             self._write_through.replace_many(table, before, written, claim)
         except NotAtOnce:
             return equal
         step.recorded(found)
-        known = zip(keys, before, public_values.digests(before)) if seen else ()
+        known = zip(keys, public_values.digests(before.values())) if seen else ()
         conflicts = [
-            (key, table.decode(text), wholes[key])
-            for key, text, digest in known
+            (key, table.decode(before[key]), table.decode(after[key]))
+            for key, digest in known
             if seen.get(key, digest) not in ("", digest)
         ]
         self._tell_written(table, form, keys, conflicts, now)

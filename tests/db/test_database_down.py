@@ -13,7 +13,8 @@ from chalicelib.db.engine import Connection
 from chalicelib.db.statements import READ_ONLY
 from chalicelib.errors import DatabaseUnavailable
 from local.servers import MariaDB
-from tests.conftest import Configure, running
+from tests import conftest
+from tests.conftest import Configure
 from tests.support.client import Answer, InProcess, Row, as_stored, hero
 from tests.support.leaks import assert_tells_nothing_internal
 from tests.support.relay import CUT_BEFORE, PASS, relaying
@@ -42,19 +43,7 @@ SLEEPING = "FROM information_schema.processlist WHERE state = 'User sleep'"
 each_request = pytest.mark.parametrize("request_name", REQUESTS)
 
 
-@pytest.fixture(scope="module")
-def own_mariadb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MariaDB]:
-    with running(MariaDB(tmp_path_factory.mktemp("breakable") / "mariadb")) as server:
-        server.apply_schema()
-        yield server
-
-
-@pytest.fixture
-def mariadb(own_mariadb: MariaDB) -> Iterator[MariaDB]:
-    """One that these tests may break; it runs when a test begins."""
-    own_mariadb.start()
-    yield own_mariadb
-    own_mariadb.start()
+mariadb = conftest.breakable_mariadb  # the fixture
 
 
 @pytest.fixture

@@ -57,7 +57,9 @@ def put(cli: RedisCli, form: str, key: int, row: Mapping[str, object]) -> None:
 
 
 def prices(witness: Witness) -> dict[int, int]:
-    return {row["ProductId"]: row["Price"] for row in rows(witness, *KEYS)}
+    return dict(
+        witness.query("SELECT ProductId, Price FROM products WHERE ProductId <= %s", [KEYS[-1]])
+    )
 
 
 @each_moment
@@ -171,7 +173,7 @@ def test_rows_do_not_follow_behind_the_end_of_a_watch(
     for key in (1, 2, 3, 4, 6):
         put(cli, HASH, key, {"Price": 9})
     real = WriteThrough.change
-    answers = []
+    answers: list[str] = []
 
     def end_watch() -> None:
         if then == "unwatch":
@@ -208,7 +210,7 @@ def test_the_end_of_a_watch_waits_for_rows_that_follow(
     put(cli, HASH, 1, {"Price": 9})
     ended = threading.Event()
     real = to_database._StepClaim.record
-    threads = []
+    threads: list[threading.Thread] = []
 
     def end_watch() -> None:
         unwatch(service, ["*"], FORM=HASH)

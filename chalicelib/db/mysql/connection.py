@@ -35,16 +35,20 @@ from chalicelib.network import reach
 # its row locks, and an idle container does not keep Aurora awake.
 IDLE_TIMEOUT_SECONDS = 60
 
+# The driver reads no packet of 16 MiB.
+MAX_JOINED_BYTES = 8_000_000
+
 # One statement for each new connection; the driver alone would send three. Strict mode: a value
 # that does not fit is an error, it is not cut. READ COMMITTED: there are no gap locks, so writers
 # of different rows never wait for each other. Where a statement names more than 20 values of an
 # index, the server plans it by its statistics, and does not look up each of them for that (it does
-# up to 200 otherwise). Our own changes need no record of a trigger.
+# up to 200 otherwise). Many rows may be joined in one value. Our own changes need no record of a
+# trigger.
 _SESSION = (
     "SET character_set_client=utf8mb4, character_set_connection=utf8mb4,"
     " character_set_results=utf8mb4, autocommit=1, sql_mode='STRICT_ALL_TABLES',"
     f" innodb_lock_wait_timeout={LOCK_TIMEOUT_SECONDS}, wait_timeout={IDLE_TIMEOUT_SECONDS},"
-    f" eq_range_index_dive_limit=21, {MARK_OWN},"
+    f" eq_range_index_dive_limit=21, group_concat_max_len={MAX_JOINED_BYTES}, {MARK_OWN},"
 )
 
 
@@ -126,12 +130,12 @@ class Connection(DriverConnection):
         self, statements: Sequence[Statement], is_timed: bool = True
     ) -> tuple[list[Rows], int]:
         """Run the statements and COMMIT, in one round trip. Nothing is committed where one of them
-        fails. Returns their answers, and a time after the COMMIT in microseconds of the database's
-        clock: here it costs nothing. Raises OutcomeUnknown where the connection is lost
+        fails. Returns their answers, and where it `is_timed` a time after the COMMIT in
+        microseconds of the database's clock. Raises OutcomeUnknown where the connection is lost
         meanwhile."""
-        piece = self.piece_of([*statements, COMMIT, NOW])
+        behind = [COMMIT, NOW] if is_timed else [COMMIT]
         try:
-            *answers, _, now = self.run_piece(piece)
+            answers = self.run_piece(self.piece_of([*statements, *behind]))
         except Exception as error:  # whatever it is, the server may have gone on to the COMMIT
             is_before_commit = self.answered < len(statements) and is_said_by_server(error)
             is_undone = (
@@ -143,8 +147,8 @@ class Connection(DriverConnection):
                 "the connection to the database was lost while it committed: the write may or may"
                 " not have happened; read the rows before you write them again"
             ) from error
-        [(committed_at,)] = now
-        return answers, committed_at
+        committed_at = answers[-1][0][0] if is_timed else 0
+        return answers[: len(statements)], committed_at
 
     def load(self, statement: Statement, feed: Iterable[bytes]) -> None:
         """Run a LOAD DATA LOCAL that reads from `feed`. Raises what `feed` raises; the rows before
