@@ -88,8 +88,11 @@ class Scan:
                 if keys and keys[-1] == last:
                     # What is kept behind this key belongs to the next range.
                     is_more = False
-                part = {key: left[key] for key in keys if key in left} if left else {}
-                left = without(part, left)
+                if [*left] == keys:
+                    part, left = left, {}
+                else:
+                    part = {key: left[key] for key in keys if key in left}
+                    left = without(part, left)
                 if not is_more:
                     keys += left
                     part |= left

@@ -77,8 +77,9 @@ class Reconciliation:
         is_new = direction == TO_CACHE and form == JSON and keys and not seen
         if not (is_new and self._to_cache.set_new(table, rows, now)):
             now.found = self._public_side.read_many(table, form, keys)
-            if seen:
-                now.seen = {key: seen.get(key, "") for key in keys}
+            now.seen |= seen
+            if len(now.seen) > len(keys):  # somebody watches other rows one by one by now
+                now.seen = {key: now.seen[key] for key in keys}
             self._follow[direction](table, form, rows, seen, now)
         self._record.tallies[direction].looked += len(keys)
         self._record.progress(self._record)

@@ -11,7 +11,7 @@ from chalicelib.cache import Late
 from chalicelib.config import DbEngine
 from chalicelib.rows import WriteThrough
 from chalicelib.sync import to_database
-from chalicelib.sync.public_values import parse, plain_texts
+from chalicelib.sync.public_values import parse, plain_rows
 from chalicelib.tables import FORMS, PRODUCTS, Key, Table
 from tests.conftest import ENGINE
 from tests.support.client import InProcess, OverHttp
@@ -147,9 +147,9 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     calls: list[int] = []
     replace_many = WriteThrough.replace_many
 
-    def counted(self: WriteThrough, table: Table, texts: Any, rows: Any, claim: Any) -> None:
-        replace_many(self, table, texts, rows, claim)
-        calls.append(len(rows))
+    def counted(self: WriteThrough, table: Table, before: Any, after: Any, claim: Any) -> None:
+        replace_many(self, table, before, after, claim)
+        calls.append(len(before))
 
     monkeypatch.setattr(WriteThrough, "replace_many", counted)
     return calls
@@ -312,7 +312,7 @@ def test_many_rows_of_which_the_database_rejects_one(
 def test_what_needs_a_closer_look_is_not_taken_for_a_plain_row(text: str | bytes) -> None:
     text = text if isinstance(text, bytes) else text.encode()
 
-    assert plain_texts(PRODUCTS, {3: text}) == {}
+    assert plain_rows(PRODUCTS, {3: text}) == ({}, [[]] * 5)
 
 
 def test_a_plain_row_is_taken_as_one_by_one() -> None:
@@ -323,12 +323,13 @@ def test_a_plain_row_is_taken_as_one_by_one() -> None:
         if "\\" not in encode(text)
     }
 
-    found = plain_texts(PRODUCTS, texts)
+    found, columns = plain_rows(PRODUCTS, texts)
 
     for key, text in texts.items():
         values = parse(PRODUCTS, key, text)
         assert values is not None
         assert found[key] == PRODUCTS.encode((key, *values.values()))
+    assert PRODUCTS.encode_many(PRODUCTS.rows_of_plain(columns)) == [*found.values()]
     assert len(found) == len(texts) == 7
 
 
