@@ -71,11 +71,12 @@ def plain_rows(
 ) -> tuple[dict[Key, bytes], list[list[str]]]:
     """What `encode` makes of the rows under public keys that hold a whole row with all columns in
     order; and these rows as `Table.plain_columns` has them. Some may be left out."""
-    held = [(key, text) for key, text in found.items() if type(text) is bytes]
+    held = [key for key, text in found.items() if type(text) is bytes]
     plain: dict[Key, bytes] = {}
     columns: list[list[str]] = [[] for _ in table.columns]
     for start in range(0, len(held), PLAIN_ROWS):
-        keys, texts = zip(*held[start : start + PLAIN_ROWS])
+        keys = held[start : start + PLAIN_ROWS]
+        texts: list[bytes] = [found[key] for key in keys]  # type: ignore[misc]
         own = table.plain_columns(texts)
         if not (own and [*own[0]] == [*map(str, keys)] and table.takes_plain(own)):
             continue
