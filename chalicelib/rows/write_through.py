@@ -136,7 +136,11 @@ class WriteThrough:
         return result
 
     def replace_many(
-        self, table: Table, before: Mapping[Key, bytes], after: Sequence[bytes], claim: Claim
+        self,
+        table: Table,
+        before: Mapping[Key, bytes],
+        after: Sequence[Sequence[str]],
+        claim: Claim,
     ) -> None:
         """As `Transaction.replace_many`. The whole table leaves the cache, but readers may see the
         old rows until `wait_for_readers` has returned. Raises NotAtOnce where `change` must do it,
