@@ -39,9 +39,10 @@ from chalicelib.cache.commands import Command, NoClient, Words, packed_numbers, 
 from chalicelib.cache.keys import Keys
 from chalicelib.cache.write_behind_scripts import SETTLE, add
 from chalicelib.column_types import Integer
+from chalicelib.counts import Counts
 from chalicelib.db import Generation
 from chalicelib.errors import AnotherServer
-from chalicelib.tables import Counts, Key, Table
+from chalicelib.tables import Key, Table
 
 if TYPE_CHECKING:
     from chalicelib.cache.client import Client

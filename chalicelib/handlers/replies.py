@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
 
 from chalicelib.config import MAX_RESULT_BYTES
+from chalicelib.counts import Counts
 from chalicelib.errors import (
     BadRequest,
     CounterOutOfRange,
@@ -36,7 +37,7 @@ from chalicelib.handlers.contract import (
     Write,
 )
 from chalicelib.rows import Rows
-from chalicelib.tables import JSON, Counts, Key, Table
+from chalicelib.tables import JSON, Key, Table
 
 if TYPE_CHECKING:  # a read needs none of the sync
     from chalicelib.sync import WatchedRow

@@ -20,7 +20,8 @@ from chalicelib.cache import (
     new_token,
 )
 from chalicelib.column_types import Integer
-from chalicelib.db import Generation
+from chalicelib.counts import Counts
+from chalicelib.db import Database, Generation
 from chalicelib.error_text import shown
 from chalicelib.errors import (
     AnotherServer,
@@ -34,7 +35,7 @@ from chalicelib.rows.counted_entries import split
 from chalicelib.rows.fences import clocks
 from chalicelib.rows.lazy_loading import LazyLoading
 from chalicelib.rows.pending_increments import read_totals
-from chalicelib.tables import Counts, Key, Table
+from chalicelib.tables import Key, Table
 
 # Totals that are in the row live for longer than this after that. Who read the row so long ago may
 # not find them any more.
@@ -46,11 +47,13 @@ class WriteBehind:
 
     def __init__(
         self,
+        database: Database,
         lazy_loading: LazyLoading,
         cache: Cache,
         generations: Generations,
         recovery: Recovery,
     ) -> None:
+        self._database = database
         self._lazy_loading = lazy_loading
         self._totals = cache.counter_totals
         self._generations = generations
@@ -112,6 +115,7 @@ class WriteBehind:
             raise CountersUnavailable(
                 f"{table.name}: Redis, which counts, failed a moment ago; nothing was changed"
             )
+        table = self._database.known(table)
         try:
             return self._totals.add_many(table, generation, deltas, new_token(), lines)
         except OutOfRange as error:

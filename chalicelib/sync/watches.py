@@ -11,7 +11,7 @@ from typing import NamedTuple, TypeVar
 
 from chalicelib.cache import PublicStore
 from chalicelib.column_types import InvalidValue
-from chalicelib.db import FAILS, Database, Statement
+from chalicelib.db import Database, Statement, guarded
 from chalicelib.errors import CacheUnavailable, HerocacheError
 from chalicelib.sync.unfinished_step import PRINT_CHARACTERS, Prints
 from chalicelib.tables import DIRECTIONS, EVERY_ROW, FORMS, TO_CACHE, Key, Table
@@ -272,9 +272,9 @@ class Watches:
         )
         place: tuple[Key, ...] = (table.name, form)
         texts: list[Key] = [*map(str, keys)]
+        condition = f"{among.format('<>')} = 0 AND ({every} OR {among.format('=')} = %s)"
         return (
-            f"SELECT IF({among.format('<>')} = 0 AND ({every} OR {among.format('=')} = %s),"
-            f" 1, {FAILS})",
+            f"SELECT {guarded('1', condition)}",
             (
                 *(*place, *texts, direction),
                 *(*place, EVERY_ROW, direction),
