@@ -261,6 +261,11 @@ class Database:
             table, self._run(lambda connection: self._schema_check.judge(connection, table))
         )
 
+    def known(self, table: Table) -> Table:
+        """The same, as the table was when this process last compared it; as declared before that.
+        No round trip."""
+        return self._schema_check.known(table)
+
     def _misfit(self, error: DatabaseError) -> SchemaMismatch:
         return self._schema_check.misfit(error, self._describe)
 

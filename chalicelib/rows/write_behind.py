@@ -21,7 +21,7 @@ from chalicelib.cache import (
 )
 from chalicelib.column_types import Integer
 from chalicelib.counts import Counts
-from chalicelib.db import Generation
+from chalicelib.db import Database, Generation
 from chalicelib.error_text import shown
 from chalicelib.errors import (
     AnotherServer,
@@ -47,11 +47,13 @@ class WriteBehind:
 
     def __init__(
         self,
+        database: Database,
         lazy_loading: LazyLoading,
         cache: Cache,
         generations: Generations,
         recovery: Recovery,
     ) -> None:
+        self._database = database
         self._lazy_loading = lazy_loading
         self._totals = cache.counter_totals
         self._generations = generations
@@ -113,6 +115,7 @@ class WriteBehind:
             raise CountersUnavailable(
                 f"{table.name}: Redis, which counts, failed a moment ago; nothing was changed"
             )
+        table = self._database.known(table)
         try:
             return self._totals.add_many(table, generation, deltas, new_token(), lines)
         except OutOfRange as error:

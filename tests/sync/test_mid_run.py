@@ -12,7 +12,7 @@ import pytest
 
 import app
 from chalicelib import services
-from chalicelib.errors import BadRequest, CacheUnavailable, SchemaMismatch
+from chalicelib.errors import BadRequest, CacheUnavailable, DatabaseUnavailable, SchemaMismatch
 from chalicelib.sync import runs, watches
 from chalicelib.tables import PRODUCTS
 from tests.support.client import InProcess, heroes
@@ -258,6 +258,42 @@ def test_a_bug_fails_the_run_and_frees_its_lease(
         run()
     assert witness.query("SELECT outcome FROM sync_runs") == [("failed",)]
     assert run()["outcome"] == "done"
+
+
+def failing(error: Exception) -> None:
+    raise error
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (BadRequest("no"), "no"),
+        (DatabaseUnavailable("a lock of another client"), "a lock of another client"),
+        (ZeroDivisionError("internal"), "a bug: see the log"),
+    ],
+    ids=["a row is rejected", "the database fails", "a bug"],
+)
+def test_whatever_fails_in_one_table_the_others_are_looked_at(
+    shop: InProcess,
+    witness: Witness,
+    cli: RedisCli,
+    before: Meanwhile,
+    error: Exception,
+    reason: str,
+) -> None:
+    shop.write(heroes(1))
+    watch(shop, [1], "to_cache", TABLE="heroes")
+    watch(shop, [22], "to_cache")
+    before("read_many", lambda: failing(error))
+
+    with pytest.raises(type(error)):
+        run(None)
+
+    assert cli.row("Product:22") == product(22, QuantityInStock=3000)
+    [(outcome, details)] = witness.query("SELECT outcome, details FROM sync_runs")
+    assert (outcome, json.loads(details)) == ("failed", [{"key": "heroes", "reason": reason}])
+    assert run(None)["outcome"] == "done"
+    assert cli("EXISTS Hero:1")
 
 
 def test_both_forms_follow_where_clients_own_both(
