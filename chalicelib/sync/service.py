@@ -193,6 +193,7 @@ class Sync:
         reconciliation = Reconciliation(
             self._database, self._write_through, self._store, self._watches, lease, record
         )
+        self._watches.finish(table)
         watched = self._watches.of(table)
         for form in FORMS:
             if not any(row.key == EVERY_ROW for row in watched if row.form == form):
