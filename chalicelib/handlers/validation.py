@@ -251,11 +251,12 @@ def _rows(table: Table, items: Sequence[object]) -> list[Row]:
         rows = table.parse_many(items)
     except (TypeError, KeyError, InvalidValue):
         rows = [_explained_row(table, item, i) for i, item in enumerate(items)]
-    _reject_repeated(table, [row[0] for row in rows])
+    reject_repeated(table, [row[0] for row in rows])
     return rows
 
 
-def _reject_repeated(table: Table, keys: Sequence[Key]) -> None:
+def reject_repeated(table: Table, keys: Sequence[Key], where: str = SQLS) -> None:
+    """Raises BadRequest where two items of the list `where` name one row."""
     named = [key for key in keys if key != NO_KEY]
     if len(set(named)) == len(named):
         return
@@ -263,8 +264,8 @@ def _reject_repeated(table: Table, keys: Sequence[Key]) -> None:
     for i, key in enumerate(keys):
         if key != NO_KEY and seen.setdefault(key, i) != i:
             raise BadRequest(
-                f"{SQLS}[{i}].{table.key.name}: {shown(key)} is also the key of"
-                f" {SQLS}[{seen[key]}]; name a row once"
+                f"{where}[{i}].{table.key.name}: {shown(key)} is also the key of"
+                f" {where}[{seen[key]}]; name a row once"
             )
 
 
@@ -278,7 +279,7 @@ def _deltas(table: Table, items: Sequence[Any]) -> Counts:
         return deltas
     pairs = [_delta(table, item, f"{SQLS}[{i}]") for i, item in enumerate(items)]
     keys = [key for key, _ in pairs]
-    _reject_repeated(table, keys)
+    reject_repeated(table, keys)
     return Counts.of_rows(keys, [amounts for _, amounts in pairs], table.counters)
 
 

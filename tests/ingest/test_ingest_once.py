@@ -141,6 +141,46 @@ def test_without_sequencers_the_version_tells_uploads_apart(
     assert witness.count() == 2 * FEW
 
 
+@pytest.mark.parametrize(
+    ("deliveries", "loads"),
+    [("1 2 1 2 1", 2), ("2 1 2 1 2", 1)],
+)
+def test_without_versions_events_that_come_late_and_again_load_no_content_once_more(
+    service: InProcess,
+    bucket: UploadBucket,
+    s3_port: int,
+    witness: Witness,
+    deliveries: str,
+    loads: int,
+) -> None:
+    """S3 then has no more than one content, which several uploads may have had."""
+    plain = UploadBucket(s3_port, is_versioned=False)
+    events = {name: plain.put(KEY, keyless(FEW)) for name in "12"}
+
+    for name in deliveries.split():
+        entry_points.ingest(events[name])
+
+    assert witness.count() == loads * FEW
+
+
+def test_without_versions_a_content_that_comes_back_is_loaded_once_for_each_upload(
+    service: InProcess, bucket: UploadBucket, s3_port: int, witness: Witness
+) -> None:
+    """The event of the first upload comes again ahead of that of the last, which has the same
+    content: S3 cannot tell them apart."""
+    plain = UploadBucket(s3_port, is_versioned=False)
+    one = plain.put(KEY, keyless(FEW))
+    entry_points.ingest(one)
+    two = plain.put(KEY, lines(1_000, 1))
+    entry_points.ingest(two)
+    three = plain.put(KEY, keyless(FEW))
+
+    for event in (one, three, two, one, three):
+        entry_points.ingest(event)
+
+    assert witness.count() == 2 * FEW + 1
+
+
 def test_twelve_deliveries_from_four_processes_load_once(
     service: InProcess,
     bucket: UploadBucket,
