@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import Any
 
 from chalicelib.cache import Late, PublicStore
+from chalicelib.column_types import STRING_KEY
 from chalicelib.db import Database
 from chalicelib.errors import (
     BadRequest,
@@ -219,7 +220,7 @@ class Sync:
     ) -> None:
         """Rows that are watched one by one, with one form and direction."""
         if fan_out and len(rows) > MAX_ROWS_IN_RUN:
-            by_text = sorted(rows, key=lambda row: str(row.key))
+            by_text = sorted(rows, key=lambda row: STRING_KEY.order(str(row.key)))
             rows, handed = by_text[:MAX_ROWS_IN_RUN], by_text[MAX_ROWS_IN_RUN:]
             first = rows[0]
             fan_out.add_rows(table, first.form, first.direction, rows[-1].key, handed)

@@ -11,7 +11,11 @@ from typing import NamedTuple, TypeVar
 from chalicelib.cache import Late, PublicStore
 from chalicelib.column_types import InvalidValue
 from chalicelib.db import MICROSECONDS_NOW, Database, Statement, Transaction, guarded
-from chalicelib.errors import CacheUnavailable, HerocacheError, PublicKeysUnavailable
+from chalicelib.errors import (
+    CacheUnavailable,
+    HerocacheError,
+    PublicKeysUnavailable,
+)
 from chalicelib.sync.runs import RANGE_SECONDS
 from chalicelib.sync.unfinished_step import PRINT_CHARACTERS, Prints
 from chalicelib.tables import (
@@ -371,17 +375,19 @@ class Watches:
             )
         )
         texts = [text for (text,) in rows if not text or list(_keys(table, [text]))]
-        return sorted(texts, key=lambda text: (text != "", *_keys(table, [text] if text else [])))
+        order = table.key.type.order
+        keys = {text: [*map(order, _keys(table, [text]))] if text else [] for text in texts}
+        return sorted(texts, key=keys.__getitem__)
 
     def ranges_between(self, table: Table, form: str, after: str, end: str | None) -> list[str]:
         """The same from behind the key `after` on, and before `end` where it is given."""
-        first, last = [*_keys(table, [after])], [*_keys(table, [end or ""])]
-        found = [text for text in self.ranges(table, form) if text]
-        keys = [next(_keys(table, [text])) for text in found]
+        found = self.ranges(table, form)
+        keys = {text: [*_keys(table, [text])] for text in [*found, after, end or ""]}
+        order = {text: [*map(table.key.type.order, key)] for text, key in keys.items()}
         return [after] + [
             text
-            for text, key in zip(found, keys)
-            if not (first and key <= first[0]) and not (last and key >= last[0])  # type: ignore[operator]
+            for text in found
+            if order[after] < order[text] and (not end or order[text] < order[end])
         ]
 
     def range(self, table: Table, form: str, after: str) -> SeenRange:
