@@ -375,6 +375,7 @@ class WriteThrough:
             self._cache.delete_note(table)
         except CacheUnavailable as error:
             log.info("the sync is not told of changes of %s: %s", table.name, error)
+            self._recovery.start()  # it tells the sync
 
     def _is_cached(self, generation: Generation) -> bool:
         """Whether some reader may believe entries under this generation. Where this container has

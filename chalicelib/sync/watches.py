@@ -369,17 +369,19 @@ class Watches:
             )
         )
         texts = [text for (text,) in rows if not text or list(_keys(table, [text]))]
-        return sorted(texts, key=lambda text: (text != "", *_keys(table, [text] if text else [])))
+        order = table.key.type.order
+        keys = {text: [*map(order, _keys(table, [text]))] if text else [] for text in texts}
+        return sorted(texts, key=keys.__getitem__)
 
     def ranges_between(self, table: Table, form: str, after: str, end: str | None) -> list[str]:
         """The same from behind the key `after` on, and before `end` where it is given."""
-        first, last = [*_keys(table, [after])], [*_keys(table, [end or ""])]
-        found = [text for text in self.ranges(table, form) if text]
-        keys = [next(_keys(table, [text])) for text in found]
+        found = self.ranges(table, form)
+        keys = {text: [*_keys(table, [text])] for text in [*found, after, end or ""]}
+        order = {text: [*map(table.key.type.order, key)] for text, key in keys.items()}
         return [after] + [
             text
-            for text, key in zip(found, keys)
-            if not (first and key <= first[0]) and not (last and key >= last[0])  # type: ignore[operator]
+            for text in found
+            if order[after] < order[text] and (not end or order[text] < order[end])
         ]
 
     def range(self, table: Table, form: str, after: str) -> SeenRange:
