@@ -92,44 +92,6 @@ class PublicKeys:
 
 
 @dataclass(frozen=True)
-class Counts:
-    """A number for some counters of some rows: what an increment adds, or what it makes of them.
-    `columns`: by the name of the counter, in declared order, a number for each of the `keys`; None
-    where this row's counter is not named. In columns, because requests have many rows alike."""
-
-    keys: Sequence[Key]
-    columns: Mapping[str, Sequence[int | None]]
-
-    @classmethod
-    def of_rows(
-        cls, keys: Sequence[Key], rows: Sequence[Mapping[str, int]], names: Iterable[str]
-    ) -> "Counts":
-        """`rows`: what there is for each key, by some of the `names`."""
-        named = {name: [row.get(name) for row in rows] for name in names}
-        return cls(keys, {name: own for name, own in named.items() if set(own) != {None}})
-
-    def with_numbers(self, columns: Mapping[str, Sequence[int]]) -> "Counts":
-        """Other numbers for the same counters. `columns` may have more counters."""
-        named = {}
-        for name, own in self.columns.items():
-            is_whole = None not in own
-            named[name] = (
-                columns[name]
-                if is_whole
-                else [None if old is None else new for old, new in zip(own, columns[name])]
-            )
-        return Counts(self.keys, named)
-
-    def rows(self) -> list[dict[str, int]]:
-        """For each of the `keys` its numbers, by the name of the counter."""
-        columns = self.columns.items()
-        return [
-            {name: own[i] for name, own in columns if own[i] is not None}  # type: ignore[misc]
-            for i in range(len(self.keys))
-        ]
-
-
-@dataclass(frozen=True)
 class Table:
     """`columns`: in the order of a row's values. The first one is the key.
 
@@ -307,11 +269,11 @@ class Table:
         )
         return re.compile(f"^{{{columns}}}$()", re.MULTILINE)
 
-    def decode_plain(self, texts: Sequence[bytes]) -> Sequence[Row] | None:
-        """The rows in these texts, as requests would take them: each is what `encode_many` makes of
-        its row, perhaps with a blank behind colons and commas, as other encoders do. None where
-        one of them is something else, or where a character in it needs an escape. The loops run in
-        C."""
+    def plain_columns(self, texts: Sequence[bytes]) -> Sequence[Sequence[str]] | None:
+        """The values in these texts as texts, column by column: each text is what `encode_many`
+        makes of its row, perhaps with a blank behind colons and commas, as other encoders do. None
+        where one of them is something else, or where a character in it needs an escape. The loops
+        run in C."""
         try:
             joined = b"\n".join(texts).decode()
         except UnicodeDecodeError:
@@ -319,10 +281,15 @@ class Table:
         found = self._plain_line.findall(joined)
         if not found or not len(found) == len(texts) == joined.count("\n") + 1:
             return None
-        columns = list(zip(self.columns, zip(*found)))
-        if not all(column.type.takes_texts(values) for column, values in columns):
-            return None
-        return list(zip(*[column.type.parse_all(values) for column, values in columns]))
+        return [*zip(*found)][: len(self.columns)]
+
+    def takes_plain(self, columns: Sequence[Sequence[str]]) -> bool:
+        """Whether requests would take all these values."""
+        return all(c.type.takes_texts(texts) for c, texts in zip(self.columns, columns))
+
+    def rows_of_plain(self, columns: Sequence[Sequence[str]]) -> list[Row]:
+        """The rows with values that `takes_plain` takes."""
+        return [*zip(*[c.type.parse_all(texts) for c, texts in zip(self.columns, columns)])]
 
     def decode(self, text: bytes) -> Row:
         """The row that `encode` made this text of."""

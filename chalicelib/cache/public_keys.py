@@ -138,17 +138,18 @@ def set_commands(
 
 
 def set_new_commands(
-    table: Table, rows: Sequence[PublicRow], is_cluster: bool, until: int
-) -> list[Command]:
-    """As SET_NEW_PUBLIC takes them: texts for rows whose public keys must be absent."""
+    table: Table, texts: Mapping[Key, bytes], is_cluster: bool, until: int
+) -> tuple[list[Command], list[Sequence[Key]]]:
+    """As SET_NEW_PUBLIC takes them: texts of rows whose public keys must be absent; and the keys of
+    the rows in each command."""
     script = sha1(public_scripts.SET_NEW_PUBLIC)
-    commands = []
-    for batch in _batches(rows, is_cluster):
-        row_keys, _, _, values = zip(*batch)
-        names = table.public_keys(JSON, row_keys)
+    batches, commands = _batches([*texts], is_cluster), []
+    for batch in batches:
+        names = table.public_keys(JSON, batch)
+        values = map(texts.__getitem__, batch)
         words: Words = ("EVALSHA", script, 2 * len(names), *names, *_stamps(names), until, *values)
         commands.append(Command(_tag(names[0]), words))
-    return commands
+    return commands, batches
 
 
 def note(table: Table) -> str:

@@ -1,19 +1,17 @@
 """Public keys as a run of the sync uses them, and the notes that tell whether there is work."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from chalicelib.cache import keys, public_scripts
 from chalicelib.cache.commands import Command, NoClient, Words, sha1
 from chalicelib.cache.configured_client import new_client
 from chalicelib.cache.public_keys import (
-    ABSENT,
     Found,
     Garbage,
     HashFields,
     Late,
     PublicRow,
-    PublicWrite,
     delete_note,
     note,
     read_commands,
@@ -22,7 +20,7 @@ from chalicelib.cache.public_keys import (
 )
 from chalicelib.cache.write_behind_totals import CounterTotalsStore
 from chalicelib.config import Settings
-from chalicelib.tables import JSON, Key, Table, tables_with
+from chalicelib.tables import Key, Table, tables_with
 
 if TYPE_CHECKING:
     from chalicelib.cache.client import Client
@@ -45,6 +43,10 @@ class PublicStore:
     def __init__(self, client: "Client | NoClient") -> None:
         self._client = client
         self.counter_totals = CounterTotalsStore(client, keys.Keys(client.is_cluster))
+
+    @property
+    def is_configured(self) -> bool:
+        return not isinstance(self._client, NoClient)
 
     def wake(self) -> str:
         """The name of the server that answers now, also where it failed before."""
@@ -75,17 +77,15 @@ class PublicStore:
         """Set public keys, where no write has put a later row there. Whether each was set. Raises
         Late where `until` has come."""
         is_cluster = self._client.is_cluster
-        if form == JSON and all(each.instead_of == ABSENT and each.value for each in rows):
-            commands = set_new_commands(table, rows, is_cluster, until)
-            sizes = [int(command.words[2]) // 2 for command in commands]
-            replies = self._set(commands)
-            is_set = [bool(reply) for reply, size in zip(replies, sizes) for _ in range(size)]
-        else:
-            is_set = [False] * len(rows)
-        left = [each for each, is_done in zip(rows, is_set) if not is_done]
-        replies = self._set(set_commands(table, form, left, read_at, is_cluster, until=until))
-        others = iter([bool(each) for reply in replies for each in reply])
-        return [is_done or next(others) for is_done in is_set]
+        replies = self._set(set_commands(table, form, rows, read_at, is_cluster, until=until))
+        return [bool(each) for reply in replies for each in reply]
+
+    def set_new_many(self, table: Table, texts: Mapping[Key, bytes], until: int) -> list[Key]:
+        """Set public keys as JSON, where nothing is under them, nor was lately. Some may be left
+        out. The keys of the rows that were set. Raises Late as `set_many`."""
+        commands, batches = set_new_commands(table, texts, self._client.is_cluster, until)
+        replies = self._set(commands)
+        return [key for batch, is_set in zip(batches, replies) if is_set for key in batch]
 
     def _set(self, commands: Sequence[Command]) -> Sequence[Any]:
         _, replies = self._client.ask_many(commands) if commands else ("", ())
@@ -93,14 +93,14 @@ class PublicStore:
             raise Late
         return replies
 
-    def delete_many(self, table: Table, form: str, row_keys: Sequence[Key], read_at: int) -> None:
+    def delete_many(
+        self, table: Table, form: str, row_keys: Sequence[Key], read_at: int, until: int
+    ) -> None:
         """Delete public keys that nobody watches any more since `read_at`. A write that read its
-        row before that does not bring them back."""
-        rows = {form: [PublicRow(key, None) for key in row_keys]}
-        write = PublicWrite(rows, read_at, read_at)
-        commands = write.commands(table, self._client.is_cluster)
-        if commands:
-            self._client.ask_many(commands)
+        row before that does not bring them back. Raises Late where `until` has come."""
+        rows = [PublicRow(key, None) for key in row_keys]
+        is_cluster = self._client.is_cluster
+        self._set(set_commands(table, form, rows, read_at, is_cluster, read_at, until))
 
     def note(self, table: Table) -> tuple[str, bytes]:
         """The server that answers now, and the table's note; empty where there is none."""

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
+from chalicelib.column_types import Integer
 from chalicelib.db import statements
 from chalicelib.db.engine import Connection, Rows
 from chalicelib.db.errors import AnswerTooLarge
@@ -73,6 +74,24 @@ def texts(rows: Rows) -> Mapping[Key, bytes | None]:
     """The JSON of rows by key, as a SELECT made it; None where that is not sure to be what
     `Table.encode` makes."""
     return {key: text.encode() if text and "\\" not in text else None for key, text in rows}
+
+
+def joined_texts(table: Table, joined: str | None, count: int) -> Mapping[Key, bytes | None] | None:
+    """The same of `count` rows that `statements.join_range` has joined. None where some of them are
+    not there, the last one is cut, or they are in another order than their keys."""
+    lines = joined.split("\n") if joined else []
+    if len(lines) != 2 * count:
+        return None
+    try:
+        keys: Sequence[Key] = json.loads(f"[{','.join(lines[::2])}]")
+        json.loads(lines[-1] if lines else "null")
+    except ValueError:
+        return None
+    if isinstance(table.key.type, Integer) and keys != sorted(keys):
+        return None
+    if joined and "\\" in joined:
+        return texts(list(zip(keys, lines[1::2])))
+    return dict(zip(keys, map(str.encode, lines[1::2])))
 
 
 def select(

@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from chalicelib.column_types import Integer
 from chalicelib.db import applied_deltas, batches, cache_generation, statements
 from chalicelib.db.auto_increment import (
     check_distance,
@@ -252,16 +253,27 @@ class Transaction(StatementQueue):
         self._queue += applied_deltas.put(table, changed)
         return Change(generation, before, self._stored(table, after, ()) if after else ())
 
-    def replace_many(self, table: Table, texts: Sequence[bytes], rows: Sequence[Row]) -> None:
-        """Put `rows`, with rising keys, in the place of the rows that have their keys and `texts`
-        as their JSON, with the next statements. Raises NotAtOnce, here or there, where triggers may
-        change rows, or where other rows are there by then."""
+    def replace_many(
+        self, table: Table, before: Mapping[Key, bytes], after: Sequence[bytes]
+    ) -> None:
+        """Put the rows with the JSON `after`, which is plain, in the place of those that are
+        `before`, with rising keys, with the next statements. Raises NotAtOnce, here or there, where
+        triggers may change rows, or where other rows are there by then."""
         if not self.takes_files or self.ensure_fit(table):
             raise NotAtOnce
-        keys = [row[0] for row in rows]
-        checksum = statements.checksum(keys, texts)
-        self.queue_guard(statements.guard_rows(table, keys, checksum), NotAtOnce)
-        self.queue(*self._each(statements.replace)(table, rows))
+        keys = [*before]
+        self.queue_guard(statements.guard_rows(table, keys, [*before.values()]), NotAtOnce)
+        old, new = table.plain_columns([*before.values()]), table.plain_columns(after)
+        assert new
+        if isinstance(table.key.type, Integer):
+            changed = {
+                column: texts
+                for i, (column, texts) in enumerate(zip(table.columns, new))
+                if not old or old[i] != texts
+            }
+            self.queue(statements.update_columns(table, keys, changed))  # type: ignore[arg-type]
+        else:
+            self.queue(*self._each(statements.replace)(table, table.rows_of_plain(new)))
 
     def end(self, table: Table) -> Generation:
         """COMMIT what is left to do. The generation that holds."""

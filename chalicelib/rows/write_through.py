@@ -136,15 +136,15 @@ class WriteThrough:
         return result
 
     def replace_many(
-        self, table: Table, texts: Sequence[bytes], rows: Sequence[Row], claim: Claim
+        self, table: Table, before: Mapping[Key, bytes], after: Sequence[bytes], claim: Claim
     ) -> None:
-        """Put `rows`, with rising keys, in the place of the rows that have their keys and `texts`
-        as their JSON. The whole table leaves the cache, but readers may see the old rows until
-        `wait_for_readers` has returned. Raises NotAtOnce where `change` must do it, and as that."""
+        """As `Transaction.replace_many`. The whole table leaves the cache, but readers may see the
+        old rows until `wait_for_readers` has returned. Raises NotAtOnce where `change` must do it,
+        and as that."""
 
         def apply(transaction: Transaction) -> None:
             claim.begin(transaction)
-            transaction.replace_many(table, texts, rows)
+            transaction.replace_many(table, before, after)
 
         self._transactions.run(_apply_and_raise_generation, apply, table)
 

@@ -83,8 +83,12 @@ class Note:
 
 def _stand(found: Collection[Found]) -> str:
     """A digest of it all: of what is a text its length and the text itself."""
-    texts = [each if type(each) is bytes else fingerprint(each).encode() for each in found]
-    kinds = [len(each) if type(each) is bytes else -1 for each in found]
+    if set(map(type, found)) == {bytes}:
+        texts: Collection[bytes] = found  # type: ignore[assignment]
+        kinds = [*map(len, texts)]
+    else:
+        texts = [each if type(each) is bytes else fingerprint(each).encode() for each in found]
+        kinds = [len(each) if type(each) is bytes else -1 for each in found]
     digest = hashlib.sha1(json.dumps(kinds).encode(), usedforsecurity=False)
     digest.update(b"\n".join(texts))
     return digest.hexdigest()

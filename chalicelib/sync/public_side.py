@@ -46,6 +46,30 @@ class PublicSide:
             else dict(zip(texts, public_forms(table, form, [*texts.values()])))
         )
 
+    def with_values(
+        self, table: Table, form: str, puts: Sequence[PublicRow]
+    ) -> Sequence[PublicRow]:
+        """The same, each with the value of its row."""
+        unknown = [put for put in puts if put.row is not None and put.value is None]
+        if not unknown:
+            return puts
+        texts = table.encode_many([put.row for put in unknown if put.row is not None])
+        values = dict(zip([put.key for put in unknown], public_forms(table, form, texts)))
+        return [put._replace(value=values.get(put.key, put.value)) for put in puts]
+
+    def put_new(
+        self,
+        table: Table,
+        direction: str,
+        rows: Rows,
+        texts: Mapping[Key, bytes],
+        now: InStep,
+    ) -> None:
+        """Set public keys as JSON, as long as nothing is there. Some may be left out."""
+        done = self._store.set_new_many(table, texts, rows.until) if texts else []
+        held = texts if len(done) == len(texts) else {key: texts[key] for key in done}
+        self._hold(table, JSON, direction, held, now)
+
     def put(
         self,
         table: Table,
@@ -55,24 +79,24 @@ class PublicSide:
         puts: Sequence[PublicRow],
         now: InStep,
     ) -> set[Key]:
-        """Set public keys. The keys of the rows where something else was there."""
+        """Set public keys to these values. The keys of the rows where something else was there."""
         if not puts:
             return set()
         done = self._store.set_many(table, form, puts, rows.read_at, rows.until)
         not_set = {put.key for put, is_done in zip(puts, done) if not is_done}
         now.is_known = now.is_known and not not_set
-        unknown = [put.row for put in puts if put.row is not None]
-        held = {put.key: put.value for put in puts}
-        if unknown:
-            values = public_forms(table, form, table.encode_many(unknown))
-            held |= zip([row[0] for row in unknown], values)
-        for key in not_set:
-            del held[key]
-        now.found |= held
-        changed = [key for key in held if key not in now.written]
-        self._record.tallies[direction].changed += len(changed)
-        self.tell(table, form, changed, "from Database to Redis")
+        held = {put.key: put.value for put in puts if put.key not in not_set}
+        self._hold(table, form, direction, held, now)
         return not_set
+
+    def _hold(
+        self, table: Table, form: str, direction: str, held: Mapping[Key, Found], now: InStep
+    ) -> None:
+        """These public keys were set."""
+        now.found |= held
+        changed = [key for key in held if key not in now.written] if now.written else held
+        self._record.tallies[direction].changed += len(changed)
+        self.tell(table, form, [*changed], "from Database to Redis")
 
     def tell(self, table: Table, form: str, keys: Sequence[Key], way: str) -> None:
         if self._record.tell is not nobody:

@@ -66,21 +66,19 @@ def without_write_behind(table: Table, values: Values) -> Values:
     return {name: value for name, value in values.items() if name not in names}
 
 
-def plain_rows(table: Table, found: Mapping[Key, Found]) -> tuple[dict[Key, Row], dict[Key, bytes]]:
-    """The rows under public keys that hold a whole row with all columns in order, and what `encode`
-    makes of them. Some may be left out."""
+def plain_texts(table: Table, found: Mapping[Key, Found]) -> dict[Key, bytes]:
+    """What `encode` makes of the rows under public keys that hold a whole row with all columns in
+    order. Some may be left out."""
     held = [(key, text) for key, text in found.items() if type(text) is bytes]
-    rows: dict[Key, Row] = {}
-    encoded: dict[Key, bytes] = {}
+    plain: dict[Key, bytes] = {}
     for start in range(0, len(held), PLAIN_ROWS):
         keys, texts = zip(*held[start : start + PLAIN_ROWS])
-        decoded = table.decode_plain(texts)
-        if not decoded or any(row[0] != key for key, row in zip(keys, decoded)):
+        columns = table.plain_columns(texts)
+        if not (columns and [*columns[0]] == [*map(str, keys)] and table.takes_plain(columns)):
             continue
-        rows |= zip(keys, decoded)
         has_blanks = any(b'": ' in text or b', "' in text for text in texts)
-        encoded |= zip(keys, table.encode_many(decoded) if has_blanks else texts)
-    return rows, encoded
+        plain |= zip(keys, table.encode_many(table.rows_of_plain(columns)) if has_blanks else texts)
+    return plain
 
 
 def digests(texts: Collection[bytes | None]) -> list[str]:

@@ -50,7 +50,9 @@ def rows_of(
 ) -> Rows:
     """`rows`: those whose text is not known yet, as far as they are still there."""
     texts = {**texts, **table.encode_each(rows)} if rows else texts
-    known = {key: text for key, text in texts.items() if text is not None}
+    known: Mapping[Key, bytes] = texts  # type: ignore[assignment]
+    if None in texts.values():
+        known = {key: text for key, text in texts.items() if text is not None}
     odd = {row[0]: row for row in rows if row[0] not in known}
     return Rows(read_at, until, [*texts], known, odd)
 

@@ -15,8 +15,9 @@ from chalicelib.sync.range_rows import InStep, Rows, rows_of
 from chalicelib.sync.runs import Lease, Record
 from chalicelib.sync.to_cache import ToCache
 from chalicelib.sync.to_database import ToDatabase
+from chalicelib.sync.unfinished_step import UnfinishedStep
 from chalicelib.sync.watches import Watches
-from chalicelib.tables import TO_CACHE, TO_DATABASE, Key, Table
+from chalicelib.tables import TO_CACHE, TO_DATABASE, Key, Row, Table
 
 
 class Reconciliation:
@@ -55,8 +56,10 @@ class Reconciliation:
         whether there may be more."""
         until = self._public_side.deadline()
         read_at, texts, is_more = self._database.fetch_range(table, after, last, max_rows)
-        left = [key for key, text in texts.items() if text is None]
-        rows = self._database.fetch_dated(table, left)[1] if left else ()
+        rows: Sequence[Row] = ()
+        if None in texts.values():
+            left = [key for key, text in texts.items() if text is None]
+            _, rows = self._database.fetch_dated(table, left)
         return rows_of(read_at, until, table, texts, rows), is_more
 
     def reconcile(
@@ -67,12 +70,14 @@ class Reconciliation:
         keys: Sequence[Key],
         rows: Rows,
         seen: Mapping[Key, str],
+        step: UnfinishedStep,
     ) -> InStep:
         """Raises Late, Superseded, CacheUnavailable, DatabaseUnavailable, OutcomeUnknown,
         SchemaMismatch."""
         found = self._public_side.read_many(table, form, keys)
-        now = InStep({key: seen.get(key, "") for key in keys}, found)
-        self._follow[direction](table, form, rows, seen, now)
+        last = {key: seen.get(key, "") for key in keys} if seen else dict.fromkeys(keys, "")
+        now = InStep(last, found)
+        self._follow[direction](table, form, rows, seen, now, step)
         self._record.tallies[direction].looked += len(keys)
         self._record.progress(self._record)
         return now

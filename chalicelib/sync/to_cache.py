@@ -1,6 +1,6 @@
 """The public keys follow the rows."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from chalicelib.cache import ABSENT, ANY, Found, Garbage, PublicRow, fingerprint
 from chalicelib.sync import public_values
@@ -8,8 +8,9 @@ from chalicelib.sync.public_side import PublicSide
 from chalicelib.sync.public_values import NotARow
 from chalicelib.sync.range_rows import InStep, Rows, digests, named, without
 from chalicelib.sync.runs import Record
+from chalicelib.sync.unfinished_step import UnfinishedStep
 from chalicelib.sync.watches import Watches
-from chalicelib.tables import TO_CACHE, Key, Row, Table
+from chalicelib.tables import JSON, TO_CACHE, Key, Row, Table
 
 
 class ToCache:
@@ -21,23 +22,37 @@ class ToCache:
         self._record = record
 
     def follow(
-        self, table: Table, form: str, rows: Rows, seen: Mapping[Key, str], now: InStep
+        self,
+        table: Table,
+        form: str,
+        rows: Rows,
+        seen: Mapping[Key, str],
+        now: InStep,
+        step: UnfinishedStep,
     ) -> None:
+        """Whatever stands under a public key, the row counts: nothing is recorded for `step`."""
         wanted = self._public_side.shown(table, form, TO_CACHE, rows, now)
-        differing = [
-            key
-            for key, found in now.found.items()
-            if found != wanted.get(key) and key not in rows.odd
-        ]
+        differing: Sequence[Key] = ()
+        if now.found != wanted:
+            differing = [
+                key
+                for key, found in now.found.items()
+                if found != wanted.get(key) and key not in rows.odd
+            ]
         stale = self._watches.still(table, form, TO_CACHE, differing)
+        left = {*differing}.difference(stale) if len(stale) < len(differing) else set()
+        if form == JSON and set(now.found.values()) == {None}:
+            new = {key: rows.texts[key] for key in stale if key in rows.texts}
+            self._public_side.put_new(table, TO_CACHE, rows, new, now)
+            stale = [key for key in stale if now.found[key] is None]
         for key in stale if seen else ():
             if seen.get(key):
                 row = rows.row(table, key)
                 self._tell_conflict(table, form, key, row, seen, now.found[key])
         puts = [PublicRow(key, None, _instead_of(now.found[key]), wanted.get(key)) for key in stale]
         not_set = self._public_side.put(table, form, TO_CACHE, rows, puts, now)
-        left = not_set.union(differing).difference(stale) | not_set | rows.odd.keys()
-        now.seen |= digests(rows, [*without(left, now.found)])
+        left |= not_set | rows.odd.keys()
+        now.seen |= digests(rows, without(left, now.found))
 
     def _tell_conflict(
         self,

@@ -259,6 +259,12 @@ def deadlocks(witness: Witness) -> int:
     return int(count)
 
 
+def empty(witness: Witness, cli: RedisCli) -> None:
+    for table in ("products", "watched", "watched_ranges", "sync_lease", "sync_runs"):
+        witness.query(f"DELETE FROM {table}")
+    cli("FLUSHALL")
+
+
 def ended_at(witness: Witness, run: int) -> Any:
     return witness.query("SELECT finished_at, details FROM sync_runs WHERE id = %s", [run])
 
@@ -277,9 +283,7 @@ def test_a_function_that_is_killed_at_any_step_is_called_again(
     sizes(in_run=4, handed=8, step=4)
     steps = Steps(monkeypatch)
     for step in range(1, MAX_STEPS):
-        for table in ("products", "watched", "watched_ranges", "sync_lease", "sync_runs"):
-            witness.query(f"DELETE FROM {table}")
-        cli("FLUSHALL")
+        empty(witness, cli)
         fill(witness, 1, 20)
         watch(shop, ["*"], "to_cache")
         record = begun(ranges=2)
@@ -312,7 +316,7 @@ def test_a_function_that_is_killed_in_a_range_leaves_it_when_its_claim_ends(
     watch(shop, ["*"], "to_cache")
     [event] = told(bucket, begun(ranges=1)["run"])
     store = type(services.container().public_store)
-    put, calls = store.set_many, []
+    put, calls = store.set_new_many, []
 
     def die_at_the_third(*arguments: Any) -> Any:
         calls.append(1)
@@ -321,7 +325,7 @@ def test_a_function_that_is_killed_in_a_range_leaves_it_when_its_claim_ends(
         return put(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(store, "set_many", die_at_the_third)
+        patch.setattr(store, "set_new_many", die_at_the_third)
         with pytest.raises(Killed):
             work_off(event)
     [(after, seconds)] = witness.query(
@@ -355,9 +359,7 @@ def test_a_function_that_slept_while_a_new_run_began_writes_nothing(
     sizes(in_run=4, handed=8, step=4)
     steps, superseded = Steps(monkeypatch), 0
     for step in range(1, MAX_STEPS):
-        for table in ("products", "watched", "watched_ranges", "sync_lease", "sync_runs"):
-            witness.query(f"DELETE FROM {table}")
-        cli("FLUSHALL")
+        empty(witness, cli)
         fill(witness, 1, 12)
         watch(shop, ["*"], direction)
         run_alone()

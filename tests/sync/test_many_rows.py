@@ -9,7 +9,7 @@ import pytest
 from chalicelib import services
 from chalicelib.config import DbEngine
 from chalicelib.rows import WriteThrough
-from chalicelib.sync.public_values import parse, plain_rows
+from chalicelib.sync.public_values import parse, plain_texts
 from chalicelib.tables import FORMS, PRODUCTS, Key, Table
 from tests.conftest import ENGINE
 from tests.support.client import InProcess, OverHttp
@@ -59,7 +59,7 @@ def test_a_run_leaves_alone_what_happens_before_it_sets_new_public_keys(
 ) -> None:
     watch(shop, ["*"], "to_cache")
     store = type(services.container().public_store)
-    put = store.set_many
+    put = store.set_new_many
 
     def afterwards(*arguments: Any, **named: Any) -> Any:
         if meanwhile == "a client":
@@ -68,7 +68,7 @@ def test_a_run_leaves_alone_what_happens_before_it_sets_new_public_keys(
             shop.delete([22], TABLE="products")
         return put(*arguments, **named)
 
-    monkeypatch.setattr(store, "set_many", afterwards)
+    monkeypatch.setattr(store, "set_new_many", afterwards)
 
     assert run()["to_cache"]["changed"] == 1
 
@@ -238,7 +238,7 @@ def test_many_rows_of_which_the_database_rejects_one(
 def test_what_needs_a_closer_look_is_not_taken_for_a_plain_row(text: str | bytes) -> None:
     text = text if isinstance(text, bytes) else text.encode()
 
-    assert plain_rows(PRODUCTS, {3: text}) == ({}, {})
+    assert plain_texts(PRODUCTS, {3: text}) == {}
 
 
 def test_a_plain_row_is_taken_as_one_by_one() -> None:
@@ -249,13 +249,12 @@ def test_a_plain_row_is_taken_as_one_by_one() -> None:
         if "\\" not in encode(text)
     }
 
-    found, encoded = plain_rows(PRODUCTS, texts)
+    found = plain_texts(PRODUCTS, texts)
 
     for key, text in texts.items():
         values = parse(PRODUCTS, key, text)
         assert values is not None
-        assert found[key] == (key, *values.values())
-        assert encoded[key] == PRODUCTS.encode(found[key])
+        assert found[key] == PRODUCTS.encode((key, *values.values()))
     assert len(found) == len(texts) == 7
 
 

@@ -35,16 +35,20 @@ from chalicelib.network import reach
 # its row locks, and an idle container does not keep Aurora awake.
 IDLE_TIMEOUT_SECONDS = 60
 
+# The driver reads no packet of 16 MiB.
+MAX_JOINED_BYTES = 8_000_000
+
 # One statement for each new connection; the driver alone would send three. Strict mode: a value
 # that does not fit is an error, it is not cut. READ COMMITTED: there are no gap locks, so writers
 # of different rows never wait for each other. Where a statement names more than 20 values of an
 # index, the server plans it by its statistics, and does not look up each of them for that (it does
-# up to 200 otherwise). Our own changes need no record of a trigger.
+# up to 200 otherwise). Many rows may be joined in one value. Our own changes need no record of a
+# trigger.
 _SESSION = (
     "SET character_set_client=utf8mb4, character_set_connection=utf8mb4,"
     " character_set_results=utf8mb4, autocommit=1, sql_mode='STRICT_ALL_TABLES',"
     f" innodb_lock_wait_timeout={LOCK_TIMEOUT_SECONDS}, wait_timeout={IDLE_TIMEOUT_SECONDS},"
-    f" eq_range_index_dive_limit=21, {MARK_OWN},"
+    f" eq_range_index_dive_limit=21, group_concat_max_len={MAX_JOINED_BYTES}, {MARK_OWN},"
 )
 
 
