@@ -113,7 +113,7 @@ class Scan:
                     keys += [key for key in known if key not in here]
                 others_here = others(keys)
                 asked = [key for key in keys if key not in others_here] if others_here else keys
-                step = self._step(direction, start, part.unfinished)
+                step = self._step(direction, start, {**part.unfinished, **left.unfinished})
                 now = self._reconciliation.reconcile(
                     self._table, self._form, direction, asked, rows, part.seen, step
                 )

@@ -126,8 +126,10 @@ class ToDatabase:
             if found is None or found != values_shown.get(key)
         }
         now.seen |= digests(rows, without(differing, now.found))
-        untouched = step.untouched(differing)
-        for key in untouched:
+        untouched, touched = step.compare(now.found)
+        now.seen |= dict.fromkeys(touched & differing.keys(), "")
+        seen = {**without(touched, {**seen})} if touched else seen
+        for key in untouched & differing.keys():
             row = rows.row(table, key)
             if row is None or key in values_shown:
                 puts.append(PublicRow(key, row, fingerprint(differing[key])))
@@ -180,7 +182,8 @@ class ToDatabase:
             rows = replace(rows, until=self._public_side.deadline())
         puts = [*self._public_side.with_values(table, form, puts)]
         if puts:
-            self._lease.run(*step.recording({put.key: put.value for put in puts}))
+            before = {put.key: now.found[put.key] for put in puts}
+            self._lease.run(*step.recording(before, {put.key: put.value for put in puts}))
         not_set = self._public_side.put(table, form, TO_DATABASE, rows, puts, now)
         put_rows = [put.row for put in puts if put.row is not None]
         put_digests = public_values.digests_by_key(table, put_rows)
