@@ -24,6 +24,7 @@ from chalicelib.db.mysql import driver
 from local.servers import MariaDB
 from tests.conftest import Configure
 from tests.support.client import InProcess
+from tests.support.relay import Relay, relaying
 
 CHALICELIB = Path(__file__).parent.parent.parent / "chalicelib"
 VALUES = st.one_of(
@@ -43,14 +44,12 @@ def connect(mariadb: MariaDB, kind: Any, **options: object) -> Any:
     environment = mariadb.environment()
     return kind(
         host=environment["DB_HOST"],
-        port=int(environment["DB_PORT"]),
         user=environment["DB_USER"],
         password=environment["DB_PASS"],
         database=environment["DB_NAME"],
         charset="utf8mb4",
         ssl_disabled=True,
-        read_timeout=10,
-        **options,
+        **{"port": int(environment["DB_PORT"]), "read_timeout": 10, **options},
     )
 
 
@@ -69,7 +68,8 @@ def test_each_private_attribute_is_there(mariadb: MariaDB) -> None:
 def test_all_private_parts_are_in_the_lists() -> None:
     """No other module reaches for one, and `driver` reaches for no other."""
     listed = {name for parts in driver.PRIVATE_PARTS.values() for name in parts}
-    listed |= {*driver.PRIVATE_ATTRIBUTES, "_connection"}  # that one is our own
+    listed |= set(driver.PRIVATE_ATTRIBUTES)
+    listed |= {"_answer", "_connection", "_is_short", "_pieces", "_reader", "_until"}  # our own
     own = {node.name for node in ast.walk(tree("driver")) if isinstance(node, ast.FunctionDef)}
     assert private_names(tree("driver")) - own <= listed
 
@@ -179,6 +179,41 @@ def test_each_statement_has_its_answer_however_long_its_counts_are(connection: A
     )
 
     assert answers == [(), (), (), (), ((70_301,),), ()]
+
+
+@pytest.fixture
+def dripping(mariadb: MariaDB) -> Iterator[Relay]:
+    with relaying(mariadb.port) as relay:
+        relay.drip_seconds = 0.005
+        yield relay
+
+
+@pytest.mark.parametrize("is_fast_enough", [True, False])
+def test_one_limit_holds_for_an_answer_however_many_pieces_it_comes_in(
+    mariadb: MariaDB, dripping: Relay, monkeypatch: pytest.MonkeyPatch, is_fast_enough: bool
+) -> None:
+    """With a limit for each piece, this one would be read to its end."""
+    dripping.drip_seconds = 0
+    with connect(mariadb, driver.DriverConnection, port=dripping.port) as connection:
+        dripping.drip_seconds = 0.005
+        connection.wait_at_most(0.2)
+        if is_fast_enough:
+            monkeypatch.setattr(driver, "MIN_BYTES_A_SECOND", 0.5)
+            answers: list[Any] = []
+            for text in ("a long text that takes a while", "another one"):
+                connection.run_all(f"SELECT '{text}'", answers)
+                assert answers[-1] == ((text,),)
+        else:
+            with pytest.raises(pymysql.OperationalError) as lost:
+                connection.run_all("SELECT 'a long text that takes a while'", [])
+            assert lost.value.args[0] == CR.CR_SERVER_LOST
+            assert isinstance(lost.value.__cause__, TimeoutError)
+            assert not connection.open
+
+
+def test_one_limit_holds_for_the_greeting(mariadb: MariaDB, dripping: Relay) -> None:
+    with pytest.raises(pymysql.OperationalError):
+        connect(mariadb, driver.DriverConnection, port=dripping.port, read_timeout=0.1)
 
 
 class Server:

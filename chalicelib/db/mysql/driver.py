@@ -7,6 +7,7 @@ error. So `require_checked_driver` accepts only the versions in CHECKED_VERSIONS
 install it, run tests/db/test_driver.py, which checks each part in PRIVATE_PARTS, and name it here.
 """
 
+import io
 import re
 import select
 import ssl
@@ -27,6 +28,12 @@ from chalicelib.errors import ConfigurationError
 CHECKED_VERSIONS = ("1.2.4",)
 
 CONNECT_TIMEOUT_SECONDS = 2
+# An answer that comes slower counts as silence. So many bytes of it give it one more second.
+MIN_BYTES_A_SECOND = 250_000
+# To set a timeout takes two system calls. A wait may end so much later without them.
+_SLACK_SECONDS = 0.02
+# What has come is read after the time is over, too: the process may have had no CPU.
+_SHORTEST_SECONDS = 0.001
 
 PRIVATE_PARTS: Mapping[Any, Mapping[str, tuple[str, ...]]] = {
     pymysql.connections.Connection: {
@@ -36,6 +43,7 @@ PRIVATE_PARTS: Mapping[Any, Mapping[str, tuple[str, ...]]] = {
         "_process_auth": ("self", "plugin_name", "auth_packet", "handler"),
         "_read_packet": ("self", "packet_type"),
         "_read_query_result": ("self", "unbuffered"),
+        "_write_bytes": ("self", "data"),
     },
     MySQLResult: {
         "_get_descriptions": ("self",),
@@ -93,6 +101,8 @@ class DriverConnection(pymysql.connections.Connection):
     feed: Iterable[bytes] = ()
     message = b""
     _auth_plugin_name: str
+    _answer: "_Answer | None" = None
+    _reader: io.BufferedReader | None = None
 
     def __init__(self, **options: Any) -> None:
         super().__init__(auth_plugin_map={_SHA2: _Sha2Login}, **options)
@@ -147,6 +157,21 @@ class DriverConnection(pymysql.connections.Connection):
         if not (is_tls and context is not None and context.verify_mode == ssl.CERT_REQUIRED):
             raise pymysql.OperationalError(PASSWORD_WITHHELD, "the password is withheld")
 
+    @property
+    def _rfile(self) -> io.BufferedReader | None:
+        """Where the driver reads. It makes one for each socket."""
+        return self._reader
+
+    @_rfile.setter
+    def _rfile(self, file: io.BufferedReader | None) -> None:
+        self._answer = _Answer(self, file.detach()) if file else None
+        self._reader = io.BufferedReader(self._answer) if self._answer else None
+
+    def _write_bytes(self, data: bytes) -> None:
+        super()._write_bytes(data)  # type: ignore[misc]
+        if self._answer:
+            self._answer.begin()
+
     @staticmethod
     def _create_ssl_ctx(options: object) -> ssl.SSLContext:
         """A context that exists already: to build one takes 19 ms."""
@@ -177,6 +202,8 @@ class DriverConnection(pymysql.connections.Connection):
         if self._current_timeout != self._read_timeout:
             self._sock.settimeout(self._read_timeout)  # type: ignore[attr-defined]
             self._current_timeout = self._read_timeout
+        if self._answer:
+            self._answer.begin()
         result: Any = ResultReader(self)
         result.read()
         self._result = result
@@ -184,6 +211,41 @@ class DriverConnection(pymysql.connections.Connection):
         if result.server_status is not None:
             self.server_status: Any = result.server_status
         return result.affected_rows  # type: ignore[no-any-return]
+
+
+class _Answer(io.RawIOBase):
+    """What comes from the server. The socket's timeout counts anew with each piece that comes. Here
+    one limit holds for an answer as a whole, and each byte that comes moves it."""
+
+    def __init__(self, connection: Any, pieces: Any) -> None:
+        self._connection = connection
+        self._pieces = pieces
+        self.begin()
+
+    def begin(self) -> None:
+        """The time for an answer begins with the next wait."""
+        self._until = 0.0
+        self._is_short = False
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        connection, now = self._connection, time.monotonic()
+        whole = connection._read_timeout
+        self._until = self._until or now + whole
+        left = min(self._until - now, whole)
+        if self._is_short or left < whole - _SLACK_SECONDS:
+            self._is_short = True
+            connection._current_timeout = None  # the driver sets another one for the next answer
+            connection._sock.settimeout(max(left, _SHORTEST_SECONDS))
+        count: int | None = self._pieces.readinto(buffer)
+        self._until += (count or 0) / MIN_BYTES_A_SECOND
+        return count
+
+    def close(self) -> None:
+        self._pieces.close()
+        super().close()
 
 
 class _Sha2Login:
