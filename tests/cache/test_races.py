@@ -83,6 +83,12 @@ def generation(one: RowService, witness: Witness) -> Generation:
 
 
 @pytest.fixture
+def fences_may_be_evicted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Redis may evict what was just set: a write waits until it is published."""
+    monkeypatch.setattr(routing.Connection, "keeps_new_keys", False)
+
+
+@pytest.fixture
 def fences_are_old(monkeypatch: pytest.MonkeyPatch) -> None:
     """As after ten seconds: whoever meets a fence takes its writer for dead."""
     monkeypatch.setattr(entry_commands, "DEAD_WRITER_SECONDS", 0)
@@ -363,6 +369,7 @@ def test_a_write_with_an_unknown_outcome_whose_fences_fail_lets_nobody_believe_a
 
 
 @pytest.mark.own_deadlines
+@pytest.mark.usefixtures("fences_may_be_evicted")
 def test_a_write_waits_until_redis_has_published_it(
     one: RowService, witness: Witness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -408,7 +415,7 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[object]:
         (0, "allkeys-lfu", True),
     ],
 )
-def test_an_insert_waits_until_redis_has_published_it_where_its_fences_may_be_evicted(
+def test_a_write_waits_until_redis_has_published_it_where_its_fences_may_be_evicted(
     one: RowService,
     configure: Configure,
     witness: Witness,
@@ -424,12 +431,13 @@ def test_an_insert_waits_until_redis_has_published_it_where_its_fences_may_be_ev
     storage = services.container().rows
     storage.read(HEROES, ID, [1000], True)
     try:
-        WRITES["insert"](storage)
+        for write in WRITES.values():
+            write(storage)
     finally:
         for name in ("maxmemory", "maxmemory-policy"):
             witness.redis.config_set(name, str(before[name]))
 
-    assert waits == [not keeps]
+    assert waits == [not keeps] * len(WRITES)
 
 
 @pytest.mark.parametrize("kept", [[True, True], [True, False], [False, True], [False, False]])
@@ -441,8 +449,9 @@ def test_of_the_servers_of_a_cluster_each_must_keep_new_keys(kept: list[bool]) -
     assert connection.keeps_new_keys == (kept == [True, True])
 
 
-def test_an_insert_waits_where_another_thread_loses_the_connection_that_fenced(
-    one: RowService, waits: list[object], monkeypatch: pytest.MonkeyPatch
+@each_write
+def test_a_write_waits_where_another_thread_loses_the_connection_that_fenced(
+    one: RowService, waits: list[object], monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     """A closed connection knows no policy of its server."""
     receive = Client.receive
@@ -458,7 +467,7 @@ def test_an_insert_waits_where_another_thread_loses_the_connection_that_fenced(
         return received
 
     monkeypatch.setattr(Client, "receive", receive_and_lose)
-    WRITES["insert"](one)
+    WRITES[name](one)
 
     assert waits == [True]
 
@@ -490,31 +499,51 @@ def test_a_write_whose_fences_nobody_confirms_lets_nobody_believe_an_entry(
 
 
 @pytest.mark.parametrize("error", [CacheUnavailable("for this test"), AnotherServer("another")])
-def test_an_insert_whose_publish_is_lost_is_seen(
+@pytest.mark.parametrize(
+    ("name", "after", "standing"),
+    [
+        ("insert", [b"before", b"before", b"after"], 1),
+        ("replace", [b"before", b"after"], 2),
+        ("delete", [b"before"], 2),
+    ],
+)
+def test_a_write_whose_publish_is_lost_is_seen(
     one: RowService,
     other: RowService,
     witness: Witness,
     monkeypatch: pytest.MonkeyPatch,
     error: CacheUnavailable,
+    name: str,
+    after: list[bytes],
+    standing: int,
 ) -> None:
-    """Its fence stands: nobody believes the entry. Later somebody settles it."""
+    """Its fences stand: nobody believes the entries. Later somebody settles them."""
 
     def fail(*_: object) -> None:
         raise error
 
-    assert names(other) == [b"before", b"before"]
+    def seen(storage: RowService) -> list[bytes]:
+        """By the lookup; and the same by the keys."""
+        rows = storage.read(HEROES, ID, [1, 2, 3], True).json
+        found = names(storage)
+        assert [rows.count(b'"%b"' % word) for word in set(found)] == [
+            found.count(word) for word in set(found)
+        ]
+        return found
+
+    assert seen(other) == [b"before", b"before"]
     generation = witness.generation()
     with monkeypatch.context() as patch:
         patch.setattr(Cache, "publish_many", fail)
-        WRITES["insert"](one)
+        WRITES[name](one)
 
     assert witness.generation() == generation
     for storage in (one, other):
-        assert names(storage) == [b"before", b"before", b"after"]
-    assert witness.fences() == 1
+        assert seen(storage) == after
+    assert witness.fences() == standing
     monkeypatch.setattr(entry_commands, "DEAD_WRITER_SECONDS", 0)
     for storage in (one, other):
-        assert names(storage) == [b"before", b"before", b"after"]
+        assert seen(storage) == after
     wait_until(lambda: witness.fences() == 0)
 
 
@@ -522,22 +551,24 @@ new_row: Row = (NO_KEY, *hero(0, "after")[1:])
 
 
 @pytest.mark.parametrize(
-    ("rows", "key", "expected"),
+    ("rows", "key"),
     [
-        pytest.param([new_row], "", False, id="insert"),
-        pytest.param([new_row], "key", False, id="insert with an idempotency key"),
-        pytest.param([hero(1, "after")], "", True, id="replace"),
-        pytest.param([hero(9, "after")], "", True, id="key that is new"),
-        pytest.param([hero(1, "after"), new_row], "", True, id="both"),
+        pytest.param([new_row], "", id="insert"),
+        pytest.param([new_row], "key", id="insert with an idempotency key"),
+        pytest.param([hero(1, "after")], "", id="replace"),
+        pytest.param([hero(1, "after", xp=6)], "", id="replace that leaves a lookup"),
+        pytest.param([hero(9, "after")], "", id="key that is new"),
+        pytest.param([hero(1, "after"), new_row], "", id="both"),
     ],
 )
-def test_only_who_publishes_nothing_but_new_rows_does_not_wait(
-    one: RowService, waits: list[object], rows: list[Row], key: str, expected: bool
+def test_no_write_waits_until_redis_has_published_it_where_its_fences_stay(
+    one: RowService, waits: list[object], rows: list[Row], key: str
 ) -> None:
     one.read(HEROES, ID, [1000], True)
     one.write(HEROES, rows, True, key)
+    one.delete(HEROES, [2])
 
-    assert waits == [expected]
+    assert waits == [False, False]
 
 
 def test_others_write_while_a_file_is_loaded(one: RowService, other: RowService) -> None:
@@ -608,6 +639,7 @@ def test_a_write_whose_commit_is_answered_with_an_error_is_not_done_again(
     assert witness.count() == count + 1
 
 
+@pytest.mark.usefixtures("fences_may_be_evicted")
 @pytest.mark.parametrize("server", ["", "another"], ids=["away", "moved"])
 @pytest.mark.parametrize("times", [1, 2], ids=["write", "replay"])
 def test_what_cannot_be_published_is_acknowledged_once_nobody_remembers_the_generation(

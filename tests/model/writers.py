@@ -262,11 +262,10 @@ def publish_many(world: World, state: State, index: int) -> Iterator[Step]:
 
 
 def _waits(world: World, state: State, index: int) -> bool:
-    """Nobody waits for the publish of new rows whose fences are good and stay: in a Redis that may
-    evict what was just set they may not."""
-    if world.writes[index][0] == "insert" and state.writers[index].fence == "good":
-        return world.may_evict and world.protocol.publish_awaited
-    return world.protocol.publish_awaited
+    """Nobody waits for the publish where the fences are good and stay: in a Redis that may evict
+    what was just set they may not."""
+    stay = state.writers[index].fence == "good" and not world.may_evict
+    return world.protocol.publish_awaited and not stay
 
 
 def _publish_steps(world: World, state: State, index: int, message: Message) -> Iterator[Step]:
