@@ -15,6 +15,10 @@ from tests.support.emulated_aws import REGION, Emulated
 
 STAGE = "dev"
 NAME = f"herocache-{STAGE}"
+FUNCTIONS = {
+    "api_handler": NAME,
+    **{name: f"{NAME}-{name}" for name in ("storage", "employees", "ingest", "sync", "sync_range")},
+}
 
 Json = dict[str, Any]
 
