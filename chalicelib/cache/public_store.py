@@ -12,7 +12,6 @@ from chalicelib.cache.public_keys import (
     HashFields,
     Late,
     PublicRow,
-    PublicWrite,
     delete_note,
     note,
     read_commands,
@@ -29,6 +28,8 @@ if TYPE_CHECKING:
 NOTE_MILLISECONDS = 24 * 3600 * 1000
 # A run waits longer than a request: it reads and sets thousands of keys in a call.
 TIMEOUT_SECONDS = 2.0
+# In one transaction: nobody else is served meanwhile.
+MAX_NEW_ROWS = 1_000
 
 
 def public_store(settings: Settings) -> "PublicStore":
@@ -44,6 +45,10 @@ class PublicStore:
     def __init__(self, client: "Client | NoClient") -> None:
         self._client = client
         self.counter_totals = CounterTotalsStore(client, keys.Keys(client.is_cluster))
+
+    @property
+    def is_configured(self) -> bool:
+        return not isinstance(self._client, NoClient)
 
     def wake(self) -> str:
         """The name of the server that answers now, also where it failed before."""
@@ -79,10 +84,17 @@ class PublicStore:
 
     def set_new_many(self, table: Table, texts: Mapping[Key, bytes], until: int) -> list[Key]:
         """Set public keys as JSON, where nothing is under them, nor was lately. Some may be left
-        out. The keys of the rows that were set. Raises Late as `set_many`."""
-        commands, batches = set_new_commands(table, texts, self._client.is_cluster, until)
-        replies = self._set(commands)
-        return [key for batch, is_set in zip(batches, replies) if is_set for key in batch]
+        out, in a cluster all. The keys of the rows that were set. Raises Late as `set_many`."""
+        items = [*texts.items()] if not self._client.is_cluster else []
+        batches = [dict(items[n : n + MAX_NEW_ROWS]) for n in range(0, len(items), MAX_NEW_ROWS)]
+        commands = [c for batch in batches for c in set_new_commands(table, batch, until)]
+        _, replies = self._client.ask_many(commands) if commands else ("", ())
+        done: list[Key] = []
+        for batch, (_, allowed, is_set, _) in zip(batches, replies[5::6]):
+            if allowed == b"late":
+                raise Late
+            done += batch if is_set else ()
+        return done
 
     def _set(self, commands: Sequence[Command]) -> Sequence[Any]:
         _, replies = self._client.ask_many(commands) if commands else ("", ())
@@ -90,14 +102,14 @@ class PublicStore:
             raise Late
         return replies
 
-    def delete_many(self, table: Table, form: str, row_keys: Sequence[Key], read_at: int) -> None:
+    def delete_many(
+        self, table: Table, form: str, row_keys: Sequence[Key], read_at: int, until: int
+    ) -> None:
         """Delete public keys that nobody watches any more since `read_at`. A write that read its
-        row before that does not bring them back."""
-        rows = {form: [PublicRow(key, None) for key in row_keys]}
-        write = PublicWrite(rows, read_at, read_at)
-        commands = write.commands(table, self._client.is_cluster)
-        if commands:
-            self._client.ask_many(commands)
+        row before that does not bring them back. Raises Late where `until` has come."""
+        rows = [PublicRow(key, None) for key in row_keys]
+        is_cluster = self._client.is_cluster
+        self._set(set_commands(table, form, rows, read_at, is_cluster, read_at, until))
 
     def note(self, table: Table) -> tuple[str, bytes]:
         """The server that answers now, and the table's note; empty where there is none."""

@@ -121,8 +121,7 @@ def replace(table: Table, rows: Sequence[Row]) -> Statement:
 
 def guard_rows(table: Table, keys: Sequence[Key], texts: Sequence[bytes]) -> Statement:
     """Lock the rows with `keys`. An error where one is missing, or has other JSON than the text."""
-    text = f"CONVERT({_json(table)} USING utf8mb4)"
-    found = f"SHA1(GROUP_CONCAT({text} ORDER BY {table.key.name} SEPARATOR '\\n'))"
+    found = f"SHA1({_joined(table, f'CONVERT({_json(table)} USING utf8mb4)')})"
     expected = hashlib.sha1(b"\n".join(texts), usedforsecurity=False).hexdigest()
     condition, values = _rows_of(table, keys)
     return (
@@ -201,14 +200,8 @@ def join_range(table: Table, after: Key | None, last: Key | None) -> Statement:
     with the row's JSON for each; and how many they are. A row whose JSON is NULL is left out, and
     the server cuts what is too long for it."""
     condition, values = _between(table, after, last)
-    lines = f"CONCAT({_json_value(table, table.key)},'\\n',{_json(table)})"
-    # Rows behind and up to numbers come in their order anyhow.
-    order = f" ORDER BY {table.key.name}" if isinstance(table.key.type, String) else ""
-    return (
-        f"SELECT GROUP_CONCAT({lines}{order} SEPARATOR '\\n'),COUNT(*)"
-        f" FROM {table.identifier}{condition}",
-        values,
-    )
+    lines = _joined(table, f"CONCAT({_json_value(table.key)},'\\n',{_json(table)})")
+    return f"SELECT {lines},COUNT(*) FROM {table.identifier}{condition}", values
 
 
 def key_behind(table: Table, after: Key | None, count: int) -> Statement:
@@ -277,29 +270,30 @@ def _between(table: Table, after: Key | None, last: Key | None) -> Statement:
     return f" WHERE {condition}" * bool(given), [key for _, key in given]
 
 
+def _joined(table: Table, text: str) -> str:
+    """These texts of rows, by key, as lines of one. Integers between two keys come in their order
+    anyhow: who reads them makes sure of that."""
+    order = f" ORDER BY {table.key.name}" if isinstance(table.key.type, String) else ""
+    return f"GROUP_CONCAT({text}{order} SEPARATOR '\\n')"
+
+
 def _json(table: Table) -> str:
     """A row as `Table.encode` has it, unless a text in it has a character that needs an escape: the
     JSON then has a backslash. NULL where a value is NULL."""
     words = []
     for column in table.columns:
-        words += [f"""',"{column.name}":'""", _json_value(table, column)]
+        words += [f"""',"{column.name}":'""", _json_value(column)]
     return f"CONCAT('{{{words[0][2:]},{','.join(words[1:])},'}}')"
 
 
-def _json_value(table: Table, column: Column) -> str:
-    value = _plain(table, column)
+def _json_value(column: Column) -> str:
+    value = _plain(column)
     return f"JSON_QUOTE({value})" if isinstance(column.type, String) else value
 
 
-def _key_text(table: Table) -> str:
-    """A row's key as the text that Python's `str` makes of it, in UTF-8."""
-    return f"CONVERT({_plain(table, table.key)} USING utf8mb4)"
-
-
-def _plain(table: Table, column: Column) -> str:
-    """A column as JSON and `str` show it: without the zeros of ZEROFILL."""
-    name = f"{table.identifier}.{column.name}"
-    return name if isinstance(column.type, String) else f"{name}+0"
+def _plain(column: Column) -> str:
+    """A value as JSON and Python's `str` show it: without the zeros of ZEROFILL."""
+    return column.name if isinstance(column.type, String) else f"{column.name}+0"
 
 
 def _applied(table: Table, *, is_locked: bool = False) -> str:
@@ -308,7 +302,7 @@ def _applied(table: Table, *, is_locked: bool = False) -> str:
     if not table.write_behind:
         return ""
     where = f"SELECT applied FROM applied_deltas WHERE table_name = '{table.name}' AND row_key ="
-    key = f"{_key_text(table)} COLLATE utf8mb4_bin"
+    key = f"CONVERT({table.identifier}.{_plain(table.key)} USING utf8mb4) COLLATE utf8mb4_bin"
     lock = WAIT_FOR_WRITERS * is_locked
     return f",COALESCE(({where} {key}{lock}), ({where} ''{lock}), '')"
 

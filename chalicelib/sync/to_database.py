@@ -126,8 +126,10 @@ class ToDatabase:
             if found is None or found != values_shown.get(key)
         }
         now.seen |= digests(rows, without(differing, now.found))
-        untouched = step.untouched(differing)
-        for key in untouched:
+        untouched, touched = step.compare(now.found)
+        now.seen |= dict.fromkeys(touched & differing.keys(), "")
+        seen = {**without(touched, {**seen})} if touched else seen
+        for key in untouched & differing.keys():
             row = rows.row(table, key)
             if row is None or key in values_shown:
                 puts.append(PublicRow(key, row, fingerprint(differing[key])))
@@ -180,7 +182,8 @@ class ToDatabase:
             rows = replace(rows, until=self._public_side.deadline())
         puts = [*self._public_side.with_values(table, form, puts)]
         if puts:
-            self._lease.run(*step.recording({put.key: put.value for put in puts}))
+            before = {put.key: now.found[put.key] for put in puts}
+            self._lease.run(*step.recording(before, {put.key: put.value for put in puts}))
         not_set = self._public_side.put(table, form, TO_DATABASE, rows, puts, now)
         put_rows = [put.row for put in puts if put.row is not None]
         put_digests = public_values.digests_by_key(table, put_rows)
@@ -202,7 +205,7 @@ class ToDatabase:
         many. The keys of those that are in step then; the others were left as they are."""
         if table.write_behind:
             return ()
-        after = public_values.plain_texts(table, differing)
+        after, columns = public_values.plain_rows(table, differing)
         digests = dict(zip(after, public_values.digests(after.values())))
         equal = {key: digests[key] for key, text in after.items() if text == rows.texts.get(key)}
         now.seen |= equal
@@ -218,11 +221,13 @@ class ToDatabase:
         if len(keys) < MIN_ROWS_AT_ONCE:
             return equal
         before = {key: rows.texts[key] for key in keys}
+        if keys != [*after]:
+            places = dict(zip(after, range(len(after))))
+            columns = [[own[places[key]] for key in keys] for own in columns]
         found = {key: differing[key] for key in keys}
         claim = _StepClaim(self._lease, step.recording(found))
         try:
-            written = [after[key] for key in keys]
-            self._write_through.replace_many(table, before, written, claim)
+            self._write_through.replace_many(table, before, columns, claim)
         except NotAtOnce:
             return equal
         step.recorded(found)

@@ -2,7 +2,7 @@
 
 A run may end in between. The next one then finds a public key that differs from its row. It must
 not take that for a change by a client where only the row was changed since: so each change first
-records the fingerprint of what stands under the public key then.
+records the fingerprint of what stands under the public key before it and after it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -18,39 +18,46 @@ Prints = Mapping[Key, Sequence[str]]
 
 
 class UnfinishedStep:
-    """`earlier`: what a run has recorded that ended within this step. `statements` record it anew.
-    `is_recorded`: whether anything of this step was, or may have been."""
+    """`earlier`: what a run has recorded that ended within this step; of other keys it stays as it
+    is. `statements` record all of it anew. `is_recorded`: whether anything was, or may have
+    been."""
 
     def __init__(self, earlier: Prints, statements: Callable[[Prints], Sequence[Statement]]):
         self._earlier = earlier
         self._statements = statements
-        self._prints: dict[Key, Sequence[str]] = {}
+        self._prints: Prints = earlier
         self.is_recorded = bool(earlier)
 
-    def untouched(self, found: Mapping[Key, Found]) -> set[Key]:
-        """Where only a run has set what is `found`, or has followed it already: the row counts."""
-        own = {k: _print(found[k]) for k in self._earlier if k in found}
-        self._prints = {k: [text] for k, text in own.items() if text in self._earlier[k]}
-        return {*self._prints}
+    def compare(self, found: Mapping[Key, Found]) -> tuple[set[Key], set[Key]]:
+        """The keys of which something is recorded: those where only a run has set what is `found`,
+        or has followed it already, so that the row counts; and those where a client has set it
+        since, so that what both sides had last tells nothing. `found` has every key of the step."""
+        own = {key: _print(found[key]) for key in self._earlier if key in found}
+        untouched = {key: [text] for key, text in own.items() if text in self._earlier[key]}
+        others = {key: texts for key, texts in self._earlier.items() if key not in own}
+        self._prints = others | untouched
+        return {*untouched}, own.keys() - untouched.keys()
 
-    def recording(self, found: Mapping[Key, Found]) -> Sequence[Statement]:
-        """Statements to commit before these values are set under the public keys, or together with
-        the rows that follow them."""
+    def recording(self, *found: Mapping[Key, Found]) -> Sequence[Statement]:
+        """Statements to commit before public keys are set, with the values before and after that;
+        or together with the rows that follow these values."""
         self.is_recorded = True
-        return self._statements(self._with(found))
+        prints = self._prints
+        for each in found:
+            prints = _with(prints, each)
+        return self._statements(prints)
 
     def recorded(self, found: Mapping[Key, Found]) -> None:
         """They are committed."""
-        self._prints = self._with(found)
+        self._prints = _with(self._prints, found)
 
-    def _with(self, found: Mapping[Key, Found]) -> dict[Key, Sequence[str]]:
-        new = {key: _print(each) for key, each in found.items()}
-        if not self._prints:
-            return {key: [text] for key, text in new.items()}
-        return self._prints | {
-            key: list(dict.fromkeys([*self._prints.get(key, ()), text]))
-            for key, text in new.items()
-        }
+
+def _with(prints: Prints, found: Mapping[Key, Found]) -> Prints:
+    new = {key: _print(each) for key, each in found.items()}
+    if not prints:
+        return {key: [text] for key, text in new.items()}
+    both = {key: dict.fromkeys([*prints.get(key, ()), text]) for key, text in new.items()}
+    return {**prints, **{key: list(texts) for key, texts in both.items()}}
 
 
 def _print(found: Found) -> str:

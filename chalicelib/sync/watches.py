@@ -5,24 +5,34 @@ sense is reported by the next run.
 """
 
 import json
-import logging
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
-from chalicelib.cache import PublicStore
+from chalicelib.cache import Late, PublicStore
 from chalicelib.column_types import InvalidValue
-from chalicelib.db import Database, Statement, guarded
-from chalicelib.errors import CacheUnavailable, HerocacheError
+from chalicelib.db import MICROSECONDS_NOW, Database, Statement, Transaction, guarded
+from chalicelib.errors import CacheUnavailable, HerocacheError, PublicKeysUnavailable
+from chalicelib.sync.range_rows import without
+from chalicelib.sync.runs import RANGE_SECONDS
 from chalicelib.sync.unfinished_step import PRINT_CHARACTERS, Prints
-from chalicelib.tables import DIRECTIONS, EVERY_ROW, FORMS, TO_CACHE, Key, Table
-
-log = logging.getLogger("herocache.sync")
+from chalicelib.tables import (
+    DIRECTIONS,
+    EVERY_ROW,
+    FORMS,
+    TO_CACHE,
+    TO_DATABASE,
+    Key,
+    Table,
+)
 
 Value = TypeVar("Value")
 
 PAGE_ROWS = 2_000
 # In one statement.
 MAX_KEYS = 500
+# In the place of a direction, where a watch in direction TO_CACHE has ended: the public keys that
+# followed their rows may still be there.
+ENDED = "ended"
 
 
 class NotWatched(HerocacheError):
@@ -47,17 +57,14 @@ class SeenRange(NamedTuple):
     seen: Mapping[Key, str]
     unfinished: Prints
 
-    def parted(self, keys: set[Key] | None) -> "tuple[SeenRange, SeenRange]":
+    def parted(self, keys: Collection[Key] | None) -> "tuple[SeenRange, SeenRange]":
         """What concerns these keys, and the rest; None: everything."""
-        if keys is None or not any(self):
+        if keys is None or not any(self) or (not self.unfinished and [*self.seen] == keys):
             return self, SeenRange({}, {})
+        own = {*keys}
         seen, unfinished = self
-        return (
-            SeenRange(_within(keys, seen), _within(keys, unfinished)),
-            SeenRange(
-                _within(seen.keys() - keys, seen), _within(unfinished.keys() - keys, unfinished)
-            ),
-        )
+        others = SeenRange(without(own, {**seen}), without(own, {**unfinished}))
+        return SeenRange(_within(own, seen), _within(own, unfinished)), others
 
 
 class Watches:
@@ -68,22 +75,21 @@ class Watches:
     def add(self, table: Table, keys: Sequence[Key] | None, form: str, direction: str) -> int:
         """Watch the rows with `keys`; None: every row. How many rows that are. A write that may not
         know of the watch is committed by then: the next run sees its rows. Raises
-        DatabaseUnavailable."""
+        DatabaseUnavailable, OutcomeUnknown, PublicKeysUnavailable."""
         texts = [EVERY_ROW] if keys is None else list(dict.fromkeys(map(str, keys)))
+        inserts: list[Statement] = []
         for batch in _batches(texts):
             marks = ",".join(["(%s,%s,%s,%s)"] * len(batch))
             values = [v for text in batch for v in (table.name, text, form, direction)]
-            self._database.run(
+            inserts.append(
                 (
                     f"INSERT INTO watched (table_name, row_key, form, direction) VALUES {marks}"
                     " ON DUPLICATE KEY UPDATE direction = VALUES(direction)",
                     values,
                 )
             )
-        try:
-            self._database.transact(lambda transaction: transaction.wait_for_writers(table))
-        finally:
-            self._tell_sync(table)
+        self._change(table, inserts)
+        self._tell_redis("the rows are watched", table, lambda: None)
         return self._database.count(table) if keys is None else len(texts)
 
     def remove(
@@ -91,69 +97,112 @@ class Watches:
     ) -> None:
         """End these watches, where they have this `direction` or it is None. The public keys that
         followed their rows go; others stay, because they are their clients'. Raises
-        DatabaseUnavailable."""
+        DatabaseUnavailable, OutcomeUnknown, PublicKeysUnavailable."""
         texts = [EVERY_ROW] if keys is None else list(dict.fromkeys(map(str, keys)))
-        if keys is None:
-            watched = [row for row in self._of(table) if row.key == EVERY_ROW and row.form == form]
-            if not watched or direction not in (None, watched[0].direction):
-                return
+        changes: list[Statement] = []
         for batch in _batches(texts):
-            marks = ",".join(["%s"] * len(batch))
-            condition = f" WHERE table_name = %s AND form = %s AND row_key IN ({marks})"
-            values = [table.name, form, *batch]
-            if direction:
-                condition += " AND direction = %s"
-                values.append(direction)
-            found, _, now = self._database.run(
-                (f"SELECT row_key, direction FROM watched{condition}", values),
-                (f"DELETE FROM watched{condition}", values),
-                ("SELECT TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6))", ()),
-            )
-            followed = [text for text, own in found if own == TO_CACHE and text != EVERY_ROW]
-            self._delete_public(table, form, list(_keys(table, followed)), now[0][0])
-        # A run whose transaction began before writes no row behind this.
-        self._database.transact(lambda transaction: transaction.wait_for_writers(table))
+            where, values = _where(table, form, batch)
+            if direction != TO_DATABASE:
+                end = f"UPDATE watched SET direction = %s{where} AND direction = %s"
+                changes.append((end, (ENDED, *values, TO_CACHE)))
+            others, own = (" AND direction = %s", direction) if direction else ("", "")
+            delete = f"DELETE FROM watched{where} AND direction <> %s{others}"
+            changes.append((delete, (*values, ENDED, *filter(None, [own]))))
+        self._change(table, changes)
+        self._tell_redis("the watches have ended", table, lambda: self.finish(table))
         if keys is None:
             self.clear_ranges(table, form)
-            if watched[0].direction == TO_CACHE:
-                self._delete_public_of_rows(table, form)
-        self._tell_sync(table)
+
+    def _change(self, table: Table, changes: Sequence[Statement]) -> None:
+        """All or none of them. Returns when every transaction has ended that may not know of them.
+        A run whose transaction began before writes no row behind this."""
+
+        def apply(transaction: Transaction) -> None:
+            transaction.queue(*changes)
+            transaction.wait_for_writers(table)
+
+        self._database.transact(apply)
+
+    def _tell_redis(self, done: str, table: Table, tell: Callable[[], None]) -> None:
+        """`tell` it, and let the next run look. A process without Redis leaves both to others."""
+        if not self._store.is_configured:
+            return
+        try:
+            tell()
+            self._store.delete_note(table)
+        except (CacheUnavailable, Late) as error:
+            why = f" ({error})" if str(error) else ""
+            raise PublicKeysUnavailable(
+                f"{done}, but Redis could not be told{why}: send the request again"
+            ) from error
+
+    def finish(self, table: Table) -> None:
+        """Delete the public keys of watches that have ENDED, and then these watches: whoever comes
+        next goes on where this fails. Raises CacheUnavailable, Late, DatabaseUnavailable."""
+        [found] = self._database.run(
+            (
+                "SELECT form, row_key FROM watched WHERE table_name = %s AND direction = %s",
+                (table.name, ENDED),
+            )
+        )
+        for form in FORMS:
+            texts = [text for own, text in found if own == form]
+            for batch in _batches([text for text in texts if text != EVERY_ROW]):
+                self._delete_public(table, form, batch, list(_keys(table, batch)))
+            if EVERY_ROW in texts:
+                for keys in self._keys_of_every_row(table, form):
+                    kept = self.among(table, form, keys)
+                    gone = [key for key in keys if key not in kept]
+                    self._delete_public(table, form, [EVERY_ROW], gone)
+            if texts:
+                self._store.delete_note(table)
+            for batch in _batches(texts):
+                where, values = _where(table, form, batch)
+                delete = f"DELETE FROM watched{where} AND direction = %s"
+                self._database.run((delete, (*values, ENDED)))
+
+    def _keys_of_every_row(self, table: Table, form: str) -> Iterator[Sequence[Key]]:
+        """Of the rows that runs have seen, and of those that are there: a write may have set their
+        public keys at once."""
+        for after in self.ranges(table, form):
+            known = self.range(table, form, after)
+            yield list(known.seen.keys() | known.unfinished.keys())
+        last, is_more = None, True
+        while is_more:
+            _, rows, is_more = self._database.fetch_range(table, last, None, PAGE_ROWS)
+            yield [*rows]
+            last = next(reversed([*rows]), None)
+
+    def _delete_public(
+        self, table: Table, form: str, texts: Sequence[str], keys: Sequence[Key]
+    ) -> None:
+        """Delete the public keys of rows, unless somebody watches again what is named by `texts`.
+        This process may sleep before that: then Redis rejects it."""
+        if not keys:
+            return
+        until = self._store.deadline(RANGE_SECONDS)
+        where, values = _where(table, form, texts)
+        [[(ended, now)]] = self._database.run(
+            (
+                f"SELECT COUNT(*), {MICROSECONDS_NOW} FROM watched{where} AND direction = %s",
+                (*values, ENDED),
+            )
+        )
+        if ended == len(texts):
+            self._store.delete_many(table, form, keys, now, until)
 
     def clear_ranges(self, table: Table, form: str) -> None:
-        """Nobody watches every row any more: forget what both sides had, and delete the public keys
-        that followed their rows, but for those that are watched one by one. Nothing happens where
-        somebody watches every row by now."""
-        kept = self._watched_one_by_one(table, form)
-        unwatched = (
-            " FROM watched_ranges WHERE table_name = %s AND form = %s AND after_key = %s AND NOT"
-            " EXISTS (SELECT 1 FROM watched AS w WHERE w.table_name = watched_ranges.table_name"
-            " AND w.form = watched_ranges.form AND w.row_key = %s)"
-        )
+        """Forget what both sides had, unless somebody watches every row."""
         for after in self.ranges(table, form):
-            place = (table.name, form, after, EVERY_ROW)
-            found, now = self._database.run(
-                (f"SELECT direction, seen{unwatched}", place),
-                ("SELECT TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6))", ()),
+            self._database.run(
+                (
+                    "DELETE FROM watched_ranges WHERE table_name = %s AND form = %s"
+                    " AND after_key = %s AND NOT EXISTS (SELECT 1 FROM watched AS w"
+                    " WHERE w.table_name = watched_ranges.table_name"
+                    " AND w.form = watched_ranges.form AND w.row_key = %s)",
+                    (table.name, form, after, EVERY_ROW),
+                )
             )
-            for direction, text in found:
-                if direction == TO_CACHE:
-                    gone = [key for key in _unpacked(text) if key not in kept]
-                    if not self._delete_public(table, form, gone, now[0][0]):
-                        return  # the next run tries again
-            self._database.run((f"DELETE{unwatched}", place))
-
-    def _delete_public_of_rows(self, table: Table, form: str) -> None:
-        """Also of rows that no run has seen yet: a write set their public keys at once."""
-        kept = self._watched_one_by_one(table, form)
-        after, is_more = None, True
-        while is_more:
-            now, found, is_more = self._database.fetch_range(table, after, None, PAGE_ROWS)
-            if not self._delete_public(table, form, [key for key in found if key not in kept], now):
-                return
-            after = next(reversed([*found]), None)
-
-    def _watched_one_by_one(self, table: Table, form: str) -> set[Key]:
-        return {row.key for row in self._of(table) if row.form == form and row.key != EVERY_ROW}
 
     def of(self, table: Table) -> list[WatchedRow]:
         """All watches of the table that make sense, by key. Raises DatabaseUnavailable."""
@@ -206,7 +255,7 @@ class Watches:
             place = f"watched {name} {text} {form}"
             if name not in tables:
                 yield place, f"there is no table {name}; there are {', '.join(tables)}"
-            elif why := _fault(tables[name], text, form, direction):
+            elif direction != ENDED and (why := _fault(tables[name], text, form, direction)):
                 yield place, why
 
     def _of(self, table: Table) -> list[WatchedRow]:
@@ -320,17 +369,19 @@ class Watches:
             )
         )
         texts = [text for (text,) in rows if not text or list(_keys(table, [text]))]
-        return sorted(texts, key=lambda text: (text != "", *_keys(table, [text] if text else [])))
+        order = table.key.type.order
+        keys = {text: [*map(order, _keys(table, [text]))] if text else [] for text in texts}
+        return sorted(texts, key=keys.__getitem__)
 
     def ranges_between(self, table: Table, form: str, after: str, end: str | None) -> list[str]:
         """The same from behind the key `after` on, and before `end` where it is given."""
-        first, last = [*_keys(table, [after])], [*_keys(table, [end or ""])]
-        found = [text for text in self.ranges(table, form) if text]
-        keys = [next(_keys(table, [text])) for text in found]
+        found = self.ranges(table, form)
+        keys = {text: [*_keys(table, [text])] for text in [*found, after, end or ""]}
+        order = {text: [*map(table.key.type.order, key)] for text, key in keys.items()}
         return [after] + [
             text
-            for text, key in zip(found, keys)
-            if not (first and key <= first[0]) and not (last and key >= last[0])  # type: ignore[operator]
+            for text in found
+            if order[after] < order[text] and (not end or order[text] < order[end])
         ]
 
     def range(self, table: Table, form: str, after: str) -> SeenRange:
@@ -384,20 +435,6 @@ class Watches:
             )
         ]
 
-    def _delete_public(self, table: Table, form: str, keys: Sequence[Key], now: int) -> bool:
-        try:
-            self._store.delete_many(table, form, keys, now)
-        except CacheUnavailable as error:
-            log.warning("public keys of %s stay: %s", table.name, error)
-            return False
-        return True
-
-    def _tell_sync(self, table: Table) -> None:
-        try:
-            self._store.delete_note(table)
-        except CacheUnavailable as error:
-            log.warning("the next run may find nothing to do in %s: %s", table.name, error)
-
 
 def _fault(table: Table, text: str, form: str, direction: str) -> str:
     """Why a watch makes no sense; empty where it does."""
@@ -405,7 +442,7 @@ def _fault(table: Table, text: str, form: str, direction: str) -> str:
         return f"{table.name} has no public keys"
     if form not in FORMS:
         return f"there is no form {form!r}; there are {', '.join(FORMS)}"
-    if direction not in DIRECTIONS:
+    if direction not in DIRECTIONS:  # also one that has ENDED
         return f"there is no direction {direction!r}; there are {', '.join(DIRECTIONS)}"
     if text != EVERY_ROW and not list(_keys(table, [text])):
         return f"{text!r} is no {table.key.name}"
@@ -431,21 +468,27 @@ def _watched_row(
     return WatchedRow(key, form, direction, seen or "", prints, _iso(synced_at))
 
 
+def _where(table: Table, form: str, texts: Sequence[str]) -> Statement:
+    """The condition of the watches on these rows."""
+    marks = ",".join(["%s"] * len(texts))
+    condition = f" WHERE table_name = %s AND form = %s AND row_key IN ({marks})"
+    return condition, (table.name, form, *texts)
+
+
 def _by_key(
     table: Table, form: str, texts: Mapping[Key, str]
-) -> Iterator[tuple[str, str, Sequence[str]]]:
+) -> Iterator[tuple[str, str, Sequence[Key]]]:
     """For an UPDATE of rows that are watched one by one: the text of each, the condition, and the
     values."""
     for batch in _batches(list(texts)):
         keys = [str(key) for key in batch]
         cases = " ".join(["WHEN %s THEN %s"] * len(batch))
         values = [value for key in batch for value in (str(key), texts[key])]
-        marks = ",".join(["%s"] * len(batch))
-        condition = f" WHERE table_name = %s AND form = %s AND row_key IN ({marks})"
-        yield f"CASE row_key {cases} END", condition, (*values, table.name, form, *keys)
+        condition, place = _where(table, form, keys)
+        yield f"CASE row_key {cases} END", condition, (*values, *place)
 
 
-def _within(keys: Collection[Key], values: Mapping[Key, Value]) -> dict[Key, Value]:
+def _within(keys: set[Key], values: Mapping[Key, Value]) -> dict[Key, Value]:
     return {key: value for key, value in values.items() if key in keys}
 
 
@@ -473,7 +516,7 @@ def _unpacked_prints(text: str | None) -> Prints:
     return prints
 
 
-def _batches(items: Sequence[Key]) -> list[Sequence[Key]]:
+def _batches(items: Sequence[Value]) -> list[Sequence[Value]]:
     return [items[start : start + MAX_KEYS] for start in range(0, len(items), MAX_KEYS)]
 
 

@@ -12,7 +12,7 @@ import pytest
 
 import app
 from chalicelib import services
-from chalicelib.errors import BadRequest, CacheUnavailable, DatabaseUnavailable, SchemaMismatch
+from chalicelib.errors import BadRequest, DatabaseUnavailable, SchemaMismatch
 from chalicelib.sync import runs, watches
 from chalicelib.tables import PRODUCTS
 from tests.support.client import InProcess, heroes
@@ -49,6 +49,8 @@ def test_a_watch_that_ends_leaves_no_public_key_behind(
     shop: InProcess, cli: RedisCli, before: Meanwhile, keys: list[object], step: str
 ) -> None:
     watch(shop, keys, "to_cache")
+    if step == "read_many":  # a run that sets new public keys reads none
+        cli("SET", "Product:22", "half a row")
     before(step, lambda: unwatch(shop, keys))
 
     assert run()["outcome"] == "done"
@@ -130,25 +132,6 @@ def test_rows_that_a_write_showed_at_once_go_with_the_watch_on_every_row(
     unwatch(shop, ["*"])
 
     assert cli("KEYS Product:*") == [b"Product:22"]
-
-
-def test_public_keys_that_could_not_be_deleted_go_with_the_next_run(
-    shop: InProcess, cli: RedisCli, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    watch(shop, ["*"], "to_cache")
-    run()
-
-    def fail(*_: object) -> None:
-        raise CacheUnavailable("it is away")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(type(services.container().public_store), "delete_many", fail)
-        unwatch(shop, ["*"])
-    assert len(cli("KEYS Product:*")) == 2
-
-    assert run(None)["outcome"] == "done"
-
-    assert cli("KEYS Product:*") == []
 
 
 def test_a_run_that_slept_before_a_range_sets_no_public_key(
@@ -372,4 +355,4 @@ def test_a_run_that_slept_does_not_clear_what_a_later_watch_on_every_row_needs(
     witness.query("DELETE FROM watched")
     run()
     assert witness.count("watched_ranges") == 0
-    assert cli("KEYS Product:*") == []
+    assert len(cli("KEYS Product:*")) == 2, "only an unwatch tells whose they are"

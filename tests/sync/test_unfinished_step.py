@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import pytest
 
 from chalicelib.rows import WriteThrough
-from chalicelib.sync import to_database
+from chalicelib.sync import range_scan, to_database
 from chalicelib.tables import HASH, JSON, TO_CACHE
 from tests.support.client import InProcess
 from tests.support.witness import Witness
@@ -128,6 +128,70 @@ def test_a_client_that_comes_behind_the_killed_run_counts(
         expire_lease(witness)
         run()
         assert prices(witness) == dict.fromkeys(KEYS, 88), step
+    assert 10 < step < MAX_STEPS - 1
+
+
+@pytest.mark.parametrize("watched", ["each", "every"])
+@pytest.mark.parametrize("range_rows", [2, 5_000])
+def test_what_a_killed_run_has_recorded_outlives_another_one(
+    service: InProcess,
+    witness: Witness,
+    cli: RedisCli,
+    steps: Steps,
+    monkeypatch: pytest.MonkeyPatch,
+    watched: str,
+    range_rows: int,
+) -> None:
+    """Row 3 follows in a run that is killed, row 5 in the next one, which is killed too. A range of
+    the second run may be shorter."""
+
+    def run_until(key: int, price: int) -> None:
+        for step in range(1, MAX_STEPS):
+            steps.at = {(steps.count + step, "after"): kill}
+            with contextlib.suppress(Killed):
+                run()
+            expire_lease(witness)
+            if prices(witness).get(key) == price:
+                break
+        steps.at = {}
+
+    begin(service, witness, cli, watched, JSON)
+    for key in BY_A_CLIENT:
+        put(cli, JSON, key, product(key))
+    run()
+    put(cli, JSON, 3, product(3, Price=31))
+    run_until(3, 31)
+    monkeypatch.setattr(range_scan, "RANGE_ROWS", range_rows)
+    put(cli, JSON, 1, product(1, Price=11))
+    run_until(1, 11)
+    service.write([product(key, Price=77) for key in (1, 3)], TABLE="products")
+    run()
+    assert prices(witness)[1] == prices(witness)[3] == 77
+
+
+@pytest.mark.parametrize(
+    ("watched", "form"),
+    [("every", JSON)]
+    + [pytest.param(*other, marks=pytest.mark.proof) for other in (("each", HASH), ("each", JSON))],
+)
+def test_a_client_that_takes_its_change_back_behind_the_killed_run_counts(
+    service: InProcess, witness: Witness, cli: RedisCli, steps: Steps, watched: str, form: str
+) -> None:
+    for step in range(1, MAX_STEPS):
+        begin(service, witness, cli, watched, form)
+        put(cli, form, 3, product(3, Price=31))
+        steps.at = {(steps.count + step, "after"): kill}
+        try:
+            run()
+            break
+        except Killed:
+            expire_lease(witness)
+        steps.at = {}
+        has_followed = prices(witness)[3] == 31
+        put(cli, form, 3, product(3))
+        run()
+        assert prices(witness)[3] == 400, (step, has_followed)
+        assert int(cli.row(name_of(form, 3))["Price"]) == 400
     assert 10 < step < MAX_STEPS - 1
 
 
