@@ -189,10 +189,17 @@ class Client:
         return reached, reply
 
     def ask_many(
-        self, commands: Sequence[Command], *, is_patient: bool = False
+        self, commands: Sequence[Command], *, is_patient: bool = False, only_on: str = ""
     ) -> tuple[str, Sequence[Any]]:
-        """The same for several commands."""
-        return self._exchange(commands, True, is_patient)
+        """The same for several commands. `only_on`: the data set that the commands are for. Raises
+        AnotherServer where no connection leads to it: then nothing was sent."""
+        try:
+            return self._exchange(commands, True, is_patient, only_on)
+        except AnotherServer:
+            # A kept connection may lead to a server that was replaced.
+            if not self._pool.clear():
+                raise
+            return self._exchange(commands, True, is_patient, only_on)
 
     def probe(self) -> str:
         """The data set that answers now and can be used. Raises CacheUnavailable."""
@@ -204,7 +211,7 @@ class Client:
         self.is_down = False
 
     def _exchange(
-        self, commands: Sequence[Command], wait: bool, is_patient: bool
+        self, commands: Sequence[Command], wait: bool, is_patient: bool, only_on: str = ""
     ) -> tuple[str, Sequence[Any]]:
         """As `_exchange_now`, but not while Redis is down, and only so many threads at a time. A
         sender that does not wait for replies does not wait for its turn: others may be waiting for
@@ -213,21 +220,32 @@ class Client:
             if self.is_down:
                 raise CacheUnavailable("it failed a moment ago and is being probed")
             patience = timeouts.OPENING_SECONDS if is_patient else None
-            return self._exchange_now(commands, wait, patience)
+            return self._exchange_now(commands, wait, patience, only_on)
 
     def _exchange_now(
-        self, commands: Sequence[Command], wait: bool, patience_seconds: float | None
+        self,
+        commands: Sequence[Command],
+        wait: bool,
+        patience_seconds: float | None,
+        only_on: str = "",
     ) -> tuple[str, Sequence[Any]]:
         """The data set that was reached, and its replies. Where no connection opens within the
         patience, Redis is down. Without patience it is not: then nobody knows."""
         try:
             connection = self._pool.take() or self._opened(patience_seconds)
+            if only_on and connection.server != only_on:
+                reached = connection.server
+                self._keep(connection)
+                raise AnotherServer(reached)
             try:
                 replies = self._replies(connection, commands, wait)
             except _KEPT_TOO_LONG:
                 if not connection.is_kept:
                     raise
                 connection = self._opened(patience_seconds)
+                if only_on and connection.server != only_on:
+                    self._keep(connection)
+                    raise CacheUnavailable("another server took over while it was asked") from None
                 replies = self._replies(connection, commands, wait)
         except redis.RedisError as error:
             raise self._mark_down(error) from error

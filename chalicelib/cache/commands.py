@@ -78,7 +78,7 @@ class NoClient:
         raise CacheUnavailable("it is not in use")
 
     def ask_many(
-        self, commands: Sequence[Command], *, is_patient: bool = False
+        self, commands: Sequence[Command], *, is_patient: bool = False, only_on: str = ""
     ) -> tuple[str, Sequence[Any]]:
         """Raises CacheUnavailable."""
         raise CacheUnavailable("it is not in use")

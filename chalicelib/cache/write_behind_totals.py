@@ -137,7 +137,12 @@ def declaration(names: tuple[str, ...]) -> bytes:
 
 
 class EntryMissing(Exception):
-    """Some rows have no entry: nothing was added."""
+    """Some rows have no entry, or another data set answers than the one with their entries: nothing
+    was added. `server`: the one that answers."""
+
+    def __init__(self, server: str) -> None:
+        super().__init__(server)
+        self.server = server
 
 
 class OutOfRange(Exception):
@@ -185,18 +190,27 @@ class CounterTotalsStore:
             return len(row_keys) <= MAX_ROWS_A_SCRIPT
         return len(self._keys.chunks(row_keys, MAX_ROWS_A_SCRIPT)) == 1
 
+    def server(self, table: Table) -> str:
+        """The data set that answers now."""
+        tag = keys.tag(table, 0)
+        reached, _ = self._client.ask(Command(tag, ("EXISTS", keys.probe(tag))), is_patient=True)
+        return reached
+
     def add_many(
         self,
         table: Table,
         generation: Generation | None,
         deltas: Counts,
         token: str,
+        server: str,
         lines: Sequence[bytes] = (),
     ) -> Counts:
         """Add to the totals of rows; what those counters show then. Their `lines` are given, or
-        those of the entries count, which stand in the data set that `generation` names. `token`:
-        another one for each call. Raises EntryMissing, OutOfRange, AnotherServer; CacheUnavailable,
-        where it may have happened."""
+        those of the entries of `generation` count. `server`: the data set that has these entries,
+        or that answered before the lines were read. Another one may have older totals, and what it
+        lacks may be in the rows since: what is added to these, by an older line, would count as
+        that. `token`: another one for each call. Raises EntryMissing, OutOfRange; CacheUnavailable,
+        where it may have happened, and AnotherServer then."""
         form = self._form(table)
         amounts = form.amounts(deltas)
         chunks = self._keys.chunks(deltas.keys, MAX_ROWS_A_SCRIPT)
@@ -216,12 +230,15 @@ class CounterTotalsStore:
             first, middle = form.constant(bucket, 2 + len(named) * len(at), len(last))
             packed = (first, packed_words((copy,)), *named, middle, packed_words(last))
             commands.append(Command(keys.tag(table, bucket), b"".join(packed), is_write=True))
-        reached, replies = self._client.ask_many(commands, is_patient=True)
+        try:
+            reached, replies = self._client.ask_many(commands, is_patient=True, only_on=server)
+        except AnotherServer as error:
+            raise EntryMissing(error.server) from error
         shown = {name: [0] * len(deltas.keys) for name in form.names}
         for (_, at), reply in zip(chunks, replies):
             if type(reply[0]) is bytes:
                 if reply[0] == b"missing":
-                    raise EntryMissing
+                    raise EntryMissing(reached)
                 index, place, value = map(int, reply[1:])
                 raise OutOfRange(at[index], form.names[place], value)
             for place, column in enumerate(shown.values()):
@@ -231,7 +248,7 @@ class CounterTotalsStore:
                 else:
                     for i, number in zip(at, own):
                         column[i] = number
-        if generation and reached != generation.server_name:
+        if reached != server:
             raise AnotherServer(reached)
         return deltas.with_numbers(shown)
 

@@ -69,28 +69,41 @@ class WriteBehind:
         """Add to the totals of rows, all or none; what the counters show then. One round trip to
         Redis where their entries are in the cache. Raises RowRejected, CounterOutOfRange,
         DatabaseUnavailable; OutcomeUnknown, also where not all of several servers did it."""
-        values = None
+        server = ""
         if self._totals.is_one_script(deltas.keys):
-            values = self._add_to_cached(table, deltas)
-        if values is None:
-            read_at = clocks()
-            lines = self._lines(table, deltas.keys)
-            _reject_old_read(read_at)
-            values = self._add(table, None, deltas, lines)
-        return values
+            try:
+                return self._add_to_cached(table, deltas)
+            except EntryMissing as missing:
+                server = missing.server
+        read_at = clocks()
+        server = server or self._server(table)
+        lines = self._lines(table, deltas.keys)
+        _reject_old_read(read_at)
+        try:
+            return self._add(table, None, deltas, server, lines)
+        except EntryMissing as error:
+            raise CountersUnavailable(
+                f"{table.name}: another Redis took over a moment ago; nothing was changed"
+            ) from error
 
-    def _add_to_cached(self, table: Table, deltas: Counts) -> Counts | None:
-        """None where not all of their entries are in the cache."""
+    def _add_to_cached(self, table: Table, deltas: Counts) -> Counts:
+        """Raises EntryMissing where not all of their entries are in the cache."""
         if self._generations.remembered(table) is None:
-            return None
+            raise EntryMissing("")
         generation = self._generations.current(table)
         if not generation.enabled:
             self._recovery.start()
-            return None
+            raise EntryMissing("")
+        return self._add(table, generation, deltas, generation.server_name)
+
+    def _server(self, table: Table) -> str:
         try:
-            return self._add(table, generation, deltas)
-        except EntryMissing:
-            return None
+            return self._totals.server(table)
+        except CacheUnavailable as error:
+            self._recovery.start()
+            raise CountersUnavailable(
+                f"{table.name}: Redis, which counts, does not answer ({error}); nothing was changed"
+            ) from error
 
     def _lines(self, table: Table, keys: Sequence[Key]) -> list[bytes]:
         """Of each row. Raises RowRejected where one is not there."""
@@ -108,6 +121,7 @@ class WriteBehind:
         table: Table,
         generation: Generation | None,
         deltas: Counts,
+        server: str,
         lines: Sequence[bytes] = (),
     ) -> Counts:
         if self._totals.is_down:
@@ -117,7 +131,7 @@ class WriteBehind:
             )
         table = self._database.known(table)
         try:
-            return self._totals.add_many(table, generation, deltas, new_token(), lines)
+            return self._totals.add_many(table, generation, deltas, new_token(), server, lines)
         except OutOfRange as error:
             if not self._totals.is_one_script(deltas.keys):
                 raise OutcomeUnknown(

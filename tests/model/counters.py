@@ -59,13 +59,14 @@ class Message(NamedTuple):
 
 
 class Process(NamedTuple):
-    """`acknowledged`: what a reader must see."""
+    """`acknowledged`: what a reader must see. `server`: which one had no entry."""
 
     kind: str
     at: str = "begin"
     row: Row = Row()
     totals: Totals | None = None
     acknowledged: int = 0
+    server: int = 0
 
 
 @dataclass(frozen=True)
@@ -95,13 +96,14 @@ class Protocol:
     behind: bool = True  # and count nothing for a reader
     copy_key: bool = True
     floor: bool = True
+    server_check: bool = True  # counts only where the entry stands, or was looked for
 
 
 class State(NamedTuple):
     row: Row
     entry: Row | None
     redis: Redis
-    replica: Redis | None  # what takes over
+    replica: tuple[Redis, Row | None] | None  # what takes over
     late: frozenset[Message]
     processes: tuple[Process, ...]
     faults: tuple[int, ...]
@@ -109,6 +111,12 @@ class State(NamedTuple):
     acknowledged: int = 0
     lost: int = 0  # acknowledged before Redis lost them
     wrong: str = ""
+    server: int = 0
+    named: int = 0  # the server that the generation names: only its entries are believed
+
+    @property
+    def believed(self) -> Row | None:
+        return self.entry if self.server == self.named else None
 
     def process(self, index: int, **changed: object) -> "State":
         process = self.processes[index]._replace(**changed)  # type: ignore[arg-type]
@@ -149,7 +157,7 @@ class Counters:
             return state.wrong
         if wrong := self.fault_of(state, state.row.value, 0):
             return f"the row {wrong}"
-        sources = {"row": state.row, "entry": state.entry or state.row}
+        sources = {"row": state.row, "entry": state.believed or state.row}
         for name, row in sources.items():
             shown = row.value + self.left(state.redis.totals, row)
             if wrong := self.fault_of(state, shown, state.acknowledged):
@@ -181,6 +189,9 @@ def _increment(model: Counters, state: State, index: int) -> Iterator[Step]:
         yield "reads the row", state.process(index, at="line", row=state.row)
         return
     line = process.row if process.at == "line" else None
+    if line and process.server != state.server and model.protocol.server_check:
+        yield "another Redis took over", state.process(index, at="died", row=Row(), server=0)
+        return
     message = Message(index, process.at, line)
     yield from _sent(model, state, message)
     for fault in ("outages", "copies"):
@@ -195,17 +206,17 @@ def _increment(model: Counters, state: State, index: int) -> Iterator[Step]:
 def _sent(model: Counters, state: State, message: Message, words: str = "") -> Iterator[Step]:
     after, is_done = add(model, state, message)
     if not is_done:
-        yield f"{words}missing", after.process(message.number, at="missing")
+        yield f"{words}missing", after.process(message.number, at="missing", server=state.server)
         return
     amount = 4**message.number
     after = after._replace(acknowledged=after.acknowledged | amount)
-    yield f"{words}added", after.process(message.number, at="done", row=Row())
+    yield f"{words}added", after.process(message.number, at="done", row=Row(), server=0)
 
 
 def add(model: Counters, state: State, message: Message) -> tuple[State, bool]:
     """The script of `write_behind_scripts.add`, and whether it found the line."""
     redis, copy = state.redis, (message.number, message.step)
-    line = message.line or state.entry
+    line = message.line or (state.believed if model.protocol.server_check else state.entry)
     if copy in redis.copies and model.protocol.copy_key:
         return state, line is not None
     redis = redis._replace(copies=redis.copies | {copy})
@@ -292,8 +303,8 @@ def _reader(model: Counters, state: State, index: int) -> Iterator[Step]:
     if process.at == "begin":
         known = {"at": "read_totals", "acknowledged": state.acknowledged}
         yield "reads the row", state.process(index, row=state.row, **known)
-        if state.entry not in (None, state.row):
-            yield "reads the entry", state.process(index, row=state.entry, **known)
+        if state.believed not in (None, state.row):
+            yield "reads the entry", state.process(index, row=state.believed, **known)
         return
     shown = process.row.value + model.left(state.redis.totals, process.row)
     wrong = model.fault_of(state, shown, process.acknowledged)
@@ -308,7 +319,9 @@ def _events(model: Counters, state: State) -> Iterator[Step]:
     for message in state.late:
         after, _ = add(model, state._replace(late=state.late - {message}), message)
         yield f"the script of increment {message.number + 1} arrives", after
-    if state.entry is None:
+    if state.server != state.named:
+        yield "the generation is renewed", state._replace(named=state.server, entry=None)
+    elif state.entry is None:
         if not any(p.kind == "run" and p.at in ("ledger", "publish") for p in state.processes):
             yield "a reader fills the entry", state._replace(entry=state.row)
     elif spent := _spend(state, "crashes"):
@@ -318,11 +331,12 @@ def _events(model: Counters, state: State) -> Iterator[Step]:
         after = spent._replace(redis=state.redis._replace(totals=None))
         yield "the totals expire", _without_old_reads(model, after)
     if spent := _spend(state, "flushes"):
-        yield "Redis is flushed", _replaced(spent, Redis())
+        yield "Redis is flushed", _replaced(spent, Redis(), None)
     if state.faults[_FAILOVERS] and state.replica is None:
-        yield "the replica catches up", state._replace(replica=state.redis)
+        yield "the replica catches up", state._replace(replica=(state.redis, state.entry))
     if state.replica and not _is_adding(state) and (spent := _spend(state, "failovers")):
-        yield "the replica takes over", _replaced(spent, state.replica)
+        after = _replaced(spent, *state.replica)
+        yield "the replica takes over", after._replace(server=state.server + 1)
 
 
 def _is_adding(state: State) -> bool:
@@ -343,16 +357,13 @@ def _without_old_reads(model: Counters, state: State) -> State:
     return state
 
 
-def _replaced(state: State, redis: Redis) -> State:
-    """Another data set: entries of before are not believed. docs/sync.md: what is under way may
-    show its row without what was counted, or count in vain."""
+def _replaced(state: State, redis: Redis, entry: Row | None) -> State:
+    """docs/sync.md: a read that is under way may show its row without what was counted."""
     lost = state.lost | state.acknowledged & ~state.row.value
     for index, process in enumerate(state.processes):
-        if process.at == "line":
-            lost |= 4**index
         if process.kind == "reader":
             state = state.process(index, acknowledged=0)
-    return state._replace(redis=redis, entry=None, late=frozenset(), lost=lost)
+    return state._replace(redis=redis, entry=entry, late=frozenset(), lost=lost)
 
 
 _FAULTS = [each.name for each in fields(Faults)]

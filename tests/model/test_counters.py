@@ -21,6 +21,7 @@ WITHOUT = {
     "new_epoch": replace(THREE, faults=Faults(failovers=1)),
     "behind": replace(THREE, faults=Faults(failovers=1)),
     "copy_key": replace(TWO_RUNS, faults=Faults(copies=1)),
+    "server_check": replace(THREE, faults=Faults(failovers=1)),
     "floor": replace(PRUNED, faults=Faults(expiries=1, failovers=1)),
 }
 

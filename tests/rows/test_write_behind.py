@@ -226,9 +226,9 @@ def test_a_script_that_runs_twice_adds_once(
     client = services.container().cache.counter_totals._client
     ask_many = client.ask_many
 
-    def ask_twice(asked: Sequence[Command], *, is_patient: bool) -> object:
-        ask_many(asked, is_patient=is_patient)
-        return ask_many(asked, is_patient=is_patient)
+    def ask_twice(asked: Sequence[Command], **options: Any) -> object:
+        ask_many(asked, **options)
+        return ask_many(asked, **options)
 
     monkeypatch.setattr(client, "ask_many", ask_twice)
     for total in (11, 12):

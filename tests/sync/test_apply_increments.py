@@ -247,6 +247,55 @@ def test_a_redis_with_older_totals_adds_nothing(service: InProcess, witness: Wit
 
 
 @pytest.mark.usefixtures("pages")
+@pytest.mark.parametrize("is_cached", [True, False])
+def test_nothing_is_added_to_older_totals_by_an_older_line(
+    service: InProcess, witness: Witness, monkeypatch: pytest.MonkeyPatch, is_cached: bool
+) -> None:
+    """A Redis takes over that has the row as it was before a run, in its entry; or the row was read
+    before that run. It lacks an increment that is in the row since: another one in its place would
+    count as that."""
+    witness.forget_cached()
+    service.read([1], TABLE="pages")
+    increment(service, 1, 1)
+    names = [*witness.redis.scan_iter("{pages.*")]
+    older: Any = {name: witness.redis.dump(name) for name in names}
+
+    def take_over() -> None:
+        increment(service, 1, 10)
+        run("pages")
+        witness.redis.flushall()
+        for name, packed in older.items():
+            witness.redis.restore(name, 0, packed)
+        witness.redis.execute_command("REPLICAOF", "127.0.0.1", "1")
+        witness.redis.execute_command("REPLICAOF", "NO", "ONE")
+        witness.redis.client_kill_filter(_type="normal", skipme=True)
+
+    if is_cached:
+        take_over()
+        answer = increment(service, 1, 100)
+    else:
+        used = services.container().rows._write_behind
+        read_lines = used._lines
+
+        def read_then_take_over(*asked: Any) -> list[bytes]:
+            lines = read_lines(*asked)
+            monkeypatch.setattr(used, "_lines", read_lines)
+            take_over()
+            return lines
+
+        monkeypatch.setattr(used, "_lines", read_then_take_over)
+        [entry] = witness.redis.scan_iter("{pages.*:nr:*1")
+        witness.redis.delete(entry)
+        answer = increment(service, 1, 100)
+    assert answer.status in (200, 503), answer.text
+    known = 21 + 100 * (answer.status == 200)
+    assert shown(service, 1) == {known}
+    assert counted(increment(service, 1, 1000)) == [{"nr": 1, "views": known + 1000}]
+    run("pages")
+    assert stored(witness)[1] == known + 1000
+
+
+@pytest.mark.usefixtures("pages")
 def test_what_cannot_be_added_is_reported(service: InProcess, witness: Witness) -> None:
     for nr in (1, 2):
         increment(service, nr, 1)
