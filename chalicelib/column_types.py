@@ -59,6 +59,10 @@ class Integer:
             )
         return number
 
+    def order(self, value: Any) -> int:
+        """Sorts values as the database does."""
+        return cast(int, value)
+
     def parse_all(self, texts: Sequence[str]) -> Sequence[int]:
         """The values of texts that `takes_texts` takes."""
         return list(map(int, texts))
@@ -81,6 +85,8 @@ class Integer:
         joined = "\n".join(texts) + "\n"
         if joined.count("\n") != len(texts) or not _INTEGER_TEXTS.fullmatch(joined):
             return False
+        if self.minimum < -self.maximum and max(map(len, texts)) < len(str(self.maximum)):
+            return True
         numbers = list(map(int, texts))
         return self.minimum <= min(numbers) and max(numbers) <= self.maximum
 
@@ -128,6 +134,11 @@ class String:
                 f"a key is not empty and has no white space around it, got {shown(value)}"
             )
         return value
+
+    def order(self, value: Any) -> str:
+        """Sorts values as utf8mb4_bin does: as if blanks followed the shorter text. Only control
+        characters come before a blank."""
+        return cast(str, value).ljust(self.max_characters)
 
     def parse_all(self, texts: Sequence[str]) -> Sequence[str]:
         return texts

@@ -1,10 +1,10 @@
 """Writes: into the database in one transaction, and through it into the cache.
 
 A write puts a fence on every entry that it affects: while the fence stands no reader believes or
-fills that entry. It sends the fences just before the piece of SQL that holds the COMMIT, and waits
-for neither until both are sent. So the fences may come late, after other writers have come and
-gone. What this writer read is then right only if nobody has published a change that was committed
-after it read. The watermark tells that.
+fills that entry. It sends the fences just before the batch of statements that holds the COMMIT, and
+waits for neither until both are sent. So the fences may come late, after other writers have come
+and gone. What this writer read is then right only if nobody has published a change that was
+committed after it read. The watermark tells that.
 
 Read `change` beside docs/cache.md; `tests/model` tries every order of these steps.
 """
@@ -136,7 +136,11 @@ class WriteThrough:
         return result
 
     def replace_many(
-        self, table: Table, before: Mapping[Key, bytes], after: Sequence[bytes], claim: Claim
+        self,
+        table: Table,
+        before: Mapping[Key, bytes],
+        after: Sequence[Sequence[str]],
+        claim: Claim,
     ) -> None:
         """As `Transaction.replace_many`. The whole table leaves the cache, but readers may see the
         old rows until `wait_for_readers` has returned. Raises NotAtOnce where `change` must do it,
@@ -208,7 +212,7 @@ class WriteThrough:
         held: Generation,
         store: bool,
     ) -> Done:
-        """Insert rows with NO_KEY, from BEGIN to COMMIT in one piece of SQL. Raises NotAtOnce."""
+        """Insert rows with NO_KEY, from BEGIN to COMMIT in one batch. Raises NotAtOnce."""
         if not transaction.can_insert_at_once(table, rows):
             raise NotAtOnce
         lookups = changed_entries.of_lookups(table, rows)
@@ -371,6 +375,7 @@ class WriteThrough:
             self._cache.delete_note(table)
         except CacheUnavailable as error:
             log.info("the sync is not told of changes of %s: %s", table.name, error)
+            self._recovery.start()  # it tells the sync
 
     def _is_cached(self, generation: Generation) -> bool:
         """Whether some reader may believe entries under this generation. Where this container has

@@ -205,10 +205,10 @@ def test_a_lookup_with_long_other_rows_is_not_read_whole_for_a_write(
     witness: Witness, configure: Configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An operator gave a column more room than is declared."""
-    run_piece, received = Connection.run_piece, list[int]()
+    run_batch, received = Connection.run_batch, list[int]()
 
-    def listen(self: Connection, piece: str) -> list[Rows]:
-        answers = run_piece(self, piece)
+    def listen(self: Connection, text: str) -> list[Rows]:
+        answers = run_batch(self, text)
         received.append(len(repr(answers)))
         return answers
 
@@ -221,7 +221,7 @@ def test_a_lookup_with_long_other_rows_is_not_read_whole_for_a_write(
         new = (NO_KEY, *hero(0, "after")[1:])
         storage.write(table, [new], True)
         with monkeypatch.context() as patch:
-            patch.setattr(Connection, "run_piece", listen)
+            patch.setattr(Connection, "run_batch", listen)
             for row in (new, hero(1000, "after")):
                 storage.write(table, [row], True)
 
@@ -638,17 +638,17 @@ def test_a_write_whose_commit_is_answered_with_an_error_is_not_done_again(
     one: RowService, witness: Witness, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
     """The server may have committed before it was told to end."""
-    run_piece = Connection.run_piece
+    run_batch = Connection.run_batch
 
-    def be_killed(self: Connection, piece: str) -> list[Rows]:
-        answers = run_piece(self, piece)
-        if ";COMMIT" not in piece:
+    def be_killed(self: Connection, text: str) -> list[Rows]:
+        answers = run_batch(self, text)
+        if ";COMMIT" not in text:
             return answers
         self.answered = len(answers) - 2
         raise DatabaseError(code, "for this test")
 
     count = witness.count()
-    monkeypatch.setattr(Connection, "run_piece", be_killed)
+    monkeypatch.setattr(Connection, "run_batch", be_killed)
     with pytest.raises(OutcomeUnknown):
         one.write(HEROES, [(NO_KEY, *hero(0, "after")[1:])], True)
 
@@ -782,16 +782,16 @@ def test_what_cannot_be_read_of_the_answer_to_a_commit_does_not_undo_it(
     one: RowService, other: RowService, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     """Such as another row with this xp that is too long for the driver."""
-    run_piece = Connection.run_piece
+    run_batch = Connection.run_batch
 
-    def fail(self: Connection, piece: str) -> list[Rows]:
-        answers = run_piece(self, piece)
-        if ";COMMIT" not in piece:
+    def fail(self: Connection, text: str) -> list[Rows]:
+        answers = run_batch(self, text)
+        if ";COMMIT" not in text:
             return answers
         monkeypatch.undo()
         raise NotImplementedError
 
-    monkeypatch.setattr(Connection, "run_piece", fail)
+    monkeypatch.setattr(Connection, "run_batch", fail)
     with pytest.raises(OutcomeUnknown):
         one.write(HEROES, [ROWS[name]], True)
 
@@ -1241,7 +1241,7 @@ def test_a_watermark_tells_of_the_latest_change_and_never_goes_back(
 def test_a_row_that_another_writer_was_faster_to_insert_is_replaced(
     one: RowService, other: RowService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its INSERT fails in the piece that has the COMMIT: it certainly did not happen."""
+    """Its INSERT fails in the batch that has the COMMIT: it certainly did not happen."""
     begin_fence_many = Cache.begin_fence_many
 
     def fence_late(self: Cache, *arguments: Any) -> Pending[int]:
