@@ -450,6 +450,22 @@ def test_of_the_servers_of_a_cluster_each_must_keep_new_keys(kept: list[bool]) -
 
 
 @each_write
+def test_a_write_waits_where_another_one_has_published_a_later_change(
+    one: RowService, waits: list[object], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Its fences came late, so it stores nothing."""
+
+    def come_late(self: fences.Fences, read_at: int) -> bool:
+        return self.wait() < 0
+
+    one.read(HEROES, ID, [1000], True)
+    monkeypatch.setattr(fences.Fences, "allow", come_late)
+    WRITES[name](one)
+
+    assert waits == [True]
+
+
+@each_write
 def test_a_write_waits_where_another_thread_loses_the_connection_that_fenced(
     one: RowService, waits: list[object], monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
