@@ -85,6 +85,8 @@ class Integer:
         joined = "\n".join(texts) + "\n"
         if joined.count("\n") != len(texts) or not _INTEGER_TEXTS.fullmatch(joined):
             return False
+        if self.minimum < -self.maximum and max(map(len, texts)) < len(str(self.maximum)):
+            return True
         numbers = list(map(int, texts))
         return self.minimum <= min(numbers) and max(numbers) <= self.maximum
 

@@ -8,6 +8,7 @@ row of a watched table deletes it.
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, NamedTuple
 
 from chalicelib.cache import keys, public_scripts
@@ -137,19 +138,21 @@ def set_commands(
     return commands
 
 
-def set_new_commands(
-    table: Table, texts: Mapping[Key, bytes], is_cluster: bool, until: int
-) -> tuple[list[Command], list[Sequence[Key]]]:
-    """As SET_NEW_PUBLIC takes them: texts of rows whose public keys must be absent; and the keys of
-    the rows in each command."""
-    script = sha1(public_scripts.SET_NEW_PUBLIC)
-    batches, commands = _batches([*texts], is_cluster), []
-    for batch in batches:
-        names = table.public_keys(JSON, batch)
-        values = map(texts.__getitem__, batch)
-        words: Words = ("EVALSHA", script, 2 * len(names), *names, *_stamps(names), until, *values)
-        commands.append(Command(_tag(names[0]), words))
-    return commands, batches
+def set_new_commands(table: Table, texts: Mapping[Key, bytes], until: int) -> list[Command]:
+    """On one server: a transaction that sets the public keys of these rows, where none of them is
+    there."""
+    names, guard = table.public_keys(JSON, texts), f"{note(table)}:guard"
+    allow = ("EVALSHA", sha1(public_scripts.ALLOW_NEW_PUBLIC), 1 + len(names))
+    pairs: Words = (*chain.from_iterable(zip(names, texts.values())),)  # type: ignore[arg-type]
+    transaction: Sequence[Words] = [
+        ("MULTI",),
+        ("SET", guard, ""),
+        (*allow, guard, *_stamps(names), until),
+        ("MSETNX", guard, "", *pairs),
+        ("DEL", guard),
+        ("EXEC",),
+    ]
+    return [Command(keys.tag(table, 0), words) for words in transaction]
 
 
 def note(table: Table) -> str:

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 NOTE_MILLISECONDS = 24 * 3600 * 1000
 # A run waits longer than a request: it reads and sets thousands of keys in a call.
 TIMEOUT_SECONDS = 2.0
+# In one transaction: nobody else is served meanwhile.
+MAX_NEW_ROWS = 1_000
 
 
 def public_store(settings: Settings) -> "PublicStore":
@@ -82,10 +84,17 @@ class PublicStore:
 
     def set_new_many(self, table: Table, texts: Mapping[Key, bytes], until: int) -> list[Key]:
         """Set public keys as JSON, where nothing is under them, nor was lately. Some may be left
-        out. The keys of the rows that were set. Raises Late as `set_many`."""
-        commands, batches = set_new_commands(table, texts, self._client.is_cluster, until)
-        replies = self._set(commands)
-        return [key for batch, is_set in zip(batches, replies) if is_set for key in batch]
+        out, in a cluster all. The keys of the rows that were set. Raises Late as `set_many`."""
+        items = [*texts.items()] if not self._client.is_cluster else []
+        batches = [dict(items[n : n + MAX_NEW_ROWS]) for n in range(0, len(items), MAX_NEW_ROWS)]
+        commands = [c for batch in batches for c in set_new_commands(table, batch, until)]
+        _, replies = self._client.ask_many(commands) if commands else ("", ())
+        done: list[Key] = []
+        for batch, (_, allowed, is_set, _) in zip(batches, replies[5::6]):
+            if allowed == b"late":
+                raise Late
+            done += batch if is_set else ()
+        return done
 
     def _set(self, commands: Sequence[Command]) -> Sequence[Any]:
         _, replies = self._client.ask_many(commands) if commands else ("", ())

@@ -121,8 +121,7 @@ def replace(table: Table, rows: Sequence[Row]) -> Statement:
 
 def guard_rows(table: Table, keys: Sequence[Key], texts: Sequence[bytes]) -> Statement:
     """Lock the rows with `keys`. An error where one is missing, or has other JSON than the text."""
-    text = f"CONVERT({_json(table)} USING utf8mb4)"
-    found = f"SHA1(GROUP_CONCAT({text} ORDER BY {table.key.name} SEPARATOR '\\n'))"
+    found = f"SHA1({_joined(table, f'CONVERT({_json(table)} USING utf8mb4)')})"
     expected = hashlib.sha1(b"\n".join(texts), usedforsecurity=False).hexdigest()
     condition, values = _rows_of(table, keys)
     return (
@@ -201,14 +200,8 @@ def join_range(table: Table, after: Key | None, last: Key | None) -> Statement:
     with the row's JSON for each; and how many they are. A row whose JSON is NULL is left out, and
     the server cuts what is too long for it."""
     condition, values = _between(table, after, last)
-    lines = f"CONCAT({_json_value(table.key)},'\\n',{_json(table)})"
-    # Rows behind and up to numbers come in their order anyhow.
-    order = f" ORDER BY {table.key.name}" if isinstance(table.key.type, String) else ""
-    return (
-        f"SELECT GROUP_CONCAT({lines}{order} SEPARATOR '\\n'),COUNT(*)"
-        f" FROM {table.identifier}{condition}",
-        values,
-    )
+    lines = _joined(table, f"CONCAT({_json_value(table.key)},'\\n',{_json(table)})")
+    return f"SELECT {lines},COUNT(*) FROM {table.identifier}{condition}", values
 
 
 def key_behind(table: Table, after: Key | None, count: int) -> Statement:
@@ -275,6 +268,13 @@ def _between(table: Table, after: Key | None, last: Key | None) -> Statement:
     given = [(sign, key) for sign, key in [(">", after), ("<=", last)] if key is not None]
     condition = " AND ".join(f"{table.key.name} {sign} %s" for sign, _ in given)
     return f" WHERE {condition}" * bool(given), [key for _, key in given]
+
+
+def _joined(table: Table, text: str) -> str:
+    """These texts of rows, by key, as lines of one. Integers between two keys come in their order
+    anyhow: who reads them makes sure of that."""
+    order = f" ORDER BY {table.key.name}" if isinstance(table.key.type, String) else ""
+    return f"GROUP_CONCAT({text}{order} SEPARATOR '\\n')"
 
 
 def _json(table: Table) -> str:

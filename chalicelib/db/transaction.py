@@ -254,26 +254,25 @@ class Transaction(StatementQueue):
         return Change(generation, before, self._stored(table, after, ()) if after else ())
 
     def replace_many(
-        self, table: Table, before: Mapping[Key, bytes], after: Sequence[bytes]
+        self, table: Table, before: Mapping[Key, bytes], after: Sequence[Sequence[str]]
     ) -> None:
-        """Put the rows with the JSON `after`, which is plain, in the place of those that are
-        `before`, with rising keys, with the next statements. Raises NotAtOnce, here or there, where
-        triggers may change rows, or where other rows are there by then."""
+        """Put other rows in the place of those with the JSON `before`, by rising keys, with the
+        next statements. `after`: their values, as `Table.plain_columns` has them. Raises NotAtOnce,
+        here or there, where triggers may change rows, or where other rows are there by then."""
         if not self.takes_files or self.ensure_fit(table):
             raise NotAtOnce
         keys = [*before]
         self.queue_guard(statements.guard_rows(table, keys, [*before.values()]), NotAtOnce)
-        old, new = table.plain_columns([*before.values()]), table.plain_columns(after)
-        assert new
         if isinstance(table.key.type, Integer):
+            old = table.plain_columns([*before.values()]) or [()] * len(after)
             changed = {
                 column: texts
-                for i, (column, texts) in enumerate(zip(table.columns, new))
-                if not old or old[i] != texts
+                for column, texts, others in zip(table.columns, after, old)
+                if [*texts] != [*others]
             }
             self.queue(statements.update_columns(table, keys, changed))  # type: ignore[arg-type]
         else:
-            self.queue(*self._each(statements.replace)(table, table.rows_of_plain(new)))
+            self.queue(*self._each(statements.replace)(table, table.rows_of_plain(after)))
 
     def end(self, table: Table) -> Generation:
         """COMMIT what is left to do. The generation that holds."""

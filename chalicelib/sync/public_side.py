@@ -57,17 +57,12 @@ class PublicSide:
         values = dict(zip([put.key for put in unknown], public_forms(table, form, texts)))
         return [put._replace(value=values.get(put.key, put.value)) for put in puts]
 
-    def put_new(
-        self,
-        table: Table,
-        direction: str,
-        rows: Rows,
-        texts: Mapping[Key, bytes],
-        now: InStep,
-    ) -> None:
-        """Set public keys as JSON, as long as nothing is there. Some may be left out."""
-        done = self._store.set_new_many(table, texts, rows.until) if texts else []
-        held = texts if len(done) == len(texts) else {key: texts[key] for key in done}
+    def put_new(self, table: Table, direction: str, rows: Rows, now: InStep) -> None:
+        """Set the public keys of all rows as JSON, as long as nothing is there. Some may be left
+        out."""
+        done = self._store.set_new_many(table, rows.texts, rows.until)
+        is_whole = len(done) == len(rows.texts)
+        held = rows.texts if is_whole else {key: rows.texts[key] for key in done}
         self._hold(table, JSON, direction, held, now)
 
     def put(

@@ -66,19 +66,26 @@ def without_write_behind(table: Table, values: Values) -> Values:
     return {name: value for name, value in values.items() if name not in names}
 
 
-def plain_texts(table: Table, found: Mapping[Key, Found]) -> dict[Key, bytes]:
+def plain_rows(
+    table: Table, found: Mapping[Key, Found]
+) -> tuple[dict[Key, bytes], list[list[str]]]:
     """What `encode` makes of the rows under public keys that hold a whole row with all columns in
-    order. Some may be left out."""
-    held = [(key, text) for key, text in found.items() if type(text) is bytes]
+    order; and these rows as `Table.plain_columns` has them. Some may be left out."""
+    held = [key for key, text in found.items() if type(text) is bytes]
     plain: dict[Key, bytes] = {}
+    columns: list[list[str]] = [[] for _ in table.columns]
     for start in range(0, len(held), PLAIN_ROWS):
-        keys, texts = zip(*held[start : start + PLAIN_ROWS])
-        columns = table.plain_columns(texts)
-        if not (columns and [*columns[0]] == [*map(str, keys)] and table.takes_plain(columns)):
+        keys = held[start : start + PLAIN_ROWS]
+        texts: list[bytes] = [found[key] for key in keys]  # type: ignore[misc]
+        own = table.plain_columns(texts)
+        if not (own and [*own[0]] == [*map(str, keys)] and table.takes_plain(own)):
             continue
-        has_blanks = any(b'": ' in text or b', "' in text for text in texts)
-        plain |= zip(keys, table.encode_many(table.rows_of_plain(columns)) if has_blanks else texts)
-    return plain
+        joined = b"".join(texts)
+        has_blanks = b'": ' in joined or b', "' in joined
+        plain |= zip(keys, table.encode_many(table.rows_of_plain(own)) if has_blanks else texts)
+        for column, values in zip(columns, own):
+            column += values
+    return plain, columns
 
 
 def digests(texts: Collection[bytes | None]) -> list[str]:

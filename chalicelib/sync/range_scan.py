@@ -106,7 +106,7 @@ class Scan:
                 if keys and keys[-1] == last:
                     # What is kept behind this key belongs to the next range.
                     is_more = False
-                part, left = left.parted({*keys} if is_more else None)
+                part, left = left.parted(keys if is_more else None)
                 if not is_more:
                     known = {**part.seen, **part.unfinished}
                     here = {*keys}

@@ -17,7 +17,7 @@ from chalicelib.sync.to_cache import ToCache
 from chalicelib.sync.to_database import ToDatabase
 from chalicelib.sync.unfinished_step import UnfinishedStep
 from chalicelib.sync.watches import Watches
-from chalicelib.tables import TO_CACHE, TO_DATABASE, Key, Row, Table
+from chalicelib.tables import JSON, TO_CACHE, TO_DATABASE, Key, Row, Table
 
 
 class Reconciliation:
@@ -39,8 +39,9 @@ class Reconciliation:
         self._record = record
         self._public_side = side = PublicSide(store, lease, record)
         to_database = ToDatabase(write_through, side, watches, lease, record, is_alone=is_alone)
+        self._to_cache = ToCache(side, watches, record)
         self._follow = {
-            TO_CACHE: ToCache(side, watches, record).follow,
+            TO_CACHE: self._to_cache.follow,
             TO_DATABASE: to_database.follow,
         }
 
@@ -74,10 +75,14 @@ class Reconciliation:
     ) -> InStep:
         """Raises Late, Superseded, CacheUnavailable, DatabaseUnavailable, OutcomeUnknown,
         SchemaMismatch."""
-        found = self._public_side.read_many(table, form, keys)
-        last = {key: seen.get(key, "") for key in keys} if seen else dict.fromkeys(keys, "")
-        now = InStep(last, found)
-        self._follow[direction](table, form, rows, seen, now, step)
+        now = InStep(dict.fromkeys(keys, ""), dict.fromkeys(keys))
+        is_new = direction == TO_CACHE and form == JSON and keys and not seen
+        if not (is_new and self._to_cache.set_new(table, rows, now)):
+            now.found = self._public_side.read_many(table, form, keys)
+            now.seen |= seen
+            if len(now.seen) > len(keys):  # somebody watches other rows one by one by now
+                now.seen = {key: now.seen[key] for key in keys}
+            self._follow[direction](table, form, rows, seen, now, step)
         self._record.tallies[direction].looked += len(keys)
         self._record.progress(self._record)
         return now

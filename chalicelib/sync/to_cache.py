@@ -31,6 +31,8 @@ class ToCache:
         step: UnfinishedStep,
     ) -> None:
         """Whatever stands under a public key, the row counts: nothing is recorded for `step`."""
+        if form == JSON and set(now.found.values()) == {None} and self.set_new(table, rows, now):
+            return
         wanted = self._public_side.shown(table, form, TO_CACHE, rows, now)
         differing: Sequence[Key] = ()
         if now.found != wanted:
@@ -41,10 +43,6 @@ class ToCache:
             ]
         stale = self._watches.still(table, form, TO_CACHE, differing)
         left = {*differing}.difference(stale) if len(stale) < len(differing) else set()
-        if form == JSON and set(now.found.values()) == {None}:
-            new = {key: rows.texts[key] for key in stale if key in rows.texts}
-            self._public_side.put_new(table, TO_CACHE, rows, new, now)
-            stale = [key for key in stale if now.found[key] is None]
         for key in stale if seen else ():
             if seen.get(key):
                 row = rows.row(table, key)
@@ -53,6 +51,18 @@ class ToCache:
         not_set = self._public_side.put(table, form, TO_CACHE, rows, puts, now)
         left |= not_set | rows.odd.keys()
         now.seen |= digests(rows, without(left, now.found))
+
+    def set_new(self, table: Table, rows: Rows, now: InStep) -> bool:
+        """Set the public keys of all rows, if nothing is there. Whether all of them were set; some
+        may be also where it returns False."""
+        keys = [*rows.texts]
+        if keys != [*now.found] or self._watches.still(table, JSON, TO_CACHE, keys) != keys:
+            return False
+        self._public_side.put_new(table, TO_CACHE, rows, now)
+        if None in now.found.values():
+            return False
+        now.seen |= zip(keys, public_values.digests(rows.texts.values()))
+        return True
 
     def _tell_conflict(
         self,

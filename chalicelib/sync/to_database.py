@@ -202,7 +202,7 @@ class ToDatabase:
         many. The keys of those that are in step then; the others were left as they are."""
         if table.write_behind:
             return ()
-        after = public_values.plain_texts(table, differing)
+        after, columns = public_values.plain_rows(table, differing)
         digests = dict(zip(after, public_values.digests(after.values())))
         equal = {key: digests[key] for key, text in after.items() if text == rows.texts.get(key)}
         now.seen |= equal
@@ -218,11 +218,13 @@ class ToDatabase:
         if len(keys) < MIN_ROWS_AT_ONCE:
             return equal
         before = {key: rows.texts[key] for key in keys}
+        if keys != [*after]:
+            places = dict(zip(after, range(len(after))))
+            columns = [[own[places[key]] for key in keys] for own in columns]
         found = {key: differing[key] for key in keys}
         claim = _StepClaim(self._lease, step.recording(found))
         try:
-            written = [after[key] for key in keys]
-            self._write_through.replace_many(table, before, written, claim)
+            self._write_through.replace_many(table, before, columns, claim)
         except NotAtOnce:
             return equal
         step.recorded(found)

@@ -11,11 +11,8 @@ from typing import NamedTuple, TypeVar
 from chalicelib.cache import Late, PublicStore
 from chalicelib.column_types import InvalidValue
 from chalicelib.db import MICROSECONDS_NOW, Database, Statement, Transaction, guarded
-from chalicelib.errors import (
-    CacheUnavailable,
-    HerocacheError,
-    PublicKeysUnavailable,
-)
+from chalicelib.errors import CacheUnavailable, HerocacheError, PublicKeysUnavailable
+from chalicelib.sync.range_rows import without
 from chalicelib.sync.runs import RANGE_SECONDS
 from chalicelib.sync.unfinished_step import PRINT_CHARACTERS, Prints
 from chalicelib.tables import (
@@ -60,17 +57,14 @@ class SeenRange(NamedTuple):
     seen: Mapping[Key, str]
     unfinished: Prints
 
-    def parted(self, keys: set[Key] | None) -> "tuple[SeenRange, SeenRange]":
+    def parted(self, keys: Collection[Key] | None) -> "tuple[SeenRange, SeenRange]":
         """What concerns these keys, and the rest; None: everything."""
-        if keys is None or not any(self):
+        if keys is None or not any(self) or (not self.unfinished and [*self.seen] == keys):
             return self, SeenRange({}, {})
+        own = {*keys}
         seen, unfinished = self
-        return (
-            SeenRange(_within(keys, seen), _within(keys, unfinished)),
-            SeenRange(
-                _within(seen.keys() - keys, seen), _within(unfinished.keys() - keys, unfinished)
-            ),
-        )
+        others = SeenRange(without(own, {**seen}), without(own, {**unfinished}))
+        return SeenRange(_within(own, seen), _within(own, unfinished)), others
 
 
 class Watches:
@@ -494,7 +488,7 @@ def _by_key(
         yield f"CASE row_key {cases} END", condition, (*values, *place)
 
 
-def _within(keys: Collection[Key], values: Mapping[Key, Value]) -> dict[Key, Value]:
+def _within(keys: set[Key], values: Mapping[Key, Value]) -> dict[Key, Value]:
     return {key: value for key, value in values.items() if key in keys}
 
 

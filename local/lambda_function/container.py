@@ -32,6 +32,10 @@ class Container:
             stderr=log,
         )
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def serves(self, settings: Mapping[str, str]) -> bool:
         """Whether it lives and was started with these settings."""
         return self._process.poll() is None and self._settings == settings

@@ -33,7 +33,18 @@ MINIMAL_RIGHTS = (
 PUBLIC_NAMES = [name for t in TABLES.values() if t.public for name in t.public.forms.values()]
 # The public keys; their stamps, and what is asked so that only a master answers; the same of a run.
 PUBLIC_RIGHTS = (
-    *("+type", "+strlen", "+hlen", "+hstrlen", "+hget", "+hset", "+exists", "+msetnx"),
+    *(
+        "+type",
+        "+strlen",
+        "+hlen",
+        "+hstrlen",
+        "+hget",
+        "+hset",
+        "+exists",
+        "+multi",
+        "+msetnx",
+        "+exec",
+    ),
     *(f"~{name}:*" for name in PUBLIC_NAMES),
     *(f"~{{{name}:*}}:*" for name in PUBLIC_NAMES),
     "~{sync}:*",

@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 
 from chalicelib import services
+from chalicelib.cache import Late
 from chalicelib.config import DbEngine
 from chalicelib.rows import WriteThrough
-from chalicelib.sync.public_values import parse, plain_texts
+from chalicelib.sync import to_database
+from chalicelib.sync.public_values import parse, plain_rows
 from chalicelib.tables import FORMS, PRODUCTS, Key, Table
 from tests.conftest import ENGINE
 from tests.support.client import InProcess, OverHttp
@@ -59,7 +61,9 @@ def test_a_run_leaves_alone_what_happens_before_it_sets_new_public_keys(
 ) -> None:
     watch(shop, ["*"], "to_cache")
     store = type(services.container().public_store)
-    put = store.set_new_many
+    # With a client's value there it first looks at all of them.
+    name = "set_many" if meanwhile == "a client" else "set_new_many"
+    put = getattr(store, name)
 
     def afterwards(*arguments: Any, **named: Any) -> Any:
         if meanwhile == "a client":
@@ -68,12 +72,48 @@ def test_a_run_leaves_alone_what_happens_before_it_sets_new_public_keys(
             shop.delete([22], TABLE="products")
         return put(*arguments, **named)
 
-    monkeypatch.setattr(store, "set_new_many", afterwards)
+    monkeypatch.setattr(store, name, afterwards)
+    if meanwhile == "a client":
+        cli("SET", "Product:11", "half a row")
 
     assert run()["to_cache"]["changed"] == 1
 
     assert cli.row("Product:11") == product(11)
     assert cli("GET", "Product:22") == (b"mine" if meanwhile == "a client" else None)
+
+
+def test_new_public_keys_are_set_at_once_and_leave_nothing_behind(
+    shop: InProcess, cli: RedisCli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watch(shop, ["*"], "to_cache")
+    store = type(services.container().public_store)
+    monkeypatch.setattr(store, "set_many", None)  # the way of few rows
+
+    assert run()["to_cache"] == {"looked": 2, "changed": 2, "reported": 0}
+
+    assert [cli.row(f"Product:{key}")["ProductId"] for key in (11, 22)] == [11, 22]
+    assert cli("KEYS", "*guard*") == []
+
+
+@pytest.mark.parametrize("what", ["too late", "a stamp", "no script", "something is there"])
+def test_new_public_keys_are_set_all_or_none(service: InProcess, cli: RedisCli, what: str) -> None:
+    store = services.container().public_store
+    store.wake()
+    texts: dict[Key, bytes] = {key: as_json(product(key)).encode() for key in (11, 22)}
+    if what == "a stamp":
+        cli("SET", "{Product:22}:stamp", "1 1")
+    if what == "something is there":
+        cli("SET", "Product:22", "")
+    if what == "no script":
+        cli("SCRIPT", "FLUSH")
+
+    if what == "too late":
+        with pytest.raises(Late):
+            store.set_new_many(PRODUCTS, texts, until=1)
+    else:
+        assert store.set_new_many(PRODUCTS, texts, until=store.deadline(9)) == []
+
+    assert cli("EXISTS", "Product:11", "{products.0}:sync:guard") == 0
 
 
 MANY = 120
@@ -107,9 +147,9 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     calls: list[int] = []
     replace_many = WriteThrough.replace_many
 
-    def counted(self: WriteThrough, table: Table, texts: Any, rows: Any, claim: Any) -> None:
-        replace_many(self, table, texts, rows, claim)
-        calls.append(len(rows))
+    def counted(self: WriteThrough, table: Table, before: Any, after: Any, claim: Any) -> None:
+        replace_many(self, table, before, after, claim)
+        calls.append(len(before))
 
     monkeypatch.setattr(WriteThrough, "replace_many", counted)
     return calls
@@ -166,6 +206,40 @@ def test_of_many_rows_those_that_were_changed_on_both_sides_are_told(
     assert (detail["key"], detail["database"]["Price"]) == ("Product:3", 7)
     assert detail["redis"] == rows(witness, 3)[0] == product(3, Price=9)
     assert at_once == AT_ONCE
+
+
+def test_rows_with_gaps_between_their_keys_follow_in_all_columns_at_once(
+    many: InProcess, witness: Witness, cli: RedisCli, at_once: list[int], monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(to_database, "MIN_ROWS_AT_ONCE", MANY // 2)
+    expected = {
+        n: product(n, ProductName=f"it's {n}%s", Description="naïve", QuantityInStock=n, Price=-n)
+        for n in range(2, MANY + 1, 2)
+    }
+    cli("MSET", *[w for n, row in expected.items() for w in (f"Product:{n}", as_json(row))])
+
+    assert run()["to_database"]["changed"] == MANY // 2
+
+    assert at_once == [count // 2 for count in AT_ONCE]
+    found = rows(witness, *range(1, MANY + 1))
+    assert found == [expected.get(n, product(n)) for n in range(1, MANY + 1)]
+
+
+def test_many_rows_whose_key_is_a_text_follow_at_once(
+    service: InProcess, witness: Witness, cli: RedisCli, at_once: list[int]
+) -> None:
+    witness.query(f"INSERT INTO employees SELECT CONCAT('é', seq), 'Ada' FROM seq_1_to_{MANY}")
+    watch(service, ["*"], TABLE="employees")
+    run("employees")
+    texts = {
+        f"Employee:é{n}": as_json({"EmpId": f"é{n}", "EmpName": "Bea"}) for n in range(1, MANY + 1)
+    }
+    cli("MSET", *[word for pair in texts.items() for word in pair])
+
+    assert run("employees")["to_database"] == {"looked": MANY, "changed": MANY, "reported": 0}
+
+    assert at_once == AT_ONCE
+    assert witness.query("SELECT DISTINCT EmpName FROM employees") == [("Bea",)]
 
 
 @pytest.mark.parametrize("change", ["UPDATE products SET Price = 407", "DELETE FROM products"])
@@ -238,7 +312,7 @@ def test_many_rows_of_which_the_database_rejects_one(
 def test_what_needs_a_closer_look_is_not_taken_for_a_plain_row(text: str | bytes) -> None:
     text = text if isinstance(text, bytes) else text.encode()
 
-    assert plain_texts(PRODUCTS, {3: text}) == {}
+    assert plain_rows(PRODUCTS, {3: text}) == ({}, [[]] * 5)
 
 
 def test_a_plain_row_is_taken_as_one_by_one() -> None:
@@ -249,12 +323,13 @@ def test_a_plain_row_is_taken_as_one_by_one() -> None:
         if "\\" not in encode(text)
     }
 
-    found = plain_texts(PRODUCTS, texts)
+    found, columns = plain_rows(PRODUCTS, texts)
 
     for key, text in texts.items():
         values = parse(PRODUCTS, key, text)
         assert values is not None
         assert found[key] == PRODUCTS.encode((key, *values.values()))
+    assert PRODUCTS.encode_many(PRODUCTS.rows_of_plain(columns)) == [*found.values()]
     assert len(found) == len(texts) == 7
 
 

@@ -3,6 +3,7 @@ and leave where they cannot be finished."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
@@ -173,15 +174,14 @@ def test_public_keys_stay_that_clients_set_after_a_watch_ended_within_a_run(
 ) -> None:
     watch(shop, ["*"], "to_cache")
     store = type(services.container().public_store)
-    read = store.read_many
+    set_new = store.set_new_many
 
-    def then_it_ends(*arguments: object) -> object:
-        monkeypatch.setattr(store, "read_many", read)
-        found = read(*arguments)  # type: ignore[arg-type]
+    def it_ends_before(*arguments: Any) -> Any:
+        monkeypatch.setattr(store, "set_new_many", set_new)
         unwatch(shop, ["*"])
-        return found
+        return set_new(*arguments)
 
-    monkeypatch.setattr(store, "read_many", then_it_ends)
+    monkeypatch.setattr(store, "set_new_many", it_ends_before)
     run()
     cli("SET", "Product:22", "mine")
     for _ in range(2):
