@@ -65,7 +65,7 @@ class Integer:
 
     def takes_all(self, values: Sequence[object]) -> bool:
         """Whether all `values` are good as they are, so that `parse` need not be called."""
-        if not values or [value for value in values if type(value) is not int]:
+        if set(map(type, values)) != {int}:
             return False
         return self.minimum <= min(values) and max(values) <= self.maximum  # type: ignore[type-var, operator]
 

@@ -7,9 +7,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TypeVar
 from urllib.parse import parse_qs, urlsplit
 
+from chalicelib.environment import choice, integer, names, required, switch
 from chalicelib.errors import ConfigurationError
 from chalicelib.tables import OWN_NAMES, TABLES
 
@@ -89,9 +89,6 @@ class UncachedReads(str, Enum):
     REPLICA = "replica"
 
 
-Choice = TypeVar("Choice", bound=Enum)
-
-
 @dataclass(frozen=True)
 class Settings:
     """The settings of a deployment. The repr leaves secrets out, so that no log shows them."""
@@ -133,47 +130,47 @@ class Settings:
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "Settings":
         """Raises ConfigurationError, which names the first setting that is missing or malformed."""
-        engine = _choice(environment, DB_ENGINE, DbEngine)
+        engine = choice(environment, DB_ENGINE, DbEngine)
         is_connected = engine is DbEngine.MYSQL
         return cls(
-            db_host=_required(environment, DB_HOST)
+            db_host=required(environment, DB_HOST)
             if is_connected
             else environment.get(DB_HOST, ""),
             db_user=_user(environment) if is_connected else environment.get(DB_USER, ""),
             db_pass=_password(environment) if is_connected else environment.get(DB_PASS, ""),
-            db_name=_required(environment, DB_NAME),
+            db_name=required(environment, DB_NAME),
             db_engine=engine,
             db_cluster_arn=_cluster_arn(environment, engine),
             db_secret_arn=_secret_arn(environment),
             db_auth=_iam(environment, DB_AUTH, DB_SSL_CA),
             db_ssl_ca=environment.get(DB_SSL_CA, ""),
-            db_resume_seconds=_integer(environment, DB_RESUME_SECONDS, 0, 0, MAX_RESUME_SECONDS),
-            db_port=_integer(environment, DB_PORT, cls.db_port, 1, 65535),
+            db_resume_seconds=integer(environment, DB_RESUME_SECONDS, 0, 0, MAX_RESUME_SECONDS),
+            db_port=integer(environment, DB_PORT, cls.db_port, 1, 65535),
             db_reader_host=environment.get(DB_READER_HOST, ""),
             uncached_reads=_uncached_reads(environment),
             default_table=_table(environment, DB_TABLE) or cls.default_table,
             employees_table=_employees_table(environment) or cls.employees_table,
             redis_url=_redis_url(environment),
-            redis_cluster=_switch(environment, REDIS_CLUSTER),
+            redis_cluster=switch(environment, REDIS_CLUSTER),
             redis_auth=_redis_auth(environment),
             redis_cache_name=environment.get(REDIS_CACHE_NAME, ""),
             redis_serverless=_redis_serverless(environment),
-            ttl_seconds=_integer(environment, TTL, cls.ttl_seconds, 1, 30 * 24 * 3600),
+            ttl_seconds=integer(environment, TTL, cls.ttl_seconds, 1, 30 * 24 * 3600),
             read_by=_read_by(environment),
-            max_rejected_percent=_integer(
+            max_rejected_percent=integer(
                 environment, INGEST_MAX_REJECTED, cls.max_rejected_percent, 0, 100
             ),
-            max_upload_bytes=_integer(
+            max_upload_bytes=integer(
                 environment, INGEST_MAX_BYTES, cls.max_upload_bytes, 1, 10**11
             ),
-            ingest_engine=_choice(environment, INGEST_ENGINE, IngestEngine),
-            ingest_columns=_names(environment, INGEST_COLUMNS),
+            ingest_engine=choice(environment, INGEST_ENGINE, IngestEngine),
+            ingest_columns=names(environment, INGEST_COLUMNS),
             upload_bucket=environment.get(UPLOAD_BUCKET, ""),
             ranges_bucket=_ranges_bucket(environment),
             bucket_owner=_bucket_owner(environment),
             sync_minutes=sync_minutes(environment),
             api_auth=api_auth(environment),
-            api_readers=frozenset(_names(environment, API_READERS, "ids of callers")),
+            api_readers=frozenset(names(environment, API_READERS, "ids of callers")),
             cors_origins=cors_origins(environment),
         )
 
@@ -183,12 +180,12 @@ def api_auth(environment: Mapping[str, str]) -> ApiAuth:
     never set to nothing: who wants an open API writes `none`."""
     if environment.get(API_AUTH) == "":
         raise ConfigurationError(f"{API_AUTH} is empty: write none (everybody), iam or key")
-    return _choice(environment, API_AUTH, ApiAuth)
+    return choice(environment, API_AUTH, ApiAuth)
 
 
 def sync_minutes(environment: Mapping[str, str]) -> int:
     """The setting SYNC_MINUTES, which is read when the app is imported, too."""
-    return _integer(environment, SYNC_MINUTES, Settings.sync_minutes, 1, 24 * 60)
+    return integer(environment, SYNC_MINUTES, Settings.sync_minutes, 1, 24 * 60)
 
 
 def cors_origins(environment: Mapping[str, str]) -> frozenset[str]:
@@ -211,7 +208,7 @@ def cors_origins(environment: Mapping[str, str]) -> frozenset[str]:
 
 
 def _uncached_reads(environment: Mapping[str, str]) -> UncachedReads:
-    reader = _choice(environment, UNCACHED_READS, UncachedReads)
+    reader = choice(environment, UNCACHED_READS, UncachedReads)
     if reader is UncachedReads.REPLICA and not environment.get(DB_READER_HOST):
         raise ConfigurationError(f"{UNCACHED_READS}=replica needs {DB_READER_HOST}")
     return reader
@@ -241,28 +238,10 @@ def _read_by(environment: Mapping[str, str]) -> str | None:
     return column
 
 
-def _choice(environment: Mapping[str, str], name: str, kind: type[Choice]) -> Choice:
-    """The member of `kind` that the setting names; the first member where it is not set."""
-    choices = [member.value for member in kind]
-    text = environment.get(name) or choices[0]
-    if text not in choices:
-        raise ConfigurationError(f"{name}: expected {', '.join(choices[:-1])} or {choices[-1]}")
-    return kind(text)
-
-
-def _required(environment: Mapping[str, str], name: str) -> str:
-    value = environment.get(name)
-    if not value:
-        raise ConfigurationError(
-            f"{name} is not set: give it in .chalice/config.json or .local/env"
-        )
-    return value
-
-
 def _user(environment: Mapping[str, str]) -> str:
     if environment.get(DB_SECRET_ARN):
         return environment.get(DB_USER, "")  # the secret has its own
-    return _required(environment, DB_USER)
+    return required(environment, DB_USER)
 
 
 def _password(environment: Mapping[str, str]) -> str:
@@ -322,8 +301,8 @@ def _cluster_arn(environment: Mapping[str, str], engine: DbEngine) -> str:
     """Of the Data API, which needs a secret too, and knows no replica."""
     arn = environment.get(DB_CLUSTER_ARN, "")
     if engine is DbEngine.DATA_API:
-        _required(environment, DB_CLUSTER_ARN)
-        _required(environment, DB_SECRET_ARN)
+        required(environment, DB_CLUSTER_ARN)
+        required(environment, DB_SECRET_ARN)
     if arn and not re.fullmatch(r"arn:aws[\w-]*:rds:[\w-]+:\d{12}:cluster:[\w-]+", arn):
         raise ConfigurationError(
             f"{DB_CLUSTER_ARN}: expected arn:aws:rds:<region>:<account>:cluster:<name>"
@@ -361,36 +340,7 @@ def _redis_serverless(environment: Mapping[str, str]) -> bool:
     """Also where only the name of the host says so."""
     host = urlsplit(_redis_url(environment)).hostname or ""
     is_named_so = ".serverless." in host and host.endswith(".amazonaws.com")
-    return _switch(environment, REDIS_SERVERLESS) or is_named_so
-
-
-def _integer(
-    environment: Mapping[str, str], name: str, default: int, minimum: int, maximum: int
-) -> int:
-    text = environment.get(name) or str(default)
-    if not (text.isascii() and text.isdigit() and minimum <= int(text[:12]) <= maximum):
-        raise ConfigurationError(f"{name}: expected an integer from {minimum} to {maximum}")
-    return int(text)
-
-
-def _names(
-    environment: Mapping[str, str], name: str, noun: str = "column names"
-) -> tuple[str, ...]:
-    """The names in a list with commas; empty where the setting is not set."""
-    text = environment.get(name, "")
-    names = tuple(part.strip() for part in text.split(",")) if text else ()
-    if "" in names or len({each.casefold() for each in names}) != len(names):
-        raise ConfigurationError(
-            f"{name}: expected {noun} with commas between them, each once, or nothing"
-        )
-    return names
-
-
-def _switch(environment: Mapping[str, str], name: str) -> bool:
-    text = environment.get(name) or "0"
-    if text not in ("0", "1"):
-        raise ConfigurationError(f"{name}: expected 1 or 0")
-    return text == "1"
+    return switch(environment, REDIS_SERVERLESS) or is_named_so
 
 
 def _redis_url(environment: Mapping[str, str]) -> str:

@@ -16,6 +16,7 @@
     ├── DatabaseUnavailable   503  the database cannot be reached now; nothing was written
     │   └── OutcomeUnknown    503  the connection was lost during a write: it may have happened
     ├── CountersUnavailable   503  Redis cannot tell what was added to write-behind counters
+    ├── PublicKeysUnavailable 503  Redis cannot be told of a watch that has begun or ended
     ├── ConfigurationError    500  a setting is missing or wrong, or DB_USER lacks a right; named
     ├── SchemaMismatch        500  a table differs from its declaration; the text says how
     ├── NotAtOnce                  never reaches a caller: the rows are written in another way
@@ -153,6 +154,13 @@ class OutcomeUnknown(DatabaseUnavailable):
 class CountersUnavailable(HerocacheError):
     """A table with write-behind counters can be neither read nor changed while Redis is away.
     Nothing was changed."""
+
+    status = 503
+    retry_after_seconds = 2
+
+
+class PublicKeysUnavailable(HerocacheError):
+    """A watch has begun or ended, and Redis does not know. The request may be sent again."""
 
     status = 503
     retry_after_seconds = 2

@@ -69,7 +69,7 @@ class Container:
             loader,
             lazy_loading,
             self.write_through,
-            WriteBehind(lazy_loading, self.cache, self.generations, self.recovery),
+            WriteBehind(self.database, lazy_loading, self.cache, self.generations, self.recovery),
         )
 
     @part

@@ -50,8 +50,9 @@ CREATE TABLE IF NOT EXISTS watched (
     table_name VARCHAR(64)  NOT NULL,
     row_key    VARCHAR(255) NOT NULL,                -- '*': every row
     form       VARCHAR(8)   NOT NULL DEFAULT 'json', -- of the public key: 'json', 'hash'
-    direction  VARCHAR(16)  NOT NULL,                -- 'to_cache', 'to_database'
+    direction  VARCHAR(16)  NOT NULL,                -- 'to_cache', 'to_database', 'ended' (its public keys are to be deleted)
     seen       CHAR(16)     CHARACTER SET ascii NULL, -- digest of the row as both sides had it last
+    unfinished VARCHAR(64)  CHARACTER SET ascii NULL, -- fingerprints of the public key that a run has set, and not kept as seen
     synced_at  DATETIME(6)  NULL,                    -- UTC
     PRIMARY KEY (table_name, row_key, form)
 ) ENGINE = InnoDB DEFAULT CHARSET = utf8mb4 COLLATE = utf8mb4_bin;
@@ -63,6 +64,7 @@ CREATE TABLE IF NOT EXISTS watched_ranges (
     after_key  VARCHAR(255) NOT NULL, -- '': from the first row on
     direction  VARCHAR(16)  NOT NULL,
     seen       MEDIUMTEXT   CHARACTER SET ascii NOT NULL, -- JSON: the keys, and their digests in one text
+    unfinished MEDIUMTEXT   CHARACTER SET ascii NULL,     -- the same with fingerprints of public keys
     PRIMARY KEY (table_name, form, after_key)
 ) ENGINE = InnoDB DEFAULT CHARSET = utf8mb4 COLLATE = utf8mb4_bin;
 

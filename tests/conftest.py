@@ -186,6 +186,22 @@ def mariadb(home: Path) -> Iterator[MariaDB]:
         yield server
 
 
+@pytest.fixture(scope="module")
+def own_mariadb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MariaDB]:
+    """Of one module of tests."""
+    with running(MariaDB(tmp_path_factory.mktemp("own") / "mariadb")) as server:
+        server.apply_schema()
+        yield server
+
+
+@pytest.fixture
+def breakable_mariadb(own_mariadb: MariaDB) -> Iterator[MariaDB]:
+    """It runs when a test begins, whatever became of it in the test before."""
+    own_mariadb.start()
+    yield own_mariadb
+    own_mariadb.start()
+
+
 @pytest.fixture
 def triggers(mariadb: MariaDB) -> Iterator[None]:
     """On every declared table, for one test: changes by other clients are recorded."""
@@ -204,6 +220,21 @@ def drop_triggers(mariadb: MariaDB) -> None:
 def redis_server(home: Path) -> Iterator[Redis]:
     with running(Redis(home / "redis")) as server:
         yield server
+
+
+@pytest.fixture(scope="module")
+def own_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis]:
+    """Of one module of tests."""
+    with running(Redis(tmp_path_factory.mktemp("own") / "redis")) as server:
+        yield server
+
+
+@pytest.fixture
+def breakable_redis(own_redis: Redis) -> Iterator[Redis]:
+    """It runs when a test begins, whatever became of it in the test before."""
+    own_redis.start()
+    yield own_redis
+    own_redis.start()
 
 
 @pytest.fixture(scope="session")

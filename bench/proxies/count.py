@@ -1,6 +1,6 @@
 """A TCP proxy that counts connections and round trips.
 
-    with counted(host, port) as proxy: ...; proxy.round_trips
+    with CountingProxy((host, port)) as proxy: ...; proxy.round_trips
 
 A round trip is counted when the server sends after the client did, or first, as MySQL's greeting.
 Commands sent together are one round trip, however many packets they take. The TCP handshake is one
@@ -11,41 +11,26 @@ import contextlib
 import select
 import selectors
 import socket
-import threading
 from collections.abc import Iterator, Mapping
 from urllib.parse import urlsplit
+
+from bench.proxies.listener import Listener
 
 CHUNK_BYTES = 1 << 16
 # What a client sends without a longer pause is passed on in one piece. Otherwise the server could
 # answer the first part early, and one round trip would count as two.
 PAUSE_SECONDS = 0.005
-LOOPBACK = "127.0.0.1"
 
 
-class CountingProxy:
+class CountingProxy(Listener):
     def __init__(self, target: tuple[str, int]) -> None:
+        super().__init__()
         self._target = target
-        self._listener = socket.create_server((LOOPBACK, 0))
-        self.port: int = self._listener.getsockname()[1]
         self.connections = 0
         self.round_trips = 0
 
-    def close(self) -> None:
-        """Stops accepting. Open connections end when their client closes them."""
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-
-    def accept_until_closed(self) -> None:
-        while True:
-            try:
-                client, _ = self._listener.accept()
-            except OSError:
-                return
-            self.connections += 1
-            threading.Thread(target=self._relay, args=(client,), daemon=True).start()
-
-    def _relay(self, client: socket.socket) -> None:
+    def _serve(self, client: socket.socket) -> None:
+        self.connections += 1
         with (
             client,
             socket.create_connection(self._target) as server,
@@ -81,16 +66,6 @@ def _received(source: socket.socket, whole: bool) -> bytes:
 
 
 @contextlib.contextmanager
-def counted(host: str, port: int) -> Iterator[CountingProxy]:
-    proxy = CountingProxy((host, port))
-    threading.Thread(target=proxy.accept_until_closed, daemon=True).start()
-    try:
-        yield proxy
-    finally:
-        proxy.close()
-
-
-@contextlib.contextmanager
 def counting(
     environment: Mapping[str, str],
 ) -> Iterator[tuple[Mapping[str, str], CountingProxy, CountingProxy]]:
@@ -99,8 +74,8 @@ def counting(
     assert address.hostname
     assert address.port
     with (
-        counted(environment["DB_HOST"], int(environment["DB_PORT"])) as mysql,
-        counted(address.hostname, address.port) as cache,
+        CountingProxy((environment["DB_HOST"], int(environment["DB_PORT"]))) as mysql,
+        CountingProxy((address.hostname, address.port)) as cache,
     ):
         far_url = address._replace(netloc=f"{address.hostname}:{cache.port}").geturl()
         yield {**environment, "DB_PORT": str(mysql.port), "REDIS_URL": far_url}, mysql, cache

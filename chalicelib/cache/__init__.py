@@ -7,7 +7,7 @@ Entry, Affected, Fenced, Leases, Pending, Token, new_token   what the verbs take
 LEASE, MARK       the first bytes of an entry without a value
 PublicStore, public_store, PublicRow, PublicWrite, Found, HashFields, Garbage, Late, ANY, ABSENT,
 public_forms, fingerprint      the public keys of watched rows, which any client may use
-CounterTotals, CounterTotalsStore, Line, first_line, EntryMissing, OutOfRange
+CounterTotals, CounterTotalsStore, Line, declaration, EntryMissing, OutOfRange
                   what was added to write-behind counters, and is not in the row yet
 """
 
@@ -35,7 +35,7 @@ from chalicelib.cache.write_behind_totals import (
     EntryMissing,
     Line,
     OutOfRange,
-    first_line,
+    declaration,
 )
 
 __all__ = [
@@ -64,8 +64,8 @@ __all__ = [
     "PublicWrite",
     "Recovery",
     "Token",
+    "declaration",
     "fingerprint",
-    "first_line",
     "new_token",
     "public_forms",
     "public_store",

@@ -18,11 +18,13 @@ Words = tuple[str | int | bytes, ...]
 class Command(NamedTuple):
     """`tag`: the hash tag that its Redis keys share; a cluster finds the server by it. A command
     that is packed already has its bytes in place of `words`. `may_be_denied`: where the user lacks
-    the right for it, it is left out, its reply is None, and the others count as without it."""
+    the right for it, it is left out, its reply is None, and the others count as without it.
+    `is_write`: a replica is sure to reject it."""
 
     tag: str
     words: Words | bytes
     may_be_denied: bool = False
+    is_write: bool = False
 
 
 class Received(NamedTuple):
@@ -90,12 +92,22 @@ class NoClient:
 
 
 def packed_series(verb: str, prefix: str, width: int, numbers: Sequence[int]) -> bytes:
-    """A command whose arguments differ only in a number of at most `width` characters. One
-    formatting at C speed: to pack word by word takes as long as Redis takes for an MGET of these
-    keys."""
-    argument = f"${len(prefix) + width}\r\n{prefix}%0{width}d\r\n"
+    """A command whose arguments differ only in a number of at most `width` characters."""
     head = f"*{len(numbers) + 1}\r\n${len(verb)}\r\n{verb}\r\n"
-    return (head + argument * len(numbers) % tuple(numbers)).encode()
+    return head.encode() + packed_numbers(prefix, width, numbers)
+
+
+def packed_numbers(prefix: str, width: int, numbers: Sequence[int]) -> bytes:
+    """Words of a command that differ only in a number of at most `width` characters. One formatting
+    at C speed: to pack word by word takes as long as Redis takes for an MGET of these keys."""
+    word = f"${len(prefix) + width}\r\n{prefix}%0{width}d\r\n".encode()
+    return word * len(numbers) % tuple(numbers)
+
+
+def packed_words(words: Sequence[str | int | bytes]) -> bytes:
+    """Words of a command."""
+    texts = [word if isinstance(word, bytes) else str(word).encode() for word in words]
+    return b"".join([b"$%d\r\n%b\r\n" % (len(text), text) for text in texts])
 
 
 @cache

@@ -64,7 +64,8 @@ class NodeConnection:
         self._named_at = 0.0
         self._name_replies = 0  # to the questions that ask for the name, and are not read yet
         self._left_replies = 0  # nobody waits for them
-        self._may_be_denied: Sequence[bool] = ()  # of each reply that comes next
+        self._may_be_denied: list[bool] = []  # of each reply that comes next
+        self._is_checked = False  # whether the last of them is of a command for masters only
         self._preparation = preparation
         self._fixed_name = fixed_name
         self._in_cluster = in_cluster
@@ -100,9 +101,11 @@ class NodeConnection:
         last command is one that a replica rejects: a kept connection may lead to a server that was
         made a replica."""
         packed = [_pack(command.words) for command in commands]
-        self._may_be_denied = [command.may_be_denied for command in (*commands, *commands[:1])]
-        if commands:
+        self._may_be_denied = [command.may_be_denied for command in commands]
+        self._is_checked = bool(commands) and not commands[-1].is_write
+        if self._is_checked:
             packed.append(_only_for_masters(commands[0].tag))
+            self._may_be_denied.append(False)
         self._write(packed, wait)
 
     def ask(self, words: Words) -> Any:
@@ -134,13 +137,13 @@ class NodeConnection:
     def receive(self, count: int) -> list[Any]:
         """The replies to the `count` commands that were sent last."""
         if True not in self._may_be_denied:
-            return self._receive(count + 1)[:-1] if count else []
+            return self._receive(count + self._is_checked)[:count]
         self._receive(0)
-        return [self._receive_unless_denied(may_be) for may_be in self._may_be_denied][:-1]
+        return [self._receive_unless_denied(may_be) for may_be in self._may_be_denied][:count]
 
     def leave_replies(self, count: int) -> None:
         """Drop the replies to the `count` commands that were sent last, when the next are read."""
-        self._left_replies += self._name_replies + (count + 1 if count else 0)
+        self._left_replies += self._name_replies + count + self._is_checked
         if self._name_replies:  # the name is dropped too: ask for it again
             self._name_replies, self._named_at = 0, 0.0
 

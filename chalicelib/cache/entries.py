@@ -9,7 +9,7 @@ Each verb costs one round trip. Each names the generation whose entries it means
 makes its commands.
 """
 
-import secrets
+import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
@@ -338,7 +338,7 @@ class Affected:
 
 
 def new_token() -> Token:
-    return secrets.token_hex(entry_scripts.TOKEN_LENGTH // 2)
+    return os.urandom(entry_scripts.TOKEN_LENGTH // 2).hex()
 
 
 def _check_marked(generation: Generation, replies: Sequence[Any]) -> None:

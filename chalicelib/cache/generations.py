@@ -9,13 +9,13 @@ waits until the database has answered for `MEMORY_SECONDS` without a gap.
 
 import logging
 import math
-import threading
 import time
 from dataclasses import dataclass
 
 from chalicelib.cache.entries import Cache
 from chalicelib.db import Database, Generation
 from chalicelib.errors import CacheUnavailable, DatabaseUnavailable
+from chalicelib.single_flight import SingleFlight
 from chalicelib.tables import Table
 
 log = logging.getLogger("herocache.generations")
@@ -55,32 +55,39 @@ class Generations:
         self._database = database
         self._cache = cache
         self._memory: dict[str, _Memory] = {}
-        self._refreshing = threading.Lock()
+        # With each answer goes until when it may be used, in monotonic seconds.
+        self._refreshing = SingleFlight[tuple[Generation, float]]()
         self._answers_since = -math.inf  # inf while the database cannot be asked
         self._hints_due: set[str] = set()  # tables whose hint in Redis may be missing or old
         database.on_unavailable = self.mark_stale
 
     def current(self, table: Table) -> Generation:
-        """The generation to read under. One SELECT when memory has run out, however many threads
-        need it.
+        """The generation to read under. One question when memory has run out, however many threads
+        need it: they have one answer, or one failure.
 
         While the database cannot be asked, the last generation known still holds: the one that this
         container remembers, or the hint that others left in Redis. Nobody can raise it in a
         database that is away, and a raise that was committed just before is not acknowledged yet.
         Raises DatabaseUnavailable where none is known, or where only a replica answers, because
         others may reach the writer."""
+        needed_at = time.monotonic()
         memory = self._memory.get(table.name)
         if memory is None:
-            return self._ask(table, None)
-        if time.monotonic() < memory.valid_until:
+            return self._ask(table, None)[0]
+        if needed_at < memory.valid_until:
             return memory.generation
-        with self._refreshing:
-            memory = self._memory.get(table.name)
-            if memory is not None and time.monotonic() < memory.valid_until:
-                return memory.generation
-            return self._ask(table, memory)
+        while True:
+            generation, until = self._refreshing.ask(table.name, lambda: self._refreshed(table))
+            if needed_at <= until:  # else another thread has asked too long before
+                return generation
 
-    def _ask(self, table: Table, memory: _Memory | None) -> Generation:
+    def _refreshed(self, table: Table) -> tuple[Generation, float]:
+        memory = self._memory.get(table.name)
+        if memory is not None and time.monotonic() < memory.valid_until:
+            return memory.generation, memory.valid_until
+        return self._ask(table, memory)
+
+    def _ask(self, table: Table, memory: _Memory | None) -> tuple[Generation, float]:
         asked = time.monotonic()
         try:
             generation = self._database.generation(table, REFRESH_TIMEOUT_SECONDS)
@@ -94,10 +101,10 @@ class Generations:
             last_known = self._last_known(table, memory)
             if last_known is not None:
                 self._remember(table, _Memory(last_known, until, math.inf))
-                return last_known
+                return last_known, until
             generation = self._database.generation(table)
         self.saw(table, generation, asked)
-        return generation
+        return generation, asked + MEMORY_SECONDS
 
     def _last_known(self, table: Table, memory: _Memory | None) -> Generation | None:
         """The later one of the hint and of what this container remembers. None where there is no

@@ -86,6 +86,11 @@ def _prefixes(table: str, generation: int, column: str) -> tuple[str, ...]:
     return tuple(f"{{{table}.{bucket}}}:{generation}:{column}:" for bucket in range(BUCKETS))
 
 
+def entry_prefix(generation: int, table: Table, column: Column, bucket: int) -> str:
+    """What stands before the value in the key of an entry."""
+    return _prefixes(table.name, generation, column.name)[bucket]
+
+
 def witness(table: Table, bucket: int, token: str) -> str:
     """The witness of a write: while its key is there, Redis has lost nothing since the write set
     it, and only little time has passed."""

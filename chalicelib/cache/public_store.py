@@ -12,7 +12,6 @@ from chalicelib.cache.public_keys import (
     HashFields,
     Late,
     PublicRow,
-    PublicWrite,
     delete_note,
     note,
     read_commands,
@@ -46,6 +45,10 @@ class PublicStore:
     def __init__(self, client: "Client | NoClient") -> None:
         self._client = client
         self.counter_totals = CounterTotalsStore(client, keys.Keys(client.is_cluster))
+
+    @property
+    def is_configured(self) -> bool:
+        return not isinstance(self._client, NoClient)
 
     def wake(self) -> str:
         """The name of the server that answers now, also where it failed before."""
@@ -99,14 +102,14 @@ class PublicStore:
             raise Late
         return replies
 
-    def delete_many(self, table: Table, form: str, row_keys: Sequence[Key], read_at: int) -> None:
+    def delete_many(
+        self, table: Table, form: str, row_keys: Sequence[Key], read_at: int, until: int
+    ) -> None:
         """Delete public keys that nobody watches any more since `read_at`. A write that read its
-        row before that does not bring them back."""
-        rows = {form: [PublicRow(key, None) for key in row_keys]}
-        write = PublicWrite(rows, read_at, read_at)
-        commands = write.commands(table, self._client.is_cluster)
-        if commands:
-            self._client.ask_many(commands)
+        row before that does not bring them back. Raises Late where `until` has come."""
+        rows = [PublicRow(key, None) for key in row_keys]
+        is_cluster = self._client.is_cluster
+        self._set(set_commands(table, form, rows, read_at, is_cluster, read_at, until))
 
     def note(self, table: Table) -> tuple[str, bytes]:
         """The server that answers now, and the table's note; empty where there is none."""

@@ -7,62 +7,76 @@ to live are in milliseconds.
 from functools import lru_cache
 
 # A request adds to the totals of rows, all or none.
-# KEYS: a key that keeps the reply for a second copy of this call; the Hash of pending counters,
-# with a field for each row whose totals may not be in the row yet; then the totals of each row;
-# then the entry of each row, where there are no lines.
-# ARGV: how long that reply lives; the first line of totals; the lowest and the highest value of
-# each counter; what is added to each counter, row after row; where the row's key begins in the key
-# of totals; the lines of the rows, one behind the other, where the entries are not to be asked.
+# KEYS: the Hash of pending counters, with a field for each row whose totals may not be in the row
+# yet; a key by which a second copy of this call is known; then the totals of each row; then the
+# entry of each row, where there are no lines.
+# ARGV: how long that second key lives; the number of the declaration, and the lowest and the
+# highest value of each counter; a line feed and the names of the counters; where the row's key
+# begins in the key of totals; what is added to each counter, row after row; the lines of the rows,
+# one behind the other, where the entries are not to be asked.
 # Replies the new value of each counter, row after row; or 'missing' where a row has no entry; or
-# 'range', which row and counter, both from 0 on, and its value.
+# 'range', which row and counter, both from 0 on, and its value. A second copy adds nothing, and
+# replies what the counters show then, or the refusal of the first one.
+# The first command is a write, so a replica never answers.
 # Numbers are packed as doubles: to write and read decimals takes longer than all else.
 # A table has few counters. `$...` stands for a list with an item for each of them.
 _ADD = """
-local done = redis.call('GET', KEYS[1])
-if done then
-  return done
+local is_copy = not redis.call('SET', KEYS[2], '', 'NX', 'PX', ARGV[1])
+local refusal = is_copy and redis.call('GET', KEYS[2]) or ''
+if refusal ~= '' then
+  return cmsgpack.unpack(refusal)
 end
-local pack, unpacked, sub = struct.pack, struct.unpack, string.sub
-local names, amounts, lines = ARGV[2], ARGV[4], ARGV[6]
-local width, rows = #names, #amounts / $bytes
-local behind = width + 2 * $bytes + 15
-local form = 'c' .. width .. '<dd$d'
-local $limits = unpacked('<$d$d', ARGV[3])
-local has_pending = redis.call('HLEN', KEYS[2]) > 0
+local pack, unpacked = struct.pack, struct.unpack
+local names, amounts, lines = ARGV[3], ARGV[5], ARGV[6]
+local rows = #amounts / $bytes
+local behind = 2 * $bytes + 24
+local form, length = '<ddd$dc' .. #names, 24 + $bytes + #names
+local declaration, $limits = unpacked('<d$d$d', ARGV[2])
+local has_pending = redis.call('HLEN', KEYS[1]) > 0
 local found = redis.call('MGET', unpack(KEYS, 3))
+
+local function refused(...)
+  redis.call('SET', KEYS[2], cmsgpack.pack({...}), 'PX', ARGV[1])
+  return {...}
+end
 
 -- Of totals that are settled, or have the counters of another declaration.
 local function totals_of(text)
-  local stop = string.find(text, '\\n', 1, true)
-  local sums, place = {}, stop + 17
-  for name in string.gmatch(sub(text, 1, stop - 1), '[^. ]+') do
-    sums[name] = unpacked('<d', text, place)
+  local numbers, named = string.match(text, '^(.*)\\n(.*)$')
+  local sums, place = {}, 25
+  for name in string.gmatch(named, '[^ ]+') do
+    sums[name] = unpacked('<d', numbers, place)
     place = place + 8
   end
-  local epoch, times = unpacked('<dd', text, stop + 1)
+  local _, epoch, times = unpacked('<ddd', numbers)
   return epoch, times, $sums_by_name
 end
 
-local texts, replies, fields = {}, {}, {}
+local texts, values, fields = {}, {}, {}
 for i = 1, rows do
   local line, at = found[rows + i], 0
   if lines then
-    line, at = lines, (i - 1) * (behind + 1) + 1
+    line, at = lines, (i - 1) * behind + 1
   elseif line then
-    at = #line - behind
+    at = #line - behind + 1
   end
-  if not line or sub(line, at, at + width - 1) ~= names then
-    return {'missing'}
+  if not line or at < 1 then
+    return refused('missing')
   end
-  local applied_epoch, applied_times, $shown = unpacked('<dd$d$d', line, at + width)
+  local declared, applied_epoch, applied_times, $shown = unpacked('<ddd$d$d', line, at)
+  if declared ~= declaration then
+    return refused('missing')
+  end
   local epoch, times, $totals = 0, 0, $zeros
   local text = found[i]
-  if text and has_pending and sub(text, 1, width) == names then
-    epoch, times, $totals = unpacked('<dd$d', text, width + 1)
-  else
-    fields[#fields + 1] = sub(KEYS[2 + i], ARGV[5])
+  declared = 0
+  if text and #text == length then
+    declared, epoch, times, $totals = unpacked('<ddd$d', text)
+  end
+  if declared ~= declaration or not has_pending then
+    fields[#fields + 1] = string.sub(KEYS[2 + i], ARGV[4])
     fields[#fields + 1] = ''
-    if text then
+    if text and declared ~= declaration then
       epoch, times, $totals = totals_of(text)
     end
   end
@@ -74,27 +88,30 @@ for i = 1, rows do
     $applied = $zeros
   end
   local $amounts = unpacked('<$d', amounts, (i - 1) * $bytes + 1)
+  if is_copy then
+    $amounts = $zeros
+  end
 $check
   texts[2 * i - 1] = KEYS[2 + i]
-  texts[2 * i] = pack(form, names, epoch, times + 1, $totals)
-  replies[i] = pack('<$d', $values)
+  texts[2 * i] = pack(form, declaration, epoch, times + 1, $totals, names)
 end
-redis.call('MSET', unpack(texts))
-if #fields > 0 then
-  redis.call('HSET', KEYS[2], unpack(fields))
+if not is_copy then
+  redis.call('MSET', unpack(texts))
+  if #fields > 0 then
+    redis.call('HSET', KEYS[1], unpack(fields))
+  end
 end
-local reply = table.concat(replies)
-redis.call('SET', KEYS[1], reply, 'PX', ARGV[1])
-return reply
+return values
 """
 # For each counter.
 _CHECK = """
   value# = value# + (total# - applied#)
   if amount# < 0 and (value# + amount# < lowest# or total# + amount# < -9007199254740991)
       or amount# > 0 and (value# + amount# > highest# or total# + amount# > 9007199254740991) then
-    return {'range', i - 1, # - 1, string.format('%.0f', value#)}
+    return refused('range', i - 1, # - 1, string.format('%.0f', value#))
   end
   value#, total# = value# + amount#, total# + amount#
+  values[(i - 1) * $counters + #] = value#
 """
 
 
@@ -108,6 +125,7 @@ def add(names: tuple[str, ...]) -> str:
 
     parts = {
         "$bytes": str(8 * len(names)),
+        "$counters": str(len(names)),
         "$d": "d" * len(names),
         "$limits": each("lowest#, highest#"),
         "$sums_by_name": ", ".join([f"sums['{name}'] or 0" for name in names]),
@@ -116,10 +134,8 @@ def add(names: tuple[str, ...]) -> str:
         "$zeros": each("0"),
         "$applied": each("applied#"),
         "$amounts": each("amount#"),
-        "$values": each("value#"),
-        "$check": each(_CHECK.rstrip("\n"), "\n"),
     }
-    text = _ADD
+    text = _ADD.replace("$check", each(_CHECK.rstrip("\n"), "\n"))
     for name in sorted(parts, key=len, reverse=True):
         text = text.replace(name, parts[name])
     return text
@@ -136,9 +152,7 @@ for i = 2, #KEYS do
   if not found or found == text then
     redis.call('HDEL', KEYS[1], field)
     if found then
-      if string.sub(text, 1, 1) ~= '.' then
-        text = '.' .. text
-      end
+      text = struct.pack('<d', -math.abs(struct.unpack('<d', text))) .. string.sub(text, 9)
       redis.call('SET', KEYS[i], text, 'PX', ARGV[1])
     end
   end

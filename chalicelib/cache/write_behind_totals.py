@@ -1,19 +1,20 @@
 """Counter totals: what was added to write-behind counters, as Redis keeps it beside the entries.
 
-The totals of a row stand under one Redis key, in the bucket of the row's entry: the names of the
-counters, a line feed, and numbers, each packed as a double:
+The totals of a row stand under one Redis key, in the bucket of the row's entry: numbers, each
+packed as a double, a line feed, and the names of the counters:
 
-    QuantityInStock Sold LF 1763794800000000 12 -5 3
+    194829346711023 1763794800000000 12 -5 3 LF QuantityInStock Sold
 
-An epoch (the time at which they were made, in microseconds; a later one is higher), how many
-increments there were in it, and for each counter the sum of them. They are never reduced. How much
-of them is in the row already (`applied`) stands in the database, as a text:
+The number of the declaration, which is made of the names. An epoch (the time at which they were
+made, in microseconds; a later one is higher), how many increments there were in it, and for each
+counter the sum of them. They are never reduced. How much of them is in the row already (`applied`)
+stands in the database, as a text:
 
     1763794800000000 12 QuantityInStock=-5 Sold=3
 
-and, with the counters, behind the row in its entry (a `line`):
+and, with the counters, behind the row in its entry (a `line`), as doubles too:
 
-    QuantityInStock Sold LF 1763794800000000 12 84 -5 7 3
+    194829346711023 1763794800000000 12 84 -5 7 3
 
 What a counter shows is the row's value, plus the total, less what is applied: whoever adds totals
 to the row changes nothing that a reader sees.
@@ -21,23 +22,27 @@ to the row changes nothing that a reader sees.
 Totals that are behind what is applied (an earlier epoch, or fewer increments) are those of a Redis
 that lost some: nothing of them counts, and the next increment begins another epoch.
 
-Totals have no time to live until all of them is in the row. Then they are settled: they begin with
-a dot, and live for SETTLED_SECONDS. A reader that has read the row before that still finds them.
+Totals have no time to live until all of them is in the row. Then they are settled: their first
+number is negative, and they live for SETTLED_SECONDS. A reader that has read the row before that
+still finds them.
 """
 
+import hashlib
 import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from chalicelib.cache import keys
-from chalicelib.cache.commands import Command, NoClient, Words, sha1
+from chalicelib.cache.commands import Command, NoClient, Words, packed_numbers, packed_words, sha1
 from chalicelib.cache.keys import Keys
 from chalicelib.cache.write_behind_scripts import SETTLE, add
 from chalicelib.column_types import Integer
+from chalicelib.counts import Counts
 from chalicelib.db import Generation
 from chalicelib.errors import AnotherServer
-from chalicelib.tables import Counts, Key, Table
+from chalicelib.tables import Key, Table
 
 if TYPE_CHECKING:
     from chalicelib.cache.client import Client
@@ -49,6 +54,8 @@ SETTLED_SECONDS = 600
 COPY_SECONDS = 10
 # ElastiCache Serverless takes no command of more than 3,999 words.
 MAX_ROWS_A_SCRIPT = 1_000
+# Requests of so many sizes are remembered.
+MAX_CONSTANTS = 256
 
 
 @dataclass(frozen=True)
@@ -73,9 +80,9 @@ class CounterTotals:
     @classmethod
     def unpack(cls, packed: bytes) -> "CounterTotals":
         """As Redis has them."""
-        names, _, numbers = packed.partition(b"\n")
-        epoch, count, *sums = map(int, struct.unpack(f"<{len(numbers) // 8}d", numbers))
-        return cls(epoch, count, dict(zip(names.decode().lstrip(".").split(" "), sums)), packed)
+        numbers, _, names = packed.rpartition(b"\n")
+        _, epoch, count, *sums = map(int, struct.unpack(f"<{len(numbers) // 8}d", numbers))
+        return cls(epoch, count, dict(zip(names.decode().split(" "), sums)), packed)
 
     @property
     def text(self) -> str:
@@ -106,12 +113,11 @@ class Line(NamedTuple):
     applied: CounterTotals
 
     @classmethod
-    def unpack(cls, names: bytes, numbers: bytes) -> "Line":
-        """From what `pack` made, without its line feed."""
-        epoch, count, *pairs = map(int, struct.unpack(f"<{len(numbers) // 8}d", numbers))
-        columns = names.decode().split(" ")
-        applied = CounterTotals(epoch, count, dict(zip(columns, pairs[1::2])))
-        return cls(dict(zip(columns, pairs[0::2])), applied)
+    def unpack(cls, names: Sequence[str], line: bytes) -> "Line":
+        """From what `pack` made of counters with these names."""
+        _, epoch, count, *pairs = map(int, struct.unpack(f"<{len(line) // 8}d", line))
+        applied = CounterTotals(epoch, count, dict(zip(names, pairs[1::2])))
+        return cls(dict(zip(names, pairs[0::2])), applied)
 
     def pack(self) -> bytes:
         """As an entry has it behind the row's JSON and a line feed."""
@@ -120,12 +126,14 @@ class Line(NamedTuple):
             number for name, value in self.values.items() for number in (value, sums.get(name, 0))
         ]
         numbers = (self.applied.epoch, self.applied.count, *pairs)
-        return first_line(self.values) + struct.pack(f"<{len(numbers)}d", *numbers)
+        return declaration(tuple(self.values)) + struct.pack(f"<{len(numbers)}d", *numbers)
 
 
-def first_line(names: Iterable[str]) -> bytes:
-    """Of totals and lines with these counters."""
-    return " ".join(names).encode() + b"\n"
+@lru_cache(maxsize=64)
+def declaration(names: tuple[str, ...]) -> bytes:
+    """The number with which lines and totals of these counters begin, packed. It is positive."""
+    digest = hashlib.sha1(" ".join(names).encode(), usedforsecurity=False).digest()
+    return struct.pack("<d", int.from_bytes(digest[:6], "big") + 1)
 
 
 class EntryMissing(Exception):
@@ -171,9 +179,11 @@ class CounterTotalsStore:
             if packed
         }
 
-    def buckets(self, row_keys: Sequence[Key]) -> int:
-        """How many scripts an increment of these rows takes: only one of them is all or none."""
-        return len(self._keys.chunks(row_keys, MAX_ROWS_A_SCRIPT))
+    def is_one_script(self, row_keys: Sequence[Key]) -> bool:
+        """Whether an increment of these rows takes one script: only then it is all or none."""
+        if not self._keys.is_cluster:
+            return len(row_keys) <= MAX_ROWS_A_SCRIPT
+        return len(self._keys.chunks(row_keys, MAX_ROWS_A_SCRIPT)) == 1
 
     def add_many(
         self,
@@ -188,40 +198,39 @@ class CounterTotalsStore:
         another one for each call. Raises EntryMissing, OutOfRange, AnotherServer; CacheUnavailable,
         where it may have happened."""
         form = self._form(table)
-        totals = self._keys.counter_totals(table, deltas.keys)
-        number = generation.number if generation else 0
-        entries = [] if lines else self._keys.entries(number, table, table.key, deltas.keys)
-        columns = form.columns(deltas)
+        amounts = form.amounts(deltas)
         chunks = self._keys.chunks(deltas.keys, MAX_ROWS_A_SCRIPT)
         commands = []
         for bucket, at in chunks:
+            row_keys = _of(at, deltas.keys)
             # A bucket may take several scripts: each has a copy key of its own.
             copy = keys.copy(table, bucket, f"{token}:{at[0]}")
-            named = [
-                copy,
-                keys.pending_counters(table, bucket),
-                *_of(at, totals),
-                *_of(at, entries),
-            ]
-            added = _row_by_row([_of(at, column) for column in columns])
-            prefix = len(keys.totals_prefix(table, bucket).encode())
-            words: Words = ("EVALSHA", form.script, len(named), *named, *form.head)
-            words += (struct.pack(f"<{len(added)}d", *added), prefix + 1)
+            named = [_packed_names(keys.totals_prefix(table, bucket), table, row_keys)]
+            if generation:
+                entries = keys.entry_prefix(generation.number, table, table.key, bucket)
+                named.append(_packed_names(entries, table, row_keys))
+            added = _row_by_row([_of(at, column) for column in amounts])
+            last: Words = (struct.pack(f"<{len(added)}d", *added),)
             if lines:
-                words += (b"".join(_of(at, lines)),)
-            commands.append(Command(keys.tag(table, bucket), words))
+                last += (b"".join(_of(at, lines)),)
+            first, middle = form.constant(bucket, 2 + len(named) * len(at), len(last))
+            packed = (first, packed_words((copy,)), *named, middle, packed_words(last))
+            commands.append(Command(keys.tag(table, bucket), b"".join(packed), is_write=True))
         reached, replies = self._client.ask_many(commands, is_patient=True)
         shown = {name: [0] * len(deltas.keys) for name in form.names}
         for (_, at), reply in zip(chunks, replies):
-            if type(reply) is list:
+            if type(reply[0]) is bytes:
                 if reply[0] == b"missing":
                     raise EntryMissing
                 index, place, value = map(int, reply[1:])
                 raise OutOfRange(at[index], form.names[place], value)
-            numbers = list(map(int, struct.unpack(f"<{len(reply) // 8}d", reply)))
             for place, column in enumerate(shown.values()):
-                for i, number in zip(at, numbers[place :: len(shown)]):
-                    column[i] = number
+                own = reply[place :: len(shown)]
+                if len(own) == len(column):
+                    column[:] = own
+                else:
+                    for i, number in zip(at, own):
+                        column[i] = number
         if generation and reached != generation.server_name:
             raise AnotherServer(reached)
         return deltas.with_numbers(shown)
@@ -279,9 +288,15 @@ class CounterTotalsStore:
 
 
 def _of(positions: Sequence[int], items: Sequence[Item]) -> Sequence[Item]:
-    """The items at these positions, where there are any items."""
-    is_all = not items or len(positions) == len(items)
-    return items if is_all else [items[i] for i in positions]
+    """The items at these positions."""
+    return items if len(positions) == len(items) else [items[i] for i in positions]
+
+
+def _packed_names(prefix: str, table: Table, row_keys: Sequence[Key]) -> bytes:
+    """The Redis keys of rows, as words of a command."""
+    if isinstance(table.key.type, Integer):
+        return packed_numbers(prefix, table.key.type.width, row_keys)  # type: ignore[arg-type]
+    return packed_words([f"{prefix}{key}" for key in row_keys])
 
 
 class _Form:
@@ -290,19 +305,37 @@ class _Form:
     def __init__(self, table: Table) -> None:
         self.table = table
         self.names = tuple([column.name for column in table.write_behind])
-        self.script = sha1(add(self.names))
+        self._script = sha1(add(self.names))
         types = [column.type for column in table.write_behind if isinstance(column.type, Integer)]
         limits = [limit for type_ in types for limit in (type_.minimum, type_.maximum)]
-        ranges = struct.pack(f"<{len(limits)}d", *limits)
-        self.head: Words = (COPY_SECONDS * 1000, first_line(self.names), ranges)
+        self._head = declaration(self.names) + struct.pack(f"<{len(limits)}d", *limits)
+        self._constants: dict[tuple[int, int, int], tuple[bytes, bytes]] = {}
 
-    def columns(self, deltas: Counts) -> list[Sequence[int]]:
+    def constant(self, bucket: int, named: int, amounts: int) -> tuple[bytes, bytes]:
+        """What stands before the names of a command, and between them and the amounts, with so many
+        words of each."""
+        if found := self._constants.get((bucket, named, amounts)):
+            return found
+        place = len(keys.totals_prefix(self.table, bucket).encode()) + 1
+        names = b"\n" + " ".join(self.names).encode()
+        between: Words = (COPY_SECONDS * 1000, self._head, names, place)
+        first = ("EVALSHA", self._script, named, keys.pending_counters(self.table, bucket))
+        count = 3 + named + len(between) + amounts
+        made = b"*%d\r\n%b" % (count, packed_words(first)), packed_words(between)
+        if len(self._constants) >= MAX_CONSTANTS:
+            self._constants.clear()
+        self._constants[bucket, named, amounts] = made
+        return made
+
+    def amounts(self, deltas: Counts) -> list[Sequence[int]]:
         """For each counter what is added to it in each row."""
         named = [deltas.columns.get(name) for name in self.names]
         return [[amount or 0 for amount in own] if own else [0] * len(deltas.keys) for own in named]
 
 
-def _row_by_row(columns: Sequence[Sequence[int]]) -> list[int]:
+def _row_by_row(columns: Sequence[Sequence[int]]) -> Sequence[int]:
+    if len(columns) == 1:
+        return columns[0]
     numbers = [0] * (len(columns) * len(columns[0]))
     for place, column in enumerate(columns):
         numbers[place :: len(columns)] = column

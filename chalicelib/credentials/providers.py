@@ -6,7 +6,6 @@ The password comes from a setting (`DB_PASS`, or inside `REDIS_URL`), from Secre
 
 import json
 import logging
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -15,6 +14,7 @@ from urllib.parse import unquote, urlsplit
 from chalicelib.config import DB_SECRET_ARN, Settings
 from chalicelib.credentials.iam_tokens import cache_token, database_token
 from chalicelib.errors import ConfigurationError, DatabaseUnavailable
+from chalicelib.single_flight import SingleFlight
 
 log = logging.getLogger("herocache.identity")
 
@@ -89,27 +89,32 @@ class _Secret:
     def __init__(self, arn: str) -> None:
         self._arn = arn
         self._kept: Login | None = None
-        self._reading = threading.Lock()
+        self._reading = SingleFlight[Login | None]()
 
     def login(self) -> Login:
-        with self._reading:
-            if self._kept is None:
-                self._kept = self._read(STAGES[0])
-            if self._kept is None:
-                raise self._unusable(f"it has no {STAGES[0]} version")
-            return self._kept
+        login = self._kept or self._reading.ask(None, self._first)
+        if login is None:
+            raise self._unusable(f"it has no {STAGES[0]} version")
+        return login
 
     def instead(self, rejected: Login) -> Login | None:
-        with self._reading:
-            if self._kept not in (None, rejected):
-                return self._kept  # another thread was rejected and has read the secret again
-            for stage in STAGES:
-                login = self._read(stage)
-                if login is not None and login != rejected:
-                    log.warning("the password was rejected: taking the secret's %s", stage)
-                    self._kept = login
-                    return login
-            return None
+        return self._reading.ask(rejected, lambda: self._other(rejected))
+
+    def _first(self) -> Login | None:
+        if self._kept is None:
+            self._kept = self._read(STAGES[0])
+        return self._kept
+
+    def _other(self, rejected: Login) -> Login | None:
+        if self._kept not in (None, rejected):
+            return self._kept  # another thread was rejected and has read the secret again
+        for stage in STAGES:
+            login = self._read(stage)
+            if login is not None and login != rejected:
+                log.warning("the password was rejected: taking the secret's %s", stage)
+                self._kept = login
+                return login
+        return None
 
     def _read(self, stage: str) -> Login | None:
         """The secret's version in this stage; None where it has none."""

@@ -7,8 +7,8 @@ Database, Transaction          read rows, run a transaction; run the statements 
 Change, Committed, Generation  what a transaction changed, its COMMIT, the generation it held
 applied_deltas                 how much of what is counted in Redis is in each row
 change_capture                 triggers and records of what other clients change
-Statement, FAILS, MICROSECONDS_NOW
-                               SQL with its parameters; SQL that is always an error; the time, UTC
+Statement, guarded, MICROSECONDS_NOW
+                               SQL with its parameters; a value, or an error; the time, UTC
 giving_keys, check_distance, highest_allowed, no_key_left
                                the keys that the database gives to new rows
 DatabaseError, is_forbidden, is_value_rejected, rejection, is_foreseen
@@ -26,11 +26,10 @@ from chalicelib.db.errors import (
     is_value_rejected,
     rejection,
 )
-from chalicelib.db.statements import FAILS, MICROSECONDS_NOW, Statement
+from chalicelib.db.statements import MICROSECONDS_NOW, Statement, guarded
 from chalicelib.db.transaction import Change, Committed, Transaction
 
 __all__ = [
-    "FAILS",
     "MICROSECONDS_NOW",
     "Change",
     "Committed",
@@ -43,6 +42,7 @@ __all__ = [
     "change_capture",
     "check_distance",
     "giving_keys",
+    "guarded",
     "highest_allowed",
     "is_forbidden",
     "is_foreseen",

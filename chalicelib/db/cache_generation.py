@@ -13,7 +13,13 @@ from typing import Any
 
 from chalicelib.db.change_capture import PLACE_TO_MARK, RECORDS
 from chalicelib.db.errors import reject_replica
-from chalicelib.db.statements import FAILS, MICROSECONDS_NOW, READ_ONLY, WAIT_FOR_WRITERS, Statement
+from chalicelib.db.statements import (
+    MICROSECONDS_NOW,
+    READ_ONLY,
+    WAIT_FOR_WRITERS,
+    Statement,
+    guarded,
+)
 from chalicelib.tables import Table
 
 # A number never comes back, because rows may still be cached under it: not where the table of
@@ -105,13 +111,12 @@ def hold(table: Table) -> Statement:
 def guard(table: Table, number: int) -> Statement:
     """The same, with the time at which it began. An error where it is not generation `number`,
     where somebody watches rows of the table, or on a replica, which takes writes of some users."""
-    return (
-        f"SELECT IF({PLACE_TO_MARK}%s = (SELECT generation FROM cache_generation"
+    is_good = (
+        f"{PLACE_TO_MARK}%s = (SELECT generation FROM cache_generation"
         f" WHERE table_name = %s{WAIT_FOR_WRITERS}) AND NOT {READ_ONLY}"
-        " AND NOT EXISTS (SELECT 1 FROM watched WHERE table_name = %s),"
-        f" {MICROSECONDS_NOW}, {FAILS})",
-        (number, table.name, table.name),
+        " AND NOT EXISTS (SELECT 1 FROM watched WHERE table_name = %s)"
     )
+    return f"SELECT {guarded(MICROSECONDS_NOW, is_good)}", (number, table.name, table.name)
 
 
 def lock(table: Table) -> Statement:

@@ -14,7 +14,9 @@ from chalicelib.db import batches, cache_generation, change_capture, information
 from chalicelib.db.cache_generation import Generation, generation_in
 from chalicelib.db.engine import (
     ANSWER_TIMEOUT_SECONDS,
+    LOAD_PAUSE_SECONDS,
     LOAD_TIMEOUT_SECONDS,
+    PAUSE_SECONDS,
     Connect,
     Connection,
     Rows,
@@ -52,9 +54,10 @@ class Database:
         self._settings = settings
         self._is_replica = is_replica
         patience = LOAD_TIMEOUT_SECONDS if for_loads else ANSWER_TIMEOUT_SECONDS
+        max_pause = LOAD_PAUSE_SECONDS if for_loads else PAUSE_SECONDS
         self._connect = _engine(settings, for_loads)
         self._pool: Pool[Connection] = Pool(self._connect, lambda connection: connection.drop())
-        self._retries = Retries(settings, self._pool, patience)
+        self._retries = Retries(settings, self._pool, patience, max_pause)
         self._schema_check = SchemaCheck()
 
     def fetch_many(
@@ -257,6 +260,11 @@ class Database:
         return narrowed(
             table, self._run(lambda connection: self._schema_check.judge(connection, table))
         )
+
+    def known(self, table: Table) -> Table:
+        """The same, as the table was when this process last compared it; as declared before that.
+        No round trip."""
+        return self._schema_check.known(table)
 
     def _misfit(self, error: DatabaseError) -> SchemaMismatch:
         return self._schema_check.misfit(error, self._describe)

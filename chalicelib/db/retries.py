@@ -1,5 +1,8 @@
-"""Tries again what the database undid because of a deadlock, or what met a lost connection."""
+"""Runs work again: after a pause where the database undid it because of a deadlock, and at once
+where the connection was lost."""
 
+import random
+import time
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
@@ -25,25 +28,36 @@ Result = TypeVar("Result")
 class Retries:
     """Gives work a connection, a kept one or a new one, and tries again. Safe for threads."""
 
-    def __init__(self, settings: Settings, pool: Pool[Connection], patience_seconds: float) -> None:
-        """`patience_seconds`: how long each answer of the database may take."""
+    def __init__(
+        self,
+        settings: Settings,
+        pool: Pool[Connection],
+        patience_seconds: float,
+        max_pause_seconds: float,
+    ) -> None:
+        """`patience_seconds`: how long each answer of the database may take. `max_pause_seconds`:
+        the longest pause before another try."""
         self._settings = settings
         self._pool = pool
         self._patience = patience_seconds
+        self._max_pause = max_pause_seconds
 
     def run(self, work: Callable[[Connection], Result], **connect_options: float | None) -> Result:
         """What `work` returns. It runs again where that is worth it, so it must be safe to run
         twice. Raises DatabaseUnavailable or ConfigurationError where there is no connection, and
         whatever the last run of `work` raises."""
+        begun = time.monotonic()
         for attempt in range(MAX_ATTEMPTS):
             connection = self._acquire(connect_options)
             try:
                 result = work(connection)
             except DatabaseError as error:
                 self._put_back(connection, error)
-                if _is_worth_another_try(error, attempt):
-                    continue
-                raise
+                if not _is_worth_another_try(error, attempt):
+                    raise
+                if is_undone(error):
+                    self._pause(time.monotonic() - begun)
+                continue
             except NoGeneration as new:
                 self._pool.release(connection)
                 self._add_generation(new.table)
@@ -60,6 +74,12 @@ class Retries:
             self._pool.release(connection)
             return result
         raise AssertionError("unreachable: the last attempt returns or raises")
+
+    def _pause(self, seconds_so_far: float) -> None:
+        """Let the other transaction end. It may have as much left to do as this one has done, so
+        the pause is about as long as the tries so far, which makes each pause longer than the one
+        before. It is random, so that two that are in each other's way do not meet again."""
+        time.sleep(min(seconds_so_far, self._max_pause) * random.uniform(0.5, 1))
 
     def _add_generation(self, table: Table) -> None:
         self.run(lambda connection: connection.batch([cache_generation.add(table)]))

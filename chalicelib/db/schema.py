@@ -6,7 +6,8 @@ There are three kinds of differences:
   wrong. A missing table or column; a view; an engine other than InnoDB (which could not undo a
   failed write); a column of another type, or one that the database computes; a key that is not the
   primary key, or not AUTO_INCREMENT where the declaration says so; a text key whose collation
-  treats 'a' and 'A' as equal (to delete the one would delete the other).
+  treats 'a' and 'A' as equal (to delete the one would delete the other), or whose character set is
+  not utf8mb4 (others cannot even be asked for a character that they lack, and have another order).
 - A required column that is not declared: reads work, new rows are rejected.
 - A warning: everything works except what the text names. A column that allows NULL (a row with NULL
   cannot be read), a column with less room than declared (a longer value is a bad request), a key
@@ -197,18 +198,17 @@ def _type(table: Table, column: Column, real: Found, found: Sequence[Found]) -> 
         yield f"{name} is computed by the database, and cannot be written: {mend}"
     elif column is table.key and table.auto_key and "auto_increment" not in real.extra:
         yield f"{name} is not AUTO_INCREMENT: {mend}"
-    elif isinstance(column.type, String) and column.type.is_key and not _is_exact(real):
-        yield f"{name} takes 'a' and 'A' for one key ({real.collation}): {mend}"
+    elif isinstance(column.type, String) and column.type.is_key:
+        if not str(real.collation).endswith("_bin"):
+            yield f"{name} takes 'a' and 'A' for one key ({real.collation}): {mend}"
+        elif real.character_set != "utf8mb4":
+            yield f"{name} cannot be compared with every text ({real.collation}): {mend}"
 
 
 def _is_of(type_: Integer | String, real: Found) -> bool:
     if isinstance(type_, Integer):
         return real.type in _INTEGER_BITS
     return real.type in _TEXTS or (type_.is_key and real.type == "char")
-
-
-def _is_exact(real: Found) -> bool:
-    return str(real.collation).endswith("_bin")
 
 
 def _key(table: Table, found: Sequence[Found]) -> Iterator[str]:

@@ -20,6 +20,7 @@ from chalicelib.db.schema import (
     may_rewrite,
     missing_own_tables,
     missing_rights,
+    narrowed,
 )
 from chalicelib.errors import SchemaMismatch
 from chalicelib.tables import Table
@@ -37,6 +38,7 @@ class SchemaCheck:
     def __init__(self) -> None:
         self._fitting: dict[str, Table] = {}
         self._rewriting: set[str] = set()
+        self._stored: dict[str, Table] = {}
 
     def ensure(self, connection: Connection, table: Table) -> bool:
         """Compare the table, unless it is known to fit. Returns whether triggers may change its
@@ -48,6 +50,10 @@ class SchemaCheck:
             self._fitting[table.name] = table
         return table.name in self._rewriting
 
+    def known(self, table: Table) -> Table:
+        """As `Database.known`."""
+        return self._stored.get(table.name, table)
+
     def judge(self, connection: Connection, table: Table) -> Sequence[Found]:
         """Compare the table as it is now. Returns its columns. Raises SchemaMismatch where requests
         for it cannot be answered."""
@@ -58,6 +64,7 @@ class SchemaCheck:
             self._fitting.pop(table.name, None)
             self._rewriting.discard(table.name)
             raise
+        self._stored[table.name] = narrowed(table, found)
         if may_rewrite(found):
             self._rewriting.add(table.name)
         else:

@@ -6,8 +6,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from chalicelib.counts import Counts
 from chalicelib.rows import Page
-from chalicelib.tables import Column, Counts, Key, Row, Table
+from chalicelib.tables import Column, Key, Row, Table
 
 # The fields of a request, and the kinds of requests.
 REQUEST, SQLS, USE_CACHE, TABLE, BY = "REQUEST", "SQLS", "USE_CACHE", "TABLE", "BY"

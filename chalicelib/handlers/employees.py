@@ -19,6 +19,7 @@ from chalicelib.errors import (
     HerocacheError,
     TooLarge,
 )
+from chalicelib.handlers.validation import reject_repeated
 from chalicelib.rows import RowService
 from chalicelib.tables import EMPLOYEES, Row, Table
 
@@ -66,6 +67,7 @@ def _parsed(event: Any) -> tuple[Sequence[Row], bool]:
     if len(items) > MAX_EMPLOYEES:
         raise TooLarge(f"{LIST}: at most {MAX_EMPLOYEES} in one event, got {len(items)}")
     rows = [_employee(f"{LIST}[{i}]", item) for i, item in enumerate(items)]
+    reject_repeated(EMPLOYEES, [row[0] for row in rows], LIST)
     return rows, event.get(ATOMIC) == BATCH
 
 

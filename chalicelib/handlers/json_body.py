@@ -46,7 +46,9 @@ def _has_no_field_twice(value: object, text: str) -> bool:
         fields = len(value)
         for items in value.values() if colons > fields else ():
             if type(items) is list:
-                fields += sum([len(item) for item in items if type(item) is dict])
+                is_alike = set(map(type, items)) == {dict}
+                objects = items if is_alike else [item for item in items if type(item) is dict]
+                fields += sum(map(len, objects))
     return fields == colons
 
 

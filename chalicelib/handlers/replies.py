@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
 
 from chalicelib.config import MAX_RESULT_BYTES
+from chalicelib.counts import Counts
 from chalicelib.errors import (
     BadRequest,
     CounterOutOfRange,
@@ -36,7 +37,7 @@ from chalicelib.handlers.contract import (
     Write,
 )
 from chalicelib.rows import Rows
-from chalicelib.tables import JSON, Counts, Key, Table
+from chalicelib.tables import JSON, Key, Table
 
 if TYPE_CHECKING:  # a read needs none of the sync
     from chalicelib.sync import WatchedRow
@@ -82,11 +83,14 @@ def of_delete(keys: Sequence[Key]) -> Reply:
 
 def of_increment(table: Table, values: Counts) -> Reply:
     """`values`: of the counters, as they are now."""
-    names = (table.key.name, *values.columns)
-    template = "{" + ",".join([f'"{name}":%s' for name in names]) + "}"
-    if not any(None in column for column in values.columns.values()):
-        keys = table.key.type.encode_all(values.keys) if values.keys else ()
-        text = ",".join(map(template.__mod__, zip(keys, *values.columns.values())))
+    columns = values.columns
+    if values.keys and not any(None in column for column in columns.values()):
+        named = (table.key.type.encode_all(values.keys), *columns.values())
+        cells: list[object] = [None] * (len(named) * len(values.keys))
+        for place, column in enumerate(named):
+            cells[place :: len(named)] = column
+        each = ",".join([f'"{name}":%s' for name in (table.key.name, *columns)])
+        text = ("},{".join([each] * len(values.keys)) % tuple(cells)).join("{}")
     else:
         rows = zip(values.keys, values.rows())
         text = _json([{table.key.name: key, **own} for key, own in rows])[1:-1]

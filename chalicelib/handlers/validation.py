@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from chalicelib.column_types import STRING_KEY, Integer, InvalidValue, String
+from chalicelib.counts import Counts
 from chalicelib.error_text import shown
 from chalicelib.errors import BadRequest, TooLarge
 from chalicelib.handlers.callers import own_key
@@ -54,7 +55,6 @@ from chalicelib.tables import (
     NO_KEY,
     TABLES,
     Column,
-    Counts,
     Key,
     Row,
     Table,
@@ -94,11 +94,8 @@ def parse(payload: object, default_table: str, read_by: str | None, caller: str 
     if request == INVALIDATE:
         _reject_field(payload, IDEMPOTENCY_KEY, "an invalidate may be sent again without one")
         items = _items(payload, MAX_READ_VALUES, 'keys, or ["*"] for the whole table')
-        if "*" in items and items != EVERY_ROW and isinstance(table.key.type, Integer):
-            raise BadRequest(
-                f'{SQLS}[{items.index("*")}]: "*" means every row, so it stands alone; send ["*"],'
-                " or only keys"
-            )
+        if isinstance(table.key.type, Integer):
+            _reject_every_row_among(items)
         return Invalidate(table, None if items == EVERY_ROW else _values(table.key, items))
     idempotency_key = own_key(_idempotency_key(payload), caller)
     if request == DELETE:
@@ -114,7 +111,7 @@ def parse(payload: object, default_table: str, read_by: str | None, caller: str 
 def _of_watches(
     payload: Mapping[str, object], table: Table, request: str
 ) -> Watch | Unwatch | Watched:
-    for name in (BY, LIMIT, AFTER):
+    for name in (BY, LIMIT, AFTER, FRESH):
         _reject_field(payload, name, "only a read has it")
     _reject_field(payload, IDEMPOTENCY_KEY, "this may be sent again without one")
     if not table.public:
@@ -124,12 +121,21 @@ def _of_watches(
             _reject_field(payload, name, "the answer has all watches of the table")
         return Watched(table)
     items = _items(payload, MAX_READ_VALUES, 'keys, or ["*"] for every row')
+    _reject_every_row_among(items)  # also where it could be the key of a row
     keys = None if items == EVERY_ROW else _values(table.key, items)
     form = _choice(payload, FORM, FORMS) if FORM in payload else JSON
     if request == WATCH:
         return Watch(table, keys, form, _choice(payload, DIRECTION, DIRECTIONS))
     direction = _choice(payload, DIRECTION, DIRECTIONS) if DIRECTION in payload else None
     return Unwatch(table, keys, form, direction)
+
+
+def _reject_every_row_among(items: Sequence[object]) -> None:
+    if "*" in items and items != EVERY_ROW:
+        raise BadRequest(
+            f'{SQLS}[{items.index("*")}]: "*" means every row, so it stands alone; send ["*"], or'
+            " only keys"
+        )
 
 
 def _page(
@@ -245,11 +251,12 @@ def _rows(table: Table, items: Sequence[object]) -> list[Row]:
         rows = table.parse_many(items)
     except (TypeError, KeyError, InvalidValue):
         rows = [_explained_row(table, item, i) for i, item in enumerate(items)]
-    _reject_repeated(table, [row[0] for row in rows])
+    reject_repeated(table, [row[0] for row in rows])
     return rows
 
 
-def _reject_repeated(table: Table, keys: Sequence[Key]) -> None:
+def reject_repeated(table: Table, keys: Sequence[Key], where: str = SQLS) -> None:
+    """Raises BadRequest where two items of the list `where` name one row."""
     named = [key for key in keys if key != NO_KEY]
     if len(set(named)) == len(named):
         return
@@ -257,8 +264,8 @@ def _reject_repeated(table: Table, keys: Sequence[Key]) -> None:
     for i, key in enumerate(keys):
         if key != NO_KEY and seen.setdefault(key, i) != i:
             raise BadRequest(
-                f"{SQLS}[{i}].{table.key.name}: {shown(key)} is also the key of"
-                f" {SQLS}[{seen[key]}]; name a row once"
+                f"{where}[{i}].{table.key.name}: {shown(key)} is also the key of"
+                f" {where}[{seen[key]}]; name a row once"
             )
 
 
@@ -272,7 +279,7 @@ def _deltas(table: Table, items: Sequence[Any]) -> Counts:
         return deltas
     pairs = [_delta(table, item, f"{SQLS}[{i}]") for i, item in enumerate(items)]
     keys = [key for key, _ in pairs]
-    _reject_repeated(table, keys)
+    reject_repeated(table, keys)
     return Counts.of_rows(keys, [amounts for _, amounts in pairs], table.counters)
 
 

@@ -127,7 +127,7 @@ class Ingest:
             return Outcome(SKIPPED, "", reason="a folder, not a file")
         name = ""
         try:
-            _raise_if_known(upload, ledger.last(self._database, upload))
+            _news(upload, ledger.last(self._database, upload))
             table = self._table(upload)
             name = table.name
             return self._load(upload, self._database.as_stored(table))
@@ -174,11 +174,11 @@ class Ingest:
         order = self._order(table)
 
         def apply(transaction: Transaction) -> Outcome:
-            _claim(transaction, upload)
+            claimed = _claim(transaction, upload)
             with RejectedReport(upload) as report:
                 loaded = load(transaction, upload, table, order, report.add)
             outcome = self._judged(table, loaded, report)
-            ledger.record(transaction, upload, outcome)
+            ledger.record(transaction, claimed, outcome)
             return outcome
 
         return self._write_through.replace_all(table, apply)
@@ -238,8 +238,7 @@ class Ingest:
 
     def _reject(self, upload: Upload, outcome: Outcome) -> Outcome:
         def record(transaction: Transaction) -> Outcome:
-            _claim(transaction, upload)
-            ledger.record(transaction, upload, outcome)
+            ledger.record(transaction, _claim(transaction, upload), outcome)
             return outcome
 
         return self._database.transact(record)
@@ -301,7 +300,7 @@ def _told_first_rows(upload: Upload) -> Sequence[Mapping[str, Any]]:
     return first_rows
 
 
-@dataclass(frozen=True)
+@dataclass
 class _UploadClaim:
     """A `work.Claim` on an upload, which is loaded once."""
 
@@ -309,26 +308,36 @@ class _UploadClaim:
     outcome: Outcome
 
     def begin(self, transaction: Transaction) -> None:
-        _claim(transaction, self.upload)
+        self.upload = _claim(transaction, self.upload)
 
     def record(self, transaction: Transaction, *_: object) -> None:
         ledger.record(transaction, self.upload, self.outcome)
 
 
-def _claim(transaction: Transaction, upload: Upload) -> None:
-    """Claim the object key: until the transaction ends, no other one can. Raises _Known."""
-    _raise_if_known(upload, ledger.claim(transaction, upload))
+def _claim(transaction: Transaction, upload: Upload) -> Upload:
+    """Claim the object key: until the transaction ends, no other one can. Returns the upload as it
+    is to be recorded. Raises _Known."""
+    return _news(upload, ledger.claim(transaction, upload))
 
 
-def _raise_if_known(upload: Upload, last: tuple[Upload, Outcome] | None) -> None:
+def _news(upload: Upload, last: tuple[Upload, Outcome] | None) -> Upload:
+    """The upload as it is to be recorded. Raises _Known.
+
+    An event could name any sequencer. So S3 says which upload is the latest one. Without versions
+    it goes by the content, which several uploads may have. So the content that was loaded last is
+    not loaded for an older event; and where an older event names what S3 has, the sequencer of that
+    is not known: it is recorded without one, so that its own event is known by the content."""
     if last is None:
-        return
+        return upload
     last_upload, outcome = last
     if upload.is_same(last_upload):
         raise _Known(outcome)
-    # An event could name any sequencer. So S3 says which upload is the latest one.
-    if upload.came_before(last_upload) and not bucket_of(upload).is_latest(upload):
+    if not upload.came_before(last_upload):
+        return upload
+    is_loaded = not upload.version and upload.etag == last_upload.etag
+    if is_loaded or not bucket_of(upload).is_latest(upload):
         raise _Known(Outcome(SKIPPED, outcome.table, reason="a later upload is there already"))
+    return upload if upload.version else replace(upload, sequencer="")
 
 
 def _summary(upload: Upload, outcome: Outcome, seconds: float) -> dict[str, Any]:

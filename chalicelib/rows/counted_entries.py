@@ -8,7 +8,7 @@ Without such counters an entry is the JSON alone.
 
 from collections.abc import Sequence
 
-from chalicelib.cache import CounterTotals, Entry, Line, first_line
+from chalicelib.cache import CounterTotals, Entry, Line, declaration
 from chalicelib.tables import Row, Table
 
 
@@ -28,12 +28,12 @@ def encode_many(table: Table, rows: Sequence[Row]) -> Sequence[Entry | None]:
 def is_of_this_declaration(table: Table, entry: Entry) -> bool:
     """Whether its lines have the counters of the table. Another version of the service may have
     stored it."""
-    return entry.startswith(_first_line(table), entry.find(b"\n") + 1)
+    return entry.startswith(declaration(_names(table)), entry.find(b"\n") + 1)
 
 
 def split(table: Table, entry: Entry) -> list[tuple[bytes, bytes]]:
     """The JSON of each row in the entry, and its line."""
-    length = len(_first_line(table)) + 16 + 16 * len(table.write_behind)
+    length = 24 + 16 * len(table.write_behind)
     found, start = [], 0
     while start < len(entry):
         end = entry.index(b"\n", start) + 1
@@ -42,8 +42,8 @@ def split(table: Table, entry: Entry) -> list[tuple[bytes, bytes]]:
     return found
 
 
-def _first_line(table: Table) -> bytes:
-    return first_line(column.name for column in table.write_behind)
+def _names(table: Table) -> tuple[str, ...]:
+    return tuple([column.name for column in table.write_behind])
 
 
 def _line(table: Table, row: Row) -> Line:

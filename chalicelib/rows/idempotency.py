@@ -10,15 +10,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from chalicelib.db import FAILS, Change, Database, Statement, Transaction
+from chalicelib.db import Change, Database, Statement, Transaction, guarded
 from chalicelib.errors import AlreadyClaimed, Conflict, DatabaseUnavailable
 from chalicelib.tables import Key, Table
 
 # What JSON can hold: the keys of rows, for example.
 Answer = Sequence[Any]
 
+_IS_NEW = guarded("1", "answer = ''")
 # A guard: an error where an earlier transaction has claimed the key.
-GUARD_CLAIM = f"SELECT IF(answer = '', 1, {FAILS}) FROM idempotency WHERE idempotency_key = %s"
+GUARD_CLAIM = f"SELECT {_IS_NEW} FROM idempotency WHERE idempotency_key = %s"
+# A row of an answer of the RDS Data API has at most 64 KB. What is recorded is ASCII.
+PIECE_CHARACTERS = 32_000
 PRUNE_CLAIMS: Statement = (
     "DELETE FROM idempotency WHERE claimed_at < UTC_TIMESTAMP() - INTERVAL 1 DAY LIMIT 1000",
     (),
@@ -71,13 +74,9 @@ class IdempotentChange:
         """What the first request with this key recorded. Raises Conflict where that one asked for
         something else; DatabaseUnavailable where its record was deleted a moment ago."""
         *_, found = transaction.run(
-            self._claim(),
-            (
-                "SELECT fingerprint, answer FROM idempotency WHERE idempotency_key = %s",
-                (self._key,),
-            ),
+            self._claim(), self._select(f"fingerprint, LENGTH(answer), {_piece(1)}")
         )
-        [(first_fingerprint, answer)] = found
+        [(first_fingerprint, length, answer)] = found
         if first_fingerprint != self._fingerprint:
             raise Conflict(
                 "Idempotency-Key: it came with another request before; use a new key for a new"
@@ -85,7 +84,14 @@ class IdempotentChange:
             )
         if not answer:
             raise DatabaseUnavailable("Idempotency-Key: it was forgotten a moment ago; try again")
+        starts = range(1 + PIECE_CHARACTERS, length + 1, PIECE_CHARACTERS)
+        if starts:
+            others = transaction.run(*[self._select(_piece(start)) for start in starts])
+            answer += "".join(piece for [(piece,)] in others)
         return Recorded(*json.loads(answer))
+
+    def _select(self, what: str) -> Statement:
+        return f"SELECT {what} FROM idempotency WHERE idempotency_key = %s", (self._key,)
 
     def _claim(self) -> Statement:
         """Insert the key. Where it exists, this waits for the transaction that inserted it, and
@@ -95,6 +101,10 @@ class IdempotentChange:
             " (%s, %s, '', UTC_TIMESTAMP()) ON DUPLICATE KEY UPDATE fingerprint = fingerprint",
             (self._key, self._fingerprint),
         )
+
+
+def _piece(start: int) -> str:
+    return f"SUBSTRING(answer, {start:d}, {PIECE_CHARACTERS:d})"
 
 
 def prune_claims(database: Database) -> None:

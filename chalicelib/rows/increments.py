@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 
 from chalicelib.column_types import Integer
+from chalicelib.counts import Counts
 from chalicelib.error_text import shown
 from chalicelib.errors import CounterOutOfRange, RowRejected
-from chalicelib.tables import Column, Counts, Key, Row, Table
+from chalicelib.tables import Column, Key, Row, Table
 
 
 def incremented(table: Table, deltas: Counts, rows: Sequence[Row]) -> list[Row]:

@@ -23,7 +23,8 @@ def read_totals(
 def with_pending(table: Table, row: Row, totals: CounterTotals) -> Row:
     """The row with all of `totals` added, and `totals` behind its columns. It came with the totals
     that were applied before, behind its columns. Where `totals` are behind those, the row stays as
-    it is."""
+    it is. Raises NotAsDeclared where a counter is NULL."""
+    table.encode(row)  # for what it raises
     values = list(row)
     applied = CounterTotals.parse(str(row[-1]))
     if totals.is_behind(applied):

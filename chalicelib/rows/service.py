@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from chalicelib.cache import CounterTotals
+from chalicelib.counts import Counts
 from chalicelib.db import Change, Database
 from chalicelib.errors import (
     AlreadyClaimed,
@@ -28,7 +29,7 @@ from chalicelib.rows.pending_increments import with_pending
 from chalicelib.rows.work import Work
 from chalicelib.rows.write_behind import WriteBehind
 from chalicelib.rows.write_through import WriteThrough
-from chalicelib.tables import Column, Counts, Key, NotAsDeclared, Row, Table
+from chalicelib.tables import Column, Key, NotAsDeclared, Row, Table
 
 log = logging.getLogger("herocache.rows")
 

@@ -20,7 +20,8 @@ from chalicelib.cache import (
     new_token,
 )
 from chalicelib.column_types import Integer
-from chalicelib.db import Generation
+from chalicelib.counts import Counts
+from chalicelib.db import Database, Generation
 from chalicelib.error_text import shown
 from chalicelib.errors import (
     AnotherServer,
@@ -34,7 +35,7 @@ from chalicelib.rows.counted_entries import split
 from chalicelib.rows.fences import clocks
 from chalicelib.rows.lazy_loading import LazyLoading
 from chalicelib.rows.pending_increments import read_totals
-from chalicelib.tables import Counts, Key, Table
+from chalicelib.tables import Key, Table
 
 # Totals that are in the row live for longer than this after that. Who read the row so long ago may
 # not find them any more.
@@ -46,11 +47,13 @@ class WriteBehind:
 
     def __init__(
         self,
+        database: Database,
         lazy_loading: LazyLoading,
         cache: Cache,
         generations: Generations,
         recovery: Recovery,
     ) -> None:
+        self._database = database
         self._lazy_loading = lazy_loading
         self._totals = cache.counter_totals
         self._generations = generations
@@ -66,18 +69,17 @@ class WriteBehind:
         """Add to the totals of rows, all or none; what the counters show then. One round trip to
         Redis where their entries are in the cache. Raises RowRejected, CounterOutOfRange,
         DatabaseUnavailable; OutcomeUnknown, also where not all of several servers did it."""
-        token = new_token()
         values = None
-        if self._totals.buckets(deltas.keys) == 1:
-            values = self._add_to_cached(table, deltas, token)
+        if self._totals.is_one_script(deltas.keys):
+            values = self._add_to_cached(table, deltas)
         if values is None:
             read_at = clocks()
             lines = self._lines(table, deltas.keys)
             _reject_old_read(read_at)
-            values = self._add(table, None, deltas, token, lines)
+            values = self._add(table, None, deltas, lines)
         return values
 
-    def _add_to_cached(self, table: Table, deltas: Counts, token: str) -> Counts | None:
+    def _add_to_cached(self, table: Table, deltas: Counts) -> Counts | None:
         """None where not all of their entries are in the cache."""
         if self._generations.remembered(table) is None:
             return None
@@ -86,7 +88,7 @@ class WriteBehind:
             self._recovery.start()
             return None
         try:
-            return self._add(table, generation, deltas, token)
+            return self._add(table, generation, deltas)
         except EntryMissing:
             return None
 
@@ -106,7 +108,6 @@ class WriteBehind:
         table: Table,
         generation: Generation | None,
         deltas: Counts,
-        token: str,
         lines: Sequence[bytes] = (),
     ) -> Counts:
         if self._totals.is_down:
@@ -114,10 +115,11 @@ class WriteBehind:
             raise CountersUnavailable(
                 f"{table.name}: Redis, which counts, failed a moment ago; nothing was changed"
             )
+        table = self._database.known(table)
         try:
-            return self._totals.add_many(table, generation, deltas, token, lines)
+            return self._totals.add_many(table, generation, deltas, new_token(), lines)
         except OutOfRange as error:
-            if self._totals.buckets(deltas.keys) > 1:
+            if not self._totals.is_one_script(deltas.keys):
                 raise OutcomeUnknown(
                     "some rows were incremented and others not, because one would leave its range:"
                     " read them, and send the others again"
@@ -172,8 +174,8 @@ def _reject_old_read(read_at: Sequence[float]) -> None:
 def _shown(
     table: Table, text: bytes, line: bytes, row: dict[str, Key], totals: CounterTotals
 ) -> bytes:
-    names, _, numbers = line.partition(b"\n")
-    left = totals.beyond(Line.unpack(names, numbers).applied)
+    names = [column.name for column in table.write_behind]
+    left = totals.beyond(Line.unpack(names, line).applied)
     if not left:
         return text
     for column in table.write_behind:

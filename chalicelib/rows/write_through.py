@@ -223,7 +223,7 @@ class WriteThrough:
             )
             return Done(change)
         fences = self._send_fences(held, table, lookups, None if store else ())
-        with self._lifted_if_undone(table, fences, Affected(lookups)):
+        with self._lifted_if_undone(table, fences, Affected(lookups), ()):
             shown = changed_entries.values(lookups) if store else {}
             change, committed = transaction.insert_and_commit(
                 table, rows, held, shown, changed_entries.max_shown_rows(table), until
@@ -252,8 +252,7 @@ class WriteThrough:
         until = held.database_time(in_seconds=MAX_SECONDS_TO_COMMIT)
         must_stand = changed_entries.leave_a_lookup(table, change)
         fences = self._send_fences(held, table, affected.fenced, affected.new, must_stand)
-        undone = changed_entries.as_before(table, affected, change.before)
-        with self._lifted_if_undone(table, fences, undone):
+        with self._lifted_if_undone(table, fences, affected, change.before):
             lookups = {
                 column: own for column, own in affected.fenced.items() if column != table.key
             }
@@ -293,16 +292,19 @@ class WriteThrough:
         return fences
 
     @contextmanager
-    def _lifted_if_undone(self, table: Table, fences: Fences, undone: Affected) -> Iterator[None]:
+    def _lifted_if_undone(
+        self, table: Table, fences: Fences, affected: Affected, before: Sequence[Row]
+    ) -> Iterator[None]:
         """Stands around the COMMIT that goes with `fences`. Where it fails the fences are lifted,
-        and the entries show what is `undone`; where its outcome is unknown the fences stay."""
+        and the `affected` entries show the rows as they were `before`; where its outcome is unknown
+        the fences stay."""
         try:
             yield
         except OutcomeUnknown:
             self._keep_standing(table, fences)
             raise
         except Exception:
-            self._lift(table, fences, undone)
+            self._lift(table, fences, changed_entries.as_before(table, affected, before))
             raise
         except BaseException:
             fences.pending.close()

@@ -12,9 +12,10 @@ from contextlib import suppress
 from chalicelib.cache import CounterTotals, CounterTotalsStore
 from chalicelib.column_types import InvalidValue
 from chalicelib.db import Change, Database, Transaction, applied_deltas
+from chalicelib.errors import BadRequest
 from chalicelib.rows import Work, WriteThrough, read_totals, with_pending
 from chalicelib.sync.runs import Lease, Record
-from chalicelib.tables import Key, Row, Table
+from chalicelib.tables import Key, NotAsDeclared, Row, Table
 
 # In one transaction.
 MAX_ROWS = 500
@@ -46,18 +47,32 @@ class ApplyIncrements:
             return
         keys = self._totals.pending_keys(table)
         for start in range(0, len(keys), MAX_ROWS):
-            batch = _Batch(table, keys[start : start + MAX_ROWS], self._totals, lease)
-            work = Work(keys=batch.keys, edit=batch, claim=batch, is_of_sync=True)
-            self._write_through.change(table, work, store=True)
-            for key, why in batch.reports.items():
-                record.report("", f"{table.name} {key}", why)
-            record.counted += len(batch.texts)
-            done = {key: own.packed for key, own in batch.totals.items() if key not in batch.wrong}
-            self._totals.settle_many(
-                table, {key: done.get(key, b"") for key in batch.keys if key not in batch.wrong}
-            )
+            self._apply(table, keys[start : start + MAX_ROWS], lease, record)
         if keys and random.random() < PRUNE_SHARE:
             self.prune(table, lease)
+
+    def _apply(self, table: Table, keys: Sequence[Key], lease: Lease, record: Record) -> None:
+        """Of rows with these keys, in one transaction. Where the database rejects a row, the others
+        are changed without it."""
+        batch = _Batch(self._database, table, keys, self._totals, lease)
+        work = Work(keys=keys, edit=batch, claim=batch, is_of_sync=True)
+        try:
+            self._write_through.change(table, work, store=True)
+        except (BadRequest, NotAsDeclared) as error:
+            if len(keys) == 1:
+                record.report("", f"{table.name} {keys[0]}", f"{error}: nothing was added")
+                return
+            middle = len(keys) // 2
+            for half in (keys[:middle], keys[middle:]):
+                self._apply(table, half, lease, record)
+            return
+        for key, why in batch.reports.items():
+            record.report("", f"{table.name} {key}", why)
+        record.counted += len(batch.texts)
+        done = {key: own.packed for key, own in batch.totals.items() if key not in batch.wrong}
+        self._totals.settle_many(
+            table, {key: done.get(key, b"") for key in batch.keys if key not in batch.wrong}
+        )
 
     def prune(self, table: Table, lease: Lease) -> None:
         """Delete what `applied_deltas` says of rows in which nothing was counted for a day. Their
@@ -95,8 +110,14 @@ class _Batch:
     several times until one is committed: the last one counts."""
 
     def __init__(
-        self, table: Table, keys: Sequence[Key], store: CounterTotalsStore, lease: Lease
+        self,
+        database: Database,
+        table: Table,
+        keys: Sequence[Key],
+        store: CounterTotalsStore,
+        lease: Lease,
     ) -> None:
+        self._database = database
         self._table = table
         self._store = store
         self._lease = lease
@@ -128,10 +149,9 @@ class _Batch:
         return after
 
     def _fits(self, row: Row) -> bool:
-        places = [self._table.positions[column.name] for column in self._table.write_behind]
+        columns = self._database.known(self._table).write_behind
         return all(
-            column.type.takes_all([row[place]])
-            for column, place in zip(self._table.write_behind, places)
+            column.type.takes_all([row[self._table.positions[column.name]]]) for column in columns
         )
 
     def begin(self, transaction: Transaction) -> None:

@@ -130,9 +130,9 @@ class FanOut:
     def _split(self, table: Table, form: str, direction: str, start: str, bound: Key) -> None:
         """Split a range of digests in two."""
         before = self._watches.range(table, form, start)
-        right = {key: digest for key, digest in before.items() if key > bound}  # type: ignore[operator]
-        if right:
-            left = {key: digest for key, digest in before.items() if key not in right}
+        known = {**before.seen, **before.unfinished}
+        right, left = before.parted({key for key in known if key > bound})  # type: ignore[operator]
+        if any(right):
             self._lease.run(
                 self._watches.kept_range(table, form, direction, start, left),
                 self._watches.kept_range(table, form, direction, str(bound), right),

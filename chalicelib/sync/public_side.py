@@ -46,6 +46,17 @@ class PublicSide:
             else dict(zip(texts, public_forms(table, form, [*texts.values()])))
         )
 
+    def with_values(
+        self, table: Table, form: str, puts: Sequence[PublicRow]
+    ) -> Sequence[PublicRow]:
+        """The same, each with the value of its row."""
+        unknown = [put for put in puts if put.row is not None and put.value is None]
+        if not unknown:
+            return puts
+        texts = table.encode_many([put.row for put in unknown if put.row is not None])
+        values = dict(zip([put.key for put in unknown], public_forms(table, form, texts)))
+        return [put._replace(value=values.get(put.key, put.value)) for put in puts]
+
     def put_new(self, table: Table, direction: str, rows: Rows, now: InStep) -> None:
         """Set the public keys of all rows as JSON, as long as nothing is there. Some may be left
         out."""
@@ -63,19 +74,13 @@ class PublicSide:
         puts: Sequence[PublicRow],
         now: InStep,
     ) -> set[Key]:
-        """Set public keys. The keys of the rows where something else was there."""
+        """Set public keys to these values. The keys of the rows where something else was there."""
         if not puts:
             return set()
         done = self._store.set_many(table, form, puts, rows.read_at, rows.until)
         not_set = {put.key for put, is_done in zip(puts, done) if not is_done}
         now.is_known = now.is_known and not not_set
-        unknown = [put.row for put in puts if put.row is not None]
-        held = {put.key: put.value for put in puts}
-        if unknown:
-            values = public_forms(table, form, table.encode_many(unknown))
-            held |= zip([row[0] for row in unknown], values)
-        for key in not_set:
-            del held[key]
+        held = {put.key: put.value for put in puts if put.key not in not_set}
         self._hold(table, form, direction, held, now)
         return not_set
 

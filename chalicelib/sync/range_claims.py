@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
-from chalicelib.db import FAILS, Database, Statement
+from chalicelib.db import Database, Statement, guarded
 from chalicelib.sync.runs import LEASE_SECONDS, MAX_DETAILS, Lease, Record, Tally
 
 WAITING, DONE = "waiting", "done"
@@ -115,12 +115,12 @@ class RangeLease(Lease):
 
     def _guard(self) -> Statement:
         """Locks the lease of the run first, as all do, and the range as who will change it."""
-        return (
-            "SELECT IF(%s = (SELECT token FROM sync_lease WHERE name = 'sync' LOCK IN SHARE MODE)"
+        is_ours = (
+            "%s = (SELECT token FROM sync_lease WHERE name = 'sync' LOCK IN SHARE MODE)"
             " AND (SELECT COUNT(*) FROM sync_ranges WHERE run = %s AND number = %s"
-            f" AND holder = %s AND outcome = '{WAITING}' FOR UPDATE) = 1, 1, {FAILS})",
-            (self.token, *self._place),
+            f" AND holder = %s AND outcome = '{WAITING}' FOR UPDATE) = 1"
         )
+        return f"SELECT {guarded('1', is_ours)}", (self.token, *self._place)
 
 
 class Claim(NamedTuple):

@@ -1,17 +1,17 @@
 """Scans the watched rows of a table, some thousand at a time.
 
 Each of these steps records what both sides have then. So the work of a run that is killed is not
-lost.
+lost. What it was about to do in a step is recorded too: see `UnfinishedStep`.
 """
 
 from collections.abc import Callable, Collection, Sequence
 
 from chalicelib.db import Statement
 from chalicelib.sync.idle_check import Note
-from chalicelib.sync.range_rows import without
 from chalicelib.sync.reconciliation import Reconciliation
 from chalicelib.sync.runs import Lease
-from chalicelib.sync.watches import WatchedRow, Watches
+from chalicelib.sync.unfinished_step import Prints, UnfinishedStep
+from chalicelib.sync.watches import SeenRange, WatchedRow, Watches
 from chalicelib.tables import Key, Table
 
 # The rows of a step: the first where rows are watched one by one, the second where every row is.
@@ -51,8 +51,14 @@ class Scan:
         direction = watched[0].direction
         keys = [row.key for row in watched]
         seen = {row.key: row.seen for row in watched}
+        step = UnfinishedStep(
+            {row.key: row.unfinished for row in watched if row.unfinished},
+            lambda prints: self._watches.begun(self._table, self._form, prints),
+        )
         rows = self._reconciliation.read(self._table, keys)
-        now = self._reconciliation.reconcile(self._table, self._form, direction, keys, rows, seen)
+        now = self._reconciliation.reconcile(
+            self._table, self._form, direction, keys, rows, seen, step
+        )
         self._note.add(self._form, now.found, now.is_known)
         kept = self._watches.kept(self._table, self._form, now.seen)
         self._lease.run(*kept, *self._progress(str(keys[-1])))
@@ -74,8 +80,8 @@ class Scan:
         for start, following in zip(starts, [*starts[1:], end]):
             last = None if following is None else parse(following)
             after: Key | None = parse(start) if start else None
-            before = self._watches.range(self._table, self._form, start)
-            left = {**before}
+            left = self._watches.range(self._table, self._form, start)
+            before = left.seen
             is_more = True
             while is_more:
                 if max_rows is not None and looked >= max_rows:
@@ -88,33 +94,40 @@ class Scan:
                 if keys and keys[-1] == last:
                     # What is kept behind this key belongs to the next range.
                     is_more = False
-                if [*left] == keys:
-                    part, left = left, {}
-                else:
-                    part = {key: left[key] for key in keys if key in left}
-                    left = without(part, left)
+                part, left = left.parted({*keys} if is_more else None)
                 if not is_more:
-                    keys += left
-                    part |= left
+                    known = {**part.seen, **part.unfinished}
+                    here = {*keys}
+                    keys += [key for key in known if key not in here]
                 others_here = others(keys)
                 asked = [key for key in keys if key not in others_here] if others_here else keys
+                step = self._step(direction, start, part.unfinished)
                 now = self._reconciliation.reconcile(
-                    self._table, self._form, direction, asked, rows, part
+                    self._table, self._form, direction, asked, rows, part.seen, step
                 )
                 self._note.add(self._form, now.found, now.is_known)
                 seen = now.seen
                 if "" in seen.values():
                     seen = {key: digest for key, digest in seen.items() if digest}
-                kept = [self._kept(direction, start, seen)]
+                kept = [self._kept(direction, start, SeenRange(seen, {}))]
                 if is_more:
                     after = keys[-1]
                     kept.append(self._kept(direction, str(after), left))
                 progress = self._progress(str(after) if is_more else following or start)
-                if progress or seen != before or is_more or self._lease.is_due:
+                is_kept = seen == before and not step.is_recorded and not is_more
+                if progress or not is_kept or self._lease.is_due:
                     self._lease.run(*kept, *progress)
                 if is_more:
-                    start, before = str(after), left
+                    start, before = str(after), left.seen
         return None
 
-    def _kept(self, direction: str, start: str, seen: dict[Key, str]) -> Statement:
-        return self._watches.kept_range(self._table, self._form, direction, start, seen)
+    def _step(self, direction: str, start: str, unfinished: Prints) -> UnfinishedStep:
+        return UnfinishedStep(
+            unfinished,
+            lambda prints: self._watches.begun_range(
+                self._table, self._form, direction, start, prints
+            ),
+        )
+
+    def _kept(self, direction: str, start: str, kept: SeenRange) -> Statement:
+        return self._watches.kept_range(self._table, self._form, direction, start, kept)

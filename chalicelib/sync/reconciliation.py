@@ -15,6 +15,7 @@ from chalicelib.sync.range_rows import InStep, Rows, rows_of
 from chalicelib.sync.runs import Lease, Record
 from chalicelib.sync.to_cache import ToCache
 from chalicelib.sync.to_database import ToDatabase
+from chalicelib.sync.unfinished_step import UnfinishedStep
 from chalicelib.sync.watches import Watches
 from chalicelib.tables import JSON, TO_CACHE, TO_DATABASE, Key, Row, Table
 
@@ -70,6 +71,7 @@ class Reconciliation:
         keys: Sequence[Key],
         rows: Rows,
         seen: Mapping[Key, str],
+        step: UnfinishedStep,
     ) -> InStep:
         """Raises Late, Superseded, CacheUnavailable, DatabaseUnavailable, OutcomeUnknown,
         SchemaMismatch."""
@@ -80,7 +82,7 @@ class Reconciliation:
             now.seen |= seen
             if len(now.seen) > len(keys):  # somebody watches other rows one by one by now
                 now.seen = {key: now.seen[key] for key in keys}
-            self._follow[direction](table, form, rows, seen, now)
+            self._follow[direction](table, form, rows, seen, now, step)
         self._record.tallies[direction].looked += len(keys)
         self._record.progress(self._record)
         return now

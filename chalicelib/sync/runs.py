@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
 
-from chalicelib.db import FAILS, MICROSECONDS_NOW, Change, Database, Statement, Transaction
+from chalicelib.db import MICROSECONDS_NOW, Change, Database, Statement, Transaction, guarded
 from chalicelib.error_text import shown
 from chalicelib.errors import Superseded
 from chalicelib.tables import DIRECTIONS, Key
@@ -108,11 +108,8 @@ class Lease:
         )
 
     def _guard(self) -> Statement:
-        return (
-            "SELECT IF(%s = (SELECT token FROM sync_lease WHERE name = 'sync' LOCK IN SHARE MODE),"
-            f" 1, {FAILS})",
-            (self.token,),
-        )
+        is_ours = "%s = (SELECT token FROM sync_lease WHERE name = 'sync' LOCK IN SHARE MODE)"
+        return f"SELECT {guarded('1', is_ours)}", (self.token,)
 
 
 def _clocks() -> tuple[float, float]:

@@ -10,8 +10,6 @@ from chalicelib.cache import Late, PublicStore
 from chalicelib.db import Database
 from chalicelib.errors import (
     BadRequest,
-    CacheUnavailable,
-    CountersUnavailable,
     HerocacheError,
     SchemaMismatch,
     Superseded,
@@ -112,7 +110,7 @@ class Sync:
     ) -> None:
         """Works on the tables, from the begin of the lease to its end, or until the rest is handed
         out. Where this fails, what was done stays done."""
-        failures: list[HerocacheError | None] = []
+        failures: list[Exception | None] = []
         handed: list[tuple[Table, Note]] = []
         try:
             lease.begin_record()
@@ -133,8 +131,7 @@ class Sync:
             if record.ranges:  # without this table; who ends the run says so
                 raise
             if error not in failures:
-                is_known = isinstance(error, HerocacheError)
-                record.report("", "run", str(error) if is_known else "a bug: see the log")
+                record.report("", "run", _words(error))
             record.end("failed")
             with suppress(HerocacheError):
                 self._database.run(*record.statements())
@@ -151,9 +148,10 @@ class Sync:
         server: str,
         fan_out: FanOut | None,
         handed: list[tuple[Table, Note]],
-    ) -> HerocacheError | None:
-        """Works on one table, and adds it to `handed` where ranges of it are handed out. Returns an
-        error that concerns only this table, so that the run goes on with the others."""
+    ) -> Exception | None:
+        """Works on one table, and adds it to `handed` where ranges of it are handed out. Returns
+        what failed, so that the run goes on with the other tables. Raises Superseded, Late;
+        CacheUnavailable where Redis is still away."""
         try:
             if not table.public:
                 self._increments.apply(table, lease, record)
@@ -169,8 +167,12 @@ class Sync:
                 if record.tallies[TO_DATABASE].looked - looked >= MIN_ROWS_AT_ONCE:
                     self._write_through.wait_for_readers(table)
                 note.finish(server)
-        except (SchemaMismatch, CacheUnavailable, CountersUnavailable) as error:
-            record.report("", table.name, str(error))
+        except (Superseded, Late):
+            raise
+        except Exception as error:
+            if not isinstance(error, HerocacheError):
+                log.exception("a bug, or an error of the database that is not known here")
+            record.report("", table.name, _words(error))
             self._store.wake()
             return error
         return None
@@ -191,6 +193,7 @@ class Sync:
         reconciliation = Reconciliation(
             self._database, self._write_through, self._store, self._watches, lease, record
         )
+        self._watches.finish(table)
         watched = self._watches.of(table)
         for form in FORMS:
             if not any(row.key == EVERY_ROW for row in watched if row.form == form):
@@ -218,8 +221,8 @@ class Sync:
         if fan_out and len(rows) > MAX_ROWS_IN_RUN:
             by_text = sorted(rows, key=lambda row: str(row.key))
             rows, handed = by_text[:MAX_ROWS_IN_RUN], by_text[MAX_ROWS_IN_RUN:]
-            _, form, direction, _, _ = rows[0]
-            fan_out.add_rows(table, form, direction, rows[-1].key, handed)
+            first = rows[0]
+            fan_out.add_rows(table, first.form, first.direction, rows[-1].key, handed)
         for start in range(0, len(rows), BATCH_ROWS):
             scan.rows(rows[start : start + BATCH_ROWS])
 
@@ -232,7 +235,7 @@ class Sync:
         lease: Lease,
         fan_out: FanOut | None,
     ) -> None:
-        _, form, direction, _, _ = every
+        form, direction = every.form, every.direction
         starts = self._watches.ranges(table, form)
         if "" not in starts:
             starts.insert(0, "")
@@ -243,3 +246,7 @@ class Sync:
         elif fan_out:
             has_others = bool(others)
             fan_out.add_every_row(table, form, direction, start, has_others=has_others)
+
+
+def _words(error: Exception) -> str:
+    return str(error) if isinstance(error, HerocacheError) else "a bug: see the log"

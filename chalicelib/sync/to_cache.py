@@ -8,6 +8,7 @@ from chalicelib.sync.public_side import PublicSide
 from chalicelib.sync.public_values import NotARow
 from chalicelib.sync.range_rows import InStep, Rows, digests, named, without
 from chalicelib.sync.runs import Record
+from chalicelib.sync.unfinished_step import UnfinishedStep
 from chalicelib.sync.watches import Watches
 from chalicelib.tables import JSON, TO_CACHE, Key, Row, Table
 
@@ -21,8 +22,15 @@ class ToCache:
         self._record = record
 
     def follow(
-        self, table: Table, form: str, rows: Rows, seen: Mapping[Key, str], now: InStep
+        self,
+        table: Table,
+        form: str,
+        rows: Rows,
+        seen: Mapping[Key, str],
+        now: InStep,
+        step: UnfinishedStep,
     ) -> None:
+        """Whatever stands under a public key, the row counts: nothing is recorded for `step`."""
         if form == JSON and set(now.found.values()) == {None} and self.set_new(table, rows, now):
             return
         wanted = self._public_side.shown(table, form, TO_CACHE, rows, now)

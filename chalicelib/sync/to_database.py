@@ -5,6 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from chalicelib.cache import Found, PublicRow, fingerprint
+from chalicelib.db import Change, Statement, Transaction
 from chalicelib.errors import BadRequest, NotAtOnce
 from chalicelib.rows import Work, WriteThrough
 from chalicelib.sync import public_values
@@ -12,7 +13,8 @@ from chalicelib.sync.public_side import PublicSide
 from chalicelib.sync.public_values import NotARow, Values
 from chalicelib.sync.range_rows import InStep, Rows, digests, named, without
 from chalicelib.sync.runs import Lease, Record
-from chalicelib.sync.watches import Watches
+from chalicelib.sync.unfinished_step import UnfinishedStep
+from chalicelib.sync.watches import NotWatched, Watches
 from chalicelib.tables import (
     DIRECTIONS,
     FORMS,
@@ -63,6 +65,27 @@ class _Edit:
         return after
 
 
+@dataclass(frozen=True)
+class _StepClaim:
+    """Lets rows follow their public keys only while the lease is held, and while they are
+    `watched`; `recording` is committed with them."""
+
+    lease: Lease
+    recording: Sequence[Statement]
+    watched: Statement | None = None
+
+    def begin(self, transaction: Transaction) -> None:
+        self.lease.begin(transaction)
+        transaction.queue(*self.recording)
+
+    def record(
+        self, transaction: Transaction, change: Change, entries: Mapping[str, Sequence[Key]]
+    ) -> None:
+        """The generation is held by now, and who ends a watch waits for those that hold it."""
+        if self.watched:
+            transaction.queue_guard(self.watched, NotWatched)
+
+
 class ToDatabase:
     """For one run."""
 
@@ -85,7 +108,13 @@ class ToDatabase:
         self._is_alone = is_alone
 
     def follow(
-        self, table: Table, form: str, rows: Rows, seen: Mapping[Key, str], now: InStep
+        self,
+        table: Table,
+        form: str,
+        rows: Rows,
+        seen: Mapping[Key, str],
+        now: InStep,
+        step: UnfinishedStep,
     ) -> None:
         values_shown = self._public_side.shown(table, form, TO_DATABASE, rows, now)
         puts: list[PublicRow] = []
@@ -97,8 +126,14 @@ class ToDatabase:
             if found is None or found != values_shown.get(key)
         }
         now.seen |= digests(rows, without(differing, now.found))
+        untouched = step.untouched(differing)
+        for key in untouched:
+            row = rows.row(table, key)
+            if row is None or key in values_shown:
+                puts.append(PublicRow(key, row, fingerprint(differing[key])))
+        differing = without(untouched, differing)
         if len(differing) >= MIN_ROWS_AT_ONCE:
-            done = self._write_at_once(table, form, rows, differing, seen, now)
+            done = self._write_at_once(table, form, rows, differing, seen, now, step)
             differing = without(done, differing)
         for key, found in differing.items():
             row = rows.row(table, key)
@@ -140,9 +175,12 @@ class ToDatabase:
         items = [(key, values) for key, values in edits.items() if key in still]
         for start in range(0, len(items), MAX_WRITTEN_ROWS):
             batch = dict(items[start : start + MAX_WRITTEN_ROWS])
-            puts += self._write(table, form, batch, seen, now)
+            puts += self._write(table, form, batch, seen, now, step)
         if items and puts:  # to write them may have taken long
             rows = replace(rows, until=self._public_side.deadline())
+        puts = [*self._public_side.with_values(table, form, puts)]
+        if puts:
+            self._lease.run(*step.recording({put.key: put.value for put in puts}))
         not_set = self._public_side.put(table, form, TO_DATABASE, rows, puts, now)
         put_rows = [put.row for put in puts if put.row is not None]
         put_digests = public_values.digests_by_key(table, put_rows)
@@ -158,6 +196,7 @@ class ToDatabase:
         differing: Mapping[Key, Found],
         seen: Mapping[Key, str],
         now: InStep,
+        step: UnfinishedStep,
     ) -> Collection[Key]:
         """Write rows that are whole under their public keys in one transaction, where these are
         many. The keys of those that are in step then; the others were left as they are."""
@@ -182,10 +221,13 @@ class ToDatabase:
         if keys != [*after]:
             places = dict(zip(after, range(len(after))))
             columns = [[own[places[key]] for key in keys] for own in columns]
+        found = {key: differing[key] for key in keys}
+        claim = _StepClaim(self._lease, step.recording(found))
         try:
-            self._write_through.replace_many(table, before, columns, self._lease)
+            self._write_through.replace_many(table, before, columns, claim)
         except NotAtOnce:
             return equal
+        step.recorded(found)
         known = zip(keys, public_values.digests(before.values())) if seen else ()
         conflicts = [
             (key, table.decode(before[key]), table.decode(after[key]))
@@ -207,13 +249,21 @@ class ToDatabase:
         values: Mapping[Key, Values],
         seen: Mapping[Key, str],
         now: InStep,
+        step: UnfinishedStep,
     ) -> list[PublicRow]:
         """Write these values to their rows, in one transaction. What is to be put under public keys
         after that. Where the database rejects a row, the others are written without it."""
         edit = _Edit(table, values, seen)
-        work = Work(keys=list(values), edit=edit, claim=self._lease, is_of_sync=True)
+        found = {key: now.found[key] for key in values}
+        watched = self._watches.guard(table, form, TO_DATABASE, list(values))
+        claim = _StepClaim(self._lease, step.recording(found), watched)
+        work = Work(keys=list(values), edit=edit, claim=claim, is_of_sync=True)
         try:
             change = self._write_through.change(table, work, store=True)
+        except NotWatched:
+            still = self._watches.still(table, form, TO_DATABASE, list(values))
+            left = {key: values[key] for key in still}
+            return self._write(table, form, left, seen, now, step) if left else []
         except (BadRequest, NotAsDeclared) as error:
             keys = list(values)
             if len(keys) == 1:
@@ -223,8 +273,9 @@ class ToDatabase:
             return [
                 put
                 for half in (keys[:middle], keys[middle:])
-                for put in self._write(table, form, {k: values[k] for k in half}, seen, now)
+                for put in self._write(table, form, {k: values[k] for k in half}, seen, now, step)
             ]
+        step.recorded(found)
         self._tell_written(table, form, [row[0] for row in change.after], edit.conflicts, now)
         for key in values.keys() - {row[0] for row in (*change.after, *edit.equal)}:
             self._report_partial(table, form, key)

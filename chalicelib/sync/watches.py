@@ -5,32 +5,68 @@ sense is reported by the next run.
 """
 
 import json
-import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple, TypeVar
 
-from chalicelib.cache import PublicStore
+from chalicelib.cache import Late, PublicStore
 from chalicelib.column_types import InvalidValue
-from chalicelib.db import Database, Statement
-from chalicelib.errors import CacheUnavailable
-from chalicelib.tables import DIRECTIONS, EVERY_ROW, FORMS, TO_CACHE, Key, Table
+from chalicelib.db import MICROSECONDS_NOW, Database, Statement, Transaction, guarded
+from chalicelib.errors import CacheUnavailable, HerocacheError, PublicKeysUnavailable
+from chalicelib.sync.runs import RANGE_SECONDS
+from chalicelib.sync.unfinished_step import PRINT_CHARACTERS, Prints
+from chalicelib.tables import (
+    DIRECTIONS,
+    EVERY_ROW,
+    FORMS,
+    TO_CACHE,
+    TO_DATABASE,
+    Key,
+    Table,
+)
 
-log = logging.getLogger("herocache.sync")
+Value = TypeVar("Value")
 
 PAGE_ROWS = 2_000
 # In one statement.
 MAX_KEYS = 500
+# In the place of a direction, where a watch in direction TO_CACHE has ended: the public keys that
+# followed their rows may still be there.
+ENDED = "ended"
+
+
+class NotWatched(HerocacheError):
+    """A watch has ended, or turned round, since a run read it. Nothing was written."""
 
 
 class WatchedRow(NamedTuple):
     """`key` is EVERY_ROW for a watch on every row. `seen`: the digest of the row as both sides had
-    it last; empty where that is not known."""
+    it last; empty where that is not known. `unfinished`: see `UnfinishedStep`."""
 
     key: Key
     form: str
     direction: str
     seen: str
+    unfinished: Sequence[str]
     synced_at: str | None
+
+
+class SeenRange(NamedTuple):
+    """The same of the rows of a range, by key."""
+
+    seen: Mapping[Key, str]
+    unfinished: Prints
+
+    def parted(self, keys: set[Key] | None) -> "tuple[SeenRange, SeenRange]":
+        """What concerns these keys, and the rest; None: everything."""
+        if keys is None or not any(self):
+            return self, SeenRange({}, {})
+        seen, unfinished = self
+        return (
+            SeenRange(_within(keys, seen), _within(keys, unfinished)),
+            SeenRange(
+                _within(seen.keys() - keys, seen), _within(unfinished.keys() - keys, unfinished)
+            ),
+        )
 
 
 class Watches:
@@ -41,22 +77,21 @@ class Watches:
     def add(self, table: Table, keys: Sequence[Key] | None, form: str, direction: str) -> int:
         """Watch the rows with `keys`; None: every row. How many rows that are. A write that may not
         know of the watch is committed by then: the next run sees its rows. Raises
-        DatabaseUnavailable."""
+        DatabaseUnavailable, OutcomeUnknown, PublicKeysUnavailable."""
         texts = [EVERY_ROW] if keys is None else list(dict.fromkeys(map(str, keys)))
+        inserts: list[Statement] = []
         for batch in _batches(texts):
             marks = ",".join(["(%s,%s,%s,%s)"] * len(batch))
             values = [v for text in batch for v in (table.name, text, form, direction)]
-            self._database.run(
+            inserts.append(
                 (
                     f"INSERT INTO watched (table_name, row_key, form, direction) VALUES {marks}"
                     " ON DUPLICATE KEY UPDATE direction = VALUES(direction)",
                     values,
                 )
             )
-        try:
-            self._database.transact(lambda transaction: transaction.wait_for_writers(table))
-        finally:
-            self._tell_sync(table)
+        self._change(table, inserts)
+        self._tell_redis("the rows are watched", table, lambda: None)
         return self._database.count(table) if keys is None else len(texts)
 
     def remove(
@@ -64,67 +99,112 @@ class Watches:
     ) -> None:
         """End these watches, where they have this `direction` or it is None. The public keys that
         followed their rows go; others stay, because they are their clients'. Raises
-        DatabaseUnavailable."""
+        DatabaseUnavailable, OutcomeUnknown, PublicKeysUnavailable."""
         texts = [EVERY_ROW] if keys is None else list(dict.fromkeys(map(str, keys)))
-        if keys is None:
-            watched = [row for row in self._of(table) if row.key == EVERY_ROW and row.form == form]
-            if not watched or direction not in (None, watched[0].direction):
-                return
+        changes: list[Statement] = []
         for batch in _batches(texts):
-            marks = ",".join(["%s"] * len(batch))
-            condition = f" WHERE table_name = %s AND form = %s AND row_key IN ({marks})"
-            values = [table.name, form, *batch]
-            if direction:
-                condition += " AND direction = %s"
-                values.append(direction)
-            found, _, now = self._database.run(
-                (f"SELECT row_key, direction FROM watched{condition}", values),
-                (f"DELETE FROM watched{condition}", values),
-                ("SELECT TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6))", ()),
-            )
-            followed = [text for text, own in found if own == TO_CACHE and text != EVERY_ROW]
-            self._delete_public(table, form, list(_keys(table, followed)), now[0][0])
+            where, values = _where(table, form, batch)
+            if direction != TO_DATABASE:
+                end = f"UPDATE watched SET direction = %s{where} AND direction = %s"
+                changes.append((end, (ENDED, *values, TO_CACHE)))
+            others, own = (" AND direction = %s", direction) if direction else ("", "")
+            delete = f"DELETE FROM watched{where} AND direction <> %s{others}"
+            changes.append((delete, (*values, ENDED, *filter(None, [own]))))
+        self._change(table, changes)
+        self._tell_redis("the watches have ended", table, lambda: self.finish(table))
         if keys is None:
             self.clear_ranges(table, form)
-            if watched[0].direction == TO_CACHE:
-                self._delete_public_of_rows(table, form)
-        self._tell_sync(table)
+
+    def _change(self, table: Table, changes: Sequence[Statement]) -> None:
+        """All or none of them. Returns when every transaction has ended that may not know of them.
+        A run whose transaction began before writes no row behind this."""
+
+        def apply(transaction: Transaction) -> None:
+            transaction.queue(*changes)
+            transaction.wait_for_writers(table)
+
+        self._database.transact(apply)
+
+    def _tell_redis(self, done: str, table: Table, tell: Callable[[], None]) -> None:
+        """`tell` it, and let the next run look. A process without Redis leaves both to others."""
+        if not self._store.is_configured:
+            return
+        try:
+            tell()
+            self._store.delete_note(table)
+        except (CacheUnavailable, Late) as error:
+            why = f" ({error})" if str(error) else ""
+            raise PublicKeysUnavailable(
+                f"{done}, but Redis could not be told{why}: send the request again"
+            ) from error
+
+    def finish(self, table: Table) -> None:
+        """Delete the public keys of watches that have ENDED, and then these watches: whoever comes
+        next goes on where this fails. Raises CacheUnavailable, Late, DatabaseUnavailable."""
+        [found] = self._database.run(
+            (
+                "SELECT form, row_key FROM watched WHERE table_name = %s AND direction = %s",
+                (table.name, ENDED),
+            )
+        )
+        for form in FORMS:
+            texts = [text for own, text in found if own == form]
+            for batch in _batches([text for text in texts if text != EVERY_ROW]):
+                self._delete_public(table, form, batch, list(_keys(table, batch)))
+            if EVERY_ROW in texts:
+                for keys in self._keys_of_every_row(table, form):
+                    kept = self.among(table, form, keys)
+                    gone = [key for key in keys if key not in kept]
+                    self._delete_public(table, form, [EVERY_ROW], gone)
+            if texts:
+                self._store.delete_note(table)
+            for batch in _batches(texts):
+                where, values = _where(table, form, batch)
+                delete = f"DELETE FROM watched{where} AND direction = %s"
+                self._database.run((delete, (*values, ENDED)))
+
+    def _keys_of_every_row(self, table: Table, form: str) -> Iterator[Sequence[Key]]:
+        """Of the rows that runs have seen, and of those that are there: a write may have set their
+        public keys at once."""
+        for after in self.ranges(table, form):
+            known = self.range(table, form, after)
+            yield list(known.seen.keys() | known.unfinished.keys())
+        last, is_more = None, True
+        while is_more:
+            _, rows, is_more = self._database.fetch_range(table, last, None, PAGE_ROWS)
+            yield [*rows]
+            last = next(reversed([*rows]), None)
+
+    def _delete_public(
+        self, table: Table, form: str, texts: Sequence[str], keys: Sequence[Key]
+    ) -> None:
+        """Delete the public keys of rows, unless somebody watches again what is named by `texts`.
+        This process may sleep before that: then Redis rejects it."""
+        if not keys:
+            return
+        until = self._store.deadline(RANGE_SECONDS)
+        where, values = _where(table, form, texts)
+        [[(ended, now)]] = self._database.run(
+            (
+                f"SELECT COUNT(*), {MICROSECONDS_NOW} FROM watched{where} AND direction = %s",
+                (*values, ENDED),
+            )
+        )
+        if ended == len(texts):
+            self._store.delete_many(table, form, keys, now, until)
 
     def clear_ranges(self, table: Table, form: str) -> None:
-        """Nobody watches every row any more: forget what both sides had, and delete the public keys
-        that followed their rows, but for those that are watched one by one. Nothing happens where
-        somebody watches every row by now."""
-        kept = self._watched_one_by_one(table, form)
-        unwatched = (
-            " FROM watched_ranges WHERE table_name = %s AND form = %s AND after_key = %s AND NOT"
-            " EXISTS (SELECT 1 FROM watched AS w WHERE w.table_name = watched_ranges.table_name"
-            " AND w.form = watched_ranges.form AND w.row_key = %s)"
-        )
+        """Forget what both sides had, unless somebody watches every row."""
         for after in self.ranges(table, form):
-            place = (table.name, form, after, EVERY_ROW)
-            found, now = self._database.run(
-                (f"SELECT direction, seen{unwatched}", place),
-                ("SELECT TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6))", ()),
+            self._database.run(
+                (
+                    "DELETE FROM watched_ranges WHERE table_name = %s AND form = %s"
+                    " AND after_key = %s AND NOT EXISTS (SELECT 1 FROM watched AS w"
+                    " WHERE w.table_name = watched_ranges.table_name"
+                    " AND w.form = watched_ranges.form AND w.row_key = %s)",
+                    (table.name, form, after, EVERY_ROW),
+                )
             )
-            for direction, text in found:
-                if direction == TO_CACHE:
-                    gone = [key for key in _unpacked(text) if key not in kept]
-                    if not self._delete_public(table, form, gone, now[0][0]):
-                        return  # the next run tries again
-            self._database.run((f"DELETE{unwatched}", place))
-
-    def _delete_public_of_rows(self, table: Table, form: str) -> None:
-        """Also of rows that no run has seen yet: a write set their public keys at once."""
-        kept = self._watched_one_by_one(table, form)
-        after, is_more = None, True
-        while is_more:
-            now, found, is_more = self._database.fetch_range(table, after, None, PAGE_ROWS)
-            if not self._delete_public(table, form, [key for key in found if key not in kept], now):
-                return
-            after = next(reversed([*found]), None)
-
-    def _watched_one_by_one(self, table: Table, form: str) -> set[Key]:
-        return {row.key for row in self._of(table) if row.form == form and row.key != EVERY_ROW}
 
     def of(self, table: Table) -> list[WatchedRow]:
         """All watches of the table that make sense, by key. Raises DatabaseUnavailable."""
@@ -140,15 +220,15 @@ class Watches:
         while True:
             [found] = self._database.run(
                 (
-                    "SELECT row_key, seen, CAST(synced_at AS CHAR) FROM watched"
+                    "SELECT row_key, seen, unfinished, CAST(synced_at AS CHAR) FROM watched"
                     " WHERE table_name = %s AND row_key > %s AND row_key <= %s AND form = %s"
                     f" AND direction = %s AND row_key <> %s ORDER BY row_key LIMIT {PAGE_ROWS}",
                     (table.name, after, last, form, direction, EVERY_ROW),
                 )
             )
             page = [
-                WatchedRow(key, form, direction, seen or "", _iso(synced_at))
-                for text, seen, synced_at in found
+                _watched_row(key, form, direction, seen, unfinished, synced_at)
+                for text, seen, unfinished, synced_at in found
                 for key in _keys(table, [text])
             ]
             if page:
@@ -173,17 +253,17 @@ class Watches:
 
     def invalid(self, tables: Mapping[str, Table]) -> Iterator[tuple[str, str]]:
         """What makes no sense in `watched`: where it stands, and why. One SELECT a page."""
-        for name, text, form, direction, _, _ in self._pages("", ()):
+        for name, text, form, direction, *_ in self._pages("", ()):
             place = f"watched {name} {text} {form}"
             if name not in tables:
                 yield place, f"there is no table {name}; there are {', '.join(tables)}"
-            elif why := _fault(tables[name], text, form, direction):
+            elif direction != ENDED and (why := _fault(tables[name], text, form, direction)):
                 yield place, why
 
     def _of(self, table: Table) -> list[WatchedRow]:
         return [
-            WatchedRow(key, form, direction, seen or "", _iso(synced_at))
-            for _, text, form, direction, seen, synced_at in self._pages(
+            _watched_row(key, form, direction, *rest)
+            for _, text, form, direction, *rest in self._pages(
                 " AND table_name = %s", (table.name,)
             )
             if not _fault(table, text, form, direction)
@@ -195,9 +275,10 @@ class Watches:
         while True:
             [rows] = self._database.run(
                 (
-                    "SELECT table_name, row_key, form, direction, seen, CAST(synced_at AS CHAR)"
-                    " FROM watched WHERE (table_name > %s OR (table_name = %s AND (row_key > %s"
-                    f" OR (row_key = %s AND form > %s)))){condition}"
+                    "SELECT table_name, row_key, form, direction, seen, unfinished,"
+                    " CAST(synced_at AS CHAR) FROM watched WHERE (table_name > %s OR"
+                    " (table_name = %s AND (row_key > %s OR (row_key = %s AND form > %s))))"
+                    f"{condition}"
                     f" ORDER BY table_name, row_key, form LIMIT {PAGE_ROWS}",
                     (last[0], last[0], last[1], last[1], last[2], *values),
                 )
@@ -230,26 +311,49 @@ class Watches:
             return [*keys] if found.get(EVERY_ROW) == direction else []
         return [key for key in keys if found.get(str(key), found.get(EVERY_ROW)) == direction]
 
+    def guard(self, table: Table, form: str, direction: str, keys: Sequence[Key]) -> Statement:
+        """Fails, as NotWatched, unless all of `keys` are watched in this direction."""
+        among = (
+            "(SELECT COUNT(*) FROM watched WHERE table_name = %s AND form = %s"
+            f" AND row_key IN ({','.join(['%s'] * len(keys))}) AND direction {{}} %s)"
+        )
+        every = (
+            "EXISTS (SELECT 1 FROM watched WHERE table_name = %s AND form = %s AND row_key = %s"
+            " AND direction = %s)"
+        )
+        place: tuple[Key, ...] = (table.name, form)
+        texts: list[Key] = [*map(str, keys)]
+        condition = f"{among.format('<>')} = 0 AND ({every} OR {among.format('=')} = %s)"
+        return (
+            f"SELECT {guarded('1', condition)}",
+            (
+                *(*place, *texts, direction),
+                *(*place, EVERY_ROW, direction),
+                *(*place, *texts, direction, len(texts)),
+            ),
+        )
+
     # --- what a run keeps -------------------------------------------------------------------------
 
     def kept(self, table: Table, form: str, seen: Mapping[Key, str]) -> list[Statement]:
         """Statements that keep what both sides have now of rows that are watched one by one. They
         bring no watch back that has ended meanwhile."""
-        statements: list[Statement] = []
-        for batch in _batches(list(seen)):
-            texts = [str(key) for key in batch]
-            cases = " ".join(["WHEN %s THEN %s"] * len(batch))
-            values = [v for key, text in zip(batch, texts) for v in (text, seen[key])]
-            marks = ",".join(["%s"] * len(batch))
-            statements.append(
-                (
-                    f"UPDATE watched SET seen = NULLIF(CASE row_key {cases} END, ''),"
-                    " synced_at = UTC_TIMESTAMP(6) WHERE table_name = %s AND form = %s"
-                    f" AND row_key IN ({marks})",
-                    (*values, table.name, form, *texts),
-                )
+        return [
+            (
+                f"UPDATE watched SET seen = NULLIF({cases}, ''), unfinished = NULL,"
+                f" synced_at = UTC_TIMESTAMP(6){condition}",
+                values,
             )
-        return statements
+            for cases, condition, values in _by_key(table, form, seen)
+        ]
+
+    def begun(self, table: Table, form: str, prints: Prints) -> list[Statement]:
+        """The same for what a step has begun, until that is kept."""
+        texts = {key: " ".join(own) for key, own in prints.items()}
+        return [
+            (f"UPDATE watched SET unfinished = {cases}{condition}", values)
+            for cases, condition, values in _by_key(table, form, texts)
+        ]
 
     def looked_at_every_row(self, table: Table, form: str) -> Statement:
         return (
@@ -280,46 +384,56 @@ class Watches:
             if not (first and key <= first[0]) and not (last and key >= last[0])  # type: ignore[operator]
         ]
 
-    def range(self, table: Table, form: str, after: str) -> Mapping[Key, str]:
+    def range(self, table: Table, form: str, after: str) -> SeenRange:
         """What both sides had last of the rows in a range."""
         [rows] = self._database.run(
             (
-                "SELECT seen FROM watched_ranges WHERE table_name = %s AND form = %s"
+                "SELECT seen, unfinished FROM watched_ranges WHERE table_name = %s AND form = %s"
                 " AND after_key = %s",
                 (table.name, form, after),
             )
         )
-        return _unpacked(rows[0][0]) if rows else {}
+        for seen, unfinished in rows:
+            return SeenRange(_unpacked(seen), _unpacked_prints(unfinished))
+        return SeenRange({}, {})
 
     def kept_range(
-        self, table: Table, form: str, direction: str, after: str, seen: Mapping[Key, str]
+        self, table: Table, form: str, direction: str, after: str, kept: SeenRange
     ) -> Statement:
         """Keeps it; forgets a range without rows."""
-        if not seen:
+        if kept == SeenRange({}, {}):
             return (
                 "DELETE FROM watched_ranges WHERE table_name = %s AND form = %s AND after_key = %s",
                 (table.name, form, after),
             )
         return (
-            "INSERT INTO watched_ranges (table_name, form, after_key, direction, seen)"
-            " VALUES (%s, %s, %s, %s, %s) ON DUPLICATE KEY UPDATE direction = VALUES(direction),"
-            " seen = VALUES(seen)",
-            (table.name, form, after, direction, json.dumps([[*seen], "".join(seen.values())])),
+            "INSERT INTO watched_ranges"
+            " (table_name, form, after_key, direction, seen, unfinished)"
+            " VALUES (%s, %s, %s, %s, %s, %s) ON DUPLICATE KEY UPDATE"
+            " direction = VALUES(direction), seen = VALUES(seen), unfinished = VALUES(unfinished)",
+            (
+                table.name,
+                form,
+                after,
+                direction,
+                _packed(kept.seen),
+                _packed_prints(kept.unfinished),
+            ),
         )
 
-    def _delete_public(self, table: Table, form: str, keys: Sequence[Key], now: int) -> bool:
-        try:
-            self._store.delete_many(table, form, keys, now)
-        except CacheUnavailable as error:
-            log.warning("public keys of %s stay: %s", table.name, error)
-            return False
-        return True
-
-    def _tell_sync(self, table: Table) -> None:
-        try:
-            self._store.delete_note(table)
-        except CacheUnavailable as error:
-            log.warning("the next run may find nothing to do in %s: %s", table.name, error)
+    def begun_range(
+        self, table: Table, form: str, direction: str, after: str, prints: Prints
+    ) -> list[Statement]:
+        """The same for what a step has begun, until that is kept."""
+        return [
+            (
+                "INSERT INTO watched_ranges"
+                " (table_name, form, after_key, direction, seen, unfinished)"
+                " VALUES (%s, %s, %s, %s, %s, %s)"
+                " ON DUPLICATE KEY UPDATE unfinished = VALUES(unfinished)",
+                (table.name, form, after, direction, _packed({}), _packed_prints(prints)),
+            )
+        ]
 
 
 def _fault(table: Table, text: str, form: str, direction: str) -> str:
@@ -328,7 +442,7 @@ def _fault(table: Table, text: str, form: str, direction: str) -> str:
         return f"{table.name} has no public keys"
     if form not in FORMS:
         return f"there is no form {form!r}; there are {', '.join(FORMS)}"
-    if direction not in DIRECTIONS:
+    if direction not in DIRECTIONS:  # also one that has ENDED
         return f"there is no direction {direction!r}; there are {', '.join(DIRECTIONS)}"
     if text != EVERY_ROW and not list(_keys(table, [text])):
         return f"{text!r} is no {table.key.name}"
@@ -347,12 +461,62 @@ def _keys(table: Table, texts: Iterable[str]) -> Iterator[Key]:
             continue
 
 
+def _watched_row(
+    key: Key, form: str, direction: str, seen: str, unfinished: str, synced_at: str | None
+) -> WatchedRow:
+    prints = (unfinished or "").split()
+    return WatchedRow(key, form, direction, seen or "", prints, _iso(synced_at))
+
+
+def _where(table: Table, form: str, texts: Sequence[str]) -> Statement:
+    """The condition of the watches on these rows."""
+    marks = ",".join(["%s"] * len(texts))
+    condition = f" WHERE table_name = %s AND form = %s AND row_key IN ({marks})"
+    return condition, (table.name, form, *texts)
+
+
+def _by_key(
+    table: Table, form: str, texts: Mapping[Key, str]
+) -> Iterator[tuple[str, str, Sequence[Key]]]:
+    """For an UPDATE of rows that are watched one by one: the text of each, the condition, and the
+    values."""
+    for batch in _batches(list(texts)):
+        keys = [str(key) for key in batch]
+        cases = " ".join(["WHEN %s THEN %s"] * len(batch))
+        values = [value for key in batch for value in (str(key), texts[key])]
+        condition, place = _where(table, form, keys)
+        yield f"CASE row_key {cases} END", condition, (*values, *place)
+
+
+def _within(keys: Collection[Key], values: Mapping[Key, Value]) -> dict[Key, Value]:
+    return {key: value for key, value in values.items() if key in keys}
+
+
+def _packed(texts: Mapping[Key, str]) -> str:
+    return json.dumps([[*texts], "".join(texts.values())])
+
+
 def _unpacked(text: str) -> Mapping[Key, str]:
     keys, digests = json.loads(text)
     return {key: digests[16 * i : 16 * i + 16] for i, key in enumerate(keys)}
 
 
-def _batches(items: Sequence[Key]) -> list[Sequence[Key]]:
+def _packed_prints(prints: Prints) -> str:
+    keys = [key for key, own in prints.items() for _ in own]
+    texts = "".join(["".join(own) for own in prints.values()])
+    return json.dumps([keys, texts]) if keys else ""
+
+
+def _unpacked_prints(text: str | None) -> Prints:
+    keys, texts = json.loads(text or '[[], ""]')
+    prints: dict[Key, list[str]] = {}
+    for i, key in enumerate(keys):
+        place = PRINT_CHARACTERS * i
+        prints.setdefault(key, []).append(texts[place : place + PRINT_CHARACTERS])
+    return prints
+
+
+def _batches(items: Sequence[Value]) -> list[Sequence[Value]]:
     return [items[start : start + MAX_KEYS] for start in range(0, len(items), MAX_KEYS)]
 
 

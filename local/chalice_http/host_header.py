@@ -6,7 +6,7 @@ does not work with an IP address in `Host`, or with `localhost`.
 """
 
 import re
-from email.message import Message
+from collections.abc import Sequence
 from ipaddress import ip_address
 
 from chalicelib.error_text import shown
@@ -16,15 +16,14 @@ from local.chalice_http.request_body import HttpError
 _HOST = re.compile(r"(?:\[([0-9a-f:.]+)\]|([^:]+))(?::[0-9]*)?")
 
 
-def reject_other_hosts(headers: Message, version: str) -> None:
+def reject_other_hosts(hosts: Sequence[str], version: str) -> None:
     """Raises BadRequest where there is not exactly one `Host` (HTTP/1.0 needs none, RFC 9112
     section 3.2), and HttpError where it is a name other than localhost."""
-    hosts = headers.get_all("Host", [])
-    if not hosts and version == "HTTP/1.0":
+    if not hosts and version == "1.0":
         return
     if len(hosts) != 1:
         raise BadRequest(f"Host: expected one such header, got {len(hosts)}")
-    if not is_own_host(hosts[0].strip()):
+    if not is_own_host(hosts[0]):
         raise HttpError(
             421,
             "MisdirectedRequest",

@@ -23,8 +23,10 @@ from chalicelib.error_text import shown
 from chalicelib.errors import HerocacheError, NotFound
 from chalicelib.handlers import replies
 from chalicelib.handlers.cors import headers_for_error
+from local.chalice_http.api_gateway_event import event_of
 from local.chalice_http.host_header import reject_other_hosts
 from local.chalice_http.request_body import PIECE_BYTES, HttpError, declared_length, read_body
+from local.chalice_http.request_head import NO_HEAD, line_too_long, read_head
 from local.machine import LISTENER
 
 BACKLOG = 128
@@ -38,20 +40,13 @@ DRAIN_SECONDS = 2.0
 DRAIN_BYTES = 64_000_000
 Headers = Mapping[str, str | list[str]]
 _JSON: Headers = {"Content-Type": "application/json"}
-# Errors that Python's server finds before there is a request.
-_MALFORMED = {
-    400: ("BadRequest", "the request line: expected METHOD /path HTTP/1.1"),
-    414: ("UriTooLong", "the request line: at most 65536 bytes; send POST / with a body"),
-    431: ("HeadersTooLarge", "headers: at most 99, each of at most 65536 bytes; send fewer"),
-    505: ("HttpVersionNotSupported", "the request line: send HTTP/1.1 or HTTP/1.0"),
-}
 
 log = logging.getLogger("herocache.requests")
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Reads the requests of one connection one after the other, and calls Chalice's
-    LocalGateway."""
+    """Reads the requests of one connection one after the other, and calls the app with an event for
+    each, as Lambda does."""
 
     protocol_version = "HTTP/1.1"
 
@@ -59,7 +54,6 @@ class Handler(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True
     wbufsize = 65_536  # an answer up to this size is one packet for the client, or few
     timeout = IDLE_SECONDS
-    default_request_version = "HTTP/1.0"  # a malformed line is answered with a status too
 
     def __init__(
         self,
@@ -69,9 +63,10 @@ class Handler(BaseHTTPRequestHandler):
         app_object: Chalice,
         config: Config,
     ) -> None:
-        self._gateway = chalice.local.LocalGateway(app_object, config)
+        self._app = app_object
         self._routes = chalice.local.RouteMatcher(list(app_object.routes))
         self._skipped_a_line = False
+        self._head = NO_HEAD
         super().__init__(request, client_address, server)
 
     def _answer(self) -> None:
@@ -80,28 +75,33 @@ class Handler(BaseHTTPRequestHandler):
         except HerocacheError as error:
             self._reject_and_close(error)
         else:
-            if self._is_a_path():
-                self._pass_on(body)
-            else:
+            try:
+                match = self._routes.match_route(self._head.path)
+            except ValueError:
                 known = ", ".join(self._routes.route_urls)
-                message = f"{shown(self.path)}: there is no such path; there are {known}"
+                message = f"{shown(self._head.path)}: there is no such path; there are {known}"
                 self._reject(NotFound(message))
+            else:
+                self._pass_on(match, body)
 
     def parse_request(self) -> bool:
-        """Whether the request line and headers could be read; if not, they were answered. Ignores
-        one empty line before them (RFC 9112 section 2.2), because some clients end a body with
-        one."""
-        if self.raw_requestline in (b"\r\n", b"\n") and not self._skipped_a_line:
-            self._skipped_a_line, self.close_connection = True, False
+        """Whether the head of a request could be read; if not, that was answered. Ignores one empty
+        line before it (RFC 9112 section 2.2), because some clients end a body with one."""
+        self.command, self.request_version = "", self.protocol_version
+        self._head = NO_HEAD
+        self.requestline = self.raw_requestline.decode("latin-1").rstrip("\r\n")
+        if not self.requestline:
+            self.close_connection, self._skipped_a_line = self._skipped_a_line, True
             return False
         self._skipped_a_line = False
-        if not super().parse_request():
+        try:
+            self._head = read_head(self.requestline, self.rfile)
+        except HerocacheError as error:
+            self._reject_and_close(error)
             return False
-        if self.request_version.startswith("HTTP/0"):
-            self.request_version = self.protocol_version  # else the answer would have no headers
-            self.send_error(505)
-            return False
-        return True
+        self.command = self._head.method
+        self.close_connection = not self._head.keeps_connection
+        return not self._head.asks_first or self.handle_expect_100()
 
     def __getattr__(self, name: str) -> Any:
         """Python's server looks for `do_GET`, `do_POST` and so on. All methods are handled alike,
@@ -123,20 +123,13 @@ class Handler(BaseHTTPRequestHandler):
 
     def _checked_length(self) -> int:
         """The length of the body. Raises where the headers reject the request."""
-        reject_other_hosts(self.headers, self.request_version)
-        return declared_length(self.headers)
+        headers = self._head.headers
+        reject_other_hosts(headers.get("host", ()), self._head.version)
+        return declared_length(headers)
 
-    def _is_a_path(self) -> bool:
-        try:
-            self._routes.match_route(self.path)
-        except ValueError:
-            return False
-        return True
-
-    def _pass_on(self, body: bytes) -> None:
-        response = self._gateway.handle_request(
-            method=self.command, path=self.path, headers=dict(self.headers), body=body or None
-        )
+    def _pass_on(self, match: chalice.local.MatchResult, body: bytes) -> None:
+        event = event_of(self._head, match, body, self._app.api.binary_types)
+        response = self._app(event, None)
         content = response["body"] or ""
         if response.get("isBase64Encoded"):
             content = base64.b64decode(content)
@@ -147,8 +140,8 @@ class Handler(BaseHTTPRequestHandler):
         reply = replies.of_error(error)
         # The app logs a line for each request that it sees; this one it does not see.
         log.info("%s %s: %s", reply.status, json.dumps(self.requestline[:200]), error)
-        sent = dict(getattr(self, "headers", {}))  # none where the request line is malformed
-        self._send(reply.status, {**headers_for_error(sent, os.environ), **headers}, reply.text)
+        sent = headers_for_error(self._head.first_values(), os.environ)
+        self._send(reply.status, {**sent, **headers}, reply.text)
 
     def _reject_and_close(self, error: HerocacheError) -> None:
         """Answers a request whose body was not read. Closing with unread bytes would reset the
@@ -193,9 +186,8 @@ class Handler(BaseHTTPRequestHandler):
         return True
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
-        """Answers a request that Python's server cannot read, in our error shape."""
-        kind, words = _MALFORMED.get(code, _MALFORMED[400])
-        self._reject_and_close(HttpError(code, kind, words))
+        """Python's server calls it for a request line that is too long."""
+        self._reject_and_close(line_too_long())
 
     def version_string(self) -> str:
         """The header Server."""

@@ -14,8 +14,7 @@ CHECKED = "1.34.0"
 # Names in `chalice.local`, each with the parameters it takes.
 PARTS = {
     "LocalDevServer": ("app_object", "config", "host", "port", "handler_cls", "server_cls"),
-    "LocalGateway": ("app_object", "config"),
-    "LocalGateway.handle_request": ("self", "method", "path", "headers", "body"),
+    "MatchResult": ("route", "captured", "query_params"),
     "RouteMatcher": ("route_urls",),
     "RouteMatcher.match_route": ("self", "url"),
     "create_local_server": ("app_obj", "config", "host", "port"),

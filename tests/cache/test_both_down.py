@@ -22,7 +22,8 @@ from chalicelib.errors import DatabaseUnavailable
 from chalicelib.rows.service import RowService
 from chalicelib.tables import HEROES
 from local.servers import MariaDB, Redis
-from tests.conftest import Configure, running
+from tests import conftest
+from tests.conftest import Configure
 from tests.support.client import InProcess, Row, hero
 from tests.support.relay import Relay, relaying
 from tests.support.topologies import wait_until
@@ -37,19 +38,7 @@ WITHIN_SECONDS = 60
 LOCKED_SECONDS = 1.2
 
 
-@pytest.fixture(scope="module")
-def own_mariadb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MariaDB]:
-    with running(MariaDB(tmp_path_factory.mktemp("both") / "mariadb")) as server:
-        server.apply_schema()
-        yield server
-
-
-@pytest.fixture
-def mariadb(own_mariadb: MariaDB) -> Iterator[MariaDB]:
-    """One that these tests may break; it runs when a test begins."""
-    own_mariadb.start()
-    yield own_mariadb
-    own_mariadb.start()
+mariadb = conftest.breakable_mariadb  # the fixture
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ waits until no container remembers the old generation.
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 
 import pytest
@@ -13,7 +13,8 @@ import pytest
 from chalicelib.cache import generations, timeouts
 from chalicelib.cache.generations import CHECK_SECONDS
 from local.servers import Redis
-from tests.conftest import Configure, running
+from tests import conftest
+from tests.conftest import Configure
 from tests.support.client import InProcess, Row, as_stored, hero, heroes
 from tests.support.witness import Witness
 
@@ -29,18 +30,7 @@ FAULTS: dict[str, Callable[[Redis], None]] = {"killed": Redis.kill, "hanging": R
 each_fault = pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
 
 
-@pytest.fixture(scope="module")
-def own_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis]:
-    with running(Redis(tmp_path_factory.mktemp("breakable") / "redis")) as server:
-        yield server
-
-
-@pytest.fixture
-def redis_server(own_redis: Redis) -> Iterator[Redis]:
-    """One that these tests may break; it runs when a test begins."""
-    own_redis.start()
-    yield own_redis
-    own_redis.start()
+redis_server = conftest.breakable_redis  # the fixture
 
 
 @pytest.fixture

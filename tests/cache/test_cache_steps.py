@@ -24,9 +24,10 @@ from chalicelib.cache.keys import MAX_KEYS_A_SCRIPT
 from chalicelib.cache.recovery import Recovery
 from chalicelib.config import Settings
 from chalicelib.db import Database, Generation
-from chalicelib.errors import AnotherServer, CacheUnavailable, TooLarge
+from chalicelib.errors import AnotherServer, CacheUnavailable, DatabaseUnavailable, TooLarge
 from chalicelib.rows import fences, lazy_loading, loader
 from chalicelib.rows.work import Work
+from chalicelib.single_flight import SingleFlight
 from chalicelib.tables import HEROES, Column, Key, Row, Table
 from tests.support.client import InProcess
 from tests.support.redis_client import client_of
@@ -37,6 +38,7 @@ from tests.support.writers import fence, publish
 ID, XP = HEROES.key, HEROES.readable["xp"]
 MANY = list(range(1, 31))
 TOKEN = "t" * 16
+THREADS = 8
 
 
 def hero(id: int, name: str = "before") -> Row:
@@ -573,30 +575,116 @@ def test_an_earlier_generation_does_not_take_the_place_of_a_later_one(
     assert known.remembered(HEROES) == later
 
 
-@pytest.mark.usefixtures("lasting_generations")
-def test_threads_whose_memory_ran_out_ask_once(
-    known: Generations, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    threads = 8
-    known.current(HEROES)
-    known._memory["heroes"].valid_until = 0
-    ask, asked = Database.generation, list[int]()
-    together = threading.Barrier(threads)
+Ask = Callable[..., Generation]
 
-    def answer_slowly(self: Database, *arguments: Any) -> Generation:
-        asked.append(1)
-        time.sleep(0.1)
+
+@pytest.fixture
+def waiting(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Grows with each thread that needs a generation of which memory ran out."""
+    threads, ask = list[int](), SingleFlight.ask
+
+    def ask_(self: Any, *arguments: Any) -> Any:
+        threads.append(1)
         return ask(self, *arguments)
 
-    def current(_: int) -> Generation:
-        together.wait()
-        return known.current(HEROES)
+    monkeypatch.setattr(SingleFlight, "ask", ask_)
+    return threads
 
-    monkeypatch.setattr(Database, "generation", answer_slowly)
-    with ThreadPoolExecutor(threads) as pool:
-        assert len(set(pool.map(current, range(threads)))) == 1
 
-    assert len(asked) == 1
+def wait_for(waiting: list[int], count: int) -> None:
+    wait_until(lambda: len(waiting) >= count)
+    time.sleep(0.02)  # the last one is noted, and about to wait
+
+
+@pytest.fixture
+def asked(
+    known: Generations, waiting: list[int], monkeypatch: pytest.MonkeyPatch
+) -> Callable[[Ask], list[object]]:
+    """What threads get that need the generation at the same time, where the given function answers
+    once all of them wait. There is no hint."""
+
+    def asked(answer: Ask) -> list[object]:
+        def answer_when_all_wait(self: Database, *arguments: Any) -> Generation:
+            wait_for(waiting, THREADS)
+            return answer(self, *arguments)
+
+        def current(_: int) -> object:
+            try:
+                return known.current(HEROES)
+            except DatabaseUnavailable as error:
+                return error
+
+        known._memory["heroes"].valid_until = 0
+        with monkeypatch.context() as patch, ThreadPoolExecutor(THREADS) as pool:
+            patch.setattr(Database, "generation", answer_when_all_wait)
+            return list(pool.map(current, range(THREADS)))
+
+    known.current(HEROES)
+    monkeypatch.setattr(Generations, "_hint", lambda *_: None)
+    return asked
+
+
+@pytest.mark.usefixtures("lasting_generations")
+def test_threads_whose_memory_ran_out_ask_once(
+    asked: Callable[[Ask], list[object]], held: Generation
+) -> None:
+    questions, ask = list[int](), Database.generation
+
+    def answer(*arguments: Any) -> Generation:
+        questions.append(1)
+        return ask(*arguments)
+
+    answers = asked(answer)
+
+    assert {each.number for each in answers if isinstance(each, Generation)} == {held.number}
+    assert (len(answers), len(questions)) == (THREADS, 1)
+
+
+def test_threads_that_wait_for_a_question_that_fails_fail_with_it(
+    known: Generations, asked: Callable[[Ask], list[object]], held: Generation
+) -> None:
+    """Each with a question of its own, the last of them would wait for all. Where there is no hint,
+    a question that is quickly given up is followed by one that is not. What is asked later is asked
+    anew."""
+    questions = list[int]()
+
+    def answer(*_: Any) -> Generation:
+        questions.append(1)
+        raise DatabaseUnavailable("for this test")
+
+    answers = asked(answer)
+
+    assert [type(each) for each in answers] == [DatabaseUnavailable] * THREADS
+    assert len(questions) == 2
+    assert known.current(HEROES).number == held.number
+
+
+def test_an_answer_to_a_question_put_too_long_ago_is_not_shared(
+    known: Generations, held: Generation, waiting: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Since it was put, a later generation may have been acknowledged. Those who waited for it ask
+    again, once."""
+    later = Generation(held.number + 1, True, held.server, 0)
+    asking, questions = threading.Event(), list[int]()
+
+    def answer(*_: Any) -> Generation:
+        questions.append(1)
+        asking.set()
+        wait_for(waiting, THREADS)
+        return held if len(questions) == 1 else later
+
+    known.current(HEROES)
+    known._memory["heroes"].valid_until = 0
+    monkeypatch.setattr(generations, "MEMORY_SECONDS", 0.01)
+    monkeypatch.setattr(Database, "generation", answer)
+    with ThreadPoolExecutor(THREADS) as pool:
+        first = pool.submit(known.current, HEROES)
+        asking.wait()
+        time.sleep(0.02)
+        others = [pool.submit(known.current, HEROES) for _ in range(THREADS - 1)]
+        assert first.result() == held
+        assert [other.result() for other in others] == [later] * (THREADS - 1)
+    assert len(questions) < THREADS
 
 
 def test_a_write_counts_from_before_its_transaction(

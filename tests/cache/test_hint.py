@@ -1,8 +1,6 @@
 """A container that starts while the database is away answers cached reads all the same."""
 
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -12,19 +10,16 @@ from chalicelib.cache.openings import Openings, StillOpening
 from chalicelib.cache.routing import Connection
 from chalicelib.db import Generation
 from chalicelib.errors import DatabaseUnavailable
+from chalicelib.rows.service import RowService
 from chalicelib.tables import HEROES, Table
 from local.servers import MariaDB, Redis
-from tests.conftest import Configure, running
+from tests import conftest
+from tests.conftest import Configure
 from tests.support.client import InProcess, heroes
 from tests.support.topologies import wait_until
 from tests.support.witness import Witness
 
-
-@pytest.fixture(scope="module")
-def mariadb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MariaDB]:
-    with running(MariaDB(Path(tmp_path_factory.mktemp("hint")) / "mariadb")) as server:
-        server.apply_schema()
-        yield server
+mariadb = conftest.own_mariadb  # the fixture
 
 
 @pytest.fixture
@@ -118,6 +113,17 @@ def test_a_container_that_slept_takes_the_later_generation_of_the_hint(
         mariadb.start()
 
 
+def assert_asks_the_database(sleeper: RowService, mariadb: MariaDB, ids: list[int]) -> None:
+    """And not Redis alone, once the generation that it remembers is too old."""
+    mariadb.kill()
+    try:
+        time.sleep(generations.MEMORY_SECONDS)
+        with pytest.raises(DatabaseUnavailable):
+            sleeper.read(HEROES, HEROES.key, ids, True)
+    finally:
+        mariadb.start()
+
+
 @pytest.mark.parametrize("hint", ["retired", "lost"])
 def test_a_container_that_slept_does_not_go_by_what_it_remembers_alone(
     service: InProcess, mariadb: MariaDB, witness: Witness, ids: list[int], hint: str
@@ -132,13 +138,7 @@ def test_a_container_that_slept_does_not_go_by_what_it_remembers_alone(
         cache.retire_hint(HEROES, number)
     else:
         witness.redis.delete(*witness.redis.keys("*:generation"))
-    mariadb.kill()
-    try:
-        time.sleep(generations.MEMORY_SECONDS)
-        with pytest.raises(DatabaseUnavailable):
-            sleeper.read(HEROES, HEROES.key, ids, True)
-    finally:
-        mariadb.start()
+    assert_asks_the_database(sleeper, mariadb, ids)
 
 
 @pytest.mark.parametrize("change", ["write", "invalidate"])
@@ -171,13 +171,7 @@ def test_an_invalidate_is_answered_once_the_hint_tells_of_it(
     witness.query("UPDATE heroes SET name = 'after'")
     witness.redis.client_kill_filter(_type="normal", skipme=True)
     services.container().rows.invalidate(HEROES)
-    mariadb.kill()
-    try:
-        time.sleep(generations.MEMORY_SECONDS)
-        with pytest.raises(DatabaseUnavailable):
-            sleeper.read(HEROES, HEROES.key, ids, True)
-    finally:
-        mariadb.start()
+    assert_asks_the_database(sleeper, mariadb, ids)
 
 
 def test_the_wait_behind_a_new_generation_begins_once_the_hint_tells_of_it(

@@ -30,7 +30,6 @@ from tests.support.serverless_cache import (
     another_server_each_time,
     little,
     nothing,
-    serverless_cache,
 )
 from tests.support.topologies import wait_until
 from tests.support.witness import Witness
@@ -47,7 +46,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 
 @pytest.fixture
 def cache(redis_server: Redis, authority: Authority) -> Iterator[ServerlessCache]:
-    with serverless_cache(redis_server, authority) as cache:
+    with ServerlessCache(redis_server, authority) as cache:
         yield cache
 
 

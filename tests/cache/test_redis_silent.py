@@ -23,7 +23,8 @@ from chalicelib.cache.routing import Connection
 from chalicelib.cache.timeouts import Deadline
 from chalicelib.errors import CacheUnavailable
 from local.servers import Redis
-from tests.conftest import Configure, running
+from tests import conftest
+from tests.conftest import Configure
 from tests.support.client import InProcess, Row, as_stored, hero
 from tests.support.redis_client import client_of
 from tests.support.relay import relaying
@@ -46,16 +47,7 @@ def timeout(patient: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timeouts, "TIMEOUT_SECONDS", TIMEOUT_SECONDS)
 
 
-@pytest.fixture(scope="module")
-def own_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis]:
-    with running(Redis(tmp_path_factory.mktemp("silent") / "redis")) as server:
-        yield server
-
-
-@pytest.fixture
-def redis_server(own_redis: Redis) -> Iterator[Redis]:
-    yield own_redis
-    own_redis.start()
+redis_server = conftest.breakable_redis  # the fixture
 
 
 @pytest.fixture(params=["stopped server", "silent network"])

@@ -19,7 +19,7 @@ from tests.support import aws_tokens
 from tests.support.certificates import Authority
 from tests.support.client import Answer, InProcess, as_stored, hero
 from tests.support.leaks import assert_tells_nothing_internal
-from tests.support.token_proxy import CLEAR_TEXT, SALT, TokenProxy, Way, token_proxy
+from tests.support.token_proxy import CLEAR_TEXT, SALT, TokenProxy, Way
 
 # Names 127.0.0.1, but the app does not take it for loopback, so it uses TLS.
 NOT_LOOPBACK = "127.1"
@@ -146,7 +146,7 @@ def test_an_authority_that_cannot_be_read_is_a_setting_that_is_named(
 
 @pytest.fixture
 def front(mariadb: MariaDB, authority: Authority) -> Iterator[TokenProxy]:
-    with token_proxy(mariadb, authority) as front:
+    with TokenProxy(mariadb, authority) as front:
         yield front
 
 

@@ -5,7 +5,9 @@ import json
 import logging
 import secrets
 import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import boto3
@@ -16,6 +18,8 @@ from app import storage
 from chalicelib import services
 from chalicelib.credentials import providers
 from chalicelib.db.mysql import Connector
+from chalicelib.errors import DatabaseUnavailable
+from chalicelib.single_flight import SingleFlight
 from local.machine import LOOPBACK
 from local.servers import MariaDB
 from tests.conftest import Configure
@@ -227,6 +231,36 @@ def test_a_secrets_manager_that_cannot_be_reached_is_a_503(
 
     assert (answer.status, answer.error) == (503, "DatabaseUnavailable")
     assert "cannot be read from Secrets Manager (DB_SECRET_ARN)" in answer.message
+
+
+@pytest.mark.parametrize("need", ["login", "instead"])
+def test_threads_that_need_a_secret_that_cannot_be_read_fail_together(
+    monkeypatch: pytest.MonkeyPatch, need: str
+) -> None:
+    """Each with a call of its own to Secrets Manager, the last of them would wait for all."""
+    needing, calls, ask = list[int](), list[str](), SingleFlight.ask
+    secret = providers._Secret("arn:aws:secretsmanager:eu-west-1:123456789012:secret:herocache")
+
+    def note(self: Any, *arguments: Any) -> Any:
+        needing.append(1)
+        return ask(self, *arguments)
+
+    def fail(_: object, stage: str) -> None:
+        calls.append(stage)
+        wait_until(lambda: len(needing) >= WORKERS)
+        time.sleep(0.02)  # the last one is noted, and about to wait
+        raise DatabaseUnavailable("for this test")
+
+    def work(_: int) -> None:
+        with pytest.raises(DatabaseUnavailable):
+            secret.login() if need == "login" else secret.instead(providers.Login("u", "old"))
+
+    monkeypatch.setattr(SingleFlight, "ask", note)
+    monkeypatch.setattr(providers._Secret, "_read", fail)
+    with ThreadPoolExecutor(WORKERS) as pool:
+        list(pool.map(work, range(WORKERS)))
+
+    assert calls == ["AWSCURRENT"]
 
 
 class Workers:

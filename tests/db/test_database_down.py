@@ -10,9 +10,11 @@ import pytest
 from app import storage
 from chalicelib import services
 from chalicelib.db.engine import Connection
+from chalicelib.db.statements import READ_ONLY
 from chalicelib.errors import DatabaseUnavailable
 from local.servers import MariaDB
-from tests.conftest import Configure, running
+from tests import conftest
+from tests.conftest import Configure
 from tests.support.client import Answer, InProcess, Row, as_stored, hero
 from tests.support.leaks import assert_tells_nothing_internal
 from tests.support.relay import CUT_BEFORE, PASS, relaying
@@ -41,19 +43,7 @@ SLEEPING = "FROM information_schema.processlist WHERE state = 'User sleep'"
 each_request = pytest.mark.parametrize("request_name", REQUESTS)
 
 
-@pytest.fixture(scope="module")
-def own_mariadb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MariaDB]:
-    with running(MariaDB(tmp_path_factory.mktemp("breakable") / "mariadb")) as server:
-        server.apply_schema()
-        yield server
-
-
-@pytest.fixture
-def mariadb(own_mariadb: MariaDB) -> Iterator[MariaDB]:
-    """One that these tests may break; it runs when a test begins."""
-    own_mariadb.start()
-    yield own_mariadb
-    own_mariadb.start()
+mariadb = conftest.breakable_mariadb  # the fixture
 
 
 @pytest.fixture
@@ -246,6 +236,22 @@ def test_a_database_that_became_read_only_is_a_503(service: InProcess, witness: 
         witness.query("SET GLOBAL read_only = OFF")
 
     assert_everything_works(service, "mixed write")
+
+
+@pytest.mark.parametrize("variable", ["@@read_only", "@@innodb_read_only"])
+@pytest.mark.parametrize(
+    ("value", "is_replica"),
+    [("0", 0), ("1", 1), ("'OFF'", 0), ("'ON'", 1), ("'NO_LOCK'", 1), ("'NO_LOCK_NO_ADMIN'", 1)],
+)
+def test_a_replica_is_known_by_numbers_and_by_the_names_of_mariadb_12(
+    witness: Witness, variable: str, value: str, is_replica: int
+) -> None:
+    """A variable of the user stands for the server's, which has only one of the two kinds."""
+    witness.query(f"SET @stands_for = {value}")
+    asked = READ_ONLY.replace(variable, "@stands_for")
+    assert "@stands_for" in asked
+
+    assert witness.query(f"SELECT {asked}, IF(NOT {asked}, 0, 1)") == [(is_replica, is_replica)]
 
 
 def test_rows_that_another_transaction_holds_are_a_503_in_time(

@@ -213,6 +213,32 @@ def test_the_numbers_of_packets_go_on_from_0_after_255() -> None:
     assert server._next_seq_id == 4
 
 
+@pytest.mark.parametrize("length", range(9, 40))
+def test_a_row_that_is_longer_than_a_packet_is_read_from_several(
+    monkeypatch: pytest.MonkeyPatch, length: int
+) -> None:
+    """The length of a value of 16 MiB begins with the byte that also begins an end of rows."""
+    monkeypatch.setattr(driver, "_LONGEST_PACKET", 10)
+    row = b"\xfe" + length.to_bytes(8, "little") + b"7" * length
+    packets = [row[at : at + 10] for at in range(0, len(row) + 1, 10)]
+    server = Server(ROW, *packets, *packets, ROW, EOF_PACKET)
+
+    assert rows_of(server) == ((42,), *[(int("7" * length),)] * 2, (42,))
+    assert server._next_seq_id == (250 + 3 + 2 * len(packets)) % 256
+
+
+def test_a_row_whose_next_packet_is_out_of_order_is_an_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(driver, "_LONGEST_PACKET", 3)
+    server = Server(b"\x0342", b"")
+    server._rfile = io.BytesIO(server._rfile.getvalue()[:-1] + b"\x07")
+
+    with pytest.raises(pymysql.InternalError):
+        rows_of(server)
+    assert server.is_closed
+
+
 def test_a_packet_out_of_order_is_an_error_and_no_row() -> None:
     server = Server(ROW, EOF_PACKET, first_number=251)
 

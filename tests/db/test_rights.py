@@ -174,7 +174,7 @@ def test_a_right_that_is_missing_behind_the_commit_does_not_look_like_a_failed_w
         service.read([1])  # behind the publish, for which no insert waits
         cache.judge = lambda piece: CUT_BEFORE
         verdicts = iter([CUT_AFTER] * is_commit_lost)
-        database.judge = lambda piece: next(verdicts, PASS) if b"COMMIT;" in piece else PASS
+        database.judge = lambda piece: next(verdicts, PASS) if b";COMMIT" in piece else PASS
 
         answer = service.write([{**given, **hero()}], **key)
 

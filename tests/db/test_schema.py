@@ -134,6 +134,23 @@ def test_the_statement_in_the_words_mends_the_table_and_the_service_goes_on(
     assert "problems" not in service.health("?deep=1").fields["database"]
 
 
+@pytest.mark.parametrize("charset", ["latin1", "utf8mb3", "latin2", "utf16"])
+def test_a_text_key_in_another_character_set_is_told_and_mended(
+    service: InProcess, database: Tables, charset: str
+) -> None:
+    """It could not be compared with a key that has a character which the set lacks."""
+    database.query(f"ALTER TABLE employees MODIFY EmpId VARCHAR(99) COLLATE {charset}_bin")
+    of: dict[str, Any] = {"TABLE": "employees"}
+    for answer in (service.read(["😀"], **of), service.delete(["日本"], **of)):
+        mend = assert_mismatch(answer, f"EmpId cannot be compared with every text ({charset}_bin)")
+
+    database.query(mend)
+
+    assert service.read(["😀"], **of).missing == ["😀"]
+    assert service.write([{"EmpId": "😀", "EmpName": "x"}], **of).ids == ["😀"]
+    assert service.delete(["😀", "日本"], **of).deleted == ["😀"]
+
+
 def test_a_view_is_no_table(service: InProcess, database: Tables) -> None:
     """Its rows change with another table's, which the cache of the view cannot know."""
     database.query("RENAME TABLE heroes TO of_old")

@@ -80,6 +80,14 @@ INVALID = {
         {"Employees": many(1), "Atom": "batch"},
         "event: 'Atom' is no attribute",
     ),
+    "one twice": (
+        {"Employees": [*many(60), *many(1, "Bob")]},
+        "Employees[60].EmpId: 'E00000' is also the key of Employees[0]; name a row once",
+    ),
+    "one twice, in two batches": (
+        {"Employees": [*many(60), *many(1, "Bob")], "Atomic": "batch"},
+        "Employees[60].EmpId: 'E00000' is also the key of Employees[0]; name a row once",
+    ),
     "another Atomic": ({"Employees": many(1), "Atomic": "row"}, "Atomic: expected"),
 }
 

@@ -17,8 +17,8 @@ import pymysql
 import redis
 
 from chalicelib.cache.connection import NAMED_FOR_SECONDS
+from local.machine import LOOPBACK
 from local.servers import MariaDB, Redis
-from tests.support.relay import LOOPBACK
 
 CAUGHT_UP_WITHIN_SECONDS = 20
 # How long a Redis stays a replica, at least. If it is the master again sooner, a container that

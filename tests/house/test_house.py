@@ -31,9 +31,9 @@ FLOORS = (
     {"cache"},
     {"db"},
     {"credentials"},
-    {"network", "pool", "config"},
+    {"network", "pool", "single_flight", "config", "counts"},
     {"tables"},
-    {"column_types"},
+    {"column_types", "environment"},
     {"error_text"},
     {"errors", "chalicelib"},
 )
@@ -47,7 +47,7 @@ ONLY_IMPORTERS = {
     "botocore": {"chalicelib.ingest.bucket", "chalicelib.credentials", "chalicelib.db.data_api"},
     "chalice": {"app", "chalicelib.handlers"},
 }
-# Where Chalice's command imports the app. Lambda does not (tests/local/test_local_http.py).
+# Where Chalice's command imports the app. Lambda does not (tests/local/test_replace_server.py).
 ON_THE_COMMAND_LINE = ("app", "local")
 
 

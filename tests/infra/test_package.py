@@ -24,7 +24,7 @@ from tests.support.client import ROOT, hero
 from tests.support.container import Container, runtime_folder, upload_event
 from tests.support.deployment import NAME
 from tests.support.emulated_aws import REGION, Emulated, emulated
-from tests.support.serverless_cache import serverless_cache
+from tests.support.serverless_cache import ServerlessCache
 from tests.support.stage_life import NATIVE, Life, ShortLife, unpack
 from tests.support.witness import Witness
 
@@ -235,7 +235,7 @@ def test_a_small_function_and_a_slow_login_switch_no_cache_off(
         changed = {**row, "name": name}
         calls += [{"REQUEST": "write", "SQLS": [changed]}, *[read] * 10]
         expected += [[changed]] * 10
-    with serverless_cache(redis_server, Authority(tmp_path / "ca")) as cache:
+    with ServerlessCache(redis_server, Authority(tmp_path / "ca")) as cache:
         cache.login_seconds = login_seconds
         settings = {**environment, **cache.settings(), **TOKENS, "REDIS_URL": cache.url}
         container = Container(package, runtime, settings, cpu_share=SMALL_LAMBDA)

@@ -1,8 +1,7 @@
 """Exactly once: events twice, late, at the same time, and after a kill -9 at every step."""
 
-import contextlib
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -10,7 +9,7 @@ import pytest
 
 from chalicelib import services
 from chalicelib.cache.generations import Generations
-from chalicelib.errors import DatabaseUnavailable, OutcomeUnknown
+from chalicelib.errors import OutcomeUnknown
 from chalicelib.handlers import entry_points
 from chalicelib.ingest import service as ingest_service
 from chalicelib.ingest.events import Outcome, Upload
@@ -23,7 +22,7 @@ from tests.support import bucket as s3
 from tests.support.bucket import Event, UploadBucket, lines, without
 from tests.support.client import InProcess
 from tests.support.event_process import MID_FILE, answer_of, deliver
-from tests.support.relay import CUT_AFTER, CUT_BEFORE, PASS, relaying
+from tests.support.relay import CUT_AFTER, CUT_BEFORE, PASS, Relay, relaying
 from tests.support.witness import Witness
 
 KEY = "incoming/heroes/some.csv"
@@ -140,6 +139,46 @@ def test_without_sequencers_the_version_tells_uploads_apart(
         entry_points.ingest(event)
 
     assert witness.count() == 2 * FEW
+
+
+@pytest.mark.parametrize(
+    ("deliveries", "loads"),
+    [("1 2 1 2 1", 2), ("2 1 2 1 2", 1)],
+)
+def test_without_versions_events_that_come_late_and_again_load_no_content_once_more(
+    service: InProcess,
+    bucket: UploadBucket,
+    s3_port: int,
+    witness: Witness,
+    deliveries: str,
+    loads: int,
+) -> None:
+    """S3 then has no more than one content, which several uploads may have had."""
+    plain = UploadBucket(s3_port, is_versioned=False)
+    events = {name: plain.put(KEY, keyless(FEW)) for name in "12"}
+
+    for name in deliveries.split():
+        entry_points.ingest(events[name])
+
+    assert witness.count() == loads * FEW
+
+
+def test_without_versions_a_content_that_comes_back_is_loaded_once_for_each_upload(
+    service: InProcess, bucket: UploadBucket, s3_port: int, witness: Witness
+) -> None:
+    """The event of the first upload comes again ahead of that of the last, which has the same
+    content: S3 cannot tell them apart."""
+    plain = UploadBucket(s3_port, is_versioned=False)
+    one = plain.put(KEY, keyless(FEW))
+    entry_points.ingest(one)
+    two = plain.put(KEY, lines(1_000, 1))
+    entry_points.ingest(two)
+    three = plain.put(KEY, keyless(FEW))
+
+    for event in (one, three, two, one, three):
+        entry_points.ingest(event)
+
+    assert witness.count() == 2 * FEW + 1
 
 
 def test_twelve_deliveries_from_four_processes_load_once(
@@ -284,7 +323,7 @@ def witnessed_commit(step: str) -> bool:
 @pytest.fixture
 def relayed(
     mariadb: MariaDB, bucket: UploadBucket, witness: Witness, configure: Configure
-) -> Iterator[Any]:
+) -> Iterator[Relay]:
     """The app, its way to the database through a relay."""
     with relaying(mariadb.port) as relay:
         configure(DB_PORT=str(relay.port))
@@ -294,10 +333,10 @@ def relayed(
 @pytest.mark.parametrize("count", [FEW, MANY])
 @pytest.mark.parametrize("cut", [CUT_BEFORE, CUT_AFTER], ids=["before", "after"])
 def test_a_lost_answer_to_the_commit_is_an_error_and_the_next_delivery_finds_out(
-    relayed: Any, bucket: UploadBucket, witness: Witness, count: int, cut: int
+    relayed: Relay, bucket: UploadBucket, witness: Witness, count: int, cut: int
 ) -> None:
     event = bucket.put(KEY, keyless(count))
-    relayed.judge = lambda piece: cut if b"COMMIT;" in piece else PASS
+    relayed.judge = lambda piece: cut if b";COMMIT" in piece else PASS
     with pytest.raises(OutcomeUnknown):
         entry_points.ingest(event)
     relayed.judge = lambda piece: PASS
@@ -308,38 +347,42 @@ def test_a_lost_answer_to_the_commit_is_an_error_and_the_next_delivery_finds_out
     assert_loaded_once(witness, count)
 
 
-@pytest.mark.parametrize("count", [FEW, MANY])
-def test_what_a_second_delivery_acknowledges_every_reader_sees(
-    relayed: Any,
-    bucket: UploadBucket,
-    witness: Witness,
-    service: InProcess,
-    configure: Configure,
-    mariadb: MariaDB,
-    count: int,
-) -> None:
-    """Redis is emptied while the first one commits; a reader, who finds no fence, stores the row as
-    it was; and the answer to the COMMIT is lost."""
+Read = Callable[[], bytes]
+
+
+@pytest.fixture
+def read(service: InProcess, configure: Configure, relayed: Relay) -> Read:
+    """What a reader sees of hero 1, who was written before; its way has no relay."""
     configure()
     reader = services.container().rows
     reader.write(HEROES, [(1, "Old", "light", "Ada 1", 1, "red")], True)
     configure(DB_PORT=str(relayed.port))
-    event = bucket.put(KEY, lines(1, count, hero="New"))
+    return lambda: reader.read(HEROES, HEROES.key, [1], True).json
 
-    def read() -> bytes:
-        return reader.read(HEROES, HEROES.key, [1], True).json
+
+def ingest_and_lose_the_answer(relay: Relay, witness: Witness, event: Event, read: Read) -> None:
+    """Redis is emptied while this commits; a reader, who finds no fence, stores the row as it was;
+    and the answer to the COMMIT is lost."""
 
     def lose_all(piece: bytes) -> int:
-        if b"COMMIT;" not in piece:
+        if b";COMMIT" not in piece:
             return PASS
         witness.forget_cached()
         assert b"Old" in read()
         return CUT_AFTER
 
-    relayed.judge = lose_all
+    relay.judge = lose_all
     with pytest.raises(OutcomeUnknown):
         entry_points.ingest(event)
-    relayed.judge = lambda piece: PASS
+    relay.judge = lambda piece: PASS
+
+
+@pytest.mark.parametrize("count", [FEW, MANY])
+def test_what_a_second_delivery_acknowledges_every_reader_sees(
+    relayed: Relay, bucket: UploadBucket, witness: Witness, read: Read, count: int
+) -> None:
+    event = bucket.put(KEY, lines(1, count, hero="New"))
+    ingest_and_lose_the_answer(relayed, witness, event, read)
 
     [summary] = entry_points.ingest(event)
 
@@ -349,36 +392,12 @@ def test_what_a_second_delivery_acknowledges_every_reader_sees(
 
 @pytest.mark.parametrize("has_sequencers", [True, False])
 def test_what_a_second_delivery_skips_every_reader_sees(
-    relayed: Any,
-    bucket: UploadBucket,
-    witness: Witness,
-    service: InProcess,
-    configure: Configure,
-    mariadb: MariaDB,
-    has_sequencers: bool,
+    relayed: Relay, bucket: UploadBucket, witness: Witness, read: Read, has_sequencers: bool
 ) -> None:
-    """As before; then a later upload of the same object key was loaded, with other rows."""
-    configure()
-    reader = services.container().rows
-    reader.write(HEROES, [(1, "Old", "light", "Ada 1", 1, "red")], True)
-    configure(DB_PORT=str(relayed.port))
+    """After the first one a later upload of the same object key was loaded, with other rows."""
     untold = () if has_sequencers else ("sequencer", "versionId")
     event = without(bucket.put(KEY, lines(1, 1, hero="New")), *untold)
-
-    def read() -> bytes:
-        return reader.read(HEROES, HEROES.key, [1], True).json
-
-    def lose_all(piece: bytes) -> int:
-        if b"COMMIT;" not in piece:
-            return PASS
-        witness.forget_cached()
-        assert b"Old" in read()
-        return CUT_AFTER
-
-    relayed.judge = lose_all
-    with pytest.raises(OutcomeUnknown):
-        entry_points.ingest(event)
-    relayed.judge = lambda piece: PASS
+    ingest_and_lose_the_answer(relayed, witness, event, read)
     entry_points.ingest(without(bucket.put(KEY, lines(2, 1, hero="New")), *untold))
     assert b"Old" in read()
 
@@ -401,21 +420,13 @@ def test_of_two_files_with_the_same_ids_one_is_there_whole(
         ]
 
         with ThreadPoolExecutor(2) as threads:
-            told = list(threads.map(ingest_as_lambda_does, events))
+            told = list(threads.map(entry_points.ingest, events))
 
         assert [summary["status"] for [summary] in told] == ["loaded"] * 2
         [(hero, rows)] = witness.query("SELECT hero, COUNT(*) FROM heroes GROUP BY hero")
         assert rows == count
         for use_cache in (True, False):
             assert {row["hero"] for row in service.read([1, count], use_cache).rows} == {hero}
-
-
-def ingest_as_lambda_does(event: Event) -> list[dict[str, Any]]:
-    """Again where it fails: files in opposite orders may end each other by deadlocks every time."""
-    for _ in range(2):
-        with contextlib.suppress(DatabaseUnavailable):
-            return entry_points.ingest(event)
-    return entry_points.ingest(event)
 
 
 def test_a_killed_process_is_a_fault_that_the_steps_really_reach(

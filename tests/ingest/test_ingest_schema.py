@@ -29,105 +29,6 @@ NARROW_ROWS = (
     "3,Onyx,frost,Cy,-1,blue\n"
     f"4,{'ñ' * 20},frost,Di,2147483647,blue\n"
 )
-
-
-@pytest.mark.parametrize("engine", ["mysql", "aurora"])
-@pytest.mark.parametrize(
-    "max_small_bytes", [0, ingest_service.MAX_SMALL_BYTES], ids=["big", "small"]
-)
-def test_a_value_too_large_for_the_real_column_rejects_its_row_of_a_file(
-    database: Tables,
-    service: InProcess,
-    configure: Configure,
-    bucket: UploadBucket,
-    monkeypatch: pytest.MonkeyPatch,
-    max_small_bytes: int,
-    engine: str,
-) -> None:
-    monkeypatch.setattr(ingest_service, "MAX_SMALL_BYTES", max_small_bytes)
-    database.query(SUPERHEROES)
-    configure(DB_NAME=OTHER, DB_TABLE="superheroes", INGEST_ENGINE=engine)
-    event = bucket.put("a.csv", NARROW_ROWS)
-
-    with emulated_load_from_s3():
-        [summary] = entry_points.ingest(event)
-        [again] = entry_points.ingest(event)
-
-    assert (summary["status"], summary["table"]) == ("loaded", "superheroes")
-    assert (summary["rows"], summary["refused"]) == (again["rows"], again["refused"]) == (2, 2)
-    told = (bucket.rejected("a.csv") or "").splitlines()[1:]
-    assert [line.split(",")[:2] for line in told] == [["2", "hero"], ["3", "xp"]]
-    assert "expected at most 20 characters, got 21" in told[0]
-    assert summary["first_rows"] == service.read([1, 4]).rows
-
-
-@pytest.mark.parametrize("engine", ["mysql", "aurora"])
-def test_a_character_that_the_real_column_does_not_have_rejects_its_row_of_a_file(
-    database: Tables,
-    configure: Configure,
-    bucket: UploadBucket,
-    monkeypatch: pytest.MonkeyPatch,
-    engine: str,
-) -> None:
-    monkeypatch.setattr(ingest_service, "MAX_SMALL_BYTES", 0)
-    database.query("ALTER TABLE heroes MODIFY color VARCHAR(255) CHARACTER SET latin1 NOT NULL")
-    configure(DB_NAME=OTHER, INGEST_ENGINE=engine)
-
-    with emulated_load_from_s3():
-        [summary] = entry_points.ingest(
-            bucket.put("a.csv", "1,a,b,c,1,é\n2,a,b,c,1,光\n3,a,b,c,1,\n")
-        )
-
-    assert (summary["rows"], summary["refused"]) == (2, 1)
-    assert [row["color"] for row in summary["first_rows"]] == ["é", ""]
-
-
-@pytest.mark.parametrize(
-    "max_small_bytes", [0, ingest_service.MAX_SMALL_BYTES], ids=["big", "small"]
-)
-def test_a_file_for_a_table_that_does_not_fit_is_tried_again_once_that_is_mended(
-    database: Tables,
-    bucket: UploadBucket,
-    monkeypatch: pytest.MonkeyPatch,
-    max_small_bytes: int,
-) -> None:
-    monkeypatch.setattr(ingest_service, "MAX_SMALL_BYTES", max_small_bytes)
-    database.query("ALTER TABLE heroes MODIFY xp DECIMAL(10,2) NOT NULL")
-    event = bucket.put("a.csv", NARROW_ROWS)
-
-    with pytest.raises(SchemaMismatch, match=r"heroes\.xp is DECIMAL"):
-        entry_points.ingest(event)
-
-    database.query("ALTER TABLE heroes MODIFY xp INT NOT NULL")
-    [summary] = entry_points.ingest(event)
-    assert (summary["status"], summary["rows"]) == ("loaded", 4)
-
-
-@pytest.mark.parametrize("engine", ["mysql", "aurora"])
-@pytest.mark.parametrize(
-    "max_small_bytes", [0, ingest_service.MAX_SMALL_BYTES], ids=["big", "small"]
-)
-def test_a_row_that_only_a_constraint_refuses_refuses_the_file_in_words(
-    database: Tables,
-    service: InProcess,
-    configure: Configure,
-    bucket: UploadBucket,
-    monkeypatch: pytest.MonkeyPatch,
-    max_small_bytes: int,
-    engine: str,
-) -> None:
-    monkeypatch.setattr(ingest_service, "MAX_SMALL_BYTES", max_small_bytes)
-    database.query("ALTER TABLE heroes ADD CONSTRAINT low CHECK (xp < 100)")
-    configure(DB_NAME=OTHER, INGEST_ENGINE=engine)
-
-    with emulated_load_from_s3():
-        [summary] = entry_points.ingest(bucket.put("a.csv", "1,a,b,c,1,d\n2,a,b,c,200,d\n"))
-
-    assert (summary["status"], summary["rows"]) == ("refused", 0)
-    assert "CHECK constraint low" in summary["reason"]
-    assert database.query("SELECT * FROM heroes") == []
-
-
 OLD_ROW = "INSERT INTO heroes (id, hero, power, name, xp, color) VALUES (5,'five','a','b',1,'c')"
 both_engines = pytest.mark.parametrize("engine", ["mysql", "aurora"])
 of_any_size = pytest.mark.parametrize(
@@ -154,6 +55,78 @@ def load(
         return summary
 
     return load
+
+
+@pytest.mark.usefixtures("load")
+@both_engines
+@of_any_size
+def test_a_value_too_large_for_the_real_column_rejects_its_row_of_a_file(
+    database: Tables,
+    service: InProcess,
+    configure: Configure,
+    bucket: UploadBucket,
+    engine: str,
+) -> None:
+    database.query(SUPERHEROES)
+    configure(DB_NAME=OTHER, DB_TABLE="superheroes", INGEST_ENGINE=engine)
+    event = bucket.put("a.csv", NARROW_ROWS)
+
+    with emulated_load_from_s3():
+        [summary] = entry_points.ingest(event)
+        [again] = entry_points.ingest(event)
+
+    assert (summary["status"], summary["table"]) == ("loaded", "superheroes")
+    assert (summary["rows"], summary["refused"]) == (again["rows"], again["refused"]) == (2, 2)
+    told = (bucket.rejected("a.csv") or "").splitlines()[1:]
+    assert [line.split(",")[:2] for line in told] == [["2", "hero"], ["3", "xp"]]
+    assert "expected at most 20 characters, got 21" in told[0]
+    assert summary["first_rows"] == service.read([1, 4]).rows
+
+
+@both_engines
+@pytest.mark.parametrize("max_small_bytes", [0])
+def test_a_character_that_the_real_column_does_not_have_rejects_its_row_of_a_file(
+    database: Tables, load: Load
+) -> None:
+    database.query("ALTER TABLE heroes MODIFY color VARCHAR(255) CHARACTER SET latin1 NOT NULL")
+
+    summary = load("1,a,b,c,1,é\n2,a,b,c,1,光\n3,a,b,c,1,\n")
+
+    assert (summary["rows"], summary["refused"]) == (2, 1)
+    assert [row["color"] for row in summary["first_rows"]] == ["é", ""]
+
+
+@of_any_size
+def test_a_file_for_a_table_that_does_not_fit_is_tried_again_once_that_is_mended(
+    database: Tables,
+    bucket: UploadBucket,
+    monkeypatch: pytest.MonkeyPatch,
+    max_small_bytes: int,
+) -> None:
+    monkeypatch.setattr(ingest_service, "MAX_SMALL_BYTES", max_small_bytes)
+    database.query("ALTER TABLE heroes MODIFY xp DECIMAL(10,2) NOT NULL")
+    event = bucket.put("a.csv", NARROW_ROWS)
+
+    with pytest.raises(SchemaMismatch, match=r"heroes\.xp is DECIMAL"):
+        entry_points.ingest(event)
+
+    database.query("ALTER TABLE heroes MODIFY xp INT NOT NULL")
+    [summary] = entry_points.ingest(event)
+    assert (summary["status"], summary["rows"]) == ("loaded", 4)
+
+
+@both_engines
+@of_any_size
+def test_a_row_that_only_a_constraint_refuses_refuses_the_file_in_words(
+    database: Tables, load: Load
+) -> None:
+    database.query("ALTER TABLE heroes ADD CONSTRAINT low CHECK (xp < 100)")
+
+    summary = load("1,a,b,c,1,d\n2,a,b,c,200,d\n")
+
+    assert (summary["status"], summary["rows"]) == ("refused", 0)
+    assert "CHECK constraint low" in summary["reason"]
+    assert database.query("SELECT * FROM heroes") == []
 
 
 @both_engines
@@ -288,10 +261,8 @@ def test_a_load_runs_again_where_a_key_that_it_found_missing_is_there_after_all(
 
 
 @pytest.mark.parametrize("is_merged", [False, True], ids=["", "by a temporary table"])
-@pytest.mark.parametrize("engine", ["mysql", "aurora"])
-@pytest.mark.parametrize(
-    "max_small_bytes", [0, ingest_service.MAX_SMALL_BYTES], ids=["big", "small"]
-)
+@both_engines
+@of_any_size
 def test_an_id_that_would_use_up_the_others_refuses_a_file(
     database: Tables,
     service: InProcess,

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from local.servers import MariaDB, Redis, ServerError
 from local.servers.s3 import BUCKET, RANGES
 from tests.support.bucket import UploadBucket
 from tests.support.client import InProcess
-from tests.support.project_copy import MakeRun, copy_project, make
+from tests.support.project_copy import MakeRun, make
 from tests.support.seeds import insert_seed_rows
 
 EVENTS = ROOT / "events"
@@ -166,17 +165,6 @@ def test_the_event_by_which_s3_tests_its_way_here_is_nothing_to_do() -> None:
 # --- make invoke, make invalidate -----------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MakeRun]:
-    with MakeRun(copy_project(tmp_path_factory.mktemp("invoke") / "a copy")) as run:
-        yield run
-
-
-@pytest.fixture
-def folder(run: MakeRun) -> Path:
-    return run.services.folder.parent
-
-
 def invoked(folder: Path, function: str, event: str) -> Any:
     """What `make invoke` prints, parsed."""
     done = make(folder, "-s", "invoke", FUNCTION=function, EVENT=event)
@@ -184,6 +172,7 @@ def invoked(folder: Path, function: str, event: str) -> Any:
     return json.loads(done.stdout)
 
 
+@pytest.mark.usefixtures("run")
 def test_make_invoke_prints_the_answer_of_each_function_as_json(folder: Path) -> None:
     answer = invoked(folder, "storage", "events/storage/course_by_id_read.json")
     assert answer == {"statusCode": 200, "body": [ONE, TWO, ONE]}
@@ -193,6 +182,7 @@ def test_make_invoke_prints_the_answer_of_each_function_as_json(folder: Path) ->
     assert (summary["status"], summary["rows"]) == ("loaded", 25)
 
 
+@pytest.mark.usefixtures("run")
 def test_make_employees_prints_their_number_and_the_list(folder: Path) -> None:
     done = make(folder, "-s", "employees")
     assert done.returncode == 0, done.stdout
@@ -207,6 +197,7 @@ def test_make_employees_prints_their_number_and_the_list(folder: Path) -> None:
     assert "ENGINE must be mysql or dataapi, got 'postgres'" in unknown.stdout
 
 
+@pytest.mark.usefixtures("run")
 def test_make_invoke_takes_names_as_names(folder: Path) -> None:
     name = "$(touch made) `touch made`; touch made '\".json"
     (folder / name).write_text('{"REQUEST": "read", "SQLS": [2]}', encoding="utf-8")
@@ -220,6 +211,7 @@ def test_make_invoke_takes_names_as_names(folder: Path) -> None:
     assert not (folder / "made").exists()
 
 
+@pytest.mark.usefixtures("run")
 def test_make_invoke_says_why_a_function_fails(folder: Path) -> None:
     stored = {"bucket": {"name": BUCKET}, "object": {"key": "a.csv", "size": "many"}}
     event = {"Records": [{"eventName": "ObjectCreated:Put", "s3": stored}]}
@@ -331,8 +323,9 @@ def test_make_invalidate_refuses_a_key_that_is_no_integer(monkeypatch: pytest.Mo
         invoke.invalidate()
 
 
-def test_make_invalidate_shows_the_service_the_rows_of_another_writer(run: MakeRun) -> None:
-    folder = run.services.folder.parent
+def test_make_invalidate_shows_the_service_the_rows_of_another_writer(
+    run: MakeRun, folder: Path
+) -> None:
     read = "events/storage/course_by_id_read.json"
     invoked(folder, "storage", read)
     run.services.mariadb.query("UPDATE heroes SET color = 'plain' WHERE id = 1")
@@ -342,6 +335,7 @@ def test_make_invalidate_shows_the_service_the_rows_of_another_writer(run: MakeR
     assert invoked(folder, "storage", read)["body"][0]["color"] == "plain"
 
 
+@pytest.mark.usefixtures("run")
 def test_a_refused_invalidation_fails_with_the_words_of_the_service(folder: Path) -> None:
     done = make(folder, "invalidate", TABLE="villains")
     assert done.returncode != 0

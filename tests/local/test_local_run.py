@@ -30,12 +30,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     make(copy, "down")
 
 
-@pytest.fixture(scope="module")
-def run(folder: Path) -> Iterator[MakeRun]:
-    with MakeRun(folder) as run:
-        yield run
-
-
 @pytest.fixture
 def service(run: MakeRun) -> OverHttp:
     return OverHttp(f"{run.services.app.url}/")

@@ -16,18 +16,7 @@ from local.home_folder import Home
 from local.schedule import Schedule
 from local.servers import ServerError
 from tests.support.client import OverHttp
-from tests.support.project_copy import MakeRun, copy_project, make
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MakeRun]:
-    with MakeRun(copy_project(tmp_path_factory.mktemp("sync") / "project")) as run:
-        yield run
-
-
-@pytest.fixture
-def folder(run: MakeRun) -> Path:
-    return run.services.folder.parent
+from tests.support.project_copy import MakeRun, make
 
 
 @pytest.fixture

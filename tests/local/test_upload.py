@@ -9,7 +9,7 @@ import pty
 import re
 import subprocess
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,22 +24,9 @@ from local.machine import ROOT
 from local.servers import S3, ServerError
 from local.settings import read_settings
 from tests.support.client import OverHttp
-from tests.support.project_copy import MakeRun, clean_environment, copy_project, make
+from tests.support.project_copy import MakeRun, clean_environment, make
 
 HEADER = ("id", "hero", "power", "name", "xp", "color")
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    copy = copy_project(tmp_path_factory.mktemp("upload") / "project")
-    yield copy
-    make(copy, "down")
-
-
-@pytest.fixture(scope="module")
-def run(folder: Path) -> Iterator[MakeRun]:
-    with MakeRun(folder) as run:
-        yield run
 
 
 @pytest.fixture

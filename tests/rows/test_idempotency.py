@@ -7,6 +7,7 @@ import pytest
 import requests
 
 from bench.api_gateway_event import rest_event
+from chalicelib.rows import idempotency
 from tests.support.client import Answer, InProcess, Row, hero
 from tests.support.retries import (
     BEFORE,
@@ -44,6 +45,23 @@ def test_a_retry_gets_the_first_answer_and_changes_nothing(
         assert send(service, request, "order-1").content == first.content
         assert witness.database_state() == before
     assert claimed(witness) == ["order-1"]
+
+
+@pytest.mark.both_engines
+def test_a_retry_gets_an_answer_of_any_length(
+    service: InProcess, witness: Witness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A row that the RDS Data API gives has at most 64 KB."""
+    rows = [{"EmpId": f"{i:0250}", "EmpName": "🌠"} for i in range(150)]
+    request = {"REQUEST": "write", "SQLS": rows, "TABLE": "employees"}
+    first = with_header(service, request, "order-1")
+    assert first.status == 200
+    [(length,)] = witness.query("SELECT LENGTH(answer) FROM idempotency")
+    assert length > 1 << 16
+
+    for size in (idempotency.PIECE_CHARACTERS, length // 3, length // 2 + 1):
+        monkeypatch.setattr(idempotency, "PIECE_CHARACTERS", size)
+        assert with_header(service, request, "order-1").content == first.content
 
 
 def test_header_field_and_payload_of_lambda_name_the_same_key(

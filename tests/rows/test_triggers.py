@@ -9,6 +9,7 @@ from chalicelib import services
 from chalicelib.cache.entries import Cache
 from tests.conftest import Configure
 from tests.support.client import InProcess, as_stored, hero
+from tests.support.database_users import user_who_sees_no_triggers
 from tests.support.witness import Witness
 
 
@@ -103,19 +104,11 @@ def test_a_repeated_write_lifts_the_entries_of_the_stored_rows(
 def test_rows_are_cached_as_stored_where_the_user_cannot_see_triggers(
     service: InProcess, witness: Witness, configure: Configure
 ) -> None:
-    [(name,)] = witness.query("SELECT DATABASE()")
-    witness.query("CREATE USER blind@'127.0.0.1' IDENTIFIED BY 'of-nobody-else'")
-    try:
-        rights = "SELECT, INSERT, UPDATE, DELETE"
-        witness.query(f"GRANT {rights} ON {name}.* TO blind@'127.0.0.1'")
-        configure(DB_USER="blind", DB_PASS="of-nobody-else")
-
+    with user_who_sees_no_triggers(witness, configure):
         [id] = service.write([hero(xp=100)]).ids
 
         assert_cached_is_stored(service, [id], 50, 100)
         assert services.container().database._schema_check._rewriting == {"heroes"}
-    finally:
-        witness.query("DROP USER blind@'127.0.0.1'")
 
 
 def test_nothing_is_read_back_from_a_table_without_triggers(service: InProcess) -> None:

@@ -1,5 +1,6 @@
 """Write-behind counters: increments are kept in Redis, and every read shows them at once."""
 
+import math
 import struct
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -9,9 +10,10 @@ import pytest
 import redis
 
 from chalicelib import services
-from chalicelib.cache import CounterTotals
+from chalicelib.cache import CounterTotals, declaration
+from chalicelib.cache import connection as redis_connection
 from chalicelib.cache.commands import Command
-from chalicelib.cache.write_behind_scripts import add
+from chalicelib.cache.write_behind_scripts import SETTLE, add
 from chalicelib.column_types import INTEGER, UNSIGNED_KEY, Integer
 from chalicelib.rows import write_behind
 from chalicelib.tables import MAX_COUNTED, MAX_WRITE_BEHIND, Column, Counter, Table
@@ -234,6 +236,65 @@ def test_a_script_that_runs_twice_adds_once(
     assert shown(service, 1) == {12}
 
 
+def add_by_script(
+    witness: Witness,
+    copy: str,
+    amounts: dict[str, int],
+    row: int = 0,
+    limits: tuple[int, int] = (0, 10),
+) -> object:
+    """The reply of the script, for a row with these counters that all have the value `row`."""
+    names = tuple(amounts)
+    count = len(names)
+    head = declaration(names) + struct.pack(f"<{2 * count}d", *limits * count)
+    line = declaration(names) + struct.pack(f"<{2 + 2 * count}d", 0, 0, *(row, 0) * count)
+    packed = struct.pack(f"<{count}d", *amounts.values())
+    words: list[int | bytes | str] = [10_000, head, f"\n{' '.join(names)}", 1, packed, line]
+    return witness.redis.register_script(add(names))(["pending", copy, "totals"], words)
+
+
+def test_a_second_copy_of_a_script_repeats_its_refusal_and_adds_nothing(witness: Witness) -> None:
+    refused: object = [b"range", 0, 0, b"7"]
+    assert add_by_script(witness, "first", {"views": 4}, 7) == refused
+    assert add_by_script(witness, "second", {"views": 3}, 7) == [10]
+    assert add_by_script(witness, "second", {"views": 3}, 7) == [10]
+    assert add_by_script(witness, "third", {"views": -5}, 7) == [5]
+    assert add_by_script(witness, "first", {"views": 4}, 7) == refused
+    assert add_by_script(witness, "fourth", {"views": 0}, 7) == [5]
+
+
+@pytest.mark.usefixtures("pages")
+def test_a_server_that_was_made_a_replica_does_not_even_refuse(
+    service: InProcess, witness: Witness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a kept connection. What it knows may be old."""
+    monkeypatch.setattr(redis_connection, "NAMED_FOR_SECONDS", math.inf)
+    witness.forget_cached()
+    service.read([1], TABLE="pages")
+    assert increment(service, 1, 2**31).status == 409
+    witness.redis.execute_command("REPLICAOF", "127.0.0.1", "1")
+    try:
+        assert increment(service, 1, 2**31).status == 503
+    finally:
+        witness.redis.execute_command("REPLICAOF", "NO", "ONE")
+
+
+def test_totals_of_another_declaration_count_by_the_name_of_the_counter(witness: Witness) -> None:
+    add_by_script(witness, "1", {"views": 1})
+    assert add_by_script(witness, "2", {"votes": 5, "views": 1}) == [5, 2]
+    settle(witness)
+    assert add_by_script(witness, "3", {"votes": 1, "views": 1}) == [6, 3]
+    assert add_by_script(witness, "4", {"views": 1}) == [4]
+    assert witness.redis.hlen("pending") == 1
+
+
+def settle(witness: Witness) -> None:
+    totals: Any = witness.redis.get("totals")
+    witness.redis.register_script(SETTLE)(["pending", "totals"], [60_000, "totals", totals])
+    assert witness.redis.hlen("pending") == 0
+    assert witness.redis.pttl("totals") > 0
+
+
 @pytest.mark.usefixtures("pages")
 def test_while_the_row_is_fenced_it_counts_too(service: InProcess, witness: Witness) -> None:
     """A writer of the row that died, for example."""
@@ -325,11 +386,8 @@ def test_a_counter_stops_at_the_highest_value_that_it_may_be_declared_with(
     witness: Witness,
 ) -> None:
     """One more would look the same to Redis."""
-    first_line = b"views\n"
-    script = witness.redis.register_script(add(("views",)))
-    limits, amount = struct.pack("<2d", -MAX_COUNTED, MAX_COUNTED), struct.pack("<d", 2)
-    line = first_line + struct.pack("<4d", 1, 1, MAX_COUNTED - 1, 0)
+    limits = (-MAX_COUNTED, MAX_COUNTED)
 
-    reply = script(["copy", "pending", "totals"], [1000, first_line, limits, amount, 1, line])
+    reply = add_by_script(witness, "copy", {"views": 2}, MAX_COUNTED - 1, limits)
 
     assert reply == [b"range", 0, 0, str(MAX_COUNTED - 1).encode()]

@@ -9,31 +9,31 @@ import contextlib
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+
+from bench.proxies.listener import Listener
+from local.machine import LOOPBACK
 
 CHUNK_BYTES = 1 << 16
-LOOPBACK = "127.0.0.1"
-
 
 # What to do with a piece: pass it on; cut the connection before it; pass it on, then cut the
 # connection; pass it on, and hold the answer for `held_seconds`.
 PASS, CUT_BEFORE, CUT_AFTER, HOLD_ANSWER = range(4)
 
 
-class Relay:
+class Relay(Listener):
     """`judge` is asked what to do with every piece a client sends. `welcome` is called when one
     connects, before anything passes. With `drip_seconds` what a server says comes byte by byte.
     `last_words`: what a client is told that is cut off before its piece passes."""
 
     def __init__(self, target: int) -> None:
+        super().__init__()
         self.target = target
         self.judge: Callable[[bytes], int] = lambda piece: PASS
         self.welcome: Callable[[], None] = lambda: None
         self.drip_seconds = 0.0
         self.last_words = b""
         self.held_seconds = 0.0
-        self._listener = socket.create_server((LOOPBACK, 0), backlog=1024)
-        self.port: int = self._listener.getsockname()[1]
         self._open: set[socket.socket] = set()
         self._held: dict[socket.socket, float] = {}
         self._flows = threading.Event()
@@ -53,21 +53,11 @@ class Relay:
             _reset(end)
 
     def close(self) -> None:
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
+        super().close()
         self.end_silence()
         self.cut()
 
-    def accept_until_closed(self) -> None:
-        while True:
-            try:
-                client, _ = self._listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._relay, args=(client,), daemon=True).start()
-
-    def _relay(self, client: socket.socket) -> None:
+    def _serve(self, client: socket.socket) -> None:
         self.welcome()
         try:
             server = socket.create_connection((LOOPBACK, self.target))
@@ -115,14 +105,9 @@ class Relay:
             time.sleep(drip_seconds)
 
 
-@contextlib.contextmanager
-def relaying(target: int) -> Iterator[Relay]:
-    relay = Relay(target)
-    threading.Thread(target=relay.accept_until_closed, daemon=True).start()
-    try:
-        yield relay
-    finally:
-        relay.close()
+def relaying(target: int) -> Relay:
+    """To the server on this port."""
+    return Relay(target)
 
 
 def _reset(end: socket.socket) -> None:

@@ -1,15 +1,14 @@
 """A serverless cache, as ElastiCache's is thought to look, in front of a real Redis: TLS, one entry
 in CLUSTER SLOTS, a login that may take long, and servers that it hides.
 
-    with serverless_cache(redis, authority) as cache: cache.login_seconds = 0.3; ... cache.url
+    with ServerlessCache(redis, authority) as cache: cache.login_seconds = 0.3; ... cache.url
 """
 
 import contextlib
 import secrets
 import socket
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import hiredis
 
@@ -104,13 +103,3 @@ def _relayed(server: socket.socket, replies: hiredis.Reader, command: Sequence[b
 
 def _text(info: str) -> bytes:
     return f"${len(info)}\r\n{info}\r\n".encode()
-
-
-@contextlib.contextmanager
-def serverless_cache(redis: Redis, authority: Authority) -> Iterator[ServerlessCache]:
-    cache = ServerlessCache(redis, authority)
-    threading.Thread(target=cache.accept_until_closed, daemon=True).start()
-    try:
-        yield cache
-    finally:
-        cache.close()

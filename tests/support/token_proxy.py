@@ -1,6 +1,6 @@
 """Aurora's way to log in, in front of a real MariaDB: TLS, then a token in clear text. Or another.
 
-    with token_proxy(mariadb, authority) as front: front.valid = {token}; ... front.port
+    with TokenProxy(mariadb, authority) as front: front.valid = {token}; ... front.port
 
 `front.heard` is everything that a client said as its password, in order. `front.way`: what the
 server says to log somebody in; `front.welcome`: before it says that he is.
@@ -10,7 +10,7 @@ import contextlib
 import socket
 import struct
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import pymysql
@@ -132,13 +132,3 @@ def _pass_on(source: socket.socket, sink: socket.socket) -> None:
     for end in (source, sink):
         with contextlib.suppress(OSError):
             end.shutdown(socket.SHUT_RDWR)
-
-
-@contextlib.contextmanager
-def token_proxy(mariadb: MariaDB, authority: Authority) -> Iterator[TokenProxy]:
-    front = TokenProxy(mariadb, authority)
-    threading.Thread(target=front.accept_until_closed, daemon=True).start()
-    try:
-        yield front
-    finally:
-        front.close()

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from chalicelib.cache import CounterTotals, write_behind_totals
+from chalicelib import services
+from chalicelib.cache import CounterTotals, declaration, write_behind_totals
 from chalicelib.rows.write_through import WriteThrough
 from chalicelib.sync import apply_increments
 from tests.support.client import ROOT, InProcess
@@ -41,6 +42,19 @@ def test_a_run_adds_them_to_the_row_once(service: InProcess, witness: Witness) -
             assert stored(witness) == {1: total, 2: 10}
             assert shown(service, 1) == {total}
             assert "counted" not in run("pages")
+
+
+@pytest.mark.usefixtures("pages")
+def test_a_key_that_the_database_shows_with_zeros_in_front_counts_once_too(
+    service: InProcess, witness: Witness
+) -> None:
+    witness.query("ALTER TABLE pages MODIFY nr INT UNSIGNED ZEROFILL AUTO_INCREMENT")
+    increment(service, 1, 5)
+    for _ in range(2):
+        run("pages")
+        assert stored(witness)[1] == 15
+        assert counted(increment(service, 1, 0)) == [{"nr": 1, "views": 15}]
+        assert shown(service, 1) == {15}
 
 
 @pytest.mark.usefixtures("pages", "lasting_generations")
@@ -248,6 +262,68 @@ def test_what_cannot_be_added_is_reported(service: InProcess, witness: Witness) 
 
 
 @pytest.mark.usefixtures("pages")
+@pytest.mark.parametrize(
+    ("column", "amount"),
+    [("SMALLINT", 32758), ("INT UNSIGNED", -11), ("INT NOT NULL CHECK (views < 100)", 90)],
+    ids=["narrower", "without negative values", "with a check"],
+)
+def test_what_the_column_does_not_take_keeps_no_other_row_waiting(
+    service: InProcess, witness: Witness, column: str, amount: int
+) -> None:
+    """The column was changed, and this process does not know of it."""
+    service.write([page(nr) for nr in range(1, 6)], TABLE="pages")
+    witness.query(f"ALTER TABLE pages MODIFY views {column}")
+    for nr in range(1, 6):
+        increment(service, nr, amount if nr == 2 else 1)
+
+    for is_first in (True, False):
+        record = run("pages")
+        assert (record["outcome"], record.get("counted")) == ("done", 4 if is_first else None)
+        [detail] = record["details"]
+        assert detail["key"] == "pages 2"
+        assert detail["reason"].endswith("nothing was added")
+    assert stored(witness) == {1: 11, 2: 10, 3: 11, 4: 11, 5: 11}
+    assert shown(service, 2) == {10 + amount}
+
+    increment(service, 2, 1 - amount)
+    assert run("pages")["details"] == []
+    assert stored(witness)[2] == 11
+
+
+@pytest.mark.usefixtures("pages")
+def test_a_counter_that_became_null_keeps_no_other_row_waiting(
+    service: InProcess, witness: Witness
+) -> None:
+    for nr in (1, 2):
+        increment(service, nr, 1)
+    witness.query("ALTER TABLE pages MODIFY views INT NULL")
+    witness.query("UPDATE pages SET views = NULL WHERE nr = 1")
+    [detail] = run("pages")["details"]
+    assert (detail["key"], stored(witness)) == ("pages 1", {1: None, 2: 11})
+    assert "pages.views is NULL" in detail["reason"]
+    assert increment(service, 1, IDEMPOTENCY_KEY="k").error == "SchemaMismatch"
+
+
+@pytest.mark.usefixtures("pages")
+@pytest.mark.parametrize(
+    ("column", "amount", "limit"),
+    [("SMALLINT", 32758, "the maximum 32767"), ("INT UNSIGNED", -11, "the minimum 0")],
+)
+def test_an_increment_takes_no_counter_past_what_the_real_column_takes(
+    service: InProcess, witness: Witness, column: str, amount: int, limit: str
+) -> None:
+    witness.query(f"ALTER TABLE pages MODIFY views {column} NOT NULL")
+    services.forget()
+    for is_warm in (False, True):
+        answer = increment(service, 1, amount)
+        assert (answer.status, answer.error) == (409, "CounterOutOfRange"), is_warm
+        assert limit in answer.message
+    increment(service, 1, amount - 1 if amount > 0 else amount + 1)
+    run("pages")
+    assert shown(service, 1) == {stored(witness)[1]} == {32767 if amount > 0 else 0}
+
+
+@pytest.mark.usefixtures("pages")
 def test_public_keys_show_what_was_counted_up_to_the_run(
     service: InProcess, witness: Witness
 ) -> None:
@@ -428,7 +504,7 @@ def test_a_total_that_redis_cannot_hold_exactly_is_rejected(
     totals_ = CounterTotals.unpack(packed)
     sums = (2**53 - 3, 0)
     numbers = struct.pack("<4d", totals_.epoch, totals_.count, *sums)
-    witness.redis.set(name, b"views votes\n" + numbers)
+    witness.redis.set(name, declaration(("views", "votes")) + numbers + b"\nviews votes")
     text = f"{totals_.epoch} {totals_.count} views={sums[0]} votes=0"
     witness.query("INSERT INTO applied_deltas VALUES ('pages', '1', %s)", [text])
     service.invalidate(TABLE="pages")

@@ -259,6 +259,12 @@ def deadlocks(witness: Witness) -> int:
     return int(count)
 
 
+def empty(witness: Witness, cli: RedisCli) -> None:
+    for table in ("products", "watched", "watched_ranges", "sync_lease", "sync_runs"):
+        witness.query(f"DELETE FROM {table}")
+    cli("FLUSHALL")
+
+
 def ended_at(witness: Witness, run: int) -> Any:
     return witness.query("SELECT finished_at, details FROM sync_runs WHERE id = %s", [run])
 
@@ -277,9 +283,7 @@ def test_a_function_that_is_killed_at_any_step_is_called_again(
     sizes(in_run=4, handed=8, step=4)
     steps = Steps(monkeypatch)
     for step in range(1, MAX_STEPS):
-        for table in ("products", "watched", "watched_ranges", "sync_lease", "sync_runs"):
-            witness.query(f"DELETE FROM {table}")
-        cli("FLUSHALL")
+        empty(witness, cli)
         fill(witness, 1, 20)
         watch(shop, ["*"], "to_cache")
         record = begun(ranges=2)
@@ -355,9 +359,7 @@ def test_a_function_that_slept_while_a_new_run_began_writes_nothing(
     sizes(in_run=4, handed=8, step=4)
     steps, superseded = Steps(monkeypatch), 0
     for step in range(1, MAX_STEPS):
-        for table in ("products", "watched", "watched_ranges", "sync_lease", "sync_runs"):
-            witness.query(f"DELETE FROM {table}")
-        cli("FLUSHALL")
+        empty(witness, cli)
         fill(witness, 1, 12)
         watch(shop, ["*"], direction)
         run_alone()

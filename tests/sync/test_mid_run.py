@@ -12,7 +12,7 @@ import pytest
 
 import app
 from chalicelib import services
-from chalicelib.errors import BadRequest, CacheUnavailable, SchemaMismatch
+from chalicelib.errors import BadRequest, DatabaseUnavailable, SchemaMismatch
 from chalicelib.sync import runs, watches
 from chalicelib.tables import PRODUCTS
 from tests.support.client import InProcess, heroes
@@ -134,25 +134,6 @@ def test_rows_that_a_write_showed_at_once_go_with_the_watch_on_every_row(
     assert cli("KEYS Product:*") == [b"Product:22"]
 
 
-def test_public_keys_that_could_not_be_deleted_go_with_the_next_run(
-    shop: InProcess, cli: RedisCli, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    watch(shop, ["*"], "to_cache")
-    run()
-
-    def fail(*_: object) -> None:
-        raise CacheUnavailable("it is away")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(type(services.container().public_store), "delete_many", fail)
-        unwatch(shop, ["*"])
-    assert len(cli("KEYS Product:*")) == 2
-
-    assert run(None)["outcome"] == "done"
-
-    assert cli("KEYS Product:*") == []
-
-
 def test_a_run_that_slept_before_a_range_sets_no_public_key(
     shop: InProcess,
     witness: Witness,
@@ -262,6 +243,42 @@ def test_a_bug_fails_the_run_and_frees_its_lease(
     assert run()["outcome"] == "done"
 
 
+def failing(error: Exception) -> None:
+    raise error
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (BadRequest("no"), "no"),
+        (DatabaseUnavailable("a lock of another client"), "a lock of another client"),
+        (ZeroDivisionError("internal"), "a bug: see the log"),
+    ],
+    ids=["a row is rejected", "the database fails", "a bug"],
+)
+def test_whatever_fails_in_one_table_the_others_are_looked_at(
+    shop: InProcess,
+    witness: Witness,
+    cli: RedisCli,
+    before: Meanwhile,
+    error: Exception,
+    reason: str,
+) -> None:
+    shop.write(heroes(1))
+    watch(shop, [1], "to_cache", TABLE="heroes")
+    watch(shop, [22], "to_cache")
+    before("read_many", lambda: failing(error))
+
+    with pytest.raises(type(error)):
+        run(None)
+
+    assert cli.row("Product:22") == product(22, QuantityInStock=3000)
+    [(outcome, details)] = witness.query("SELECT outcome, details FROM sync_runs")
+    assert (outcome, json.loads(details)) == ("failed", [{"key": "heroes", "reason": reason}])
+    assert run(None)["outcome"] == "done"
+    assert cli("EXISTS Hero:1")
+
+
 def test_both_forms_follow_where_clients_own_both(
     shop: InProcess, witness: Witness, cli: RedisCli
 ) -> None:
@@ -338,4 +355,4 @@ def test_a_run_that_slept_does_not_clear_what_a_later_watch_on_every_row_needs(
     witness.query("DELETE FROM watched")
     run()
     assert witness.count("watched_ranges") == 0
-    assert cli("KEYS Product:*") == []
+    assert len(cli("KEYS Product:*")) == 2, "only an unwatch tells whose they are"

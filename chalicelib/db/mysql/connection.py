@@ -130,12 +130,12 @@ class Connection(DriverConnection):
         self, statements: Sequence[Statement], is_timed: bool = True
     ) -> tuple[list[Rows], int]:
         """Run the statements and COMMIT, in one round trip. Nothing is committed where one of them
-        fails. Returns their answers, and a time after the COMMIT in microseconds of the database's
-        clock: here it costs nothing. Raises OutcomeUnknown where the connection is lost
+        fails. Returns their answers, and where it `is_timed` a time after the COMMIT in
+        microseconds of the database's clock. Raises OutcomeUnknown where the connection is lost
         meanwhile."""
-        piece = self.piece_of([*statements, COMMIT, NOW])
+        behind = [COMMIT, NOW] if is_timed else [COMMIT]
         try:
-            *answers, _, now = self.run_piece(piece)
+            answers = self.run_piece(self.piece_of([*statements, *behind]))
         except Exception as error:  # whatever it is, the server may have gone on to the COMMIT
             is_before_commit = self.answered < len(statements) and is_said_by_server(error)
             is_undone = (
@@ -147,8 +147,8 @@ class Connection(DriverConnection):
                 "the connection to the database was lost while it committed: the write may or may"
                 " not have happened; read the rows before you write them again"
             ) from error
-        [(committed_at,)] = now
-        return answers, committed_at
+        committed_at = answers[-1][0][0] if is_timed else 0
+        return answers[: len(statements)], committed_at
 
     def load(self, statement: Statement, feed: Iterable[bytes]) -> None:
         """Run a LOAD DATA LOCAL that reads from `feed`. Raises what `feed` raises; the rows before

@@ -64,7 +64,9 @@ PASSWORD_WITHHELD = CR.CR_AUTH_PLUGIN_ERR
 _ESCAPED = re.compile("[\0\\\\\n\r\x1a\"']")
 
 _OK, _FILE, _END, _ERROR = 0, 0xFB, 0xFE, 0xFF
-_NULL, _TWO_BYTES, _THREE_BYTES = 0xFB, 0xFC, 0xFD
+_NULL = 0xFB
+# By its first byte, in how many more bytes a number stands that does not fit into that one.
+_WIDTHS: Mapping[int, int] = {0xFC: 2, 0xFD: 3, 0xFE: 8}
 _LONGEST_PACKET = 0xFFFFFF
 # What every definition of a column begins with, and how many bytes of it say what the values are:
 # the length of the rest, the character set, the longest value, the type, flags and so on.
@@ -297,7 +299,10 @@ class ResultReader(MySQLResult):
                 raise _out_of_order(connection, header[3], sequence)
             sequence = (sequence + 1) % 256
             if size == _LONGEST_PACKET:
-                raise NotImplementedError("a row of 16 MiB: no declared column is so long")
+                connection._next_seq_id = sequence
+                rows.append(_row(_continued(connection, packet), decoders))
+                sequence = connection._next_seq_id
+                continue
             if packet[0] >= _END:
                 break
             rows.append(_row(packet, decoders))
@@ -321,7 +326,7 @@ class ResultReader(MySQLResult):
 
 
 def _packet(connection: Any) -> bytes:
-    """The next one, which is shorter than 16 MiB."""
+    """The next one; of more than 16 MiB only the first part."""
     header = connection._rfile.read(4)
     if len(header) < 4:
         raise ConnectionError(_CLOSED)
@@ -333,6 +338,14 @@ def _packet(connection: Any) -> bytes:
     if len(packet) < size:
         raise ConnectionError(_CLOSED)
     return packet
+
+
+def _continued(connection: Any, packet: bytes) -> bytes:
+    """A row that begins with `packet`, which is as long as one can be. Its last one is shorter."""
+    parts = [packet]
+    while len(parts[-1]) == _LONGEST_PACKET:
+        parts.append(_packet(connection))
+    return b"".join(parts)
 
 
 def _out_of_order(connection: Any, number: int, expected: int) -> MySQLError:
@@ -359,7 +372,7 @@ def _row(packet: bytes, decoders: Sequence[Callable[[bytes], Any]]) -> tuple[Any
             if length == _NULL:
                 row.append(None)
                 continue
-            width = 2 if length == _TWO_BYTES else 3
+            width = _WIDTHS[length]
             length = int.from_bytes(packet[at : at + width], "little")
             at += width
         end = at + length
@@ -373,7 +386,7 @@ def _integer(packet: bytes, at: int) -> tuple[int, int]:
     first = packet[at]
     if first < _NULL:
         return first, at + 1
-    end = at + 1 + {_TWO_BYTES: 2, _THREE_BYTES: 3}.get(first, 8)
+    end = at + 1 + _WIDTHS[first]
     return int.from_bytes(packet[at + 1 : end], "little"), end
 
 

@@ -1,0 +1,206 @@
+"""What becomes of a `watch` and an `unwatch`: what they reject, what they delete, and what they say
+and leave where they cannot be finished."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from chalicelib import services
+from chalicelib.db import Transaction
+from chalicelib.errors import CacheUnavailable, DatabaseUnavailable
+from tests.support.client import InProcess
+from tests.support.witness import Witness
+from tests.sync.clients import RedisCli, ask, product, rows, run, unwatch, watch, watched
+from tests.sync.test_faults import MAX_STEPS, Killed, Steps, each_moment, kill
+
+ALONE = '"*" means every row, so it stands alone; send ["*"], or only keys'
+
+each_way = pytest.mark.parametrize("keys", [[22], ["*"]], ids=["one row", "every row"])
+
+
+@contextmanager
+def redis_away() -> Iterator[None]:
+    """For what tells it of watches."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise CacheUnavailable("no answer in time")
+
+    client = type(services.container().public_store._client)
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("ask", "ask_many"):
+            patch.setattr(client, name, fail)
+        yield
+
+
+@pytest.mark.parametrize("table", ["products", "employees"], ids=["integers", "texts"])
+@pytest.mark.parametrize("request_", ["watch", "unwatch"])
+@pytest.mark.parametrize(("keys", "place"), [(["*", "7"], 0), (["7", "*"], 1), (["*", "*"], 0)])
+def test_every_row_stands_alone(
+    service: InProcess, table: str, request_: str, keys: list[object], place: int
+) -> None:
+    direction = {"DIRECTION": "to_cache"}
+
+    answer = ask(service, request_, TABLE=table, SQLS=keys, **direction)
+
+    assert (answer.status, answer.message) == (400, f"SQLS[{place}]: {ALONE}")
+    assert watched(service, TABLE=table) == []
+
+
+@each_way
+def test_a_watch_that_redis_does_not_hear_of_is_sent_again(
+    shop: InProcess, cli: RedisCli, keys: list[object]
+) -> None:
+    run(None)
+    assert run(None)["outcome"] == "idle"
+
+    with redis_away():
+        answer = ask(shop, "watch", SQLS=keys, DIRECTION="to_cache")
+
+    assert (answer.status, answer.error) == (503, "PublicKeysUnavailable")
+    assert answer.message == (
+        "the rows are watched, but Redis could not be told (no answer in time): send the request"
+        " again"
+    )
+    watch(shop, keys, "to_cache")
+    assert run(None)["outcome"] == "done"
+    assert cli.row("Product:22") == product(22, QuantityInStock=3000)
+
+
+@each_way
+@pytest.mark.parametrize("mended_by", ["the request", "the next run"])
+def test_an_unwatch_that_redis_does_not_hear_of_is_finished_later(
+    shop: InProcess, cli: RedisCli, witness: Witness, keys: list[object], mended_by: str
+) -> None:
+    watch(shop, keys, "to_cache")
+    run()
+    if keys == ["*"]:
+        shop.write([product(33)], TABLE="products")  # no run has seen it
+
+    with redis_away():
+        answer = ask(shop, "unwatch", SQLS=keys)
+
+    assert (answer.status, answer.error) == (503, "PublicKeysUnavailable")
+    assert answer.message.startswith("the watches have ended, but Redis could not be told")
+    assert watched(shop) == []
+    shop.write([product(22, Price=7)], TABLE="products")
+    assert cli.row("Product:22")["Price"] == 400, "it follows no more"
+    if mended_by == "the request":
+        unwatch(shop, keys)
+    else:
+        assert run()["details"] == []
+    assert cli("KEYS Product:*") == []
+    assert (witness.count("watched"), witness.count("watched_ranges")) == (0, 0)
+
+
+@each_way
+@each_moment
+def test_an_unwatch_that_dies_at_any_step_is_finished_by_the_next_one(
+    shop: InProcess,
+    cli: RedisCli,
+    witness: Witness,
+    keys: list[object],
+    when: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    steps = Steps(monkeypatch)
+    watch(shop, [11])
+    for step in range(1, MAX_STEPS):
+        watch(shop, keys, "to_cache")
+        run()
+        steps.at = {(steps.count + step, when): kill}
+        try:
+            unwatch(shop, keys)
+            steps.at = {}
+            break
+        except Killed:
+            unwatch(shop, keys)
+        assert cli("KEYS Product:*") == [b"Product:11"]
+        assert [each["key"] for each in watched(shop)] == [11]
+        assert witness.count("watched_ranges") == 0
+        assert run(None)["outcome"] == "done"
+    assert 5 < step < MAX_STEPS
+
+
+@each_way
+def test_a_watch_that_comes_before_the_end_of_another_is_kept(
+    shop: InProcess, cli: RedisCli, witness: Witness, keys: list[object]
+) -> None:
+    watch(shop, keys, "to_cache")
+    run()
+    with redis_away():
+        ask(shop, "unwatch", SQLS=keys)
+    watch(shop, keys)
+    cli.put("Product:22", Price=7)
+    unwatch(shop, [11])
+    run()
+    assert rows(witness, 22)[0]["Price"] == cli.row("Product:22")["Price"] == 7
+    assert [each["direction"] for each in watched(shop)] == ["to_database"]
+
+
+@each_way
+@pytest.mark.parametrize("runs", [0, 2])
+@pytest.mark.parametrize("direction", [None, "to_database"])
+@pytest.mark.parametrize("way", ["unwatch", "SQL"])
+def test_public_keys_of_clients_stay_also_where_they_followed_their_rows_before(
+    shop: InProcess,
+    cli: RedisCli,
+    witness: Witness,
+    keys: list[object],
+    runs: int,
+    direction: str | None,
+    way: str,
+) -> None:
+    watch(shop, keys, "to_cache")
+    run()
+    watch(shop, keys)
+    for _ in range(runs):
+        run()
+    cli.put("Product:22", Price=7)
+    if way == "unwatch":
+        unwatch(shop, keys, **({"DIRECTION": direction} if direction else {}))
+    else:
+        witness.query("DELETE FROM watched")
+    run()
+    assert cli.row("Product:22")["Price"] == 7
+    assert (witness.count("watched"), witness.count("watched_ranges")) == (0, 0)
+
+
+def test_public_keys_stay_that_clients_set_after_a_watch_ended_within_a_run(
+    shop: InProcess, cli: RedisCli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watch(shop, ["*"], "to_cache")
+    store = type(services.container().public_store)
+    read = store.read_many
+
+    def then_it_ends(*arguments: object) -> object:
+        monkeypatch.setattr(store, "read_many", read)
+        found = read(*arguments)  # type: ignore[arg-type]
+        unwatch(shop, ["*"])
+        return found
+
+    monkeypatch.setattr(store, "read_many", then_it_ends)
+    cli("SET", "Product:22", "half a row")  # where nothing is a run reads nothing
+    run()
+    assert store.read_many is read, "it has ended"
+    cli("SET", "Product:22", "mine")
+    for _ in range(2):
+        run()
+    assert cli("KEYS Product:*") == [b"Product:22"]
+
+
+@pytest.mark.parametrize("request_", ["watch", "unwatch"])
+def test_what_cannot_wait_for_a_writer_has_not_happened(
+    shop: InProcess, monkeypatch: pytest.MonkeyPatch, request_: str
+) -> None:
+    watch(shop, [11], "to_cache")
+    keys = [*range(1, 1001)]  # more than one statement takes
+
+    def fail(*_: object) -> None:
+        raise DatabaseUnavailable("a writer takes long")
+
+    monkeypatch.setattr(Transaction, "wait_for_writers", fail)
+    answer = ask(shop, request_, SQLS=keys, DIRECTION="to_cache")
+
+    assert (answer.status, answer.error) == (503, "DatabaseUnavailable")
+    assert [each["key"] for each in watched(shop)] == [11]
