@@ -59,6 +59,10 @@ class Integer:
             )
         return number
 
+    def order(self, value: Any) -> int:
+        """Sorts values as the database does."""
+        return cast(int, value)
+
     def parse_all(self, texts: Sequence[str]) -> Sequence[int]:
         """The values of texts that `takes_texts` takes."""
         return list(map(int, texts))
@@ -130,6 +134,11 @@ class String:
                 f"a key is not empty and has no white space around it, got {shown(value)}"
             )
         return value
+
+    def order(self, value: Any) -> str:
+        """Sorts values as utf8mb4_bin does: as if blanks followed the shorter text. Only control
+        characters come before a blank."""
+        return cast(str, value).ljust(self.max_characters)
 
     def parse_all(self, texts: Sequence[str]) -> Sequence[str]:
         return texts

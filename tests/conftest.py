@@ -211,9 +211,10 @@ def triggers(mariadb: MariaDB) -> Iterator[None]:
 
 
 def drop_triggers(mariadb: MariaDB) -> None:
-    for name, *_ in mariadb.query("SHOW TRIGGERS"):
-        if name.startswith(change_capture.CAPTURING):
-            mariadb.query(f"DROP TRIGGER {name}")
+    found = [name for name, *_ in mariadb.query("SHOW TRIGGERS")]
+    ours = [name for name in found if name.startswith(change_capture.CAPTURING)]
+    if ours:
+        mariadb.run_script(";".join(f"DROP TRIGGER {name}" for name in ours))
 
 
 @pytest.fixture(scope="session")

@@ -71,7 +71,8 @@ class Recovery:
     def _take_into_use(self, server: str) -> None:
         """Retire the hint of each table first, or leave the right one where its cache is on: it may
         name a generation that was retired while Redis was away, and a container that cannot ask the
-        database would believe it."""
+        database would believe it. And have the next run of the sync look at the table: Redis may
+        not have been told of changes."""
         self._cache.resume()
         for table in self._cache.tables.values():
             try:
@@ -80,6 +81,7 @@ class Recovery:
                 if generation.enabled:
                     self._generations.saw(table, generation, asked)
                     self._generations.leave_hint(table, wait=True)
+                    self._cache.delete_note(table)
                 else:
                     self._cache.retire_hint(table, generation.number)
                     data_set = self._cache.begin_incarnation(table, server)

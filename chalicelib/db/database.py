@@ -107,7 +107,7 @@ class Database:
         def read(connection: Connection) -> tuple[int, Sequence[Row]]:
             self._schema_check.ensure(connection, table)
             cut = batches.cut(keys, batches.most_rows(connection, table))
-            selects = [statements.rows_of_keys(table, piece) for piece in cut if piece]
+            selects = [statements.rows_of_keys(table, batch) for batch in cut if batch]
             now, answers = _dated(connection, selects)
             return now, [row for answer in answers for row in answer]
 

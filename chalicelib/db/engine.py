@@ -9,7 +9,7 @@ from chalicelib.db.statements import Statement
 Rows = Sequence[Any]
 ANSWER_TIMEOUT_SECONDS = 2.5
 LOCK_TIMEOUT_SECONDS = 2
-# For each answer while a file is loaded, each piece sent, each lock waited for.
+# For each answer while a file is loaded, each packet sent, each lock waited for.
 LOAD_TIMEOUT_SECONDS = 120
 # The longest pause before a transaction is tried again that another one was in the way of.
 PAUSE_SECONDS = 0.1

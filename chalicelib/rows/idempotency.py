@@ -74,7 +74,7 @@ class IdempotentChange:
         """What the first request with this key recorded. Raises Conflict where that one asked for
         something else; DatabaseUnavailable where its record was deleted a moment ago."""
         *_, found = transaction.run(
-            self._claim(), self._select(f"fingerprint, LENGTH(answer), {_piece(1)}")
+            self._claim(), self._select(f"fingerprint, LENGTH(answer), {_part(1)}")
         )
         [(first_fingerprint, length, answer)] = found
         if first_fingerprint != self._fingerprint:
@@ -86,8 +86,8 @@ class IdempotentChange:
             raise DatabaseUnavailable("Idempotency-Key: it was forgotten a moment ago; try again")
         starts = range(1 + PIECE_CHARACTERS, length + 1, PIECE_CHARACTERS)
         if starts:
-            others = transaction.run(*[self._select(_piece(start)) for start in starts])
-            answer += "".join(piece for [(piece,)] in others)
+            others = transaction.run(*[self._select(_part(start)) for start in starts])
+            answer += "".join(part for [(part,)] in others)
         return Recorded(*json.loads(answer))
 
     def _select(self, what: str) -> Statement:
@@ -103,7 +103,7 @@ class IdempotentChange:
         )
 
 
-def _piece(start: int) -> str:
+def _part(start: int) -> str:
     return f"SUBSTRING(answer, {start:d}, {PIECE_CHARACTERS:d})"
 
 

@@ -1,10 +1,10 @@
 """Writes: into the database in one transaction, and through it into the cache.
 
 A write puts a fence on every entry that it affects: while the fence stands no reader believes or
-fills that entry. It sends the fences just before the piece of SQL that holds the COMMIT, and waits
-for neither until both are sent. So the fences may come late, after other writers have come and
-gone. What this writer read is then right only if nobody has published a change that was committed
-after it read. The watermark tells that.
+fills that entry. It sends the fences just before the batch of statements that holds the COMMIT, and
+waits for neither until both are sent. So the fences may come late, after other writers have come
+and gone. What this writer read is then right only if nobody has published a change that was
+committed after it read. The watermark tells that.
 
 Read `change` beside docs/cache.md; `tests/model` tries every order of these steps.
 """
@@ -212,7 +212,7 @@ class WriteThrough:
         held: Generation,
         store: bool,
     ) -> Done:
-        """Insert rows with NO_KEY, from BEGIN to COMMIT in one piece of SQL. Raises NotAtOnce."""
+        """Insert rows with NO_KEY, from BEGIN to COMMIT in one batch. Raises NotAtOnce."""
         if not transaction.can_insert_at_once(table, rows):
             raise NotAtOnce
         lookups = changed_entries.of_lookups(table, rows)
@@ -342,8 +342,8 @@ class WriteThrough:
         try:
             may_store = fences.allow(done.committed.read_at)
             shown = affected if may_store else changed_entries.without_values(affected)
-            # The fences of new rows are right for as long as they stand: nobody waits for more.
-            is_right = may_store and fences.stay and done.change.inserts_only
+            # The fences are right for as long as they stand: nobody waits for more.
+            is_right = may_store and fences.stay
             public = public_rows.of_change(table, done.change, done.committed)
             is_awaited = public is not None or not is_right
             self._cache.publish_many(
@@ -358,7 +358,7 @@ class WriteThrough:
         except CacheUnavailable as error:
             if affected.fenced and not is_right:
                 return self._switch_off.after_commit(table, fences.held, error)
-            log.info("new rows of %s are not in the cache: %s", table.name, error)
+            log.info("the changed rows of %s are not in the cache: %s", table.name, error)
             self._recovery.start()
         return done.change.generation
 
@@ -375,6 +375,7 @@ class WriteThrough:
             self._cache.delete_note(table)
         except CacheUnavailable as error:
             log.info("the sync is not told of changes of %s: %s", table.name, error)
+            self._recovery.start()  # it tells the sync
 
     def _is_cached(self, generation: Generation) -> bool:
         """Whether some reader may believe entries under this generation. Where this container has

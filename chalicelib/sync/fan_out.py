@@ -105,19 +105,15 @@ class FanOut:
     def _bounds(self, table: Table, form: str, direction: str, start: str) -> list[str]:
         """The keys behind which the ranges begin. A range of digests that the last run has kept
         stays whole, unless it has become too large."""
-        parse = table.key.type.parse
-
-        def order(text: str) -> tuple[bool, Key]:
-            return (bool(text), parse(text) if text else "")
-
-        starts = [text for text in self._watches.ranges(table, form) if order(text) > order(start)]
+        parse, order = table.key.type.parse, table.key.type.order
+        starts = self._watches.ranges_between(table, form, start, None)[1:]
         bounds = [start]
         while True:
             after = parse(bounds[-1]) if bounds[-1] else None
             bound = self._database.key_behind(table, after, MAX_ROWS_IN_RANGE)
             if bound is None:
                 return bounds
-            within = [text for text in starts if parse(text) <= bound]  # type: ignore[operator]
+            within = [text for text in starts if order(parse(text)) <= order(bound)]  # type: ignore[operator]
             starts = starts[len(within) :]
             if within:
                 bounds.append(within[-1])
@@ -131,7 +127,8 @@ class FanOut:
         """Split a range of digests in two."""
         before = self._watches.range(table, form, start)
         known = {**before.seen, **before.unfinished}
-        right, left = before.parted({key for key in known if key > bound})  # type: ignore[operator]
+        order = table.key.type.order
+        right, left = before.parted({key for key in known if order(key) > order(bound)})  # type: ignore[operator]
         if any(right):
             self._lease.run(
                 self._watches.kept_range(table, form, direction, start, left),

@@ -63,6 +63,18 @@ class Scan:
         kept = self._watches.kept(self._table, self._form, now.seen)
         self._lease.run(*kept, *self._progress(str(keys[-1])))
 
+    def deleted(self, direction: str, keys: Sequence[Key]) -> None:
+        """Reconcile those of the rows with `keys` that are not there any more: perhaps no run has
+        seen them."""
+        rows = self._reconciliation.read(self._table, keys)
+        gone = [key for key in keys if key not in rows.texts and key not in rows.odd]
+        if gone:
+            step = UnfinishedStep({}, lambda prints: ())
+            now = self._reconciliation.reconcile(
+                self._table, self._form, direction, gone, rows, {}, step
+            )
+            self._note.add(self._form, now.found, now.is_known)
+
     def every_row(
         self,
         direction: str,
@@ -94,7 +106,7 @@ class Scan:
                 if keys and keys[-1] == last:
                     # What is kept behind this key belongs to the next range.
                     is_more = False
-                part, left = left.parted({*keys} if is_more else None)
+                part, left = left.parted(keys if is_more else None)
                 if not is_more:
                     known = {**part.seen, **part.unfinished}
                     here = {*keys}

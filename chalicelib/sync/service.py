@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import Any
 
 from chalicelib.cache import Late, PublicStore
+from chalicelib.column_types import STRING_KEY
 from chalicelib.db import Database
 from chalicelib.errors import (
     BadRequest,
@@ -157,10 +158,10 @@ class Sync:
                 self._increments.apply(table, lease, record)
                 return None
             note = self._notes.begin(table, lease.token)
-            self._drain(table, record)
+            changed = self._drain(table, record)
             self._increments.apply(table, lease, record)
             looked = record.tallies[TO_DATABASE].looked
-            self._reconcile(table, lease, record, note, fan_out)
+            self._reconcile(table, lease, record, note, fan_out, changed)
             if fan_out and fan_out.has(table):
                 handed.append((table, note))
             else:
@@ -177,19 +178,28 @@ class Sync:
             return error
         return None
 
-    def _drain(self, table: Table, record: Record) -> None:
-        """Changes that other clients of the database made leave the cache."""
+    def _drain(self, table: Table, record: Record) -> Sequence[Key]:
+        """Changes that other clients of the database made leave the cache. The keys of these rows,
+        where they are known."""
         if why := self._captured_changes.unrecorded(table):
             record.unrecorded[table.name] = why
         try:
-            self._captured_changes.drain(table)
+            return self._captured_changes.drain(table) or ()
         except SchemaMismatch as error:
             record.unrecorded[table.name] = str(error)
+            return ()
 
     def _reconcile(
-        self, table: Table, lease: Lease, record: Record, note: Note, fan_out: FanOut | None
+        self,
+        table: Table,
+        lease: Lease,
+        record: Record,
+        note: Note,
+        fan_out: FanOut | None,
+        changed: Sequence[Key],
     ) -> None:
-        """What it does not look at itself is in `fan_out`, where there is one."""
+        """`changed`: keys of rows that other clients changed. What it does not look at itself is in
+        `fan_out`, where there is one."""
         reconciliation = Reconciliation(
             self._database, self._write_through, self._store, self._watches, lease, record
         )
@@ -208,6 +218,8 @@ class Sync:
             for every in own:
                 if every.key == EVERY_ROW and every.direction == direction:
                     keys = {row.key for row in single}
+                    if direction == TO_CACHE and changed:
+                        scan.deleted(direction, [key for key in changed if key not in keys])
                     self._look_at_every_row(scan, table, every, keys, lease, fan_out)
 
     def _look_at_rows(
@@ -219,7 +231,7 @@ class Sync:
     ) -> None:
         """Rows that are watched one by one, with one form and direction."""
         if fan_out and len(rows) > MAX_ROWS_IN_RUN:
-            by_text = sorted(rows, key=lambda row: str(row.key))
+            by_text = sorted(rows, key=lambda row: STRING_KEY.order(str(row.key)))
             rows, handed = by_text[:MAX_ROWS_IN_RUN], by_text[MAX_ROWS_IN_RUN:]
             first = rows[0]
             fan_out.add_rows(table, first.form, first.direction, rows[-1].key, handed)

@@ -12,6 +12,7 @@ from chalicelib.cache import Late, PublicStore
 from chalicelib.column_types import InvalidValue
 from chalicelib.db import MICROSECONDS_NOW, Database, Statement, Transaction, guarded
 from chalicelib.errors import CacheUnavailable, HerocacheError, PublicKeysUnavailable
+from chalicelib.sync.range_rows import without
 from chalicelib.sync.runs import RANGE_SECONDS
 from chalicelib.sync.unfinished_step import PRINT_CHARACTERS, Prints
 from chalicelib.tables import (
@@ -56,17 +57,14 @@ class SeenRange(NamedTuple):
     seen: Mapping[Key, str]
     unfinished: Prints
 
-    def parted(self, keys: set[Key] | None) -> "tuple[SeenRange, SeenRange]":
+    def parted(self, keys: Collection[Key] | None) -> "tuple[SeenRange, SeenRange]":
         """What concerns these keys, and the rest; None: everything."""
-        if keys is None or not any(self):
+        if keys is None or not any(self) or (not self.unfinished and [*self.seen] == keys):
             return self, SeenRange({}, {})
+        own = {*keys}
         seen, unfinished = self
-        return (
-            SeenRange(_within(keys, seen), _within(keys, unfinished)),
-            SeenRange(
-                _within(seen.keys() - keys, seen), _within(unfinished.keys() - keys, unfinished)
-            ),
-        )
+        others = SeenRange(without(own, {**seen}), without(own, {**unfinished}))
+        return SeenRange(_within(own, seen), _within(own, unfinished)), others
 
 
 class Watches:
@@ -371,17 +369,19 @@ class Watches:
             )
         )
         texts = [text for (text,) in rows if not text or list(_keys(table, [text]))]
-        return sorted(texts, key=lambda text: (text != "", *_keys(table, [text] if text else [])))
+        order = table.key.type.order
+        keys = {text: [*map(order, _keys(table, [text]))] if text else [] for text in texts}
+        return sorted(texts, key=keys.__getitem__)
 
     def ranges_between(self, table: Table, form: str, after: str, end: str | None) -> list[str]:
         """The same from behind the key `after` on, and before `end` where it is given."""
-        first, last = [*_keys(table, [after])], [*_keys(table, [end or ""])]
-        found = [text for text in self.ranges(table, form) if text]
-        keys = [next(_keys(table, [text])) for text in found]
+        found = self.ranges(table, form)
+        keys = {text: [*_keys(table, [text])] for text in [*found, after, end or ""]}
+        order = {text: [*map(table.key.type.order, key)] for text, key in keys.items()}
         return [after] + [
             text
-            for text, key in zip(found, keys)
-            if not (first and key <= first[0]) and not (last and key >= last[0])  # type: ignore[operator]
+            for text in found
+            if order[after] < order[text] and (not end or order[text] < order[end])
         ]
 
     def range(self, table: Table, form: str, after: str) -> SeenRange:
@@ -488,7 +488,7 @@ def _by_key(
         yield f"CASE row_key {cases} END", condition, (*values, *place)
 
 
-def _within(keys: Collection[Key], values: Mapping[Key, Value]) -> dict[Key, Value]:
+def _within(keys: set[Key], values: Mapping[Key, Value]) -> dict[Key, Value]:
     return {key: value for key, value in values.items() if key in keys}
 
 

@@ -58,10 +58,14 @@ class MariaDB(Server):
 
         present = {name for (name,) in self.query("SHOW TABLES")}
         made = {name for name, *_ in self.query("SHOW TRIGGERS")}
-        for table in tables:
-            for name, statement in change_capture.triggers(table).items():
-                if table.name in present and name not in made:
-                    self.query(statement.replace(" IF NOT EXISTS", "", 1))
+        missing = [
+            statement.replace(" IF NOT EXISTS", "", 1)
+            for table in tables
+            for name, statement in change_capture.triggers(table).items()
+            if table.name in present and name not in made
+        ]
+        if missing:
+            self.run_script(";\n".join(missing))
 
     def run_script(self, script: str) -> None:
         """Runs SQL statements as root."""

@@ -5,7 +5,7 @@ waits until no container remembers the old generation.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import SimpleNamespace
 
 import pytest
@@ -55,14 +55,15 @@ def timeout(patient: None, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def service(service: InProcess, witness: Witness) -> InProcess:
+def service(service: InProcess, witness: Witness, redis_server: Redis) -> Iterator[InProcess]:
     """Warm, with heroes 1 to 20 in the table, the first ten in the cache."""
     service.write([{"id": row["xp"], **row} for row in heroes(20)], use_cache=False)
     witness.forget_cached()
     for _ in range(2):
         service.read(range(1, 11))
     assert len(witness.entries()) == 10
-    return service
+    yield service
+    redis_server.resume()  # else the end of the app waits for one that hangs
 
 
 def assert_all_answers_are_right(service: InProcess) -> None:

@@ -83,6 +83,12 @@ def generation(one: RowService, witness: Witness) -> Generation:
 
 
 @pytest.fixture
+def fences_may_be_evicted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Redis may evict what was just set: a write waits until it is published."""
+    monkeypatch.setattr(routing.Connection, "keeps_new_keys", False)
+
+
+@pytest.fixture
 def fences_are_old(monkeypatch: pytest.MonkeyPatch) -> None:
     """As after ten seconds: whoever meets a fence takes its writer for dead."""
     monkeypatch.setattr(entry_commands, "DEAD_WRITER_SECONDS", 0)
@@ -199,10 +205,10 @@ def test_a_lookup_with_long_other_rows_is_not_read_whole_for_a_write(
     witness: Witness, configure: Configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An operator gave a column more room than is declared."""
-    run_piece, received = Connection.run_piece, list[int]()
+    run_batch, received = Connection.run_batch, list[int]()
 
-    def listen(self: Connection, piece: str) -> list[Rows]:
-        answers = run_piece(self, piece)
+    def listen(self: Connection, text: str) -> list[Rows]:
+        answers = run_batch(self, text)
         received.append(len(repr(answers)))
         return answers
 
@@ -215,7 +221,7 @@ def test_a_lookup_with_long_other_rows_is_not_read_whole_for_a_write(
         new = (NO_KEY, *hero(0, "after")[1:])
         storage.write(table, [new], True)
         with monkeypatch.context() as patch:
-            patch.setattr(Connection, "run_piece", listen)
+            patch.setattr(Connection, "run_batch", listen)
             for row in (new, hero(1000, "after")):
                 storage.write(table, [row], True)
 
@@ -363,6 +369,7 @@ def test_a_write_with_an_unknown_outcome_whose_fences_fail_lets_nobody_believe_a
 
 
 @pytest.mark.own_deadlines
+@pytest.mark.usefixtures("fences_may_be_evicted")
 def test_a_write_waits_until_redis_has_published_it(
     one: RowService, witness: Witness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -408,7 +415,7 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[object]:
         (0, "allkeys-lfu", True),
     ],
 )
-def test_an_insert_waits_until_redis_has_published_it_where_its_fences_may_be_evicted(
+def test_a_write_waits_until_redis_has_published_it_where_its_fences_may_be_evicted(
     one: RowService,
     configure: Configure,
     witness: Witness,
@@ -424,12 +431,13 @@ def test_an_insert_waits_until_redis_has_published_it_where_its_fences_may_be_ev
     storage = services.container().rows
     storage.read(HEROES, ID, [1000], True)
     try:
-        WRITES["insert"](storage)
+        for write in WRITES.values():
+            write(storage)
     finally:
         for name in ("maxmemory", "maxmemory-policy"):
             witness.redis.config_set(name, str(before[name]))
 
-    assert waits == [not keeps]
+    assert waits == [not keeps] * len(WRITES)
 
 
 @pytest.mark.parametrize("kept", [[True, True], [True, False], [False, True], [False, False]])
@@ -441,8 +449,9 @@ def test_of_the_servers_of_a_cluster_each_must_keep_new_keys(kept: list[bool]) -
     assert connection.keeps_new_keys == (kept == [True, True])
 
 
-def test_an_insert_waits_where_another_thread_loses_the_connection_that_fenced(
-    one: RowService, waits: list[object], monkeypatch: pytest.MonkeyPatch
+@each_write
+def test_a_write_waits_where_another_thread_loses_the_connection_that_fenced(
+    one: RowService, waits: list[object], monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     """A closed connection knows no policy of its server."""
     receive = Client.receive
@@ -458,7 +467,7 @@ def test_an_insert_waits_where_another_thread_loses_the_connection_that_fenced(
         return received
 
     monkeypatch.setattr(Client, "receive", receive_and_lose)
-    WRITES["insert"](one)
+    WRITES[name](one)
 
     assert waits == [True]
 
@@ -490,31 +499,51 @@ def test_a_write_whose_fences_nobody_confirms_lets_nobody_believe_an_entry(
 
 
 @pytest.mark.parametrize("error", [CacheUnavailable("for this test"), AnotherServer("another")])
-def test_an_insert_whose_publish_is_lost_is_seen(
+@pytest.mark.parametrize(
+    ("name", "after", "standing"),
+    [
+        ("insert", [b"before", b"before", b"after"], 1),
+        ("replace", [b"before", b"after"], 2),
+        ("delete", [b"before"], 2),
+    ],
+)
+def test_a_write_whose_publish_is_lost_is_seen(
     one: RowService,
     other: RowService,
     witness: Witness,
     monkeypatch: pytest.MonkeyPatch,
     error: CacheUnavailable,
+    name: str,
+    after: list[bytes],
+    standing: int,
 ) -> None:
-    """Its fence stands: nobody believes the entry. Later somebody settles it."""
+    """Its fences stand: nobody believes the entries. Later somebody settles them."""
 
     def fail(*_: object) -> None:
         raise error
 
-    assert names(other) == [b"before", b"before"]
+    def seen(storage: RowService) -> list[bytes]:
+        """By the lookup; and the same by the keys."""
+        rows = storage.read(HEROES, ID, [1, 2, 3], True).json
+        found = names(storage)
+        assert [rows.count(b'"%b"' % word) for word in set(found)] == [
+            found.count(word) for word in set(found)
+        ]
+        return found
+
+    assert seen(other) == [b"before", b"before"]
     generation = witness.generation()
     with monkeypatch.context() as patch:
         patch.setattr(Cache, "publish_many", fail)
-        WRITES["insert"](one)
+        WRITES[name](one)
 
     assert witness.generation() == generation
     for storage in (one, other):
-        assert names(storage) == [b"before", b"before", b"after"]
-    assert witness.fences() == 1
+        assert seen(storage) == after
+    assert witness.fences() == standing
     monkeypatch.setattr(entry_commands, "DEAD_WRITER_SECONDS", 0)
     for storage in (one, other):
-        assert names(storage) == [b"before", b"before", b"after"]
+        assert seen(storage) == after
     wait_until(lambda: witness.fences() == 0)
 
 
@@ -522,22 +551,24 @@ new_row: Row = (NO_KEY, *hero(0, "after")[1:])
 
 
 @pytest.mark.parametrize(
-    ("rows", "key", "expected"),
+    ("rows", "key"),
     [
-        pytest.param([new_row], "", False, id="insert"),
-        pytest.param([new_row], "key", False, id="insert with an idempotency key"),
-        pytest.param([hero(1, "after")], "", True, id="replace"),
-        pytest.param([hero(9, "after")], "", True, id="key that is new"),
-        pytest.param([hero(1, "after"), new_row], "", True, id="both"),
+        pytest.param([new_row], "", id="insert"),
+        pytest.param([new_row], "key", id="insert with an idempotency key"),
+        pytest.param([hero(1, "after")], "", id="replace"),
+        pytest.param([hero(1, "after", xp=6)], "", id="replace that leaves a lookup"),
+        pytest.param([hero(9, "after")], "", id="key that is new"),
+        pytest.param([hero(1, "after"), new_row], "", id="both"),
     ],
 )
-def test_only_who_publishes_nothing_but_new_rows_does_not_wait(
-    one: RowService, waits: list[object], rows: list[Row], key: str, expected: bool
+def test_no_write_waits_until_redis_has_published_it_where_its_fences_stay(
+    one: RowService, waits: list[object], rows: list[Row], key: str
 ) -> None:
     one.read(HEROES, ID, [1000], True)
     one.write(HEROES, rows, True, key)
+    one.delete(HEROES, [2])
 
-    assert waits == [expected]
+    assert waits == [False, False]
 
 
 def test_others_write_while_a_file_is_loaded(one: RowService, other: RowService) -> None:
@@ -591,23 +622,24 @@ def test_a_write_whose_commit_is_answered_with_an_error_is_not_done_again(
     one: RowService, witness: Witness, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
     """The server may have committed before it was told to end."""
-    run_piece = Connection.run_piece
+    run_batch = Connection.run_batch
 
-    def be_killed(self: Connection, piece: str) -> list[Rows]:
-        answers = run_piece(self, piece)
-        if ";COMMIT" not in piece:
+    def be_killed(self: Connection, text: str) -> list[Rows]:
+        answers = run_batch(self, text)
+        if ";COMMIT" not in text:
             return answers
         self.answered = len(answers) - 2
         raise DatabaseError(code, "for this test")
 
     count = witness.count()
-    monkeypatch.setattr(Connection, "run_piece", be_killed)
+    monkeypatch.setattr(Connection, "run_batch", be_killed)
     with pytest.raises(OutcomeUnknown):
         one.write(HEROES, [(NO_KEY, *hero(0, "after")[1:])], True)
 
     assert witness.count() == count + 1
 
 
+@pytest.mark.usefixtures("fences_may_be_evicted")
 @pytest.mark.parametrize("server", ["", "another"], ids=["away", "moved"])
 @pytest.mark.parametrize("times", [1, 2], ids=["write", "replay"])
 def test_what_cannot_be_published_is_acknowledged_once_nobody_remembers_the_generation(
@@ -734,16 +766,16 @@ def test_what_cannot_be_read_of_the_answer_to_a_commit_does_not_undo_it(
     one: RowService, other: RowService, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     """Such as another row with this xp that is too long for the driver."""
-    run_piece = Connection.run_piece
+    run_batch = Connection.run_batch
 
-    def fail(self: Connection, piece: str) -> list[Rows]:
-        answers = run_piece(self, piece)
-        if ";COMMIT" not in piece:
+    def fail(self: Connection, text: str) -> list[Rows]:
+        answers = run_batch(self, text)
+        if ";COMMIT" not in text:
             return answers
         monkeypatch.undo()
         raise NotImplementedError
 
-    monkeypatch.setattr(Connection, "run_piece", fail)
+    monkeypatch.setattr(Connection, "run_batch", fail)
     with pytest.raises(OutcomeUnknown):
         one.write(HEROES, [ROWS[name]], True)
 
@@ -1193,7 +1225,7 @@ def test_a_watermark_tells_of_the_latest_change_and_never_goes_back(
 def test_a_row_that_another_writer_was_faster_to_insert_is_replaced(
     one: RowService, other: RowService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its INSERT fails in the piece that has the COMMIT: it certainly did not happen."""
+    """Its INSERT fails in the batch that has the COMMIT: it certainly did not happen."""
     begin_fence_many = Cache.begin_fence_many
 
     def fence_late(self: Cache, *arguments: Any) -> Pending[int]:

@@ -224,6 +224,7 @@ def test_a_killed_master_changes_no_answer_and_is_used_again_when_it_is_back(
     assert service.health("?deep=1").fields["status"] == "ok"
 
 
+@pytest.mark.proof
 def test_a_promoted_replica_takes_the_place_of_a_killed_master(
     tmp_path: Path, witness: Witness, configure: Configure
 ) -> None:

@@ -103,6 +103,7 @@ def read_at_once(_: int) -> list[tuple[int, int]]:
     return answers
 
 
+@pytest.mark.proof
 def test_a_thousand_misses_at_once_cost_the_database_one_read(
     environment: Mapping[str, str], mariadb: MariaDB, witness: Witness
 ) -> None:

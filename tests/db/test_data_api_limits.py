@@ -100,7 +100,7 @@ def test_a_statement_is_cut_where_a_call_is_full_to_the_byte(
         costs.append(spent(data_api)["ExecuteStatement"])
         assert ids == list(range(ids[0], ids[0] + len(rows)))
         assert service.read(ids[-1:], use_cache=False).rows == [as_stored(ids[-1], rows[-1])]
-    assert costs == [5, 8], "of two pieces each tells its first key"
+    assert costs == [5, 8], "of two statements each tells its first key"
 
 
 def test_an_answer_is_cut_where_one_is_full(

@@ -366,8 +366,8 @@ FAULTS = _named(
 )
 # For a mix with many runs of the sync.
 OF_RUNS = _named(Nemesis.lease_expired)
-# Not for a mix with inserts: one does not wait for its publish where Redis evicts nothing, and the
-# Redis of these tests is told of no limit to its memory.
+# Only where an ingredient is missing anyway: no write waits for its publish where Redis evicts
+# nothing, and the Redis of these tests is told of no limit to its memory.
 EVICTIONS = _named(Nemesis.redis_evicts_before_a_commit_whose_answer_is_lost)
 # Redis loses what it had: increments that were not in their row yet, for example.
 LOSING = frozenset(

@@ -580,7 +580,7 @@ def layout() -> list[str]:
     [plan] = [block for block in blocks(README, "text") if "app.py" in block]
     folder, paths = "", []
     for line in plan.splitlines():
-        names = re.split(r"  +", line.strip())[0]
+        names = line.split()[0]
         if line.startswith(" "):
             paths.append(f"{folder}{names}")
         else:

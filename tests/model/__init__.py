@@ -7,6 +7,7 @@
     state     what a state consists of
     worlds    who writes and reads, and which faults there are
     search    reaches every state, and shows the shortest way to a stale read
+    counters  a model of its own: write-behind counters, and the runs that add them to a row
 
 `python -m tests.model` searches every world. docs/cache.md says what was found, and what the model
 leaves out.

@@ -4,15 +4,20 @@ Fails with the shortest trace where a read is stale.
 """
 
 import sys
+from itertools import chain
 
+from tests.model import counters
 from tests.model.search import search
 from tests.model.worlds import LARGE, SMALL
 
 
 def main() -> int:
     states, wrong = 0, 0
-    for name, world in {**SMALL, **LARGE}.items():
-        result = search(world)
+    results = chain(
+        ((name, search(world)) for name, world in {**SMALL, **LARGE}.items()),
+        ((name, counters.search(world)) for name, world in counters.ALL_WORLDS.items()),
+    )
+    for name, result in results:
         states += result.states
         wrong += bool(result.violation)
         print(f"{result.states:10,} {name}", *result.trace, sep="\n", flush=True)

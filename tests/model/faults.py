@@ -109,7 +109,7 @@ def time(world: World, state: State) -> Iterator[Step]:
     elif state.faults.sleeps:
         faults = state.faults._replace(sleeps=state.faults.sleeps - 1)
         slept = tuple(
-            w._replace(slept=w.piece in ("sent", "held"), is_old=w.at in AT_FENCES)
+            w._replace(slept=w.batch in ("sent", "held"), is_old=w.at in AT_FENCES)
             for w in state.writers
         )
         yield "ten seconds go by, a writer sleeps", after._replace(faults=faults, writers=slept)
@@ -118,7 +118,7 @@ def time(world: World, state: State) -> Iterator[Step]:
 def _is_unseen(world: World, writer: Writer) -> bool:
     """Whether its fences may grow old before a reader that settles them would wait for its row."""
     if writer.at == "orphan":
-        return writer.piece == "sent" or world.is_lookup
+        return writer.batch == "sent" or world.is_lookup
     return writer.at in AT_FENCES
 
 

@@ -93,7 +93,7 @@ def _has_writers(world: World, state: State) -> bool:
     if not world.is_lookup:
         return state.is_locked()
     return any(
-        writer.piece == "read" or (writer.piece == "held" and verb == "delete")
+        writer.batch == "read" or (writer.batch == "held" and verb == "delete")
         for (verb, _), writer in zip(world.writes, state.writers)
     )
 

@@ -1,8 +1,10 @@
 """Searches every state that a world can reach, breadth first, so the first violation has the
 shortest trace."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
 
 from tests.model import faults, readers, writers
 from tests.model.state import (
@@ -17,6 +19,8 @@ from tests.model.state import (
     World,
 )
 
+AnyState = TypeVar("AnyState")
+
 READING = frozenset({"get_many", "lease_many"})
 
 
@@ -29,21 +33,45 @@ class Result:
 
 
 def search(world: World, max_states: int = 10**8) -> Result:
-    start = world.start()
-    came_from = {_fingerprint(start): 0}
+    return explore(
+        world.start(), partial(steps, world), partial(violation, world), _fingerprint, max_states
+    )
+
+
+def explore(
+    start: AnyState,
+    steps_of: Callable[[AnyState], Iterable[tuple[str, AnyState]]],
+    violation_of: Callable[[AnyState], str],
+    fingerprint: Callable[[AnyState], int] = hash,
+    max_states: int = 10**8,
+) -> Result:
+    """Of any model. States with the same fingerprint are one."""
+    came_from = {fingerprint(start): 0}
     frontier = [start]
+
+    def trace(mark: int) -> tuple[str, ...]:
+        marks = [mark]
+        while came_from[marks[-1]]:
+            marks.append(came_from[marks[-1]])
+        state, labels = start, []
+        for mark in reversed(marks[:-1]):
+            label, state = next(
+                (label, after) for label, after in steps_of(state) if fingerprint(after) == mark
+            )
+            labels.append(label)
+        return tuple(labels)
+
     while frontier:
         following = []
         for state in frontier:
-            mark = _fingerprint(state)
-            for _, after in steps(world, state):
-                after_mark = _fingerprint(after)
+            mark = fingerprint(state)
+            for _, after in steps_of(state):
+                after_mark = fingerprint(after)
                 if after_mark in came_from:
                     continue
                 came_from[after_mark] = mark
-                if wrong := violation(world, after):
-                    trace = _trace(world, came_from, after_mark)
-                    return Result(len(came_from), wrong, trace)
+                if wrong := violation_of(after):
+                    return Result(len(came_from), wrong, trace(after_mark))
                 following.append(after)
         if len(came_from) > max_states:
             return Result(len(came_from), is_complete=False)
@@ -184,16 +212,3 @@ def _reclocked(state: State) -> State:
 def _fingerprint(state: State) -> int:
     """Readers are alike: which one is where does not matter."""
     return hash((sum(map(hash, state.readers)), state[1:]))
-
-
-def _trace(world: World, came_from: dict[int, int], mark: int) -> tuple[str, ...]:
-    marks = [mark]
-    while came_from[marks[-1]]:
-        marks.append(came_from[marks[-1]])
-    state, trace = world.start(), []
-    for mark in reversed(marks[:-1]):
-        label, state = next(
-            (label, after) for label, after in steps(world, state) if _fingerprint(after) == mark
-        )
-        trace.append(label)
-    return tuple(trace)

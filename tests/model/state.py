@@ -112,7 +112,7 @@ class Reader(NamedTuple):
 
 
 class Writer(NamedTuple):
-    """`at` is what its client does next; an `orphan` has none any more. `piece` is how far its
+    """`at` is what its client does next; an `orphan` has none any more. `batch` is how far its
     transaction came: `sent` (the fast way: nothing was run), `held` (it holds the generation and
     its row), `read` (it has changed its row, and read what it will show), `committed`, or '' where
     nothing is under way. `fence` is what the client knows of its fences: `sent`, `good`, `bad`,
@@ -123,7 +123,7 @@ class Writer(NamedTuple):
     or not."""
 
     at: str = "write_many"
-    piece: str = ""
+    batch: str = ""
     fence: str = ""
     server: int = 0
     generation: int = 0
@@ -220,7 +220,7 @@ class State(NamedTuple):
 
     def is_locked(self) -> bool:
         """Whether a transaction under way holds a row of the entry, and with it the generation."""
-        return any(writer.piece in HOLDING for writer in self.writers)
+        return any(writer.batch in HOLDING for writer in self.writers)
 
     @property
     def watching(self) -> frozenset[int]:
@@ -231,8 +231,8 @@ class State(NamedTuple):
             for index, writer in enumerate(self.writers)
             if writer.fence == "sent"
             and (
-                writer.piece in ("read", "committed")
-                or (len(self.table) == 1 and (writer.piece == "held" or writer.at == "lift"))
+                writer.batch in ("read", "committed")
+                or (len(self.table) == 1 and (writer.batch == "held" or writer.at == "lift"))
             )
         )
 

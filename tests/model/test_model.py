@@ -31,7 +31,7 @@ MOST_STATES = 50_000
 
 # Each takes more than a second. Only a change of the model itself can make them fail.
 LONG_SMALL = {
-    *("a sleep", "an eviction", "a new row that is deleted, a flush"),
+    *("a flush", "a sleep", "an eviction", "a new row that is deleted, a flush"),
     *("a new row in a lookup, a crash", "two new rows of one lookup, a crash"),
     "a lost connection, two new rows of one lookup",
 }

@@ -25,7 +25,7 @@ REFUSED = replace(REPLACES, faults=Faults(refusals=1, outages=1))
 THREE = World(writes=(("replace", 0), ("replace", 0), ("replace", 0)), readers=1)
 THREE_NEW = World(writes=(("insert", 0), ("insert", 1), ("insert", 2)), rows=(0, 0, 0), readers=1)
 
-# Each of these worlds has fewer than 15,000 states.
+# Each of these worlds has fewer than 65,000 states.
 SMALL = {
     "a sleep": replace(REPLACES, faults=Faults(sleeps=1)),
     "a file and a new row": World(writes=(("load", 0), ("insert", 1)), rows=(1, 0), readers=1),

@@ -1,7 +1,7 @@
 """Write-through in the model: each function is one atomic step of a writer, or of its transaction.
 
-The fences and the piece of SQL with the COMMIT are sent at the same time, so `piece_steps` and
-`fence_steps` may happen in any order.
+The fences and the batch of statements with the COMMIT are sent at the same time, so `batch_steps`
+and `fence_steps` may happen in any order.
 """
 
 from collections.abc import Iterator
@@ -33,7 +33,7 @@ def steps(world: World, state: State, index: int) -> Iterator[Step]:
     if writer.fence == "sent":
         yield from fence_steps(world, state, index)
     if writer.at == "sent":
-        yield from piece_steps(world, state, index)
+        yield from batch_steps(world, state, index)
     else:
         yield from STEPS[writer.at](world, state, index)
     if state.faults.crashes and writer.at != "write_many":
@@ -59,7 +59,7 @@ def write_many(world: World, state: State, index: int) -> Iterator[Step]:
         return
     number = state.newest
     at = "send" if state.generations[number].enabled else "uncached"
-    after = state.writer(index, generation=number, row=changed, piece="held", at=at)
+    after = state.writer(index, generation=number, row=changed, batch="held", at=at)
     yield f"{verb}: holds generation {number} and the row", after
 
 
@@ -79,7 +79,7 @@ def write_plain(world: World, state: State, index: int) -> Iterator[Step]:
     record what it changes, and a drain follows."""
     if _can_lock(world, state, index):
         after = state.writer(index, row=_changed(world, state, index))
-        after = _committed(world, after, index).writer(index, at="drain", piece="")
+        after = _committed(world, after, index).writer(index, at="drain", batch="")
         yield "plain SQL: changes its row and commits", after
 
 
@@ -93,19 +93,19 @@ def send_at_once(world: World, state: State, index: int) -> Iterator[Step]:
     way where it remembers nothing, or where the guard failed."""
     for number, generation in enumerate(state.generations):
         if generation.enabled:
-            after = state.writer(index, generation=number, piece="sent", at="sent", fence="sent")
-            yield f"sends its fences and its piece under generation {number}", after
+            after = state.writer(index, generation=number, batch="sent", at="sent", fence="sent")
+            yield f"sends its fences and its batch under generation {number}", after
             held = state.writer(index, generation=number)
             yield from cannot_send(world, held, index)
 
 
 def send(world: World, state: State, index: int) -> Iterator[Step]:
-    """Where its row leaves a lookup the fences stand before the piece is sent."""
+    """Where its row leaves a lookup the fences stand before the batch is sent."""
     is_leaving = world.is_lookup and world.writes[index][0] == "delete"
     if is_leaving and world.protocol.leave_waits:
         yield from send_after_fences(world, state, index)
     else:
-        yield "sends its fences and its piece", state.writer(index, at="sent", fence="sent")
+        yield "sends its fences and its batch", state.writer(index, at="sent", fence="sent")
     yield from cannot_send(world, state, index)
 
 
@@ -121,9 +121,9 @@ def send_after_fences(world: World, state: State, index: int) -> Iterator[Step]:
 def cannot_send(world: World, state: State, index: int) -> Iterator[Step]:
     """Where the fences could not be sent, and then fail, its transaction is undone before the
     COMMIT: it is done again with the cache switched off, or for the server that was reached. Where
-    they stand then the piece is sent later: one of the orders that there are without it."""
+    they stand then the batch is sent later: one of the orders that there are without it."""
     message = _fences(world, state, index)
-    undone = state.writer(index, row=0, piece="", at="write_uncached")
+    undone = state.writer(index, row=0, batch="", at="write_uncached")
     after, reply, server = call(world, undone, message)
     if reply == ANOTHER_SERVER:
         again = "use_server_and_retry" if not state.writers[index].tries else "write_uncached"
@@ -140,7 +140,7 @@ def write_uncached(world: World, state: State, index: int) -> Iterator[Step]:
         verb, row = world.writes[index]
         if verb == "insert" or state.table[row] & 1:
             after = state.writer(index, row=_changed(world, state, index))
-            after = _committed(world, after, index).writer(index, piece="", newer=frozenset())
+            after = _committed(world, after, index).writer(index, batch="", newer=frozenset())
             after = after.switched_off()
             after = after.writer(index, at="wait_until_known", generation=after.newest)
             yield f"switch_off: generation {after.newest}, commit", after
@@ -177,27 +177,27 @@ def _judged(world: World, state: State, index: int, reply: Reply) -> tuple[str, 
     return ("good", "bad") if is_good else ("bad",)
 
 
-def piece_steps(world: World, state: State, index: int) -> Iterator[Step]:
+def batch_steps(world: World, state: State, index: int) -> Iterator[Step]:
     writer = state.writers[index]
     number = writer.generation
     is_late = writer.slept and world.protocol.guard_time
-    if is_late and writer.piece == "held":
-        after = state.writer(index, at="lift", piece="", shown=(), row=0, newer=frozenset())
+    if is_late and writer.batch == "held":
+        after = state.writer(index, at="lift", batch="", shown=(), row=0, newer=frozenset())
         yield "the guard finds it late", after
-    elif writer.piece == "sent" and (is_late or (world.protocol.guard and number != state.newest)):
+    elif writer.batch == "sent" and (is_late or (world.protocol.guard and number != state.newest)):
         if _announce(world, index) == "set_witness":
             after = _begins_again(world, _abandoned(world, state, index), index)
         else:
-            after = state.writer(index, at="lift_and_retry", piece="")
+            after = state.writer(index, at="lift_and_retry", batch="")
         yield "the guard fails", after
-    elif writer.piece == "sent":
+    elif writer.batch == "sent":
         after = state.writer(index, row=_changed(world, state, index))
         yield "the guard holds: reads, inserts", _read(after, world, index)
-    elif writer.piece == "held":
+    elif writer.batch == "held":
         yield "changes its row, reads", _read(state, world, index)
-    elif writer.piece == "read":
+    elif writer.batch == "read":
         yield "commit", _received(world, _committed(world, state, index), index, writer.fence)
-    if state.faults.refusals and writer.piece != "committed":
+    if state.faults.refusals and writer.batch != "committed":
         faults = state.faults._replace(refusals=state.faults.refusals - 1)
         after = state._replace(faults=faults)
         if _announce(world, index) == "set_witness":
@@ -205,7 +205,7 @@ def piece_steps(world: World, state: State, index: int) -> Iterator[Step]:
         else:
             before = state.table[world.writes[index][1]]
             shown = (before,) if before & 1 and not world.is_lookup else ()
-            after = after.writer(index, at="lift", piece="", shown=shown, row=0, newer=frozenset())
+            after = after.writer(index, at="lift", batch="", shown=shown, row=0, newer=frozenset())
         yield "the database refuses the change", after
     if state.faults.losses:
         faults = state.faults._replace(losses=state.faults.losses - 1)
@@ -214,10 +214,10 @@ def piece_steps(world: World, state: State, index: int) -> Iterator[Step]:
 
 
 def _read(state: State, world: World, index: int) -> State:
-    """What the piece reads is read at its stamp: nobody has passed it yet."""
+    """What the batch reads is read at its stamp: nobody has passed it yet."""
     table = list(state.table)
     table[world.writes[index][1]] = state.writers[index].row
-    return state.writer(index, piece="read", shown=tuple(table) if world.is_lookup else ())
+    return state.writer(index, batch="read", shown=tuple(table) if world.is_lookup else ())
 
 
 def _received(world: World, state: State, index: int, fence: str) -> State:
@@ -225,7 +225,7 @@ def _received(world: World, state: State, index: int, fence: str) -> State:
     good; else nobody needs to be told of it."""
     state = state.writer(index, fence=fence)
     writer = state.writers[index]
-    if writer.at != "sent" or fence == "sent" or writer.piece != "committed":
+    if writer.at != "sent" or fence == "sent" or writer.batch != "committed":
         return state
     fence = _relied_on(world, writer)
     if _announce(world, index) == "set_witness":
@@ -234,7 +234,7 @@ def _received(world: World, state: State, index: int, fence: str) -> State:
         at = AFTER_FENCE[fence]
         if at == "raise_unfenced" and not world.protocol.raise_unfenced:
             at = "wait_until_known"
-    state = state.writer(index, at=at, piece="", slept=False, is_old=False)
+    state = state.writer(index, at=at, batch="", slept=False, is_old=False)
     return state if at == "publish_many" else _forgotten(state, index)
 
 
@@ -246,7 +246,7 @@ def _relied_on(world: World, writer: Writer) -> str:
 
 def uncached(world: World, state: State, index: int) -> Iterator[Step]:
     """Under a generation that is switched off."""
-    after = _committed(world, state, index).writer(index, at="wait_until_known", piece="")
+    after = _committed(world, state, index).writer(index, at="wait_until_known", batch="")
     yield "commit", after
 
 
@@ -262,11 +262,10 @@ def publish_many(world: World, state: State, index: int) -> Iterator[Step]:
 
 
 def _waits(world: World, state: State, index: int) -> bool:
-    """Nobody waits for the publish of new rows whose fences are good and stay: in a Redis that may
-    evict what was just set they may not."""
-    if world.writes[index][0] == "insert" and state.writers[index].fence == "good":
-        return world.may_evict and world.protocol.publish_awaited
-    return world.protocol.publish_awaited
+    """Nobody waits for the publish where the fences are good and stay: in a Redis that may evict
+    what was just set they may not."""
+    stay = state.writers[index].fence == "good" and not world.may_evict
+    return world.protocol.publish_awaited and not stay
 
 
 def _publish_steps(world: World, state: State, index: int, message: Message) -> Iterator[Step]:
@@ -320,7 +319,7 @@ def make_stand(world: World, state: State, index: int) -> Iterator[Step]:
     """Of a change that may be committed: what its connection was sent may still be run. Its client
     waits for the fences, or has the generation raised if it can, and is told that nobody knows."""
     writer = state.writers[index]
-    if writer.piece:
+    if writer.batch:
         yield from orphan(world, state, index)
     if writer.fence == "sent" and world.protocol.make_stand:
         return
@@ -337,10 +336,10 @@ def _told(world: World, state: State, index: int) -> State:
     writer = state.writers[index]
     if world.unknown_is_shown and writer.committed:
         state = _acknowledged(world, state, index)
-    if writer.piece in ("", "committed"):
+    if writer.batch in ("", "committed"):
         return state.ended(index, "crashed")
     kept = {"generation": writer.generation, "row": writer.row, "slept": writer.slept}
-    orphan = Writer("orphan", writer.piece, **kept)  # type: ignore[arg-type]
+    orphan = Writer("orphan", writer.batch, **kept)  # type: ignore[arg-type]
     return _put(state, index, orphan)
 
 
@@ -358,7 +357,7 @@ def use_server(world: World, state: State, index: int) -> Iterator[Step]:
 
 def commit_load(world: World, state: State, index: int) -> Iterator[Step]:
     """`replace_all`: no fence; the generation is raised last, once nobody else holds it."""
-    after = _committed(world, state, index).writer(index, at="wait_until_known", piece="")
+    after = _committed(world, state, index).writer(index, at="wait_until_known", batch="")
     if not world.protocol.raise_generation:
         yield "commit", after.writer(index, generation=state.newest)
     elif _can_raise(world, state):
@@ -390,22 +389,22 @@ def _acknowledged(world: World, state: State, index: int) -> State:
 
 
 def orphan(world: World, state: State, index: int) -> Iterator[Step]:
-    """The connection is gone; the database may still run the piece that it was sent, or drops
+    """The connection is gone; the database may still run the batch that it was sent, or drops
     it."""
     writer = state.writers[index]
     is_over = writer.at == "orphan"
-    if writer.piece == "committed":
+    if writer.batch == "committed":
         return
-    dropped = state.writer(index, piece="")
+    dropped = state.writer(index, batch="")
     yield "the database drops what it sent", dropped.ended(index, "crashed") if is_over else dropped
-    if writer.slept and world.protocol.guard_time and writer.piece in ("sent", "held"):
+    if writer.slept and world.protocol.guard_time and writer.batch in ("sent", "held"):
         return
-    if writer.piece == "sent":
+    if writer.batch == "sent":
         if writer.generation == state.newest or not world.protocol.guard:
-            after = state.writer(index, row=_changed(world, state, index), piece="read")
+            after = state.writer(index, row=_changed(world, state, index), batch="read")
             yield "the guard holds: inserts", after
-    elif writer.piece == "held":
-        yield "changes its row", state.writer(index, piece="read")
+    elif writer.batch == "held":
+        yield "changes its row", state.writer(index, batch="read")
     else:
         after = _committed(world, state, index)
         yield "commit", after.ended(index, "crashed") if is_over else after
@@ -443,11 +442,11 @@ def _crashes(world: World, state: State, index: int) -> Iterator[Step]:
     if writer.fence == "sent":
         state = _sent(state, _fences(world, state, index))
     if writer.at in ("sent", "make_stand"):
-        if writer.piece == "sent":
-            yield "crashes before its piece is sent", state.ended(index, "crashed")
-        if writer.piece not in ("committed", ""):
-            orphan = Writer("orphan", writer.piece, generation=writer.generation, row=writer.row)
-            yield "crashes, its piece is sent", _put(state, index, orphan)
+        if writer.batch == "sent":
+            yield "crashes before its batch is sent", state.ended(index, "crashed")
+        if writer.batch not in ("committed", ""):
+            orphan = Writer("orphan", writer.batch, generation=writer.generation, row=writer.row)
+            yield "crashes, its batch is sent", _put(state, index, orphan)
             return
     yield f"crashes before {writer.at}", state.ended(index, "crashed")
     if writer.at in ("publish_many", "publish_repeated"):
@@ -456,7 +455,7 @@ def _crashes(world: World, state: State, index: int) -> Iterator[Step]:
 
 
 def _announce(world: World, index: int) -> str:
-    """What the writer sends beside its piece."""
+    """What the writer sends beside its batch."""
     is_new_row = world.writes[index][0] == "insert" and not world.is_lookup
     return "set_witness" if is_new_row else "fence_many"
 
@@ -535,13 +534,13 @@ def _committed(world: World, state: State, index: int) -> State:
     table[world.writes[index][1]] = state.writers[index].row
     state = state._replace(table=tuple(table))
     newer = state.watching - {index}
-    return state.writer(index, committed=True, piece="committed", newer=newer)
+    return state.writer(index, committed=True, batch="committed", newer=newer)
 
 
 def _can_lock(world: World, state: State, index: int) -> bool:
     """Nobody holds the row."""
     return not any(
-        (other.piece in ("held", "read") or other.at == "commit_load")
+        (other.batch in ("held", "read") or other.at == "commit_load")
         and world.writes[number][1] == world.writes[index][1]
         for number, other in enumerate(state.writers)
     )

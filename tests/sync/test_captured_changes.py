@@ -1015,7 +1015,7 @@ def test_another_declaration_makes_triggers_of_another_name() -> None:
     assert all(len(name) < 64 for name in change_capture.triggers(HEROES))
 
 
-def test_the_triggers_change_no_row_so_that_new_rows_still_go_in_one_piece(
+def test_the_triggers_change_no_row_so_that_new_rows_still_go_in_one_batch(
     cached: InProcess,
 ) -> None:
     database: Database = services.container().database

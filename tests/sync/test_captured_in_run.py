@@ -9,6 +9,7 @@ from chalicelib.cache import generations
 from local.servers import MariaDB
 from tests.support.client import InProcess, hero, heroes
 from tests.support.witness import Witness
+from tests.sync.clients import RedisCli, product, watch
 
 
 def run(**event: object) -> Any:
@@ -33,6 +34,20 @@ def test_plain_sql_by_a_condition_without_a_key_is_seen_after_one_run(
     assert [row["id"] for row in service.read([99], BY="xp").rows] == [2]
     assert service.read([2], BY="xp").missing == [2]
     assert witness.query("SELECT COUNT(*) FROM changed_entries") == [(0,)]
+
+
+@pytest.mark.usefixtures("triggers")
+def test_the_public_key_of_a_row_goes_that_no_run_has_seen(
+    shop: InProcess, witness: Witness, cli: RedisCli
+) -> None:
+    """A write has set it at once, and plain SQL has deleted the row."""
+    watch(shop, ["*"], "to_cache")
+    run(table="products")
+    shop.write([product(33), product(34)], TABLE="products")
+    witness.query("DELETE FROM products WHERE ProductId = 33")
+    assert cli("EXISTS Product:33")
+    run(table="products")
+    assert sorted(cli("KEYS Product:*")) == [b"Product:11", b"Product:22", b"Product:34"]
 
 
 @pytest.mark.usefixtures("triggers")

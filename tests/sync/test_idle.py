@@ -8,6 +8,7 @@ import pytest
 from chalicelib import services
 from chalicelib.cache import entries
 from chalicelib.db import Transaction
+from chalicelib.errors import CacheUnavailable
 from chalicelib.handlers import entry_points
 from tests.support.bucket import UploadBucket
 from tests.support.client import InProcess
@@ -121,6 +122,26 @@ def test_a_loaded_file_is_work(
     entry_points.ingest(bucket.put("incoming/products/p.csv", "7,Seven,,1,2\n"))
     assert run(None)["outcome"] == "done"
     assert cli.row("Product:7")["Price"] == 2
+
+
+def test_what_redis_was_not_told_of_is_work_once_it_answers_again(
+    in_step: InProcess, witness: Witness, cli: RedisCli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recovery = services.container().recovery
+    started = []
+
+    def fail(*_: object) -> None:
+        raise CacheUnavailable("no answer in time")
+
+    witness.query("UPDATE products SET Price = 7")
+    with monkeypatch.context() as patch:
+        patch.setattr(entries.Cache, "delete_note", fail)
+        patch.setattr(recovery, "start", lambda: started.append(True))
+        in_step.invalidate(TABLE="products")
+    assert started
+    recovery._take_into_use(services.container().cache.probe())
+    assert run(None)["outcome"] == "done"
+    assert cli.row("Product:22")["Price"] == 7
 
 
 def test_a_run_that_is_asked_for_looks(in_step: InProcess, witness: Witness, cli: RedisCli) -> None:

@@ -3,12 +3,15 @@ and leave where they cannot be finished."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
 from chalicelib import services
 from chalicelib.db import Transaction
 from chalicelib.errors import CacheUnavailable, DatabaseUnavailable
+from chalicelib.sync import range_scan
+from tests.conftest import Configure
 from tests.support.client import InProcess
 from tests.support.witness import Witness
 from tests.sync.clients import RedisCli, ask, product, rows, run, unwatch, watch, watched
@@ -171,22 +174,45 @@ def test_public_keys_stay_that_clients_set_after_a_watch_ended_within_a_run(
 ) -> None:
     watch(shop, ["*"], "to_cache")
     store = type(services.container().public_store)
-    read = store.read_many
+    set_new = store.set_new_many
 
-    def then_it_ends(*arguments: object) -> object:
-        monkeypatch.setattr(store, "read_many", read)
-        found = read(*arguments)  # type: ignore[arg-type]
+    def it_ends_before(*arguments: Any) -> Any:
+        monkeypatch.setattr(store, "set_new_many", set_new)
         unwatch(shop, ["*"])
-        return found
+        return set_new(*arguments)
 
-    monkeypatch.setattr(store, "read_many", then_it_ends)
-    cli("SET", "Product:22", "half a row")  # where nothing is a run reads nothing
+    monkeypatch.setattr(store, "set_new_many", it_ends_before)
     run()
-    assert store.read_many is read, "it has ended"
     cli("SET", "Product:22", "mine")
     for _ in range(2):
         run()
     assert cli("KEYS Product:*") == [b"Product:22"]
+
+
+@pytest.mark.parametrize("name", ["Hero", "Product", "Employee"])
+def test_no_two_tables_have_the_same_public_keys(
+    service: InProcess, configure: Configure, name: str
+) -> None:
+    configure(DB_TABLE=name)
+    answer = ask(service, "watch", TABLE=name, SQLS=[1], DIRECTION="to_cache")
+    assert (answer.status, answer.message) == (
+        400,
+        f"TABLE: {name} has no public keys; its rows cannot be watched",
+    )
+
+
+def test_ranges_come_in_the_order_of_the_database(
+    service: InProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A control character comes before the end of a text, because that counts as blanks."""
+    monkeypatch.setattr(range_scan, "RANGE_ROWS", 5)
+    before, behind = [f"x\x01{i}" for i in range(9)], [f"x!{i}" for i in range(10)]
+    keys = [*before, "x", *behind]  # so "x" ends a range
+    service.write([{"EmpId": key, "EmpName": "n"} for key in keys], TABLE="employees")
+    watch(service, ["*"], "to_cache", TABLE="employees")
+    assert run("employees")["to_cache"] == {"looked": 20, "changed": 20, "reported": 0}
+    for _ in range(2):
+        assert run("employees")["to_cache"] == {"looked": 20, "changed": 0, "reported": 0}
 
 
 @pytest.mark.parametrize("request_", ["watch", "unwatch"])

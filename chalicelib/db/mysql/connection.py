@@ -104,20 +104,20 @@ class Connection(DriverConnection):
 
     def batch(self, statements: Sequence[Statement]) -> list[Rows]:
         """Run the statements in order, up to the first that fails. One round trip."""
-        return self.run_piece(self.piece_of(statements))
+        return self.run_batch(self.batch_text(statements))
 
-    def piece_of(self, statements: Sequence[Statement]) -> str:
+    def batch_text(self, statements: Sequence[Statement]) -> str:
         """The statements as one text of SQL, with their values in place."""
         text = ";".join([text for text, _ in statements])
         return self.sql(text, [value for _, values in statements for value in values])
 
-    def run_piece(self, piece: str) -> list[Rows]:
+    def run_batch(self, text: str) -> list[Rows]:
         """Run a text of several statements. Returns the answer to each."""
         answers: list[Rows] = []
         self.answered, self._is_reading = 0, True
         self.sent_at = time.monotonic()
         try:
-            self.run_all(piece, answers)
+            self.run_all(text, answers)
             self._is_reading = False
         except pymysql.MySQLError as error:
             self._is_reading = False  # the server runs none of the rest
@@ -135,7 +135,7 @@ class Connection(DriverConnection):
         meanwhile."""
         behind = [COMMIT, NOW] if is_timed else [COMMIT]
         try:
-            answers = self.run_piece(self.piece_of([*statements, *behind]))
+            answers = self.run_batch(self.batch_text([*statements, *behind]))
         except Exception as error:  # whatever it is, the server may have gone on to the COMMIT
             is_before_commit = self.answered < len(statements) and is_said_by_server(error)
             is_undone = (
@@ -168,7 +168,7 @@ class Connection(DriverConnection):
             raise DatabaseError(code, message)
 
     def be_patient(self, seconds: float) -> None:
-        """Wait up to `seconds` for each answer, each piece that is sent, and each lock. The server
+        """Wait up to `seconds` for each answer, each packet that is sent, and each lock. The server
         waits as long for us."""
         self.wait_at_most(seconds)
         self.send_for_at_most(seconds)

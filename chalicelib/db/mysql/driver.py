@@ -102,7 +102,7 @@ class DriverConnection(pymysql.connections.Connection):
         self._read_timeout: float = seconds
 
     def send_for_at_most(self, seconds: float) -> None:
-        """Give the server so long to take each piece that is sent."""
+        """Give the server so long to take each packet that is sent."""
         self._write_timeout: float = seconds
 
     def was_closed_by_server(self) -> bool:
