@@ -196,9 +196,9 @@ class NodeConnection:
 
 
 def is_denied(error: redis.RedisError) -> bool:
-    """Whether the user lacks a right, be it within a script."""
+    """Whether the user lacks a right, be it within a script, or to end a transaction."""
     no_permission = isinstance(error, redis.exceptions.NoPermissionError)
-    return no_permission or "executing the script can't" in str(error)
+    return no_permission or "executing the script can't" in str(error) or "NOPERM" in str(error)
 
 
 # What is worth logging of it. None of this is a secret.

@@ -26,6 +26,7 @@ class UnfinishedStep:
         self._earlier = earlier
         self._statements = statements
         self._prints: Prints = earlier
+        self._recording: tuple[Mapping[Key, Found], Prints] = ({}, {})
         self.is_recorded = bool(earlier)
 
     def compare(self, found: Mapping[Key, Found]) -> tuple[set[Key], set[Key]]:
@@ -45,11 +46,13 @@ class UnfinishedStep:
         prints = self._prints
         for each in found:
             prints = _with(prints, each)
+        self._recording = found[-1], prints
         return self._statements(prints)
 
     def recorded(self, found: Mapping[Key, Found]) -> None:
-        """They are committed."""
-        self._prints = _with(self._prints, found)
+        """They are committed, as `recording` was told last."""
+        last, prints = self._recording
+        self._prints = prints if last is found else _with(self._prints, found)
 
 
 def _with(prints: Prints, found: Mapping[Key, Found]) -> Prints:

@@ -225,6 +225,22 @@ def test_rows_with_gaps_between_their_keys_follow_in_all_columns_at_once(
     assert found == [expected.get(n, product(n)) for n in range(1, MANY + 1)]
 
 
+def test_a_row_that_only_the_database_has_changed_is_left_out_of_many(
+    many: InProcess, witness: Witness, cli: RedisCli, at_once: list[int]
+) -> None:
+    expected = [product(n, Price=7 if n == 3 else n) for n in range(1, MANY + 1)]
+    texts = {f"Product:{row['ProductId']}": as_json(row) for row in expected}
+    del texts["Product:3"]
+    cli("MSET", *[word for pair in texts.items() for word in pair])
+    witness.query("UPDATE products SET Price = 7 WHERE ProductId = 3")
+
+    assert run()["to_database"]["changed"] == MANY
+
+    assert at_once == [count - 1 for count in AT_ONCE]
+    assert rows(witness, *range(1, MANY + 1)) == expected
+    assert cli.row("Product:3")["Price"] == 7
+
+
 def test_many_rows_whose_key_is_a_text_follow_at_once(
     service: InProcess, witness: Witness, cli: RedisCli, at_once: list[int]
 ) -> None:
