@@ -146,11 +146,13 @@ class WriteThrough:
         old rows until `wait_for_readers` has returned. Raises NotAtOnce where `change` must do it,
         and as that."""
 
-        def apply(transaction: Transaction) -> None:
+        def replace_all(transaction: Transaction) -> None:
             claim.begin(transaction)
             transaction.replace_many(table, before, after)
+            generation = transaction.raise_generation(table)
+            claim.record(transaction, Change(generation, (), ()), {})
 
-        self._transactions.run(_apply_and_raise_generation, apply, table)
+        self._transactions.run(replace_all)
 
     def wait_for_readers(self, table: Table) -> None:
         """Return when every reader sees what was committed before, by whomever. Raises

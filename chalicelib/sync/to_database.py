@@ -225,10 +225,11 @@ class ToDatabase:
             places = dict(zip(after, range(len(after))))
             columns = [[own[places[key]] for key in keys] for own in columns]
         found = {key: differing[key] for key in keys}
-        claim = _StepClaim(self._lease, step.recording(found))
+        watched = self._watches.guard(table, form, TO_DATABASE, keys)
+        claim = _StepClaim(self._lease, step.recording(found), watched)
         try:
             self._write_through.replace_many(table, before, columns, claim)
-        except NotAtOnce:
+        except (NotAtOnce, NotWatched):
             return equal
         step.recorded(found)
         known = zip(keys, public_values.digests(before.values())) if seen else ()

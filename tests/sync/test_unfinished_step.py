@@ -4,11 +4,12 @@ stays, because no client has touched the public key."""
 import contextlib
 import threading
 from collections.abc import Mapping
+from typing import Any
 
 import pytest
 
 from chalicelib.rows import WriteThrough
-from chalicelib.sync import range_scan, to_database
+from chalicelib.sync import range_scan, to_database, watches
 from chalicelib.tables import HASH, JSON, TO_CACHE
 from tests.support.client import InProcess
 from tests.support.witness import Witness
@@ -263,6 +264,39 @@ def test_rows_do_not_follow_behind_the_end_of_a_watch(
     run()
     assert prices(witness) == dict.fromkeys(KEYS, 77)
     assert ask(service, "watched").status == 200
+
+
+@pytest.mark.parametrize("then", ["unwatch", TO_CACHE])
+@pytest.mark.parametrize("max_guarded", [MANY - 1, MANY])
+def test_many_rows_do_not_follow_behind_the_end_of_a_watch(
+    service: InProcess,
+    witness: Witness,
+    cli: RedisCli,
+    monkeypatch: pytest.MonkeyPatch,
+    then: str,
+    max_guarded: int,
+) -> None:
+    monkeypatch.setattr(watches, "MAX_GUARDED_KEYS", max_guarded)
+    keys = range(1, MANY + 1)
+    service.write([product(key) for key in keys], TABLE="products")
+    watch(service, ["*"])
+    run()
+    cli.redis.mset({f"Product:{key}": as_json(product(key, Price=9)) for key in keys})
+    real = WriteThrough.replace_many
+    calls = []
+
+    def end_before(*arguments: Any) -> None:
+        calls.append("at once")
+        if then == "unwatch":
+            unwatch(service, ["*"])
+        else:
+            watch(service, ["*"], then)
+        real(*arguments)
+
+    monkeypatch.setattr(WriteThrough, "replace_many", end_before)
+    run()
+    assert calls == ["at once"]
+    assert witness.query("SELECT DISTINCT Price FROM products") == [(400,)]
 
 
 def test_the_end_of_a_watch_waits_for_rows_that_follow(
