@@ -16,7 +16,8 @@ from functools import lru_cache
 # one behind the other, where the entries are not to be asked.
 # Replies the new value of each counter, row after row; or 'missing' where a row has no entry; or
 # 'range', which row and counter, both from 0 on, and its value. A second copy adds nothing, and
-# replies what the counters show then, or the refusal of the first one.
+# replies what the counters show then, or the refusal of the first one; or 'done' where a row has no
+# entry by then.
 # The first command is a write, so a replica never answers.
 # Numbers are packed as doubles: to write and read decimals takes longer than all else.
 # A table has few counters. `$...` stands for a list with an item for each of them.
@@ -36,6 +37,9 @@ local has_pending = redis.call('HLEN', KEYS[1]) > 0
 local found = redis.call('MGET', unpack(KEYS, 3))
 
 local function refused(...)
+  if is_copy then  -- the first one was not refused
+    return {'done'}
+  end
   redis.call('SET', KEYS[2], cmsgpack.pack({...}), 'PX', ARGV[1])
   return {...}
 end

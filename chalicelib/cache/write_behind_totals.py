@@ -41,7 +41,7 @@ from chalicelib.cache.write_behind_scripts import SETTLE, add
 from chalicelib.column_types import Integer
 from chalicelib.counts import Counts
 from chalicelib.db import Generation
-from chalicelib.errors import AnotherServer
+from chalicelib.errors import AnotherServer, CacheUnavailable
 from chalicelib.tables import Key, Table
 
 if TYPE_CHECKING:
@@ -239,6 +239,8 @@ class CounterTotalsStore:
             if type(reply[0]) is bytes:
                 if reply[0] == b"missing":
                     raise EntryMissing(reached)
+                if reply[0] == b"done":
+                    raise CacheUnavailable("it was added, but what the counters show is not known")
                 index, place, value = map(int, reply[1:])
                 raise OutOfRange(at[index], form.names[place], value)
             for place, column in enumerate(shown.values()):

@@ -126,9 +126,7 @@ class FanOut:
     def _split(self, table: Table, form: str, direction: str, start: str, bound: Key) -> None:
         """Split a range of digests in two."""
         before = self._watches.range(table, form, start)
-        known = {**before.seen, **before.unfinished}
-        order = table.key.type.order
-        right, left = before.parted({key for key in known if order(key) > order(bound)})  # type: ignore[operator]
+        left, right = before.parted(table, bound)
         if any(right):
             self._lease.run(
                 self._watches.kept_range(table, form, direction, start, left),

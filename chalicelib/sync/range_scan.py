@@ -85,8 +85,8 @@ class Scan:
     ) -> str | None:
         """Reconcile every row but the `others`, range by range. `starts`: the keys behind which
         ranges begin; `end`: the last key of the last one. A range that has become too large is
-        split. Deleted rows come with the last part of their range. Stops after `max_rows`, and
-        returns the key behind which the rest begins; None where nothing is left."""
+        split. Stops after `max_rows`, and returns the key behind which the rest begins; None where
+        nothing is left."""
         parse = self._table.key.type.parse
         looked = 0
         for start, following in zip(starts, [*starts[1:], end]):
@@ -106,9 +106,10 @@ class Scan:
                 if keys and keys[-1] == last:
                     # What is kept behind this key belongs to the next range.
                     is_more = False
-                part, left = left.parted(keys if is_more else None)
-                if not is_more:
-                    known = {**part.seen, **part.unfinished}
+                after = keys[-1] if is_more else None
+                part, left = left.parted(self._table, after)
+                known = {**part.seen, **part.unfinished}
+                if known and [*known] != keys:  # some rows are gone
                     here = {*keys}
                     keys += [key for key in known if key not in here]
                 others_here = others(keys)
@@ -123,7 +124,6 @@ class Scan:
                     seen = {key: digest for key, digest in seen.items() if digest}
                 kept = [self._kept(direction, start, SeenRange(seen, {}))]
                 if is_more:
-                    after = keys[-1]
                     kept.append(self._kept(direction, str(after), left))
                 progress = self._progress(str(after) if is_more else following or start)
                 is_kept = seen == before and not step.is_recorded and not is_more

@@ -5,7 +5,7 @@ sense is reported by the next run.
 """
 
 import json
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
 from chalicelib.cache import Late, PublicStore
@@ -58,14 +58,17 @@ class SeenRange(NamedTuple):
     seen: Mapping[Key, str]
     unfinished: Prints
 
-    def parted(self, keys: Collection[Key] | None) -> "tuple[SeenRange, SeenRange]":
-        """What concerns these keys, and the rest; None: everything."""
-        if keys is None or not any(self) or (not self.unfinished and [*self.seen] == keys):
+    def parted(self, table: Table, last: Key | None) -> "tuple[SeenRange, SeenRange]":
+        """What concerns the keys up to `last`, also of rows that are gone, and the rest; None:
+        everything."""
+        if last is None or not any(self):
             return self, SeenRange({}, {})
-        own = {*keys}
+        order = table.key.type.order
+        end = order(last)
         seen, unfinished = self
-        others = SeenRange(without(own, {**seen}), without(own, {**unfinished}))
-        return SeenRange(_within(own, seen), _within(own, unfinished)), others
+        behind = {key for key in {**seen, **unfinished} if order(key) > end}  # type: ignore[operator]
+        own = SeenRange(without(behind, {**seen}), without(behind, {**unfinished}))
+        return own, SeenRange(_within(behind, seen), _within(behind, unfinished))
 
 
 class Watches:

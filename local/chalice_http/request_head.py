@@ -11,7 +11,7 @@ from local.chalice_http.request_body import HttpError
 MAX_LINE_BYTES = 65_536
 MAX_HEADERS = 99
 _REQUEST_LINE = re.compile(r"(\S+) (\S+) HTTP/([0-9])\.([0-9])")
-_HEADER = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\r\n]*?)[ \t]*\r?\n")
+_HEADER = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):([^\r\n]*)\r?\n")
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def _read_headers(stream: BufferedIOBase) -> Mapping[str, Sequence[str]]:
         header = _HEADER.fullmatch(line.decode("latin-1"))
         if not header:
             raise BadRequest("headers: expected lines of the form Name: value, each on one line")
-        headers.setdefault(header[1].lower(), []).append(header[2])
+        headers.setdefault(header[1].lower(), []).append(header[2].strip(" \t"))
     raise HttpError(
         431,
         "HeadersTooLarge",

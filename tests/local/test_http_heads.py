@@ -103,6 +103,14 @@ def test_a_head_that_ends_early_never_reaches_the_app(url: str) -> None:
             assert connection.is_closed()
 
 
+@pytest.mark.parametrize("value", [" " * 60_000, "a" + " \t" * 30_000 + "b", " " * 60_000 + "\rb"])
+def test_a_header_of_blanks_is_read_in_one_pass(url: str, value: str) -> None:
+    """A pattern that may begin at each blank would take hours, and no other thread would run."""
+    request = f"GET /health HTTP/1.1\r\nHost: localhost\r\nA:{value}\r\n\r\n".encode()
+    with Connection(url) as connection:
+        assert connection.ask(request).status == (400 if "\r" in value else 200)
+
+
 def test_a_connection_ends_where_the_client_says_so_or_knows_no_other_way(url: str) -> None:
     for version, header, is_kept in (
         ("1.1", "A: 1", True),

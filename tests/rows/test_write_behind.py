@@ -22,6 +22,7 @@ from tests.conftest import Configure
 from tests.support.client import Answer, InProcess
 from tests.support.pages import BEHIND, counted, increment, page, pages_table, shown, stored
 from tests.support.redis_client import client_of
+from tests.support.topologies import wait_until
 from tests.support.witness import Witness
 
 pytestmark = pytest.mark.both_engines
@@ -234,6 +235,34 @@ def test_a_script_that_runs_twice_adds_once(
     for total in (11, 12):
         assert counted(increment(service, 1)) == [{"nr": 1, "views": total}]
     assert shown(service, 1) == {12}
+
+
+@pytest.mark.usefixtures("pages", "lasting_generations")
+def test_a_script_whose_second_copy_finds_no_entry_has_added(
+    service: InProcess, witness: Witness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was added, and must not be added again."""
+    witness.forget_cached()
+    wait_until(lambda: bool(service.read([1], TABLE="pages").rows and witness.entries()))
+    client = services.container().cache.counter_totals._client
+    ask_many = client.ask_many
+    asked_twice: list[object] = []
+
+    def ask_twice(asked: Sequence[Command], **options: Any) -> object:
+        first = ask_many(asked, **options)
+        if asked_twice:
+            return first
+        asked_twice.append(first)
+        names = witness.redis.keys("*:nr:*")
+        assert witness.redis.delete(*[name for name in names if b":total" not in name])
+        return ask_many(asked, **options)
+
+    monkeypatch.setattr(client, "ask_many", ask_twice)
+    answer = increment(service, 1)
+    monkeypatch.setattr(client, "ask_many", ask_many)
+    assert asked_twice
+    assert answer.error == "OutcomeUnknown"
+    assert shown(service, 1) == {11}
 
 
 def add_by_script(

@@ -196,6 +196,34 @@ def test_a_client_that_takes_its_change_back_behind_the_killed_run_counts(
     assert 10 < step < MAX_STEPS - 1
 
 
+def test_a_deleted_row_belongs_to_the_part_of_a_range_in_which_its_key_lies(
+    service: InProcess,
+    witness: Witness,
+    cli: RedisCli,
+    steps: Steps,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The range has become too large. Row 1 is made again, behind a run that was killed."""
+    for step in range(1, MAX_STEPS):
+        begin(service, witness, cli, "every", JSON)
+        monkeypatch.setattr(range_scan, "RANGE_ROWS", 2)
+        witness.query("DELETE FROM products WHERE ProductId = 1")
+        steps.at = {(steps.count + step, "after"): kill}
+        try:
+            run()
+            break
+        except Killed:
+            expire_lease(witness)
+        steps.at = {}
+        service.write([product(1, Price=77)], TABLE="products")
+        for _ in range(2):
+            run()
+            assert prices(witness)[1] == 77, step
+            assert cli.row("Product:1")["Price"] == 77, step
+        monkeypatch.setattr(range_scan, "RANGE_ROWS", 5_000)
+    assert 10 < step < MAX_STEPS - 1
+
+
 @pytest.mark.proof
 def test_many_rows_that_were_written_at_once(
     service: InProcess, witness: Witness, cli: RedisCli, steps: Steps
