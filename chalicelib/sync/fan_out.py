@@ -106,7 +106,7 @@ class FanOut:
         """The keys behind which the ranges begin. A range of digests that the last run has kept
         stays whole, unless it has become too large."""
         parse, order = table.key.type.parse, table.key.type.order
-        starts = self._watches.ranges_between(table, form, start, None)[1:]
+        starts = self._watches.ranges.starts_between(table, form, start, None)[1:]
         bounds = [start]
         while True:
             after = parse(bounds[-1]) if bounds[-1] else None
@@ -125,10 +125,10 @@ class FanOut:
 
     def _split(self, table: Table, form: str, direction: str, start: str, bound: Key) -> None:
         """Split a range of digests in two."""
-        before = self._watches.range(table, form, start)
+        before = self._watches.ranges.seen(table, form, start)
         left, right = before.parted(table, bound)
         if any(right):
             self._lease.run(
-                self._watches.kept_range(table, form, direction, start, left),
-                self._watches.kept_range(table, form, direction, str(bound), right),
+                self._watches.ranges.kept(table, form, direction, start, left),
+                self._watches.ranges.kept(table, form, direction, str(bound), right),
             )

@@ -10,8 +10,9 @@ from chalicelib.db import Statement
 from chalicelib.sync.idle_check import Note
 from chalicelib.sync.reconciliation import Reconciliation
 from chalicelib.sync.runs import Lease
+from chalicelib.sync.seen_ranges import SeenRange
 from chalicelib.sync.unfinished_step import Prints, UnfinishedStep
-from chalicelib.sync.watches import SeenRange, WatchedRow, Watches
+from chalicelib.sync.watches import WatchedRow, Watches
 from chalicelib.tables import Key, Table
 
 # The rows of a step: the first where rows are watched one by one, the second where every row is.
@@ -92,7 +93,7 @@ class Scan:
         for start, following in zip(starts, [*starts[1:], end]):
             last = None if following is None else parse(following)
             after: Key | None = parse(start) if start else None
-            left = self._watches.range(self._table, self._form, start)
+            left = self._watches.ranges.seen(self._table, self._form, start)
             before = left.seen
             is_more = True
             while is_more:
@@ -136,10 +137,10 @@ class Scan:
     def _step(self, direction: str, start: str, unfinished: Prints) -> UnfinishedStep:
         return UnfinishedStep(
             unfinished,
-            lambda prints: self._watches.begun_range(
+            lambda prints: self._watches.ranges.begun(
                 self._table, self._form, direction, start, prints
             ),
         )
 
     def _kept(self, direction: str, start: str, kept: SeenRange) -> Statement:
-        return self._watches.kept_range(self._table, self._form, direction, start, kept)
+        return self._watches.ranges.kept(self._table, self._form, direction, start, kept)

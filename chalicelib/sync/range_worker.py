@@ -115,7 +115,7 @@ class RangeWorker:
         )
         scan = Scan(table, work.form, reconciliation, self._watches, lease, note, progress)
         if work.is_every:
-            starts = self._watches.ranges_between(table, work.form, own.after, work.last)
+            starts = self._watches.ranges.starts_between(table, work.form, own.after, work.last)
             scan.every_row(
                 work.direction,
                 starts,

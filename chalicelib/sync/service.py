@@ -207,7 +207,7 @@ class Sync:
         watched = self._watches.of(table)
         for form in FORMS:
             if not any(row.key == EVERY_ROW for row in watched if row.form == form):
-                self._watches.clear_ranges(table, form)
+                self._watches.ranges.clear(table, form)
         # First what changes rows: then what follows rows is looked at once.
         for direction, form in itertools.product((TO_DATABASE, TO_CACHE), FORMS):
             scan = Scan(table, form, reconciliation, self._watches, lease, note)
@@ -248,7 +248,7 @@ class Sync:
         fan_out: FanOut | None,
     ) -> None:
         form, direction = every.form, every.direction
-        starts = self._watches.ranges(table, form)
+        starts = self._watches.ranges.starts(table, form)
         if "" not in starts:
             starts.insert(0, "")
         most = MAX_ROWS_IN_RUN if fan_out else None

@@ -1,20 +1,18 @@
-"""The tables `watched` and `watched_ranges`: which rows are watched, and what both sides had last.
+"""The table `watched`: which rows are watched, and what both sides had last of single ones.
 
 People manage `watched` by requests or by plain SQL. So anything may stand in it: what makes no
 sense is reported by the next run.
 """
 
-import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
 from chalicelib.cache import Late, PublicStore
-from chalicelib.column_types import InvalidValue
 from chalicelib.db import MICROSECONDS_NOW, Database, Statement, Transaction, guarded
 from chalicelib.errors import CacheUnavailable, HerocacheError, PublicKeysUnavailable
-from chalicelib.sync.range_rows import without
 from chalicelib.sync.runs import RANGE_SECONDS
-from chalicelib.sync.unfinished_step import PRINT_CHARACTERS, Prints
+from chalicelib.sync.seen_ranges import SeenRanges, keys_of
+from chalicelib.sync.unfinished_step import Prints
 from chalicelib.tables import (
     DIRECTIONS,
     EVERY_ROW,
@@ -52,29 +50,13 @@ class WatchedRow(NamedTuple):
     synced_at: str | None
 
 
-class SeenRange(NamedTuple):
-    """The same of the rows of a range, by key."""
-
-    seen: Mapping[Key, str]
-    unfinished: Prints
-
-    def parted(self, table: Table, last: Key | None) -> "tuple[SeenRange, SeenRange]":
-        """What concerns the keys up to `last`, also of rows that are gone, and the rest; None:
-        everything."""
-        if last is None or not any(self):
-            return self, SeenRange({}, {})
-        order = table.key.type.order
-        end = order(last)
-        seen, unfinished = self
-        behind = {key for key in {**seen, **unfinished} if order(key) > end}  # type: ignore[operator]
-        own = SeenRange(without(behind, {**seen}), without(behind, {**unfinished}))
-        return own, SeenRange(_within(behind, seen), _within(behind, unfinished))
-
-
 class Watches:
+    """`ranges`: what a run keeps where every row is watched."""
+
     def __init__(self, database: Database, store: PublicStore) -> None:
         self._database = database
         self._store = store
+        self.ranges = SeenRanges(database)
 
     def add(self, table: Table, keys: Sequence[Key] | None, form: str, direction: str) -> int:
         """Watch the rows with `keys`; None: every row. How many rows that are. A write that may not
@@ -115,7 +97,7 @@ class Watches:
         self._change(table, changes)
         self._tell_redis("the watches have ended", table, lambda: self.finish(table))
         if keys is None:
-            self.clear_ranges(table, form)
+            self.ranges.clear(table, form)
 
     def _change(self, table: Table, changes: Sequence[Statement]) -> None:
         """All or none of them. Returns when every transaction has ended that may not know of them.
@@ -152,7 +134,7 @@ class Watches:
         for form in FORMS:
             texts = [text for own, text in found if own == form]
             for batch in _batches([text for text in texts if text != EVERY_ROW]):
-                self._delete_public(table, form, batch, list(_keys(table, batch)))
+                self._delete_public(table, form, batch, list(keys_of(table, batch)))
             if EVERY_ROW in texts:
                 for keys in self._keys_of_every_row(table, form):
                     kept = self.among(table, form, keys)
@@ -168,8 +150,8 @@ class Watches:
     def _keys_of_every_row(self, table: Table, form: str) -> Iterator[Sequence[Key]]:
         """Of the rows that runs have seen, and of those that are there: a write may have set their
         public keys at once."""
-        for after in self.ranges(table, form):
-            known = self.range(table, form, after)
+        for after in self.ranges.starts(table, form):
+            known = self.ranges.seen(table, form, after)
             yield list(known.seen.keys() | known.unfinished.keys())
         last, is_more = None, True
         while is_more:
@@ -195,19 +177,6 @@ class Watches:
         if ended == len(texts):
             self._store.delete_many(table, form, keys, now, until)
 
-    def clear_ranges(self, table: Table, form: str) -> None:
-        """Forget what both sides had, unless somebody watches every row."""
-        for after in self.ranges(table, form):
-            self._database.run(
-                (
-                    "DELETE FROM watched_ranges WHERE table_name = %s AND form = %s"
-                    " AND after_key = %s AND NOT EXISTS (SELECT 1 FROM watched AS w"
-                    " WHERE w.table_name = watched_ranges.table_name"
-                    " AND w.form = watched_ranges.form AND w.row_key = %s)",
-                    (table.name, form, after, EVERY_ROW),
-                )
-            )
-
     def of(self, table: Table) -> list[WatchedRow]:
         """All watches of the table that make sense, by key. Raises DatabaseUnavailable."""
         rows = self._of(table)
@@ -231,7 +200,7 @@ class Watches:
             page = [
                 _watched_row(key, form, direction, seen, unfinished, synced_at)
                 for text, seen, unfinished, synced_at in found
-                for key in _keys(table, [text])
+                for key in keys_of(table, [text])
             ]
             if page:
                 yield page
@@ -250,7 +219,7 @@ class Watches:
                     (table.name, form, *map(str, batch)),
                 )
             )
-            found |= set(_keys(table, [text for (text,) in rows]))
+            found |= set(keys_of(table, [text for (text,) in rows]))
         return found
 
     def invalid(self, tables: Mapping[str, Table]) -> Iterator[tuple[str, str]]:
@@ -269,7 +238,7 @@ class Watches:
                 " AND table_name = %s", (table.name,)
             )
             if not _fault(table, text, form, direction)
-            for key in _keys(table, [text])
+            for key in keys_of(table, [text])
         ]
 
     def _pages(self, condition: str, values: Sequence[Key]) -> Iterator[Sequence[str]]:
@@ -372,81 +341,6 @@ class Watches:
             (table.name, form, EVERY_ROW),
         )
 
-    def ranges(self, table: Table, form: str) -> list[str]:
-        """Behind which key each range begins, in order."""
-        [rows] = self._database.run(
-            (
-                "SELECT after_key FROM watched_ranges WHERE table_name = %s AND form = %s",
-                (table.name, form),
-            )
-        )
-        texts = [text for (text,) in rows if not text or list(_keys(table, [text]))]
-        order = table.key.type.order
-        keys = {text: [*map(order, _keys(table, [text]))] if text else [] for text in texts}
-        return sorted(texts, key=keys.__getitem__)
-
-    def ranges_between(self, table: Table, form: str, after: str, end: str | None) -> list[str]:
-        """The same from behind the key `after` on, and before `end` where it is given."""
-        found = self.ranges(table, form)
-        keys = {text: [*_keys(table, [text])] for text in [*found, after, end or ""]}
-        order = {text: [*map(table.key.type.order, key)] for text, key in keys.items()}
-        return [after] + [
-            text
-            for text in found
-            if order[after] < order[text] and (not end or order[text] < order[end])
-        ]
-
-    def range(self, table: Table, form: str, after: str) -> SeenRange:
-        """What both sides had last of the rows in a range."""
-        [rows] = self._database.run(
-            (
-                "SELECT seen, unfinished FROM watched_ranges WHERE table_name = %s AND form = %s"
-                " AND after_key = %s",
-                (table.name, form, after),
-            )
-        )
-        for seen, unfinished in rows:
-            return SeenRange(_unpacked(seen), _unpacked_prints(unfinished))
-        return SeenRange({}, {})
-
-    def kept_range(
-        self, table: Table, form: str, direction: str, after: str, kept: SeenRange
-    ) -> Statement:
-        """Keeps it; forgets a range without rows."""
-        if kept == SeenRange({}, {}):
-            return (
-                "DELETE FROM watched_ranges WHERE table_name = %s AND form = %s AND after_key = %s",
-                (table.name, form, after),
-            )
-        return (
-            "INSERT INTO watched_ranges"
-            " (table_name, form, after_key, direction, seen, unfinished)"
-            " VALUES (%s, %s, %s, %s, %s, %s) ON DUPLICATE KEY UPDATE"
-            " direction = VALUES(direction), seen = VALUES(seen), unfinished = VALUES(unfinished)",
-            (
-                table.name,
-                form,
-                after,
-                direction,
-                _packed(kept.seen),
-                _packed_prints(kept.unfinished),
-            ),
-        )
-
-    def begun_range(
-        self, table: Table, form: str, direction: str, after: str, prints: Prints
-    ) -> list[Statement]:
-        """The same for what a step has begun, until that is kept."""
-        return [
-            (
-                "INSERT INTO watched_ranges"
-                " (table_name, form, after_key, direction, seen, unfinished)"
-                " VALUES (%s, %s, %s, %s, %s, %s)"
-                " ON DUPLICATE KEY UPDATE unfinished = VALUES(unfinished)",
-                (table.name, form, after, direction, _packed({}), _packed_prints(prints)),
-            )
-        ]
-
 
 def _fault(table: Table, text: str, form: str, direction: str) -> str:
     """Why a watch makes no sense; empty where it does."""
@@ -456,21 +350,9 @@ def _fault(table: Table, text: str, form: str, direction: str) -> str:
         return f"there is no form {form!r}; there are {', '.join(FORMS)}"
     if direction not in DIRECTIONS:  # also one that has ENDED
         return f"there is no direction {direction!r}; there are {', '.join(DIRECTIONS)}"
-    if text != EVERY_ROW and not list(_keys(table, [text])):
+    if text != EVERY_ROW and not list(keys_of(table, [text])):
         return f"{text!r} is no {table.key.name}"
     return ""
-
-
-def _keys(table: Table, texts: Iterable[str]) -> Iterator[Key]:
-    """The keys that the texts are, without those that are none."""
-    for text in texts:
-        if text == EVERY_ROW:
-            yield text
-            continue
-        try:
-            yield table.key.type.parse(text)
-        except InvalidValue:
-            continue
 
 
 def _watched_row(
@@ -498,34 +380,6 @@ def _by_key(
         values = [value for key in batch for value in (str(key), texts[key])]
         condition, place = _where(table, form, keys)
         yield f"CASE row_key {cases} END", condition, (*values, *place)
-
-
-def _within(keys: set[Key], values: Mapping[Key, Value]) -> dict[Key, Value]:
-    return {key: value for key, value in values.items() if key in keys}
-
-
-def _packed(texts: Mapping[Key, str]) -> str:
-    return json.dumps([[*texts], "".join(texts.values())])
-
-
-def _unpacked(text: str) -> Mapping[Key, str]:
-    keys, digests = json.loads(text)
-    return {key: digests[16 * i : 16 * i + 16] for i, key in enumerate(keys)}
-
-
-def _packed_prints(prints: Prints) -> str:
-    keys = [key for key, own in prints.items() for _ in own]
-    texts = "".join(["".join(own) for own in prints.values()])
-    return json.dumps([keys, texts]) if keys else ""
-
-
-def _unpacked_prints(text: str | None) -> Prints:
-    keys, texts = json.loads(text or '[[], ""]')
-    prints: dict[Key, list[str]] = {}
-    for i, key in enumerate(keys):
-        place = PRINT_CHARACTERS * i
-        prints.setdefault(key, []).append(texts[place : place + PRINT_CHARACTERS])
-    return prints
 
 
 def _batches(items: Sequence[Value]) -> list[Sequence[Value]]:

@@ -348,7 +348,7 @@ def test_a_run_that_slept_does_not_clear_what_a_later_watch_on_every_row_needs(
     watch(shop, ["*"], "to_cache")
     run()
 
-    services.container().watches.clear_ranges(PRODUCTS, "json")
+    services.container().watches.ranges.clear(PRODUCTS, "json")
 
     assert witness.count("watched_ranges") == 1
     assert sorted(cli("KEYS Product:*")) == [b"Product:11", b"Product:22"]

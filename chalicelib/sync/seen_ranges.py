@@ -1,0 +1,172 @@
+"""The table `watched_ranges`: what both sides had last, where every row of a table is watched.
+
+One row of it has some thousand rows of the table: those behind its key, up to the next one's.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple, TypeVar
+
+from chalicelib.column_types import InvalidValue
+from chalicelib.db import Database, Statement
+from chalicelib.sync.range_rows import without
+from chalicelib.sync.unfinished_step import PRINT_CHARACTERS, Prints
+from chalicelib.tables import EVERY_ROW, Key, Table
+
+Value = TypeVar("Value")
+
+
+class SeenRange(NamedTuple):
+    """Of the rows of a range, by key: the digest of the row as both sides had it last, and what
+    `UnfinishedStep` has recorded."""
+
+    seen: Mapping[Key, str]
+    unfinished: Prints
+
+    def parted(self, table: Table, last: Key | None) -> "tuple[SeenRange, SeenRange]":
+        """What concerns the keys up to `last`, also of rows that are gone, and the rest; None:
+        everything."""
+        if last is None or not any(self):
+            return self, SeenRange({}, {})
+        order = table.key.type.order
+        end = order(last)
+        seen, unfinished = self
+        behind = {key for key in {**seen, **unfinished} if order(key) > end}  # type: ignore[operator]
+        own = SeenRange(without(behind, {**seen}), without(behind, {**unfinished}))
+        return own, SeenRange(_within(behind, seen), _within(behind, unfinished))
+
+
+class SeenRanges:
+    """`form`: of public keys. A range is named by the key behind which it begins, as a text; ''
+    where that is the first row of all."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def starts(self, table: Table, form: str) -> list[str]:
+        """Behind which key each range begins, in order."""
+        [rows] = self._database.run(
+            (
+                "SELECT after_key FROM watched_ranges WHERE table_name = %s AND form = %s",
+                (table.name, form),
+            )
+        )
+        texts = [text for (text,) in rows if not text or list(keys_of(table, [text]))]
+        order = table.key.type.order
+        orders = {text: [*map(order, keys_of(table, [text]))] if text else [] for text in texts}
+        return sorted(texts, key=orders.__getitem__)
+
+    def starts_between(self, table: Table, form: str, after: str, end: str | None) -> list[str]:
+        """The same from behind the key `after` on, and before `end` where it is given."""
+        found = self.starts(table, form)
+        keys = {text: [*keys_of(table, [text])] for text in [*found, after, end or ""]}
+        order = {text: [*map(table.key.type.order, key)] for text, key in keys.items()}
+        return [after] + [
+            text
+            for text in found
+            if order[after] < order[text] and (not end or order[text] < order[end])
+        ]
+
+    def seen(self, table: Table, form: str, after: str) -> SeenRange:
+        """What both sides had last of the rows in a range."""
+        [rows] = self._database.run(
+            (
+                "SELECT seen, unfinished FROM watched_ranges WHERE table_name = %s AND form = %s"
+                " AND after_key = %s",
+                (table.name, form, after),
+            )
+        )
+        for seen, unfinished in rows:
+            return SeenRange(_unpacked(seen), _unpacked_prints(unfinished))
+        return SeenRange({}, {})
+
+    def kept(
+        self, table: Table, form: str, direction: str, after: str, kept: SeenRange
+    ) -> Statement:
+        """Keeps it; forgets a range without rows."""
+        if kept == SeenRange({}, {}):
+            return (
+                "DELETE FROM watched_ranges WHERE table_name = %s AND form = %s AND after_key = %s",
+                (table.name, form, after),
+            )
+        return (
+            "INSERT INTO watched_ranges"
+            " (table_name, form, after_key, direction, seen, unfinished)"
+            " VALUES (%s, %s, %s, %s, %s, %s) ON DUPLICATE KEY UPDATE"
+            " direction = VALUES(direction), seen = VALUES(seen), unfinished = VALUES(unfinished)",
+            (
+                table.name,
+                form,
+                after,
+                direction,
+                _packed(kept.seen),
+                _packed_prints(kept.unfinished),
+            ),
+        )
+
+    def begun(
+        self, table: Table, form: str, direction: str, after: str, prints: Prints
+    ) -> list[Statement]:
+        """The same for what a step has begun, until that is kept."""
+        return [
+            (
+                "INSERT INTO watched_ranges"
+                " (table_name, form, after_key, direction, seen, unfinished)"
+                " VALUES (%s, %s, %s, %s, %s, %s)"
+                " ON DUPLICATE KEY UPDATE unfinished = VALUES(unfinished)",
+                (table.name, form, after, direction, _packed({}), _packed_prints(prints)),
+            )
+        ]
+
+    def clear(self, table: Table, form: str) -> None:
+        """Forget what both sides had, unless somebody watches every row."""
+        for after in self.starts(table, form):
+            self._database.run(
+                (
+                    "DELETE FROM watched_ranges WHERE table_name = %s AND form = %s"
+                    " AND after_key = %s AND NOT EXISTS (SELECT 1 FROM watched AS w"
+                    " WHERE w.table_name = watched_ranges.table_name"
+                    " AND w.form = watched_ranges.form AND w.row_key = %s)",
+                    (table.name, form, after, EVERY_ROW),
+                )
+            )
+
+
+def _within(keys: set[Key], values: Mapping[Key, Value]) -> dict[Key, Value]:
+    return {key: value for key, value in values.items() if key in keys}
+
+
+def _packed(texts: Mapping[Key, str]) -> str:
+    return json.dumps([[*texts], "".join(texts.values())])
+
+
+def _unpacked(text: str) -> Mapping[Key, str]:
+    keys, digests = json.loads(text)
+    return {key: digests[16 * i : 16 * i + 16] for i, key in enumerate(keys)}
+
+
+def _packed_prints(prints: Prints) -> str:
+    keys = [key for key, own in prints.items() for _ in own]
+    texts = "".join(["".join(own) for own in prints.values()])
+    return json.dumps([keys, texts]) if keys else ""
+
+
+def _unpacked_prints(text: str | None) -> Prints:
+    keys, texts = json.loads(text or '[[], ""]')
+    prints: dict[Key, list[str]] = {}
+    for i, key in enumerate(keys):
+        place = PRINT_CHARACTERS * i
+        prints.setdefault(key, []).append(texts[place : place + PRINT_CHARACTERS])
+    return prints
+
+
+def keys_of(table: Table, texts: Iterable[str]) -> Iterator[Key]:
+    """The keys that the texts are, without those that are none."""
+    for text in texts:
+        if text == EVERY_ROW:
+            yield text
+            continue
+        try:
+            yield table.key.type.parse(text)
+        except InvalidValue:
+            continue
