@@ -24,7 +24,7 @@ from urllib.parse import urlsplit
 import redis
 
 from chalicelib.cache import timeouts
-from chalicelib.cache.commands import Command, Received
+from chalicelib.cache.commands import LACKS_A_RIGHT, Command, Received
 from chalicelib.cache.connection import READ_ONLY, is_denied
 from chalicelib.cache.openings import Openings, StillOpening
 from chalicelib.cache.redis_driver import Unusable, check_driver
@@ -371,7 +371,7 @@ def _words(error: redis.RedisError, is_tls: bool, timeout_seconds: float) -> str
     if isinstance(error, redis.AuthenticationError):
         return _LOGIN_REJECTED
     if is_denied(error):
-        return "its user lacks a right that is needed (REDIS_URL)"
+        return LACKS_A_RIGHT
     if code in _IN_WORDS:
         return _IN_WORDS[code]
     if "SELECT" in text or "DB index" in text:

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 Words = tuple[str | int | bytes, ...]
 
+LACKS_A_RIGHT = "its user lacks a right that is needed (REDIS_URL)"
+
 
 class Command(NamedTuple):
     """`tag`: the hash tag that its Redis keys share; a cluster finds the server by it. A command

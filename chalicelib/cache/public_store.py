@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from chalicelib.cache import keys, public_scripts
-from chalicelib.cache.commands import Command, NoClient, Words, sha1
+from chalicelib.cache.commands import LACKS_A_RIGHT, Command, NoClient, Words, sha1
 from chalicelib.cache.configured_client import new_client
 from chalicelib.cache.public_keys import (
     Found,
@@ -20,6 +20,7 @@ from chalicelib.cache.public_keys import (
 )
 from chalicelib.cache.write_behind_totals import CounterTotalsStore
 from chalicelib.config import Settings
+from chalicelib.errors import CacheUnavailable
 from chalicelib.tables import Key, Table, tables_with
 
 if TYPE_CHECKING:
@@ -93,6 +94,8 @@ class PublicStore:
         for batch, (_, allowed, is_set, _) in zip(batches, replies[5::6]):
             if allowed == b"late":
                 raise Late
+            if isinstance(allowed, Exception) and "NOSCRIPT" not in str(allowed):
+                raise CacheUnavailable(LACKS_A_RIGHT)
             done += batch if is_set else ()
         return done
 
