@@ -94,7 +94,7 @@ class PublicStore:
         for batch, (_, allowed, is_set, _) in zip(batches, replies[5::6]):
             if allowed == b"late":
                 raise Late
-            if isinstance(allowed, Exception) and "NOSCRIPT" not in str(allowed):
+            if "executing the script can't" in str(allowed):
                 raise CacheUnavailable(LACKS_A_RIGHT)
             done += batch if is_set else ()
         return done
