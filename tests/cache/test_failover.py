@@ -643,10 +643,7 @@ def test_killed_connections_fail_no_request(
 ) -> None:
     """Between requests: a kept connection that is dead is found out before it is used."""
     for turn in range(5):
-        for (id,) in witness.query(
-            "SELECT id FROM information_schema.processlist WHERE user = %s", [mariadb.user]
-        ):
-            witness.query("KILL %s", [id])
+        witness.kill_connections(mariadb.user)
         rows = [as_stored(LEFT, hero(name=f"turn {turn}"))]
 
         assert through.write(rows).ids == [LEFT]

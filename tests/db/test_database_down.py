@@ -172,10 +172,7 @@ def test_a_connection_that_the_server_closed_is_replaced(
     service: InProcess, witness: Witness, request_name: str
 ) -> None:
     """As servers do with those that idle too long."""
-    killed = witness.query("SELECT id FROM information_schema.processlist WHERE user = 'herocache'")
-    assert killed, "the app keeps its connection"
-    for (id,) in killed:
-        witness.query("KILL %s", [id])
+    assert witness.kill_connections("herocache"), "the app keeps its connection"
 
     assert_everything_works(service, request_name)
 

@@ -13,7 +13,6 @@ from chalicelib.cache.client import Client
 from chalicelib.db import Database
 from chalicelib.sync import runs
 from local.servers import MariaDB
-from tests.history.nemesis import CLIENTS
 from tests.support.client import InProcess
 from tests.support.witness import Witness
 from tests.sync.clients import RedisCli, product, rows, run, watch
@@ -154,8 +153,7 @@ def test_the_database_fails_at_any_step(
         if fault == "made a replica":
             witness.query("SET GLOBAL read_only = 1")
             return
-        for (id,) in witness.query(CLIENTS, [mariadb.user]):
-            witness.query("KILL %s", [id])
+        witness.kill_connections(mariadb.user)
 
     outcomes = Counter[str]()
     for step in range(1, MAX_STEPS):
