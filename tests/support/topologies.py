@@ -5,10 +5,11 @@ too, and `CLUSTER_RIGHTS` in a cluster.
 """
 
 import contextlib
+import itertools
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,6 +57,7 @@ CLUSTER_RIGHTS = ("+cluster|slots",)
 READS = "pieces of input"
 SLOTS = 16_384
 CONVERGE_SECONDS = 60
+TRIES_A_MEETING = 100
 
 
 class Node(Redis):
@@ -201,12 +203,11 @@ def cluster(home: Path, masters: int = 3, **options: Any) -> Iterator[Topology]:
             first, end = (SLOTS * j // masters for j in (i, i + 1))
             node.ask("CLUSTER", "SET-CONFIG-EPOCH", i + 1)
             node.ask("CLUSTER", "ADDSLOTSRANGE", first, end - 1)
-            for other in nodes[:i]:
-                meet(node, other)
             if options.get("is_locked"):
                 rights = (*MINIMAL_RIGHTS, *PUBLIC_RIGHTS, *COUNTER_RIGHTS)
                 node.allow((*rights, *CLUSTER_RIGHTS))
-        wait_until(lambda: all(is_whole(node, masters) for node in nodes))
+        pairs = itertools.combinations(nodes, 2)
+        meet_until(pairs, lambda: all(is_whole(node, masters) for node in nodes))
         yield Topology(nodes, is_cluster=True)
     assert not any(node.pid for node in nodes)
 
@@ -217,8 +218,18 @@ def start_afresh(witness: Witness, topology: Topology) -> None:
     witness.give_cache_to("")
 
 
-def meet(one: Node, other: Node) -> None:
-    one.ask("CLUSTER", "MEET", LOOPBACK, other.port, other.bus_port)
+def meet_until(pairs: Iterable[tuple[Node, Node]], holds: Callable[[], bool]) -> None:
+    """Have them meet until this holds. On a busy machine a node may not answer another one within
+    the timeout of nodes, and then it is forgotten."""
+    tried, pairs = itertools.count(), [*pairs]
+
+    def holds_now() -> bool:
+        if next(tried) % TRIES_A_MEETING == 0:
+            for one, other in pairs:
+                one.ask("CLUSTER", "MEET", LOOPBACK, other.port, other.bus_port)
+        return holds()
+
+    wait_until(holds_now)
 
 
 def is_whole(node: Node, masters: int) -> bool:
@@ -238,11 +249,9 @@ def wait_until(holds: Callable[[], bool], seconds: float = CONVERGE_SECONDS) -> 
 def replica_of(topology: Topology, position: int, home: Path) -> Iterator[Node]:
     """A replica, in step with its master; the cluster makes it the master when that one dies."""
     with Node(home, is_cluster=True) as node:
-        for master in topology.masters:
-            meet(node, master)
-        source = topology.masters[position]
+        source, count = topology.masters[position], len(topology.masters)
+        meet_until([(node, master) for master in topology.masters], lambda: is_whole(node, count))
         wait_until(lambda: node_id(source) in str(node.ask("CLUSTER NODES")))
-        wait_until(lambda: is_whole(node, len(topology.masters)))
         node.ask("CLUSTER", "REPLICATE", node_id(source))
         wait_until(lambda: node.ask("INFO", "replication")["master_link_status"] == "up")
         wait_until(lambda: node_id(node) in str(topology.masters[0].ask("CLUSTER NODES")))
