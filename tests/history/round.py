@@ -35,6 +35,9 @@ from tests.history.worker_processes import CONTEXT, Crew
 from tests.support.relay import Relay, relaying
 
 PROCESSES = 5
+# How long the Data API keeps the row locks of a writer that was killed. AWS waits for three
+# minutes, which is longer than a round.
+IDLE_SECONDS = 5
 
 
 @dataclass
@@ -89,6 +92,7 @@ def reaching(
         yield direct
         return
     with DataApi(folder / "data_api", lambda: direct) as server:
+        server.control(limits={"idle_seconds": IDLE_SECONDS})
         yield server.environment()
 
 
