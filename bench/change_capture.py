@@ -13,6 +13,7 @@ from chalicelib import services
 from chalicelib.db import change_capture
 from chalicelib.tables import HEROES
 from local.servers import MariaDB
+from local.servers.mariadb import integers
 
 ROUNDS = 9
 ROWS = 10_000
@@ -23,7 +24,7 @@ UPDATE = "UPDATE heroes SET color = 'blue', xp = xp + 1 WHERE hero = 'h'"
 
 
 def fill(rows: int) -> str:
-    return f"INSERT INTO heroes SELECT seq, 'h', 'p', 'n', seq, 'red' FROM seq_1_to_{rows}"
+    return f"INSERT INTO heroes SELECT seq, 'h', 'p', 'n', seq, 'red' FROM {integers(1, rows)}"
 
 
 class Bench:

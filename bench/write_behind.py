@@ -24,6 +24,7 @@ from bench.servers.mariadb_and_redis import servers
 from chalicelib import tables
 from chalicelib.column_types import INTEGER, UNSIGNED_KEY
 from chalicelib.tables import Column, Counter, Table
+from local.servers.mariadb import integers
 
 PAGES = Table(
     "pages",
@@ -132,7 +133,7 @@ def main() -> None:
             "CREATE TABLE pages (nr INT UNSIGNED AUTO_INCREMENT PRIMARY KEY, views INT NOT NULL,"
             " sold INT NOT NULL)"
         )
-        mariadb.query(f"INSERT INTO pages (views, sold) SELECT 0, 0 FROM seq_1_to_{ROWS}")
+        mariadb.query(f"INSERT INTO pages (views, sold) SELECT 0, 0 FROM {integers(1, ROWS)}")
         client = redis.Redis(port=server.port)
         print(f"load {os.getloadavg()[0]:.1f}", flush=True)
         for count in (1, 10, 100):

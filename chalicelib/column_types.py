@@ -33,8 +33,6 @@ class Integer:
     maximum: int
     digits: int = field(default=0, compare=False)
     noun: ClassVar[str] = "an integer"
-    # A regular expression with one group: what `encode_all` makes of a value, and more than that.
-    plain_json: ClassVar[str] = "(-?[0-9]+)"
     # The SQL of a value that may replace NULL.
     empty: ClassVar[str] = "0"
 
@@ -104,8 +102,6 @@ class String:
     is_key: bool = False
     outside: str = ""
     noun: ClassVar[str] = "a string"
-    # The same, for texts without a character that needs an escape.
-    plain_json: ClassVar[str] = r'"([^"\\\x00-\x1f]*)"'
     empty: ClassVar[str] = "''"
 
     @property

@@ -10,10 +10,12 @@ from chalicelib.tables import Key
 class Counts:
     """A number for some counters of some rows: what an increment adds, or what it makes of them.
     `columns`: by the name of the counter, in declared order, a number for each of the `keys`; None
-    where this row's counter is not named. In columns, because requests have many rows alike."""
+    where this row's counter is not named. `is_whole`: whether there is no None. In columns, because
+    requests have many rows alike."""
 
     keys: Sequence[Key]
     columns: Mapping[str, Sequence[int | None]]
+    is_whole: bool
 
     @classmethod
     def of_rows(
@@ -21,19 +23,18 @@ class Counts:
     ) -> "Counts":
         """`rows`: what there is for each key, by some of the `names`."""
         named = {name: [row.get(name) for row in rows] for name in names}
-        return cls(keys, {name: own for name, own in named.items() if set(own) != {None}})
+        columns = {name: own for name, own in named.items() if set(own) != {None}}
+        return cls(keys, columns, not any(None in own for own in columns.values()))
 
     def with_numbers(self, columns: Mapping[str, Sequence[int]]) -> "Counts":
         """Other numbers for the same counters. `columns` may have more counters."""
-        named = {}
-        for name, own in self.columns.items():
-            is_whole = None not in own
-            named[name] = (
-                columns[name]
-                if is_whole
-                else [None if old is None else new for old, new in zip(own, columns[name])]
-            )
-        return Counts(self.keys, named)
+        named: dict[str, Sequence[int | None]] = {name: columns[name] for name in self.columns}
+        if not self.is_whole:
+            named = {
+                name: [None if old is None else new for old, new in zip(own, named[name])]
+                for name, own in self.columns.items()
+            }
+        return Counts(self.keys, named, self.is_whole)
 
     def rows(self) -> list[dict[str, int]]:
         """For each of the `keys` its numbers, by the name of the counter."""

@@ -49,6 +49,9 @@ NO_KEY: Key = 0
 # Of fewer values each is looked at by itself: that is faster.
 _FEW = 4
 
+# A character that JSON shows in another way.
+_ESCAPED = re.compile(r"[\\\x00-\x1f]")
+
 
 class NotAsDeclared(ValueError):
     """A row of the database holds a value that its column's declaration excludes. The text names
@@ -189,6 +192,10 @@ class Table:
     def _template(self) -> str:
         return "{" + ",".join(f"{quote(c.name)}:%s" for c in self.columns) + "}"
 
+    @cached_property
+    def _head(self) -> bytes:
+        return f"{{{quote(self.key.name)}:%d".encode()
+
     def parse_many(self, items: Sequence[Any]) -> list[Row]:
         """The rows in objects, each of which must have exactly the table's columns, or all but the
         key where the database gives it. It works column by column, because these loops run in C.
@@ -251,6 +258,15 @@ class Table:
         except TypeError as error:
             raise self._explained(rows) from error
 
+    def encode_keyless(self, rows: Sequence[Row]) -> Sequence[bytes]:
+        """What `encode_many` makes of each row behind its key, where rows have NO_KEY."""
+        start = len(self._head % NO_KEY)
+        return [text[start:] for text in self.encode_many(rows)]
+
+    def with_keys(self, keys: Iterable[Key], texts: Iterable[bytes]) -> list[bytes]:
+        """The JSON of rows with these integer keys, of which `encode_keyless` made the `texts`."""
+        return [b"%b%b" % (self._head % key, text) for key, text in zip(keys, texts)]
+
     def encode_each(self, rows: Sequence[Row]) -> Mapping[Key, bytes | None]:
         """The same by key; None for a row that is not as declared."""
         keys = [row[0] for row in rows]
@@ -262,34 +278,49 @@ class Table:
             return {key: text for row in rows for key, text in self.encode_each([row]).items()}
 
     @cached_property
-    def _plain_line(self) -> re.Pattern[str]:
-        # The last group is empty: with one group alone `findall` would return no tuples.
-        columns = ", ?".join(
-            f"{re.escape(quote(c.name))}: ?{c.type.plain_json}" for c in self.columns
-        )
-        return re.compile(f"^{{{columns}}}$()", re.MULTILINE)
+    def _pieces(self) -> Sequence[tuple[str, Column | None]]:
+        """What `_template` becomes, cut at its quotes: each piece, and the column whose value
+        stands at its %s."""
+        marks = ['"%s"' if isinstance(c.type, String) else "%s" for c in self.columns]
+        columns = iter(self.columns)
+        pieces = (self._template % tuple(marks)).split('"')
+        return [(piece, next(columns) if "%s" in piece else None) for piece in pieces]
 
-    def plain_columns(self, texts: Sequence[bytes]) -> Sequence[Sequence[str]] | None:
-        """The values in these texts as texts, column by column: each text is what `encode_many`
-        makes of its row, perhaps with a blank behind colons and commas, as other encoders do. None
-        where one of them is something else, or where a character in it needs an escape. The loops
-        run in C."""
+    def plain_columns(
+        self, before: Mapping[Key, bytes], after: Mapping[Key, bytes]
+    ) -> tuple[Sequence[Sequence[str]], set[Column]] | None:
+        """The values in `after` as texts, column by column without the key, and the columns in
+        which they differ from `before`. `before`: what `encode_many` makes of rows, without
+        escapes; `after`: something under the same keys, in the same order. None where that is not
+        what `encode_many` makes of rows with these keys, or holds a value that requests would not
+        take, or a character that needs an escape. The texts are cut at their quotes and compared
+        piece by piece, because these loops run in C."""
         try:
-            joined = b"\n".join(texts).decode()
+            old, new = [_cut_at_quotes(texts.values()) for texts in (before, after)]
         except UnicodeDecodeError:
             return None
-        found = self._plain_line.findall(joined)
-        if not found or not len(found) == len(texts) == joined.count("\n") + 1:
+        width = len(self._pieces) + 1  # with the piece between two rows
+        if len(new) != len(old) or not self.key.type.takes_all([*before]):
             return None
-        return [*zip(*found)][: len(self.columns)]
-
-    def takes_plain(self, columns: Sequence[Sequence[str]]) -> bool:
-        """Whether requests would take all these values."""
-        return all(c.type.takes_texts(texts) for c, texts in zip(self.columns, columns))
-
-    def rows_of_plain(self, columns: Sequence[Sequence[str]]) -> list[Row]:
-        """The rows with values that `takes_plain` takes."""
-        return [*zip(*[c.type.parse_all(texts) for c, texts in zip(self.columns, columns)])]
+        columns = []
+        changed = set()
+        for place, (piece, column) in enumerate(self._pieces):
+            own = new[place::width]
+            is_changed = own != old[place::width]
+            if column is None or column is self.key:
+                if is_changed:
+                    return None
+                continue
+            start, end = map(len, piece.split("%s"))
+            texts = [*map(itemgetter(slice(start, -end)), own)] if start else own
+            if is_changed:
+                changed.add(column)
+                if [*map(piece.__mod__, texts)] != own:
+                    return None
+            if _ESCAPED.search("".join(texts)) or not column.type.takes_texts([*{*texts}]):
+                return None
+            columns.append(texts)
+        return columns, changed
 
     def decode(self, text: bytes) -> Row:
         """The row that `encode` made this text of."""
@@ -385,3 +416,9 @@ def _like_heroes(name: str) -> Table:
     is_taken = any(table.public and table.public.json == name for table in TABLES.values())
     public = None if is_taken else PublicKeys(name, f"UsingHash:{name}")
     return replace(HEROES, name=name, public=public)
+
+
+def _cut_at_quotes(texts: Iterable[bytes]) -> list[str]:
+    """The pieces of all texts, with a line feed between two of them: no row has one, so each is
+    where it should be. Raises UnicodeDecodeError."""
+    return b'"\n"'.join(texts).decode().split('"')

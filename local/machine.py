@@ -10,6 +10,8 @@ ROOT = Path(__file__).resolve().parent.parent
 LOOPBACK = "127.0.0.1"
 # Below what systems hand out for outgoing connections: a stopped server finds its port free again.
 PORTS = range(20_000, 32_000)
+# For what is chosen before its server starts, so that no other server takes it meanwhile.
+CLUSTER_BUS_PORTS = range(12_000, 20_000)
 # The environment variable that tells a server of ours which socket to listen on: its number.
 LISTENER = "HEROCACHE_LISTENER"
 # Where servers are installed without being on an ordinary user's PATH.

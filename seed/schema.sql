@@ -50,7 +50,7 @@ CREATE TABLE IF NOT EXISTS watched (
     table_name VARCHAR(64)  NOT NULL,
     row_key    VARCHAR(255) NOT NULL,                -- '*': every row
     form       VARCHAR(8)   NOT NULL DEFAULT 'json', -- of the public key: 'json', 'hash'
-    direction  VARCHAR(16)  NOT NULL,                -- 'to_cache', 'to_database', 'ended' (its public keys are to be deleted)
+    direction  VARCHAR(16)  NOT NULL,                -- 'to_cache', 'to_database'; until the next run 'ended' (its public keys are to be deleted), 'left' (to a watch on every row)
     seen       CHAR(16)     CHARACTER SET ascii NULL, -- digest of the row as both sides had it last
     unfinished VARCHAR(64)  CHARACTER SET ascii NULL, -- fingerprints of the public key that a run has set, and not kept as seen
     synced_at  DATETIME(6)  NULL,                    -- UTC

@@ -9,7 +9,7 @@ from typing import Any
 
 import redis
 
-from local.machine import LOOPBACK, PORTS, port_is_free
+from local.machine import CLUSTER_BUS_PORTS, LOOPBACK, port_is_free
 from local.servers import Redis
 
 MASTERS = 3
@@ -42,7 +42,7 @@ def _arguments(bus_port: int) -> list[str]:
 
 
 def _free_port() -> int:
-    return next(port for port in random.sample(PORTS, len(PORTS)) if port_is_free(port))
+    return next(port for port in random.sample(CLUSTER_BUS_PORTS, 100) if port_is_free(port))
 
 
 def _ask(node: Redis, *words: str | int) -> Any:

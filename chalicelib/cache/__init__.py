@@ -5,8 +5,8 @@ Generations       which entries may be believed now, and when a write may be ack
 Recovery          takes Redis back into use after it failed
 Entry, Affected, Fenced, Leases, Pending, Token, new_token   what the verbs take and return
 LEASE, MARK       the first bytes of an entry without a value
-PublicStore, public_store, PublicRow, PublicWrite, Found, HashFields, Garbage, Late, ANY, ABSENT,
-public_forms, fingerprint      the public keys of watched rows, which any client may use
+PublicStore, public_store, PublicRow, PublicWrite, Found, HashFields, Garbage, Late,
+public_forms, fingerprint, instead_of   the public keys of watched rows, which any client may use
 CounterTotals, CounterTotalsStore, Line, declaration, EntryMissing, OutOfRange
                   what was added to write-behind counters, and is not in the row yet
 """
@@ -16,8 +16,6 @@ from chalicelib.cache.entry_commands import Entry, Fenced, Token
 from chalicelib.cache.entry_scripts import LEASE, MARK
 from chalicelib.cache.generations import Generations
 from chalicelib.cache.public_keys import (
-    ABSENT,
-    ANY,
     Found,
     Garbage,
     HashFields,
@@ -25,6 +23,7 @@ from chalicelib.cache.public_keys import (
     PublicRow,
     PublicWrite,
     fingerprint,
+    instead_of,
     public_forms,
 )
 from chalicelib.cache.public_store import PublicStore, public_store
@@ -39,8 +38,6 @@ from chalicelib.cache.write_behind_totals import (
 )
 
 __all__ = [
-    "ABSENT",
-    "ANY",
     "LEASE",
     "MARK",
     "Affected",
@@ -66,6 +63,7 @@ __all__ = [
     "Token",
     "declaration",
     "fingerprint",
+    "instead_of",
     "new_token",
     "public_forms",
     "public_store",

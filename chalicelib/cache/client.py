@@ -233,10 +233,8 @@ class Client:
         patience, Redis is down. Without patience it is not: then nobody knows."""
         try:
             connection = self._pool.take() or self._opened(patience_seconds)
-            if only_on and connection.server != only_on:
-                reached = connection.server
-                self._keep(connection)
-                raise AnotherServer(reached)
+            if only_on:
+                connection = self._only_on(only_on, connection, patience_seconds)
             try:
                 replies = self._replies(connection, commands, wait)
             except _KEPT_TOO_LONG:
@@ -252,6 +250,27 @@ class Client:
         reached = connection.server  # before another thread may use the connection
         self._keep(connection)
         return reached, replies
+
+    def _only_on(
+        self, server: str, connection: Connection, patience_seconds: float | None
+    ) -> Connection:
+        """The connection, or another one where it was kept too long. Raises AnotherServer where it
+        leads to another data set now."""
+        try:
+            connection.name_server()
+        except _KEPT_TOO_LONG:
+            self._pool.discard(connection)
+            if not connection.is_kept:
+                raise
+            connection = self._opened(patience_seconds)
+        except BaseException:
+            self._pool.discard(connection)
+            raise
+        reached = connection.server
+        if reached != server:
+            self._keep(connection)
+            raise AnotherServer(reached)
+        return connection
 
     def _replies(
         self, connection: Connection, commands: Sequence[Command], wait: bool

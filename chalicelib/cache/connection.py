@@ -70,6 +70,11 @@ class NodeConnection:
         self._fixed_name = fixed_name
         self._in_cluster = in_cluster
 
+    @property
+    def is_name_due(self) -> bool:
+        """Whether the name is so old that the next question asks for it too."""
+        return not self._fixed_name and time.monotonic() - self._named_at >= NAMED_FOR_SECONDS
+
     def connect(self) -> None:
         """Connect and log in. Each step may take OPENING_SECONDS."""
         self._driver.connect()
@@ -151,19 +156,18 @@ class NodeConnection:
         self._driver.disconnect()
 
     def _write(self, packed: list[bytes], wait: bool) -> None:
-        now = time.monotonic()
-        if wait and not self._fixed_name and now - self._named_at >= NAMED_FOR_SECONDS:
-            self._named_at, self._name_replies = now, 1
+        if wait and self.is_name_due:
+            self._named_at, self._name_replies = time.monotonic(), 1
             packed = [_pack(REPLICATION), *packed]
         if packed:
             self._send(b"".join(packed))
 
-    def _send(self, piece: bytes) -> None:
-        if len(piece) < LARGE_BYTES:
-            self._driver.send_packed_command([piece])
+    def _send(self, packed: bytes) -> None:
+        if len(packed) < LARGE_BYTES:
+            self._driver.send_packed_command([packed])
             return
-        wait_at_most(self._driver, self._timeout_seconds + timeouts.seconds_to_pass(len(piece)))
-        self._driver.send_packed_command([piece])
+        wait_at_most(self._driver, self._timeout_seconds + timeouts.seconds_to_pass(len(packed)))
+        self._driver.send_packed_command([packed])
         wait_at_most(self._driver, self._timeout_seconds)
 
     def _check_usable(self, server: bytes, replication: bytes) -> None:
@@ -198,7 +202,9 @@ class NodeConnection:
 def is_denied(error: redis.RedisError) -> bool:
     """Whether the user lacks a right, be it within a script, or to end a transaction."""
     no_permission = isinstance(error, redis.exceptions.NoPermissionError)
-    return no_permission or "executing the script can't" in str(error) or "NOPERM" in str(error)
+    # Within a script: as Redis 7.0, Valkey 9 and a transaction say it.
+    words = ("executing the script can't", "ACL failure in script", "NOPERM")
+    return no_permission or any(each in str(error) for each in words)
 
 
 # What is worth logging of it. None of this is a secret.

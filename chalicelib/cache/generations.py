@@ -13,6 +13,7 @@ import time
 from dataclasses import dataclass
 
 from chalicelib.cache.entries import Cache
+from chalicelib.clocks import clocks, seconds_since
 from chalicelib.db import Database, Generation
 from chalicelib.errors import CacheUnavailable, DatabaseUnavailable
 from chalicelib.single_flight import SingleFlight
@@ -168,7 +169,7 @@ class Generations:
             self.leave_hint(table, wait=True)
             known_since = max(known_since, time.monotonic())
         self.leave_hint(table)
-        give_up = time.monotonic() + PATIENCE_SECONDS
+        give_up, answered = time.monotonic() + PATIENCE_SECONDS, clocks()
         while (left := known_since + MEMORY_SECONDS - time.monotonic()) > 0:
             time.sleep(min(left, CHECK_SECONDS))
             try:
@@ -177,6 +178,9 @@ class Generations:
                 known_since = time.monotonic()
                 if known_since > give_up:
                     raise
+            if seconds_since(answered) > REFRESH_TIMEOUT_SECONDS:
+                known_since = time.monotonic()  # this process slept: it may have missed an outage
+            answered = clocks()
 
     def use_server(self, table: Table, generation: Generation, server: str) -> None:
         """As `renew`. Where it cannot be done now, the next request tries again."""

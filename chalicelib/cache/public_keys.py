@@ -20,6 +20,7 @@ STAMP_MILLISECONDS = 600_000
 MAX_ROWS_A_SCRIPT = 1_000
 
 ABSENT = "none"
+GARBAGE = "garbage"
 ANY = ""
 
 
@@ -47,7 +48,7 @@ class Late(Exception):
 class PublicRow(NamedTuple):
     """What to put under the public key of the row with `key`: `value`, where somebody knows what
     `public_forms` makes of the row; else `row`, or nothing where that is None, too. `instead_of`:
-    the `fingerprint` of what must be there; ANY; or ABSENT."""
+    the `fingerprint` of what must be there; ABSENT; GARBAGE; or ANY."""
 
     key: Key
     row: Row | None = None
@@ -84,6 +85,11 @@ def fingerprint(found: Found) -> str:
     return hashlib.sha1(found, usedforsecurity=False).hexdigest()
 
 
+def instead_of(found: Found) -> str:
+    """What must still be there where this is replaced, also where it is garbage."""
+    return GARBAGE if isinstance(found, Garbage) else fingerprint(found)
+
+
 def public_forms(table: Table, form: str, texts: Sequence[bytes]) -> Sequence[Found]:
     """What the public keys hold of the rows that `encode_many` made these texts of."""
     if form != HASH:
@@ -117,7 +123,8 @@ def set_commands(
 ) -> list[Command]:
     """As SET_PUBLIC takes them."""
     fields = [c.name for c in table.columns] if form == HASH else []
-    head: Words = (read_at, by, STAMP_MILLISECONDS, until, len(fields), *fields)
+    most = table.max_json_bytes
+    head: Words = (read_at, by, STAMP_MILLISECONDS, until, most, len(fields), *fields)
     script = sha1(public_scripts.SET_PUBLIC)
     commands = []
     for batch in _batches(rows, is_cluster):

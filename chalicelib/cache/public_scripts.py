@@ -72,10 +72,10 @@ return replies
 # KEYS: for each row its public key and its stamp; the same key twice where it can have no stamp.
 # ARGV: the two times of a stamp, and how long it lives; a run has only the time before its SELECT,
 # and leaves no stamp (0 and 0). Until when this may be done, in microseconds of the server's own
-# clock (0: whenever). How many fields a Hash has (0: it is a string), and their names. For each row
-# then:
-# what must be there ('': whatever it is; 'none'; or the SHA-1 of what READ_... replied); 'set' or
-# 'del'; and its values.
+# clock (0: whenever). The most bytes of a string or a field: what is longer is garbage. How many
+# fields a Hash has (0: it is a string), and their names. For each row then: what must be there ('':
+# whatever it is; 'none'; 'garbage'; or the SHA-1 of what READ_... replied); 'set' or 'del'; and its
+# values.
 # Replies for each row 1 where that was done, 0 where a later row or something else is there; 'late'
 # where it came too late.
 SET_PUBLIC = """
@@ -83,8 +83,8 @@ local time = redis.call('TIME')
 if ARGV[4] ~= '0' and time[1] * 1000000 + time[2] > tonumber(ARGV[4]) then
   return 'late'
 end
-local count = tonumber(ARGV[5])
-local fields = {unpack(ARGV, 6, 5 + count)}
+local most, count = tonumber(ARGV[5]), tonumber(ARGV[6])
+local fields = {unpack(ARGV, 7, 6 + count)}
 local width = 2 + math.max(count, 1)
 local read_at, by = tonumber(ARGV[1]), tonumber(ARGV[2])
 
@@ -101,17 +101,23 @@ end
 local function found(key)
   if count == 0 then
     local value = redis.pcall('GET', key)
-    return type(value) == 'table' and 'other' or value and redis.sha1hex(value) or 'none'
+    if type(value) == 'table' or value and #value > most then
+      return 'garbage'
+    end
+    return value and redis.sha1hex(value) or 'none'
   end
   local size = redis.pcall('HLEN', key)
   if type(size) == 'table' then
-    return 'other'
+    return 'garbage'
   elseif size == 0 then
     return 'none'
   end
   local text = tostring(size)
   for _, field in ipairs(fields) do
     local value = redis.call('HGET', key, field)
+    if value and #value > most then
+      return 'garbage'
+    end
     text = text .. (value and ' ' .. string.len(value) .. ':' .. value or ' -')
   end
   return redis.sha1hex(text)
@@ -125,7 +131,7 @@ local stamps = #KEYS > 0 and redis.call('MGET', unpack(names))
 local replies = {}
 for i = 1, #KEYS, 2 do
   local key, stamp = KEYS[i], KEYS[i + 1]
-  local at = 6 + count + (i - 1) / 2 * width
+  local at = 7 + count + (i - 1) / 2 * width
   local must_be, action = ARGV[at], ARGV[at + 1]
   local text = stamp ~= key and stamps[(i + 1) / 2]
   local is_new = must_be == 'none' and action == 'set' and count == 0

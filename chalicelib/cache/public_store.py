@@ -13,6 +13,7 @@ from chalicelib.cache.public_keys import (
     Late,
     PublicRow,
     delete_note,
+    instead_of,
     note,
     read_commands,
     set_commands,
@@ -106,13 +107,15 @@ class PublicStore:
         return replies
 
     def delete_many(
-        self, table: Table, form: str, row_keys: Sequence[Key], read_at: int, until: int
-    ) -> None:
-        """Delete public keys that nobody watches any more since `read_at`. A write that read its
-        row before that does not bring them back. Raises Late where `until` has come."""
-        rows = [PublicRow(key, None) for key in row_keys]
+        self, table: Table, form: str, found: Mapping[Key, Found], read_at: int, until: int
+    ) -> list[bool]:
+        """Delete public keys that nobody watches any more since `read_at`, where they hold what was
+        `found`. A write that read its row before that does not bring them back. Whether each was
+        deleted. Raises Late where `until` has come."""
+        rows = [PublicRow(key, None, instead_of(own)) for key, own in found.items()]
         is_cluster = self._client.is_cluster
-        self._set(set_commands(table, form, rows, read_at, is_cluster, read_at, until))
+        replies = self._set(set_commands(table, form, rows, read_at, is_cluster, read_at, until))
+        return [bool(each) for reply in replies for each in reply]
 
     def note(self, table: Table) -> tuple[str, bytes]:
         """The server that answers now, and the table's note; empty where there is none."""

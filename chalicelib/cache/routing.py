@@ -84,6 +84,15 @@ class Connection:
         self.leave_replies()
         return ()
 
+    def name_server(self) -> None:
+        """Have a name in `server` that is not older than one which comes with replies. One round
+        trip where it is, as after some silence."""
+        if any(node.is_name_due for node in self._nodes):
+            self._sent = [(node, ()) for node in self._nodes]
+            for node in self._nodes:
+                node.send(())
+            self.receive()
+
     def send(self, commands: Sequence[Command], *, wait: bool = True) -> None:
         if not self._nodes:
             raise redis.ConnectionError("closed")

@@ -12,8 +12,8 @@ from functools import lru_cache
 # entry of each row, where there are no lines.
 # ARGV: how long that second key lives; the number of the declaration, and the lowest and the
 # highest value of each counter; a line feed and the names of the counters; where the row's key
-# begins in the key of totals; what is added to each counter, row after row; the lines of the rows,
-# one behind the other, where the entries are not to be asked.
+# begins in the key of totals; what is added to each counter, row after row, or once where each row
+# gets the same; the lines of the rows, one behind the other, where the entries are not to be asked.
 # Replies the new value of each counter, row after row; or 'missing' where a row has no entry; or
 # 'range', which row and counter, both from 0 on, and its value. A second copy adds nothing, and
 # replies what the counters show then, or the refusal of the first one; or 'done' where a row has no
@@ -29,7 +29,7 @@ if refusal ~= '' then
 end
 local pack, unpacked = struct.pack, struct.unpack
 local names, amounts, lines = ARGV[3], ARGV[5], ARGV[6]
-local rows = #amounts / $bytes
+local rows = (#KEYS - 2) / (lines and 1 or 2)
 local behind = 2 * $bytes + 24
 local form, length = '<ddd$dc' .. #names, 24 + $bytes + #names
 local declaration, $limits = unpacked('<d$d$d', ARGV[2])
@@ -56,6 +56,8 @@ local function totals_of(text)
   return epoch, times, $sums_by_name
 end
 
+local is_alike = #amounts == $bytes
+local $amounts = unpacked('<$d', amounts)
 local texts, values, fields = {}, {}, {}
 for i = 1, rows do
   local line, at = found[rows + i], 0
@@ -91,7 +93,9 @@ for i = 1, rows do
   if epoch ~= applied_epoch then
     $applied = $zeros
   end
-  local $amounts = unpacked('<$d', amounts, (i - 1) * $bytes + 1)
+  if not is_alike then
+    $amounts = unpacked('<$d', amounts, (i - 1) * $bytes + 1)
+  end
   if is_copy then
     $amounts = $zeros
   end

@@ -223,8 +223,7 @@ class CounterTotalsStore:
             if generation:
                 entries = keys.entry_prefix(generation.number, table, table.key, bucket)
                 named.append(_packed_names(entries, table, row_keys))
-            added = _row_by_row([_of(at, column) for column in amounts])
-            last: Words = (struct.pack(f"<{len(added)}d", *added),)
+            last: Words = (_packed_amounts([_of(at, column) for column in amounts]),)
             if lines:
                 last += (b"".join(_of(at, lines)),)
             first, middle = form.constant(bucket, 2 + len(named) * len(at), len(last))
@@ -348,17 +347,23 @@ class _Form:
 
     def amounts(self, deltas: Counts) -> list[Sequence[int]]:
         """For each counter what is added to it in each row."""
-        named = [deltas.columns.get(name) for name in self.names]
-        return [[amount or 0 for amount in own] if own else [0] * len(deltas.keys) for own in named]
+        none = [0] * len(deltas.keys)
+        named = [deltas.columns.get(name, none) for name in self.names]
+        if deltas.is_whole:
+            return named  # type: ignore[return-value]
+        return [[amount or 0 for amount in own] for own in named]
 
 
-def _row_by_row(columns: Sequence[Sequence[int]]) -> Sequence[int]:
-    if len(columns) == 1:
-        return columns[0]
-    numbers = [0] * (len(columns) * len(columns[0]))
-    for place, column in enumerate(columns):
-        numbers[place :: len(columns)] = column
-    return numbers
+def _packed_amounts(columns: Sequence[Sequence[int]]) -> bytes:
+    """Row after row, or once where each row gets the same."""
+    count = len(columns[0])
+    if all(own.count(own[0]) == count for own in columns):
+        numbers = [own[0] for own in columns]
+    else:
+        numbers = [0] * (len(columns) * count)
+        for place, column in enumerate(columns):
+            numbers[place :: len(columns)] = column
+    return struct.pack(f"<{len(numbers)}d", *numbers)
 
 
 def scripts_of(tables: Iterable[Table]) -> list[str]:

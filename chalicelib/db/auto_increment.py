@@ -43,15 +43,15 @@ def no_key_left(table: Table) -> NoKeyLeft:
 
 
 @contextmanager
-def giving_keys(table: Table, is_giving: bool) -> Iterator[None]:
-    """Stands around an INSERT. `is_giving`: the database gives keys to some rows. Raises NoKeyLeft
-    where it has no key left for them."""
+def giving_keys(table: Table, *, is_giving: bool, is_held: bool) -> Iterator[None]:
+    """Stands around an INSERT. `is_giving`: the database gives keys to some rows. `is_held`: a bulk
+    insert holds the counter of the keys. Raises NoKeyLeft where it has no key left for them."""
     try:
         yield
     except DatabaseError as error:
         key = table.key
         if not (is_giving and isinstance(key.type, Integer)):
             raise
-        if is_key_space_exhausted(error, key.type.maximum):
+        if is_key_space_exhausted(error, key.type.maximum, is_held=is_held):
             raise no_key_left(table) from error
         raise

@@ -1,7 +1,7 @@
 """What an engine must do: take statements, give answers. `mysql` is one, `data_api` another."""
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from chalicelib.db.statements import Statement
 
@@ -16,18 +16,28 @@ PAUSE_SECONDS = 0.1
 LOAD_PAUSE_SECONDS = 10
 
 
+class Sent(NamedTuple):
+    """Statements that were sent with a COMMIT, and are not waited for yet. `is_timed`: a time
+    behind the COMMIT is asked for."""
+
+    statements: Sequence[Statement]
+    is_timed: bool
+
+
 class Connection(Protocol):
     """One at a time uses it. Each method raises DatabaseError where the server rejects a statement
     or is lost.
 
     `key_step`: how far apart the keys are that the server gives; servers that take writes side by
-    side are set to give each its own. `answered`: how many of the statements that were sent last
+    side are set to give each its own. `holds_keys`: whether a bulk insert holds the counter of the
+    keys until it ends. `answered`: how many of the statements that were sent last
     gave an answer. `sent_at`: when these were ready to go, in monotonic seconds; the server began
     with none before. `is_surely_writer`: no replica can be at the other end. `takes_files`: whether
     it can `load`. `max_statement_bytes`, `max_answer_bytes`: what the values of one statement and
     the rows of one answer may take; 0: no limit that matters."""
 
     key_step: int
+    holds_keys: bool
     answered: int
     sent_at: float
     is_surely_writer: bool
@@ -45,12 +55,13 @@ class Connection(Protocol):
     def batch(self, statements: Sequence[Statement]) -> list[Rows]:
         """Run these one after the other, up to the first that fails."""
 
-    def batch_and_commit(
-        self, statements: Sequence[Statement], is_timed: bool = True
-    ) -> tuple[list[Rows], int]:
-        """Run these and COMMIT; nothing is committed where one of them fails. Their answers, and a
-        time behind the COMMIT, in microseconds of the database's clock, where it `is_timed`. Raises
-        OutcomeUnknown where nobody can tell whether it was committed."""
+    def send_commit(self, statements: Sequence[Statement], is_timed: bool = True) -> Sent:
+        """Have these run and COMMIT; nothing is committed where one of them fails. Nothing else may
+        be asked before `receive_commit`, which may be what runs them. Raises as that."""
+
+    def receive_commit(self, sent: Sent) -> tuple[list[Rows], int]:
+        """The answers, and a time behind the COMMIT, in microseconds of the database's clock, where
+        it `is_timed`. Raises OutcomeUnknown where nobody can tell whether it was committed."""
 
     def load(self, statement: Statement, feed: Iterable[bytes]) -> None:
         """Run a LOAD DATA LOCAL of what `feed` brings. The rows so far are in the table where that

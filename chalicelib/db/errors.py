@@ -90,16 +90,23 @@ _CHILD_WITHOUT_PARENT, _PARENT_WITH_CHILD = 1452, 1451
 _SIGNAL, _SIGNAL_STATE = 1644, "45000"
 _NO_PARTITION = frozenset({1526, 1591})
 _NO_DEFINER = 1449
-_GUARD_FAILED = 1690  # an integer out of range: see `statements.guarded`
-_VALUE_REJECTED = _CHECK_VIOLATED | {
-    *(Code.DATA_TOO_LONG, Code.WARN_DATA_OUT_OF_RANGE, Code.TRUNCATED_WRONG_VALUE_FOR_FIELD),
-    *(Code.WARN_DATA_TRUNCATED, _CHILD_WITHOUT_PARENT, _PARENT_WITH_CHILD, _SIGNAL),
-    *(Code.BAD_NULL_ERROR, *_NO_PARTITION),
-}
+# An expression in a guard (see `statements.guarded`), in a trigger or in a generated column.
+_INTEGER_OUT_OF_RANGE = 1690
+_DIVISION_BY_ZERO, _WRONG_VALUE = 1365, 1292
+_EXPRESSION_FAILED = frozenset({_INTEGER_OUT_OF_RANGE, _DIVISION_BY_ZERO, _WRONG_VALUE})
+_VALUE_REJECTED = (
+    _CHECK_VIOLATED
+    | _EXPRESSION_FAILED
+    | {
+        *(Code.DATA_TOO_LONG, Code.WARN_DATA_OUT_OF_RANGE, Code.TRUNCATED_WRONG_VALUE_FOR_FIELD),
+        *(Code.WARN_DATA_TRUNCATED, _CHILD_WITHOUT_PARENT, _PARENT_WITH_CHILD, _SIGNAL),
+        *(Code.BAD_NULL_ERROR, *_NO_PARTITION),
+    }
+)
 # "INSERT command denied to user 'u'@'h' for table `herocache`.`heroes`", or "for column 'xp' in
 # table 'heroes'".
 _DENIED = frozenset({1142, 1143})
-_RIGHT = re.compile(r"^([A-Z, ]+) command denied ")
+_RIGHT = re.compile(r"^([A-Z, ]+)( with locking clause)? command denied ")
 _DENIED_TABLE = re.compile(r"table ['`](?:[^'`]*`\.`)?([^'`]+)['`]$")
 # "for column 'xp' at row 2", in places "for column `herocache`.`heroes`.`xp` at row 2".
 # A quoted value before it may look the same, so only the end of the text counts.
@@ -114,7 +121,8 @@ _IN_WORDS = {
     Code.ACCESS_DENIED_ERROR: "it rejects the user or the password (DB_USER, DB_PASS)",
     Code.CR_SSL_CONNECTION_ERROR: "it speaks no TLS, and DB_SSL_CA asks for it",
     PASSWORD_WITHHELD: "it asks for the password itself, which only a server with a checked"
-    " certificate is told: set DB_SSL_CA, or log in with mysql_native_password",
+    " certificate is told: set DB_SSL_CA, or log in with mysql_native_password. Or it rejects"
+    " the user or the password (DB_USER, DB_PASS): MySQL asks then, too",
     Code.DBACCESS_DENIED_ERROR: "the user has no rights on this database (DB_NAME)",
     Code.BAD_DB_ERROR: "it has no database of this name (DB_NAME)",
     Code.CON_COUNT_ERROR: "it has no connection left",
@@ -179,8 +187,9 @@ def is_said_by_server(error: BaseException) -> bool:
 
 
 def is_login_rejected(error: DatabaseError) -> bool:
-    """Whether the server rejected the user or the password."""
-    return code_of(error) == Code.ACCESS_DENIED_ERROR
+    """Whether the server rejected the user or the password. MySQL asks for the password itself
+    then, where that was withheld."""
+    return code_of(error) in (Code.ACCESS_DENIED_ERROR, PASSWORD_WITHHELD)
 
 
 def translated_from_connecting(error: DatabaseError, settings: Settings) -> Exception:
@@ -219,6 +228,8 @@ def translated(error: DatabaseError) -> Exception:
         )
     if code in _DENIED:
         right, table = _part(_RIGHT, error), _part(_DENIED_TABLE, error)
+        if _part(_RIGHT, error, 2):
+            right = "UPDATE"  # MySQL asks for it, or for DELETE or LOCK TABLES
         return ConfigurationError(
             f"DB_USER: the user lacks a right ({right}) on the table {table} or on a column of it:"
             f" have an operator run GRANT SELECT, INSERT, UPDATE, DELETE ON `{table}` TO that user"
@@ -242,22 +253,23 @@ def code_of(error: BaseException | None) -> int:
     return error.code if isinstance(error, DatabaseError) else 0
 
 
-def is_key_space_exhausted(error: DatabaseError, highest_key: int) -> bool:
+def is_key_space_exhausted(error: DatabaseError, highest_key: int, *, is_held: bool) -> bool:
     """Whether an INSERT failed because AUTO_INCREMENT has no key left. MySQL then gives the highest
-    key again and reports a duplicate. MariaDB knows no number above those of 64 bits: only there
-    `_NO_NEXT_KEY` means this. Else it means that a bulk insert held the counter for too long."""
+    key again and reports a duplicate, or `_NO_NEXT_KEY` where several are wanted. MariaDB has that
+    number where a key has 64 bits, and else another one. Where a bulk insert holds the counter
+    (`is_held`), `_NO_NEXT_KEY` may also mean that this took too long."""
     if code_of(error) == Code.DUP_ENTRY:
         is_key = duplicate_index(error) == _PRIMARY
         return is_key and error.words.startswith(f"Duplicate entry '{highest_key}' ")
     if code_of(error) == _NO_NEXT_KEY:
-        return highest_key >= _HIGHEST_OF_64_BITS
+        return not is_held or highest_key >= _HIGHEST_OF_64_BITS
     return code_of(error) == _KEY_OUT_OF_RANGE
 
 
 def is_guard_failed(error: BaseException | None) -> bool:
-    """Whether a guard failed: a statement that is an error on purpose where its condition is
-    false."""
-    return code_of(error) == _GUARD_FAILED
+    """Whether the error of a guard says that it failed: a statement that is an error on purpose
+    where its condition is false. The error of another statement may have the same number."""
+    return code_of(error) == _INTEGER_OUT_OF_RANGE
 
 
 def is_misfit(error: DatabaseError) -> bool:
@@ -312,6 +324,8 @@ def rejection(error: DatabaseError) -> tuple[str, str]:
         return _part(_NULL_COLUMN, error), "a trigger gives it NULL, which it does not take"
     if code in _NO_PARTITION:
         return "", "the table has no partition for this row"
+    if code in _EXPRESSION_FAILED:
+        return "", "a trigger or a generated column of the table cannot compute with it"
     if _is_signal(error):
         return "", f"a trigger rejects this row: {error.words}"
     return column, "the database does not take this value"
@@ -319,7 +333,7 @@ def rejection(error: DatabaseError) -> tuple[str, str]:
 
 def _part(pattern: re.Pattern[str], error: DatabaseError, group: int = 1) -> str:
     found = pattern.search(error.words)
-    return found[group] if found else ""
+    return (found[group] or "") if found else ""
 
 
 def is_unfit(error: BaseException | None) -> bool:

@@ -21,7 +21,7 @@ CHAR does not count as a string, because it loses the spaces at the end of a val
 """
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 
@@ -47,6 +47,13 @@ OWN_TABLES = {
     "sync_runs": "the sync",
     "sync_ranges": "the sync",
     "applied_deltas": "write-behind counters",
+}
+# Columns that these tables did not have from the beginning: seed/schema.sql changes no table.
+ADDED_COLUMNS = {
+    (GENERATIONS, "server"): "VARCHAR(64) NOT NULL DEFAULT ''",
+    (GENERATIONS, "retired_at"): "DATETIME(6) NOT NULL DEFAULT '2000-01-01'",
+    ("watched", "unfinished"): "VARCHAR(64) CHARACTER SET ascii NULL",
+    ("watched_ranges", "unfinished"): "MEDIUMTEXT CHARACTER SET ascii NULL",
 }
 OTHER_VERSION = (
     "one of the service's own tables lacks a column, or a trigger names one that is not there:"
@@ -123,6 +130,19 @@ def missing_own_tables(names: Iterable[str]) -> str:
         f"the database lacks the service's own {needed}, or DB_USER has no rights there:"
         f" {APPLY_SCHEMA}"
     )
+
+
+def missing_added_columns(found: Mapping[str, Sequence[Found]]) -> Iterator[str]:
+    """An error text for each of OWN_TABLES that an older version made, by the name of the table."""
+    for table in OWN_TABLES:
+        names = {column.name.lower() for column in found.get(table, ())}
+        missing = [column for own, column in ADDED_COLUMNS if own == table and column not in names]
+        if names and missing:
+            added = ", ".join(f"ADD {column} {ADDED_COLUMNS[table, column]}" for column in missing)
+            yield (
+                f"the service's own table {table} is of an older version of the service"
+                f" ({OWN_TABLES[table]} need it): ALTER TABLE {table} {added}"
+            )
 
 
 def missing_rights(found: Sequence[Found]) -> Iterator[str]:

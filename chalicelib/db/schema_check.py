@@ -18,6 +18,7 @@ from chalicelib.db.schema import (
     Stops,
     differences,
     may_rewrite,
+    missing_added_columns,
     missing_own_tables,
     missing_rights,
     narrowed,
@@ -73,7 +74,8 @@ class SchemaCheck:
 
     def misfit(self, error: DatabaseError, find: Callable[[list[str]], Columns]) -> SchemaMismatch:
         """The error for a statement that failed because somebody changed a table, or because one of
-        the service's own tables is missing. `find` returns the columns as they are now."""
+        the service's own tables is missing or of an older version. `find` returns the columns as
+        they are now."""
         log.warning("the tables are compared again: %s", error.words)
         tables = list(self._fitting.values())
         names = [*[table.name for table in tables], *OWN_TABLES]
@@ -84,7 +86,7 @@ class SchemaCheck:
             for difference in differences(table, found.get(table.name, ()))
             if difference.stops != Stops.NOTHING
         ]
-        texts += filter(None, [missing_own_tables(found)])
+        texts += [*filter(None, [missing_own_tables(found)]), *missing_added_columns(found)]
         missing = missing_table(error)
         if missing and missing not in names:
             texts.append(
@@ -112,7 +114,12 @@ def report(default: Table, tables: Iterable[Table], found: Columns) -> list[str]
     _raise_if_stopped(differences(default, found.get(default.name, ())))
     others = [d for t in tables for d in differences(t, found.get(t.name, ()))]
     rights = [text for name in OWN_TABLES for text in missing_rights(found.get(name, ()))]
-    return [*filter(None, [missing]), *rights, *[difference.text for difference in others]]
+    return [
+        *filter(None, [missing]),
+        *missing_added_columns(found),
+        *rights,
+        *[difference.text for difference in others],
+    ]
 
 
 def _raise_if_stopped(found: Iterable[Difference]) -> None:

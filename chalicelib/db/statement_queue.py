@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from chalicelib.db import statements
-from chalicelib.db.engine import Connection, Rows
+from chalicelib.db.engine import Connection, Rows, Sent
 from chalicelib.db.errors import DatabaseError, is_guard_failed, is_value_rejected
 from chalicelib.db.rejected_row import Writes, find_rejected
 from chalicelib.db.statements import Statement
@@ -24,7 +24,6 @@ class StatementQueue:
         self._queue: list[Statement] = [statements.START]
         self._writes: Writes | None = None
         self._guards: list[tuple[Statement, Callable[[], HerocacheError]]] = []
-        self._committed_at = 0
         self.is_over = False
 
     @property
@@ -39,8 +38,13 @@ class StatementQueue:
     def queue_guard(self, statement: Statement, error: Callable[[], HerocacheError]) -> None:
         """As `queue`. Where the database says that what `statement` guards does not hold, nothing
         behind it is run, and what `error` makes is raised."""
+        self._queue.append(self._guard(statement, error))
+
+    def _guard(self, statement: Statement, error: Callable[[], HerocacheError]) -> Statement:
+        """The statement, which is sent later. Every guard is registered here: another error with
+        the number of a failed guard is that of a row."""
         self._guards.append((statement, error))
-        self._queue.append(statement)
+        return statement
 
     def wait_at_most(self, seconds: float) -> None:
         """Wait so many seconds for each answer from now on."""
@@ -49,33 +53,41 @@ class StatementQueue:
     def run(self, *statements: Statement) -> list[Rows]:
         """The answers to `statements`: the rows that each selected. One round trip."""
         queue, self._queue = self._queue, []
-        with self._telling_guards(queue):
-            return self._connection.batch([*queue, *statements])[len(queue) :]
+        sent = [*queue, *statements]
+        with self._telling_guards(sent):
+            return self._connection.batch(sent)[len(queue) :]
 
     def commit(self) -> None:
         """COMMIT, and what is left to do before it. Raises DatabaseUnavailable where the server was
         made a replica meanwhile: some users may write there."""
         if not self._connection.is_surely_writer:
             self.queue_guard(statements.GUARD_WRITER, came_too_late)
-        self._commit(is_timed=False)
+        self._commit()
 
-    def _commit(self, *statements: Statement, is_timed: bool = True) -> list[Rows]:
-        """The answers to what was left to do, and to `statements`."""
-        queue, self._queue = self._queue, []
-        with self._telling_rejected(), self._telling_guards(queue):
-            answers, self._committed_at = self._connection.batch_and_commit(
-                [*queue, *statements], is_timed
-            )
-        self.is_over = True
+    def _commit(self, *statements: Statement) -> list[Rows]:
+        """COMMIT. The answers to what was left to do, and to `statements`."""
+        answers, _ = self._receive_commit(self._send_commit(*statements, is_timed=False))
         return answers
 
+    def _send_commit(self, *statements: Statement, is_timed: bool = True) -> Sent:
+        """Send what was left to do, `statements` and COMMIT, and return at once."""
+        queue, self._queue = self._queue, []
+        return self._connection.send_commit([*queue, *statements], is_timed)
+
+    def _receive_commit(self, sent: Sent) -> tuple[list[Rows], int]:
+        """The answers, and where it `is_timed` a time behind the COMMIT."""
+        with self._telling_rejected(), self._telling_guards(sent.statements):
+            received = self._connection.receive_commit(sent)
+        self.is_over = True
+        return received
+
     @contextmanager
-    def _telling_guards(self, queue: Sequence[Statement]) -> Iterator[None]:
-        """For statements that begin with `queue`: where a guard in it fails, raises its error."""
+    def _telling_guards(self, sent: Sequence[Statement]) -> Iterator[None]:
+        """For the statements that are `sent`: where a guard among them fails, raises its error."""
         try:
             yield
         except DatabaseError as error:
-            failed = queue[self._connection.answered :][:1]
+            failed = sent[self._connection.answered :][:1]
             for guard, own_error in self._guards:
                 if is_guard_failed(error) and failed == [guard]:
                     raise own_error() from error

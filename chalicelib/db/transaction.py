@@ -21,7 +21,7 @@ from chalicelib.db.auto_increment import (
 from chalicelib.db.cache_generation import Generation, generation_in
 from chalicelib.db.change_capture import MARK_OWN
 from chalicelib.db.engine import Connection, Rows
-from chalicelib.db.errors import DatabaseError, is_guard_failed, is_value_rejected
+from chalicelib.db.errors import DatabaseError, is_value_rejected
 from chalicelib.db.rejected_row import Writes
 from chalicelib.db.schema_check import SchemaCheck
 from chalicelib.db.statement_queue import StatementQueue, came_too_late
@@ -79,13 +79,13 @@ class Transaction(StatementQueue):
         self._queue += [cache_generation.lock(table), cache_generation.switch_off(table)]
 
     def can_insert_at_once(self, table: Table, rows: Sequence[Row]) -> bool:
-        """Whether `insert_and_commit` can tell the rows before it is done: no trigger changes them,
+        """Whether `send_insert` can tell the rows before it is done: no trigger changes them,
         and the keys follow each other, as those of one statement do."""
         is_plain = not self.ensure_fit(table)
         is_plain = is_plain and table.auto_key and self._connection.key_step == 1
         return is_plain and len(self._cut(rows)) == 1
 
-    def insert_and_commit(
+    def send_insert(
         self,
         table: Table,
         rows: Sequence[Row],
@@ -94,35 +94,34 @@ class Transaction(StatementQueue):
         max_rows: int,
         until: int,
         is_timed: bool = True,
-    ) -> tuple[Change, Committed]:
+    ) -> Callable[[], tuple[Change, Committed]]:
         """Insert rows with NO_KEY, which get the next keys, rising in the order of `rows`, and
-        COMMIT, where `held` is the generation, in one round trip. `Committed.others` as
-        `commit_and_show` has them; they are read before the INSERT, so that the new rows need not
-        be passed over. Raises NotAtOnce where another generation is, where the rows are
-        inserted after `until`, or where the keys would be too high; NoKeyLeft, RowRejected,
-        OutcomeUnknown."""
+        COMMIT, where `held` is the generation, in one round trip. Returns at once what waits for
+        it. `Committed.others` as `send_commit` has them; they are read before the INSERT, so that
+        the new rows need not be passed over. Both raise NotAtOnce where another generation is,
+        where the rows are inserted after `until`, or where the keys would be too high; NoKeyLeft,
+        RowRejected, OutcomeUnknown."""
         self._writes = Writes(table, rows, ((self._each(statements.insert_keyless), rows),))
         own, highest = len(rows), highest_allowed(table.key)
         most = self._most_shown(table, max_rows)
-        try:
-            with giving_keys(table, is_giving=True):
-                _, now, *others, _, first_key = self._commit(
-                    cache_generation.guard(table, held.number),
-                    *[statements.others(table, c, v, (), most) for c, v in shown.items()],
-                    statements.insert_keyless(table, rows),
-                    statements.guard_new_keys(own, highest, until),
-                    is_timed=is_timed,
-                )
-        except DatabaseError as error:
-            guards = (1, len(shown) + 3)
-            if is_guard_failed(error) and self._connection.answered in guards:
-                raise NotAtOnce from error
-            raise
-        [(read_at,)], [(first,)] = now, first_key
-        new_keys = range(first, first + own)
-        held = replace(held, told_at=read_at, asked_at=self._connection.sent_at)
-        change = Change(held, (), _with_keys(rows, new_keys), new_keys)
-        return change, Committed(read_at, self._committed_at, _whole(others, most))
+        sent = self._send_commit(
+            self._guard(cache_generation.guard(table, held.number), NotAtOnce),
+            *[statements.others(table, c, v, (), most) for c, v in shown.items()],
+            statements.insert_keyless(table, rows),
+            self._guard(statements.guard_new_keys(own, highest, until), NotAtOnce),
+            is_timed=is_timed,
+        )
+
+        def receive() -> tuple[Change, Committed]:
+            with giving_keys(table, is_giving=True, is_held=self.holds_keys):
+                answers, committed_at = self._receive_commit(sent)
+            _, [(read_at,)], *others, _, [(first,)] = answers
+            new_keys = range(first, first + own)
+            told = replace(held, told_at=read_at, asked_at=self._connection.sent_at)
+            change = Change(told, (), _with_keys(rows, new_keys), new_keys)
+            return change, Committed(read_at, committed_at, _whole(others, most))
+
+        return receive
 
     def insert(self, table: Table, rows: Sequence[Row]) -> Change:
         """Insert rows with NO_KEY, which get the next keys, rising in the order of `rows`. Where
@@ -170,7 +169,7 @@ class Transaction(StatementQueue):
             for batch in cut
             for statement in (statements.insert_keyless(table, batch), statements.FIRST_NEW_KEY)
         ]
-        with giving_keys(table, is_giving=True), self._telling_rejected():
+        with giving_keys(table, is_giving=True, is_held=self.holds_keys), self._telling_rejected():
             answers = self.run(*before, *sent)
         step = self._connection.key_step
         new_keys: list[Key] = []
@@ -254,30 +253,34 @@ class Transaction(StatementQueue):
         return Change(generation, before, self._stored(table, after, ()) if after else ())
 
     def replace_many(
-        self, table: Table, before: Mapping[Key, bytes], after: Sequence[Sequence[str]]
+        self, table: Table, before: Mapping[Key, bytes], changed: Mapping[Column, Sequence[str]]
     ) -> None:
-        """Put other rows in the place of those with the JSON `before`, by rising keys, with the
-        next statements. `after`: their values, as `Table.plain_columns` has them. Raises NotAtOnce,
-        here or there, where triggers may change rows, or where other rows are there by then."""
+        """Change columns of the rows with the JSON `before`, by rising keys, with the next
+        statements. `changed`: their values as texts, plain ones. Raises NotAtOnce, here or there,
+        where triggers may change rows, or where other rows are there by then."""
         if not self.takes_files or self.ensure_fit(table):
             raise NotAtOnce
         keys = [*before]
         self.queue_guard(statements.guard_rows(table, keys, [*before.values()]), NotAtOnce)
         if isinstance(table.key.type, Integer):
-            old = table.plain_columns([*before.values()]) or [()] * len(after)
-            changed = {
-                column: texts
-                for column, texts, others in zip(table.columns, after, old)
-                if [*texts] != [*others]
-            }
             self.queue(statements.update_columns(table, keys, changed))  # type: ignore[arg-type]
         else:
-            self.queue(*self._each(statements.replace)(table, table.rows_of_plain(after)))
+            old = zip(*map(table.decode, before.values()))
+            new = [
+                column.type.parse_all(changed[column]) if column in changed else values
+                for column, values in zip(table.columns, old)
+            ]
+            self.queue(*self._each(statements.replace)(table, [*zip(*new)]))
 
     def end(self, table: Table) -> Generation:
         """COMMIT what is left to do. The generation that holds."""
-        *_, held = self._commit(cache_generation.hold(table), is_timed=False)
+        *_, held = self._commit(cache_generation.hold(table))
         return generation_in(table, held, self._connection.sent_at)
+
+    @property
+    def holds_keys(self) -> bool:
+        """Whether a bulk insert holds the counter of the keys until it ends."""
+        return self._connection.holds_keys
 
     @property
     def takes_files(self) -> bool:
@@ -328,7 +331,7 @@ class Transaction(StatementQueue):
         what was committed before this."""
         self.run(cache_generation.lock(table))
 
-    def commit_and_show(
+    def send_commit(
         self,
         table: Table,
         values: Mapping[Column, Sequence[Key]],
@@ -336,14 +339,14 @@ class Transaction(StatementQueue):
         max_rows: int,
         until: int,
         watched: Sequence[Key] = (),
-    ) -> Committed:
+    ) -> Callable[[], Committed]:
         """`commit`, and for each column of `values` the rows with one of them as they are just
         before: `max_rows` at the most, and none of those with `keys`. Also asks which of the rows
-        `watched` are watched, where there are any. Raises DatabaseUnavailable as `commit`, and
-        where the rows are changed after `until`."""
+        `watched` are watched, where there are any. Returns at once what waits for it. Both raise
+        DatabaseUnavailable as `commit`, and where the rows are changed after `until`."""
         # Behind the changes: whoever waits for the rows' locks from here on waits for the COMMIT.
         place = len(self._queue)
-        self.queue(statements.guard_time(until))
+        self.queue_guard(statements.guard_time(until), came_too_late)
         most = self._most_shown(table, max_rows)
         # A text is named twice: see `statements.select`.
         count = 2 * sum(map(len, values.values())) + len(values) * len(keys)
@@ -354,16 +357,16 @@ class Transaction(StatementQueue):
             if is_shown
         ]
         watches = [statements.watches(table, watched)] if watched else []
-        try:
-            now, *others = self._commit(*shown, *watches)[place:]
-        except DatabaseError as error:
-            if is_guard_failed(error) and self._connection.answered == place:
-                raise came_too_late() from error
-            raise
-        [(read_at,)] = now
-        found = others.pop() if watches else ()
-        whole = _whole(others, most) if is_shown else [None] * len(values)
-        return Committed(read_at, self._committed_at, whole, found)
+        sent = self._send_commit(*shown, *watches)
+
+        def receive() -> Committed:
+            answers, committed_at = self._receive_commit(sent)
+            [(read_at,)], *others = answers[place:]
+            found = others.pop() if watches else ()
+            whole = _whole(others, most) if is_shown else [None] * len(values)
+            return Committed(read_at, committed_at, whole, found)
+
+        return receive
 
     def _stored(self, table: Table, rows: Sequence[Row], new_keys: Iterable[Key]) -> Sequence[Row]:
         """The rows as they are in the table, once what is left to do is done. One SELECT where

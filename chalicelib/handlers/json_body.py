@@ -25,7 +25,8 @@ def decode(body: bytes) -> object:
     except UnicodeDecodeError as error:
         raise BadRequest(f"body: not UTF-8 at byte {error.start}") from error
     try:
-        if "-0" in text:
+        # One character is found much faster than two.
+        if "-" in text and "-0" in text:
             return _EXACT.decode(text)
         value = _FAST.decode(text)
         return value if _has_no_field_twice(value, text) else _DECODER.decode(text)

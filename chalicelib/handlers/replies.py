@@ -84,13 +84,13 @@ def of_delete(keys: Sequence[Key]) -> Reply:
 def of_increment(table: Table, values: Counts) -> Reply:
     """`values`: of the counters, as they are now."""
     columns = values.columns
-    if values.keys and not any(None in column for column in columns.values()):
+    if values.keys and values.is_whole:
         named = (table.key.type.encode_all(values.keys), *columns.values())
         cells: list[object] = [None] * (len(named) * len(values.keys))
         for place, column in enumerate(named):
             cells[place :: len(named)] = column
         each = ",".join([f'"{name}":%s' for name in (table.key.name, *columns)])
-        text = ("},{".join([each] * len(values.keys)) % tuple(cells)).join("{}")
+        text = (f"{{{each}}}," * len(values.keys))[:-1] % tuple(cells)
     else:
         rows = zip(values.keys, values.rows())
         text = _json([{table.key.name: key, **own} for key, own in rows])[1:-1]

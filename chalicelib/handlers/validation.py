@@ -286,22 +286,20 @@ def _deltas(table: Table, items: Sequence[Any]) -> Counts:
 def _similar_deltas(table: Table, items: Sequence[Any]) -> Counts | None:
     """Of items that all name the same counters and are good as they are, as nearly all are. Column
     by column, because these loops run in C. None where one of them must be looked at by itself."""
-    if not items or set(map(type, items)) != {dict}:
-        return None
-    names = [name for name in table.counters if name in items[0]]
-    if not names or set(map(len, items)) != {len(names) + 1}:
-        return None
     key = table.key
     key_name = key.name
     try:
+        names = [name for name in table.counters if name in items[0]]
+        if not names or set(map(len, items)) != {len(names) + 1}:
+            return None
         keys = [item[key_name] for item in items]
         columns = {name: [item[name] for item in items] for name in names}
-    except KeyError:
+    except (IndexError, KeyError, TypeError):  # none, or one is no object
         return None
     is_good = key.type.takes_all(keys) and len(set(keys)) == len(keys)
     if not is_good or not all(map(_AMOUNT.takes_all, columns.values())):
         return None
-    return Counts(keys, columns)
+    return Counts(keys, columns, is_whole=True)
 
 
 def _delta(table: Table, item: object, place: str) -> tuple[Key, dict[str, int]]:

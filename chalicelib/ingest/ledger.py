@@ -41,6 +41,18 @@ def record(transaction: Transaction, upload: Upload, outcome: Outcome) -> None:
     )
 
 
+def add_sequencer(database: Database, upload: Upload) -> None:
+    """`upload` is the one that was recorded last. Where that has neither version nor sequencer,
+    this is its sequencer: the next upload, also of the same content, has another one."""
+    database.run(
+        (
+            "UPDATE ingest_log SET sequencer = %s WHERE bucket = %s AND object_key = %s"
+            " AND version = '' AND sequencer = '' AND etag = %s",
+            (upload.sequencer, upload.bucket, upload.key, upload.etag),
+        )
+    )
+
+
 def _claim(upload: Upload) -> Statement:
     """Insert the row of the object key, or lock it. Waits for a transaction that holds it."""
     return (

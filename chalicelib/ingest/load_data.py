@@ -86,7 +86,8 @@ def fill(
     of two rows in one file with one key the later one stays. `bring` is called with the name of the
     table to put them in, and with whether to REPLACE. Raises BadRequest."""
     is_keyed = table.key in columns
-    with giving_keys(table, not is_keyed), _rejecting_rows(table):
+    is_held = transaction.holds_keys
+    with giving_keys(table, is_giving=not is_keyed, is_held=is_held), _rejecting_rows(table):
         if not is_keyed or _may_replace(transaction, table):
             bring(table.identifier, is_keyed)
         else:

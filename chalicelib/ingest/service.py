@@ -104,6 +104,8 @@ class Ingest:
             outcome, is_news = self._deal_with(upload), True
         except _Known as known:
             outcome, is_news = known.outcome, False
+            if upload.sequencer and not upload.version:
+                ledger.add_sequencer(self._database, upload)
             if outcome.status == LOADED:
                 outcome = replace(outcome, first_rows=_told_first_rows(upload))
         is_old = outcome.status == SKIPPED or not is_news
@@ -326,7 +328,8 @@ def _news(upload: Upload, last: tuple[Upload, Outcome] | None) -> Upload:
     An event could name any sequencer. So S3 says which upload is the latest one. Without versions
     it goes by the content, which several uploads may have. So the content that was loaded last is
     not loaded for an older event; and where an older event names what S3 has, the sequencer of that
-    is not known: it is recorded without one, so that its own event is known by the content."""
+    is not known: it is recorded without one, so that its own event is known by the content and adds
+    it."""
     if last is None:
         return upload
     last_upload, outcome = last

@@ -19,18 +19,38 @@ MAX_SHOWN_BYTES = 8 * 1024 * 1024
 
 
 def of_change(table: Table, change: Change, store: bool) -> Affected:
-    """The entries of the changed rows, and every lookup entry that shows or showed one of them. The
-    rows' entries have their new JSON where `store` is true; the lookups' have none yet."""
+    """The entries of the changed rows, and every lookup entry that shows or showed one of them,
+    without values. `store`: whether new rows are to be stored."""
     rows: dict[Key, Entry | None] = {row[0]: None for row in change.before}
     new: dict[Key, Entry | None] = {}
-    entries = (
-        counted_entries.encode_many(table, change.after) if store else [None] * len(change.after)
-    )
-    for row, entry in zip(change.after, entries):
-        (new if row[0] in change.new_keys else rows)[row[0]] = entry
+    for row in change.after:
+        (new if row[0] in change.new_keys else rows)[row[0]] = None
     fenced = {table.key: rows} if rows else {}
     fenced |= of_lookups(table, (*change.before, *change.after))
     return Affected(fenced, new if fenced or store else {})
+
+
+def with_rows(table: Table, affected: Affected, change: Change) -> Affected:
+    """The same entries, with the new JSON of the rows. Raises NotAsDeclared."""
+    if not change.after:
+        return affected
+    rows, new = dict(affected.fenced.get(table.key, {})), dict(affected.new)
+    for row, entry in zip(change.after, counted_entries.encode_many(table, change.after)):
+        (new if row[0] in new else rows)[row[0]] = entry
+    return Affected({**affected.fenced, table.key: rows} if rows else affected.fenced, new)
+
+
+def of_insert(
+    table: Table,
+    change: Change,
+    lookups: Fenced,
+    texts: Sequence[bytes],
+) -> Affected:
+    """As `of_change`, where the database gave all keys. `lookups`: the entries `of_lookups`.
+    `texts`: as `Table.encode_keyless` makes them of the rows; none where they are not stored."""
+    if not texts or table.write_behind:
+        return Affected(lookups, dict.fromkeys(change.new_keys))
+    return Affected(lookups, dict(zip(change.new_keys, table.with_keys(change.new_keys, texts))))
 
 
 def of_lookups(table: Table, rows: Sequence[Row]) -> dict[Column, dict[Key, Entry | None]]:

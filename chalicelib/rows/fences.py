@@ -5,11 +5,10 @@ Redis, between two steps. So before it relies on its fences it asks how old they
 another writer has published meanwhile.
 """
 
-import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from chalicelib.cache import Pending, Token
+from chalicelib.clocks import Clocks, seconds_since
 from chalicelib.db import Generation
 from chalicelib.errors import CacheUnavailable
 
@@ -20,11 +19,11 @@ MAX_FENCE_SECONDS = 5
 @dataclass
 class Fences:
     """The fences of one try of a write: sent under the generation `held`, and perhaps not yet
-    waited for. `sent_at` is of both `clocks`."""
+    waited for."""
 
     held: Generation
     token: Token
-    sent_at: Sequence[float]
+    sent_at: Clocks
     pending: Pending[int]
     watermark: int | None = None
 
@@ -40,8 +39,7 @@ class Fences:
         Waits for the fences, and raises as `wait`. Raises CacheUnavailable where they may count as
         a dead writer's."""
         watermark = self.wait()
-        age = max(now - sent_at for now, sent_at in zip(clocks(), self.sent_at))
-        if age > MAX_FENCE_SECONDS:
+        if seconds_since(self.sent_at) > MAX_FENCE_SECONDS:
             raise CacheUnavailable("this process slept since it sent its fences")
         return watermark < read_at
 
@@ -49,8 +47,3 @@ class Fences:
     def stay(self) -> bool:
         """Whether it is certain, once they stand, that Redis does not evict them for a while."""
         return self.pending.stays
-
-
-def clocks() -> Sequence[float]:
-    """Two clocks: one goes on while the machine sleeps, nobody can set back the other."""
-    return time.time(), time.monotonic()

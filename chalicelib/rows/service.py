@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from chalicelib.cache import CounterTotals
+from chalicelib.clocks import clocks
 from chalicelib.counts import Counts
 from chalicelib.db import Change, Database
 from chalicelib.errors import (
@@ -20,7 +21,6 @@ from chalicelib.errors import (
     OutcomeUnknown,
     SchemaMismatch,
 )
-from chalicelib.rows.fences import clocks
 from chalicelib.rows.idempotency import Answer, IdempotentChange, prune_claims
 from chalicelib.rows.increments import counted, incremented
 from chalicelib.rows.lazy_loading import LazyLoading
@@ -88,7 +88,7 @@ class RowService:
         is_distinct = len(set(values)) == len(values)
         unique = values if is_distinct else list(dict.fromkeys(values))
         hits = None
-        read_at = clocks() if table.write_behind else ()
+        read_at = clocks()
         if use_cache:
             entries, joined, hits = self._lazy_loading.get_many(table, column, unique)
             if joined and is_distinct and not table.write_behind:
@@ -115,7 +115,7 @@ class RowService:
         self, table: Table, column: Column, value: Key, page: Page, from_writer: bool
     ) -> Rows:
         """From the database: an entry of the cache holds all rows of a value."""
-        read_at = clocks() if table.write_behind else ()
+        read_at = clocks()
         rows = self._loader.load_page(table, column, value, page, from_replica=not from_writer)
         if table.write_behind and rows:
             rows = self._write_behind.shown_many(table, rows, read_at)

@@ -19,6 +19,7 @@ from chalicelib.cache import (
     Recovery,
     new_token,
 )
+from chalicelib.clocks import Clocks, clocks, seconds_since
 from chalicelib.column_types import Integer
 from chalicelib.counts import Counts
 from chalicelib.db import Database, Generation
@@ -32,7 +33,6 @@ from chalicelib.errors import (
     RowRejected,
 )
 from chalicelib.rows.counted_entries import split
-from chalicelib.rows.fences import clocks
 from chalicelib.rows.lazy_loading import LazyLoading
 from chalicelib.rows.pending_increments import read_totals
 from chalicelib.tables import Key, Table
@@ -148,9 +148,7 @@ class WriteBehind:
                 " again"
             ) from error
 
-    def shown_many(
-        self, table: Table, entries: Sequence[Entry], read_at: Sequence[float]
-    ) -> list[bytes]:
+    def shown_many(self, table: Table, entries: Sequence[Entry], read_at: Clocks) -> list[bytes]:
         """The JSON of the rows in each entry, with commas between, as they are now. `read_at`: of
         both `clocks`, a time before the entries were read. One round trip to Redis."""
         parts = [split(table, entry) for entry in entries]
@@ -179,9 +177,9 @@ class WriteBehind:
             raise
 
 
-def _reject_old_read(read_at: Sequence[float]) -> None:
-    """`read_at`: of both `clocks`, a time before rows were read."""
-    if max(now - before for now, before in zip(clocks(), read_at)) > MAX_READ_SECONDS:
+def _reject_old_read(read_at: Clocks) -> None:
+    """`read_at`: a time before rows were read."""
+    if seconds_since(read_at) > MAX_READ_SECONDS:
         raise CountersUnavailable("this process slept while it read; nothing was changed")
 
 

@@ -24,6 +24,7 @@ from chalicelib.cache import (
     Recovery,
     new_token,
 )
+from chalicelib.clocks import clocks
 from chalicelib.db import Change, Committed, Database, Generation, Transaction
 from chalicelib.errors import (
     AnotherServer,
@@ -34,11 +35,11 @@ from chalicelib.errors import (
 )
 from chalicelib.rows import changed_entries, public_rows
 from chalicelib.rows.cache_switch_off import CacheSwitchOff
-from chalicelib.rows.fences import Fences, clocks
+from chalicelib.rows.fences import Fences
 from chalicelib.rows.idempotency import Recorded
 from chalicelib.rows.work import Claim, Work, begin
 from chalicelib.rows.writer_transactions import Transactions
-from chalicelib.tables import Key, Row, Table
+from chalicelib.tables import Column, Key, Row, Table
 
 log = logging.getLogger("herocache.write_through")
 
@@ -139,7 +140,7 @@ class WriteThrough:
         self,
         table: Table,
         before: Mapping[Key, bytes],
-        after: Sequence[Sequence[str]],
+        changed: Mapping[Column, Sequence[str]],
         claim: Claim,
     ) -> None:
         """As `Transaction.replace_many`. The whole table leaves the cache, but readers may see the
@@ -148,7 +149,7 @@ class WriteThrough:
 
         def replace_all(transaction: Transaction) -> None:
             claim.begin(transaction)
-            transaction.replace_many(table, before, after)
+            transaction.replace_many(table, before, changed)
             generation = transaction.raise_generation(table)
             claim.record(transaction, Change(generation, (), ()), {})
 
@@ -220,18 +221,20 @@ class WriteThrough:
         lookups = changed_entries.of_lookups(table, rows)
         until = held.database_time(in_seconds=MAX_SECONDS_TO_COMMIT)
         if not self._is_cached(held) or not (lookups or store):
-            change, _ = transaction.insert_and_commit(
-                table, rows, held, {}, 0, until, is_timed=False
-            )
+            receive = transaction.send_insert(table, rows, held, {}, 0, until, is_timed=False)
+            change, _ = receive()
             return Done(change)
         fences = self._send_fences(held, table, lookups, None if store else ())
         with self._lifted_if_undone(table, fences, Affected(lookups), ()):
             shown = changed_entries.values(lookups) if store else {}
-            change, committed = transaction.insert_and_commit(
+            receive = transaction.send_insert(
                 table, rows, held, shown, changed_entries.max_shown_rows(table), until
             )
+            with _after_commit():  # it may be done by now
+                texts = table.encode_keyless(rows) if store else ()
+            change, committed = receive()
             with _after_commit():
-                affected = changed_entries.of_change(table, change, store)
+                affected = changed_entries.of_insert(table, change, lookups, texts)
                 affected = changed_entries.with_lookups(table, affected, change, committed)
         return Done(change, affected, committed, fences)
 
@@ -252,17 +255,21 @@ class WriteThrough:
         if work.is_of_sync:
             held = replace(held, is_watched=False)
         until = held.database_time(in_seconds=MAX_SECONDS_TO_COMMIT)
-        must_stand = changed_entries.leave_a_lookup(table, change)
-        fences = self._send_fences(held, table, affected.fenced, affected.new, must_stand)
+        fences = self._send_fences(held, table, affected.fenced, affected.new)
         with self._lifted_if_undone(table, fences, affected, change.before):
             lookups = {
                 column: own for column, own in affected.fenced.items() if column != table.key
             }
             shown = changed_entries.values(lookups) if store else {}
             keys = [row[0] for row in change.after]
-            committed = transaction.commit_and_show(
+            if store:
+                affected = changed_entries.with_rows(table, affected, change)
+            if changed_entries.leave_a_lookup(table, change):
+                self._wait_for(fences)
+            receive = transaction.send_commit(
                 table, shown, keys, changed_entries.max_shown_rows(table), until, changed
             )
+            committed = receive()
             with _after_commit():
                 affected = changed_entries.with_lookups(table, affected, change, committed)
         return Done(change, affected, committed, fences)
@@ -278,20 +285,23 @@ class WriteThrough:
         table: Table,
         fenced: Fenced,
         new: Collection[Key] | None,
-        must_stand: bool = False,
     ) -> Fences:
-        """Send the fences and return at once. Where they `must_stand` before the COMMIT, or could
-        not be sent, return once they stand: raises CacheUnavailable, Moved."""
+        """Send the fences and return at once. Where they could not be sent, return once they stand:
+        raises CacheUnavailable, Moved."""
         # Each try has another token: what lifts the fences of one try may come late.
         token, sent_at = new_token(), clocks()
         pending = self._cache.begin_fence_many(held, table, fenced, new, token)
         fences = Fences(held, token, sent_at, pending)
-        if must_stand or not pending.is_sent:
-            try:
-                fences.wait()
-            except AnotherServer as error:
-                raise Moved(held, error.server) from error
+        if not pending.is_sent:
+            self._wait_for(fences)
         return fences
+
+    def _wait_for(self, fences: Fences) -> None:
+        """Return once the fences stand, before the COMMIT. Raises CacheUnavailable, Moved."""
+        try:
+            fences.wait()
+        except AnotherServer as error:
+            raise Moved(fences.held, error.server) from error
 
     @contextmanager
     def _lifted_if_undone(
@@ -302,6 +312,8 @@ class WriteThrough:
         the fences stay."""
         try:
             yield
+        except CacheUnavailable:
+            raise  # they do not stand
         except OutcomeUnknown:
             self._keep_standing(table, fences)
             raise

@@ -11,7 +11,7 @@ from chalicelib.sync.idle_check import Note
 from chalicelib.sync.reconciliation import Reconciliation
 from chalicelib.sync.runs import Lease
 from chalicelib.sync.seen_ranges import SeenRange
-from chalicelib.sync.unfinished_step import Prints, UnfinishedStep
+from chalicelib.sync.unfinished_step import UnfinishedStep
 from chalicelib.sync.watches import WatchedRow, Watches
 from chalicelib.tables import Key, Table
 
@@ -55,6 +55,7 @@ class Scan:
         step = UnfinishedStep(
             {row.key: row.unfinished for row in watched if row.unfinished},
             lambda prints: self._watches.begun(self._table, self._form, prints),
+            lambda digests, prints: self._watches.kept(self._table, self._form, digests),
         )
         rows = self._reconciliation.read(self._table, keys)
         now = self._reconciliation.reconcile(
@@ -70,7 +71,7 @@ class Scan:
         rows = self._reconciliation.read(self._table, keys)
         gone = [key for key in keys if key not in rows.texts and key not in rows.odd]
         if gone:
-            step = UnfinishedStep({}, lambda prints: ())
+            step = UnfinishedStep({}, lambda prints: (), lambda digests, prints: ())
             now = self._reconciliation.reconcile(
                 self._table, self._form, direction, gone, rows, {}, step
             )
@@ -115,7 +116,8 @@ class Scan:
                     keys += [key for key in known if key not in here]
                 others_here = others(keys)
                 asked = [key for key in keys if key not in others_here] if others_here else keys
-                step = self._step(direction, start, {**part.unfinished, **left.unfinished})
+                unfinished = {**part.unfinished, **left.unfinished}
+                step = self._step(direction, start, SeenRange(before, unfinished))
                 now = self._reconciliation.reconcile(
                     self._table, self._form, direction, asked, rows, part.seen, step
                 )
@@ -123,23 +125,27 @@ class Scan:
                 seen = now.seen
                 if "" in seen.values():
                     seen = {key: digest for key, digest in seen.items() if digest}
-                kept = [self._kept(direction, start, SeenRange(seen, {}))]
+                kept = []
+                if seen != {**before, **step.kept} or step.is_recorded or is_more:
+                    kept.append(self._kept(direction, start, SeenRange(seen, {})))
                 if is_more:
                     kept.append(self._kept(direction, str(after), left))
                 progress = self._progress(str(after) if is_more else following or start)
-                is_kept = seen == before and not step.is_recorded and not is_more
-                if progress or not is_kept or self._lease.is_due:
+                if kept or progress or self._lease.is_due:
                     self._lease.run(*kept, *progress)
                 if is_more:
                     start, before = str(after), left.seen
         return None
 
-    def _step(self, direction: str, start: str, unfinished: Prints) -> UnfinishedStep:
+    def _step(self, direction: str, start: str, before: SeenRange) -> UnfinishedStep:
         return UnfinishedStep(
-            unfinished,
+            before.unfinished,
             lambda prints: self._watches.ranges.begun(
                 self._table, self._form, direction, start, prints
             ),
+            lambda digests, prints: [
+                self._kept(direction, start, SeenRange({**before.seen, **digests}, prints))
+            ],
         )
 
     def _kept(self, direction: str, start: str, kept: SeenRange) -> Statement:

@@ -151,13 +151,14 @@ class RangeWorker:
 
 
 def recorded(database: Database, run: int) -> tuple[Record, list[Range]]:
-    """What a run and its ranges have done so far, and the ranges."""
+    """What a run and its ranges have done so far, and the ranges. The outcome is asked for first:
+    where it says that the run has ended, all that was done is told."""
+    [rows] = database.run(("SELECT outcome FROM sync_runs WHERE id = %s", (run,)))
     record = Record(run=run, outcome="superseded")
+    for (outcome,) in rows:
+        record.outcome = outcome
     ranges = ranges_of(database, run)
     for each in ranges:
         each.did.add_to(record)
     record.ranges = max(0, len(ranges) - 1)
-    [rows] = database.run(("SELECT outcome FROM sync_runs WHERE id = %s", (run,)))
-    for (outcome,) in rows:
-        record.outcome = outcome
     return record, ranges

@@ -7,12 +7,12 @@ nothing.
 
 import json
 import secrets
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
 
+from chalicelib.clocks import clocks, seconds_since
 from chalicelib.db import MICROSECONDS_NOW, Change, Database, Statement, Transaction, guarded
 from chalicelib.error_text import shown
 from chalicelib.errors import Superseded
@@ -37,12 +37,12 @@ class Lease:
     def __init__(self, database: Database, token: int) -> None:
         self.token = token
         self._database = database
-        self._renewed = _clocks()
+        self._renewed = clocks()
 
     @property
     def is_due(self) -> bool:
-        """Whether it is time to renew it, by one of two clocks: this process may have slept."""
-        return any(now - at > LEASE_SECONDS / 3 for now, at in zip(_clocks(), self._renewed))
+        """Whether it is time to renew it, also where this process slept."""
+        return seconds_since(self._renewed) > LEASE_SECONDS / 3
 
     def begin(self, transaction: Transaction) -> None:
         """Called before a change."""
@@ -91,7 +91,7 @@ class Lease:
             transaction.queue_guard(self._guard(), Superseded)
             transaction.queue(*statements)
 
-        begun = _clocks()
+        begun = clocks()
         self._database.transact(apply)
         if renewals:
             self._renewed = begun
@@ -110,11 +110,6 @@ class Lease:
     def _guard(self) -> Statement:
         is_ours = "%s = (SELECT token FROM sync_lease WHERE name = 'sync' LOCK IN SHARE MODE)"
         return f"SELECT {guarded('1', is_ours)}", (self.token,)
-
-
-def _clocks() -> tuple[float, float]:
-    """One goes on while the machine sleeps, the other cannot be set back."""
-    return time.time(), time.monotonic()
 
 
 def take_lease(database: Database) -> Lease | None:

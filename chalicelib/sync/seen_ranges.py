@@ -10,7 +10,7 @@ from typing import NamedTuple, TypeVar
 from chalicelib.column_types import InvalidValue
 from chalicelib.db import Database, Statement
 from chalicelib.sync.range_rows import without
-from chalicelib.sync.unfinished_step import PRINT_CHARACTERS, Prints
+from chalicelib.sync.unfinished_step import PRINT_CHARACTERS, Prints, parted
 from chalicelib.tables import EVERY_ROW, Key, Table
 
 Value = TypeVar("Value")
@@ -146,17 +146,18 @@ def _unpacked(text: str) -> Mapping[Key, str]:
 
 
 def _packed_prints(prints: Prints) -> str:
-    keys = [key for key, own in prints.items() for _ in own]
-    texts = "".join(["".join(own) for own in prints.values()])
+    """A key stands there once for each of its fingerprints."""
+    keys, texts = [*prints], "".join(prints.values())
+    if len(texts) > PRINT_CHARACTERS * len(keys):
+        keys = [key for key, own in prints.items() for _ in parted(own)]
     return json.dumps([keys, texts]) if keys else ""
 
 
 def _unpacked_prints(text: str | None) -> Prints:
     keys, texts = json.loads(text or '[[], ""]')
-    prints: dict[Key, list[str]] = {}
-    for i, key in enumerate(keys):
-        place = PRINT_CHARACTERS * i
-        prints.setdefault(key, []).append(texts[place : place + PRINT_CHARACTERS])
+    prints: dict[Key, str] = {}
+    for key, text in zip(keys, parted(texts)):
+        prints[key] = prints.get(key, "") + text
     return prints
 
 

@@ -20,6 +20,7 @@ from chalicelib.sync.apply_increments import ApplyIncrements
 from chalicelib.sync.captured_changes import CapturedChanges
 from chalicelib.sync.fan_out import MAX_ROWS_IN_RUN, FanOut, Put
 from chalicelib.sync.idle_check import Note, Notes
+from chalicelib.sync.moved_watches import bring_along
 from chalicelib.sync.range_scan import BATCH_ROWS, Scan
 from chalicelib.sync.reconciliation import Reconciliation
 from chalicelib.sync.runs import Lease, Record, take_lease
@@ -92,14 +93,11 @@ class Sync:
         if table is not None and table not in [*self._tables]:
             raise BadRequest(f"table: {table!r:.80} is none; there are {', '.join(self._tables)}")
         names = self._tables if table is None else [table]
-        asked = [self._tables[name] for name in names]
-        return [each for each in asked if each.public or each.write_behind]
+        return [self._tables[name] for name in names]
 
     def _has_work(self, table: Table, server: str) -> bool:
         """As far as Redis knows."""
-        if table.public and not self._notes.is_in_step(table, server):
-            return True
-        return self._increments.are_any(table)
+        return not self._notes.is_in_step(table, server) or self._increments.are_any(table)
 
     def _look(
         self,
@@ -154,14 +152,12 @@ class Sync:
         what failed, so that the run goes on with the other tables. Raises Superseded, Late;
         CacheUnavailable where Redis is still away."""
         try:
-            if not table.public:
-                self._increments.apply(table, lease, record)
-                return None
             note = self._notes.begin(table, lease.token)
-            changed = self._drain(table, record)
+            self._drain(table, lease, record, note)
             self._increments.apply(table, lease, record)
             looked = record.tallies[TO_DATABASE].looked
-            self._reconcile(table, lease, record, note, fan_out, changed)
+            if table.public:
+                self._reconcile(table, lease, record, note, fan_out)
             if fan_out and fan_out.has(table):
                 handed.append((table, note))
             else:
@@ -178,16 +174,37 @@ class Sync:
             return error
         return None
 
-    def _drain(self, table: Table, record: Record) -> Sequence[Key]:
-        """Changes that other clients of the database made leave the cache. The keys of these rows,
-        where they are known."""
+    def _drain(self, table: Table, lease: Lease, record: Record, note: Note) -> None:
+        """Changes that other clients of the database made leave the cache. Their records are
+        deleted once the public keys of deleted rows are gone: nobody else may know these rows."""
         if why := self._captured_changes.unrecorded(table):
             record.unrecorded[table.name] = why
+
+        def follow(keys: Sequence[Key] | None) -> None:
+            if keys and table.public:
+                self._look_at_deleted(table, lease, record, note, keys)
+
         try:
-            return self._captured_changes.drain(table) or ()
+            self._captured_changes.drain(table, follow)
         except SchemaMismatch as error:
             record.unrecorded[table.name] = str(error)
-            return ()
+
+    def _look_at_deleted(
+        self, table: Table, lease: Lease, record: Record, note: Note, changed: Sequence[Key]
+    ) -> None:
+        """Those of the rows `changed` that are gone, where every row is watched."""
+        reconciliation = self._reconciliation(lease, record)
+        watched = self._watches.of(table)
+        for form in FORMS:
+            own = {row.key: row.direction for row in watched if row.form == form}
+            if own.get(EVERY_ROW) == TO_CACHE:
+                scan = Scan(table, form, reconciliation, self._watches, lease, note)
+                scan.deleted(TO_CACHE, [key for key in changed if key not in own])
+
+    def _reconciliation(self, lease: Lease, record: Record) -> Reconciliation:
+        return Reconciliation(
+            self._database, self._write_through, self._store, self._watches, lease, record
+        )
 
     def _reconcile(
         self,
@@ -196,14 +213,11 @@ class Sync:
         record: Record,
         note: Note,
         fan_out: FanOut | None,
-        changed: Sequence[Key],
     ) -> None:
-        """`changed`: keys of rows that other clients changed. What it does not look at itself is in
-        `fan_out`, where there is one."""
-        reconciliation = Reconciliation(
-            self._database, self._write_through, self._store, self._watches, lease, record
-        )
+        """What it does not look at itself is in `fan_out`, where there is one."""
+        reconciliation = self._reconciliation(lease, record)
         self._watches.finish(table)
+        bring_along(table, self._watches, lease)
         watched = self._watches.of(table)
         for form in FORMS:
             if not any(row.key == EVERY_ROW for row in watched if row.form == form):
@@ -218,8 +232,6 @@ class Sync:
             for every in own:
                 if every.key == EVERY_ROW and every.direction == direction:
                     keys = {row.key for row in single}
-                    if direction == TO_CACHE and changed:
-                        scan.deleted(direction, [key for key in changed if key not in keys])
                     self._look_at_every_row(scan, table, every, keys, lease, fan_out)
 
     def _look_at_rows(

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from chalicelib.cache import ABSENT, ANY, Found, Garbage, PublicRow, fingerprint
+from chalicelib.cache import Found, PublicRow, instead_of
 from chalicelib.sync import public_values
 from chalicelib.sync.public_side import PublicSide
 from chalicelib.sync.public_values import NotARow
@@ -47,7 +47,7 @@ class ToCache:
             if seen.get(key):
                 row = rows.row(table, key)
                 self._tell_conflict(table, form, key, row, seen, now.found[key])
-        puts = [PublicRow(key, None, _instead_of(now.found[key]), wanted.get(key)) for key in stale]
+        puts = [PublicRow(key, None, instead_of(now.found[key]), wanted.get(key)) for key in stale]
         not_set = self._public_side.put(table, form, TO_CACHE, rows, puts, now)
         left |= not_set | rows.odd.keys()
         now.seen |= digests(rows, without(left, now.found))
@@ -94,10 +94,3 @@ class ToCache:
             database=named(table, row),
             redis=other,
         )
-
-
-def _instead_of(found: Found) -> str:
-    """What must still be there where this is replaced. Of garbage nothing is known."""
-    if found is None:
-        return ABSENT
-    return ANY if isinstance(found, Garbage) else fingerprint(found)

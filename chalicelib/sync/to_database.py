@@ -13,7 +13,7 @@ from chalicelib.sync.public_side import PublicSide
 from chalicelib.sync.public_values import NotARow, Values
 from chalicelib.sync.range_rows import InStep, Rows, digests, named, without
 from chalicelib.sync.runs import Lease, Record
-from chalicelib.sync.unfinished_step import UnfinishedStep
+from chalicelib.sync.unfinished_step import UnfinishedStep, prints
 from chalicelib.sync.watches import NotWatched, Watches
 from chalicelib.tables import (
     DIRECTIONS,
@@ -149,14 +149,17 @@ class ToDatabase:
                 if key in values_shown:
                     puts.append(PublicRow(key, row, fingerprint(None)))
                 continue
+            # Write-behind counters follow the row. But until a client changes the public key, it
+            # shows them as they were.
+            is_whole, held = public_values.is_whole(table, values), values
             if row is not None and table.write_behind:
                 values = public_values.without_write_behind(table, values)
             whole = public_values.over(table, key, values, row)
-            if whole is None:
+            shown = public_values.over(table, key, held, row)
+            if whole is None or shown is None:
                 self._report_partial(table, form, key)
                 continue
-            is_whole = public_values.is_whole(table, values)
-            if whole == row and is_whole:
+            if shown == row and is_whole:
                 now.seen[key] = public_values.digest(table, row)
             elif whole == row:
                 if key in values_shown:
@@ -164,7 +167,7 @@ class ToDatabase:
             else:
                 edits[key] = values
                 if is_whole and seen.get(key):
-                    wholes.append(whole)
+                    wholes.append(shown)
         for key, digest in public_values.digests_by_key(table, wholes).items():
             if digest == seen[key]:  # only the row was changed
                 del edits[key]
@@ -182,8 +185,9 @@ class ToDatabase:
             rows = replace(rows, until=self._public_side.deadline())
         puts = [*self._public_side.with_values(table, form, puts)]
         if puts:
-            before = {put.key: now.found[put.key] for put in puts}
-            self._lease.run(*step.recording(before, {put.key: put.value for put in puts}))
+            before = prints({put.key: now.found[put.key] for put in puts})
+            after = prints({put.key: put.value for put in puts})
+            self._lease.run(*step.recording(before, after))
         not_set = self._public_side.put(table, form, TO_DATABASE, rows, puts, now)
         put_rows = [put.row for put in puts if put.row is not None]
         put_digests = public_values.digests_by_key(table, put_rows)
@@ -205,33 +209,27 @@ class ToDatabase:
         many. The keys of those that are in step then; the others were left as they are."""
         if table.write_behind:
             return ()
-        after, columns = public_values.plain_rows(table, differing)
+        after, columns = public_values.plain_rows(table, rows.texts, differing)
         digests = dict(zip(after, public_values.digests(after.values())))
-        equal = {key: digests[key] for key, text in after.items() if text == rows.texts.get(key)}
+        equal = {key: digests[key] for key, text in after.items() if text == rows.texts[key]}
         now.seen |= equal
         changed = [
-            key
-            for key, digest in digests.items()
-            # The database may write what needs an escape in another way.
-            if key not in equal
-            and digest != seen.get(key)
-            and b"\\" not in rows.texts.get(key, b"\\")
+            key for key, digest in digests.items() if key not in equal and digest != seen.get(key)
         ]
         keys = sorted(self._watches.still(table, form, TO_DATABASE, changed))
         if len(keys) < MIN_ROWS_AT_ONCE:
             return equal
         before = {key: rows.texts[key] for key in keys}
         if keys != [*after]:
-            places = dict(zip(after, range(len(after))))
-            columns = [[own[places[key]] for key in keys] for own in columns]
-        found = {key: differing[key] for key in keys}
+            after, columns = public_values.plain_rows(table, before, {k: after[k] for k in keys})
+            digests = {key: digests[key] for key in keys}
         watched = self._watches.guard(table, form, TO_DATABASE, keys)
-        claim = _StepClaim(self._lease, step.recording(found), watched)
+        claim = _StepClaim(self._lease, step.keeping(digests), watched)
         try:
             self._write_through.replace_many(table, before, columns, claim)
         except (NotAtOnce, NotWatched):
             return equal
-        step.recorded(found)
+        step.keeps(digests)
         known = zip(keys, public_values.digests(before.values())) if seen else ()
         conflicts = [
             (key, table.decode(before[key]), table.decode(after[key]))
@@ -239,8 +237,8 @@ class ToDatabase:
             if seen.get(key, digest) not in ("", digest)
         ]
         self._tell_written(table, form, keys, conflicts, now)
-        now.seen |= {key: digests[key] for key in keys}
-        return equal.keys() | keys
+        now.seen |= digests
+        return equal.keys() | digests.keys()
 
     def _report_partial(self, table: Table, form: str, key: Key) -> None:
         reason = f"{table.name} has no such row, and not all columns are given"
@@ -258,9 +256,9 @@ class ToDatabase:
         """Write these values to their rows, in one transaction. What is to be put under public keys
         after that. Where the database rejects a row, the others are written without it."""
         edit = _Edit(table, values, seen)
-        found = {key: now.found[key] for key in values}
+        stood = prints({key: now.found[key] for key in values})
         watched = self._watches.guard(table, form, TO_DATABASE, list(values))
-        claim = _StepClaim(self._lease, step.recording(found), watched)
+        claim = _StepClaim(self._lease, step.recording(stood), watched)
         work = Work(keys=list(values), edit=edit, claim=claim, is_of_sync=True)
         try:
             change = self._write_through.change(table, work, store=True)
@@ -279,7 +277,7 @@ class ToDatabase:
                 for half in (keys[:middle], keys[middle:])
                 for put in self._write(table, form, {k: values[k] for k in half}, seen, now, step)
             ]
-        step.recorded(found)
+        step.recorded(stood)
         self._tell_written(table, form, [row[0] for row in change.after], edit.conflicts, now)
         for key in values.keys() - {row[0] for row in (*change.after, *edit.equal)}:
             self._report_partial(table, form, key)

@@ -5,62 +5,100 @@ not take that for a change by a client where only the row was changed since: so 
 records the fingerprint of what stands under the public key before it and after it.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from chalicelib.cache import Found, fingerprint
 from chalicelib.db import Statement
+from chalicelib.sync import public_values
 from chalicelib.tables import Key
 
 PRINT_CHARACTERS = 16
 
-# Fingerprints by key: while one of them stands under the public key, no client has touched it.
-Prints = Mapping[Key, Sequence[str]]
+# Fingerprints by key, one behind the other: while one of them stands under the public key, no
+# client has touched it.
+Prints = Mapping[Key, str]
 
 
 class UnfinishedStep:
     """`earlier`: what a run has recorded that ended within this step; of other keys it stays as it
-    is. `statements` record all of it anew. `is_recorded`: whether anything was, or may have
-    been."""
+    is. `statements` record all of it anew; those of `keep` also keep digests, as the step does at
+    its end. `is_recorded`: whether anything was, or may have been. `kept`: the digests that are
+    kept already."""
 
-    def __init__(self, earlier: Prints, statements: Callable[[Prints], Sequence[Statement]]):
+    def __init__(
+        self,
+        earlier: Prints,
+        statements: Callable[[Prints], Sequence[Statement]],
+        keep: Callable[[Mapping[Key, str], Prints], Sequence[Statement]],
+    ):
         self._earlier = earlier
         self._statements = statements
+        self._keep = keep
         self._prints: Prints = earlier
-        self._recording: tuple[Mapping[Key, Found], Prints] = ({}, {})
+        self._recording: tuple[Prints, Prints] = ({}, {})
         self.is_recorded = bool(earlier)
+        self.kept: Mapping[Key, str] = {}
 
     def compare(self, found: Mapping[Key, Found]) -> tuple[set[Key], set[Key]]:
         """The keys of which something is recorded: those where only a run has set what is `found`,
         or has followed it already, so that the row counts; and those where a client has set it
         since, so that what both sides had last tells nothing. `found` has every key of the step."""
-        own = {key: _print(found[key]) for key in self._earlier if key in found}
-        untouched = {key: [text] for key, text in own.items() if text in self._earlier[key]}
+        own = prints({key: found[key] for key in self._earlier if key in found})
+        untouched = {key: text for key, text in own.items() if text in parted(self._earlier[key])}
         others = {key: texts for key, texts in self._earlier.items() if key not in own}
         self._prints = others | untouched
         return {*untouched}, own.keys() - untouched.keys()
 
-    def recording(self, *found: Mapping[Key, Found]) -> Sequence[Statement]:
-        """Statements to commit before public keys are set, with the values before and after that;
-        or together with the rows that follow these values."""
+    def recording(self, *stood: Prints) -> Sequence[Statement]:
+        """Statements to commit before public keys are set, with the fingerprints of the values
+        before and after that; or together with the rows that follow these values."""
         self.is_recorded = True
-        prints = self._prints
-        for each in found:
-            prints = _with(prints, each)
-        self._recording = found[-1], prints
-        return self._statements(prints)
+        all_prints = self._prints
+        for each in stood:
+            all_prints = _with(all_prints, each)
+        self._recording = stood[-1], all_prints
+        return self._statements(all_prints)
 
-    def recorded(self, found: Mapping[Key, Found]) -> None:
+    def recorded(self, stood: Prints) -> None:
         """They are committed, as `recording` was told last."""
-        last, prints = self._recording
-        self._prints = prints if last is found else _with(self._prints, found)
+        last, all_prints = self._recording
+        self._prints = all_prints if last is stood else _with(self._prints, stood)
+
+    def keeping(self, digests: Mapping[Key, str]) -> Sequence[Statement]:
+        """Statements to commit together with rows that follow their public keys, where that brings
+        them in step: the digests of these rows."""
+        return self._keep(digests, self._without(digests))
+
+    def keeps(self, digests: Mapping[Key, str]) -> None:
+        """They are committed, as `keeping` was told last."""
+        self._prints = self._without(digests)
+        self.kept = digests
+
+    def _without(self, keys: Collection[Key]) -> Prints:
+        return {key: text for key, text in self._prints.items() if key not in keys}
 
 
-def _with(prints: Prints, found: Mapping[Key, Found]) -> Prints:
-    new = {key: _print(each) for key, each in found.items()}
-    if not prints:
-        return {key: [text] for key, text in new.items()}
-    both = {key: dict.fromkeys([*prints.get(key, ()), text]) for key, text in new.items()}
-    return {**prints, **{key: list(texts) for key, texts in both.items()}}
+def prints(found: Mapping[Key, Found]) -> Prints:
+    """The fingerprint of what stands under each public key; of a text it is its digest."""
+    texts = [each if type(each) is bytes else None for each in found.values()]
+    known = dict(zip(found, public_values.digests(texts)))
+    if all(known.values()):
+        return known
+    return {key: text or _print(found[key]) for key, text in known.items()}
+
+
+def parted(texts: str) -> list[str]:
+    return [texts[at : at + PRINT_CHARACTERS] for at in range(0, len(texts), PRINT_CHARACTERS)]
+
+
+def _with(all_prints: Prints, new: Prints) -> Prints:
+    if not all_prints:
+        return new
+    both = {key: all_prints.get(key, "") for key in new}
+    return {
+        **all_prints,
+        **{k: own if new[k] in parted(own) else own + new[k] for k, own in both.items()},
+    }
 
 
 def _print(found: Found) -> str:

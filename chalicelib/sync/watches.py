@@ -29,9 +29,20 @@ PAGE_ROWS = 2_000
 # In one statement.
 MAX_KEYS = 500
 MAX_GUARDED_KEYS = 1_000
+DELETE_TRIES = 3
 # In the place of a direction, where a watch in direction TO_CACHE has ended: the public keys that
 # followed their rows may still be there.
 ENDED = "ended"
+# The same of a watch on one row in direction TO_DATABASE, where a watch on every row goes on: the
+# next run tells that one what both sides had last.
+LEFT = "left"
+
+
+# In the table that is changed: MySQL wants to read it into another one first.
+_EVERY = (
+    "EXISTS (SELECT 1 FROM (SELECT DISTINCT direction FROM watched WHERE table_name = %s"
+    " AND form = %s AND row_key = %s) AS every_row WHERE every_row.direction = %s)"
+)
 
 
 class NotWatched(HerocacheError):
@@ -46,7 +57,7 @@ class WatchedRow(NamedTuple):
     form: str
     direction: str
     seen: str
-    unfinished: Sequence[str]
+    unfinished: str
     synced_at: str | None
 
 
@@ -91,9 +102,13 @@ class Watches:
             if direction != TO_DATABASE:
                 end = f"UPDATE watched SET direction = %s{where} AND direction = %s"
                 changes.append((end, (ENDED, *values, TO_CACHE)))
+            if direction != TO_CACHE and keys is not None:
+                leave = f"UPDATE watched SET direction = %s{where} AND direction = %s AND {_EVERY}"
+                every = (table.name, form, EVERY_ROW, TO_DATABASE)
+                changes.append((leave, (LEFT, *values, TO_DATABASE, *every)))
             others, own = (" AND direction = %s", direction) if direction else ("", "")
-            delete = f"DELETE FROM watched{where} AND direction <> %s{others}"
-            changes.append((delete, (*values, ENDED, *filter(None, [own]))))
+            delete = f"DELETE FROM watched{where} AND direction NOT IN (%s, %s){others}"
+            changes.append((delete, (*values, ENDED, LEFT, *filter(None, [own]))))
         self._change(table, changes)
         self._tell_redis("the watches have ended", table, lambda: self.finish(table))
         if keys is None:
@@ -162,20 +177,25 @@ class Watches:
     def _delete_public(
         self, table: Table, form: str, texts: Sequence[str], keys: Sequence[Key]
     ) -> None:
-        """Delete the public keys of rows, unless somebody watches again what is named by `texts`.
-        This process may sleep before that: then Redis rejects it."""
-        if not keys:
-            return
-        until = self._store.deadline(RANGE_SECONDS)
-        where, values = _where(table, form, texts)
-        [[(ended, now)]] = self._database.run(
-            (
-                f"SELECT COUNT(*), {MICROSECONDS_NOW} FROM watched{where} AND direction = %s",
-                (*values, ENDED),
+        """Delete the public keys of rows, unless somebody watches again what is named by `texts`:
+        from then on they may hold what a client has written. This process may sleep before that:
+        then Redis rejects it. What a late write or a client changes meanwhile is tried again."""
+        for _ in range(DELETE_TRIES):
+            if not keys:
+                return
+            until = self._store.deadline(RANGE_SECONDS)
+            found = dict(zip(keys, self._store.read_many(table, form, keys)))
+            where, values = _where(table, form, texts)
+            [[(ended, now)]] = self._database.run(
+                (
+                    f"SELECT COUNT(*), {MICROSECONDS_NOW} FROM watched{where} AND direction = %s",
+                    (*values, ENDED),
+                )
             )
-        )
-        if ended == len(texts):
-            self._store.delete_many(table, form, keys, now, until)
+            if ended < len(texts):
+                return
+            done = self._store.delete_many(table, form, found, now, until)
+            keys = [key for key, is_done in zip(keys, done) if not is_done]
 
     def of(self, table: Table) -> list[WatchedRow]:
         """All watches of the table that make sense, by key. Raises DatabaseUnavailable."""
@@ -228,8 +248,23 @@ class Watches:
             place = f"watched {name} {text} {form}"
             if name not in tables:
                 yield place, f"there is no table {name}; there are {', '.join(tables)}"
-            elif direction != ENDED and (why := _fault(tables[name], text, form, direction)):
+            elif direction not in (ENDED, LEFT) and (
+                why := _fault(tables[name], text, form, direction)
+            ):
                 yield place, why
+
+    def moved(self, table: Table) -> list[WatchedRow]:
+        """Watches on one row in direction TO_DATABASE that no run has looked at, and those that
+        have LEFT."""
+        condition = " AND table_name = %s AND (direction = %s OR direction = %s AND seen IS NULL"
+        condition += " AND synced_at IS NULL) AND row_key <> %s"
+        return [
+            _watched_row(key, form, direction, *rest)
+            for _, text, form, direction, *rest in self._pages(
+                condition, (table.name, LEFT, TO_DATABASE, EVERY_ROW)
+            )
+            for key in keys_of(table, [text])
+        ]
 
     def _of(self, table: Table) -> list[WatchedRow]:
         return [
@@ -328,10 +363,17 @@ class Watches:
 
     def begun(self, table: Table, form: str, prints: Prints) -> list[Statement]:
         """The same for what a step has begun, until that is kept."""
-        texts = {key: " ".join(own) for key, own in prints.items()}
         return [
             (f"UPDATE watched SET unfinished = {cases}{condition}", values)
-            for cases, condition, values in _by_key(table, form, texts)
+            for cases, condition, values in _by_key(table, form, prints)
+        ]
+
+    def forgetting_left(self, table: Table, form: str, keys: Sequence[Key]) -> list[Statement]:
+        """Statements that forget watches that have LEFT."""
+        return [
+            (f"DELETE FROM watched{where} AND direction = %s", (*values, LEFT))
+            for batch in _batches([*map(str, keys)])
+            for where, values in [_where(table, form, batch)]
         ]
 
     def looked_at_every_row(self, table: Table, form: str) -> Statement:
@@ -348,7 +390,7 @@ def _fault(table: Table, text: str, form: str, direction: str) -> str:
         return f"{table.name} has no public keys"
     if form not in FORMS:
         return f"there is no form {form!r}; there are {', '.join(FORMS)}"
-    if direction not in DIRECTIONS:  # also one that has ENDED
+    if direction not in DIRECTIONS:  # also one that has ENDED, or LEFT
         return f"there is no direction {direction!r}; there are {', '.join(DIRECTIONS)}"
     if text != EVERY_ROW and not list(keys_of(table, [text])):
         return f"{text!r} is no {table.key.name}"
@@ -358,8 +400,7 @@ def _fault(table: Table, text: str, form: str, direction: str) -> str:
 def _watched_row(
     key: Key, form: str, direction: str, seen: str, unfinished: str, synced_at: str | None
 ) -> WatchedRow:
-    prints = (unfinished or "").split()
-    return WatchedRow(key, form, direction, seen or "", prints, _iso(synced_at))
+    return WatchedRow(key, form, direction, seen or "", unfinished or "", _iso(synced_at))
 
 
 def _where(table: Table, form: str, texts: Sequence[str]) -> Statement:

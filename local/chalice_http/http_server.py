@@ -164,7 +164,7 @@ class Handler(BaseHTTPRequestHandler):
     def _send(self, status: int, headers: Headers, content: str | bytes) -> None:
         encoded = content.encode() if isinstance(content, str) else content
         self.send_response(status)
-        for name, value in {**_JSON, **headers}.items():
+        for name, value in {**_JSON, **self._head.connection_options, **headers}.items():
             for each in value if isinstance(value, list) else [value]:
                 self.send_header(name, each)
         if status != 204:

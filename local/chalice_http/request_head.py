@@ -29,6 +29,13 @@ class Head:
         return "close" not in options and (self.version == "1.1" or "keep-alive" in options)
 
     @property
+    def connection_options(self) -> Mapping[str, str]:
+        """The header of an answer that tells a client what its version of HTTP does not mean."""
+        if self.keeps_connection == (self.version == "1.1"):
+            return {}
+        return {"Connection": "keep-alive" if self.keeps_connection else "close"}
+
+    @property
     def asks_first(self) -> bool:
         """Whether the client waits for a word before it sends the body."""
         return self.version == "1.1" and self._all("expect").lower() == "100-continue"

@@ -14,8 +14,11 @@ from local.data_api.errors import ServiceError, database_error
 
 # As the parameter group of the cluster in infra/template.yaml sets them for a session.
 PARAMETERS = (
-    "tx_isolation='READ-COMMITTED', sql_mode='STRICT_ALL_TABLES', innodb_lock_wait_timeout=2"
+    "transaction_isolation='READ-COMMITTED', sql_mode='STRICT_ALL_TABLES',"
+    " innodb_lock_wait_timeout=2"
 )
+# MariaDB's older name for one of them.
+OLDER_NAME = ("transaction_isolation", "tx_isolation")
 # The environment variable that gives others. For tests.
 OTHER_PARAMETERS = "DATA_API_PARAMETERS"
 
@@ -99,10 +102,13 @@ class Database:
                 # JDBC drivers for MySQL count the rows that an UPDATE found, not those that it
                 # changed. The documentation of the service does not say.
                 client_flag=CLIENT.FOUND_ROWS,
-                init_command=f"SET {self._settings.get(OTHER_PARAMETERS, PARAMETERS)}",
                 connect_timeout=5,
                 ssl_disabled=True,
             )
+            parameters = self._settings.get(OTHER_PARAMETERS, PARAMETERS)
+            if "MariaDB" in driver.get_server_info():
+                parameters = parameters.replace(*OLDER_NAME)
+            driver.query(f"SET {parameters}")
         except MySQLError as error:
             raise service_error(error) from error
         return Connection(driver)

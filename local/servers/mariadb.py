@@ -41,6 +41,14 @@ class MariaDB(Server):
         """A new PyMySQL connection of the server's root to our database, autocommit on."""
         return self._connect("root", self._secret("root-password"), **options)
 
+    def make_known(self, user: str, password: str) -> None:
+        """Logs in as this user over TLS: only then MySQL takes the password on a connection
+        without. Whether the user may log in is not asked."""
+        from pymysql.err import MySQLError
+
+        with contextlib.suppress(MySQLError):
+            self._connect(user, password, ssl_disabled=False).close()
+
     def query(self, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Rows of one statement, run as root."""
         with self.connect_as_root() as connection, connection.cursor() as cursor:
@@ -146,7 +154,7 @@ class MariaDB(Server):
     def _make_data_command(self, data: Path) -> list[str]:
         install = find_program("mariadb-install-db")
         options = ["--no-defaults", f"--datadir={data}"]
-        if install is None or not self._is_mariadb:
+        if install is None or not self.is_mariadb:
             return [self._program(), *options, "--initialize-insecure", *as_user()]
         # Without --user: with it, the script runs `chown` on an unquoted path, which may hold a
         # space. With --force: the script does not look up this machine's name, which may be
@@ -174,7 +182,7 @@ class MariaDB(Server):
 
         # The driver needs 20 ms to be ready for TLS, each time. MySQL wants TLS for the first use
         # of a password; MariaDB does so where it was told to.
-        options.setdefault("ssl_disabled", self._is_mariadb and not self._wants_tls)
+        options.setdefault("ssl_disabled", self.is_mariadb and not self._wants_tls)
         return pymysql.connect(
             host=self.address,
             port=self.port,
@@ -188,7 +196,8 @@ class MariaDB(Server):
         )
 
     @property
-    def _is_mariadb(self) -> bool:
+    def is_mariadb(self) -> bool:
+        """Whether it is, and not MySQL."""
         return self._program().endswith("mariadbd")
 
     @property
@@ -197,6 +206,13 @@ class MariaDB(Server):
 
     def _program(self) -> str:
         return installed("MariaDB or MySQL", "mariadbd", "mysqld")
+
+
+def integers(first: int, last: int) -> str:
+    """SQL of a table with the rising integers from `first` to `last` in its column `seq`."""
+    zeros = f"CONCAT('[0', REPEAT(',0', {last - 1}), ']')"
+    table = f"JSON_TABLE({zeros}, '$[*]' COLUMNS (seq FOR ORDINALITY))"
+    return f"(SELECT seq FROM {table} AS zeros WHERE seq >= {first}) AS integers"
 
 
 def as_user() -> list[str]:

@@ -8,6 +8,7 @@ import dataclasses
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -137,7 +138,7 @@ def test_whatever_meets_an_outage_lets_the_next_write_wait(
     generation: the container has noticed the outage. So has a reader elsewhere, which goes on with
     a generation that was retired just before it."""
     monkeypatch.setattr(generations, "MEMORY_SECONDS", MEMORY_SECONDS)
-    committing = Connection.batch_and_commit
+    committing = Connection.send_commit
 
     def lose(self: Connection, *arguments: Any, **named: Any) -> Any:
         mariadb.kill()
@@ -146,7 +147,7 @@ def test_whatever_meets_an_outage_lets_the_next_write_wait(
     assert storage(AFTER, None)["statusCode"] == 200
     if met_by == "write":
         with monkeypatch.context() as patch:
-            patch.setattr(Connection, "batch_and_commit", lose)
+            patch.setattr(Connection, "send_commit", lose)
             answer = storage(AFTER, None)
         assert answer["body"]["error"] == "OutcomeUnknown"
     else:
@@ -184,6 +185,27 @@ def test_an_outage_that_a_waiting_write_meets_lets_the_next_one_wait_too(
     known.wait_until_known(HEROES, raised, begun)
 
     assert time.monotonic() - begun >= generations.MEMORY_SECONDS
+
+
+@pytest.mark.own_deadlines
+@pytest.mark.usefixtures("service")
+def test_a_write_that_sleeps_while_it_waits_waits_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The database may have been away meanwhile. A reader that could not ask goes on with what it
+    knew."""
+    known = generations.Generations(services.container().database, services.container().cache)
+    held = known.current(HEROES)
+    raised = dataclasses.replace(held, number=held.number + 1, age_seconds=0)
+    left, woke = [generations.MEMORY_SECONDS], []
+
+    def sleep(seconds: float) -> None:
+        time.sleep(left.pop() if left else seconds)
+        woke.append(time.monotonic())
+
+    monkeypatch.setattr(generations, "time", SimpleNamespace(monotonic=time.monotonic, sleep=sleep))
+
+    known.wait_until_known(HEROES, raised, time.monotonic())
+
+    assert time.monotonic() - woke[0] >= generations.MEMORY_SECONDS
 
 
 @pytest.mark.usefixtures("service")

@@ -484,11 +484,12 @@ def read_only(mariadb: MariaDB) -> Iterator[Callable[[bool], None]]:
 def user(request: pytest.FixtureRequest, mariadb: MariaDB) -> Iterator[None]:
     """The service's. A connection has the rights that its user had when it was opened."""
     name = f"'{mariadb.user}'@'127.0.0.1'"
+    right = "READ_ONLY ADMIN" if mariadb.is_mariadb else "CONNECTION_ADMIN"
     if request.param:
-        mariadb.query(f"GRANT READ_ONLY ADMIN ON *.* TO {name}")
+        mariadb.query(f"GRANT {right} ON *.* TO {name}")
     yield
     if request.param:
-        mariadb.query(f"REVOKE READ_ONLY ADMIN ON *.* FROM {name}")
+        mariadb.query(f"REVOKE {right} ON *.* FROM {name}")
 
 
 @pytest.mark.parametrize("rows", [[hero(name="moved")], [{"id": CHANGED, **hero(name="moved")}]])
@@ -526,14 +527,14 @@ def test_a_write_whose_writer_is_demoted_before_its_commit_is_not_acknowledged(
     service = InProcess()
     key = {"id": CHANGED}
     service.write([{**key, **hero(name="before")}])
-    commit = Transaction._commit
+    commit = Transaction._send_commit
 
     def commit_late(self: Transaction, *arguments: Any, **named: Any) -> Any:
         monkeypatch.undo()
         read_only(True)
         return commit(self, *arguments, **named)
 
-    monkeypatch.setattr(Transaction, "_commit", commit_late)
+    monkeypatch.setattr(Transaction, "_send_commit", commit_late)
     answer = service.write([{**key, **hero(name="after")}])
 
     assert (answer.status, answer.error) == (503, "DatabaseUnavailable")

@@ -63,6 +63,7 @@ class Vault:
         self._mariadb.query(
             f"ALTER USER '{USER}'@'{LOOPBACK}' IDENTIFIED BY %s", [self.passwords[-1]]
         )
+        self._mariadb.make_known(USER, self.passwords[-1])
 
     def make_current(self) -> None:
         self._client.update_secret_version_stage(

@@ -9,17 +9,18 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from app import storage
-from chalicelib import config
+from chalicelib import clocks, config
 from chalicelib.cache import generations
 from chalicelib.db import errors as database_errors
 from chalicelib.db.mysql import connection as mysql_connection
+from chalicelib.db.mysql import connector as mysql_connector
 from chalicelib.db.mysql import driver as mysql_driver
 from local.machine import LOOPBACK
 from local.servers import MariaDB
 from tests.conftest import Configure
 from tests.support.client import InProcess, Row, as_stored, hero
 from tests.support.leaks import assert_tells_nothing_internal
-from tests.support.relay import Relay, relaying
+from tests.support.relay import PASS, Relay, relaying
 from tests.support.topologies import wait_until
 from tests.support.witness import Witness
 
@@ -80,6 +81,46 @@ def test_the_first_requests_wait_until_it_is_awake(
 
     assert [answer["statusCode"] for answer in answers] == [200] * len(REQUESTS)
     assert time.monotonic() - begun >= WAKES_AFTER_SECONDS
+
+
+def test_a_write_with_an_idempotency_key_waits_once(
+    service: InProcess, way: Relay, configure: Configure
+) -> None:
+    """The database wakes up, then goes silent in the middle of the COMMIT: it is away, and does not
+    sleep. The second try waits for it as for any other database."""
+
+    def fall_silent(piece: bytes) -> int:
+        if b";COMMIT" in piece:
+            way.silence()
+        return PASS
+
+    configure(DB_PORT=str(way.port), DB_RESUME_SECONDS="20")
+    way.judge = fall_silent
+    begun = time.monotonic()
+
+    answer = service.post({"REQUEST": "write", "SQLS": [hero()], "IDEMPOTENCY_KEY": "once"})
+
+    assert (answer.status, answer.error) == (503, "OutcomeUnknown")
+    assert time.monotonic() - begun < QUICK_SECONDS
+
+
+@pytest.mark.parametrize("passed", [(61, 0), (-3600, 61)], ids=["frozen", "set back"])
+def test_one_that_greeted_long_ago_may_sleep_by_now(
+    service: InProcess, way: Relay, monkeypatch: pytest.MonkeyPatch, passed: tuple[int, int]
+) -> None:
+    """Also where only one of the container's clocks went on."""
+    now = clocks.clocks
+    later = lambda: tuple(at + more for at, more in zip(now(), passed))  # noqa: E731
+    monkeypatch.setattr(clocks, "clocks", later)
+    monkeypatch.setattr(mysql_connector, "CONNECT_TIMEOUT_SECONDS", 0.1)
+    fall_asleep(way)
+    alarm = threading.Timer(0.5, way.end_silence)
+    alarm.start()
+
+    answer = service.read([ID], use_cache=False)
+    alarm.join()
+
+    assert answer.status == 200
 
 
 def test_where_it_never_sleeps_silence_is_not_waited_for(

@@ -298,7 +298,7 @@ def plain_cluster(
     tmp_path: Path, mariadb: MariaDB, witness: Witness, configure: Configure
 ) -> Iterator[DataApi]:
     """Its parameters are MySQL's defaults, or worse. The service has no cache."""
-    parameters = "tx_isolation='REPEATABLE-READ', sql_mode='', innodb_lock_wait_timeout=50"
+    parameters = "transaction_isolation='REPEATABLE-READ', sql_mode='', innodb_lock_wait_timeout=50"
     database = {**mariadb.environment(), "DATA_API_PARAMETERS": parameters}
     with running(DataApi(tmp_path, lambda: database)) as server:
         configure(**server.environment(), **UNUSED, REDIS_URL=None)
@@ -314,6 +314,19 @@ def test_with_a_cache_the_isolation_must_be_set(
     assert (
         "must set transaction_isolation to READ-COMMITTED, and it is REPEATABLE" in answer.message
     )
+
+
+@pytest.mark.parametrize("limit", [2, 50])
+def test_no_parameter_of_the_cluster_may_cut_what_is_read(
+    tmp_path: Path, mariadb: MariaDB, configure: Configure, limit: int
+) -> None:
+    parameters = f"transaction_isolation='READ-COMMITTED', sql_select_limit={limit}"
+    database = {**mariadb.environment(), "DATA_API_PARAMETERS": parameters}
+    with running(DataApi(tmp_path, lambda: database)) as server:
+        configure(**server.environment(), **UNUSED)
+        answer = InProcess().read([1], use_cache=False)
+    assert (answer.status, answer.error) == WRONG
+    assert "must not set sql_select_limit" in answer.message
 
 
 @pytest.mark.proof

@@ -106,7 +106,7 @@ def test_a_statement_is_cut_where_a_call_is_full_to_the_byte(
 def test_an_answer_is_cut_where_one_is_full(
     service: InProcess, data_api: DataApi, witness: Witness
 ) -> None:
-    fitting = batches.most_rows(connection.Connection(None, 1, ()), HEROES)  # type: ignore[arg-type]
+    fitting = batches.most_rows(connection.Connection(None, 1, False, ()), HEROES)  # type: ignore[arg-type]
     ids = in_utf8(service, long_heroes(LONGEST["wide"], fitting + 1)).ids
     for count in (fitting, fitting + 1):
         data_api.control(reset=True)

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from pymysql.constants import CLIENT, CR
 from pymysql.cursors import Cursor
 
-from chalicelib.db.mysql import driver
+from chalicelib.db.mysql import driver, result_reader
 from local.servers import MariaDB
 from tests.conftest import Configure
 from tests.support.client import InProcess
@@ -66,16 +66,22 @@ def test_each_private_attribute_is_there(mariadb: MariaDB) -> None:
 
 
 def test_all_private_parts_are_in_the_lists() -> None:
-    """No other module reaches for one, and `driver` reaches for no other."""
+    """No other module reaches for one, and these two reach for no other."""
     listed = {name for parts in driver.PRIVATE_PARTS.values() for name in parts}
     listed |= set(driver.PRIVATE_ATTRIBUTES)
     listed |= {"_answer", "_connection", "_is_short", "_pieces", "_reader", "_until"}  # our own
-    own = {node.name for node in ast.walk(tree("driver")) if isinstance(node, ast.FunctionDef)}
-    assert private_names(tree("driver")) - own <= listed
+    for name in ("driver", "result_reader"):
+        own = {node.name for node in ast.walk(tree(name)) if isinstance(node, ast.FunctionDef)}
+        assert private_names(tree(name)) - own <= listed, name
 
     for name in ("connection", "tls"):
         used = private_names(tree(name))
         assert used <= {"_is_reading"}, name
+
+
+def run_all(connection: Any, text: str, answers: list[Any]) -> None:
+    connection.send_all(text)
+    connection.receive_all(answers)
 
 
 def tree(module: str) -> ast.Module:
@@ -147,7 +153,7 @@ def test_a_quote_ends_no_literal_where_backslashes_escape_nothing(connection: An
     connection.query("SET sql_mode = 'NO_BACKSLASH_ESCAPES'")
     answers: list[Any] = []
 
-    connection.run_all(connection.sql("SELECT %s, %s", ["\\'", 7]), answers)
+    run_all(connection, connection.sql("SELECT %s, %s", ["\\'", 7]), answers)
 
     assert answers == [(("\\'", 7),)]
 
@@ -170,7 +176,8 @@ def test_each_statement_has_its_answer_however_long_its_counts_are(connection: A
     rows = ",".join(f"({n})" for n in range(70_000))
     answers: list[Any] = []
 
-    connection.run_all(
+    run_all(
+        connection,
         "CREATE TEMPORARY TABLE counted (id INT AUTO_INCREMENT PRIMARY KEY, n INT);"
         "INSERT INTO counted (n) VALUES (1);"
         f"INSERT INTO counted (n) VALUES {','.join(['(2)'] * 300)};"
@@ -201,11 +208,11 @@ def test_one_limit_holds_for_an_answer_however_many_pieces_it_comes_in(
             monkeypatch.setattr(driver, "MIN_BYTES_A_SECOND", 0.5)
             answers: list[Any] = []
             for text in ("a long text that takes a while", "another one"):
-                connection.run_all(f"SELECT '{text}'", answers)
+                run_all(connection, f"SELECT '{text}'", answers)
                 assert answers[-1] == ((text,),)
         else:
             with pytest.raises(pymysql.OperationalError) as lost:
-                connection.run_all("SELECT 'a long text that takes a while'", [])
+                run_all(connection, "SELECT 'a long text that takes a while'", [])
             assert lost.value.args[0] == CR.CR_SERVER_LOST
             assert isinstance(lost.value.__cause__, TimeoutError)
             assert not connection.open
@@ -235,7 +242,7 @@ class Server:
 
 
 def rows_of(server: Server) -> Any:
-    reader: Any = driver.ResultReader(cast(Any, server))
+    reader: Any = result_reader.ResultReader(cast(Any, server))
     reader.decoders = [int]
     reader._read_rowdata_packet()
     return reader.rows
@@ -253,7 +260,7 @@ def test_a_row_that_is_longer_than_a_packet_is_read_from_several(
     monkeypatch: pytest.MonkeyPatch, length: int
 ) -> None:
     """The length of a value of 16 MiB begins with the byte that also begins an end of rows."""
-    monkeypatch.setattr(driver, "_LONGEST_PACKET", 10)
+    monkeypatch.setattr(result_reader, "_LONGEST_PACKET", 10)
     row = b"\xfe" + length.to_bytes(8, "little") + b"7" * length
     packets = [row[at : at + 10] for at in range(0, len(row) + 1, 10)]
     server = Server(ROW, *packets, *packets, ROW, EOF_PACKET)
@@ -265,7 +272,7 @@ def test_a_row_that_is_longer_than_a_packet_is_read_from_several(
 def test_a_row_whose_next_packet_is_out_of_order_is_an_error(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(driver, "_LONGEST_PACKET", 3)
+    monkeypatch.setattr(result_reader, "_LONGEST_PACKET", 3)
     server = Server(b"\x0342", b"")
     server._rfile = io.BytesIO(server._rfile.getvalue()[:-1] + b"\x07")
 
@@ -309,7 +316,7 @@ COLUMN = b"\x03def" + bytes(4) + b"\x01n\x00" + b"\x0c\x3f\x00\x0b\x00\x00\x00\x
 
 
 def columns_of(server: Server, count: int) -> Any:
-    reader: Any = driver.ResultReader(cast(Any, server))
+    reader: Any = result_reader.ResultReader(cast(Any, server))
     reader.field_count = count
     reader._get_descriptions()
     return reader.decoders
@@ -347,7 +354,7 @@ def test_an_error_in_place_of_a_column_is_raised() -> None:
 
 def test_an_error_in_place_of_an_answer_is_raised() -> None:
     with pytest.raises(pymysql.MySQLError) as error:
-        cast(Any, driver.ResultReader(cast(Any, Server(ERROR_PACKET)))).read()
+        cast(Any, result_reader.ResultReader(cast(Any, Server(ERROR_PACKET)))).read()
     assert error.value.args[0] == 1317
 
 
@@ -360,7 +367,7 @@ def test_a_server_that_closes_in_the_middle_of_an_answer_is_a_lost_connection(co
     server._rfile = io.BytesIO(SENT[:count])
 
     with pytest.raises(pymysql.OperationalError) as lost:
-        cast(Any, driver.ResultReader(cast(Any, server))).read()
+        cast(Any, result_reader.ResultReader(cast(Any, server))).read()
     assert lost.value.args[0] == CR.CR_SERVER_LOST
     assert server.is_closed
 
@@ -370,7 +377,7 @@ def test_who_is_interrupted_in_the_middle_of_an_answer_closes_the_connection() -
     server._rfile = cast(Any, SimpleNamespace(read=interrupt))
 
     with pytest.raises(KeyboardInterrupt):
-        cast(Any, driver.ResultReader(cast(Any, server))).read()
+        cast(Any, result_reader.ResultReader(cast(Any, server))).read()
     assert server.is_closed
 
 
@@ -382,7 +389,7 @@ def test_an_end_in_place_of_an_answer_is_an_error() -> None:
     server = Server(EOF_PACKET)
 
     with pytest.raises(pymysql.InternalError):
-        cast(Any, driver.ResultReader(cast(Any, server))).read()
+        cast(Any, result_reader.ResultReader(cast(Any, server))).read()
     assert server.is_closed
 
 

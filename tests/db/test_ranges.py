@@ -6,6 +6,7 @@ from chalicelib import services
 from chalicelib.db import batches
 from chalicelib.db.batches import joined_texts
 from chalicelib.tables import PRODUCTS, Key
+from local.servers.mariadb import integers
 from tests.support.client import InProcess
 from tests.support.witness import Witness
 
@@ -40,7 +41,9 @@ def test_a_range_ends_where_it_is_asked_to(
 ) -> None:
     if not is_joined:
         monkeypatch.setattr(batches, "joined_texts", lambda *_: None)
-    witness.query("INSERT INTO products SELECT seq, CONCAT('é', seq), '\t', 1, 2 FROM seq_1_to_9")
+    witness.query(
+        f"INSERT INTO products SELECT seq, CONCAT('é', seq), '\t', 1, 2 FROM {integers(1, 9)}"
+    )
     database = services.container().database
 
     def found(after: int | None, last: int | None, most: int) -> tuple[list[Key], bool]:

@@ -10,7 +10,7 @@ from pymysql.constants import CR, ER
 from chalicelib.config import Settings
 from chalicelib.db import Transaction, database, retries
 from chalicelib.db.database import Database
-from chalicelib.db.engine import LOAD_PAUSE_SECONDS, PAUSE_SECONDS
+from chalicelib.db.engine import LOAD_PAUSE_SECONDS, PAUSE_SECONDS, Sent
 from chalicelib.db.errors import DatabaseError
 from chalicelib.errors import DatabaseUnavailable
 
@@ -40,7 +40,8 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
         is_surely_writer=True,
         was_closed_by_server=lambda: False,
         wait_at_most=lambda seconds: None,
-        batch_and_commit=lambda statements, is_timed: ([], 0),
+        send_commit=lambda statements, is_timed: Sent(statements, is_timed),
+        receive_commit=lambda sent: ([], 0),
         drop=lambda: None,
     )
     made = Clock()

@@ -4,8 +4,10 @@ Each test has a user of its own on the test's server.
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
+import pymysql
 import pytest
 
 from chalicelib import services
@@ -33,6 +35,7 @@ def as_user(
         witness.query(f"CREATE USER {USER}@'127.0.0.1' IDENTIFIED BY '{PASSWORD}' {options}")
         for grant in filter(None, grants.split(";")):
             witness.query(f"GRANT {grant} TO {USER}@'127.0.0.1'")
+        mariadb.make_known(USER, PASSWORD)
         configure(DB_USER=USER, DB_PASS=PASSWORD)
 
     yield as_user
@@ -81,6 +84,31 @@ def test_a_user_with_too_few_connections_is_told_so(
     assert (answer.status, answer.error) == (503, "DatabaseUnavailable")
     assert "max_user_connections" in answer.message
     assert "max_user_connections" in health.fields["database"]["error"]
+
+
+def test_a_server_without_a_connection_left_is_told_and_tried_again(
+    service: InProcess, witness: Witness, mariadb: MariaDB, configure: Configure
+) -> None:
+    """As for more clients of `chalice local` at once than the server takes."""
+    configure()
+    [(most,)] = witness.query("SELECT @@max_connections")
+    taken = []
+    witness.query("SET GLOBAL max_connections = 10")
+    try:
+        with suppress(pymysql.OperationalError):
+            while True:
+                taken.append(mariadb._connect(mariadb.user, mariadb.password))
+        answers = [service.read([1], use_cache=False), service.write([hero()])]
+    finally:
+        witness.query(f"SET GLOBAL max_connections = {most}")
+        for connection in taken:
+            connection.close()
+
+    for answer in answers:
+        assert (answer.status, answer.error) == (503, "DatabaseUnavailable")
+        assert "it has no connection left" in answer.message
+        assert answer.headers["retry-after"] == "2"
+    assert len(service.write([hero()]).ids) == 1
 
 
 def test_a_user_who_may_only_read_is_named_before_a_write_fails(

@@ -24,7 +24,11 @@ CAUGHT_UP_WITHIN_SECONDS = 20
 # How long a Redis stays a replica, at least. If it is the master again sooner, a container that
 # kept its connection does not notice: the service gives that up (docs/cache.md).
 REPLICA_FOR_SECONDS = NAMED_FOR_SECONDS + 0.1
-_BINLOG = ("--log-bin=log", "--log-slave-updates", "--binlog-format=ROW")
+# MySQL has the second two by default, MariaDB has no name for the others.
+_BINLOG = (
+    *("--log-bin=log", "--loose-log-slave-updates", "--loose-binlog-format=ROW"),
+    *("--loose-gtid-mode=ON", "--loose-enforce-gtid-consistency=ON"),
+)
 _AT_ONCE = ("--repl-diskless-sync-delay", "0")
 
 
@@ -40,7 +44,7 @@ def database_pair(home: Path) -> Iterator[tuple[MariaDB, MariaDB]]:
         for secret in ("password", "root-password"):
             shutil.copy(writer.home / secret, standby.home / secret)
         with standby:
-            standby.query("RESET MASTER")
+            standby.query("RESET MASTER" if standby.is_mariadb else "RESET BINARY LOGS AND GTIDS")
             follow(standby, writer)
             yield writer, standby
 
@@ -52,12 +56,20 @@ def follow(standby: MariaDB, writer: MariaDB) -> None:
     _end_transactions(standby)
     password = (writer.home / "root-password").read_text()
     standby.query("SET GLOBAL read_only = 1")
-    standby.query(
-        f"CHANGE MASTER TO MASTER_HOST = '{LOOPBACK}', MASTER_PORT = {writer.port},"
-        f" MASTER_USER = 'root', MASTER_PASSWORD = '{password}', MASTER_CONNECT_RETRY = 1,"
-        " MASTER_USE_GTID = current_pos"
-    )
-    standby.query("START SLAVE")
+    where = {"HOST": f"'{LOOPBACK}'", "PORT": writer.port, "CONNECT_RETRY": 1}
+    where |= {"USER": "'root'", "PASSWORD": f"'{password}'"}
+    if standby.is_mariadb:
+        change, role, how = "CHANGE MASTER TO", "MASTER", "MASTER_USE_GTID = current_pos"
+    else:
+        change, role = "CHANGE REPLICATION SOURCE TO", "SOURCE"
+        how = "SOURCE_AUTO_POSITION = 1, GET_SOURCE_PUBLIC_KEY = 1"
+    options = [f"{role}_{name} = {value}" for name, value in where.items()]
+    standby.query(f"{change} {', '.join(options)}, {how}")
+    standby.query(f"START {_replica(standby)}")
+
+
+def _replica(server: MariaDB) -> str:
+    return "SLAVE" if server.is_mariadb else "REPLICA"
 
 
 def _end_transactions(server: MariaDB) -> None:
@@ -74,11 +86,13 @@ def switch_over(writer: MariaDB, standby: MariaDB) -> None:
     """`standby` has all that was committed and takes writes; `writer` takes none, and follows
     nobody."""
     writer.query("SET GLOBAL read_only = 1")
-    last = "SELECT @@gtid_binlog_pos"
-    committed = writer.query(last)
-    _wait_until(lambda: standby.query(last) == committed)
-    standby.query("STOP SLAVE")
-    standby.query("RESET SLAVE ALL")  # it would begin to follow again when it is killed and started
+    last = "@@gtid_binlog_pos" if writer.is_mariadb else "@@gtid_executed"
+    [(committed,)] = writer.query(f"SELECT {last}")
+    has_all = f"{last} = %s" if writer.is_mariadb else f"GTID_SUBSET(%s, {last})"
+    _wait_until(lambda: standby.query(f"SELECT {has_all}", [committed]) == [(1,)])
+    standby.query(f"STOP {_replica(standby)}")
+    # Else it would begin to follow again when it is killed and started.
+    standby.query(f"RESET {_replica(standby)} ALL")
     standby.query("SET GLOBAL read_only = 0")
 
 

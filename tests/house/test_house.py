@@ -31,7 +31,7 @@ FLOORS = (
     {"cache"},
     {"db"},
     {"credentials"},
-    {"network", "pool", "single_flight", "config", "counts"},
+    {"network", "pool", "single_flight", "config", "counts", "clocks"},
     {"tables"},
     {"column_types", "environment"},
     {"error_text"},

@@ -78,6 +78,7 @@ def database(mariadb: MariaDB) -> Iterator[dict[str, str]]:
         )
     mariadb.query(f"CREATE USER student IDENTIFIED BY '{PASSWORD}'")
     mariadb.query("GRANT ALL ON course.* TO student")
+    mariadb.make_known("student", PASSWORD)
     yield {
         "DB_HOST": mariadb.address,
         "DB_PORT": str(mariadb.port),
@@ -679,6 +680,7 @@ def test_a_user_who_may_create_no_table_can_use_those_that_are_there(
 ) -> None:
     mariadb.query(f"CREATE USER reader IDENTIFIED BY '{PASSWORD}'")
     mariadb.query("GRANT SELECT, INSERT, UPDATE, DELETE ON course.* TO reader")
+    mariadb.make_known("reader", PASSWORD)
     try:
         assert found(DB_USER="reader")["made"] == []
         mariadb.query("DROP TABLE course.products")

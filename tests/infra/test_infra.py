@@ -201,6 +201,7 @@ def test_the_login_may_do_what_the_app_does_and_nothing_else(
     assert grant_load == "GRANT AWS_LOAD_S3_ACCESS TO 'herocache_ingest'@'%'"
     mariadb.query(f"CREATE USER '{user}'@'%' IDENTIFIED BY '{password}'")
     mariadb.query(grant.replace("'herocache'@", f"'{user}'@"))
+    mariadb.make_known(user, password)
     try:
         configure(DB_USER=user, DB_PASS=password)
         [id] = service.write([hero()], IDEMPOTENCY_KEY=user).ids
@@ -407,7 +408,7 @@ def test_the_cluster_has_what_the_data_api_cannot_set_for_a_session(mariadb: Mar
     ours = resource("DatabaseParameters")["Parameters"]
     found = {name: ours[name] for name in ("transaction_isolation", "sql_mode")}
     found |= {"innodb_lock_wait_timeout": ours["innodb_lock_wait_timeout"]}
-    found |= {"auto_increment_increment": "1"}
+    found |= {"auto_increment_increment": "1", "sql_select_limit": str(2**64 - 1)}
     cached = settings(**DATA_API)
     assert cached.redis_url
     assert Connector(cached)._judged(found).session == ()

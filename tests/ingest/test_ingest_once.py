@@ -180,6 +180,12 @@ def test_without_versions_a_content_that_comes_back_is_loaded_once_for_each_uplo
 
     assert witness.count() == 2 * FEW + 1
 
+    four = plain.put(KEY, keyless(FEW))
+    for event in (four, one, three, four):
+        entry_points.ingest(event)
+
+    assert witness.count() == 3 * FEW + 1
+
 
 def test_twelve_deliveries_from_four_processes_load_once(
     service: InProcess,

@@ -16,11 +16,12 @@ from local.data_api.limits import Limits
 from local.data_api.transactions import Clock, Transactions
 from local.machine import LOOPBACK
 from local.servers import DataApi, MariaDB
+from local.servers.mariadb import integers
 from tests.local.test_data_api_server import SIGNED
 from tests.support.data_api import ARNS, Client, answered, parameter
 
 # 17 rows of 60,000 characters, and one of `n`.
-ROWS = "SELECT REPEAT('x', 60000) AS x FROM seq_1_to_17 UNION ALL SELECT REPEAT('x', :n)"
+ROWS = f"SELECT REPEAT('x', 60000) AS x FROM {integers(1, 17)} UNION ALL SELECT REPEAT('x', :n)"
 WAITS = "UPDATE numbers SET number = number + 1 WHERE id = 1"
 WAITING = "SELECT COUNT(*) FROM information_schema.processlist WHERE state LIKE '%metadata lock'"
 
@@ -99,7 +100,7 @@ def test_a_row_has_at_most_64_kib(client: Client) -> None:
 
 def test_formatted_records_have_at_most_10_megabytes(client: Client) -> None:
     label = "x" * 64
-    sql = f"SELECT '1' AS {label} FROM seq_1_to_136500 UNION ALL SELECT REPEAT('x', :n)"
+    sql = f"SELECT '1' AS {label} FROM {integers(1, 136_500)} UNION ALL SELECT REPEAT('x', :n)"
 
     def ask(number: int) -> int:
         answer = client.execute(sql, parameters=n(number), formatRecordsAs="JSON")
@@ -290,7 +291,7 @@ def test_a_thousand_rows_with_the_longest_strings_fit_in_requests_of_their_size(
 
     assert len(keys) == 1000
     with answered("UnsupportedResultException"):
-        client.execute("SELECT a FROM numbers, seq_1_to_2")
+        client.execute("SELECT a FROM numbers, (SELECT 1 UNION SELECT 2) AS twice")
     rows = client.execute("SELECT a FROM numbers WHERE id <= 900")["records"]
     assert rows == [[{"stringValue": longest}]] * 900
 

@@ -112,16 +112,18 @@ def test_a_header_of_blanks_is_read_in_one_pass(url: str, value: str) -> None:
 
 
 def test_a_connection_ends_where_the_client_says_so_or_knows_no_other_way(url: str) -> None:
-    for version, header, is_kept in (
-        ("1.1", "A: 1", True),
-        ("1.1", "Connection: close", False),
-        ("1.1", "Connection: TE, Close", False),
-        ("1.0", "A: 1", False),
-        ("1.0", "Connection: Keep-Alive", True),
+    """What the answer says of the connection is what HTTP/1.0 and HTTP/1.1 do not mean anyhow."""
+    for version, header, is_kept, answered in (
+        ("1.1", "A: 1", True, None),
+        ("1.1", "Connection: close", False, "close"),
+        ("1.1", "Connection: TE, Close", False, "close"),
+        ("1.0", "A: 1", False, None),
+        ("1.0", "Connection: Keep-Alive", True, "keep-alive"),
     ):
         request = f"GET /health HTTP/{version}\r\nHost: localhost\r\n{header}\r\n\r\n".encode()
         with Connection(url) as connection:
-            assert connection.ask(request).status == 200
+            answer = connection.ask(request)
+            assert (answer.status, answer.headers.get("connection")) == (200, answered)
             if is_kept:
                 assert connection.ask(request).status == 200
             else:

@@ -15,6 +15,7 @@ from local.commands.sync import asked_for_rows, show_progress
 from local.home_folder import Home
 from local.schedule import Schedule
 from local.servers import ServerError
+from local.servers.mariadb import integers
 from tests.support.client import OverHttp
 from tests.support.project_copy import MakeRun, make
 
@@ -89,7 +90,7 @@ def test_make_sync_hands_many_rows_to_the_function(
 ) -> None:
     """The local S3 tells processes of each range, and the command waits for the last one."""
     run.services.mariadb.query(
-        "INSERT INTO products SELECT seq, 'One of many', '', 1, 2 FROM seq_1001_to_26000"
+        f"INSERT INTO products SELECT seq, 'One of many', '', 1, 2 FROM {integers(1_001, 26_000)}"
     )
     watch(run, 22, "to_database")  # its own watch goes before that on every row
     rows = watch(run, "*", "to_cache")

@@ -6,7 +6,7 @@ Fails with the shortest trace where a read is stale.
 import sys
 from itertools import chain
 
-from tests.model import counters
+from tests.model import counters, many
 from tests.model.search import search
 from tests.model.worlds import LARGE, SMALL
 
@@ -16,6 +16,7 @@ def main() -> int:
     results = chain(
         ((name, search(world)) for name, world in {**SMALL, **LARGE}.items()),
         ((name, counters.search(world)) for name, world in counters.ALL_WORLDS.items()),
+        ((name, many.search(world)) for name, world in many.ALL_WORLDS.items()),
     )
     for name, result in results:
         states += result.states

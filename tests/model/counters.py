@@ -5,8 +5,10 @@ is in it. The cache's own protocol is the other model's part: here an entry is t
 some moment, and after a run's publish as it is then. The lease of a run is left out: here runs
 overlap, and only the row's lock keeps them apart.
 
-Two reductions. A flush and a failover end what is on its way to the old Redis. Keys of copies are
-kept only while a copy is on its way.
+Two reductions. A flush and a failover end what is on its way to the old Redis, also what is to be
+sent again: to another data set the code sends nothing again. To one that was flushed it does, and
+what the first copy added is then counted twice, where a run has put it into the row before that.
+Keys of copies are kept only while a copy is on its way.
 """
 
 from collections.abc import Iterator
@@ -46,8 +48,8 @@ class Row(NamedTuple):
 class Redis(NamedTuple):
     totals: Totals | None = None
     is_pending: bool = False
-    # (increment, step) of the copy keys.
-    copies: frozenset[tuple[int, str]] = frozenset()
+    # (increment, step) of the copy keys, and whether the first copy was refused.
+    copies: frozenset[tuple[int, str, bool]] = frozenset()
 
 
 class Message(NamedTuple):
@@ -71,7 +73,8 @@ class Process(NamedTuple):
 
 @dataclass(frozen=True)
 class Faults:
-    """How many of each. `copies`: a connection closes behind a script, which is sent again."""
+    """How many of each. `copies`: a connection closes behind a script, which is sent again before
+    the first copy is run, after it, or both at once."""
 
     crashes: int = 0
     flushes: int = 0
@@ -95,6 +98,8 @@ class Protocol:
     new_epoch: bool = True  # totals that are behind begin another one
     behind: bool = True  # and count nothing for a reader
     copy_key: bool = True
+    copy_done: bool = True  # a second copy whose entry has gone says that it is done
+    refusal_kept: bool = True  # a second copy of what was refused is refused
     floor: bool = True
     server_check: bool = True  # counts only where the entry stands, or was looked for
 
@@ -188,38 +193,46 @@ def _increment(model: Counters, state: State, index: int) -> Iterator[Step]:
     if process.at == "missing":
         yield "reads the row", state.process(index, at="line", row=state.row)
         return
-    line = process.row if process.at == "line" else None
+    step, _, again = process.at.partition(" ")
+    line = process.row if step == "line" else None
     if line and process.server != state.server and model.protocol.server_check:
         yield "another Redis took over", state.process(index, at="died", row=Row(), server=0)
         return
-    message = Message(index, process.at, line)
+    message = Message(index, step, line)
     yield from _sent(model, state, message)
     for fault in ("outages", "copies"):
         if spent := _spend(state, fault):
             late = spent._replace(late=spent.late | {message})
             if fault == "outages":
                 yield "OutcomeUnknown, may arrive late", late.process(index, at="died")
-            else:
-                yield from _sent(model, late, message, "again: ")
+            elif not again:
+                yield "its connection closes", late.process(index, at=f"{step} again")
 
 
-def _sent(model: Counters, state: State, message: Message, words: str = "") -> Iterator[Step]:
+def _sent(model: Counters, state: State, message: Message) -> Iterator[Step]:
+    """Where the row's line came with it, and it is refused, nothing is changed."""
     after, is_done = add(model, state, message)
-    if not is_done:
-        yield f"{words}missing", after.process(message.number, at="missing", server=state.server)
-        return
-    amount = 4**message.number
-    after = after._replace(acknowledged=after.acknowledged | amount)
-    yield f"{words}added", after.process(message.number, at="done", row=Row(), server=0)
+    if is_done:
+        after = after._replace(acknowledged=after.acknowledged | 4**message.number)
+        yield "added", after.process(message.number, at="done", row=Row(), server=0)
+    elif message.line:
+        yield "refused", after.process(message.number, at="died", row=Row(), server=0)
+    else:
+        yield "missing", after.process(message.number, at="missing", server=state.server)
 
 
 def add(model: Counters, state: State, message: Message) -> tuple[State, bool]:
-    """The script of `write_behind_scripts.add`, and whether it found the line."""
+    """The script of `write_behind_scripts.add`, and whether it is done. A second copy that finds no
+    entry replies that it is: there the code raises OutcomeUnknown, here even that is kept."""
     redis, copy = state.redis, (message.number, message.step)
     line = message.line or (state.believed if model.protocol.server_check else state.entry)
-    if copy in redis.copies and model.protocol.copy_key:
-        return state, line is not None
-    redis = redis._replace(copies=redis.copies | {copy})
+    if model.protocol.copy_key:
+        for *first, is_refused in redis.copies:
+            if (*first,) == copy and is_refused and model.protocol.refusal_kept:
+                return state, False
+            if (*first,) == copy:
+                return state, line is not None or model.protocol.copy_done
+    redis = redis._replace(copies=redis.copies | {(*copy, line is None)})
     if line is None:
         return state._replace(redis=redis), False
     totals, clock = redis.totals or Totals(), state.clock
@@ -351,7 +364,10 @@ def _is_adding(state: State) -> bool:
 def _without_old_reads(model: Counters, state: State) -> State:
     """`MAX_READ_SECONDS` is less than totals live once they are settled."""
     for index, process in enumerate(state.processes):
-        is_late = process.at == "line" or (process.kind, process.at) == ("reader", "read_totals")
+        is_late = process.at.startswith("line") or (process.kind, process.at) == (
+            "reader",
+            "read_totals",
+        )
         if is_late and model.protocol.reject_old_read:
             state = state.process(index, at="died", row=Row(), totals=None)
     return state
@@ -363,6 +379,8 @@ def _replaced(state: State, redis: Redis, entry: Row | None) -> State:
     for index, process in enumerate(state.processes):
         if process.kind == "reader":
             state = state.process(index, acknowledged=0)
+        elif process.at.endswith(" again"):
+            state = state.process(index, at="died", row=Row(), server=0)
     return state._replace(redis=redis, entry=entry, late=frozenset(), lost=lost)
 
 
@@ -380,7 +398,13 @@ def _spend(state: State, fault: str) -> State | None:
 
 def _tidy(state: State) -> State:
     late = {(message.number, message.step) for message in state.late}
-    redis = state.redis._replace(copies=state.redis.copies & late)
+    late |= {
+        (number, process.at.removesuffix(" again"))
+        for number, process in enumerate(state.processes)
+        if process.at.endswith(" again")
+    }
+    copies = frozenset(copy for copy in state.redis.copies if copy[:2] in late)
+    redis = state.redis._replace(copies=copies)
     if redis == state.redis:
         return state
     return state._replace(redis=redis)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
-from tests.model import faults, readers, writers
+from tests.model import drains, faults, readers, writers
 from tests.model.state import (
     ENDED,
     Entry,
@@ -84,7 +84,8 @@ def steps(world: World, state: State) -> Iterator[tuple[str, State]]:
         for label, after in readers.steps(world, state, index):
             yield f"reader {index + 1}: {label}", tidy(world, after)
     for index in range(len(state.writers)):
-        for label, after in writers.steps(world, state, index):
+        module = drains if world.writes[index][0] in drains.KINDS else writers
+        for label, after in module.steps(world, state, index):
             yield f"writer {index + 1}: {label}", tidy(world, after)
     for label, after in faults.steps(world, state):
         yield label, tidy(world, after)
@@ -93,18 +94,20 @@ def steps(world: World, state: State) -> Iterator[tuple[str, State]]:
 def violation(world: World, state: State) -> str:
     if any(reader.at == "stale" for reader in state.readers):
         return "a read is stale"
+    if not state.unheard <= state.records:
+        return "no run of the sync will hear of a change"
     is_at_rest = all(writer.at in ENDED for writer in state.writers) and not any(
         message.verb == "fence_many" for message in state.late
     )
-    if world.converges and is_at_rest:
+    if world.converges and is_at_rest and state.records == state.shown:
         enabled, server, _ = state.generations[-1]
         entry = state.servers[server].entries[state.newest]
-        if enabled and isinstance(entry, Value) and _shows(entry.rows) != _shows(state.table):
+        if enabled and isinstance(entry, Value) and shows(entry.rows) != shows(state.table):
             return f"at rest the entry holds {entry.rows}, the table {state.table}"
     return ""
 
 
-def _shows(rows: Rows) -> list[int]:
+def shows(rows: Rows) -> list[int]:
     """Of two versions of a row that is not there nobody can tell which one he sees."""
     return [row if row & 1 else 0 for row in rows]
 

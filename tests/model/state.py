@@ -97,6 +97,13 @@ class Message(NamedTuple):
     newer: frozenset[int] | None = None
 
 
+class Record(NamedTuple):
+    """Of a change by plain SQL: of which row, and what it made of it."""
+
+    row: int
+    version: int
+
+
 class Reader(NamedTuple):
     """`at` is what it calls next; `memory` the generation its container remembers;
     `floor` what was acknowledged when its read began; `ready` the store its SELECT is for,
@@ -134,6 +141,8 @@ class Writer(NamedTuple):
     tries: int = 0
     slept: bool = False
     is_old: bool = False
+    records: frozenset[Record] = frozenset()
+    floor: Rows = ()
 
 
 class Faults(NamedTuple):
@@ -152,6 +161,10 @@ class Faults(NamedTuple):
 
 
 class State(NamedTuple):
+    """`records`: of changes by plain SQL, until a drain deletes them; `shown`: those of them whose
+    entries have left the cache, so that only a run still needs them; `captured`: of each row the
+    latest such change; `unheard`: the changes that no run of the sync has followed yet."""
+
     readers: tuple[Reader, ...]
     table: Rows
     acknowledged: Rows
@@ -163,6 +176,10 @@ class State(NamedTuple):
     primary: int = 0
     has_replica: bool = False
     clock: int = 0
+    records: frozenset[Record] = frozenset()
+    shown: frozenset[Record] = frozenset()
+    captured: Rows = ()
+    unheard: frozenset[Record] = frozenset()
 
     def is_replica(self, server: int) -> bool:
         """Whether it was made one since: the first server, of the one that took over."""
@@ -284,6 +301,12 @@ class Protocol:
     make_stand: bool = True
     leave_waits: bool = True
     guard_time: bool = True
+    records_first: bool = True
+    ids_first: bool = True
+    finish_last: bool = True
+    finish_seen: bool = True
+    only_marked: bool = True
+    follow_first: bool = True
 
 
 @dataclass(frozen=True)
@@ -315,6 +338,7 @@ class World:
         return State(
             table=self.rows,
             acknowledged=self.rows,
+            captured=(0,) * len(self.rows),
             generations=(Generation(True, 0, 0),),
             servers=(server,) * (1 + self.faults.failovers + self.faults.failbacks),
             readers=(Reader(),) * self.readers,

@@ -8,7 +8,8 @@ import pytest
 from tests.model.counters import LARGE, SMALL, WORLDS, Counters, Faults, Protocol, search
 
 MOST_STATES = 50_000
-THREE, PRUNED, TWO_RUNS = WORLDS["three"], WORLDS["pruned"], WORLDS["two runs"]
+THREE, PRUNED = WORLDS["three"], WORLDS["pruned"]
+ONE_RUN, TWO_RUNS = WORLDS["one run"], WORLDS["two runs"]
 
 WITHOUT = {
     "ledger": replace(TWO_RUNS, faults=Faults(crashes=1)),
@@ -21,6 +22,8 @@ WITHOUT = {
     "new_epoch": replace(THREE, faults=Faults(failovers=1)),
     "behind": replace(THREE, faults=Faults(failovers=1)),
     "copy_key": replace(TWO_RUNS, faults=Faults(copies=1)),
+    "copy_done": replace(ONE_RUN, faults=Faults(copies=1, crashes=1)),
+    "refusal_kept": replace(ONE_RUN, faults=Faults(copies=1, crashes=1)),
     "server_check": replace(THREE, faults=Faults(failovers=1)),
     "floor": replace(PRUNED, faults=Faults(expiries=1, failovers=1)),
 }

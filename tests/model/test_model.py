@@ -10,6 +10,7 @@ import pytest
 from tests.model.search import search
 from tests.model.state import Faults, Protocol, World
 from tests.model.worlds import (
+    BULK,
     FAILBACK,
     FAILOVER,
     FILE,
@@ -18,13 +19,16 @@ from tests.model.worlds import (
     LEFT,
     LOOKUP,
     LOST,
+    MANY_PLAIN,
     NEW_ROW,
     OUTAGE,
     PLAIN_IN_LOOKUP,
     REPLACES,
     RETRY,
     SMALL,
+    TWO_DRAINS,
     TWO_NEW,
+    TWO_PLAIN,
 )
 
 MOST_STATES = 50_000
@@ -32,6 +36,8 @@ MOST_STATES = 50_000
 # Each takes more than a second. Only a change of the model itself can make them fail.
 LONG_SMALL = {
     *("a flush", "a sleep", "an eviction", "a new row that is deleted, a flush"),
+    "plain SQL, a run and a replace, a flush",
+    "plain SQL, a run and a replace in a lookup, a sleep",
     *("a new row in a lookup, a crash", "two new rows of one lookup, a crash"),
     "a lost connection, two new rows of one lookup",
 }
@@ -79,6 +85,12 @@ WITHOUT = {
     "make_stand": LOST,
     "leave_waits": LEFT,
     "guard_time": HELD_UP,
+    "records_first": PLAIN_IN_LOOKUP,
+    "ids_first": MANY_PLAIN,
+    "finish_last": TWO_DRAINS,
+    "finish_seen": TWO_PLAIN,
+    "only_marked": TWO_DRAINS,
+    "follow_first": TWO_DRAINS,
 }
 
 # Without these the search takes more than a second to find out. Only a change of the model itself
@@ -115,9 +127,21 @@ def test_nor_does_one_with_more_faults(world: World) -> None:
     assert not result.violation, "\n".join(result.trace)
 
 
-@pytest.mark.parametrize("missing", ["publish_repeated", "stamp_repeated", "stamp"])
-def test_plain_sql_needs_a_drain_and_its_stamp(missing: str) -> None:
-    result = search(replace(PLAIN_IN_LOOKUP, protocol=Protocol(**{missing: False})))
+@pytest.mark.parametrize(
+    ("missing", "world"),
+    [
+        ("publish_repeated", PLAIN_IN_LOOKUP),
+        ("stamp_repeated", PLAIN_IN_LOOKUP),
+        ("stamp", PLAIN_IN_LOOKUP),
+        ("wait", MANY_PLAIN),
+        ("raise_generation", BULK),
+        ("wait", BULK),
+    ],
+)
+def test_what_sends_no_fence_needs_its_stamp_or_its_generation_and_the_wait(
+    missing: str, world: World
+) -> None:
+    result = search(replace(world, protocol=Protocol(**{missing: False})))
 
     assert result.violation
 

@@ -12,13 +12,20 @@ FAILBACK = replace(ONE, faults=Faults(failovers=1, failbacks=1))
 NEW_ROW = World(writes=(("insert", 0), ("delete", 0)), rows=(0,), readers=1)
 LOOKUP = World(writes=(("replace", 0), ("replace", 1)), rows=(1, 1), readers=1)
 FILE = World(writes=(("load", 0), ("replace", 0)), readers=1)
+BULK = World(writes=(("bulk", 0), ("replace", 0)), readers=1)
 NEW_IN_LOOKUP = World(writes=(("insert", 0), ("replace", 1)), rows=(0, 1), readers=1)
 TWO_NEW = World(writes=(("insert", 0), ("insert", 1)), rows=(0, 0), readers=1)
 LEFT = World(writes=(("delete", 0), ("elsewhere", 0)), rows=(1, 1), readers=1)
 RETRY = replace(REPLACES, faults=Faults(flushes=1, crashes=1, retries=1), converges=False)
-PLAIN = World(writes=(("plain", 0), ("replace", 0)), readers=1)
-PLAIN_IN_LOOKUP = World(writes=(("plain", 0), ("replace", 1)), rows=(1, 1), readers=1)
-PLAIN_AND_NEW = World(writes=(("plain", 0), ("insert", 1)), rows=(1, 0), readers=1)
+PLAIN = World(writes=(("plain", 0), ("run", 0), ("replace", 0)), readers=1)
+PLAIN_IN_LOOKUP = World(writes=(("plain", 0), ("run", 0), ("replace", 1)), rows=(1, 1), readers=1)
+PLAIN_AND_NEW = World(writes=(("plain", 0), ("run", 0), ("insert", 1)), rows=(1, 0), readers=1)
+TWO_DRAINS = World(writes=(("plain", 0), ("run", 0), ("fresh", 0)), readers=1)
+DRAINED_TWICE = World(
+    writes=(("plain", 0), ("run", 0), ("fresh", 0), ("replace", 1)), rows=(1, 1), readers=1
+)
+TWO_PLAIN = World(writes=(("plain", 0), ("plain", 1), ("run", 0)), rows=(1, 1), readers=1)
+MANY_PLAIN = World(writes=(("plain", 0), ("plain", 1), ("run_of_many", 0)), rows=(1, 1), readers=1)
 LOST = replace(REPLACES, faults=Faults(losses=1), unknown_is_shown=True)
 HELD_UP = replace(LOST, writes=(("replace", 0),), rows=(1, 1), faults=Faults(losses=1, sleeps=1))
 REFUSED = replace(REPLACES, faults=Faults(refusals=1, outages=1))
@@ -44,6 +51,10 @@ SMALL = {
     "a refused row of a key that is new": replace(NEW_ROW, faults=Faults(refusals=1)),
     "a file and a row, a crash": replace(FILE, faults=Faults(crashes=1)),
     "a file and a row, an outage": replace(FILE, faults=Faults(outages=1)),
+    "many rows that follow their public keys, a row": BULK,
+    "many rows that follow their public keys, a row, a crash": replace(
+        BULK, faults=Faults(crashes=1)
+    ),
     "a new row in a lookup, a crash": replace(NEW_IN_LOOKUP, faults=Faults(crashes=1)),
     "a lost connection, a lookup, a database that holds up the rest": HELD_UP,
     "a row that left a lookup is changed again": LEFT,
@@ -61,22 +72,45 @@ SMALL = {
     "a row that left a lookup is changed again, a failover": replace(
         LEFT, faults=Faults(failovers=1), converges=False
     ),
-    "plain SQL and a replace": PLAIN,
-    "plain SQL and a replace, a flush": replace(PLAIN, faults=Faults(flushes=1)),
-    "plain SQL and a new row of one lookup": PLAIN_AND_NEW,
-    "plain SQL and a replace in a lookup, a sleep": replace(
+    "plain SQL, a run and a replace": PLAIN,
+    "plain SQL, a run and a replace, a flush": replace(PLAIN, faults=Faults(flushes=1)),
+    "plain SQL, a run and a new row of one lookup": PLAIN_AND_NEW,
+    "plain SQL, a run and a replace in a lookup": PLAIN_IN_LOOKUP,
+    "plain SQL, a run and a replace in a lookup, a sleep": replace(
         PLAIN_IN_LOOKUP, faults=Faults(sleeps=1)
+    ),
+    "plain SQL, a run and a fresh read": TWO_DRAINS,
+    "plain SQL, a run and a fresh read, a crash": replace(TWO_DRAINS, faults=Faults(crashes=1)),
+    "plain SQL, a run and a fresh read, a flush": replace(TWO_DRAINS, faults=Faults(flushes=1)),
+    "plain SQL, a run and a fresh read, an outage": replace(TWO_DRAINS, faults=Faults(outages=1)),
+    "plain SQL twice and a run, a crash": replace(TWO_PLAIN, faults=Faults(crashes=1)),
+    "plain SQL twice and a run that finds too many changes, a crash": replace(
+        MANY_PLAIN, faults=Faults(crashes=1)
     ),
 }
 
 LARGE = {
-    "plain SQL and a replace, an outage": replace(PLAIN, faults=Faults(outages=1)),
-    "plain SQL and a replace, a failover": replace(PLAIN, faults=Faults(failovers=1)),
-    "plain SQL and a new row of one lookup, a flush and an outage": replace(
+    "plain SQL, a run and a replace, an outage": replace(
+        PLAIN, faults=Faults(outages=1), converges=False
+    ),
+    "plain SQL, a run and a replace, a failover": replace(
+        PLAIN, faults=Faults(failovers=1), converges=False
+    ),
+    "plain SQL, a run and a new row of one lookup, a flush and an outage": replace(
         PLAIN_AND_NEW, faults=Faults(flushes=1, outages=1), converges=False
     ),
-    "plain SQL and a replace, a crash, a flush and another drain": replace(
-        PLAIN, faults=Faults(flushes=1, crashes=1, retries=1), converges=False
+    "plain SQL, a run, a fresh read and a replace": DRAINED_TWICE,
+    "plain SQL, a run, a fresh read and a replace, a crash": replace(
+        DRAINED_TWICE, faults=Faults(crashes=1), converges=False
+    ),
+    "plain SQL, a run, a fresh read and a replace, a flush": replace(
+        DRAINED_TWICE, faults=Faults(flushes=1), converges=False
+    ),
+    "plain SQL, a run and a fresh read, a failover": replace(
+        TWO_DRAINS, faults=Faults(failovers=1), converges=False
+    ),
+    "plain SQL twice and a run that finds too many changes, a failover": replace(
+        MANY_PLAIN, faults=Faults(failovers=1), converges=False
     ),
     "a sleep and a crash": replace(REPLACES, faults=Faults(sleeps=1, crashes=1), converges=False),
     "two new rows of one lookup, a sleep": replace(TWO_NEW, faults=Faults(sleeps=1)),

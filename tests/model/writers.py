@@ -7,7 +7,7 @@ and `fence_steps` may happen in any order.
 from collections.abc import Iterator
 
 from tests.model.redis import ANOTHER_SERVER, REFUSED, Reply, call
-from tests.model.state import ENDED, Message, State, World, Writer
+from tests.model.state import ENDED, Message, Record, State, World, Writer
 
 Step = tuple[str, State]
 # The tokens of later tries begin here.
@@ -37,7 +37,7 @@ def steps(world: World, state: State, index: int) -> Iterator[Step]:
     else:
         yield from STEPS[writer.at](world, state, index)
     if state.faults.crashes and writer.at != "write_many":
-        yield from _crashes(world, state, index)
+        yield from crashes(world, state, index)
 
 
 def write_many(world: World, state: State, index: int) -> Iterator[Step]:
@@ -54,8 +54,8 @@ def write_many(world: World, state: State, index: int) -> Iterator[Step]:
     if not _can_lock(world, state, index) or (verb != "insert" and not state.table[row] & 1):
         return
     changed = _changed(world, state, index)
-    if verb == "load":
-        yield "load: the row", state.writer(index, at="commit_load", row=changed)
+    if verb in ("load", "bulk"):
+        yield f"{verb}: the row", state.writer(index, at="commit_load", row=changed)
         return
     number = state.newest
     at = "send" if state.generations[number].enabled else "uncached"
@@ -76,16 +76,17 @@ def write_elsewhere(world: World, state: State, index: int) -> Iterator[Step]:
 
 def write_plain(world: World, state: State, index: int) -> Iterator[Step]:
     """Another client of the database: it knows no generation and sends nothing to Redis. Triggers
-    record what it changes, and a drain follows."""
+    record what it changes, in its transaction: see `drains`."""
     if _can_lock(world, state, index):
-        after = state.writer(index, row=_changed(world, state, index))
-        after = _committed(world, after, index).writer(index, at="drain", batch="")
-        yield "plain SQL: changes its row and commits", after
-
-
-def drain(world: World, state: State, index: int) -> Iterator[Step]:
-    """`CapturedChanges.drain`: finds the record, and the generation in the same round trip."""
-    yield "drain: finds the record", _dropping(world, state, index)
+        row, version = world.writes[index][1], _changed(world, state, index)
+        after = _committed(world, state.writer(index, row=version), index)
+        record = Record(row, version)
+        after = after._replace(
+            records=after.records | {record},
+            captured=(*after.captured[:row], version, *after.captured[row + 1 :]),
+            unheard=after.unheard | {record},
+        )
+        yield "plain SQL: changes its row and commits", after.ended(index, "acknowledged")
 
 
 def send_at_once(world: World, state: State, index: int) -> Iterator[Step]:
@@ -136,7 +137,7 @@ def cannot_send(world: World, state: State, index: int) -> Iterator[Step]:
 
 def write_uncached(world: World, state: State, index: int) -> Iterator[Step]:
     """The generation is raised in the transaction of the change, which waits for all others."""
-    if _can_raise(world, state) and _can_lock(world, state, index):
+    if can_raise(world, state) and _can_lock(world, state, index):
         verb, row = world.writes[index]
         if verb == "insert" or state.table[row] & 1:
             after = state.writer(index, row=_changed(world, state, index))
@@ -270,10 +271,14 @@ def _waits(world: World, state: State, index: int) -> bool:
 
 def _publish_steps(world: World, state: State, index: int, message: Message) -> Iterator[Step]:
     failed = "raise_unpublished" if world.protocol.raise_unpublished else "wait_until_known"
-    after, reply, _ = call(world, state, message)
-    at = failed if reply in (ANOTHER_SERVER, REFUSED) else "wait_until_known"
+    after, reply, server = call(world, state, message)
+    at = "wait_until_known"
+    if reply == ANOTHER_SERVER and world.protocol.raise_unpublished:
+        at = "use_server"
+    elif reply == REFUSED:
+        at = failed
     state = _forgotten(state, index)
-    after = _forgotten(after, index)
+    after = _forgotten(after, index).writer(index, server=server)
     yield f"{message.verb} {message.rows}: {reply}", after.writer(index, at=at)
     if state.faults.outages:
         faults = state.faults._replace(outages=state.faults.outages - 1)
@@ -323,7 +328,7 @@ def make_stand(world: World, state: State, index: int) -> Iterator[Step]:
         yield from orphan(world, state, index)
     if writer.fence == "sent" and world.protocol.make_stand:
         return
-    if _relied_on(world, writer) == "failed" and _can_raise(world, state):
+    if _relied_on(world, writer) == "failed" and can_raise(world, state):
         after = state.switched_off()
         yield f"switch_off: generation {after.newest}", _told(world, after, index)
     elif writer.fence == "moved":
@@ -344,11 +349,16 @@ def _told(world: World, state: State, index: int) -> State:
 
 
 def use_server(world: World, state: State, index: int) -> Iterator[Step]:
-    """The change is committed. The generation is raised for the server that was reached."""
+    """The change is committed. The generation is raised for the server that was reached; where that
+    one fails too, the cache is switched off."""
     writer = state.writers[index]
+    if writer.at == "use_server" and state.faults.outages:
+        faults = state.faults._replace(outages=state.faults.outages - 1)
+        after = state._replace(faults=faults).writer(index, at="raise_unpublished")
+        yield "use_server: CacheUnavailable", after
     label = "use_server: another was faster"
     if state.newest == writer.generation:
-        if not _can_raise(world, state):
+        if not can_raise(world, state):
             return
         state = state.switched_on(writer.server)
         label = f"use_server: switch_on generation {state.newest}"
@@ -356,17 +366,24 @@ def use_server(world: World, state: State, index: int) -> Iterator[Step]:
 
 
 def commit_load(world: World, state: State, index: int) -> Iterator[Step]:
-    """`replace_all`: no fence; the generation is raised last, once nobody else holds it."""
-    after = _committed(world, state, index).writer(index, at="wait_until_known", batch="")
+    """`replace_all`: no fence; the generation is raised last, once nobody else holds it. So does
+    `replace_many`, and leaves it to `wait_for_readers` to wait."""
+    at = "wait_for_readers" if world.writes[index][0] == "bulk" else "wait_until_known"
+    after = _committed(world, state, index).writer(index, at=at, batch="")
     if not world.protocol.raise_generation:
         yield "commit", after.writer(index, generation=state.newest)
-    elif _can_raise(world, state):
+    elif can_raise(world, state):
         after = after.raised(*state.generations[state.newest])
         yield f"commit, generation {after.newest}", after.writer(index, generation=after.newest)
 
 
+def wait_for_readers(world: World, state: State, index: int) -> Iterator[Step]:
+    after = state.writer(index, at="wait_until_known", generation=state.newest)
+    yield f"wait_for_readers: generation {state.newest}", after
+
+
 def raise_unpublished(world: World, state: State, index: int) -> Iterator[Step]:
-    if _can_raise(world, state):
+    if can_raise(world, state):
         after = state.switched_off()
         after = after.writer(index, at="wait_until_known", generation=after.newest)
         yield f"switch_off: generation {after.newest}", after
@@ -413,13 +430,13 @@ def orphan(world: World, state: State, index: int) -> Iterator[Step]:
 OTHERS = {"elsewhere": write_elsewhere, "plain": write_plain}
 STEPS = {
     "write_many": write_many,
-    "drain": drain,
     "send": send,
     "uncached": uncached,
     "publish_many": publish_many,
     "publish_repeated": publish_repeated,
     "use_server": use_server,
     "commit_load": commit_load,
+    "wait_for_readers": wait_for_readers,
     "raise_unfenced": raise_unpublished,
     "raise_unpublished": raise_unpublished,
     "lift": lift,
@@ -431,7 +448,7 @@ STEPS = {
 }
 
 
-def _crashes(world: World, state: State, index: int) -> Iterator[Step]:
+def crashes(world: World, state: State, index: int) -> Iterator[Step]:
     writer = state.writers[index]
     state = state._replace(faults=state.faults._replace(crashes=state.faults.crashes - 1))
     if writer.at == "send":
@@ -512,10 +529,10 @@ def _sent(state: State, message: Message) -> State:
 def _retried(world: World, state: State, index: int) -> State:
     """What the first try changed leaves the cache."""
     faults = state.faults._replace(retries=state.faults.retries - 1)
-    return _dropping(world, state._replace(faults=faults), index)
+    return dropping(world, state._replace(faults=faults), index)
 
 
-def _dropping(world: World, state: State, index: int) -> State:
+def dropping(world: World, state: State, index: int) -> State:
     """`WriteThrough.drop`: with the stamp of now."""
     number = state.newest
     is_cached = state.generations[number].enabled and world.protocol.publish_repeated
@@ -546,7 +563,7 @@ def _can_lock(world: World, state: State, index: int) -> bool:
     )
 
 
-def _can_raise(world: World, state: State) -> bool:
+def can_raise(world: World, state: State) -> bool:
     if state.newest + 1 >= world.max_generations:
         return False
     return not (world.protocol.hold_generation and state.is_locked())

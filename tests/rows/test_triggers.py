@@ -7,6 +7,7 @@ import pytest
 
 from chalicelib import services
 from chalicelib.cache.entries import Cache
+from local.servers import MariaDB
 from tests.conftest import Configure
 from tests.support.client import InProcess, as_stored, hero
 from tests.support.database_users import user_who_sees_no_triggers
@@ -102,9 +103,9 @@ def test_a_repeated_write_lifts_the_entries_of_the_stored_rows(
 
 @pytest.mark.usefixtures("trigger")
 def test_rows_are_cached_as_stored_where_the_user_cannot_see_triggers(
-    service: InProcess, witness: Witness, configure: Configure
+    service: InProcess, mariadb: MariaDB, configure: Configure
 ) -> None:
-    with user_who_sees_no_triggers(witness, configure):
+    with user_who_sees_no_triggers(mariadb, configure):
         [id] = service.write([hero(xp=100)]).ids
 
         assert_cached_is_stored(service, [id], 50, 100)

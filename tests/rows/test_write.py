@@ -223,7 +223,7 @@ def test_what_an_operator_is_told_to_do_gives_ids_again(
     ids = service.write(heroes(3)).ids
     use_up_ids(witness)
     service.delete([2**32 - 1])
-    rejected = service.write([hero()])
+    rejected = service.write(heroes(2))  # MySQL has the highest one left
     [statement] = re.findall(r"ALTER TABLE heroes AUTO_INCREMENT = \d+", rejected.message)
 
     witness.query(statement)
@@ -290,6 +290,21 @@ def test_ids_are_those_of_a_server_that_gives_every_third_one(
     for use_cache in (True, False):
         names = [row["name"] for row in service.read(ids, use_cache).rows]
         assert names == [row["name"] for row in heroes(4)]
+
+
+def test_no_limit_of_the_server_cuts_what_is_read_or_deleted(
+    service: InProcess, witness: Witness, configure: Configure
+) -> None:
+    witness.query("SET GLOBAL sql_select_limit = 1")
+    try:
+        configure()
+        ids = service.write(heroes(4)).ids
+        assert len(service.read(ids, use_cache=False).rows) == 4
+        assert service.delete(ids).status == 200
+    finally:
+        witness.query("SET GLOBAL sql_select_limit = DEFAULT")
+
+    assert witness.count("heroes") == 0
 
 
 def test_a_cached_row_expires_after_about_ttl_seconds(

@@ -93,6 +93,19 @@ def test_several_rows_and_counters_all_or_none(service: InProcess) -> None:
 
 
 @pytest.mark.usefixtures("pages")
+@pytest.mark.parametrize("amounts", [((1, 2), (1, 2)), ((1, 2), (1, 3)), ((1, 2), (4, 2))])
+def test_rows_get_the_same_or_not(service: InProcess, amounts: Sequence[tuple[int, int]]) -> None:
+    items = [
+        {"nr": nr, "views": views, "votes": votes} for nr, (views, votes) in enumerate(amounts, 1)
+    ]
+    shown = [item | {"views": 10 + item["views"]} for item in items]
+    assert counted(service.post({"REQUEST": "increment", "TABLE": "pages", "SQLS": items})) == shown
+    # All with a total now, and with their entries in the cache.
+    again = [item | {"views": 10 + 2 * item["views"], "votes": 2 * item["votes"]} for item in items]
+    assert counted(service.post({"REQUEST": "increment", "TABLE": "pages", "SQLS": items})) == again
+
+
+@pytest.mark.usefixtures("pages")
 def test_a_counter_stops_at_what_its_column_takes(service: InProcess) -> None:
     rejected = increment(service, 1, MAXIMUM - 9)
     assert (rejected.status, rejected.error) == (409, "CounterOutOfRange")

@@ -3,21 +3,21 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from local.servers import MariaDB
 from tests.conftest import Configure
-from tests.support.witness import Witness
 
 PASSWORD = "of-nobody-else"
 
 
 @contextmanager
-def user_who_sees_no_triggers(witness: Witness, configure: Configure) -> Iterator[None]:
+def user_who_sees_no_triggers(mariadb: MariaDB, configure: Configure) -> Iterator[None]:
     """The service logs in as a user who may read and write rows, and nothing else."""
-    [(name,)] = witness.query("SELECT DATABASE()")
-    witness.query(f"CREATE USER blind@'127.0.0.1' IDENTIFIED BY '{PASSWORD}'")
+    mariadb.query(f"CREATE USER blind@'127.0.0.1' IDENTIFIED BY '{PASSWORD}'")
     try:
         rights = "SELECT, INSERT, UPDATE, DELETE"
-        witness.query(f"GRANT {rights} ON {name}.* TO blind@'127.0.0.1'")
+        mariadb.query(f"GRANT {rights} ON {mariadb.database}.* TO blind@'127.0.0.1'")
+        mariadb.make_known("blind", PASSWORD)
         configure(DB_USER="blind", DB_PASS=PASSWORD)
         yield
     finally:
-        witness.query("DROP USER blind@'127.0.0.1'")
+        mariadb.query("DROP USER blind@'127.0.0.1'")

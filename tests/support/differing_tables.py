@@ -24,6 +24,11 @@ class Tables:
     def query(self, sql: str) -> list[tuple[Any, ...]]:
         return self._witness.query(sql)
 
+    @property
+    def is_mariadb(self) -> bool:
+        [(version,)] = self.query("SELECT VERSION()")
+        return "MariaDB" in version
+
     def mend(self, text: str) -> None:
         """Run the statements that a text recommends, up to what the service is to be sent."""
         for statement in text.partition("; then send ")[0].split("; "):

@@ -18,7 +18,8 @@ from typing import Any
 import redis
 
 from chalicelib.tables import TABLES
-from local.machine import LOOPBACK, PORTS, find_program, port_is_free
+from local.machine import CLUSTER_BUS_PORTS as BUS_PORTS
+from local.machine import LOOPBACK, find_program, port_is_free
 from local.servers import Redis
 from tests.support.certificates import Authority
 from tests.support.witness import ENTRYS, Witness
@@ -75,7 +76,7 @@ class Node(Redis):
         arguments = ["--requirepass", ADMIN_PASSWORD] if is_locked else []
         arguments += ["--masterauth", ADMIN_PASSWORD] if is_locked else []
         if is_cluster:
-            self.bus_port = next(p for p in random.sample(PORTS, 100) if port_is_free(p))
+            self.bus_port = next(p for p in random.sample(BUS_PORTS, 100) if port_is_free(p))
             arguments += ["--cluster-enabled", "yes", "--cluster-port", str(self.bus_port)]
             arguments += ["--cluster-node-timeout", "1000", "--cluster-config-file", "nodes.conf"]
             arguments += ["--repl-diskless-sync-delay", "0"]

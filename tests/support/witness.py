@@ -19,6 +19,8 @@ TABLES = (
     *(*tables.TABLES, "idempotency"),
     *("watched", "watched_ranges", "sync_lease", "sync_runs", "sync_ranges", "applied_deltas"),
 )
+# MySQL remembers the `auto_increment` of a table for a day.
+FRESH_STATISTICS = "SET autocommit=1 /*!80000 , information_schema_stats_expiry=0 */"
 # Which of them have rows, or had some and would give another key than 1.
 USED_TABLES = " UNION ".join(
     [
@@ -50,7 +52,7 @@ class Witness:
     """Its own connections, kept out of what it counts. `close` when done."""
 
     def __init__(self, mariadb: MariaDB, redis_server: Redis) -> None:
-        self._database = mariadb.connect_as_root()
+        self._database = mariadb.connect_as_root(init_command=FRESH_STATISTICS)
         self.redis = connect_to_redis(redis_server)
         self.redis_port = redis_server.port
 

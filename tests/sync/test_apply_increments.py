@@ -13,10 +13,11 @@ import pytest
 
 from chalicelib import services
 from chalicelib.cache import CounterTotals, declaration, write_behind_totals
+from chalicelib.cache import connection as redis_connection
 from chalicelib.rows.write_through import WriteThrough
 from chalicelib.sync import apply_increments
 from tests.support.client import ROOT, InProcess
-from tests.support.pages import counted, increment, page, pages_table, shown, stored
+from tests.support.pages import PAGES, counted, increment, page, pages_table, shown, stored
 from tests.support.redis_client import client_of
 from tests.support.witness import Witness
 from tests.sync.clients import RedisCli, run, watch
@@ -248,13 +249,20 @@ def test_a_redis_with_older_totals_adds_nothing(service: InProcess, witness: Wit
 
 
 @pytest.mark.usefixtures("pages")
+@pytest.mark.parametrize("is_kept", [True, False])
 @pytest.mark.parametrize("is_cached", [True, False])
 def test_nothing_is_added_to_older_totals_by_an_older_line(
-    service: InProcess, witness: Witness, monkeypatch: pytest.MonkeyPatch, is_cached: bool
+    service: InProcess,
+    witness: Witness,
+    monkeypatch: pytest.MonkeyPatch,
+    is_cached: bool,
+    is_kept: bool,
 ) -> None:
     """A Redis takes over that has the row as it was before a run, in its entry; or the row was read
     before that run. It lacks an increment that is in the row since: another one in its place would
-    count as that."""
+    count as that. The connection leads to the old one, which has taken over again, or is kept no
+    longer."""
+    monkeypatch.setattr(redis_connection, "NAMED_FOR_SECONDS", 0)
     witness.forget_cached()
     service.read([1], TABLE="pages")
     increment(service, 1, 1)
@@ -269,7 +277,8 @@ def test_nothing_is_added_to_older_totals_by_an_older_line(
             witness.redis.restore(name, 0, packed)
         witness.redis.execute_command("REPLICAOF", "127.0.0.1", "1")
         witness.redis.execute_command("REPLICAOF", "NO", "ONE")
-        client_of(services.container().cache)._pool.clear()  # as where the old one closed them
+        if not is_kept:
+            client_of(services.container().cache)._pool.clear()
 
     if is_cached:
         take_over()
@@ -408,6 +417,33 @@ def test_a_public_key_that_its_row_follows_takes_no_increment_back(
     run("pages")
     assert shown(service, 2) == {12}
     assert cli.row("UsingHash:Page:2")["views"] == "12"
+
+
+@pytest.mark.usefixtures("pages")
+@pytest.mark.parametrize("form", ["json", "hash"])
+@pytest.mark.parametrize("change", ["write", "sql", "increment"])
+@pytest.mark.parametrize("has_counted", [False, True])
+def test_a_row_that_was_changed_does_not_follow_what_no_client_has_changed(
+    service: InProcess, witness: Witness, form: str, change: str, has_counted: bool
+) -> None:
+    """Its public key shows the counters as they were at the last run."""
+    watch(service, [1], "to_database", TABLE="pages", FORM=form)
+    run("pages")
+    run("pages")
+    if change == "write":
+        service.write([page(1, stock=50)], TABLE="pages")
+    elif change == "sql":
+        witness.query("UPDATE pages SET stock = 50 WHERE nr = 1")
+    else:
+        items = [{"nr": 1, "stock": 45}]
+        assert service.post({"REQUEST": "increment", "TABLE": "pages", "SQLS": items}).status == 200
+    if has_counted:
+        increment(service, 1, 5)
+    for _ in range(2):
+        assert not run("pages").get("details")
+        assert witness.query("SELECT stock FROM pages WHERE nr = 1") == [(50,)]
+    shown_row = RedisCli(witness.redis).row(PAGES.public_key(form, 1))
+    assert (int(shown_row["stock"]), int(shown_row["views"])) == (50, 15 if has_counted else 10)
 
 
 @pytest.mark.usefixtures("pages")

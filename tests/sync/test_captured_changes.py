@@ -29,6 +29,7 @@ from chalicelib.rows.loader import RowLoader
 from chalicelib.sync import captured_changes
 from chalicelib.tables import EMPLOYEES, HEROES, PRODUCTS, TABLES, Column, Key, Table, tables_with
 from local.servers import DataApi, MariaDB
+from local.servers.mariadb import integers
 from seed import make_triggers
 from tests.conftest import Configure, drop_triggers
 from tests.support.aurora import emulated_load_from_s3
@@ -704,7 +705,9 @@ def test_many_changes_are_brought_to_the_cache_while_a_client_takes_its_time(
 
 
 def test_more_than_five_thousand_changes_are_drained(cached: InProcess, witness: Witness) -> None:
-    witness.query("INSERT INTO heroes SELECT seq + 10, 'N', 'l', 'n', 3, 'c' FROM seq_1_to_12000")
+    witness.query(
+        f"INSERT INTO heroes SELECT seq + 10, 'N', 'l', 'n', 3, 'c' FROM {integers(1, 12_000)}"
+    )
     assert drain() is None
     assert records(witness) == []
     assert drain() == ()
@@ -718,7 +721,7 @@ def test_an_answer_of_the_data_api_that_is_too_large_drops_the_whole_table(
 ) -> None:
     configure(**data_api.environment())
     witness.query(
-        "INSERT INTO employees SELECT CONCAT(REPEAT('ä', 240), seq), 'n' FROM seq_1_to_3000"
+        f"INSERT INTO employees SELECT CONCAT(REPEAT('ä', 240), seq), 'n' FROM {integers(1, 3_000)}"
     )
 
     assert isinstance(services.container().database._connect, Connector)
@@ -966,7 +969,7 @@ def test_a_user_who_may_not_see_triggers_is_told_so(
     configure: Configure,
 ) -> None:
     """MariaDB shows him the names of triggers all the same, MySQL nothing."""
-    with user_who_sees_no_triggers(witness, configure):
+    with user_who_sees_no_triggers(mariadb, configure):
         witness.query("INSERT INTO heroes VALUES (1, 'h', 'p', 'n', 7, 'c')")
         assert drain() == [1], "it reads and deletes the records all the same"
 
@@ -985,7 +988,7 @@ def test_a_client_without_rights_on_the_records_is_recorded(
     try:
         witness.query(f"GRANT SELECT, UPDATE ON {name}.heroes TO other@'127.0.0.1'")
         with (
-            mariadb._connect("other", "of-nobody-else", ssl_disabled=True) as client,
+            mariadb._connect("other", "of-nobody-else") as client,
             client.cursor() as cursor,
         ):
             cursor.execute("UPDATE heroes SET xp = 5 WHERE name = 'Ada 1'")

@@ -1,11 +1,14 @@
 """A run also brings to the cache what other clients of the database changed."""
 
-from typing import Any
+from dataclasses import replace
+from typing import Any, cast
 
 import pytest
 
-from chalicelib import services
+from chalicelib import services, tables
 from chalicelib.cache import generations
+from chalicelib.sync.range_scan import Scan
+from chalicelib.tables import Table
 from local.servers import MariaDB
 from tests.support.client import InProcess, hero, heroes
 from tests.support.witness import Witness
@@ -18,7 +21,18 @@ def run(**event: object) -> Any:
     return app.sync({"table": "heroes", **event}, None)
 
 
-@pytest.mark.usefixtures("triggers")
+@pytest.fixture(params=["public", "without public keys"])
+def declared(
+    request: pytest.FixtureRequest, service: InProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Heroes have public keys, or have none."""
+    if request.param != "public":
+        found = cast(dict[str, Table], tables.TABLES)
+        monkeypatch.setitem(found, "heroes", replace(found["heroes"], public=None))
+        services.forget()
+
+
+@pytest.mark.usefixtures("triggers", "declared")
 def test_plain_sql_by_a_condition_without_a_key_is_seen_after_one_run(
     service: InProcess, witness: Witness
 ) -> None:
@@ -51,6 +65,33 @@ def test_the_public_key_of_a_row_goes_that_no_run_has_seen(
 
 
 @pytest.mark.usefixtures("triggers")
+def test_it_goes_with_the_next_run_where_one_dies_that_has_drained_the_change(
+    shop: InProcess, witness: Witness, cli: RedisCli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watch(shop, ["*"], "to_cache")
+    run(table="products")
+    shop.write([product(33), product(34)], TABLE="products")
+    witness.query("DELETE FROM products WHERE ProductId = 33")
+    with monkeypatch.context() as patch:
+        patch.setattr(Scan, "deleted", die)
+        with pytest.raises(Died):
+            run(table="products")
+
+    run(table="products")
+
+    assert sorted(cli("KEYS Product:*")) == [b"Product:11", b"Product:22", b"Product:34"]
+    assert witness.count("changed_entries") == 0
+
+
+class Died(Exception):
+    pass
+
+
+def die(*_: object, **__: object) -> None:
+    raise Died
+
+
+@pytest.mark.usefixtures("triggers", "declared")
 @pytest.mark.parametrize("is_fresh", [False, True])
 def test_who_reads_tells_the_schedule_of_plain_sql(
     service: InProcess, witness: Witness, monkeypatch: pytest.MonkeyPatch, is_fresh: bool

@@ -14,8 +14,9 @@ from chalicelib import errors, services
 from chalicelib.handlers import entry_points
 from chalicelib.ingest import Bucket
 from chalicelib.rows import WriteThrough
-from chalicelib.sync import fan_out, range_scan, range_worker, runs, service
+from chalicelib.sync import fan_out, range_claims, range_scan, range_worker, runs, service
 from chalicelib.tables import Table
+from local.servers.mariadb import integers
 from tests.conftest import Configure
 from tests.support.bucket import Event, UploadBucket, owned_by
 from tests.support.client import InProcess
@@ -51,7 +52,7 @@ def shop(witness: Witness, configure: Configure, bucket: UploadBucket, sizes: ob
 def fill(witness: Witness, first: int, last: int) -> None:
     witness.query(
         "INSERT INTO products SELECT seq, CONCAT('Product ', seq), '', 10, 400"
-        f" FROM seq_{first}_to_{last}"
+        f" FROM {integers(first, last)}"
     )
 
 
@@ -123,6 +124,31 @@ def test_ranges_are_worked_off_in_any_order_and_the_last_one_ends_the_run(
     assert all_public(cli) == all_rows(witness)
     assert witness.query("SELECT synced_at IS NULL FROM watched") == [(0,)]
     assert is_idle()
+
+
+def test_who_is_told_that_a_run_has_ended_is_told_all_that_it_did(
+    shop: InProcess, witness: Witness, bucket: UploadBucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where its ranges end between the two questions of who waits for it."""
+    fill(witness, 1, ROWS)
+    watch(shop, ["*"], "to_cache")
+    record = begun(ranges=3)
+    ranges_of = range_claims.ranges_of
+
+    def end_meanwhile(*arguments: Any) -> Any:
+        monkeypatch.setattr(range_worker, "ranges_of", ranges_of)
+        found = ranges_of(*arguments)
+        for event in told(bucket, record["run"]):
+            work_off(event)
+        return found
+
+    monkeypatch.setattr(range_worker, "ranges_of", end_meanwhile)
+    worker = services.container().range_worker
+    told_first, _ = worker.progress(record["run"])
+    told_then, done = worker.progress(record["run"])
+
+    assert told_first.outcome == "running"
+    assert (told_then.outcome, told_then.tallies["to_cache"].looked, done) == ("done", ROWS, 3)
 
 
 def test_the_second_run_finds_its_ranges_and_splits_those_that_have_grown(
@@ -255,7 +281,8 @@ def test_an_event_three_times_and_at_once(
 
 
 def deadlocks(witness: Witness) -> int:
-    [(_, count)] = witness.query("SHOW GLOBAL STATUS LIKE 'Innodb_deadlocks'")
+    metrics = "information_schema.innodb_metrics WHERE name = 'lock_deadlocks'"
+    [(count,)] = witness.query(f"SELECT count FROM {metrics}")
     return int(count)
 
 

@@ -167,14 +167,14 @@ def test_a_stage_without_redis_has_nothing_to_do(
 def test_a_run_between_the_fences_of_a_write_and_its_commit_leaves_work(
     in_step: InProcess, cli: RedisCli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    commit, outcomes = Transaction.commit_and_show, []
+    commit, outcomes = Transaction.send_commit, []
 
     def after_a_run(*arguments: Any) -> Any:
         outcomes.append(run("products")["outcome"])
         return commit(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Transaction, "commit_and_show", after_a_run)
+        patch.setattr(Transaction, "send_commit", after_a_run)
         in_step.write([product(11, Price=1)], TABLE="products")
     assert outcomes == ["done"]
     assert run(None)["outcome"] == "done"

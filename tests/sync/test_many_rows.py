@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 
 from chalicelib import services
-from chalicelib.cache import Late
+from chalicelib.cache import Found, Late
 from chalicelib.config import DbEngine
 from chalicelib.rows import WriteThrough
 from chalicelib.sync import to_database
-from chalicelib.sync.public_values import parse, plain_rows
+from chalicelib.sync.public_values import PLAIN_ROWS, parse, plain_rows
 from chalicelib.tables import FORMS, PRODUCTS, Key, Table
+from local.servers.mariadb import integers
 from tests.conftest import ENGINE
 from tests.support.client import InProcess, OverHttp
 from tests.support.witness import Witness
@@ -126,7 +127,7 @@ def many(service: InProcess, witness: Witness, cli: RedisCli) -> InProcess:
     """So many products, in the cache and under public keys, which they follow."""
     witness.query(
         "INSERT INTO products SELECT seq, CONCAT('Product ', seq), '', 10, 400"
-        f" FROM seq_1_to_{MANY}"
+        f" FROM {integers(1, MANY)}"
     )
     watch(service, ["*"])
     run()
@@ -244,7 +245,7 @@ def test_a_row_that_only_the_database_has_changed_is_left_out_of_many(
 def test_many_rows_whose_key_is_a_text_follow_at_once(
     service: InProcess, witness: Witness, cli: RedisCli, at_once: list[int]
 ) -> None:
-    witness.query(f"INSERT INTO employees SELECT CONCAT('é', seq), 'Ada' FROM seq_1_to_{MANY}")
+    witness.query(f"INSERT INTO employees SELECT CONCAT('é', seq), 'Ada' FROM {integers(1, MANY)}")
     watch(service, ["*"], TABLE="employees")
     run("employees")
     texts = {
@@ -307,6 +308,9 @@ def test_many_rows_of_which_the_database_rejects_one(
     assert [row["Price"] for row in rows(witness, 2, 3, 4)] == [9, 400, 9]
 
 
+PLAIN = b'{"ProductId":3,"ProductName":"a","Description":"","QuantityInStock":1,"Price":8}'
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -323,12 +327,41 @@ def test_many_rows_of_which_the_database_rejects_one(
         '{"Price":7}\n{"Price":7}',
         '{"ProductId":3,"ProductName":"a","Description":"","QuantityInStock":1,"Price":-0}',
         '{"ProductId":3,"ProductName":"a","Description":"","QuantityInStock":1,"Price":7}\n',
+        '{"ProductId":3,"ProductName":"a\tb","Description":"","QuantityInStock":1,"Price":7}',
+        '{"ProductId":3,"ProductName":"a","Description":"","QuantityInStock":1,2,"Price":7}',
+        '{"ProductId":3,"ProductName":"a","Description":"","QuantityInStock":1,"Price":7}"',
+        '{"ProductId":3,"ProductName":"a","Description":"","QuantityInStock";1,"Price":7}',
+        '{"ProductId":3,"ProductName":"a","Description":"","QuantityInStock":1,"Price":7]',
+        '{"ProductId":3,"ProductName":"a","Price":1,"QuantityInStock":1,"Description":""}',
+        '{"ProductId":3,"ProductName":1,"Description":"","QuantityInStock":1,"Price":7}',
+        '{"ProductId":3,"ProductName":"a","Description":"","QuantityInStock":1,"Price":7,"x":1}',
     ],
 )
 def test_what_needs_a_closer_look_is_not_taken_for_a_plain_row(text: str | bytes) -> None:
     text = text if isinstance(text, bytes) else text.encode()
 
-    assert plain_rows(PRODUCTS, {3: text}) == ({}, [[]] * 5)
+    assert plain_rows(PRODUCTS, {3: PLAIN}, {3: text}) == ({}, {})
+
+
+@pytest.mark.parametrize(
+    "text", [PLAIN.replace(b'"a"', b'"%b"' % (b"x" * 256)), PLAIN.replace(b":8", b":2147483648")]
+)
+def test_a_value_that_is_not_changed_is_looked_at_too(text: bytes) -> None:
+    assert plain_rows(PRODUCTS, {3: text}, {3: text}) == ({}, {})
+
+
+@pytest.mark.parametrize("joint", [b'"', b'""'])
+def test_two_texts_that_are_rows_only_where_they_are_put_together_are_none(joint: bytes) -> None:
+    keys = range(1, 2 * PLAIN_ROWS + 1)
+    before: dict[Key, bytes] = {key: PLAIN.replace(b":3", b":%d" % key) for key in keys}
+    after = {key: text.replace(b'e":8', b'e":9') for key, text in before.items()}
+    start, _, end = after[2].partition(joint)
+    found: dict[Key, Found] = {**after, 1: after[1] + joint + start, 2: end}
+
+    plain, columns = plain_rows(PRODUCTS, before, found)
+
+    assert plain == {key: after[key] for key in keys[PLAIN_ROWS:]}
+    assert [*columns.values()] == [["9"] * PLAIN_ROWS]
 
 
 def test_a_plain_row_is_taken_as_one_by_one() -> None:
@@ -339,13 +372,16 @@ def test_a_plain_row_is_taken_as_one_by_one() -> None:
         if "\\" not in encode(text)
     }
 
-    found, columns = plain_rows(PRODUCTS, texts)
+    before = {key: PRODUCTS.encode((key, "", "?", 1, 0)) for key in texts}
+    found, columns = plain_rows(PRODUCTS, before, texts)
 
     for key, text in texts.items():
         values = parse(PRODUCTS, key, text)
         assert values is not None
         assert found[key] == PRODUCTS.encode((key, *values.values()))
-    assert PRODUCTS.encode_many(PRODUCTS.rows_of_plain(columns)) == [*found.values()]
+    rows = [PRODUCTS.decode(text) for text in found.values()]
+    assert [column.name for column in columns] == [c.name for c in PRODUCTS.columns[1:]]
+    assert [*columns.values()] == [[*map(str, own)] for own in zip(*rows)][1:]
     assert len(found) == len(texts) == 7
 
 

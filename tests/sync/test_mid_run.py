@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 
 import app
-from chalicelib import services
+from chalicelib import clocks, services
 from chalicelib.errors import BadRequest, DatabaseUnavailable, SchemaMismatch
 from chalicelib.sync import runs, watches
-from chalicelib.tables import PRODUCTS
+from chalicelib.tables import HASH, JSON, PRODUCTS
 from tests.support.client import InProcess, heroes
 from tests.support.witness import Witness
-from tests.sync.clients import RedisCli, product, rows, run, unwatch, watch
+from tests.sync.clients import RedisCli, as_json, product, rows, run, unwatch, watch
 from tests.sync.test_faults import expire_lease
 
 Meanwhile = Callable[[str, Callable[[], object]], None]
@@ -105,6 +105,52 @@ def test_a_watch_that_turns_round_keeps_what_its_client_writes_from_then_on(
     assert cli.row("Product:22")["Price"] == rows(witness, 22)[0]["Price"] == 9
 
 
+@pytest.mark.parametrize(
+    ("form", "garbage"),
+    [
+        (JSON, ("SET", "x" * 100_000)),
+        (JSON, ("RPUSH", "no row")),
+        (HASH, ("HSET", "ProductName", "x" * 100_000)),
+        (HASH, ("SET", "no row")),
+    ],
+)
+def test_a_row_does_not_replace_what_its_client_puts_in_the_place_of_garbage(
+    shop: InProcess,
+    witness: Witness,
+    cli: RedisCli,
+    before: Meanwhile,
+    form: str,
+    garbage: tuple[str, ...],
+) -> None:
+    watch(shop, [22], "to_cache", FORM=form)
+    run()
+    name = PRODUCTS.public_key(form, 22)
+    good = product(22, QuantityInStock=3000)
+
+    def put(command: str, *words: str) -> None:
+        cli("DEL", name)
+        cli(command, name, *words)
+
+    def turn_round() -> None:
+        watch(shop, [22], "to_database", FORM=form)
+        mine = {**good, "Price": 9}
+        if form == JSON:
+            put("SET", as_json(mine))
+        else:
+            put("HSET", *[str(word) for item in mine.items() for word in item])
+
+    put(*garbage)
+    before("set_many", turn_round)
+    run()
+    run()
+    assert int(cli.row(name)["Price"]) == rows(witness, 22)[0]["Price"] == 9
+
+    watch(shop, [22], "to_cache", FORM=form)
+    put(*garbage)
+    run()
+    assert int(cli.row(name)["Price"]) == 9, "the row counts again"
+
+
 def test_a_watch_on_one_row_is_heard_while_every_row_is_looked_at(
     shop: InProcess, cli: RedisCli, before: Meanwhile
 ) -> None:
@@ -148,7 +194,7 @@ def test_a_run_that_slept_before_a_range_sets_no_public_key(
         expire_lease(witness)
         assert runs.take_lease(services.container().database)
         later = SimpleNamespace(time=lambda: time.time() + 60, monotonic=time.monotonic)
-        monkeypatch.setattr(runs, "time", later)
+        monkeypatch.setattr(clocks, "time", later)
 
     before("deadline", sleep)
 

@@ -77,7 +77,7 @@ def test_a_watch_waits_for_writes_that_do_not_know_of_it(
 ) -> None:
     """Otherwise a run would see the old row, and note that there is nothing to do; and the write
     would tell nobody."""
-    commit, steps = Transaction._commit, list[str]()
+    commit, steps = Transaction._send_commit, list[str]()
 
     def watch_and_run() -> None:
         watch(shop, [22], "to_cache")
@@ -93,7 +93,7 @@ def test_a_watch_waits_for_writes_that_do_not_know_of_it(
         steps.append("committed")
         return commit(self, *arguments, **named)
 
-    monkeypatch.setattr(Transaction, "_commit", commit_late)
+    monkeypatch.setattr(Transaction, "_send_commit", commit_late)
     shop.write([product(22, Price=5)], TABLE="products")
     watching.join()
 

@@ -4,6 +4,7 @@ stays, because no client has touched the public key."""
 import contextlib
 import threading
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import pytest
@@ -14,7 +15,15 @@ from chalicelib.tables import HASH, JSON, TO_CACHE
 from tests.support.client import InProcess
 from tests.support.witness import Witness
 from tests.sync.clients import RedisCli, as_json, ask, product, rows, run, unwatch, watch
-from tests.sync.test_faults import MAX_STEPS, Killed, Steps, each_moment, expire_lease, kill
+from tests.sync.test_faults import (
+    MAX_STEPS,
+    Killed,
+    Steps,
+    each_moment,
+    expire_lease,
+    kill,
+    killed_runs,
+)
 
 KEYS = range(1, 9)
 MANY = 120
@@ -80,15 +89,8 @@ def test_a_write_behind_a_run_that_was_killed_at_any_step_stays(
     form: str,
     when: str,
 ) -> None:
-    for step in range(1, MAX_STEPS):
-        begin(service, witness, cli, watched, form)
-        steps.at = {(steps.count + step, when): kill}
-        try:
-            run()
-            break
-        except Killed:
-            expire_lease(witness)
-        steps.at = {}
+    prepare = partial(begin, service, witness, cli, watched, form)
+    for step in killed_runs(steps, witness, prepare, when):
         found = prices(witness)
         written = [key for key in KEYS if key != 7]
         service.write([product(key, Price=77) for key in written], TABLE="products")
@@ -103,22 +105,14 @@ def test_a_write_behind_a_run_that_was_killed_at_any_step_stays(
         assert witness.query("SELECT COUNT(*) FROM watched WHERE unfinished IS NOT NULL") == [(0,)]
         left = "SELECT COUNT(*) FROM watched_ranges WHERE unfinished <> ''"
         assert witness.query(left) == [(0,)]
-    assert 10 < step < MAX_STEPS - 1
 
 
 def test_a_client_that_comes_behind_the_killed_run_counts(
     service: InProcess, witness: Witness, cli: RedisCli, steps: Steps
 ) -> None:
     """Also where the next run is killed, too."""
-    for step in range(1, MAX_STEPS):
-        begin(service, witness, cli, "every", JSON)
-        steps.at = {(steps.count + step, "after"): kill}
-        try:
-            run()
-            break
-        except Killed:
-            expire_lease(witness)
-        steps.at = {}
+    prepare = partial(begin, service, witness, cli, "every", JSON)
+    for step in killed_runs(steps, witness, prepare):
         service.write([product(key, Price=77) for key in KEYS], TABLE="products")
         for key in KEYS:
             put(cli, JSON, key, product(key, Price=88))
@@ -129,7 +123,6 @@ def test_a_client_that_comes_behind_the_killed_run_counts(
         expire_lease(witness)
         run()
         assert prices(witness) == dict.fromkeys(KEYS, 88), step
-    assert 10 < step < MAX_STEPS - 1
 
 
 @pytest.mark.parametrize("watched", ["each", "every"])
@@ -178,22 +171,17 @@ def test_what_a_killed_run_has_recorded_outlives_another_one(
 def test_a_client_that_takes_its_change_back_behind_the_killed_run_counts(
     service: InProcess, witness: Witness, cli: RedisCli, steps: Steps, watched: str, form: str
 ) -> None:
-    for step in range(1, MAX_STEPS):
+
+    def prepare() -> None:
         begin(service, witness, cli, watched, form)
         put(cli, form, 3, product(3, Price=31))
-        steps.at = {(steps.count + step, "after"): kill}
-        try:
-            run()
-            break
-        except Killed:
-            expire_lease(witness)
-        steps.at = {}
+
+    for step in killed_runs(steps, witness, prepare):
         has_followed = prices(witness)[3] == 31
         put(cli, form, 3, product(3))
         run()
         assert prices(witness)[3] == 400, (step, has_followed)
         assert int(cli.row(name_of(form, 3))["Price"]) == 400
-    assert 10 < step < MAX_STEPS - 1
 
 
 def test_a_deleted_row_belongs_to_the_part_of_a_range_in_which_its_key_lies(
@@ -204,24 +192,53 @@ def test_a_deleted_row_belongs_to_the_part_of_a_range_in_which_its_key_lies(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The range has become too large. Row 1 is made again, behind a run that was killed."""
-    for step in range(1, MAX_STEPS):
+
+    def prepare() -> None:
         begin(service, witness, cli, "every", JSON)
         monkeypatch.setattr(range_scan, "RANGE_ROWS", 2)
         witness.query("DELETE FROM products WHERE ProductId = 1")
-        steps.at = {(steps.count + step, "after"): kill}
-        try:
-            run()
-            break
-        except Killed:
-            expire_lease(witness)
-        steps.at = {}
+
+    for step in killed_runs(steps, witness, prepare):
         service.write([product(1, Price=77)], TABLE="products")
         for _ in range(2):
             run()
             assert prices(witness)[1] == 77, step
             assert cli.row("Product:1")["Price"] == 77, step
         monkeypatch.setattr(range_scan, "RANGE_ROWS", 5_000)
-    assert 10 < step < MAX_STEPS - 1
+
+
+@pytest.mark.parametrize("watched", ["each", "every"])
+def test_a_write_behind_a_run_that_was_killed_when_many_rows_had_followed_stays(
+    service: InProcess,
+    witness: Witness,
+    cli: RedisCli,
+    monkeypatch: pytest.MonkeyPatch,
+    watched: str,
+) -> None:
+    """But where a client has changed a public key since then, that counts."""
+    keys = range(1, MANY + 1)
+    service.write([product(key) for key in keys], TABLE="products")
+    watch(service, [*keys] if watched == "each" else ["*"])
+    run()
+    cli.redis.mset({f"Product:{key}": as_json(product(key, Price=9)) for key in keys})
+    real = WriteThrough.replace_many
+
+    def kill_behind(*arguments: Any) -> None:
+        real(*arguments)
+        raise Killed
+
+    with monkeypatch.context() as patched, contextlib.suppress(Killed):
+        patched.setattr(WriteThrough, "replace_many", kill_behind)
+        run()
+    expire_lease(witness)
+    service.write([product(key, Price=10) for key in keys], TABLE="products")
+    put(cli, JSON, 3, product(3))
+    put(cli, JSON, 4, product(4, Price=11))
+    for _ in range(2):
+        run()
+        expected = {key: {3: 400, 4: 11}.get(key, 10) for key in KEYS}
+        assert prices(witness) == expected
+        assert {key: cli.row(f"Product:{key}")["Price"] for key in KEYS} == expected
 
 
 @pytest.mark.proof
@@ -229,7 +246,8 @@ def test_many_rows_that_were_written_at_once(
     service: InProcess, witness: Witness, cli: RedisCli, steps: Steps
 ) -> None:
     keys = range(1, MANY + 1)
-    for step in range(1, MAX_STEPS):
+
+    def prepare() -> None:
         for table in ("watched", "watched_ranges", "sync_runs", "sync_lease", "products"):
             witness.query(f"DELETE FROM {table}")
         service.write([product(key) for key in keys], TABLE="products")
@@ -237,19 +255,13 @@ def test_many_rows_that_were_written_at_once(
         run()
         texts = {f"Product:{key}": as_json(product(key, Price=9)) for key in keys}
         cli.redis.mset(texts)
-        steps.at = {(steps.count + step, "after"): kill}
-        try:
-            run()
-            break
-        except Killed:
-            expire_lease(witness)
-        steps.at = {}
+
+    for step in killed_runs(steps, witness, prepare):
         has_followed = rows(witness, 1)[0]["Price"] == 9
         service.write([product(key, Price=10) for key in keys], TABLE="products")
         run()
         expected = 10 if has_followed else 9
         assert {row["Price"] for row in rows(witness, *keys)} == {expected}, step
-    assert 10 < step < MAX_STEPS - 1
 
 
 @pytest.mark.parametrize("then", ["unwatch", TO_CACHE])

@@ -169,6 +169,95 @@ def test_public_keys_of_clients_stay_also_where_they_followed_their_rows_before(
     assert (witness.count("watched"), witness.count("watched_ranges")) == (0, 0)
 
 
+@pytest.mark.parametrize("change", ["row", "public key", "both"])
+@pytest.mark.parametrize("way", ["watch", "unwatch", "unwatch and watch", "watch in a run"])
+def test_what_both_sides_had_moves_between_a_watch_on_every_row_and_one_on_a_row(
+    shop: InProcess,
+    cli: RedisCli,
+    witness: Witness,
+    monkeypatch: pytest.MonkeyPatch,
+    way: str,
+    change: str,
+) -> None:
+    monkeypatch.setattr(range_scan, "RANGE_ROWS", 1)  # so there are ranges
+    watch(shop, ["*"])
+    if "unwatch" in way:
+        watch(shop, [22])
+    run()
+    run()
+    if way == "watch in a run":
+        every_row = range_scan.Scan.every_row
+
+        def watch_meanwhile(*arguments: Any, **named: Any) -> Any:
+            monkeypatch.setattr(range_scan.Scan, "every_row", every_row)
+            watch(shop, [22])
+            return every_row(*arguments, **named)
+
+        monkeypatch.setattr(range_scan.Scan, "every_row", watch_meanwhile)
+        run()
+    if "unwatch" in way:
+        unwatch(shop, [22])
+    if way in ("watch", "unwatch and watch"):
+        watch(shop, [22])
+    if change != "public key":
+        shop.write([product(22, Price=77)], TABLE="products")
+    if change != "row":
+        cli.put("Product:22", Price=5)
+
+    found = [run()["details"] for _ in range(2)]
+
+    assert cli.row("Product:22")["Price"] == (77 if change == "row" else 5)
+    assert rows(witness, 22)[0]["Price"] == (77 if change == "row" else 5)
+    assert [len(each) for each in found] == [int(change == "both"), 0]
+    assert witness.query("SELECT direction FROM watched") == [("to_database",)] * (
+        1 if way == "unwatch" else 2
+    )
+
+
+@pytest.mark.parametrize("keys", [[22], ["*"]])
+def test_what_a_client_sets_behind_a_watch_stays_while_an_earlier_one_ends(
+    shop: InProcess,
+    cli: RedisCli,
+    witness: Witness,
+    monkeypatch: pytest.MonkeyPatch,
+    keys: list[object],
+) -> None:
+    watch(shop, keys, "to_cache")
+    run()
+    store = type(services.container().public_store)
+    delete_many = store.delete_many
+
+    def somebody_watches_before(*arguments: Any) -> Any:
+        monkeypatch.setattr(store, "delete_many", delete_many)
+        watch(shop, keys, "to_database")
+        cli.put("Product:22", Price=7)
+        return delete_many(*arguments)
+
+    monkeypatch.setattr(store, "delete_many", somebody_watches_before)
+    unwatch(shop, keys)
+    run()
+    assert cli.row("Product:22")["Price"] == rows(witness, 22)[0]["Price"] == 7
+
+
+def test_a_write_that_shows_its_row_while_a_watch_ends_leaves_no_public_key(
+    shop: InProcess, cli: RedisCli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watch(shop, [22], "to_cache")
+    run()
+    store = type(services.container().public_store)
+    read_many = store.read_many
+
+    def a_late_write_follows(*arguments: Any) -> Any:
+        monkeypatch.setattr(store, "read_many", read_many)
+        found = read_many(*arguments)
+        cli.put("Product:22", Price=7)
+        return found
+
+    monkeypatch.setattr(store, "read_many", a_late_write_follows)
+    unwatch(shop, [22])
+    assert not cli("EXISTS Product:22")
+
+
 def test_public_keys_stay_that_clients_set_after_a_watch_ended_within_a_run(
     shop: InProcess, cli: RedisCli, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,7 +10,7 @@ from chalicelib.db.change_capture import PLACE_TO_MARK
 from chalicelib.db.data_api.endpoint import Endpoint
 from chalicelib.db.data_api.errors import SURELY_NOT_RUN, name_of
 from chalicelib.db.data_api.values import named, rows_of
-from chalicelib.db.engine import Rows
+from chalicelib.db.engine import Rows, Sent
 from chalicelib.db.errors import CERTAINLY_NOT_COMMITTED, Code, DatabaseError
 from chalicelib.db.statements import NOW, ROLLBACK, START, Statement
 from chalicelib.errors import ConfigurationError, DatabaseUnavailable, OutcomeUnknown
@@ -32,12 +32,18 @@ class Connection:
     open = True
 
     def __init__(
-        self, endpoint: Endpoint, key_step: int, session: Sequence[Statement], mark: str = ""
+        self,
+        endpoint: Endpoint,
+        key_step: int,
+        holds_keys: bool,
+        session: Sequence[Statement],
+        mark: str = "",
     ) -> None:
         """`session`: what each transaction begins with. `mark`: what stands in PLACE_TO_MARK. The
         Data API resets a session before another caller gets it
         (https://docs.aws.amazon.com/AmazonRDS/latest/AuroraUserGuide/data-api.session-management.html)."""
         self.key_step = key_step
+        self.holds_keys = holds_keys
         self.answered = 0
         self.sent_at = 0.0
         self._endpoint = endpoint
@@ -61,11 +67,13 @@ class Connection:
             self.answered += 1
         return answers
 
-    def batch_and_commit(
-        self, statements: Sequence[Statement], is_timed: bool = True
-    ) -> tuple[list[Rows], int]:
+    def send_commit(self, statements: Sequence[Statement], is_timed: bool = True) -> Sent:
+        """Nothing yet: a request ends with its answer."""
+        return Sent(statements, is_timed)
+
+    def receive_commit(self, sent: Sent) -> tuple[list[Rows], int]:
         """Run these and COMMIT. A time behind it costs a request more."""
-        answers = self.batch(statements)
+        answers = self.batch(sent.statements)
         try:
             self._endpoint.end("commit_transaction", self._transaction, self._seconds)
         except Exception as error:  # whatever it is, the COMMIT may have been done
@@ -78,7 +86,7 @@ class Connection:
                 " the rows before you write them again"
             ) from error
         self._transaction = ""
-        return answers, self._time() if is_timed else 0
+        return answers, self._time() if sent.is_timed else 0
 
     def _time(self) -> int:
         """A time after a COMMIT."""

@@ -15,8 +15,10 @@ from chalicelib.errors import ConfigurationError
 
 _VARIABLES = (
     f"SHOW VARIABLES WHERE {PLACE_TO_MARK}Variable_name IN ('auto_increment_increment', 'sql_mode',"
-    " 'tx_isolation', 'transaction_isolation', 'innodb_lock_wait_timeout')"
+    " 'innodb_autoinc_lock_mode', 'tx_isolation', 'transaction_isolation',"
+    " 'innodb_lock_wait_timeout', 'sql_select_limit')"
 )
+_NO_LIMIT = str(2**64 - 1)
 _STRICT = "STRICT_ALL_TABLES"
 _SESSION: Statement = (
     f"SET sql_mode='{_STRICT}', innodb_lock_wait_timeout={LOCK_TIMEOUT_SECONDS}",
@@ -28,10 +30,12 @@ _UNREADABLE = frozenset({"BadRequestException", "ValidationException", "Database
 
 
 class Parameters(NamedTuple):
-    """Of the cluster: how far apart new keys are, and what each transaction begins with. `mark`:
-    what says within a statement that the session is the service's own."""
+    """Of the cluster: how far apart new keys are, whether a bulk insert holds their counter, and
+    what each transaction begins with. `mark`: what says within a statement that the session is the
+    service's own."""
 
     key_step: int
+    holds_keys: bool
     session: Sequence[Statement]
     mark: str = ""
 
@@ -48,7 +52,7 @@ class Connector:
         """One request, the first time. Raises DatabaseError, DatabaseUnavailable,
         ConfigurationError."""
         if self._parameters is None:
-            asking = Connection(self._endpoint, 1, ())
+            asking = Connection(self._endpoint, 1, False, ())
             asking.wait_at_most(patience_seconds or ANSWER_TIMEOUT_SECONDS)
             self._parameters = self._asked(asking)
         connection = Connection(self._endpoint, *self._parameters)
@@ -70,6 +74,11 @@ class Connector:
     def _judged(self, found: dict[str, str]) -> Parameters:
         """The statements of a session do not outlive a request outside of transactions, so what
         they cannot set must be in the cluster's parameters."""
+        if found.get("sql_select_limit") != _NO_LIMIT:  # it may cut what tells it
+            raise ConfigurationError(
+                f"{DB_CLUSTER_ARN}: the parameter group of the cluster must not set"
+                " sql_select_limit: it cuts what is read"
+            )
         isolation = found.get("transaction_isolation") or found.get("tx_isolation", "")
         if self._is_cached and isolation != "READ-COMMITTED":
             raise ConfigurationError(
@@ -79,5 +88,7 @@ class Connector:
         is_strict = _STRICT in found.get("sql_mode", "").split(",")
         is_quick = int(found.get("innodb_lock_wait_timeout", 50)) <= LOCK_TIMEOUT_SECONDS
         return Parameters(
-            int(found["auto_increment_increment"]), () if is_strict and is_quick else (_SESSION,)
+            int(found["auto_increment_increment"]),
+            found.get("innodb_autoinc_lock_mode") != "2",
+            () if is_strict and is_quick else (_SESSION,),
         )

@@ -5,17 +5,15 @@ password. Where `DB_SSL_CA` is set, the server's certificate is checked."""
 
 import re
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import pymysql
 from pymysql.constants import CR
 
 from chalicelib.db.change_capture import MARK_OWN
-from chalicelib.db.engine import (
-    LOCK_TIMEOUT_SECONDS,
-    Rows,
-)
+from chalicelib.db.engine import LOCK_TIMEOUT_SECONDS, Rows, Sent
 from chalicelib.db.errors import (
     CERTAINLY_NOT_COMMITTED,
     Code,
@@ -49,7 +47,9 @@ _SESSION = (
     " character_set_results=utf8mb4, autocommit=1, sql_mode='STRICT_ALL_TABLES',"
     f" innodb_lock_wait_timeout={LOCK_TIMEOUT_SECONDS}, wait_timeout={IDLE_TIMEOUT_SECONDS},"
     f" eq_range_index_dive_limit=21, group_concat_max_len={MAX_JOINED_BYTES}, {MARK_OWN},"
+    " sql_select_limit=18446744073709551615,"
 )
+_KEYS: Statement = ("SELECT @@auto_increment_increment, @@innodb_autoinc_lock_mode < 2", ())
 
 
 class Loaded(NamedTuple):
@@ -66,11 +66,13 @@ class Connection(DriverConnection):
     """The driver's connection, with the few methods that the database needs.
 
     `key_step`: the distance between two keys that the server gives. Servers that take writes side
-    by side use steps, so that each gives other keys. `answered`: how many of the statements that
+    by side use steps, so that each gives other keys. `holds_keys`: as `engine.Connection`
+    has it; by default in MariaDB, not in MySQL 8. `answered`: how many of the statements that
     were sent last have an answer. `sent_at`: a time before the server began with them, in monotonic
     seconds."""
 
     key_step = 1
+    holds_keys = False
     answered = 0
     sent_at = 0.0
     is_surely_writer = False
@@ -94,8 +96,8 @@ class Connection(DriverConnection):
         is_mariadb = "MariaDB" in self.get_server_info()  # type: ignore[no-untyped-call]
         isolation = "tx_isolation" if is_mariadb else "transaction_isolation"
         session = (f"{_SESSION} {isolation}='READ-COMMITTED'", ())
-        *_, found = self.batch([session, ("SELECT @@auto_increment_increment", ())])
-        [(self.key_step,)] = found
+        *_, [keys] = self.batch([session, _KEYS])
+        self.key_step, self.holds_keys = keys
         self.encoding = "utf8"
 
     def rows(self, statement: Statement) -> Rows:
@@ -104,20 +106,28 @@ class Connection(DriverConnection):
 
     def batch(self, statements: Sequence[Statement]) -> list[Rows]:
         """Run the statements in order, up to the first that fails. One round trip."""
-        return self.run_batch(self.batch_text(statements))
+        self.send_batch(self.batch_text(statements))
+        return self.receive_batch()
 
     def batch_text(self, statements: Sequence[Statement]) -> str:
         """The statements as one text of SQL, with their values in place."""
         text = ";".join([text for text, _ in statements])
         return self.sql(text, [value for _, values in statements for value in values])
 
-    def run_batch(self, text: str) -> list[Rows]:
-        """Run a text of several statements. Returns the answer to each."""
-        answers: list[Rows] = []
+    def send_batch(self, text: str) -> None:
+        """Send a text of several statements. `receive_batch` must follow."""
         self.answered, self._is_reading = 0, True
         self.sent_at = time.monotonic()
         try:
-            self.run_all(text, answers)
+            self.send_all(text)
+        except pymysql.MySQLError as error:
+            raise as_database_error(error) from error
+
+    def receive_batch(self) -> list[Rows]:
+        """The answer to each statement of the text that was sent."""
+        answers: list[Rows] = []
+        try:
+            self.receive_all(answers)
             self._is_reading = False
         except pymysql.MySQLError as error:
             self._is_reading = False  # the server runs none of the rest
@@ -126,29 +136,23 @@ class Connection(DriverConnection):
             self.answered = len(answers)
         return answers
 
-    def batch_and_commit(
-        self, statements: Sequence[Statement], is_timed: bool = True
-    ) -> tuple[list[Rows], int]:
-        """Run the statements and COMMIT, in one round trip. Nothing is committed where one of them
-        fails. Returns their answers, and where it `is_timed` a time after the COMMIT in
+    def send_commit(self, statements: Sequence[Statement], is_timed: bool = True) -> Sent:
+        """Send the statements and COMMIT, for one round trip. Nothing is committed where one of
+        them fails."""
+        behind = [COMMIT, NOW] if is_timed else [COMMIT]
+        text = self.batch_text([*statements, *behind])
+        with _telling_outcome(self, len(statements)):
+            self.send_batch(text)
+        return Sent(statements, is_timed)
+
+    def receive_commit(self, sent: Sent) -> tuple[list[Rows], int]:
+        """The answers to the statements, and where it `is_timed` a time after the COMMIT in
         microseconds of the database's clock. Raises OutcomeUnknown where the connection is lost
         meanwhile."""
-        behind = [COMMIT, NOW] if is_timed else [COMMIT]
-        try:
-            answers = self.run_batch(self.batch_text([*statements, *behind]))
-        except Exception as error:  # whatever it is, the server may have gone on to the COMMIT
-            is_before_commit = self.answered < len(statements) and is_said_by_server(error)
-            is_undone = (
-                self.answered <= len(statements) and code_of(error) in CERTAINLY_NOT_COMMITTED
-            )
-            if is_before_commit or is_undone:
-                raise
-            raise OutcomeUnknown(
-                "the connection to the database was lost while it committed: the write may or may"
-                " not have happened; read the rows before you write them again"
-            ) from error
-        committed_at = answers[-1][0][0] if is_timed else 0
-        return answers[: len(statements)], committed_at
+        count = len(sent.statements)
+        with _telling_outcome(self, count):
+            answers = self.receive_batch()
+        return answers[:count], answers[-1][0][0] if sent.is_timed else 0
 
     def load(self, statement: Statement, feed: Iterable[bytes]) -> None:
         """Run a LOAD DATA LOCAL that reads from `feed`. Raises what `feed` raises; the rows before
@@ -186,6 +190,23 @@ class Connection(DriverConnection):
             self.rollback()
         except pymysql.MySQLError:
             self.drop()
+
+
+@contextmanager
+def _telling_outcome(connection: Connection, count: int) -> Iterator[None]:
+    """For `count` statements and their COMMIT. Whatever happens, the server may have gone on to the
+    COMMIT, unless it is certain that it has not."""
+    try:
+        yield
+    except Exception as error:
+        is_before_commit = connection.answered < count and is_said_by_server(error)
+        is_undone = connection.answered <= count and code_of(error) in CERTAINLY_NOT_COMMITTED
+        if is_before_commit or is_undone:
+            raise
+        raise OutcomeUnknown(
+            "the connection to the database was lost while it committed: the write may or may"
+            " not have happened; read the rows before you write them again"
+        ) from error
 
 
 def as_database_error(error: pymysql.MySQLError) -> DatabaseError:

@@ -3,6 +3,7 @@
 import pymysql
 from pymysql.constants import CLIENT
 
+from chalicelib.clocks import clocks, seconds_since
 from chalicelib.config import Settings
 from chalicelib.credentials import STAGES, Login, database_credentials
 from chalicelib.db.engine import ANSWER_TIMEOUT_SECONDS, LOAD_TIMEOUT_SECONDS
@@ -10,6 +11,9 @@ from chalicelib.db.errors import LOGIN_NEEDS_TLS, DatabaseError, is_login_reject
 from chalicelib.db.mysql.connection import Connection, as_database_error
 from chalicelib.db.mysql.driver import CONNECT_TIMEOUT_SECONDS, require_checked_driver
 from chalicelib.db.mysql.tls import is_loopback, tls_context
+
+# A database that greeted so recently is awake: Aurora pauses after 5 minutes at the soonest.
+AWAKE_SECONDS = 60
 
 
 class Connector:
@@ -23,13 +27,13 @@ class Connector:
         self.credentials = database_credentials(settings)
         self._settings = settings
         self._for_loads = for_loads
+        self._greeted_at = (0.0, 0.0)
 
     def __call__(self, patience_seconds: float | None = None) -> Connection:
         """`patience_seconds` for the server's greeting; the network and the login have less. With
         another password where the first is rejected: passwords may change while we run. Raises
         DatabaseError, ConfigurationError."""
-        usual = max(CONNECT_TIMEOUT_SECONDS, self._settings.db_resume_seconds)
-        patience, login = patience_seconds or usual, self.credentials.login()
+        patience, login = patience_seconds or self._usual_patience(), self.credentials.login()
         for _ in STAGES:
             try:
                 return self._connect_as(login, patience)
@@ -37,8 +41,14 @@ class Connector:
                 other = self.credentials.instead(login) if is_login_rejected(error) else None
                 if other is None:
                     raise
-                login = other
+                patience, login = min(patience, CONNECT_TIMEOUT_SECONDS), other
         return self._connect_as(login, patience)
+
+    def _usual_patience(self) -> float:
+        """A request may open several connections. It waits once for a database that sleeps."""
+        is_awake = seconds_since(self._greeted_at) < AWAKE_SECONDS
+        resume_seconds = 0 if is_awake else self._settings.db_resume_seconds
+        return max(CONNECT_TIMEOUT_SECONDS, resume_seconds)
 
     def _connect_as(self, login: Login, patience_seconds: float) -> Connection:
         authority = self._settings.db_ssl_ca
@@ -59,6 +69,7 @@ class Connector:
                 ssl_disabled=not authority and is_loopback(self._settings.db_host),
                 local_infile=self._for_loads,
             )
+            self._greeted_at = clocks()
             if self._for_loads:
                 connection.be_patient(LOAD_TIMEOUT_SECONDS)
             return connection

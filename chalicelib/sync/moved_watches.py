@@ -1,0 +1,61 @@
+"""What both sides had last of a row moves with its watch: from the watch on every row to a watch of
+its own, and back.
+
+The request that adds or ends a watch leaves that to the next run, which has the lease: a run that
+looks at the row meanwhile keeps what it comes to.
+"""
+
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+
+from chalicelib.db import Statement
+from chalicelib.sync.runs import Lease
+from chalicelib.sync.seen_ranges import SeenRange
+from chalicelib.sync.watches import LEFT, WatchedRow, Watches
+from chalicelib.tables import EVERY_ROW, TO_DATABASE, Table
+
+
+def bring_along(table: Table, watches: Watches, lease: Lease) -> None:
+    """Called before a run looks at rows of the table. Only direction TO_DATABASE needs it: in the
+    other one the row counts, whatever both had. Raises Superseded, DatabaseUnavailable."""
+    moved = watches.moved(table)
+    for form in sorted({row.form for row in moved}):
+        own = [row for row in moved if row.form == form]
+        statements: list[Statement] = []
+        if watches.still(table, form, TO_DATABASE, [EVERY_ROW]):
+            for start, rows in _by_range(table, watches.ranges.starts(table, form), own):
+                statements += _moving(table, form, watches, start, rows)
+        left = [row.key for row in own if row.direction == LEFT]
+        lease.run(*statements, *watches.forgetting_left(table, form, left))
+
+
+def _moving(
+    table: Table, form: str, watches: Watches, start: str, rows: Sequence[WatchedRow]
+) -> list[Statement]:
+    known = watches.ranges.seen(table, form, start)
+    new = [row.key for row in rows if row.direction != LEFT]
+    statements = [
+        *watches.kept(table, form, {k: known.seen[k] for k in new if k in known.seen}),
+        *watches.begun(table, form, {k: known.unfinished[k] for k in new if k in known.unfinished}),
+    ]
+    left = [row for row in rows if row.direction == LEFT]
+    if left:
+        seen = {row.key: row.seen for row in left if row.seen}
+        unfinished = {row.key: row.unfinished for row in left if row.unfinished}
+        both = SeenRange({**known.seen, **seen}, {**known.unfinished, **unfinished})
+        statements.append(watches.ranges.kept(table, form, TO_DATABASE, start, both))
+    return statements
+
+
+def _by_range(
+    table: Table, starts: Sequence[str], rows: Sequence[WatchedRow]
+) -> Iterator[tuple[str, list[WatchedRow]]]:
+    """The rows of each range that has some, and the key behind which it begins."""
+    order = table.key.type.order
+    behind = [start for start in starts if start]
+    bounds = [order(table.key.type.parse(start)) for start in behind]
+    ranges: dict[str, list[WatchedRow]] = {}
+    for row in rows:
+        place = bisect_left(bounds, order(row.key))
+        ranges.setdefault(["", *behind][place], []).append(row)
+    yield from ranges.items()
