@@ -7,7 +7,7 @@ Entry, Affected, Fenced, Leases, Pending, Token, new_token   what the verbs take
 LEASE, MARK       the first bytes of an entry without a value
 PublicStore, public_store, PublicRow, PublicWrite, Found, HashFields, Garbage, Late,
 public_forms, fingerprint, instead_of   the public keys of watched rows, which any client may use
-CounterTotals, CounterTotalsStore, Line, declaration, EntryMissing, OutOfRange
+CounterTotals, CounterTotalsStore, CounterRecord, declaration, EntryMissing, OutOfRange
                   what was added to write-behind counters, and is not in the row yet
 """
 
@@ -29,10 +29,10 @@ from chalicelib.cache.public_keys import (
 from chalicelib.cache.public_store import PublicStore, public_store
 from chalicelib.cache.recovery import Recovery
 from chalicelib.cache.write_behind_totals import (
+    CounterRecord,
     CounterTotals,
     CounterTotalsStore,
     EntryMissing,
-    Line,
     OutOfRange,
     declaration,
 )
@@ -42,6 +42,7 @@ __all__ = [
     "MARK",
     "Affected",
     "Cache",
+    "CounterRecord",
     "CounterTotals",
     "CounterTotalsStore",
     "Entry",
@@ -53,7 +54,6 @@ __all__ = [
     "HashFields",
     "Late",
     "Leases",
-    "Line",
     "OutOfRange",
     "Pending",
     "PublicRow",

@@ -9,11 +9,11 @@ from functools import lru_cache
 # A request adds to the totals of rows, all or none.
 # KEYS: the Hash of pending counters, with a field for each row whose totals may not be in the row
 # yet; a key by which a second copy of this call is known; then the totals of each row; then the
-# entry of each row, where there are no lines.
+# entry of each row, where there are no records.
 # ARGV: how long that second key lives; the number of the declaration, and the lowest and the
 # highest value of each counter; a line feed and the names of the counters; where the row's key
 # begins in the key of totals; what is added to each counter, row after row, or once where each row
-# gets the same; the lines of the rows, one behind the other, where the entries are not to be asked.
+# gets the same; the records of the rows, one behind the other, where no entry is to be asked.
 # Replies the new value of each counter, row after row; or 'missing' where a row has no entry; or
 # 'range', which row and counter, both from 0 on, and its value. A second copy adds nothing, and
 # replies what the counters show then, or the refusal of the first one; or 'done' where a row has no
@@ -28,8 +28,8 @@ if refusal ~= '' then
   return cmsgpack.unpack(refusal)
 end
 local pack, unpacked = struct.pack, struct.unpack
-local names, amounts, lines = ARGV[3], ARGV[5], ARGV[6]
-local rows = (#KEYS - 2) / (lines and 1 or 2)
+local names, amounts, records = ARGV[3], ARGV[5], ARGV[6]
+local rows = (#KEYS - 2) / (records and 1 or 2)
 local behind = 2 * $bytes + 24
 local form, length = '<ddd$dc' .. #names, 24 + $bytes + #names
 local declaration, $limits = unpacked('<d$d$d', ARGV[2])
@@ -60,16 +60,16 @@ local is_alike = #amounts == $bytes
 local $amounts = unpacked('<$d', amounts)
 local texts, values, fields = {}, {}, {}
 for i = 1, rows do
-  local line, at = found[rows + i], 0
-  if lines then
-    line, at = lines, (i - 1) * behind + 1
-  elseif line then
-    at = #line - behind + 1
+  local record, at = found[rows + i], 0
+  if records then
+    record, at = records, (i - 1) * behind + 1
+  elseif record then
+    at = #record - behind + 1
   end
-  if not line or at < 1 then
+  if not record or at < 1 then
     return refused('missing')
   end
-  local declared, applied_epoch, applied_times, $shown = unpacked('<ddd$d$d', line, at)
+  local declared, applied_epoch, applied_times, $shown = unpacked('<ddd$d$d', record, at)
   if declared ~= declaration then
     return refused('missing')
   end

@@ -12,7 +12,7 @@ stands in the database, as a text:
 
     1763794800000000 12 QuantityInStock=-5 Sold=3
 
-and, with the counters, behind the row in its entry (a `line`), as doubles too:
+and, with the counters, behind the row in its entry (a `record`), as doubles too:
 
     194829346711023 1763794800000000 12 84 -5 7 3
 
@@ -106,16 +106,16 @@ class CounterTotals:
 NOTHING = CounterTotals()
 
 
-class Line(NamedTuple):
+class CounterRecord(NamedTuple):
     """The counters of a row, and what of their totals is in them already."""
 
     values: Mapping[str, int]
     applied: CounterTotals
 
     @classmethod
-    def unpack(cls, names: Sequence[str], line: bytes) -> "Line":
+    def unpack(cls, names: Sequence[str], record: bytes) -> "CounterRecord":
         """From what `pack` made of counters with these names."""
-        _, epoch, count, *pairs = map(int, struct.unpack(f"<{len(line) // 8}d", line))
+        _, epoch, count, *pairs = map(int, struct.unpack(f"<{len(record) // 8}d", record))
         applied = CounterTotals(epoch, count, dict(zip(names, pairs[1::2])))
         return cls(dict(zip(names, pairs[0::2])), applied)
 
@@ -131,7 +131,7 @@ class Line(NamedTuple):
 
 @lru_cache(maxsize=64)
 def declaration(names: tuple[str, ...]) -> bytes:
-    """The number with which lines and totals of these counters begin, packed. It is positive."""
+    """The number with which records and totals of these counters begin, packed. It is positive."""
     digest = hashlib.sha1(" ".join(names).encode(), usedforsecurity=False).digest()
     return struct.pack("<d", int.from_bytes(digest[:6], "big") + 1)
 
@@ -203,14 +203,14 @@ class CounterTotalsStore:
         deltas: Counts,
         token: str,
         server: str,
-        lines: Sequence[bytes] = (),
+        records: Sequence[bytes] = (),
     ) -> Counts:
-        """Add to the totals of rows; what those counters show then. Their `lines` are given, or
+        """Add to the totals of rows; what those counters show then. Their `records` are given, or
         those of the entries of `generation` count. `server`: the data set that has these entries,
-        or that answered before the lines were read. Another one may have older totals, and what it
-        lacks may be in the rows since: what is added to these, by an older line, would count as
-        that. `token`: another one for each call. Raises EntryMissing, OutOfRange; CacheUnavailable,
-        where it may have happened, and AnotherServer then."""
+        or that answered before the records were read. Another one may have older totals, and what
+        it lacks may be in the rows since: what is added to these, by an older record, would count
+        as that. `token`: another one for each call. Raises EntryMissing, OutOfRange;
+        CacheUnavailable, where it may have happened, and AnotherServer then."""
         form = self._form(table)
         amounts = form.amounts(deltas)
         chunks = self._keys.chunks(deltas.keys, MAX_ROWS_A_SCRIPT)
@@ -224,8 +224,8 @@ class CounterTotalsStore:
                 entries = keys.entry_prefix(generation.number, table, table.key, bucket)
                 named.append(_packed_names(entries, table, row_keys))
             last: Words = (_packed_amounts([_of(at, column) for column in amounts]),)
-            if lines:
-                last += (b"".join(_of(at, lines)),)
+            if records:
+                last += (b"".join(_of(at, records)),)
             first, middle = form.constant(bucket, 2 + len(named) * len(at), len(last))
             packed = (first, packed_words((copy,)), *named, middle, packed_words(last))
             commands.append(Command(keys.tag(table, bucket), b"".join(packed), is_write=True))

@@ -1,14 +1,14 @@
-"""Entries of tables with write-behind counters: behind the JSON of each row stands its `line`.
+"""Entries of tables with write-behind counters: behind the JSON of each row stands its `record`.
 
-    Row.json LF line
+    Row.json LF record
 
-The line has the counters, and what of their totals is in them (`cache.write_behind_totals`).
+The record has the counters, and what of their totals is in them (`cache.write_behind_totals`).
 Without such counters an entry is the JSON alone.
 """
 
 from collections.abc import Sequence
 
-from chalicelib.cache import CounterTotals, Entry, Line, declaration
+from chalicelib.cache import CounterRecord, CounterTotals, Entry, declaration
 from chalicelib.tables import Row, Table
 
 
@@ -20,19 +20,19 @@ def encode_many(table: Table, rows: Sequence[Row]) -> Sequence[Entry | None]:
         return texts
     width = len(table.columns)
     return [
-        None if len(row) == width else b"%b\n%b" % (text, _line(table, row).pack())
+        None if len(row) == width else b"%b\n%b" % (text, _record(table, row).pack())
         for row, text in zip(rows, texts)
     ]
 
 
 def is_of_this_declaration(table: Table, entry: Entry) -> bool:
-    """Whether its lines have the counters of the table. Another version of the service may have
+    """Whether its records have the counters of the table. Another version of the service may have
     stored it."""
     return entry.startswith(declaration(_names(table)), entry.find(b"\n") + 1)
 
 
 def split(table: Table, entry: Entry) -> list[tuple[bytes, bytes]]:
-    """The JSON of each row in the entry, and its line."""
+    """The JSON of each row in the entry, and its record."""
     length = 24 + 16 * len(table.write_behind)
     found, start = [], 0
     while start < len(entry):
@@ -46,6 +46,6 @@ def _names(table: Table) -> tuple[str, ...]:
     return tuple([column.name for column in table.write_behind])
 
 
-def _line(table: Table, row: Row) -> Line:
+def _record(table: Table, row: Row) -> CounterRecord:
     values = {c.name: int(row[table.positions[c.name]]) for c in table.write_behind}
-    return Line(values, CounterTotals.parse(str(row[-1])))
+    return CounterRecord(values, CounterTotals.parse(str(row[-1])))

@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence
 
 from chalicelib.cache import (
     Cache,
+    CounterRecord,
     CounterTotals,
     Entry,
     EntryMissing,
     Generations,
-    Line,
     OutOfRange,
     Recovery,
     new_token,
@@ -77,10 +77,10 @@ class WriteBehind:
                 server = missing.server
         read_at = clocks()
         server = server or self._server(table)
-        lines = self._lines(table, deltas.keys)
+        records = self._records(table, deltas.keys)
         _reject_old_read(read_at)
         try:
-            return self._add(table, None, deltas, server, lines)
+            return self._add(table, None, deltas, server, records)
         except EntryMissing as error:
             raise CountersUnavailable(
                 f"{table.name}: another Redis took over a moment ago; nothing was changed"
@@ -105,16 +105,16 @@ class WriteBehind:
                 f"{table.name}: Redis, which counts, does not answer ({error}); nothing was changed"
             ) from error
 
-    def _lines(self, table: Table, keys: Sequence[Key]) -> list[bytes]:
+    def _records(self, table: Table, keys: Sequence[Key]) -> list[bytes]:
         """Of each row. Raises RowRejected where one is not there."""
-        lines = []
+        records = []
         for i, entry in enumerate(self._lazy_loading.get_many(table, table.key, keys).entries):
             if entry is None:
                 reason = f"{table.name} has no row {shown(keys[i])}; nothing was changed"
                 raise RowRejected(i, table.key.name, reason)
-            [(_, line)] = split(table, entry)
-            lines.append(line)
-        return lines
+            [(_, record)] = split(table, entry)
+            records.append(record)
+        return records
 
     def _add(
         self,
@@ -122,7 +122,7 @@ class WriteBehind:
         generation: Generation | None,
         deltas: Counts,
         server: str,
-        lines: Sequence[bytes] = (),
+        records: Sequence[bytes] = (),
     ) -> Counts:
         if self._totals.is_down:
             self._recovery.start()
@@ -131,7 +131,7 @@ class WriteBehind:
             )
         table = self._database.known(table)
         try:
-            return self._totals.add_many(table, generation, deltas, new_token(), server, lines)
+            return self._totals.add_many(table, generation, deltas, new_token(), server, records)
         except OutOfRange as error:
             if not self._totals.is_one_script(deltas.keys):
                 raise OutcomeUnknown(
@@ -159,8 +159,10 @@ class WriteBehind:
         return [
             b",".join(
                 [
-                    _shown(table, text, line, row, totals[row[key]]) if row[key] in totals else text
-                    for (text, line), row in zip(own, own_rows)
+                    _shown(table, text, record, row, totals[row[key]])
+                    if row[key] in totals
+                    else text
+                    for (text, record), row in zip(own, own_rows)
                 ]
             )
             for own, own_rows in zip(parts, rows)
@@ -184,10 +186,10 @@ def _reject_old_read(read_at: Clocks) -> None:
 
 
 def _shown(
-    table: Table, text: bytes, line: bytes, row: dict[str, Key], totals: CounterTotals
+    table: Table, text: bytes, record: bytes, row: dict[str, Key], totals: CounterTotals
 ) -> bytes:
     names = [column.name for column in table.write_behind]
-    left = totals.beyond(Line.unpack(names, line).applied)
+    left = totals.beyond(CounterRecord.unpack(names, record).applied)
     if not left:
         return text
     for column in table.write_behind:

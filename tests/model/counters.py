@@ -53,11 +53,11 @@ class Redis(NamedTuple):
 
 
 class Message(NamedTuple):
-    """An increment's script, on its way. `line`: None where the entry is to be asked."""
+    """An increment's script, on its way. `record`: None where the entry is to be asked."""
 
     number: int
     step: str
-    line: Row | None
+    record: Row | None
 
 
 class Process(NamedTuple):
@@ -188,17 +188,17 @@ class Counters:
 
 
 def _increment(model: Counters, state: State, index: int) -> Iterator[Step]:
-    """`WriteBehind.increment`: with the entry; where there is none, with the row's line."""
+    """`WriteBehind.increment`: with the entry; where there is none, with the row's record."""
     process = state.processes[index]
     if process.at == "missing":
-        yield "reads the row", state.process(index, at="line", row=state.row)
+        yield "reads the row", state.process(index, at="record", row=state.row)
         return
     step, _, again = process.at.partition(" ")
-    line = process.row if step == "line" else None
-    if line and process.server != state.server and model.protocol.server_check:
+    record = process.row if step == "record" else None
+    if record and process.server != state.server and model.protocol.server_check:
         yield "another Redis took over", state.process(index, at="died", row=Row(), server=0)
         return
-    message = Message(index, step, line)
+    message = Message(index, step, record)
     yield from _sent(model, state, message)
     for fault in ("outages", "copies"):
         if spent := _spend(state, fault):
@@ -210,12 +210,12 @@ def _increment(model: Counters, state: State, index: int) -> Iterator[Step]:
 
 
 def _sent(model: Counters, state: State, message: Message) -> Iterator[Step]:
-    """Where the row's line came with it, and it is refused, nothing is changed."""
+    """Where the row's record came with it, and it is refused, nothing is changed."""
     after, is_done = add(model, state, message)
     if is_done:
         after = after._replace(acknowledged=after.acknowledged | 4**message.number)
         yield "added", after.process(message.number, at="done", row=Row(), server=0)
-    elif message.line:
+    elif message.record:
         yield "refused", after.process(message.number, at="died", row=Row(), server=0)
     else:
         yield "missing", after.process(message.number, at="missing", server=state.server)
@@ -225,19 +225,19 @@ def add(model: Counters, state: State, message: Message) -> tuple[State, bool]:
     """The script of `write_behind_scripts.add`, and whether it is done. A second copy that finds no
     entry replies that it is: there the code raises OutcomeUnknown, here even that is kept."""
     redis, copy = state.redis, (message.number, message.step)
-    line = message.line or (state.believed if model.protocol.server_check else state.entry)
+    record = message.record or (state.believed if model.protocol.server_check else state.entry)
     if model.protocol.copy_key:
         for *first, is_refused in redis.copies:
             if (*first,) == copy and is_refused and model.protocol.refusal_kept:
                 return state, False
             if (*first,) == copy:
-                return state, line is not None or model.protocol.copy_done
-    redis = redis._replace(copies=redis.copies | {(*copy, line is None)})
-    if line is None:
+                return state, record is not None or model.protocol.copy_done
+    redis = redis._replace(copies=redis.copies | {(*copy, record is None)})
+    if record is None:
         return state._replace(redis=redis), False
     totals, clock = redis.totals or Totals(), state.clock
-    if not totals.epoch or (totals.is_behind(line.applied) and model.protocol.new_epoch):
-        clock = max(clock, line.applied.epoch) + 1
+    if not totals.epoch or (totals.is_behind(record.applied) and model.protocol.new_epoch):
+        clock = max(clock, record.applied.epoch) + 1
         totals = Totals(clock)
     totals = Totals(totals.epoch, totals.times + 1, totals.sum + 4**message.number)
     redis = redis._replace(totals=totals, is_pending=True)
@@ -364,7 +364,7 @@ def _is_adding(state: State) -> bool:
 def _without_old_reads(model: Counters, state: State) -> State:
     """`MAX_READ_SECONDS` is less than totals live once they are settled."""
     for index, process in enumerate(state.processes):
-        is_late = process.at.startswith("line") or (process.kind, process.at) == (
+        is_late = process.at.startswith("record") or (process.kind, process.at) == (
             "reader",
             "read_totals",
         )

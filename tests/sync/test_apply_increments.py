@@ -285,15 +285,15 @@ def test_nothing_is_added_to_older_totals_by_an_older_line(
         answer = increment(service, 1, 100)
     else:
         used = services.container().rows._write_behind
-        read_lines = used._lines
+        read_records = used._records
 
         def read_then_take_over(*asked: Any) -> list[bytes]:
-            lines = read_lines(*asked)
-            monkeypatch.setattr(used, "_lines", read_lines)
+            records = read_records(*asked)
+            monkeypatch.setattr(used, "_records", read_records)
             take_over()
-            return lines
+            return records
 
-        monkeypatch.setattr(used, "_lines", read_then_take_over)
+        monkeypatch.setattr(used, "_records", read_then_take_over)
         [entry] = witness.redis.scan_iter("{pages.*:nr:*1")
         witness.redis.delete(entry)
         answer = increment(service, 1, 100)
