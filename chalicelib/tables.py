@@ -4,7 +4,6 @@ A new table is a `Table(...)` in `TABLES` and its SQL in `seed/schema.sql`, noth
 """
 
 import json
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
@@ -48,9 +47,6 @@ NO_KEY: Key = 0
 
 # Of fewer values each is looked at by itself: that is faster.
 _FEW = 4
-
-# A character that JSON shows in another way.
-_ESCAPED = re.compile(r"[\\\x00-\x1f]")
 
 
 class NotAsDeclared(ValueError):
@@ -189,7 +185,8 @@ class Table:
         return [f"{prefix}:{key}" for key in keys]
 
     @cached_property
-    def _template(self) -> str:
+    def json_template(self) -> str:
+        """What `encode` makes of a row, with %s for the JSON of each value."""
         return "{" + ",".join(f"{quote(c.name)}:%s" for c in self.columns) + "}"
 
     @cached_property
@@ -217,7 +214,7 @@ class Table:
     @property
     def min_row_bytes(self) -> int:
         """The fewest bytes that `encode` makes of a row."""
-        return len(self._template) - len(self.columns)
+        return len(self.json_template) - len(self.columns)
 
     @cached_property
     def max_row_bytes(self) -> int:
@@ -241,7 +238,7 @@ class Table:
             12 * c.type.max_characters if isinstance(c.type, String) else c.type.width
             for c in self.columns
         )
-        return values + len(self._template) + 1_000
+        return values + len(self.json_template) + 1_000
 
     def encode(self, row: Row) -> bytes:
         """As `encode_many`, for one row."""
@@ -254,7 +251,7 @@ class Table:
         columns = zip(self.columns, zip(*rows))
         try:
             texts = [column.type.encode_all(values) for column, values in columns]
-            return list(map(str.encode, map(self._template.__mod__, zip(*texts))))
+            return list(map(str.encode, map(self.json_template.__mod__, zip(*texts))))
         except TypeError as error:
             raise self._explained(rows) from error
 
@@ -276,51 +273,6 @@ class Table:
             if len(rows) == 1:
                 return {keys[0]: None}
             return {key: text for row in rows for key, text in self.encode_each([row]).items()}
-
-    @cached_property
-    def _pieces(self) -> Sequence[tuple[str, Column | None]]:
-        """What `_template` becomes, cut at its quotes: each piece, and the column whose value
-        stands at its %s."""
-        marks = ['"%s"' if isinstance(c.type, String) else "%s" for c in self.columns]
-        columns = iter(self.columns)
-        pieces = (self._template % tuple(marks)).split('"')
-        return [(piece, next(columns) if "%s" in piece else None) for piece in pieces]
-
-    def plain_columns(
-        self, before: Mapping[Key, bytes], after: Mapping[Key, bytes]
-    ) -> tuple[Sequence[Sequence[str]], set[Column]] | None:
-        """The values in `after` as texts, column by column without the key, and the columns in
-        which they differ from `before`. `before`: what `encode_many` makes of rows, without
-        escapes; `after`: something under the same keys, in the same order. None where that is not
-        what `encode_many` makes of rows with these keys, or holds a value that requests would not
-        take, or a character that needs an escape. The texts are cut at their quotes and compared
-        piece by piece, because these loops run in C."""
-        try:
-            old, new = [_cut_at_quotes(texts.values()) for texts in (before, after)]
-        except UnicodeDecodeError:
-            return None
-        width = len(self._pieces) + 1  # with the piece between two rows
-        if len(new) != len(old) or not self.key.type.takes_all([*before]):
-            return None
-        columns = []
-        changed = set()
-        for place, (piece, column) in enumerate(self._pieces):
-            own = new[place::width]
-            is_changed = own != old[place::width]
-            if column is None or column is self.key:
-                if is_changed:
-                    return None
-                continue
-            start, end = map(len, piece.split("%s"))
-            texts = [*map(itemgetter(slice(start, -end)), own)] if start else own
-            if is_changed:
-                changed.add(column)
-                if [*map(piece.__mod__, texts)] != own:
-                    return None
-            if _ESCAPED.search("".join(texts)) or not column.type.takes_texts([*{*texts}]):
-                return None
-            columns.append(texts)
-        return columns, changed
 
     def decode(self, text: bytes) -> Row:
         """The row that `encode` made this text of."""
@@ -416,9 +368,3 @@ def _like_heroes(name: str) -> Table:
     is_taken = any(table.public and table.public.json == name for table in TABLES.values())
     public = None if is_taken else PublicKeys(name, f"UsingHash:{name}")
     return replace(HEROES, name=name, public=public)
-
-
-def _cut_at_quotes(texts: Iterable[bytes]) -> list[str]:
-    """The pieces of all texts, with a line feed between two of them: no row has one, so each is
-    where it should be. Raises UnicodeDecodeError."""
-    return b'"\n"'.join(texts).decode().split('"')

@@ -8,10 +8,7 @@ from typing import Any
 from chalicelib.cache import Found, Garbage, HashFields
 from chalicelib.column_types import InvalidValue
 from chalicelib.error_text import shown
-from chalicelib.tables import Column, Key, Row, Table
-
-# One public key that holds no such row leaves out so many.
-PLAIN_ROWS = 200
+from chalicelib.tables import Key, Row, Table
 
 # The columns that a public key shows, by name, with values that their columns take.
 Values = Mapping[str, Key]
@@ -64,44 +61,6 @@ def without_write_behind(table: Table, values: Values) -> Values:
     public key shows them as they were at the last run."""
     names = {column.name for column in table.write_behind}
     return {name: value for name, value in values.items() if name not in names}
-
-
-def plain_rows(
-    table: Table, before: Mapping[Key, bytes], found: Mapping[Key, Found]
-) -> tuple[dict[Key, bytes], Mapping[Column, Sequence[str]]]:
-    """What `encode` makes of the rows under public keys that hold a whole row with all columns in
-    order; and the columns in which these rows differ from the JSON `before`, with their values as
-    texts. Rows that are not there are left out, and perhaps others."""
-    held = {
-        key: text
-        for key, text in found.items()
-        # The database may write what needs an escape in another way.
-        if type(text) is bytes and b"\\" not in before.get(key, b"\\")
-    }
-    joined = b"".join(held.values())
-    if b'": ' in joined or b', "' in joined:
-        held = {key: _without_blanks(text) for key, text in held.items()}
-    plain: dict[Key, bytes] = {}
-    columns: list[list[str]] = [[] for _ in table.columns[1:]]
-    changed: set[Column] = set()
-    keys = [*held]
-    for start in range(0, len(keys), PLAIN_ROWS):
-        after = {key: held[key] for key in keys[start : start + PLAIN_ROWS]}
-        own = table.plain_columns({key: before[key] for key in after}, after)
-        if own is None:
-            continue
-        plain |= after
-        changed |= own[1]
-        for column, texts in zip(columns, own[0]):
-            column += texts
-    return plain, {c: texts for c, texts in zip(table.columns[1:], columns) if c in changed}
-
-
-def _without_blanks(text: bytes) -> bytes:
-    """The same JSON without a blank behind a colon or a comma, as other encoders set it."""
-    pieces = text.split(b'"')
-    pieces[::2] = [each.replace(b": ", b":").replace(b", ", b",") for each in pieces[::2]]
-    return b'"'.join(pieces)
 
 
 def digests(texts: Collection[bytes | None]) -> list[str]:

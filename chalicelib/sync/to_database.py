@@ -9,6 +9,7 @@ from chalicelib.db import Change, Statement, Transaction
 from chalicelib.errors import BadRequest, NotAtOnce
 from chalicelib.rows import Work, WriteThrough
 from chalicelib.sync import public_values
+from chalicelib.sync.plain_rows import plain_rows
 from chalicelib.sync.public_side import PublicSide
 from chalicelib.sync.public_values import NotARow, Values
 from chalicelib.sync.range_rows import InStep, Rows, digests, named, without
@@ -209,7 +210,7 @@ class ToDatabase:
         many. The keys of those that are in step then; the others were left as they are."""
         if table.write_behind:
             return ()
-        after, columns = public_values.plain_rows(table, rows.texts, differing)
+        after, columns = plain_rows(table, rows.texts, differing)
         digests = dict(zip(after, public_values.digests(after.values())))
         equal = {key: digests[key] for key, text in after.items() if text == rows.texts[key]}
         now.seen |= equal
@@ -221,7 +222,7 @@ class ToDatabase:
             return equal
         before = {key: rows.texts[key] for key in keys}
         if keys != [*after]:
-            after, columns = public_values.plain_rows(table, before, {k: after[k] for k in keys})
+            after, columns = plain_rows(table, before, {k: after[k] for k in keys})
             digests = {key: digests[key] for key in keys}
         watched = self._watches.guard(table, form, TO_DATABASE, keys)
         claim = _StepClaim(self._lease, step.keeping(digests), watched)

@@ -11,7 +11,8 @@ from chalicelib.cache import Found, Late
 from chalicelib.config import DbEngine
 from chalicelib.rows import WriteThrough
 from chalicelib.sync import to_database
-from chalicelib.sync.public_values import PLAIN_ROWS, parse, plain_rows
+from chalicelib.sync.plain_rows import PLAIN_ROWS, plain_rows
+from chalicelib.sync.public_values import parse
 from chalicelib.tables import FORMS, PRODUCTS, Key, Table
 from local.servers.mariadb import integers
 from tests.conftest import ENGINE
