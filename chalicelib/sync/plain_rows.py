@@ -27,12 +27,9 @@ def plain_rows(
     """What `encode` makes of the rows under public keys that hold a whole row with all columns in
     order; and the columns in which these rows differ from the JSON `before`, with their values as
     texts. Rows that are not there are left out, and perhaps others."""
-    held = {
-        key: text
-        for key, text in found.items()
-        # The database may write what needs an escape in another way.
-        if type(text) is bytes and b"\\" not in before.get(key, b"\\")
-    }
+    held = {key: text for key, text in found.items() if type(text) is bytes and key in before}
+    if b"\\" in b"".join(before.values()):  # the database may write what needs an escape otherwise
+        held = {key: text for key, text in held.items() if b"\\" not in before[key]}
     joined = b"".join(held.values())
     if b'": ' in joined or b', "' in joined:
         held = {key: _without_blanks(text) for key, text in held.items()}
