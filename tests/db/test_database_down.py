@@ -221,8 +221,7 @@ def test_a_database_that_became_read_only_is_a_503(service: InProcess, witness: 
     """As the old writer is after a failover: what it has may be older than what was acknowledged.
     What is cached goes on while the generation is known."""
     before = witness.database_state()
-    witness.query("SET GLOBAL read_only = ON")
-    try:
+    with witness.server_has("read_only", 1):
         for name in REQUESTS:
             answer = service.post(REQUESTS[name])
 
@@ -230,8 +229,6 @@ def test_a_database_that_became_read_only_is_a_503(service: InProcess, witness: 
             assert "read-only" in answer.message
             assert answer.error == "DatabaseUnavailable", "it certainly did not happen"
         assert witness.database_state() == before
-    finally:
-        witness.query("SET GLOBAL read_only = OFF")
 
     assert_everything_works(service, "mixed write")
 

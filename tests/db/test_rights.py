@@ -4,7 +4,7 @@ Each test has a user of its own on the test's server.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import pymysql
@@ -91,18 +91,11 @@ def test_a_server_without_a_connection_left_is_told_and_tried_again(
 ) -> None:
     """As for more clients of `chalice local` at once than the server takes."""
     configure()
-    [(most,)] = witness.query("SELECT @@max_connections")
-    taken = []
-    witness.query("SET GLOBAL max_connections = 10")
-    try:
+    with ExitStack() as taken, witness.server_has("max_connections", 10):
         with suppress(pymysql.OperationalError):
             while True:
-                taken.append(mariadb._connect(mariadb.user, mariadb.password))
+                taken.enter_context(mariadb._connect(mariadb.user, mariadb.password))
         answers = [service.read([1], use_cache=False), service.write([hero()])]
-    finally:
-        witness.query(f"SET GLOBAL max_connections = {most}")
-        for connection in taken:
-            connection.close()
 
     for answer in answers:
         assert (answer.status, answer.error) == (503, "DatabaseUnavailable")
@@ -230,14 +223,11 @@ def test_a_user_who_may_write_on_a_replica_does_not(
     """What is written there is lost, or meets what the writer has."""
     configure(DB_USER="root", DB_PASS=mariadb._secret("root-password"))
     assert service.write([hero()]).ids == [1]
-    witness.query("SET GLOBAL read_only = ON")
-    try:
+    with witness.server_has("read_only", 1):
         for row in (hero(), {"id": 1, **hero()}):
             for use_cache in (True, False):
                 answer = service.write([row], use_cache)
                 assert (answer.status, answer.error) == (503, "DatabaseUnavailable")
-    finally:
-        witness.query("SET GLOBAL read_only = OFF")
     assert witness.count() == 1
 
 

@@ -726,11 +726,9 @@ def test_a_small_file_of_many_rows_is_loaded_too(
 @pytest.fixture
 def small_packets(witness: Witness) -> Iterator[int]:
     """The longest statement that the server takes: MariaDB's default. MySQL takes more."""
-    [(most,)] = witness.query("SELECT @@max_allowed_packet")
     small = 16 * 2**20
-    witness.query("SET GLOBAL max_allowed_packet = %s", [small])
-    yield small
-    witness.query("SET GLOBAL max_allowed_packet = %s", [most])
+    with witness.server_has("max_allowed_packet", small):
+        yield small
 
 
 def test_a_small_file_of_long_rows_is_loaded_too(

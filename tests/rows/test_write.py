@@ -279,12 +279,9 @@ def test_ids_are_those_of_a_server_that_gives_every_third_one(
     service: InProcess, witness: Witness, configure: Configure
 ) -> None:
     """As servers that take writes side by side do."""
-    witness.query("SET GLOBAL auto_increment_increment = 3")
-    try:
+    with witness.server_has("auto_increment_increment", 3):
         configure()
         ids = service.write(heroes(4)).ids
-    finally:
-        witness.query("SET GLOBAL auto_increment_increment = 1")
 
     assert [id for (id,) in witness.query("SELECT id FROM heroes ORDER BY id")] == ids
     for use_cache in (True, False):
@@ -295,14 +292,11 @@ def test_ids_are_those_of_a_server_that_gives_every_third_one(
 def test_no_limit_of_the_server_cuts_what_is_read_or_deleted(
     service: InProcess, witness: Witness, configure: Configure
 ) -> None:
-    witness.query("SET GLOBAL sql_select_limit = 1")
-    try:
+    with witness.server_has("sql_select_limit", 1):
         configure()
         ids = service.write(heroes(4)).ids
         assert len(service.read(ids, use_cache=False).rows) == 4
         assert service.delete(ids).status == 200
-    finally:
-        witness.query("SET GLOBAL sql_select_limit = DEFAULT")
 
     assert witness.count("heroes") == 0
 

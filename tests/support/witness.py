@@ -165,6 +165,16 @@ class Witness:
         spent.commands = {name: calls for name, calls in changed.items() if calls}
 
     @contextmanager
+    def server_has(self, variable: str, value: object) -> Iterator[None]:
+        """Within the block a global variable of the server has this value."""
+        [(before,)] = self.query(f"SELECT @@GLOBAL.{variable}")
+        self.query(f"SET GLOBAL {variable} = %s", [value])
+        try:
+            yield
+        finally:
+            self.query(f"SET GLOBAL {variable} = %s", [before])
+
+    @contextmanager
     def logged(self) -> Iterator[list[str]]:
         """Filled, when the block ends, with the statements that others sent."""
         statements: list[str] = []
