@@ -5,6 +5,7 @@ what its failures mean.
 """
 
 import logging
+import math
 import time
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -61,7 +62,7 @@ class NodeConnection:
         self._driver = new_connection(options, self._timeout_seconds, self._deadline)
         self._process = ""
         self._number = int(options.get("db") or 0)
-        self._named_at = 0.0
+        self._named_at = -math.inf
         self._name_replies = 0  # to the questions that ask for the name, and are not read yet
         self._left_replies = 0  # nobody waits for them
         self._may_be_denied: list[bool] = []  # of each reply that comes next
@@ -150,7 +151,7 @@ class NodeConnection:
         """Drop the replies to the `count` commands that were sent last, when the next are read."""
         self._left_replies += self._name_replies + count + self._is_checked
         if self._name_replies:  # the name is dropped too: ask for it again
-            self._name_replies, self._named_at = 0, 0.0
+            self._name_replies, self._named_at = 0, -math.inf
 
     def close(self) -> None:
         self._driver.disconnect()

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -483,6 +484,24 @@ def test_a_hint_is_retired_before_the_cache_is_switched_on(
     Recovery(database, used, Generations(database, used))._take_into_use(used.probe())
 
     assert hints == [None]
+
+
+@pytest.mark.parametrize("knows", [False, True], ids=["a new container", "one that knew it"])
+def test_where_the_cache_stayed_on_the_hint_that_a_recovery_leaves_is_what_the_database_tells(
+    used: Cache, held: Generation, witness: Witness, knows: bool
+) -> None:
+    """Another container raised the generation while Redis was away, and is frozen since."""
+    database = services.container().database
+    known = Generations(database, used)
+    if knows:
+        assert known.current(HEROES).number == held.number
+    used.leave_hint(HEROES, held, wait=True)
+    witness.query(
+        "UPDATE cache_generation SET generation = generation + 1 WHERE table_name = 'heroes'"
+    )
+    Recovery(database, used, known)._take_into_use(used.probe())
+
+    assert used.hint(HEROES) == replace(held, number=held.number + 1)
 
 
 @pytest.mark.parametrize("by", ["a generation", "a hint"])

@@ -12,6 +12,7 @@ from chalicelib import services
 from chalicelib.db.engine import Connection
 from chalicelib.db.statements import READ_ONLY
 from chalicelib.errors import DatabaseUnavailable
+from chalicelib.tables import HEROES
 from local.servers import MariaDB
 from local.servers.mariadb import integers
 from tests import conftest
@@ -144,6 +145,21 @@ def test_a_database_that_was_silent_is_not_asked_again(service: InProcess) -> No
         services.container().database._run(ask)
 
     assert len(asked) == 1
+
+
+@pytest.mark.parametrize("is_kept", [True, False], ids=["kept", "new"])
+def test_who_is_next_on_a_connection_waits_no_less_than_others(
+    service: InProcess, is_kept: bool
+) -> None:
+    """The generation is asked for with little patience."""
+    database = services.container().database
+    if not is_kept:
+        database._pool.clear()
+    patience = 0.4
+    database.generation(HEROES, patience)
+    assert database._pool.has_idle
+
+    assert database.run((f"SELECT SLEEP({patience + 0.2})", ())) == [((0,),)]
 
 
 @each_request

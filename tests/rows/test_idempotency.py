@@ -64,6 +64,17 @@ def test_a_retry_gets_an_answer_of_any_length(
         assert with_header(service, request, "order-1").content == first.content
 
 
+@pytest.mark.parametrize("behind", [0, 1])
+def test_the_last_piece_of_an_answer_may_be_whole_or_one_character(
+    service: InProcess, witness: Witness, monkeypatch: pytest.MonkeyPatch, behind: int
+) -> None:
+    first = with_header(service, INSERT, "order-1")
+    [(length,)] = witness.query("SELECT LENGTH(answer) FROM idempotency")
+
+    monkeypatch.setattr(idempotency, "PIECE_CHARACTERS", length - behind)
+    assert with_header(service, INSERT, "order-1").content == first.content
+
+
 def test_header_field_and_payload_of_lambda_name_the_same_key(
     service: InProcess, witness: Witness
 ) -> None:

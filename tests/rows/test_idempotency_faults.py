@@ -13,6 +13,7 @@ from chalicelib.tables import HEROES
 from local.servers import MariaDB
 from tests.conftest import Configure
 from tests.support.client import InProcess, Row, hero
+from tests.support.database_users import PASSWORD, user_who_sees_no_triggers
 from tests.support.relay import CUT_AFTER, CUT_BEFORE, PASS, relaying
 from tests.support.retries import (
     BEFORE,
@@ -111,6 +112,50 @@ def test_a_retry_after_a_lost_answer_gets_it(
         for use_cache in (True, True, False):
             names = [row["name"] for row in service.read([1], use_cache).rows]
             assert names == {"insert": ["Ada"], "replace": ["replaced"], "delete": []}[request_name]
+
+
+@pytest.mark.parametrize(
+    ("meanwhile", "undo"),
+    [
+        ("RENAME TABLE idempotency TO elsewhere", "RENAME TABLE elsewhere TO idempotency"),
+        ("REVOKE INSERT ON herocache.* FROM blind@'127.0.0.1'", ""),
+    ],
+    ids=["a table is missing", "a right is missing"],
+)
+def test_no_error_of_the_second_try_hides_that_the_first_one_may_have_happened(
+    service: InProcess,
+    witness: Witness,
+    mariadb: MariaDB,
+    configure: Configure,
+    meanwhile: str,
+    undo: str,
+) -> None:
+    """Such an error says of a first try that nothing was written. Here it was."""
+    cut: list[bytes] = []
+
+    def judge(piece: bytes) -> int:
+        if not cut and b";COMMIT" in piece:
+            cut.append(piece)
+            return CUT_AFTER
+        if len(cut) == 1:  # the service's own second try begins
+            wait_until(lambda: claimed(witness) == ["order-1"])
+            cut.append(piece)
+            witness.query(meanwhile)
+        return PASS
+
+    with user_who_sees_no_triggers(mariadb, configure), relaying(mariadb.port) as relay:
+        configure(DB_USER="blind", DB_PASS=PASSWORD, DB_PORT=str(relay.port))
+        service.read([1], use_cache=False)
+        relay.judge = judge
+        try:
+            answer = with_header(service, INSERT, "order-1")
+        finally:
+            if undo:
+                witness.query(undo)
+
+    assert len(cut) == 2
+    assert (answer.status, answer.error) == (503, "OutcomeUnknown")
+    assert witness.count() == 4
 
 
 @each_request

@@ -2,6 +2,7 @@
 
 import math
 import struct
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -15,8 +16,10 @@ from chalicelib.cache import connection as redis_connection
 from chalicelib.cache.commands import Command
 from chalicelib.cache.write_behind_scripts import SETTLE, add
 from chalicelib.column_types import INTEGER, UNSIGNED_KEY, Integer
+from chalicelib.db import Database
 from chalicelib.rows import write_behind
-from chalicelib.tables import MAX_COUNTED, MAX_WRITE_BEHIND, Column, Counter, Table
+from chalicelib.rows.write_behind import WriteBehind
+from chalicelib.tables import MAX_COUNTED, MAX_WRITE_BEHIND, Column, Counter, Row, Table
 from local.servers import MariaDB
 from tests.conftest import Configure
 from tests.support.client import Answer, InProcess
@@ -399,6 +402,56 @@ def test_who_slept_after_it_read_a_row_neither_shows_it_nor_adds_to_it(
             answer = service.post({**request, "TABLE": "pages"})
             assert (answer.status, answer.error) == (503, "CountersUnavailable")
     assert shown(service, 1) == {10}
+
+
+@pytest.mark.usefixtures("pages")
+@pytest.mark.parametrize("way", [{}, {"BY": "title"}, {"BY": "title", "LIMIT": 2}])
+@pytest.mark.parametrize("use_cache", [True, False])
+def test_who_slept_between_the_rows_and_their_totals_does_not_show_them(
+    service: InProcess,
+    witness: Witness,
+    monkeypatch: pytest.MonkeyPatch,
+    way: dict[str, object],
+    use_cache: bool,
+) -> None:
+    """The totals may have been added to the rows meanwhile, and be gone."""
+    load = Database.fetch_many
+
+    def load_and_sleep(self: Database, *arguments: Any, **named: Any) -> Sequence[Row]:
+        rows = load(self, *arguments, **named)
+        time.sleep(0.02)
+        return rows
+
+    witness.forget_cached()
+    with monkeypatch.context() as patch:
+        patch.setattr(write_behind, "MAX_READ_SECONDS", 0.01)
+        patch.setattr(Database, "fetch_many", load_and_sleep)
+        read = {"REQUEST": "read", "SQLS": ["news"] if way else [1], "USE_CACHE": use_cache}
+        answer = service.post({**read, **way, "TABLE": "pages"})
+    assert (answer.status, answer.error) == (503, "CountersUnavailable")
+
+
+@pytest.mark.usefixtures("pages")
+def test_an_increment_counts_only_where_redis_answered_before_its_row_was_read(
+    service: InProcess, witness: Witness, configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another one may have older totals, and what it lacks may be in the row since."""
+    lines = WriteBehind._lines
+
+    def read_and_fail_over(self: WriteBehind, *arguments: Any) -> list[bytes]:
+        found = lines(self, *arguments)
+        witness.redis.execute_command("REPLICAOF", "127.0.0.1", "1")
+        witness.redis.execute_command("REPLICAOF", "NO", "ONE")
+        return found
+
+    configure()  # it knows no generation, and so of no entry
+    with monkeypatch.context() as patch:
+        patch.setattr(redis_connection, "NAMED_FOR_SECONDS", 0)
+        patch.setattr(WriteBehind, "_lines", read_and_fail_over)
+        answer = increment(service, 1)
+    assert (answer.status, answer.error) == (503, "CountersUnavailable")
+    assert witness.redis.keys("*:totals:*") == []
+    assert counted(increment(service, 1)) == [{"nr": 1, "views": 11}]
 
 
 def test_a_declaration_that_cannot_be_kept_is_refused() -> None:

@@ -563,13 +563,26 @@ def test_what_is_forgotten_of_a_row_counts_no_more_when_its_totals_come_back(
 
 
 @pytest.mark.usefixtures("pages", "pruned")
-def test_nothing_that_is_pending_is_forgotten(service: InProcess, witness: Witness) -> None:
-    """Not even where it began before what is forgotten, and was never in its row."""
+@pytest.mark.parametrize("began", ["before", "at the same time as"])
+def test_nothing_that_is_pending_is_forgotten(
+    service: InProcess, witness: Witness, began: str
+) -> None:
+    """Not even where it began before what is forgotten, or in the same request, and was never in
+    its row."""
     increment(service, 1, 5)
+    [name] = witness.redis.scan_iter("*:totals:*1")
+    packed: Any = witness.redis.get(name)
+    epoch = CounterTotals.unpack(packed).epoch
     witness.query("UPDATE pages SET views = 2147483647 WHERE nr = 1")  # it does not fit any more
     increment(service, 2, 1)
     for _ in range(2):
         run("pages")
+        if began != "before":
+            witness.query(
+                "UPDATE applied_deltas SET applied = CONCAT(%s, SUBSTRING(applied, 17))"
+                " WHERE row_key = '2'",
+                [f"{epoch:016d}"],
+            )
         for name in witness.redis.scan_iter("*:totals:*2"):
             witness.redis.delete(name)  # they have expired
     assert "2" in applied(witness)

@@ -210,6 +210,33 @@ def test_rows_follow_public_keys_in_ranges(
     assert run(None)["outcome"] == "running", "the note knows the keys of every range"
 
 
+def test_what_follows_rows_that_another_range_changes_behind_it_is_left_to_the_next_run(
+    shop: InProcess,
+    witness: Witness,
+    cli: RedisCli,
+    bucket: UploadBucket,
+    sizes: Callable[..., None],
+) -> None:
+    """Many rows that follow their JSON set no Hash at once. The Hashes were looked at before."""
+    sizes(in_run=1, step=150)
+    fill(witness, 1, 400)
+    watch(shop, ["*"])
+    watch(shop, ["*"], "to_cache", FORM="hash")
+    run_alone()
+    for key in range(151, 301):
+        cli.put(f"Product:{key}", Price=7)
+    for event in reversed(told(bucket, begun(ranges=2)["run"])):
+        work_off(event)
+    assert all_rows(witness)[200]["Price"] == 7
+    assert cli("HGET", "UsingHash:Product:200", "Price") == b"400"
+
+    record = run(None)
+    for event in told(bucket, record["run"]):
+        work_off(event)
+
+    assert cli("HGET", "UsingHash:Product:200", "Price") == b"7"
+
+
 def test_a_run_waits_for_every_reader_of_rows_in_ranges_before_it_ends(
     shop: InProcess,
     witness: Witness,

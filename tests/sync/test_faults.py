@@ -347,3 +347,23 @@ def test_a_run_that_died_is_told(shop: InProcess, witness: Witness) -> None:
     expire_lease(witness)
     run()
     assert sorted(witness.query("SELECT outcome FROM sync_runs")) == [("died",), ("done",)]
+
+
+@pytest.mark.usefixtures("service")
+def test_a_run_renews_its_lease_however_short_its_steps_are(
+    witness: Witness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each step commits something; none of them alone takes as long as a third of the lease."""
+    passed = [0.0]
+    monkeypatch.setattr(runs, "clocks", lambda: (passed[0], passed[0]))
+    monkeypatch.setattr(runs, "seconds_since", lambda before: passed[0] - before[0])
+    lease = runs.take_lease(services.container().database)
+    assert lease
+    expiry = "SELECT expires_at FROM sync_lease"
+    begun = witness.query(expiry)
+    for _ in range(4):
+        assert witness.query(expiry) == begun, "not before it is due"
+        passed[0] += runs.LEASE_SECONDS / 10
+        lease.run()
+
+    assert witness.query(expiry) > begun
