@@ -20,7 +20,7 @@ from chalicelib.tables import Column, Table
 
 BATCH_ROWS = 1_000
 # How many rows are read before the size of the batch is looked at again.
-BATCH_ROWS = 50
+STEP_ROWS = 50
 FIRST_ROWS = 3
 _TEXT_LINE_END = re.compile(r"\r\n?|\n")
 
@@ -103,10 +103,10 @@ class CsvRows:
         is left."""
         rows: list[list[str]] = []
         while True:
-            chunk = list(itertools.islice(self._reader, BATCH_ROWS))
+            chunk = list(itertools.islice(self._reader, STEP_ROWS))
             rows += chunk
             is_enough = len(rows) >= BATCH_ROWS or self._lines.held_bytes >= BATCH_BYTES
-            if is_enough or len(chunk) < BATCH_ROWS:
+            if is_enough or len(chunk) < STEP_ROWS:
                 return rows
 
     def _are_good(self, rows: list[list[str]]) -> bool:

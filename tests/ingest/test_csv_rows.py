@@ -471,6 +471,14 @@ def test_a_batch_in_which_a_row_is_refused_ends_where_the_next_one_begins() -> N
     assert [int(row[0]) for row in rows] == [i for i in range(1, count + 1) if i % 1000]
 
 
+def test_rows_come_a_thousand_at_a_time() -> None:
+    content = f"{ADA_LINE}\n".encode() * 2_003
+
+    batches = CsvRows(iter([content]), HEROES, list[Any]().append).batches()
+
+    assert list(map(len, batches)) == [1_000, 1_000, 3]
+
+
 @pytest.mark.parametrize("chunk_bytes", [7, 1 << 10, 1 << 18])
 @pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"])
 def test_the_line_that_is_not_utf_8_is_named(line_end: str, chunk_bytes: int) -> None:
