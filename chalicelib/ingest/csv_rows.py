@@ -19,8 +19,6 @@ from chalicelib.ingest.text_lines import BATCH_BYTES, Lines
 from chalicelib.tables import Column, Table
 
 BATCH_ROWS = 1_000
-# How many rows are read before the size of the batch is looked at again.
-BATCH_ROWS = 50
 FIRST_ROWS = 3
 _TEXT_LINE_END = re.compile(r"\r\n?|\n")
 
@@ -101,13 +99,13 @@ class CsvRows:
     def _next_rows(self) -> list[list[str]]:
         """The rows of the next batch, as the reader parses them: BATCH_ROWS or BATCH_BYTES, or what
         is left."""
+        lines = self._lines
         rows: list[list[str]] = []
-        while True:
-            chunk = list(itertools.islice(self._reader, BATCH_ROWS))
-            rows += chunk
-            is_enough = len(rows) >= BATCH_ROWS or self._lines.held_bytes >= BATCH_BYTES
-            if is_enough or len(chunk) < BATCH_ROWS:
-                return rows
+        for row in itertools.islice(self._reader, BATCH_ROWS):
+            rows.append(row)
+            if lines.held_bytes >= BATCH_BYTES:
+                break
+        return rows
 
     def _are_good(self, rows: list[list[str]]) -> bool:
         """Whether all these rows can be loaded. Fast: it checks column by column."""

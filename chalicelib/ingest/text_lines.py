@@ -12,8 +12,8 @@ from chalicelib.ingest.csv_bytes import text_bytes
 
 # So many bytes make a batch, also where they hold only a few rows.
 BATCH_BYTES = 1 << 20
-# The most bytes that one batch may hold. A batch may have some rows more than BATCH_BYTES hold;
-# these are half a MB at most, where a table takes them.
+# The most bytes that one batch may hold. The row that takes it past BATCH_BYTES has half a MB at
+# most, where a table takes it.
 MAX_HELD_BYTES = 2 << 20
 LINE_END = re.compile(rb"\r\n?|\n")
 

@@ -5,7 +5,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -138,6 +138,32 @@ def test_a_face_is_documented(name: str) -> None:
 
     assert faces
     assert [face for face in faces if face not in told] == []
+
+
+def named_twice(body: Sequence[ast.stmt]) -> list[str]:
+    """The names to which a module or a class gives two values: the first one is never used."""
+    names: list[str] = []
+    for node in body:
+        if isinstance(node, (ast.Assign, ast.AnnAssign)):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            names += [target.id for target in targets if isinstance(target, ast.Name)]
+        elif isinstance(node, ast.ClassDef):
+            names += [f"{node.name}.{name}" for name in named_twice(node.body)] * 2
+    return sorted({name for name in names if names.count(name) > 1})
+
+
+def test_no_name_gets_two_values() -> None:
+    source = "A = 1\nB: int = 2\nA = B = 3\nclass C:\n    d = 4\n    d = 5\n    e = 6\n"
+    assert named_twice(ast.parse(source).body) == ["A", "B", "C.d"]
+
+    folders = ("chalicelib", "infra", "local", "bench", "grader", "seed", "dependencies", "tests")
+    paths = [ROOT / "app.py", *(path for each in folders for path in (ROOT / each).rglob("*.py"))]
+    found = {
+        str(path.relative_to(ROOT)): names
+        for path in paths
+        if (names := named_twice(ast.parse(path.read_text(encoding="utf-8")).body))
+    }
+    assert found == {}
 
 
 def run_python(code: str, environment: Mapping[str, str]) -> str:

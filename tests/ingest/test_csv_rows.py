@@ -471,6 +471,27 @@ def test_a_batch_in_which_a_row_is_refused_ends_where_the_next_one_begins() -> N
     assert [int(row[0]) for row in rows] == [i for i in range(1, count + 1) if i % 1000]
 
 
+def test_rows_come_a_thousand_at_a_time() -> None:
+    content = f"{ADA_LINE}\n".encode() * 2_003
+
+    batches = CsvRows(iter([content]), HEROES, list[Any]().append).batches()
+
+    assert list(map(len, batches)) == [1_000, 1_000, 3]
+
+
+@pytest.mark.parametrize("end", [",", "\n"], ids=["in one line", "in many lines"])
+def test_many_long_rows_are_rejected_one_by_one(end: str) -> None:
+    """Together they are larger than a row may be."""
+    long = f'2,"{end * 100_000}",p,n,1,c\n'
+    content = f"{ADA_LINE}\n{long * 40}{ADA_LINE}\n"
+
+    rows, rejected, _ = parsed(content.encode(), chunk_bytes=1 << 18)
+
+    assert len(rows) == 2
+    assert {(r.column, len(r.original)) for r in rejected} == {("hero", len(long))}
+    assert len(rejected) == 40
+
+
 @pytest.mark.parametrize("chunk_bytes", [7, 1 << 10, 1 << 18])
 @pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"])
 def test_the_line_that_is_not_utf_8_is_named(line_end: str, chunk_bytes: int) -> None:

@@ -78,7 +78,8 @@ def test_a_file_of_many_statements_is_loaded_once(
         assert_loaded_once(service, witness, bucket)
         calls = spent(data_api)
         assert calls["BeginTransaction"] == calls["CommitTransaction"]
-    assert calls["ExecuteStatement"] > STATEMENTS_BEFORE + STATEMENTS
+    least = STATEMENTS_BEFORE + STATEMENTS
+    assert least < calls["ExecuteStatement"] < 3 * least
 
 
 @pytest.mark.parametrize("times", [1, ALWAYS], ids=["once", "from then on"])

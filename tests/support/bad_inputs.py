@@ -64,6 +64,16 @@ NOT_JSON = [
     Bad("closed lists 100,000 deep", b"[" * 100_000 + b"]" * 100_000, "body: nested too deeply"),
     Bad("objects 100,000 deep", b'{"a":' * 100_000, "body: nested too deeply"),
     Bad("SQLS 100,000 deep", raw(read("?"), "?", "[" * 10**5 + "]" * 10**5), "nested too deeply"),
+    Bad(
+        "a truncated body behind an integer of 5,000 digits",
+        b'{"REQUEST": "read", "SQLS": [' + b"9" * 5000,
+        "body: not JSON at line 1 column 5030",
+    ),
+    Bad(
+        "lists 100,000 deep behind an integer of 5,000 digits",
+        b"[" + b"9" * 5000 + b"," + b"[" * 100_000,
+        "body: nested too deeply",
+    ),
     Bad("a field twice", b'{"REQUEST": "read", "SQLS": [1], "SQLS": [2]}', "'SQLS' twice"),
     Bad("a column twice", raw(write("?"), "?", '{"xp": 1, "hero": "a", "xp": 1}'), "'xp' twice"),
 ]
