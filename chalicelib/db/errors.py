@@ -57,6 +57,7 @@ _LOCKED = frozenset({3118, 4151})  # MySQL, MariaDB
 _EXPIRED = frozenset({1820, 1862})
 # By KILL QUERY; by a time limit of MariaDB; by one of MySQL.
 _STOPPED = frozenset({1317, 1969, 3024})
+_FULL = frozenset({1021, 1114})
 _NO_PASSWORD_TAKEN = 1698
 _TLS_REQUIRED = 3159
 LOGIN_NEEDS_TLS = Code.NOT_SUPPORTED_AUTH_MODE
@@ -87,19 +88,35 @@ CERTAINLY_NOT_COMMITTED = _DEMOTED | {
 _MISFIT = frozenset({Code.NO_SUCH_TABLE, Code.BAD_FIELD_ERROR, Code.NO_DEFAULT_FOR_FIELD})
 _CHECK_VIOLATED = frozenset({3819, 4025})  # MySQL, MariaDB
 _CHILD_WITHOUT_PARENT, _PARENT_WITH_CHILD = 1452, 1451
-_SIGNAL, _SIGNAL_STATE = 1644, "45000"
+_SIGNAL, _SIGNAL_NOT_FOUND, _SIGNAL_STATE = 1644, 1643, "45000"
 _NO_PARTITION = frozenset({1526, 1591})
-_NO_DEFINER = 1449
+_NO_DEFINER, _NO_FUNCTION = 1449, 1305
 # An expression in a guard (see `statements.guarded`), in a trigger or in a generated column.
 _INTEGER_OUT_OF_RANGE = 1690
 _DIVISION_BY_ZERO, _WRONG_VALUE = 1365, 1292
-_EXPRESSION_FAILED = frozenset({_INTEGER_OUT_OF_RANGE, _DIVISION_BY_ZERO, _WRONG_VALUE})
+_EXPRESSION_FAILED = frozenset(
+    {
+        *(_INTEGER_OUT_OF_RANGE, _DIVISION_BY_ZERO, _WRONG_VALUE),
+        # Values that no function takes: these have no SQLSTATE of their own.
+        *(1411, 1525),
+        # Regular expressions: MariaDB, MySQL.
+        *(1139, *range(3685, 3700)),
+        # JSON in MariaDB; in MySQL these have SQLSTATEs.
+        *(*range(4035, 4047), *range(4048, 4052)),
+        # A SELECT of a trigger finds several rows.
+        1172,
+    }
+)
+# What a SQLSTATE begins with: no row, no case, several rows where one is meant, and values that an
+# expression cannot take.
+_EXPRESSION_FAILED_STATES = ("02", "20", "21000", "22")
 _VALUE_REJECTED = (
     _CHECK_VIOLATED
     | _EXPRESSION_FAILED
     | {
         *(Code.DATA_TOO_LONG, Code.WARN_DATA_OUT_OF_RANGE, Code.TRUNCATED_WRONG_VALUE_FOR_FIELD),
-        *(Code.WARN_DATA_TRUNCATED, _CHILD_WITHOUT_PARENT, _PARENT_WITH_CHILD, _SIGNAL),
+        *(Code.WARN_DATA_TRUNCATED, _CHILD_WITHOUT_PARENT, _PARENT_WITH_CHILD),
+        *(_SIGNAL, _SIGNAL_NOT_FOUND),
         *(Code.BAD_NULL_ERROR, *_NO_PARTITION),
     }
 )
@@ -113,6 +130,7 @@ _DENIED_TABLE = re.compile(r"table ['`](?:[^'`]*`\.`)?([^'`]+)['`]$")
 _COLUMN = re.compile(r"for column ['`](?:[^'`]*`\.`)*([^'`]+)['`] at row \d+$")
 _NULL_COLUMN = re.compile(r"^Column '([^']+)' cannot be null")
 _MISSING_TABLE = re.compile(r"^Table '(?:[^']*\.)?([^'.]+)' doesn't exist$")
+_MISSING_FUNCTION = re.compile(r"^[A-Z]+ (?:\S*\.)?(\S+) does not exist$")
 _FOREIGN_KEY = re.compile(r"FOREIGN KEY \(`([^`]+)`\) REFERENCES `([^`]+)`")
 _INDEX = re.compile(r"for key '(?:[^']*\.)?([^'.]+)'$")
 _CONSTRAINT = re.compile(r"onstraint ['`](?:[^'`]*\.)?([^'`.]+)['`]", re.IGNORECASE)
@@ -135,6 +153,7 @@ _IN_WORDS = {
     **dict.fromkeys(_EXPIRED, "the user's password has expired (DB_USER, DB_PASS): set a new one"),
     _HOST_REFUSED: "the user may not log in from this host: create DB_USER for it, or for '%'",
     _HOST_BLOCKED: "it blocks this host after too many failed logins: FLUSH HOSTS ends that",
+    **dict.fromkeys(_FULL, "it has no room left: its disk, or a file of it, is full"),
     _NO_PASSWORD_TAKEN: "the user has no password to log in with (DB_USER): give it one",
     Code.LOCK_WAIT_TIMEOUT: "another transaction holds the rows",
     _NO_NEXT_KEY: "a bulk insert of another transaction holds the counter of the keys",
@@ -182,7 +201,9 @@ def reject_replica(is_read_only: int) -> None:
 
 def is_said_by_server(error: BaseException) -> bool:
     """Whether the server sent this error. The driver's own errors, for a lost connection, have
-    numbers from 2000 to 2999."""
+    numbers from 2000 to 2999 and no SQLSTATE."""
+    if isinstance(error, DatabaseError) and error.sqlstate:
+        return True
     return code_of(error) > 0 and code_of(error) // 1000 != 2
 
 
@@ -226,6 +247,11 @@ def translated(error: DatabaseError) -> Exception:
             "a trigger of the table belongs to a user (its DEFINER) that is not there any more:"
             " create the trigger again"
         )
+    if code == _NO_FUNCTION:
+        return ConfigurationError(
+            f"a trigger of the table calls the function {_part(_MISSING_FUNCTION, error)}, which is"
+            " not there: create it, or drop the trigger"
+        )
     if code in _DENIED:
         right, table = _part(_RIGHT, error), _part(_DENIED_TABLE, error)
         if _part(_RIGHT, error, 2):
@@ -249,8 +275,11 @@ def is_foreseen(error: DatabaseError) -> bool:
 
 
 def code_of(error: BaseException | None) -> int:
-    """The number of the error. Some errors of the driver have none: then 0."""
-    return error.code if isinstance(error, DatabaseError) else 0
+    """The number of the error. Some errors of the driver have none: then 0. A trigger that rejects
+    a row may choose any number, also that of a deadlock: for all of them the one of SIGNAL."""
+    if not isinstance(error, DatabaseError):
+        return 0
+    return _SIGNAL if error.sqlstate == _SIGNAL_STATE else error.code
 
 
 def is_key_space_exhausted(error: DatabaseError, highest_key: int, *, is_held: bool) -> bool:
@@ -286,7 +315,7 @@ def is_value_rejected(error: DatabaseError) -> bool:
     """Whether a row was rejected because of its values. To try again would not help."""
     if code_of(error) == Code.DUP_ENTRY:
         return duplicate_index(error) not in ("", _PRIMARY)
-    return code_of(error) in _VALUE_REJECTED or _is_signal(error)
+    return code_of(error) in _VALUE_REJECTED or _is_expression_failed(error)
 
 
 def duplicate_index(error: DatabaseError) -> str:
@@ -299,9 +328,12 @@ def missing_table(error: DatabaseError) -> str:
     return _part(_MISSING_TABLE, error)
 
 
-def _is_signal(error: DatabaseError) -> bool:
-    """Whether a trigger raised the error with SIGNAL. A trigger may choose any number."""
-    return code_of(error) == _SIGNAL or error.sqlstate == _SIGNAL_STATE
+def _is_expression_failed(error: DatabaseError) -> bool:
+    """Whether a trigger or a generated column cannot compute with a value. That no key is left has
+    a SQLSTATE of these, too."""
+    code, state = code_of(error), error.sqlstate
+    is_of_state = state.startswith(_EXPRESSION_FAILED_STATES) and code != _KEY_OUT_OF_RANGE
+    return code in _EXPRESSION_FAILED or is_of_state
 
 
 def rejection(error: DatabaseError) -> tuple[str, str]:
@@ -324,10 +356,10 @@ def rejection(error: DatabaseError) -> tuple[str, str]:
         return _part(_NULL_COLUMN, error), "a trigger gives it NULL, which it does not take"
     if code in _NO_PARTITION:
         return "", "the table has no partition for this row"
-    if code in _EXPRESSION_FAILED:
-        return "", "a trigger or a generated column of the table cannot compute with it"
-    if _is_signal(error):
+    if code in (_SIGNAL, _SIGNAL_NOT_FOUND):
         return "", f"a trigger rejects this row: {error.words}"
+    if code not in _VALUE_REJECTED or code in _EXPRESSION_FAILED:
+        return "", "a trigger or a generated column of the table cannot compute with it"
     return column, "the database does not take this value"
 
 

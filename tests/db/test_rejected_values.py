@@ -9,8 +9,9 @@ from chalicelib.db import Database
 from chalicelib.errors import BadRequest
 from chalicelib.ingest import load_data
 from chalicelib.tables import HEROES
+from tests.conftest import Configure
 from tests.support.client import InProcess, as_stored, hero
-from tests.support.differing_tables import Tables, assert_mismatch
+from tests.support.differing_tables import OTHER, Tables, assert_mismatch
 from tests.support.leaks import assert_tells_nothing_internal
 from tests.support.witness import Witness
 
@@ -75,6 +76,18 @@ REFUSED: dict[str, tuple[str, dict[str, object], str, str]] = {
     "a generated column that is out of range": (
         "ADD doubled BIGINT AS (IF(xp = 50, 9223372036854775807, 0) + 1) STORED",
         {"xp": 50},
+        "",
+        "a trigger or a generated column of the table cannot compute with it",
+    ),
+    "a generated column that takes no such date": (
+        "ADD born DATE AS (STR_TO_DATE(IF(xp = 50, name, '2000-01-01'), '%Y-%m-%d')) STORED",
+        {"xp": 50, "name": "Ada"},
+        "",
+        "a trigger or a generated column of the table cannot compute with it",
+    ),
+    "a generated column that takes no such JSON": (
+        "ADD part TEXT AS (JSON_EXTRACT(IF(xp = 50, name, '{}'), '$.a')) STORED",
+        {"xp": 50, "name": "Ada"},
         "",
         "a trigger or a generated column of the table cannot compute with it",
     ),
@@ -230,6 +243,38 @@ TRIGGERS = {
         "SIGNAL SQLSTATE '45000' SET MYSQL_ERRNO = 1213, MESSAGE_TEXT = 'no heroes today'",
         (400, "BadRequest", "SQLS[0]: a trigger rejects this row: no heroes today"),
     ),
+    "the number of a taken key": (
+        "SIGNAL SQLSTATE '45000' SET MYSQL_ERRNO = 1062, MESSAGE_TEXT = 'no heroes today'",
+        (400, "BadRequest", "SQLS[0]: a trigger rejects this row: no heroes today"),
+    ),
+    "a high number, and a state of values": (
+        "SIGNAL SQLSTATE '22004' SET MYSQL_ERRNO = 40001, MESSAGE_TEXT = 'no heroes today'",
+        (400, "BadRequest", "SQLS[0]: a trigger or a generated column of the table"),
+    ),
+    "a state that means that nothing was found": (
+        "SIGNAL SQLSTATE '02000' SET MESSAGE_TEXT = 'no heroes today'",
+        (400, "BadRequest", "SQLS[0]: a trigger rejects this row: no heroes today"),
+    ),
+    "no case": (
+        "CASE NEW.hero WHEN 'nobody' THEN SET NEW.xp = 1; END CASE",
+        (400, "BadRequest", "SQLS[0]: a trigger or a generated column of the table"),
+    ),
+    "a value where there are several": (
+        "SET NEW.hero = (SELECT table_name FROM cache_generation)",
+        (400, "BadRequest", "SQLS[0]: a trigger or a generated column of the table"),
+    ),
+    "values where there are several": (
+        "SELECT table_name INTO @found FROM cache_generation",
+        (400, "BadRequest", "SQLS[0]: a trigger or a generated column of the table"),
+    ),
+    "a missing function": (
+        "SET NEW.xp = nobody(1)",
+        (500, "ConfigurationError", "calls the function nobody, which is not there"),
+    ),
+    "a full disk": (
+        "SIGNAL SQLSTATE 'HY000' SET MYSQL_ERRNO = 1114, MESSAGE_TEXT = 'it is full'",
+        (503, "DatabaseUnavailable", "it has no room left"),
+    ),
     "a number that is out of range": (
         "SET NEW.xp = 9223372036854775807 + (NEW.xp IS NOT NULL)",
         (400, "BadRequest", "SQLS[0]: a trigger or a generated column of the table"),
@@ -270,6 +315,43 @@ def test_what_a_trigger_does_wrong_is_told(service: InProcess, database: Tables,
     assert words in answer.message
     assert_tells_nothing_internal(answer)
     assert database.query("SELECT * FROM heroes") == []
+
+
+@pytest.mark.parametrize("number", [1062, 1213, 2006, 2013, 4031, 40001])
+def test_the_number_that_a_trigger_chooses_means_nothing(
+    service: InProcess, database: Tables, number: int
+) -> None:
+    """Also where the container has not seen the trigger. Some are those of a lost connection."""
+    service.write([{"id": 7, **hero()}])
+    for event in ("INSERT", "UPDATE"):
+        database.query(
+            f"CREATE TRIGGER judge_{event} BEFORE {event} ON heroes FOR EACH ROW"
+            " IF NEW.color = 'blue' THEN SIGNAL SQLSTATE '45000'"
+            f" SET MYSQL_ERRNO = {number}, MESSAGE_TEXT = 'no blue heroes'; END IF"
+        )
+
+    for ids in ({}, {"id": 7}, {"id": 8}):
+        answer = service.write([hero(), {**ids, **hero(color="blue")}])
+
+        assert (answer.status, answer.error) == (400, "BadRequest"), answer.text
+        assert answer.message == "SQLS[1]: a trigger rejects this row: no blue heroes"
+    assert service.read([7, 8]).rows == [as_stored(7, hero())]
+
+
+def test_what_is_taken_is_told_whatever_language_the_server_speaks(
+    service: InProcess, database: Tables, configure: Configure
+) -> None:
+    """What an error is about stands in its words only."""
+    database.query("ALTER TABLE heroes ADD UNIQUE (power)")
+    database.query("SET GLOBAL lc_messages = 'de_DE'")
+    try:
+        configure(DB_NAME=OTHER)
+        answer = service.write([hero(power="a"), hero(power="b"), hero(power="a")])
+    finally:
+        database.query("SET GLOBAL lc_messages = DEFAULT")
+
+    assert (answer.status, answer.error) == (400, "BadRequest"), answer.text
+    assert answer.message.startswith("SQLS[2].power: another row has this value already")
 
 
 @pytest.mark.parametrize("name", REFUSED)

@@ -289,13 +289,32 @@ def test_ids_are_those_of_a_server_that_gives_every_third_one(
         assert names == [row["name"] for row in heroes(4)]
 
 
-def test_no_limit_of_the_server_cuts_what_is_read_or_deleted(
-    service: InProcess, witness: Witness, configure: Configure
+# What an operator may set for all clients of the server.
+ODD_SETTINGS = {
+    "sql_select_limit": 1,
+    "max_join_size": 1,
+    "completion_type": "RELEASE",
+    "completion_type, too": "CHAIN",
+    "sql_mode": "ANSI,NO_BACKSLASH_ESCAPES,PIPES_AS_CONCAT",
+    "autocommit": 0,
+}
+
+
+@pytest.mark.parametrize("name", ODD_SETTINGS)
+def test_no_setting_of_the_server_changes_what_is_read_and_written(
+    service: InProcess, witness: Witness, configure: Configure, name: str
 ) -> None:
-    with witness.server_has("sql_select_limit", 1):
+    with witness.server_has(name.partition(",")[0], ODD_SETTINGS[name]):
         configure()
-        ids = service.write(heroes(4)).ids
+        ids = service.write(heroes(4, hero="\\ ' \" ||")).ids
         assert len(service.read(ids, use_cache=False).rows) == 4
+        assert service.write([{"id": ids[0], **hero(xp=9)}]).ids == [ids[0]]
+        assert [row["id"] for row in service.read([9], BY="xp").rows] == [ids[0]]
+        assert service.invalidate().status == 200
+        raised = witness.generation()
+        witness.redis.flushall()
+        assert len(service.read(ids).rows) == 4
+        assert witness.generation() > raised, "a statement by itself is committed"
         assert service.delete(ids).status == 200
 
     assert witness.count("heroes") == 0

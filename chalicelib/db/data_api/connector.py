@@ -16,12 +16,14 @@ from chalicelib.errors import ConfigurationError
 _VARIABLES = (
     f"SHOW VARIABLES WHERE {PLACE_TO_MARK}Variable_name IN ('auto_increment_increment', 'sql_mode',"
     " 'innodb_autoinc_lock_mode', 'tx_isolation', 'transaction_isolation',"
-    " 'innodb_lock_wait_timeout', 'sql_select_limit')"
+    " 'innodb_lock_wait_timeout', 'sql_select_limit', 'lc_messages')"
 )
 _NO_LIMIT = str(2**64 - 1)
 _STRICT = "STRICT_ALL_TABLES"
+_ENGLISH = "en_US"  # the language in which `db.errors` reads what an error says
 _SESSION: Statement = (
-    f"SET sql_mode='{_STRICT}', innodb_lock_wait_timeout={LOCK_TIMEOUT_SECONDS}",
+    f"SET sql_mode='{_STRICT}', innodb_lock_wait_timeout={LOCK_TIMEOUT_SECONDS},"
+    f" lc_messages='{_ENGLISH}'",
     (),
 )
 _OWN: Statement = (f"SET {MARK_OWN}", ())
@@ -87,8 +89,9 @@ class Connector:
             )
         is_strict = _STRICT in found.get("sql_mode", "").split(",")
         is_quick = int(found.get("innodb_lock_wait_timeout", 50)) <= LOCK_TIMEOUT_SECONDS
+        is_read = found.get("lc_messages", _ENGLISH) == _ENGLISH
         return Parameters(
             int(found["auto_increment_increment"]),
             found.get("innodb_autoinc_lock_mode") != "2",
-            () if is_strict and is_quick else (_SESSION,),
+            () if is_strict and is_quick and is_read else (_SESSION,),
         )

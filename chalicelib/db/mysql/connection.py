@@ -41,13 +41,15 @@ MAX_JOINED_BYTES = 8_000_000
 # of different rows never wait for each other. Where a statement names more than 20 values of an
 # index, the server plans it by its statistics, and does not look up each of them for that (it does
 # up to 200 otherwise). Many rows may be joined in one value. Our own changes need no record of a
-# trigger.
+# trigger. A COMMIT neither begins another transaction nor ends the connection. Errors come in the
+# language in which `errors` reads them.
 _SESSION = (
     "SET character_set_client=utf8mb4, character_set_connection=utf8mb4,"
     " character_set_results=utf8mb4, autocommit=1, sql_mode='STRICT_ALL_TABLES',"
     f" innodb_lock_wait_timeout={LOCK_TIMEOUT_SECONDS}, wait_timeout={IDLE_TIMEOUT_SECONDS},"
     f" eq_range_index_dive_limit=21, group_concat_max_len={MAX_JOINED_BYTES}, {MARK_OWN},"
-    " sql_select_limit=18446744073709551615,"
+    " sql_select_limit=18446744073709551615, sql_big_selects=1, completion_type='NO_CHAIN',"
+    " lc_messages='en_US',"
 )
 _KEYS: Statement = ("SELECT @@auto_increment_increment, @@innodb_autoinc_lock_mode < 2", ())
 
@@ -213,6 +215,7 @@ def as_database_error(error: pymysql.MySQLError) -> DatabaseError:
     """The driver's error. It calls a connection that it has closed itself an InterfaceError, with
     the number 0."""
     code = error.args[0] if error.args and isinstance(error.args[0], int) else 0
+    code %= 65536  # the driver takes a high one, as a trigger may choose it, for a negative one
     if isinstance(error, pymysql.InterfaceError):
         code = Code.CR_SERVER_GONE_ERROR
     words = str(error.args[-1]) if error.args else ""
