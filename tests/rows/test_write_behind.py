@@ -436,10 +436,10 @@ def test_an_increment_counts_only_where_redis_answered_before_its_row_was_read(
     service: InProcess, witness: Witness, configure: Configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another one may have older totals, and what it lacks may be in the row since."""
-    lines = WriteBehind._lines
+    records = WriteBehind._records
 
     def read_and_fail_over(self: WriteBehind, *arguments: Any) -> list[bytes]:
-        found = lines(self, *arguments)
+        found = records(self, *arguments)
         witness.redis.execute_command("REPLICAOF", "127.0.0.1", "1")
         witness.redis.execute_command("REPLICAOF", "NO", "ONE")
         return found
@@ -447,7 +447,7 @@ def test_an_increment_counts_only_where_redis_answered_before_its_row_was_read(
     configure()  # it knows no generation, and so of no entry
     with monkeypatch.context() as patch:
         patch.setattr(redis_connection, "NAMED_FOR_SECONDS", 0)
-        patch.setattr(WriteBehind, "_lines", read_and_fail_over)
+        patch.setattr(WriteBehind, "_records", read_and_fail_over)
         answer = increment(service, 1)
     assert (answer.status, answer.error) == (503, "CountersUnavailable")
     assert witness.redis.keys("*:totals:*") == []
