@@ -289,9 +289,12 @@ class Client:
                 return self._openings.wait(seconds, since_it_began=True)
             return self._openings.wait(patience_seconds)
         except StillOpening:
-            if patience_seconds is None:
-                raise CacheUnavailable("a connection to it is being opened") from None
-            raise _Late() from None
+            if patience_seconds is not None:
+                raise _Late() from None
+            # Whoever waits longer than a request does tells an operator why it failed.
+            is_long = self._timeout_seconds is not None
+            words = self._words(_Late()) if is_long else "a connection to it is being opened"
+            raise CacheUnavailable(words) from None
 
     def _keep(self, connection: Connection) -> None:
         connection.is_kept = True

@@ -11,6 +11,7 @@ from chalicelib.column_types import STRING_KEY
 from chalicelib.db import Database
 from chalicelib.errors import (
     BadRequest,
+    CacheUnavailable,
     HerocacheError,
     SchemaMismatch,
     Superseded,
@@ -273,4 +274,6 @@ class Sync:
 
 
 def _words(error: Exception) -> str:
+    if isinstance(error, CacheUnavailable):
+        return f"Redis: {error}"
     return str(error) if isinstance(error, HerocacheError) else "a bug: see the log"

@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 import redis
 
+from chalicelib import services
 from chalicelib.cache import generations
 from chalicelib.cache.recovery import GOOD_PROBES
+from chalicelib.errors import CacheUnavailable
 from chalicelib.tables import TABLES
 from local.machine import LOOPBACK
 from tests.conftest import Configure
@@ -125,8 +127,11 @@ def test_a_mismatch_is_named_in_the_health_report_and_in_the_log(
     caplog.clear()
     assert service.read([1]).missing == [1]
     wait_until(lambda: words in caplog.text)
+    with pytest.raises(CacheUnavailable) as raised:
+        services.container().sync.run("heroes")
+    assert words in str(raised.value)
     for secret in ("wrong-horse", PASSWORD, PASSWORD_IN_URL):
-        assert secret not in caplog.text + answer.text
+        assert secret not in caplog.text + answer.text + str(raised.value)
 
 
 def test_a_redis_that_is_full_and_keeps_everything_is_named_and_left_alone(

@@ -311,7 +311,7 @@ def test_a_redis_that_fails_fails_the_run_and_frees_its_lease(
     [(outcome, details)] = witness.query("SELECT outcome, details FROM sync_runs")
     assert (outcome, json.loads(details)) == (
         "failed",
-        [{"key": "products", "reason": "it is away"}],
+        [{"key": "products", "reason": "Redis: it is away"}],
     )
     assert run()["outcome"] == "done"
 
