@@ -9,7 +9,8 @@ import pytest
 
 from app import storage
 from chalicelib import services
-from chalicelib.db.engine import Connection
+from chalicelib.db.engine import ANSWER_TIMEOUT_SECONDS, Connection
+from chalicelib.db.mysql.driver import DriverConnection
 from chalicelib.db.statements import READ_ONLY
 from chalicelib.errors import DatabaseUnavailable
 from chalicelib.tables import HEROES
@@ -151,15 +152,21 @@ def test_a_database_that_was_silent_is_not_asked_again(service: InProcess) -> No
 def test_who_is_next_on_a_connection_waits_no_less_than_others(
     service: InProcess, is_kept: bool
 ) -> None:
-    """The generation is asked for with little patience."""
+    """The generation is asked for with less patience."""
     database = services.container().database
     if not is_kept:
         database._pool.clear()
-    patience = 0.4
-    database.generation(HEROES, patience)
-    assert database._pool.has_idle
+    waits: list[float] = []
 
-    assert database.run((f"SELECT SLEEP({patience + 0.2})", ())) == [((0,),)]
+    def note_wait(connection: Connection) -> None:
+        assert isinstance(connection, DriverConnection)
+        waits.append(connection._read_timeout)
+
+    database.generation(HEROES, ANSWER_TIMEOUT_SECONDS - 0.5)
+    assert database._pool.has_idle
+    database._run(note_wait)
+
+    assert waits == [ANSWER_TIMEOUT_SECONDS]
 
 
 @each_request
