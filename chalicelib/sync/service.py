@@ -197,7 +197,7 @@ class Sync:
         watched = self._watches.of(table)
         for form in FORMS:
             own = {row.key: row.direction for row in watched if row.form == form}
-            if own.get(EVERY_ROW) == TO_CACHE:
+            if own.pop(EVERY_ROW, None) == TO_CACHE:
                 scan = Scan(table, form, reconciliation, self._watches, lease, note)
                 scan.deleted(TO_CACHE, [key for key in changed if key not in own])
 

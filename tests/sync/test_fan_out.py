@@ -210,6 +210,29 @@ def test_rows_follow_public_keys_in_ranges(
     assert run(None)["outcome"] == "running", "the note knows the keys of every range"
 
 
+def test_a_row_with_the_key_that_stands_for_every_row_is_no_row_watched_by_itself(
+    shop: InProcess,
+    witness: Witness,
+    cli: RedisCli,
+    bucket: UploadBucket,
+    sizes: Callable[..., None],
+) -> None:
+    """Also in a range where other rows are."""
+    sizes(in_run=1, handed=10, step=10)
+    names = ["!", "*", "A", "B"]
+    shop.write([{"EmpId": name, "EmpName": "Ada"} for name in names], TABLE="employees")
+    watch(shop, ["B"], "to_cache", TABLE="employees")
+    watch(shop, ["*"], "to_cache", TABLE="employees")
+    record = run("employees")
+
+    for event in told(bucket, record["run"]):
+        work_off(event)
+
+    assert {cli.row(f"Employee:{name}")["EmpName"] for name in names} == {"Ada"}
+    unwatch(shop, ["*"], TABLE="employees")
+    assert cli("KEYS Employee:*") == [b"Employee:B"]
+
+
 def test_a_run_waits_for_every_reader_of_rows_in_ranges_before_it_ends(
     shop: InProcess,
     witness: Witness,
