@@ -152,6 +152,7 @@ class Sync:
         what failed, so that the run goes on with the other tables. Raises Superseded, Late;
         CacheUnavailable where Redis is still away."""
         try:
+            table = self._database.with_order(table)
             note = self._notes.begin(table, lease.token)
             self._drain(table, lease, record, note)
             self._increments.apply(table, lease, record)

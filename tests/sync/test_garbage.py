@@ -186,7 +186,8 @@ def test_a_watch_with_a_blank_behind_its_key_hides_no_row(
     watch(shop, ["*"])
     run()
     witness.query(
-        "INSERT INTO watched (table_name, row_key, direction) VALUES ('products', '22 ', 'to_cache')"
+        "INSERT INTO watched (table_name, row_key, direction)"
+        " VALUES ('products', '22 ', 'to_cache')"
     )
     cli.put("Product:11", Price=1)
     cli.put("Product:22", Price=2)
