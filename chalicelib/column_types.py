@@ -96,11 +96,13 @@ class String:
     It takes no NUL, which no client shows, and no half of a surrogate pair, which UTF-8 cannot
     hold. A key is not empty and has no white space around it, because MySQL compares 'a' and 'a '
     as equal. `outside`: a regular expression of one character that the column's character set
-    lacks; empty where it lacks none."""
+    lacks; empty where it lacks none. `is_padded`: whether the column's collation compares texts as
+    if blanks followed the shorter one (PAD SPACE)."""
 
     max_characters: int = 255
     is_key: bool = False
     outside: str = ""
+    is_padded: bool = field(default=True, compare=False)
     noun: ClassVar[str] = "a string"
     empty: ClassVar[str] = "''"
 
@@ -132,9 +134,9 @@ class String:
         return value
 
     def order(self, value: Any) -> str:
-        """Sorts values as utf8mb4_bin does: as if blanks followed the shorter text. Only control
-        characters come before a blank."""
-        return cast(str, value).ljust(self.max_characters)
+        """Sorts values as the database does. Only control characters come before a blank."""
+        text = cast(str, value)
+        return text.ljust(self.max_characters) if self.is_padded else text
 
     def parse_all(self, texts: Sequence[str]) -> Sequence[str]:
         return texts

@@ -6,9 +6,11 @@ each read compares it again.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
+from chalicelib.column_types import String
 from chalicelib.config import DbEngine, Settings
 from chalicelib.db import batches, cache_generation, change_capture, information_schema, statements
 from chalicelib.db.cache_generation import Generation, generation_in
@@ -260,6 +262,17 @@ class Database:
         return narrowed(
             table, self._run(lambda connection: self._schema_check.judge(connection, table))
         )
+
+    def with_order(self, table: Table) -> Table:
+        """The declared table, whose key sorts as the real column does. One SELECT where the key is
+        a text. Raises SchemaMismatch, DatabaseUnavailable."""
+        key, *others = table.columns
+        if not isinstance(key.type, String):
+            return table
+        stored = self.as_stored(table).key.type
+        assert isinstance(stored, String)
+        own = replace(key.type, is_padded=stored.is_padded)
+        return replace(table, columns=(replace(key, type=own), *others))
 
     def known(self, table: Table) -> Table:
         """The same, as the table was when this process last compared it; as declared before that.

@@ -73,6 +73,8 @@ _OUTSIDE = {
     "latin1": f"[^{re.escape(_LATIN1)}]",
     **dict.fromkeys(("utf8", "utf8mb3", "ucs2"), _NO_BMP),
 }
+# Collations that do not take 'a' and 'a ' for equal, of MariaDB and of MySQL.
+_NO_PAD = re.compile("_nopad_|_0900_")
 
 
 class Stops(Enum):
@@ -329,6 +331,7 @@ def _narrowed(type_: Integer | String, real: Found) -> Integer | String:
         type_,
         max_characters=min(type_.max_characters, real.max_characters or type_.max_characters),
         outside=_OUTSIDE.get(real.character_set or "", ""),
+        is_padded=not _NO_PAD.search(real.collation or ""),
     )
 
 

@@ -94,7 +94,7 @@ class RangeWorker:
     def _look(self, own: Range, lease: RangeLease, record: Record) -> None:
         work, did = own.work, own.did
         did.add_to(record)
-        table = self._tables[work.table]
+        table = self._database.with_order(self._tables[work.table])
         names = did.names.get(table.name, ())
         note = Note(self._store, table, lease.token, own.number, names)
 

@@ -153,6 +153,7 @@ class Sync:
         what failed, so that the run goes on with the other tables. Raises Superseded, Late;
         CacheUnavailable where Redis is still away."""
         try:
+            table = self._database.with_order(table)
             note = self._notes.begin(table, lease.token)
             self._drain(table, lease, record, note)
             self._increments.apply(table, lease, record)
@@ -198,7 +199,7 @@ class Sync:
         watched = self._watches.of(table)
         for form in FORMS:
             own = {row.key: row.direction for row in watched if row.form == form}
-            if own.get(EVERY_ROW) == TO_CACHE:
+            if own.pop(EVERY_ROW, None) == TO_CACHE:
                 scan = Scan(table, form, reconciliation, self._watches, lease, note)
                 scan.deleted(TO_CACHE, [key for key in changed if key not in own])
 

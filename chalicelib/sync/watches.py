@@ -235,8 +235,8 @@ class Watches:
             [rows] = self._database.run(
                 (
                     "SELECT row_key FROM watched WHERE table_name = %s AND form = %s"
-                    f" AND row_key IN ({','.join(['%s'] * len(batch))})",
-                    (table.name, form, *map(str, batch)),
+                    f" AND row_key IN ({','.join(['%s'] * len(batch))}) AND row_key <> %s",
+                    (table.name, form, *map(str, batch), EVERY_ROW),
                 )
             )
             found |= set(keys_of(table, [text for (text,) in rows]))
@@ -322,7 +322,9 @@ class Watches:
         many also where another row of the table is watched in the other one."""
         among = (
             "(SELECT COUNT(*) FROM watched WHERE table_name = %s AND form = %s"
-            f" AND row_key IN ({','.join(['%s'] * len(keys))}) AND direction {{}} %s)"
+            f" AND row_key IN ({','.join(['%s'] * len(keys))}) AND direction {{}} %s"
+            # No key: it would count as one where blanks at the end make no difference.
+            " AND RIGHT(row_key, 1) <> ' ')"
         )
         every = (
             "EXISTS (SELECT 1 FROM watched WHERE table_name = %s AND form = %s AND row_key = %s"

@@ -65,6 +65,20 @@ def test_the_public_key_of_a_row_goes_that_no_run_has_seen(
 
 
 @pytest.mark.usefixtures("triggers")
+def test_it_goes_also_where_the_row_has_the_key_that_stands_for_every_row(
+    shop: InProcess, witness: Witness, cli: RedisCli
+) -> None:
+    watch(shop, ["*"], "to_cache", TABLE="employees")
+    run(table="employees")
+    names = ["*", "A"]
+    shop.write([{"EmpId": name, "EmpName": "Ada"} for name in names], TABLE="employees")
+    witness.query("DELETE FROM employees")
+    assert len(cli("KEYS Employee:*")) == 2
+    run(table="employees")
+    assert cli("KEYS Employee:*") == []
+
+
+@pytest.mark.usefixtures("triggers")
 def test_it_goes_with_the_next_run_where_one_dies_that_has_drained_the_change(
     shop: InProcess, witness: Witness, cli: RedisCli, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,7 +4,7 @@ never, and who dies or sleeps meanwhile. The same end."""
 import json
 import random
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -235,6 +235,73 @@ def test_what_follows_rows_that_another_range_changes_behind_it_is_left_to_the_n
         work_off(event)
 
     assert cli("HGET", "UsingHash:Product:200", "Price") == b"7"
+
+
+def test_a_row_with_the_key_that_stands_for_every_row_is_no_row_watched_by_itself(
+    shop: InProcess,
+    witness: Witness,
+    cli: RedisCli,
+    bucket: UploadBucket,
+    sizes: Callable[..., None],
+) -> None:
+    """Also in a range where other rows are."""
+    sizes(in_run=1, handed=10, step=10)
+    names = ["!", "*", "A", "B"]
+    shop.write([{"EmpId": name, "EmpName": "Ada"} for name in names], TABLE="employees")
+    watch(shop, ["B"], "to_cache", TABLE="employees")
+    watch(shop, ["*"], "to_cache", TABLE="employees")
+    record = run("employees")
+
+    for event in told(bucket, record["run"]):
+        work_off(event)
+
+    assert {cli.row(f"Employee:{name}")["EmpName"] for name in names} == {"Ada"}
+    unwatch(shop, ["*"], TABLE="employees")
+    assert cli("KEYS Employee:*") == [b"Employee:B"]
+
+
+@pytest.fixture
+def unpadded(witness: Witness) -> Iterator[None]:
+    """The keys of employees sort as they are, not as if blanks followed them."""
+    modify = "ALTER TABLE employees MODIFY EmpId VARCHAR(255) COLLATE {} NOT NULL"
+    [(version,)] = witness.query("SELECT VERSION()")
+    witness.query(modify.format(f"utf8mb4_{'nopad' if 'MariaDB' in version else '0900'}_bin"))
+    yield
+    witness.query(modify.format("utf8mb4_bin"))
+
+
+@pytest.mark.usefixtures("unpadded")
+@pytest.mark.parametrize("direction", ["to_cache", "to_database"])
+@pytest.mark.parametrize("rows", [2, 3])
+def test_rows_whose_keys_have_control_characters_in_ranges(
+    shop: InProcess,
+    witness: Witness,
+    cli: RedisCli,
+    bucket: UploadBucket,
+    sizes: Callable[..., None],
+    direction: str,
+    rows: int,
+) -> None:
+    """Each is in one range, and looked at once."""
+    sizes(in_run=rows, handed=rows + 1, step=rows)
+    names = ["a", "a\x01", "a\x01\x01", "a\x02b", "ab", "b", "b\x01", "c"]
+    shop.write([{"EmpId": name, "EmpName": "Ada"} for name in names], TABLE="employees")
+    watch(shop, ["*"], direction, TABLE="employees")
+    for number in range(3):
+        names.append(f"a\x01{number}")
+        shop.write([{"EmpId": names[-1], "EmpName": "Ada"}], TABLE="employees")
+        record = run("employees")
+        for event in told(bucket, record["run"]):
+            work_off(event)
+
+        _, to_cache, to_database = ended(witness, record["run"])
+        looked, changed, _ = to_cache if direction == "to_cache" else to_database
+        assert looked == len(names)
+        # Those of direction `to_cache` that are new were set with the write.
+        assert changed == (direction == "to_database") + 8 * (number == 0)
+        assert sorted(cli("KEYS Employee:*")) == sorted(
+            f"Employee:{name}".encode() for name in names
+        )
 
 
 def test_a_run_waits_for_every_reader_of_rows_in_ranges_before_it_ends(
