@@ -34,7 +34,6 @@ from bench.progress import progress
 from bench.servers.mariadb_and_redis import servers, setting
 from bench.servers.moto_s3 import S3
 from chalicelib import services
-from chalicelib.sync.watches import Watches
 from chalicelib.tables import JSON, PRODUCTS, TO_CACHE, TO_DATABASE
 from grader.text_table import table
 from local.lambda_function.container import Container
@@ -168,8 +167,7 @@ class Stage:
         """Every row, as if no run had ever looked."""
         self.query("DELETE FROM watched_ranges")
         self.query("DELETE FROM watched")
-        container = services.container()
-        Watches(container.database, container.public_store).add(PRODUCTS, None, JSON, direction)
+        services.container().watch_changes.add(PRODUCTS, None, JSON, direction)
 
 
 @contextlib.contextmanager

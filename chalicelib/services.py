@@ -20,7 +20,7 @@ from chalicelib.rows import LazyLoading, RowLoader, RowService, WriteBehind, Wri
 if TYPE_CHECKING:
     from chalicelib.cache import PublicStore
     from chalicelib.ingest.service import Ingest
-    from chalicelib.sync import CapturedChanges, RangeWorker, Sync, Watches
+    from chalicelib.sync import CapturedChanges, RangeWorker, Sync, WatchChanges, Watches
 
     part = cached_property
 else:
@@ -131,7 +131,13 @@ class Container:
     def watches(self) -> "Watches":
         from chalicelib.sync import Watches
 
-        return Watches(self.database, self.public_store)
+        return Watches(self.database)
+
+    @part
+    def watch_changes(self) -> "WatchChanges":
+        from chalicelib.sync import WatchChanges
+
+        return WatchChanges(self.database, self.public_store, self.watches)
 
     @part
     def public_store(self) -> "PublicStore":

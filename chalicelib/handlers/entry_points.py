@@ -312,9 +312,9 @@ def _done(request: contract.Request, container: services.Container) -> replies.R
             service.invalidate(table, keys)
             return replies.of_invalidate()
         case contract.Watch(table, keys, form, direction):
-            return replies.of_watch(container.watches.add(table, keys, form, direction))
+            return replies.of_watch(container.watch_changes.add(table, keys, form, direction))
         case contract.Unwatch(table, keys, form, any_direction):
-            container.watches.remove(table, keys, form, any_direction)
+            container.watch_changes.remove(table, keys, form, any_direction)
             return replies.of_unwatch()
         case contract.Watched(table):
             return replies.of_watched(container.watches.of(table))

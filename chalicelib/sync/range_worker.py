@@ -50,7 +50,7 @@ class RangeWorker:
         self._write_through = write_through
         self._store = store
         self._tables = tables
-        self._watches = Watches(database, store)
+        self._watches = Watches(database)
 
     def work_off(self, run: int, number: int) -> dict[str, Any]:
         """What was done of range `number` of a run. `outcome`: `done`; `superseded`, where a later

@@ -26,6 +26,7 @@ from chalicelib.sync.range_scan import BATCH_ROWS, Scan
 from chalicelib.sync.reconciliation import Reconciliation
 from chalicelib.sync.runs import Lease, Record, take_lease
 from chalicelib.sync.to_database import MIN_ROWS_AT_ONCE
+from chalicelib.sync.watch_changes import WatchChanges
 from chalicelib.sync.watches import WatchedRow, Watches
 from chalicelib.tables import EVERY_ROW, FORMS, TO_CACHE, TO_DATABASE, Key, Table
 
@@ -53,7 +54,8 @@ class Sync:
         self._tables = tables
         self._has_cache = has_cache
         self._put = put
-        self._watches = Watches(database, store)
+        self._watches = Watches(database)
+        self._watch_changes = WatchChanges(database, store, self._watches)
         self._notes = Notes(store)
         self._increments = ApplyIncrements(database, write_through, store.counter_totals)
 
@@ -218,7 +220,7 @@ class Sync:
     ) -> None:
         """What it does not look at itself is in `fan_out`, where there is one."""
         reconciliation = self._reconciliation(lease, record)
-        self._watches.finish(table)
+        self._watch_changes.finish(table)
         bring_along(table, self._watches, lease)
         watched = self._watches.of(table)
         for form in FORMS:

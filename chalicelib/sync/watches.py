@@ -4,20 +4,17 @@ People manage `watched` by requests or by plain SQL. So anything may stand in it
 sense is reported by the next run.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
-from chalicelib.cache import Late, PublicStore
-from chalicelib.db import MICROSECONDS_NOW, Database, Statement, Transaction, guarded
-from chalicelib.errors import CacheUnavailable, HerocacheError, PublicKeysUnavailable
-from chalicelib.sync.runs import RANGE_SECONDS
+from chalicelib.db import Database, Statement, guarded
+from chalicelib.errors import HerocacheError
 from chalicelib.sync.seen_ranges import SeenRanges, keys_of
 from chalicelib.sync.unfinished_step import Prints
 from chalicelib.tables import (
     DIRECTIONS,
     EVERY_ROW,
     FORMS,
-    TO_CACHE,
     TO_DATABASE,
     Key,
     Table,
@@ -29,20 +26,12 @@ PAGE_ROWS = 2_000
 # In one statement.
 MAX_KEYS = 500
 MAX_GUARDED_KEYS = 1_000
-DELETE_TRIES = 3
 # In the place of a direction, where a watch in direction TO_CACHE has ended: the public keys that
 # followed their rows may still be there.
 ENDED = "ended"
 # The same of a watch on one row in direction TO_DATABASE, where a watch on every row goes on: the
 # next run tells that one what both sides had last.
 LEFT = "left"
-
-
-# In the table that is changed: MySQL wants to read it into another one first.
-_EVERY = (
-    "EXISTS (SELECT 1 FROM (SELECT DISTINCT direction FROM watched WHERE table_name = %s"
-    " AND form = %s AND row_key = %s) AS every_row WHERE every_row.direction = %s)"
-)
 
 
 class NotWatched(HerocacheError):
@@ -64,138 +53,9 @@ class WatchedRow(NamedTuple):
 class Watches:
     """`ranges`: what a run keeps where every row is watched."""
 
-    def __init__(self, database: Database, store: PublicStore) -> None:
+    def __init__(self, database: Database) -> None:
         self._database = database
-        self._store = store
         self.ranges = SeenRanges(database)
-
-    def add(self, table: Table, keys: Sequence[Key] | None, form: str, direction: str) -> int:
-        """Watch the rows with `keys`; None: every row. How many rows that are. A write that may not
-        know of the watch is committed by then: the next run sees its rows. Raises
-        DatabaseUnavailable, OutcomeUnknown, PublicKeysUnavailable."""
-        texts = [EVERY_ROW] if keys is None else list(dict.fromkeys(map(str, keys)))
-        inserts: list[Statement] = []
-        for batch in _batches(texts):
-            marks = ",".join(["(%s,%s,%s,%s)"] * len(batch))
-            values = [v for text in batch for v in (table.name, text, form, direction)]
-            inserts.append(
-                (
-                    f"INSERT INTO watched (table_name, row_key, form, direction) VALUES {marks}"
-                    " ON DUPLICATE KEY UPDATE direction = VALUES(direction)",
-                    values,
-                )
-            )
-        self._change(table, inserts)
-        self._tell_redis("the rows are watched", table, lambda: None)
-        return self._database.count(table) if keys is None else len(texts)
-
-    def remove(
-        self, table: Table, keys: Sequence[Key] | None, form: str, direction: str | None
-    ) -> None:
-        """End these watches, where they have this `direction` or it is None. The public keys that
-        followed their rows go; others stay, because they are their clients'. Raises
-        DatabaseUnavailable, OutcomeUnknown, PublicKeysUnavailable."""
-        texts = [EVERY_ROW] if keys is None else list(dict.fromkeys(map(str, keys)))
-        changes: list[Statement] = []
-        for batch in _batches(texts):
-            where, values = _where(table, form, batch)
-            if direction != TO_DATABASE:
-                end = f"UPDATE watched SET direction = %s{where} AND direction = %s"
-                changes.append((end, (ENDED, *values, TO_CACHE)))
-            if direction != TO_CACHE and keys is not None:
-                leave = f"UPDATE watched SET direction = %s{where} AND direction = %s AND {_EVERY}"
-                every = (table.name, form, EVERY_ROW, TO_DATABASE)
-                changes.append((leave, (LEFT, *values, TO_DATABASE, *every)))
-            others, own = (" AND direction = %s", direction) if direction else ("", "")
-            delete = f"DELETE FROM watched{where} AND direction NOT IN (%s, %s){others}"
-            changes.append((delete, (*values, ENDED, LEFT, *filter(None, [own]))))
-        self._change(table, changes)
-        self._tell_redis("the watches have ended", table, lambda: self.finish(table))
-        if keys is None:
-            self.ranges.clear(table, form)
-
-    def _change(self, table: Table, changes: Sequence[Statement]) -> None:
-        """All or none of them. Returns when every transaction has ended that may not know of them.
-        A run whose transaction began before writes no row behind this."""
-
-        def apply(transaction: Transaction) -> None:
-            transaction.queue(*changes)
-            transaction.wait_for_writers(table)
-
-        self._database.transact(apply)
-
-    def _tell_redis(self, done: str, table: Table, tell: Callable[[], None]) -> None:
-        """`tell` it, and let the next run look. A process without Redis leaves both to others."""
-        if not self._store.is_configured:
-            return
-        try:
-            tell()
-            self._store.delete_note(table)
-        except (CacheUnavailable, Late) as error:
-            why = f" ({error})" if str(error) else ""
-            raise PublicKeysUnavailable(
-                f"{done}, but Redis could not be told{why}: send the request again"
-            ) from error
-
-    def finish(self, table: Table) -> None:
-        """Delete the public keys of watches that have ENDED, and then these watches: whoever comes
-        next goes on where this fails. Raises CacheUnavailable, Late, DatabaseUnavailable."""
-        [found] = self._database.run(
-            (
-                "SELECT form, row_key FROM watched WHERE table_name = %s AND direction = %s",
-                (table.name, ENDED),
-            )
-        )
-        for form in FORMS:
-            texts = [text for own, text in found if own == form]
-            for batch in _batches([text for text in texts if text != EVERY_ROW]):
-                self._delete_public(table, form, batch, list(keys_of(table, batch)))
-            if EVERY_ROW in texts:
-                for keys in self._keys_of_every_row(table, form):
-                    kept = self.among(table, form, keys)
-                    gone = [key for key in keys if key not in kept]
-                    self._delete_public(table, form, [EVERY_ROW], gone)
-            if texts:
-                self._store.delete_note(table)
-            for batch in _batches(texts):
-                where, values = _where(table, form, batch)
-                delete = f"DELETE FROM watched{where} AND direction = %s"
-                self._database.run((delete, (*values, ENDED)))
-
-    def _keys_of_every_row(self, table: Table, form: str) -> Iterator[Sequence[Key]]:
-        """Of the rows that runs have seen, and of those that are there: a write may have set their
-        public keys at once."""
-        for after in self.ranges.starts(table, form):
-            known = self.ranges.seen(table, form, after)
-            yield list(known.seen.keys() | known.unfinished.keys())
-        last, is_more = None, True
-        while is_more:
-            _, rows, is_more = self._database.fetch_range(table, last, None, PAGE_ROWS)
-            yield [*rows]
-            last = next(reversed([*rows]), None)
-
-    def _delete_public(
-        self, table: Table, form: str, texts: Sequence[str], keys: Sequence[Key]
-    ) -> None:
-        """Delete the public keys of rows, unless somebody watches again what is named by `texts`:
-        from then on they may hold what a client has written. This process may sleep before that:
-        then Redis rejects it. What a late write or a client changes meanwhile is tried again."""
-        for _ in range(DELETE_TRIES):
-            if not keys:
-                return
-            until = self._store.deadline(RANGE_SECONDS)
-            found = dict(zip(keys, self._store.read_many(table, form, keys)))
-            where, values = _where(table, form, texts)
-            [[(ended, now)]] = self._database.run(
-                (
-                    f"SELECT COUNT(*), {MICROSECONDS_NOW} FROM watched{where} AND direction = %s",
-                    (*values, ENDED),
-                )
-            )
-            if ended < len(texts):
-                return
-            done = self._store.delete_many(table, form, found, now, until)
-            keys = [key for key, is_done in zip(keys, done) if not is_done]
 
     def of(self, table: Table) -> list[WatchedRow]:
         """All watches of the table that make sense, by key. Raises DatabaseUnavailable."""
@@ -231,7 +91,7 @@ class Watches:
     def among(self, table: Table, form: str, keys: Sequence[Key]) -> set[Key]:
         """Which of these keys are watched one by one."""
         found: set[Key] = set()
-        for batch in _batches(keys):
+        for batch in batches(keys):
             [rows] = self._database.run(
                 (
                     "SELECT row_key FROM watched WHERE table_name = %s AND form = %s"
@@ -309,7 +169,7 @@ class Watches:
                         f"{select} AND row_key IN (%s{',%s' * len(batch)})",
                         (*place, EVERY_ROW, *map(str, batch)),
                     )
-                    for batch in _batches(keys)
+                    for batch in batches(keys)
                 ]
             )
         found = {text: own for answer in answers for text, own in answer}
@@ -373,9 +233,9 @@ class Watches:
     def forgetting_left(self, table: Table, form: str, keys: Sequence[Key]) -> list[Statement]:
         """Statements that forget watches that have LEFT."""
         return [
-            (f"DELETE FROM watched{where} AND direction = %s", (*values, LEFT))
-            for batch in _batches([*map(str, keys)])
-            for where, values in [_where(table, form, batch)]
+            (f"DELETE FROM watched{condition} AND direction = %s", (*values, LEFT))
+            for batch in batches([*map(str, keys)])
+            for condition, values in [condition_of(table, form, batch)]
         ]
 
     def looked_at_every_row(self, table: Table, form: str) -> Statement:
@@ -405,7 +265,7 @@ def _watched_row(
     return WatchedRow(key, form, direction, seen or "", unfinished or "", _iso(synced_at))
 
 
-def _where(table: Table, form: str, texts: Sequence[str]) -> Statement:
+def condition_of(table: Table, form: str, texts: Sequence[str]) -> Statement:
     """The condition of the watches on these rows."""
     marks = ",".join(["%s"] * len(texts))
     condition = f" WHERE table_name = %s AND form = %s AND row_key IN ({marks})"
@@ -417,15 +277,15 @@ def _by_key(
 ) -> Iterator[tuple[str, str, Sequence[Key]]]:
     """For an UPDATE of rows that are watched one by one: the text of each, the condition, and the
     values."""
-    for batch in _batches(list(texts)):
+    for batch in batches(list(texts)):
         keys = [str(key) for key in batch]
         cases = " ".join(["WHEN %s THEN %s"] * len(batch))
         values = [value for key in batch for value in (str(key), texts[key])]
-        condition, place = _where(table, form, keys)
+        condition, place = condition_of(table, form, keys)
         yield f"CASE row_key {cases} END", condition, (*values, *place)
 
 
-def _batches(items: Sequence[Value]) -> list[Sequence[Value]]:
+def batches(items: Sequence[Value]) -> list[Sequence[Value]]:
     return [items[start : start + MAX_KEYS] for start in range(0, len(items), MAX_KEYS)]
 
 
