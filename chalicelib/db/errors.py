@@ -58,6 +58,7 @@ _EXPIRED = frozenset({1820, 1862})
 # By KILL QUERY; by a time limit of MariaDB; by one of MySQL.
 _STOPPED = frozenset({1317, 1969, 3024})
 _FULL = frozenset({1021, 1114})
+_PACKET_TOO_LARGE = 1153
 _NO_PASSWORD_TAKEN = 1698
 _TLS_REQUIRED = 3159
 LOGIN_NEEDS_TLS = Code.NOT_SUPPORTED_AUTH_MODE
@@ -235,6 +236,11 @@ def translated(error: DatabaseError) -> Exception:
             " connection (the RDS Data API gives rows of up to 64 KB, and up to 1 MiB at a time)"
         )
     code = code_of(error)
+    if code == _PACKET_TOO_LARGE:
+        return TooLarge(
+            "the request is longer than the database takes (its max_allowed_packet): send fewer"
+            " items at a time, or have an operator raise it to 16 MB"
+        )
     if code in _IN_WORDS:
         found = DatabaseUnavailable(f"the database cannot be used now: {_IN_WORDS[code]}")
         found.has_other_writer = code in _DEMOTED
