@@ -199,9 +199,7 @@ def reject_replica(is_read_only: int) -> None:
 
 def is_said_by_server(error: BaseException) -> bool:
     """Whether the server sent this error. The driver's own errors, for a lost connection, have
-    numbers from 2000 to 2999 and no SQLSTATE."""
-    if isinstance(error, DatabaseError) and error.sqlstate:
-        return True
+    numbers from 2000 to 2999. A proxy that lost its server sends one of these, too."""
     return code_of(error) > 0 and code_of(error) // 1000 != 2
 
 
