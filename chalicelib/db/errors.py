@@ -153,7 +153,7 @@ _IN_WORDS = {
     _HOST_BLOCKED: "it blocks this host after too many failed logins: FLUSH HOSTS ends that",
     **dict.fromkeys(_FULL, "it has no room left: its disk, or a file of it, is full"),
     _NO_PASSWORD_TAKEN: "the user has no password to log in with (DB_USER): give it one",
-    Code.LOCK_WAIT_TIMEOUT: "another transaction holds the rows",
+    Code.LOCK_WAIT_TIMEOUT: "another transaction holds the rows, or changes the table",
     _NO_NEXT_KEY: "a bulk insert of another transaction holds the counter of the keys",
     Code.LOCK_DEADLOCK: "it broke a deadlock with another transaction",
     Code.DUP_ENTRY: "other writers insert the same keys at the same time; where that does not end,"
