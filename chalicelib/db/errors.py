@@ -58,6 +58,7 @@ _EXPIRED = frozenset({1820, 1862})
 # By KILL QUERY; by a time limit of MariaDB; by one of MySQL.
 _STOPPED = frozenset({1317, 1969, 3024})
 _FULL = frozenset({1021, 1114})
+_PACKET_TOO_LARGE = 1153
 _NO_PASSWORD_TAKEN = 1698
 _TLS_REQUIRED = 3159
 LOGIN_NEEDS_TLS = Code.NOT_SUPPORTED_AUTH_MODE
@@ -152,7 +153,7 @@ _IN_WORDS = {
     _HOST_BLOCKED: "it blocks this host after too many failed logins: FLUSH HOSTS ends that",
     **dict.fromkeys(_FULL, "it has no room left: its disk, or a file of it, is full"),
     _NO_PASSWORD_TAKEN: "the user has no password to log in with (DB_USER): give it one",
-    Code.LOCK_WAIT_TIMEOUT: "another transaction holds the rows",
+    Code.LOCK_WAIT_TIMEOUT: "another transaction holds the rows, or changes the table",
     _NO_NEXT_KEY: "a bulk insert of another transaction holds the counter of the keys",
     Code.LOCK_DEADLOCK: "it broke a deadlock with another transaction",
     Code.DUP_ENTRY: "other writers insert the same keys at the same time; where that does not end,"
@@ -198,9 +199,7 @@ def reject_replica(is_read_only: int) -> None:
 
 def is_said_by_server(error: BaseException) -> bool:
     """Whether the server sent this error. The driver's own errors, for a lost connection, have
-    numbers from 2000 to 2999 and no SQLSTATE."""
-    if isinstance(error, DatabaseError) and error.sqlstate:
-        return True
+    numbers from 2000 to 2999. A proxy that lost its server sends one of these, too."""
     return code_of(error) > 0 and code_of(error) // 1000 != 2
 
 
@@ -235,6 +234,11 @@ def translated(error: DatabaseError) -> Exception:
             " connection (the RDS Data API gives rows of up to 64 KB, and up to 1 MiB at a time)"
         )
     code = code_of(error)
+    if code == _PACKET_TOO_LARGE:
+        return TooLarge(
+            "the request is longer than the database takes (its max_allowed_packet): send fewer"
+            " items at a time, or have an operator raise it to 16 MB"
+        )
     if code in _IN_WORDS:
         found = DatabaseUnavailable(f"the database cannot be used now: {_IN_WORDS[code]}")
         found.has_other_writer = code in _DEMOTED

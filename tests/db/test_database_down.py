@@ -292,6 +292,24 @@ def test_rows_that_another_transaction_holds_are_a_503_in_time(
     assert_everything_works(service, "replace")
 
 
+@each_request
+def test_a_table_that_somebody_changes_is_a_503_that_wrote_nothing(
+    service: InProcess, witness: Witness, mariadb: MariaDB, request_name: str
+) -> None:
+    """As ALTER TABLE does. Also where the COMMIT came with the rows: nobody need wonder about
+    it."""
+    before = witness.database_state()
+    with mariadb.connect_as_root() as other:
+        other.query("LOCK TABLES heroes WRITE")
+        answer, seconds = timed(service, REQUESTS[request_name])
+
+    assert_unavailable(answer)
+    assert "another transaction holds the rows" in answer.message
+    assert seconds < MAX_SECONDS
+    assert witness.database_state() == before
+    assert_everything_works(service, request_name)
+
+
 @pytest.fixture
 def slow_rows(witness: Witness, mariadb: MariaDB) -> Iterator[None]:
     """Inserting a hero named 'slow' takes longer than anyone waits."""

@@ -320,6 +320,26 @@ def test_no_setting_of_the_server_changes_what_is_read_and_written(
     assert witness.count("heroes") == 0
 
 
+def test_a_batch_that_is_longer_than_the_server_takes_is_told_so(
+    service: InProcess, witness: Witness, configure: Configure
+) -> None:
+    long = dict.fromkeys(("hero", "power", "name", "color"), "x" * 255)
+    witness.query("SET GLOBAL max_allowed_packet = 65536")
+    try:
+        configure()
+        for rows in (heroes(100, **long), [{"id": 7, **hero()}, *heroes(100, **long)]):
+            answer = service.write(rows)
+
+            assert (answer.status, answer.error) == (413, "TooLarge"), answer.text
+            assert "max_allowed_packet" in answer.message
+            assert "send fewer items at a time" in answer.message
+        assert len(service.write(heroes(3, **long)).ids) == 3
+    finally:
+        witness.query("SET GLOBAL max_allowed_packet = DEFAULT")
+
+    assert witness.count("heroes") == 3
+
+
 def test_a_cached_row_expires_after_about_ttl_seconds(
     service: InProcess, witness: Witness, configure: Configure
 ) -> None:

@@ -46,7 +46,8 @@ MAX_JOINED_BYTES = 8_000_000
 _SESSION = (
     "SET character_set_client=utf8mb4, character_set_connection=utf8mb4,"
     " character_set_results=utf8mb4, autocommit=1, sql_mode='STRICT_ALL_TABLES',"
-    f" innodb_lock_wait_timeout={LOCK_TIMEOUT_SECONDS}, wait_timeout={IDLE_TIMEOUT_SECONDS},"
+    f" innodb_lock_wait_timeout={LOCK_TIMEOUT_SECONDS}, lock_wait_timeout={LOCK_TIMEOUT_SECONDS},"
+    f" wait_timeout={IDLE_TIMEOUT_SECONDS},"
     f" eq_range_index_dive_limit=21, group_concat_max_len={MAX_JOINED_BYTES}, {MARK_OWN},"
     " sql_select_limit=18446744073709551615, sql_big_selects=1, completion_type='NO_CHAIN',"
     " lc_messages='en_US',"
@@ -179,8 +180,8 @@ class Connection(DriverConnection):
         self.wait_at_most(seconds)
         self.send_for_at_most(seconds)
         self.query(
-            f"SET innodb_lock_wait_timeout={seconds:.0f}, net_read_timeout={seconds:.0f},"
-            f" wait_timeout={seconds:.0f}"
+            f"SET innodb_lock_wait_timeout={seconds:.0f}, lock_wait_timeout={seconds:.0f},"
+            f" net_read_timeout={seconds:.0f}, wait_timeout={seconds:.0f}"
         )
 
     def undo(self) -> None:
