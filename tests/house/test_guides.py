@@ -6,7 +6,7 @@ from pathlib import Path
 
 from chalicelib.ingest import csv_bytes, csv_dialect, csv_rows, service
 from tests.history import ingredients
-from tests.model import test_counters, test_many, test_model
+from tests.model import counters, many, test_counters, test_many, test_model, worlds
 
 ROOT = Path(__file__).parents[2]
 NUMBERS = {10: "ten", 11: "eleven", 12: "twelve", 13: "thirteen", 14: "fourteen"}
@@ -18,18 +18,17 @@ def guide(name: str) -> str:
 
 
 def test_the_cache_counts_the_worlds_and_the_plays_that_there_are() -> None:
-    model, many, counters = test_model, test_many, test_counters
     plays = NUMBERS[len(ingredients.PLAYS)]
     for words in (
-        f"`make test` and `make proof` search {len(model.SMALL)} small worlds whole",
-        f"`make proof` {len(model.LARGE)} larger ones, each until 50,000 states",
-        f"Each of {len(model.WITHOUT)} ingredients taken out alone",
+        f"`make test` and `make proof` search {len(worlds.SMALL)} small worlds whole",
+        f"`make proof` {len(worlds.LARGE)} larger ones, each until 50,000 states",
+        f"Each of {len(test_model.WITHOUT)} ingredients taken out alone",
         f"`make test` and `make proof` search {len(many.SMALL)} worlds whole",
         f"`make proof` {len(many.LARGE)} larger ones, each until 50,000 states",
-        f"Each of {len(many.WITHOUT)} ingredients taken out alone",
+        f"Each of {len(test_many.WITHOUT)} ingredients taken out alone",
         f"`make test` searches {len(counters.SMALL)} worlds",
         f"`make proof` {len(counters.LARGE)} larger ones with two faults",
-        f"Each of {len(counters.WITHOUT)} ingredients taken out alone",
+        f"Each of {len(test_counters.WITHOUT)} ingredients taken out alone",
         f"in each of {plays} plays where something is missing",
     ):
         assert words in guide("cache.md"), words
