@@ -346,11 +346,13 @@ EMPLOYEES = Table(
 
 TABLES: Mapping[str, Table] = {table.name: table for table in (HEROES, PRODUCTS, EMPLOYEES)}
 
-# The service's own tables. No request may name one. The last one is temporary.
+# The temporary tables of a load. One that is there hides another table of its name.
+TEMPORARY_NAMES = ("ingest_lines", "ingest_rows")
+# The service's own tables. No request may name one.
 OWN_NAMES = (
     *("cache_generation", "changed_entries", "idempotency", "ingest_log"),
     *("watched", "watched_ranges", "sync_lease", "sync_runs", "sync_ranges", "applied_deltas"),
-    "ingest_lines",
+    *TEMPORARY_NAMES,
 )
 
 

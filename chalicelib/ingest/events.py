@@ -95,16 +95,19 @@ def has_uploads(event: object) -> bool:
     if not isinstance(records, list) or not all(map(_is_of_object, records)):
         raise BadRequest(
             "event: this function takes the events that S3 sends when an object was put into its"
-            " bucket (Records with s3.bucket.name and s3.object.key): upload a file to"
-            " UPLOAD_BUCKET, or send a request for rows to the function `storage`"
+            " bucket (Records with s3.bucket.name and s3.object.key; size is a number, versionId,"
+            " eTag and sequencer are strings): upload a file to UPLOAD_BUCKET, or send a request"
+            " for rows to the function `storage`"
         )
     return bool(records)
 
 
 def _is_of_object(record: object) -> bool:
     match record:
-        case {"s3": {"bucket": {"name": str()}, "object": {"key": str()}}}:
-            return True
+        case {"s3": {"bucket": {"name": str()}, "object": {"key": str()} as of_object}}:
+            size = of_object.get("size", 0)
+            texts = [of_object.get(name) or "" for name in ("versionId", "eTag", "sequencer")]
+            return type(size) is int and size >= 0 and set(map(type, texts)) == {str}
     return False
 
 
@@ -121,7 +124,7 @@ def uploads_in(event: Mapping[str, Any]) -> Iterator[Upload]:
         yield Upload(
             bucket=record["s3"]["bucket"]["name"],
             key=key,
-            size=int(of_object.get("size", 0)),
+            size=of_object.get("size", 0),
             version=of_object.get("versionId") or "",
             etag=(of_object.get("eTag") or "").strip('"'),
             sequencer=of_object.get("sequencer") or "",

@@ -17,7 +17,7 @@ from chalicelib.cache.keys import BUCKETS
 from chalicelib.db import Database, schema
 from chalicelib.errors import BadRequest, SchemaMismatch
 from chalicelib.ingest import load_data, load_from_s3_statements
-from chalicelib.tables import HEROES, OWN_NAMES, tables_with
+from chalicelib.tables import HEROES, OWN_NAMES, TEMPORARY_NAMES, tables_with
 from tests.conftest import Configure
 from tests.support.client import Answer, InProcess, as_stored, hero, heroes
 from tests.support.differing_tables import OTHER, SUPERHEROES, Tables, assert_mismatch
@@ -446,8 +446,10 @@ def test_a_table_of_the_services_own_holds_no_rows_of_others(
 
 
 def test_every_table_of_the_services_own_is_known_as_such() -> None:
-    temporary = load_from_s3_statements.DROP[0].rpartition(" ")[2]
-    assert {*OWN_TABLES, temporary} == {*schema.OWN_TABLES, temporary} == set(OWN_NAMES)
+    statements = [*load_from_s3_statements.CREATE, *load_data.stage(HEROES, HEROES.columns)]
+    made = re.findall(r"CREATE TEMPORARY TABLE (\w+)", " ".join(text for text, _ in statements))
+    assert sorted(made) == sorted(TEMPORARY_NAMES)
+    assert {*OWN_TABLES, *made} == {*schema.OWN_TABLES, *made} == set(OWN_NAMES)
 
 
 @pytest.mark.parametrize("request_", ["delete", "write", "keyed write"])

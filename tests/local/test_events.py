@@ -136,6 +136,13 @@ def test_the_event_of_an_upload_is_that_of_the_seed_heroes(
     assert service.read([1, 2]).rows == [ONE, TWO]
 
 
+def of_object(**fields: object) -> dict[str, Any]:
+    """An event of S3 as somebody may write it by hand."""
+    of_object = {"key": "a.csv", **fields}
+    stored = {"bucket": {"name": "uploads"}, "object": of_object}
+    return {"Records": [{"eventName": "ObjectCreated:Put", "s3": stored}]}
+
+
 @pytest.mark.parametrize(
     "event",
     [
@@ -147,6 +154,9 @@ def test_the_event_of_an_upload_is_that_of_the_seed_heroes(
         {"Records": [{"eventSource": "aws:sqs", "body": "{}"}]},
         {"REQUEST": "read", "SQLS": [1]},
         event_in("api_handler/read.json"),
+        of_object(key=1),
+        *[of_object(size=size) for size in (None, "1", -1, 1.5, True)],
+        *[of_object(**{name: 5}) for name in ("versionId", "eTag", "sequencer")],
     ],
     ids=str,
 )
@@ -213,14 +223,12 @@ def test_make_invoke_takes_names_as_names(folder: Path) -> None:
 
 @pytest.mark.usefixtures("run")
 def test_make_invoke_says_why_a_function_fails(folder: Path) -> None:
-    stored = {"bucket": {"name": BUCKET}, "object": {"key": "a.csv", "size": "many"}}
-    event = {"Records": [{"eventName": "ObjectCreated:Put", "s3": stored}]}
-    (folder / "broken.json").write_text(json.dumps(event))
+    (folder / "broken.json").write_text(json.dumps(of_object()))
     failed = make(folder, "-s", "invoke", FUNCTION="ingest", EVENT="broken.json")
     assert failed.returncode != 0
     [words] = [line for line in failed.stdout.splitlines() if not line.startswith("make")]
     log = folder / ".local" / "invoke.log"
-    reason = "ValueError: invalid literal for int() with base 10: 'many'"
+    reason = "BadRequest: event: the bucket 'uploads' is not the one in UPLOAD_BUCKET"
     assert words == f"herocache: ingest failed: {reason} (log: {log})"
     assert "Traceback" in log.read_text()
 
