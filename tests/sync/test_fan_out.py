@@ -363,6 +363,37 @@ def ended_at(witness: Witness, run: int) -> Any:
     return witness.query("SELECT finished_at, details FROM sync_runs WHERE id = %s", [run])
 
 
+def test_a_function_that_slept_does_not_change_what_another_one_has_noted(
+    shop: InProcess,
+    witness: Witness,
+    cli: RedisCli,
+    bucket: UploadBucket,
+    sizes: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Meanwhile a row is gone: so what both call the first rows are not the same."""
+    sizes(in_run=5, handed=100, step=5)
+    fill(witness, 1, 20)
+    watch(shop, ["*"], "to_cache")
+    [event] = told(bucket, begun(ranges=1)["run"])
+    store = type(services.container().public_store)
+    keep = store.keep
+
+    def keep_later(*arguments: Any) -> None:
+        monkeypatch.setattr(store, "keep", keep)
+        witness.query("DELETE FROM products WHERE ProductId = 6")
+        witness.query("UPDATE sync_ranges SET expires_at = '2000-01-01'")
+        assert work_off(event)["outcome"] == "done"
+        keep(*arguments)
+
+    monkeypatch.setattr(store, "keep", keep_later)
+    assert work_off(event)["outcome"] == "superseded"
+
+    assert is_idle()
+    cli.put("Product:11", Price=1)
+    assert run(None)["outcome"] != "idle"
+
+
 @each_moment
 def test_a_function_that_is_killed_at_any_step_is_called_again(
     shop: InProcess,
