@@ -10,8 +10,9 @@ from typing import NamedTuple, TypeVar
 from chalicelib.cache import Late, PublicStore
 from chalicelib.db import MICROSECONDS_NOW, Database, Statement, Transaction, guarded
 from chalicelib.errors import CacheUnavailable, HerocacheError, PublicKeysUnavailable
+from chalicelib.sync.moved_watches import LEFT, before_the_end
 from chalicelib.sync.runs import RANGE_SECONDS
-from chalicelib.sync.seen_ranges import SeenRanges, keys_of
+from chalicelib.sync.seen_ranges import SeenRange, SeenRanges, keys_of
 from chalicelib.sync.unfinished_step import Prints
 from chalicelib.tables import (
     DIRECTIONS,
@@ -33,10 +34,6 @@ DELETE_TRIES = 3
 # In the place of a direction, where a watch in direction TO_CACHE has ended: the public keys that
 # followed their rows may still be there.
 ENDED = "ended"
-# The same of a watch on one row in direction TO_DATABASE, where a watch on every row goes on: the
-# next run tells that one what both sides had last.
-LEFT = "left"
-
 
 # In the table that is changed: MySQL wants to read it into another one first.
 _EVERY = (
@@ -109,6 +106,8 @@ class Watches:
             others, own = (" AND direction = %s", direction) if direction else ("", "")
             delete = f"DELETE FROM watched{where} AND direction NOT IN (%s, %s){others}"
             changes.append((delete, (*values, ENDED, LEFT, *filter(None, [own]))))
+        if keys is None and direction != TO_CACHE:
+            changes = [*before_the_end(self._database.with_order(table), form, self), *changes]
         self._change(table, changes)
         left: list[tuple[str, str]] = []
         self._tell_redis("the watches have ended", table, lambda: left.extend(self.finish(table)))
@@ -385,6 +384,28 @@ class Watches:
             (f"UPDATE watched SET unfinished = {cases}{condition}", values)
             for cases, condition, values in _by_key(table, form, prints)
         ]
+
+    def told(
+        self, table: Table, form: str, known: SeenRange, keys: Sequence[Key]
+    ) -> list[Statement]:
+        """Statements that keep what is `known` of these keys, where no run has looked at them since
+        they are watched one by one."""
+        statements: list[Statement] = []
+        for batch in _batches([k for k in keys if k in known.seen or k in known.unfinished]):
+            cases = f"CASE row_key {' '.join(['WHEN %s THEN %s'] * len(batch))} END"
+            seen, unfinished = (
+                [v for key in batch for v in (str(key), own.get(key, ""))] for own in known
+            )
+            condition, place = _where(table, form, [*map(str, batch)])
+            statements.append(
+                (
+                    f"UPDATE watched SET seen = NULLIF({cases}, ''),"
+                    f" unfinished = NULLIF({cases}, ''), synced_at = UTC_TIMESTAMP(6){condition}"
+                    " AND direction = %s AND synced_at IS NULL",
+                    (*seen, *unfinished, *place, TO_DATABASE),
+                )
+            )
+        return statements
 
     def forgetting_left(self, table: Table, form: str, keys: Sequence[Key]) -> list[Statement]:
         """Statements that forget watches that have LEFT."""

@@ -703,3 +703,36 @@ def test_a_range_in_another_bucket_is_refused(
         sync_range(event_of(UploadBucket(s3_port), key), None)
     assert len(all_public(cli)) == IN_RUN
     assert work_off(event)["outcome"] == "done"
+
+
+@pytest.fixture
+def wide(witness: Witness) -> Iterator[None]:
+    """Products have room for keys that no request can name."""
+    modify = "ALTER TABLE products MODIFY ProductId {} UNSIGNED NOT NULL AUTO_INCREMENT"
+    witness.query(modify.format("BIGINT"))
+    yield
+    witness.query("DELETE FROM products")
+    witness.query(modify.format("INT"))
+
+
+@pytest.mark.usefixtures("wide")
+def test_ranges_begin_and_end_at_keys_that_no_request_can_name(
+    shop: InProcess,
+    witness: Witness,
+    cli: RedisCli,
+    bucket: UploadBucket,
+    sizes: Callable[..., None],
+) -> None:
+    sizes(in_run=2, handed=3, step=2)
+    keys = [1, 2, 3, *range(5_000_000_001, 5_000_000_010)]
+    for key in keys:
+        witness.query("INSERT INTO products VALUES (%s, '', '', 10, 400)", [key])
+    watch(shop, ["*"], "to_cache")
+    for price in (400, 7):
+        witness.query("UPDATE products SET Price = %s", [price])
+        record = begun(ranges=4)
+        for event in told(bucket, record["run"]):
+            assert work_off(event)["outcome"] == "done"
+        assert ended(witness, record["run"])[1] == (len(keys), len(keys), 0)
+        assert all_public(cli) == all_rows(witness)
+    assert is_idle()

@@ -171,7 +171,9 @@ def test_public_keys_of_clients_stay_also_where_they_followed_their_rows_before(
 
 
 @pytest.mark.parametrize("change", ["row", "public key", "both"])
-@pytest.mark.parametrize("way", ["watch", "unwatch", "unwatch and watch", "watch in a run"])
+@pytest.mark.parametrize(
+    "way", ["watch", "unwatch", "unwatch and watch", "watch in a run", "watch, and no other"]
+)
 def test_what_both_sides_had_moves_between_a_watch_on_every_row_and_one_on_a_row(
     shop: InProcess,
     cli: RedisCli,
@@ -198,8 +200,10 @@ def test_what_both_sides_had_moves_between_a_watch_on_every_row_and_one_on_a_row
         run()
     if "unwatch" in way:
         unwatch(shop, [22])
-    if way in ("watch", "unwatch and watch"):
+    if way in ("watch", "unwatch and watch", "watch, and no other"):
         watch(shop, [22])
+    if way == "watch, and no other":
+        unwatch(shop, ["*"])
     if change != "public key":
         shop.write([product(22, Price=77)], TABLE="products")
     if change != "row":
@@ -211,7 +215,7 @@ def test_what_both_sides_had_moves_between_a_watch_on_every_row_and_one_on_a_row
     assert rows(witness, 22)[0]["Price"] == (77 if change == "row" else 5)
     assert [len(each) for each in found] == [int(change == "both"), 0]
     assert witness.query("SELECT direction FROM watched") == [("to_database",)] * (
-        1 if way == "unwatch" else 2
+        1 if way in ("unwatch", "watch, and no other") else 2
     )
 
 
