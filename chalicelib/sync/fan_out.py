@@ -60,6 +60,10 @@ class FanOut:
     def has(self, table: Table) -> bool:
         return any(work.table == table.name for work in self._work)
 
+    def forget(self, table: Table) -> None:
+        """Hand out nothing of this table: the next run looks at all of it."""
+        self._work = [work for work in self._work if work.table != table.name]
+
     def add_rows(
         self, table: Table, form: str, direction: str, after: Key, watched: Sequence[WatchedRow]
     ) -> None:

@@ -19,7 +19,7 @@ from chalicelib.tables import Table
 from local.servers.mariadb import integers
 from tests.conftest import Configure
 from tests.support.bucket import Event, UploadBucket, owned_by
-from tests.support.client import InProcess
+from tests.support.client import InProcess, heroes
 from tests.support.witness import Witness
 from tests.sync.clients import RedisCli, product, run, tallies, unwatch, watch
 from tests.sync.test_faults import MAX_STEPS, Killed, Steps, each_moment, expire_lease, kill
@@ -735,4 +735,45 @@ def test_ranges_begin_and_end_at_keys_that_no_request_can_name(
             assert work_off(event)["outcome"] == "done"
         assert ended(witness, record["run"])[1] == (len(keys), len(keys), 0)
         assert all_public(cli) == all_rows(witness)
+    assert is_idle()
+
+
+def test_a_table_that_fails_when_ranges_of_it_are_ready_is_looked_at_by_the_next_run(
+    shop: InProcess,
+    witness: Witness,
+    cli: RedisCli,
+    bucket: UploadBucket,
+    sizes: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Also where another table hands ranges out."""
+    sizes(in_run=2, handed=100, step=2)
+    shop.write(heroes(5))
+    fill(witness, 1, 5)
+    watch(shop, ["*"], "to_cache", TABLE="heroes")
+    watch(shop, ["*"], "to_cache", TABLE="heroes", FORM="hash")
+    watch(shop, ["*"], "to_cache")
+    store = type(services.container().public_store)
+    read_many = store.read_many
+
+    def fail(self: Any, table: Table, form: str, keys: Any) -> Any:
+        if (table.name, form) == ("heroes", "hash"):
+            raise errors.CacheUnavailable("no answer in time")
+        return read_many(self, table, form, keys)
+
+    with monkeypatch.context() as patch, pytest.raises(errors.CacheUnavailable):
+        patch.setattr(store, "read_many", fail)
+        run(None)
+    [(first,)] = witness.query("SELECT id FROM sync_runs")
+    for event in told(bucket, first):
+        work_off(event)
+    assert ended(witness, first)[0] == "failed"
+    assert len(cli("KEYS Product:*")) == 5
+
+    second = run(None)
+
+    assert second["outcome"] == "running"
+    for event in told(bucket, second["run"]):
+        work_off(event)
+    assert len(cli("KEYS UsingHash:Hero:*")) == len(cli("KEYS Hero:*")) == 5
     assert is_idle()
