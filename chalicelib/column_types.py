@@ -57,6 +57,11 @@ class Integer:
             )
         return number
 
+    def read(self, text: str) -> int:
+        """The value that `str` made this text of, also one that `parse` does not take: the database
+        may hold it. Raises ValueError."""
+        return int(text)
+
     def order(self, value: Any) -> int:
         """Sorts values as the database does."""
         return cast(int, value)
@@ -132,6 +137,10 @@ class String:
                 f"a key is not empty and has no white space around it, got {shown(value)}"
             )
         return value
+
+    def read(self, text: str) -> str:
+        """As `Integer.read`."""
+        return text
 
     def order(self, value: Any) -> str:
         """Sorts values as the database does. Only control characters come before a blank."""

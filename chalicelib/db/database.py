@@ -108,9 +108,19 @@ class Database:
 
         def read(connection: Connection) -> tuple[int, Sequence[Row]]:
             self._schema_check.ensure(connection, table)
+            return ask(connection, keys)
+
+        def ask(connection: Connection, keys: Sequence[Key]) -> tuple[int, Sequence[Row]]:
             cut = batches.cut(keys, batches.most_rows(connection, table))
             selects = [statements.rows_of_keys(table, batch) for batch in cut if batch]
-            now, answers = _dated(connection, selects)
+            try:
+                now, answers = _dated(connection, selects)
+            except AnswerTooLarge:
+                if len(keys) == 1:
+                    raise
+                middle = len(keys) // 2
+                now, rows = ask(connection, keys[:middle])
+                return now, [*rows, *ask(connection, keys[middle:])[1]]
             return now, [row for answer in answers for row in answer]
 
         return self._run(read)
@@ -136,8 +146,15 @@ class Database:
                 # Where rows were deleted meanwhile, there may be others behind them.
                 if joined_texts is not None and (count >= limit or not end):
                     return now, joined_texts, bool(end)
-            select = statements.select_range(table, limit, after, last, as_json=as_json)
-            now, [rows] = _dated(connection, [select])
+            while True:
+                select = statements.select_range(table, limit, after, last, as_json=as_json)
+                try:
+                    now, [rows] = _dated(connection, [select])
+                    break
+                except AnswerTooLarge:
+                    if limit == 1:
+                        raise
+                    limit //= 2
             texts = batches.texts(rows) if as_json else table.encode_each(rows)
             return now, texts, len(rows) == limit
 

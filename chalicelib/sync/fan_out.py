@@ -60,6 +60,10 @@ class FanOut:
     def has(self, table: Table) -> bool:
         return any(work.table == table.name for work in self._work)
 
+    def forget(self, table: Table) -> None:
+        """Hand out nothing of this table: the next run looks at all of it."""
+        self._work = [work for work in self._work if work.table != table.name]
+
     def add_rows(
         self, table: Table, form: str, direction: str, after: Key, watched: Sequence[WatchedRow]
     ) -> None:
@@ -105,15 +109,15 @@ class FanOut:
     def _bounds(self, table: Table, form: str, direction: str, start: str) -> list[str]:
         """The keys behind which the ranges begin. A range of digests that the last run has kept
         stays whole, unless it has become too large."""
-        parse, order = table.key.type.parse, table.key.type.order
+        read, order = table.key.type.read, table.key.type.order
         starts = self._watches.ranges.starts_between(table, form, start, None)[1:]
         bounds = [start]
         while True:
-            after = parse(bounds[-1]) if bounds[-1] else None
+            after = read(bounds[-1]) if bounds[-1] else None
             bound = self._database.key_behind(table, after, MAX_ROWS_IN_RANGE)
             if bound is None:
                 return bounds
-            within = [text for text in starts if order(parse(text)) <= order(bound)]  # type: ignore[operator]
+            within = [text for text in starts if order(read(text)) <= order(bound)]  # type: ignore[operator]
             starts = starts[len(within) :]
             if within:
                 bounds.append(within[-1])

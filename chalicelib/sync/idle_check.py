@@ -46,23 +46,24 @@ class Notes:
 
 
 class Note:
-    """The note of one table while a run works on it. `number`: of a range that was handed out; each
-    range of a run writes parts of the note. `names`: the names of the parts written so far; None
-    where a public key may have changed meanwhile, so that no note can be left."""
+    """The note of one table while a run works on it. `writer`: who works on a range that was handed
+    out; each writes parts of the note, and none in the place of another's. `names`: the names of
+    the parts written so far; None where a public key may have changed meanwhile, so that no note
+    can be left."""
 
     def __init__(
         self,
         store: PublicStore,
         table: Table,
         run: int,
-        number: int = 0,
+        writer: str = "",
         names: Sequence[str] | None = (),
     ) -> None:
         self.begun = f"run {run}"
         self.names = None if names is None else [*names]
         self._store = store
         self._table = table
-        self._prefix = f"{run}:{number}"
+        self._prefix = f"{run}:{writer}"
 
     def add(self, form: str, found: dict[Key, Found], is_known: bool) -> None:
         """What stands under public keys, which other clients may change."""

@@ -2,13 +2,15 @@
 its own, and back.
 
 The request that adds or ends a watch leaves that to the next run, which has the lease: a run that
-looks at the row meanwhile keeps what it comes to.
+looks at the row meanwhile keeps what it comes to. Only the one that ends the watch on every row
+tells the others itself, before it forgets.
 """
 
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 
 from chalicelib.db import Statement
+from chalicelib.sync.range_rows import without
 from chalicelib.sync.runs import Lease
 from chalicelib.sync.seen_ranges import SeenRange
 from chalicelib.sync.watches import LEFT, WatchedRow, Watches
@@ -29,20 +31,32 @@ def bring_along(table: Table, watches: Watches, lease: Lease) -> None:
         lease.run(*statements, *watches.forgetting_left(table, form, left))
 
 
+def before_the_end(table: Table, form: str, watches: Watches) -> list[Statement]:
+    """Statements to run before the watch on every row ends. They change no watch that a run has
+    looked at meanwhile."""
+    if not watches.still(table, form, TO_DATABASE, [EVERY_ROW]):
+        return []
+    new = [row for row in watches.moved(table) if row.form == form and row.direction != LEFT]
+    return [
+        statement
+        for start, rows in _by_range(table, watches.ranges.starts(table, form), new)
+        for statement in _moving(table, form, watches, start, rows)
+    ]
+
+
 def _moving(
     table: Table, form: str, watches: Watches, start: str, rows: Sequence[WatchedRow]
 ) -> list[Statement]:
     known = watches.ranges.seen(table, form, start)
     new = [row.key for row in rows if row.direction != LEFT]
-    statements = [
-        *watches.kept(table, form, {k: known.seen[k] for k in new if k in known.seen}),
-        *watches.begun(table, form, {k: known.unfinished[k] for k in new if k in known.unfinished}),
-    ]
+    statements = watches.told(table, form, known, new)
     left = [row for row in rows if row.direction == LEFT]
     if left:
-        seen = {row.key: row.seen for row in left if row.seen}
-        unfinished = {row.key: row.unfinished for row in left if row.unfinished}
-        both = SeenRange({**known.seen, **seen}, {**known.unfinished, **unfinished})
+        older = {row.key for row in left if row.synced_at}
+        seen = without(older, {**known.seen}) | {r.key: r.seen for r in left if r.seen}
+        unfinished = without(older, {**known.unfinished})
+        unfinished |= {row.key: row.unfinished for row in left if row.unfinished}
+        both = SeenRange(seen, unfinished)
         statements.append(watches.ranges.kept(table, form, TO_DATABASE, start, both))
     return statements
 
@@ -53,7 +67,7 @@ def _by_range(
     """The rows of each range that has some, and the key behind which it begins."""
     order = table.key.type.order
     behind = [start for start in starts if start]
-    bounds = [order(table.key.type.parse(start)) for start in behind]
+    bounds = [order(table.key.type.read(start)) for start in behind]
     ranges: dict[str, list[WatchedRow]] = {}
     for row in rows:
         place = bisect_left(bounds, order(row.key))

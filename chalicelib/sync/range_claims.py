@@ -86,6 +86,7 @@ class RangeLease(Lease):
         super().__init__(database, run)
         self._renewed = (-math.inf, -math.inf)
         self._place = (run, number, holder)
+        self.holder = holder
 
     def progress(self, after: str, did: RangeProgress, outcome: str = WAITING) -> list[Statement]:
         """Statements that record how far the range is done."""

@@ -89,11 +89,11 @@ class Scan:
         ranges begin; `end`: the last key of the last one. A range that has become too large is
         split. Stops after `max_rows`, and returns the key behind which the rest begins; None where
         nothing is left."""
-        parse = self._table.key.type.parse
+        read = self._table.key.type.read
         looked = 0
         for start, following in zip(starts, [*starts[1:], end]):
-            last = None if following is None else parse(following)
-            after: Key | None = parse(start) if start else None
+            last = None if following is None else read(following)
+            after: Key | None = read(start) if start else None
             left = self._watches.ranges.seen(self._table, self._form, start)
             before = left.seen
             is_more = True

@@ -96,7 +96,7 @@ class RangeWorker:
         did.add_to(record)
         table = self._database.with_order(self._tables[work.table])
         names = did.names.get(table.name, ())
-        note = Note(self._store, table, lease.token, own.number, names)
+        note = Note(self._store, table, lease.token, lease.holder, names)
 
         def progress(after: str, outcome: str = "waiting") -> Sequence[Statement]:
             return lease.progress(

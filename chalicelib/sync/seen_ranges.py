@@ -5,7 +5,8 @@ One row of it has some thousand rows of the table: those behind its key, up to t
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from typing import NamedTuple, TypeVar
+from contextlib import suppress
+from typing import Any, NamedTuple, TypeVar
 
 from chalicelib.column_types import InvalidValue
 from chalicelib.db import Database, Statement
@@ -51,16 +52,16 @@ class SeenRanges:
                 (table.name, form),
             )
         )
-        texts = [text for (text,) in rows if not text or list(keys_of(table, [text]))]
-        order = table.key.type.order
-        orders = {text: [*map(order, keys_of(table, [text]))] if text else [] for text in texts}
-        return sorted(texts, key=orders.__getitem__)
+        orders = {}
+        for (text,) in rows:
+            with suppress(ValueError):  # of another declaration
+                orders[text] = _order(table, text)
+        return sorted(orders, key=orders.__getitem__)
 
     def starts_between(self, table: Table, form: str, after: str, end: str | None) -> list[str]:
         """The same from behind the key `after` on, and before `end` where it is given."""
         found = self.starts(table, form)
-        keys = {text: [*keys_of(table, [text])] for text in [*found, after, end or ""]}
-        order = {text: [*map(table.key.type.order, key)] for text, key in keys.items()}
+        order = {text: _order(table, text) for text in [*found, after, end or ""]}
         return [after] + [
             text
             for text in found
@@ -130,6 +131,11 @@ class SeenRanges:
                     (table.name, form, after, EVERY_ROW),
                 )
             )
+
+
+def _order(table: Table, text: str) -> list[Any]:
+    """Sorts the names of ranges: the one that begins with the first row of all comes first."""
+    return [table.key.type.order(table.key.type.read(text))] if text else []
 
 
 def _within(keys: set[Key], values: Mapping[Key, Value]) -> dict[Key, Value]:

@@ -174,6 +174,8 @@ class Sync:
             if not isinstance(error, HerocacheError):
                 log.exception("a bug, or an error of the database that is not known here")
             record.report("", table.name, _words(error))
+            if fan_out:
+                fan_out.forget(table)
             self._store.wake()
             return error
         return None

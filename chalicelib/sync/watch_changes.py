@@ -3,11 +3,12 @@
 Where a watch ends, the public keys that followed its rows go.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from chalicelib.cache import Late, PublicStore
 from chalicelib.db import MICROSECONDS_NOW, Database, Statement, Transaction
 from chalicelib.errors import CacheUnavailable, PublicKeysUnavailable
+from chalicelib.sync.moved_watches import before_the_end
 from chalicelib.sync.runs import RANGE_SECONDS
 from chalicelib.sync.seen_ranges import keys_of
 from chalicelib.sync.watches import ENDED, LEFT, Watches, batches, condition_of
@@ -71,10 +72,21 @@ class WatchChanges:
             others, own = (" AND direction = %s", direction) if direction else ("", "")
             delete = f"DELETE FROM watched{condition} AND direction NOT IN (%s, %s){others}"
             changes.append((delete, (*values, ENDED, LEFT, *filter(None, [own]))))
+        if keys is None and direction != TO_CACHE:
+            changes = [
+                *before_the_end(self._database.with_order(table), form, self._watches),
+                *changes,
+            ]
         self._change(table, changes)
-        self._tell_redis("the watches have ended", table, lambda: self.finish(table))
+        left: list[tuple[str, str]] = []
+        self._tell_redis("the watches have ended", table, lambda: left.extend(self.finish(table)))
         if keys is None:
             self._watches.ranges.clear(table, form)
+        if any(own == form and text in texts for own, text in left):
+            raise PublicKeysUnavailable(
+                "the watches have ended, but other clients change some of the public keys all the"
+                " time, so these could not be deleted: send the request again"
+            )
 
     def _change(self, table: Table, changes: Sequence[Statement]) -> None:
         """All or none of them. Returns when every transaction has ended that may not know of them.
@@ -99,30 +111,36 @@ class WatchChanges:
                 f"{done}, but Redis could not be told{why}: send the request again"
             ) from error
 
-    def finish(self, table: Table) -> None:
+    def finish(self, table: Table) -> list[tuple[str, str]]:
         """Delete the public keys of watches that have ENDED, and then these watches: whoever comes
-        next goes on where this fails. Raises CacheUnavailable, Late, DatabaseUnavailable."""
+        next goes on where this fails. Form and key of those watches that are left, because somebody
+        changes a public key all the time. Raises CacheUnavailable, Late, DatabaseUnavailable."""
         [found] = self._database.run(
             (
                 "SELECT form, row_key FROM watched WHERE table_name = %s AND direction = %s",
                 (table.name, ENDED),
             )
         )
+        left: list[tuple[str, str]] = []
         for form in FORMS:
             texts = [text for own, text in found if own == form]
+            own_left: set[str] = set()
             for batch in batches([text for text in texts if text != EVERY_ROW]):
-                self._delete_public(table, form, batch, list(keys_of(table, batch)))
+                keys = {key: str(key) for key in keys_of(table, batch)}
+                own_left |= self._delete_public(table, form, keys)
             if EVERY_ROW in texts:
-                for keys in self._keys_of_every_row(table, form):
-                    kept = self._watches.among(table, form, keys)
-                    gone = [key for key in keys if key not in kept]
-                    self._delete_public(table, form, [EVERY_ROW], gone)
+                for page in self._keys_of_every_row(table, form):
+                    kept = self._watches.among(table, form, page)
+                    gone = {key: EVERY_ROW for key in page if key not in kept}
+                    own_left |= self._delete_public(table, form, gone)
             if texts:
                 self._store.delete_note(table)
-            for batch in batches(texts):
+            for batch in batches([text for text in texts if text not in own_left]):
                 condition, values = condition_of(table, form, batch)
                 delete = f"DELETE FROM watched{condition} AND direction = %s"
                 self._database.run((delete, (*values, ENDED)))
+            left += [(form, text) for text in own_left]
+        return left
 
     def _keys_of_every_row(self, table: Table, form: str) -> Iterator[Sequence[Key]]:
         """Of the rows that runs have seen, and of those that are there: a write may have set their
@@ -136,26 +154,30 @@ class WatchChanges:
             yield [*rows]
             last = next(reversed([*rows]), None)
 
-    def _delete_public(
-        self, table: Table, form: str, texts: Sequence[str], keys: Sequence[Key]
-    ) -> None:
-        """Delete the public keys of rows, unless somebody watches again what is named by `texts`:
-        from then on they may hold what a client has written. This process may sleep before that:
-        then Redis rejects it. What a late write or a client changes meanwhile is tried again."""
+    def _delete_public(self, table: Table, form: str, keys: Mapping[Key, str]) -> set[str]:
+        """Delete the public keys of rows, each with the text that names its watch, but for those
+        that somebody watches again: from then on they may hold what a client has written. This
+        process may sleep before that: then Redis rejects it. What a late write or a client changes
+        meanwhile is tried again. The texts of those where that was of no use."""
+        left = keys
         for _ in range(DELETE_TRIES):
-            if not keys:
-                return
+            if not left:
+                break
             until = self._store.deadline(RANGE_SECONDS)
-            found = dict(zip(keys, self._store.read_many(table, form, keys)))
-            condition, values = condition_of(table, form, texts)
-            [[(ended, now)]] = self._database.run(
+            found = dict(zip(left, self._store.read_many(table, form, [*left])))
+            condition, values = condition_of(table, form, [*dict.fromkeys(left.values())])
+            [ended] = self._database.run(
                 (
-                    f"SELECT COUNT(*), {MICROSECONDS_NOW} FROM watched{condition}"
+                    f"SELECT row_key, {MICROSECONDS_NOW} FROM watched{condition}"
                     " AND direction = %s",
                     (*values, ENDED),
                 )
             )
-            if ended < len(texts):
-                return
-            done = self._store.delete_many(table, form, found, now, until)
-            keys = [key for key, is_done in zip(keys, done) if not is_done]
+            times = dict(ended)
+            found = {key: own for key, own in found.items() if left[key] in times}
+            if not found:
+                return set()
+            now = min(times.values())
+            done = self._store.delete_many(table, form, found, int(now), until)
+            left = {key: left[key] for key, is_done in zip(found, done) if not is_done}
+        return {*left.values()}

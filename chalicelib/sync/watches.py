@@ -9,7 +9,7 @@ from typing import NamedTuple, TypeVar
 
 from chalicelib.db import Database, Statement, guarded
 from chalicelib.errors import HerocacheError
-from chalicelib.sync.seen_ranges import SeenRanges, keys_of
+from chalicelib.sync.seen_ranges import SeenRange, SeenRanges, keys_of
 from chalicelib.sync.unfinished_step import Prints
 from chalicelib.tables import (
     DIRECTIONS,
@@ -229,6 +229,28 @@ class Watches:
             (f"UPDATE watched SET unfinished = {cases}{condition}", values)
             for cases, condition, values in _by_key(table, form, prints)
         ]
+
+    def told(
+        self, table: Table, form: str, known: SeenRange, keys: Sequence[Key]
+    ) -> list[Statement]:
+        """Statements that keep what is `known` of these keys, where no run has looked at them since
+        they are watched one by one."""
+        statements: list[Statement] = []
+        for batch in batches([k for k in keys if k in known.seen or k in known.unfinished]):
+            cases = f"CASE row_key {' '.join(['WHEN %s THEN %s'] * len(batch))} END"
+            seen, unfinished = (
+                [v for key in batch for v in (str(key), own.get(key, ""))] for own in known
+            )
+            condition, place = condition_of(table, form, [*map(str, batch)])
+            statements.append(
+                (
+                    f"UPDATE watched SET seen = NULLIF({cases}, ''),"
+                    f" unfinished = NULLIF({cases}, ''), synced_at = UTC_TIMESTAMP(6){condition}"
+                    " AND direction = %s AND synced_at IS NULL",
+                    (*seen, *unfinished, *place, TO_DATABASE),
+                )
+            )
+        return statements
 
     def forgetting_left(self, table: Table, form: str, keys: Sequence[Key]) -> list[Statement]:
         """Statements that forget watches that have LEFT."""

@@ -3,6 +3,7 @@ one, and what does not is cut before it is sent."""
 
 import json
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -14,6 +15,7 @@ from tests.conftest import Configure
 from tests.support.client import Answer, InProcess, Row, as_stored, hero, heroes
 from tests.support.data_api import UNUSED, spent
 from tests.support.witness import Witness
+from tests.sync.clients import run, watch
 
 LONG = ("hero", "power", "name", "color")
 # Four bytes each in UTF-8; and six each in JSON.
@@ -211,6 +213,21 @@ def test_a_row_just_under_64_kib_is_read_and_of_one_just_over_the_reason_is_told
         assert (answer.status, answer.error) == (413, "TooLarge")
         assert "longer than declared" in answer.message
     assert len(service.read([1]).rows) == 1
+
+
+@pytest.mark.parametrize("keys", [["*"], [*range(1, 41)]], ids=["every row", "one by one"])
+def test_rows_that_are_too_long_together_for_a_run_of_the_sync_are_read_a_few_at_a_time(
+    service: InProcess, roomy: Callable[..., list[Row]], witness: Witness, keys: list[object]
+) -> None:
+    rows = roomy(*[60_000] * 40)
+    watch(service, keys, "to_cache", TABLE="heroes")
+
+    record = run("heroes")
+
+    assert (record["outcome"], record["to_cache"]["changed"]) == ("done", len(rows))
+    names = [f"Hero:{row['id']}" for row in rows]
+    stored: Any = witness.redis.mget(names)
+    assert [json.loads(text) for text in stored] == rows
 
 
 def test_rows_that_are_too_long_together_for_a_write_are_changed_a_few_at_a_time(

@@ -19,7 +19,7 @@ from chalicelib.tables import Table
 from local.servers.mariadb import integers
 from tests.conftest import Configure
 from tests.support.bucket import Event, UploadBucket, owned_by
-from tests.support.client import InProcess
+from tests.support.client import InProcess, heroes
 from tests.support.witness import Witness
 from tests.sync.clients import RedisCli, product, run, tallies, unwatch, watch
 from tests.sync.test_faults import MAX_STEPS, Killed, Steps, each_moment, expire_lease, kill
@@ -390,6 +390,37 @@ def ended_at(witness: Witness, run: int) -> Any:
     return witness.query("SELECT finished_at, details FROM sync_runs WHERE id = %s", [run])
 
 
+def test_a_function_that_slept_does_not_change_what_another_one_has_noted(
+    shop: InProcess,
+    witness: Witness,
+    cli: RedisCli,
+    bucket: UploadBucket,
+    sizes: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Meanwhile a row is gone: so what both call the first rows are not the same."""
+    sizes(in_run=5, handed=100, step=5)
+    fill(witness, 1, 20)
+    watch(shop, ["*"], "to_cache")
+    [event] = told(bucket, begun(ranges=1)["run"])
+    store = type(services.container().public_store)
+    keep = store.keep
+
+    def keep_later(*arguments: Any) -> None:
+        monkeypatch.setattr(store, "keep", keep)
+        witness.query("DELETE FROM products WHERE ProductId = 6")
+        witness.query("UPDATE sync_ranges SET expires_at = '2000-01-01'")
+        assert work_off(event)["outcome"] == "done"
+        keep(*arguments)
+
+    monkeypatch.setattr(store, "keep", keep_later)
+    assert work_off(event)["outcome"] == "superseded"
+
+    assert is_idle()
+    cli.put("Product:11", Price=1)
+    assert run(None)["outcome"] != "idle"
+
+
 @each_moment
 def test_a_function_that_is_killed_at_any_step_is_called_again(
     shop: InProcess,
@@ -699,3 +730,78 @@ def test_a_range_in_another_bucket_is_refused(
         sync_range(event_of(UploadBucket(s3_port), key), None)
     assert len(all_public(cli)) == IN_RUN
     assert work_off(event)["outcome"] == "done"
+
+
+@pytest.fixture
+def wide(witness: Witness) -> Iterator[None]:
+    """Products have room for keys that no request can name."""
+    modify = "ALTER TABLE products MODIFY ProductId {} UNSIGNED NOT NULL AUTO_INCREMENT"
+    witness.query(modify.format("BIGINT"))
+    yield
+    witness.query("DELETE FROM products")
+    witness.query(modify.format("INT"))
+
+
+@pytest.mark.usefixtures("wide")
+def test_ranges_begin_and_end_at_keys_that_no_request_can_name(
+    shop: InProcess,
+    witness: Witness,
+    cli: RedisCli,
+    bucket: UploadBucket,
+    sizes: Callable[..., None],
+) -> None:
+    sizes(in_run=2, handed=3, step=2)
+    keys = [1, 2, 3, *range(5_000_000_001, 5_000_000_010)]
+    for key in keys:
+        witness.query("INSERT INTO products VALUES (%s, '', '', 10, 400)", [key])
+    watch(shop, ["*"], "to_cache")
+    for price in (400, 7):
+        witness.query("UPDATE products SET Price = %s", [price])
+        record = begun(ranges=4)
+        for event in told(bucket, record["run"]):
+            assert work_off(event)["outcome"] == "done"
+        assert ended(witness, record["run"])[1] == (len(keys), len(keys), 0)
+        assert all_public(cli) == all_rows(witness)
+    assert is_idle()
+
+
+def test_a_table_that_fails_when_ranges_of_it_are_ready_is_looked_at_by_the_next_run(
+    shop: InProcess,
+    witness: Witness,
+    cli: RedisCli,
+    bucket: UploadBucket,
+    sizes: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Also where another table hands ranges out."""
+    sizes(in_run=2, handed=100, step=2)
+    shop.write(heroes(5))
+    fill(witness, 1, 5)
+    watch(shop, ["*"], "to_cache", TABLE="heroes")
+    watch(shop, ["*"], "to_cache", TABLE="heroes", FORM="hash")
+    watch(shop, ["*"], "to_cache")
+    store = type(services.container().public_store)
+    read_many = store.read_many
+
+    def fail(self: Any, table: Table, form: str, keys: Any) -> Any:
+        if (table.name, form) == ("heroes", "hash"):
+            raise errors.CacheUnavailable("no answer in time")
+        return read_many(self, table, form, keys)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "read_many", fail)
+        with pytest.raises(errors.CacheUnavailable):
+            run(None)
+    [(first,)] = witness.query("SELECT id FROM sync_runs")
+    for event in told(bucket, first):
+        work_off(event)
+    assert ended(witness, first)[0] == "failed"
+    assert len(cli("KEYS Product:*")) == 5
+
+    second = run(None)
+
+    assert second["outcome"] == "running"
+    for event in told(bucket, second["run"]):
+        work_off(event)
+    assert len(cli("KEYS UsingHash:Hero:*")) == len(cli("KEYS Hero:*")) == 5
+    assert is_idle()

@@ -1,6 +1,7 @@
 """What becomes of a `watch` and an `unwatch`: what they reject, what they delete, and what they say
 and leave where they cannot be finished."""
 
+import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -170,7 +171,9 @@ def test_public_keys_of_clients_stay_also_where_they_followed_their_rows_before(
 
 
 @pytest.mark.parametrize("change", ["row", "public key", "both"])
-@pytest.mark.parametrize("way", ["watch", "unwatch", "unwatch and watch", "watch in a run"])
+@pytest.mark.parametrize(
+    "way", ["watch", "unwatch", "unwatch and watch", "watch in a run", "watch, and no other"]
+)
 def test_what_both_sides_had_moves_between_a_watch_on_every_row_and_one_on_a_row(
     shop: InProcess,
     cli: RedisCli,
@@ -197,8 +200,10 @@ def test_what_both_sides_had_moves_between_a_watch_on_every_row_and_one_on_a_row
         run()
     if "unwatch" in way:
         unwatch(shop, [22])
-    if way in ("watch", "unwatch and watch"):
+    if way in ("watch", "unwatch and watch", "watch, and no other"):
         watch(shop, [22])
+    if way == "watch, and no other":
+        unwatch(shop, ["*"])
     if change != "public key":
         shop.write([product(22, Price=77)], TABLE="products")
     if change != "row":
@@ -210,7 +215,7 @@ def test_what_both_sides_had_moves_between_a_watch_on_every_row_and_one_on_a_row
     assert rows(witness, 22)[0]["Price"] == (77 if change == "row" else 5)
     assert [len(each) for each in found] == [int(change == "both"), 0]
     assert witness.query("SELECT direction FROM watched") == [("to_database",)] * (
-        1 if way == "unwatch" else 2
+        1 if way in ("unwatch", "watch, and no other") else 2
     )
 
 
@@ -256,6 +261,54 @@ def test_a_write_that_shows_its_row_while_a_watch_ends_leaves_no_public_key(
     monkeypatch.setattr(store, "read_many", a_late_write_follows)
     unwatch(shop, [22])
     assert not cli("EXISTS Product:22")
+
+
+@each_way
+def test_a_public_key_that_changes_all_the_time_is_left_to_the_next_unwatch_or_run(
+    shop: InProcess,
+    cli: RedisCli,
+    witness: Witness,
+    monkeypatch: pytest.MonkeyPatch,
+    keys: list[object],
+) -> None:
+    watch(shop, keys, "to_cache")
+    run()
+    store = type(services.container().public_store)
+    read_many, count = store.read_many, itertools.count()
+
+    def a_client_is_faster(*arguments: Any) -> Any:
+        found = read_many(*arguments)
+        cli.put("Product:22", Price=next(count))
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "read_many", a_client_is_faster)
+        answer = ask(shop, "unwatch", SQLS=keys)
+
+    assert (answer.status, answer.error) == (503, "PublicKeysUnavailable")
+    assert "other clients change some of the public keys all the time" in answer.message
+    assert (cli("KEYS Product:*"), watched(shop)) == ([b"Product:22"], [])
+    assert run(None)["outcome"] == "done"
+    assert (cli("KEYS Product:*"), witness.count("watched")) == ([], 0)
+
+
+def test_public_keys_go_also_where_somebody_watches_another_row_again_meanwhile(
+    shop: InProcess, cli: RedisCli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watch(shop, [11, 22], "to_cache")
+    run()
+    store = type(services.container().public_store)
+    read_many = store.read_many
+
+    def somebody_watches_before(*arguments: Any) -> Any:
+        monkeypatch.setattr(store, "read_many", read_many)
+        watch(shop, [11], "to_cache")
+        return read_many(*arguments)
+
+    monkeypatch.setattr(store, "read_many", somebody_watches_before)
+    unwatch(shop, [11, 22])
+    run()
+    assert cli("KEYS Product:*") == [b"Product:11"]
 
 
 def test_public_keys_stay_that_clients_set_after_a_watch_ended_within_a_run(
