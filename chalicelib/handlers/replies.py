@@ -204,7 +204,7 @@ def _raise_too_large(size: int, read: Read) -> NoReturn:
     elif read.column is not read.table.key:
         less += f", or for one value with {LIMIT} and {AFTER}"
     raise TooLarge(
-        f"{SQLS}: the rows make an answer of {size} bytes, at most {MAX_RESULT_BYTES}; {less}"
+        f"{SQLS}: the answer would have {size} bytes, at most {MAX_RESULT_BYTES}; {less}"
     )
 
 

@@ -7,6 +7,7 @@ import ast
 import inspect
 import io
 import struct
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -147,6 +148,24 @@ def test_literals_are_those_of_the_driver(both_drivers: list[Cursor], values: li
     ours: Any = both_drivers[0].connection
 
     assert ours.sql(text, values) == both_drivers[1].mogrify(text, values)
+
+
+def test_a_text_full_of_quotes_is_escaped_at_c_speed(connection: Any) -> None:
+    """A request may hold millions of them."""
+    calls = 0
+
+    def count(*_: object) -> None:
+        nonlocal calls
+        calls += 1
+
+    sys.setprofile(count)
+    try:
+        literal = connection.sql("%s", ["'" * 10_000])
+    finally:
+        sys.setprofile(None)
+
+    assert literal == "'" + "\\'" * 10_000 + "'"
+    assert calls < 100
 
 
 def test_a_quote_ends_no_literal_where_backslashes_escape_nothing(connection: Any) -> None:

@@ -85,7 +85,7 @@ def test_a_result_has_at_most_six_megabytes(
     for _ in range(2):
         for values in ([1] * 1_600, [1] * 600, [1] * 10_000):
             rejected = service.read(values, use_cache)
-            assert_too_large(rejected, "SQLS: the rows make an answer of")
+            assert_too_large(rejected, "SQLS: the answer would have")
             assert "at most 6000000; ask for fewer values" in rejected.message
         assert len(service.read([1] * 450, use_cache).rows) == 450
         assert len(service.read([2] * 10_000, use_cache).rows) == 10_000
@@ -105,7 +105,7 @@ def test_a_lookup_with_too_many_rows_is_refused(service: InProcess, witness: Wit
 
     assert_too_large(service.read([5], use_cache=False, BY="xp"), "rows have these xp values")
     for use_cache in (False, True, True):
-        assert_too_large(service.read([6], use_cache, BY="xp"), "the rows make an answer of")
+        assert_too_large(service.read([6], use_cache, BY="xp"), "the answer would have")
 
 
 @pytest.mark.both_engines

@@ -71,7 +71,11 @@ PASSWORD_WITHHELD = CR.CR_AUTH_PLUGIN_ERR
 
 # What the driver writes another way within a literal.
 _ESCAPED = re.compile("[\0\\\\\n\r\x1a\"']")
-_ESCAPES = {"\0": "\\0", "\n": "\\n", "\r": "\\r", "\x1a": "\\Z"}
+# The first one first: the others make it.
+_ESCAPES = (
+    *(("\\", "\\\\"), ("\0", "\\0"), ("\n", "\\n"), ("\r", "\\r")),
+    *(("\x1a", "\\Z"), ("'", "\\'"), ('"', '\\"')),
+)
 
 
 def require_checked_driver() -> None:
@@ -119,7 +123,7 @@ class DriverConnection(pymysql.connections.Connection):
         literals = [  # as the driver has them, in a third of the time
             str(value)
             if type(value) is int
-            else f"'{value if is_plain or value.isalnum() else _ESCAPED.sub(_escape, value)}'"
+            else f"'{value if is_plain or value.isalnum() else _escaped(value)}'"
             if type(value) is str
             else self.escape(value)
             for value in values
@@ -261,5 +265,8 @@ class _Sha2Login:
         return _auth.caching_sha2_password_auth(connection, packet)
 
 
-def _escape(found: re.Match[str]) -> str:
-    return _ESCAPES.get(found[0], "\\" + found[0])
+def _escaped(value: str) -> str:
+    """At C speed, also where each character is escaped."""
+    for character, escape in _ESCAPES:
+        value = value.replace(character, escape)
+    return value
