@@ -761,9 +761,10 @@ def test_a_table_that_fails_when_ranges_of_it_are_ready_is_looked_at_by_the_next
             raise errors.CacheUnavailable("no answer in time")
         return read_many(self, table, form, keys)
 
-    with monkeypatch.context() as patch, pytest.raises(errors.CacheUnavailable):
+    with monkeypatch.context() as patch:
         patch.setattr(store, "read_many", fail)
-        run(None)
+        with pytest.raises(errors.CacheUnavailable):
+            run(None)
     [(first,)] = witness.query("SELECT id FROM sync_runs")
     for event in told(bucket, first):
         work_off(event)
