@@ -107,7 +107,7 @@ class Watches:
             delete = f"DELETE FROM watched{where} AND direction NOT IN (%s, %s){others}"
             changes.append((delete, (*values, ENDED, LEFT, *filter(None, [own]))))
         if keys is None and direction != TO_CACHE:
-            changes = [*before_the_end(self._database.with_order(table), form, self), *changes]
+            changes = [*before_the_end(table, form, self, self._database.with_order), *changes]
         self._change(table, changes)
         left: list[tuple[str, str]] = []
         self._tell_redis("the watches have ended", table, lambda: left.extend(self.finish(table)))
