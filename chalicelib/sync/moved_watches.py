@@ -7,7 +7,7 @@ tells the others itself, before it forgets.
 """
 
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from chalicelib.db import Statement
 from chalicelib.sync.range_rows import without
@@ -31,12 +31,17 @@ def bring_along(table: Table, watches: Watches, lease: Lease) -> None:
         lease.run(*statements, *watches.forgetting_left(table, form, left))
 
 
-def before_the_end(table: Table, form: str, watches: Watches) -> list[Statement]:
+def before_the_end(
+    table: Table, form: str, watches: Watches, with_order: Callable[[Table], Table]
+) -> list[Statement]:
     """Statements to run before the watch on every row ends. They change no watch that a run has
-    looked at meanwhile."""
+    looked at meanwhile. `with_order`: as `Database.with_order`, which is asked where needed."""
     if not watches.still(table, form, TO_DATABASE, [EVERY_ROW]):
         return []
     new = [row for row in watches.moved(table) if row.form == form and row.direction != LEFT]
+    if not new:
+        return []
+    table = with_order(table)
     return [
         statement
         for start, rows in _by_range(table, watches.ranges.starts(table, form), new)

@@ -73,10 +73,9 @@ class WatchChanges:
             delete = f"DELETE FROM watched{condition} AND direction NOT IN (%s, %s){others}"
             changes.append((delete, (*values, ENDED, LEFT, *filter(None, [own]))))
         if keys is None and direction != TO_CACHE:
-            changes = [
-                *before_the_end(self._database.with_order(table), form, self._watches),
-                *changes,
-            ]
+            with_order = self._database.with_order
+            before = before_the_end(table, form, self._watches, with_order)
+            changes = [*before, *changes]
         self._change(table, changes)
         left: list[tuple[str, str]] = []
         self._tell_redis("the watches have ended", table, lambda: left.extend(self.finish(table)))

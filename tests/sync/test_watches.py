@@ -219,6 +219,27 @@ def test_what_both_sides_had_moves_between_a_watch_on_every_row_and_one_on_a_row
     )
 
 
+def test_what_moves_back_takes_the_place_of_what_a_range_has_from_before(
+    shop: InProcess, cli: RedisCli, witness: Witness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run before has not come to the range. Both sides had nothing last."""
+    watch(shop, ["*"])
+    run()
+    as_before = cli("GET Product:22")
+    watch(shop, [22])
+    with monkeypatch.context() as patch:
+        patch.setattr(range_scan.Scan, "every_row", lambda *_: None)
+        witness.query("DELETE FROM products WHERE ProductId = 22")
+        cli("DEL Product:22")
+        run()
+    unwatch(shop, [22])
+    cli.redis.set("Product:22", as_before)
+
+    run()
+
+    assert cli("GET Product:22") == as_before
+
+
 @pytest.mark.parametrize("keys", [[22], ["*"]])
 def test_what_a_client_sets_behind_a_watch_stays_while_an_earlier_one_ends(
     shop: InProcess,
