@@ -56,7 +56,8 @@ def settle_in(environment: Mapping[str, str], all_are_here: Shared, waiting: Sha
     """The beginning of each process: no deadline of the app ends, and who waits is counted."""
     from chalicelib.cache import entry_commands, generations, timeouts
     from chalicelib.db import database
-    from chalicelib.db.mysql import connector
+    from chalicelib.db.engine import LOCK_TIMEOUT_SECONDS
+    from chalicelib.db.mysql import connection, connector
     from chalicelib.rows import lazy_loading
 
     os.environ.update(environment)
@@ -66,6 +67,8 @@ def settle_in(environment: Mapping[str, str], all_are_here: Shared, waiting: Sha
     generations.REFRESH_TIMEOUT_SECONDS = LONG_SECONDS
     for module in (database, connector):
         module.ANSWER_TIMEOUT_SECONDS = LONG_SECONDS  # type: ignore[attr-defined]
+    short, long = (f"lock_wait_timeout={n}" for n in (LOCK_TIMEOUT_SECONDS, LONG_SECONDS))
+    vars(connection)["_SESSION"] = connection._SESSION.replace(short, long)
     pauses = (FIRST_PAUSE, *[PAUSE] * int(LONG_SECONDS / PAUSE))
     lazy_loading.POLL_SECONDS = pauses  # type: ignore[assignment]
 
