@@ -22,9 +22,10 @@ PASS, CUT_BEFORE, CUT_AFTER, HOLD_ANSWER = range(4)
 
 
 class Relay(Listener):
-    """`judge` is asked what to do with every piece a client sends. `welcome` is called when one
-    connects, before anything passes. With `drip_seconds` what a server says comes byte by byte.
-    `last_words`: what a client is told that is cut off before its piece passes."""
+    """`judge` is asked what to do with every piece a client sends; an error in it ends the
+    connection. `welcome` is called when one connects, before anything passes. With
+    `drip_seconds` what a server says comes byte by byte. `last_words`: what a client is told
+    that is cut off before its piece passes."""
 
     def __init__(self, target: int) -> None:
         super().__init__()
@@ -77,7 +78,7 @@ class Relay(Listener):
             end.close()
 
     def _pass_on(self, source: socket.socket, sink: socket.socket, *, asks: bool = False) -> None:
-        with contextlib.suppress(OSError):
+        try:
             while piece := source.recv(CHUNK_BYTES):
                 self._flows.wait()
                 verdict = self.judge(piece) if asks else PASS
@@ -92,9 +93,11 @@ class Relay(Listener):
                     self._deliver(sink, piece, self.drip_seconds * (not asks))
                 if verdict in (CUT_BEFORE, CUT_AFTER):
                     break
-        for end in (source, sink):
-            with contextlib.suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass  # either end is gone
+        finally:
+            _reset(source)
+            _reset(sink)
 
     def _deliver(self, sink: socket.socket, piece: bytes, drip_seconds: float) -> None:
         if not drip_seconds:
