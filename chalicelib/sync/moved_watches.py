@@ -10,9 +10,9 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 
 from chalicelib.db import Statement
-from chalicelib.sync.range_rows import without
 from chalicelib.sync.runs import Lease
 from chalicelib.sync.seen_ranges import SeenRange
+from chalicelib.sync.step import without
 from chalicelib.sync.watches import LEFT, WatchedRow, Watches
 from chalicelib.tables import EVERY_ROW, TO_DATABASE, Table
 

@@ -1,10 +1,10 @@
-"""The public keys of a range: what they should hold, setting them, and until when that may be."""
+"""The public keys of a step: what they should hold, setting them, and until when that may be."""
 
 from collections.abc import Mapping, Sequence
 
 from chalicelib.cache import Found, PublicRow, PublicStore, public_forms
-from chalicelib.sync.range_rows import InStep, Rows
 from chalicelib.sync.runs import RANGE_SECONDS, Lease, Record, nobody
+from chalicelib.sync.step import Step
 from chalicelib.tables import JSON, Key, NotAsDeclared, Table
 
 
@@ -28,72 +28,58 @@ class PublicSide:
             self._lease.run()
         return until
 
-    def shown(
-        self, table: Table, form: str, direction: str, rows: Rows, now: InStep
-    ) -> Mapping[Key, Found]:
-        """What the public keys of the rows hold. Rows that JSON cannot show are reported."""
-        for key in now.found.keys() & rows.odd.keys():
+    def shown(self, step: Step) -> Mapping[Key, Found]:
+        """What the public keys of the rows should hold. Rows that JSON cannot show are reported."""
+        found, rows = step.now.found, step.rows
+        for key in found.keys() & rows.odd.keys():
             try:
-                table.encode(rows.odd[key])
+                step.table.encode(rows.odd[key])
             except NotAsDeclared as error:
-                self._record.report(direction, table.public_key(form, key), str(error))
+                self._record.report(step.direction, step.public_key(key), str(error))
         texts = rows.texts
-        if len(texts) > len(now.found):
-            texts = {key: texts[key] for key in now.found if key in texts}
-        return (
-            texts
-            if form == JSON
-            else dict(zip(texts, public_forms(table, form, [*texts.values()])))
-        )
+        if len(texts) > len(found):
+            texts = {key: texts[key] for key in found if key in texts}
+        if step.form == JSON:
+            return texts
+        return dict(zip(texts, public_forms(step.table, step.form, [*texts.values()])))
 
-    def with_values(
-        self, table: Table, form: str, puts: Sequence[PublicRow]
-    ) -> Sequence[PublicRow]:
+    def with_values(self, step: Step, puts: Sequence[PublicRow]) -> Sequence[PublicRow]:
         """The same, each with the value of its row."""
         unknown = [put for put in puts if put.row is not None and put.value is None]
         if not unknown:
             return puts
-        texts = table.encode_many([put.row for put in unknown if put.row is not None])
-        values = dict(zip([put.key for put in unknown], public_forms(table, form, texts)))
+        texts = step.table.encode_many([put.row for put in unknown if put.row is not None])
+        values = dict(zip([put.key for put in unknown], public_forms(step.table, step.form, texts)))
         return [put._replace(value=values.get(put.key, put.value)) for put in puts]
 
-    def put_new(self, table: Table, direction: str, rows: Rows, now: InStep) -> None:
+    def put_new(self, step: Step) -> None:
         """Set the public keys of all rows as JSON, as long as nothing is there. Some may be left
         out."""
-        done = self._store.set_new_many(table, rows.texts, rows.until)
-        is_whole = len(done) == len(rows.texts)
-        held = rows.texts if is_whole else {key: rows.texts[key] for key in done}
-        self._hold(table, JSON, direction, held, now)
+        texts = step.rows.texts
+        done = self._store.set_new_many(step.table, texts, step.rows.until)
+        held = texts if len(done) == len(texts) else {key: texts[key] for key in done}
+        self._hold(step, held)
 
-    def put(
-        self,
-        table: Table,
-        form: str,
-        direction: str,
-        rows: Rows,
-        puts: Sequence[PublicRow],
-        now: InStep,
-    ) -> set[Key]:
+    def put(self, step: Step, puts: Sequence[PublicRow]) -> set[Key]:
         """Set public keys to these values. The keys of the rows where something else was there."""
         if not puts:
             return set()
-        done = self._store.set_many(table, form, puts, rows.read_at, rows.until)
+        rows, now = step.rows, step.now
+        done = self._store.set_many(step.table, step.form, puts, rows.read_at, rows.until)
         not_set = {put.key for put, is_done in zip(puts, done) if not is_done}
         now.is_known = now.is_known and not not_set
-        held = {put.key: put.value for put in puts if put.key not in not_set}
-        self._hold(table, form, direction, held, now)
+        self._hold(step, {put.key: put.value for put in puts if put.key not in not_set})
         return not_set
 
-    def _hold(
-        self, table: Table, form: str, direction: str, held: Mapping[Key, Found], now: InStep
-    ) -> None:
+    def _hold(self, step: Step, held: Mapping[Key, Found]) -> None:
         """These public keys were set."""
+        now = step.now
         now.found |= held
         changed = [key for key in held if key not in now.written] if now.written else held
-        self._record.tallies[direction].changed += len(changed)
-        self.tell(table, form, [*changed], "from Database to Redis")
+        self._record.tallies[step.direction].changed += len(changed)
+        self.tell(step, [*changed], "from Database to Redis")
 
-    def tell(self, table: Table, form: str, keys: Sequence[Key], way: str) -> None:
+    def tell(self, step: Step, keys: Sequence[Key], way: str) -> None:
         if self._record.tell is not nobody:
-            for name in table.public_keys(form, keys):
+            for name in step.table.public_keys(step.form, keys):
                 self._record.tell(f"Write {name} {way}")

@@ -11,6 +11,7 @@ from chalicelib.sync.idle_check import Note
 from chalicelib.sync.reconciliation import Reconciliation
 from chalicelib.sync.runs import Lease
 from chalicelib.sync.seen_ranges import SeenRange
+from chalicelib.sync.step import Step
 from chalicelib.sync.unfinished_step import UnfinishedStep
 from chalicelib.sync.watches import WatchedRow, Watches
 from chalicelib.tables import Key, Table
@@ -52,17 +53,15 @@ class Scan:
         direction = watched[0].direction
         keys = [row.key for row in watched]
         seen = {row.key: row.seen for row in watched}
-        step = UnfinishedStep(
+        unfinished = UnfinishedStep(
             {row.key: row.unfinished for row in watched if row.unfinished},
             lambda prints: self._watches.begun(self._table, self._form, prints),
             lambda digests, prints: self._watches.kept(self._table, self._form, digests),
         )
         rows = self._reconciliation.read(self._table, keys)
-        now = self._reconciliation.reconcile(
-            self._table, self._form, direction, keys, rows, seen, step
-        )
-        self._note.add(self._form, now.found, now.is_known)
-        kept = self._watches.kept(self._table, self._form, now.seen)
+        step = Step(self._table, self._form, direction, keys, rows, seen, unfinished)
+        self._reconcile(step)
+        kept = self._watches.kept(self._table, self._form, step.now.seen)
         self._lease.run(*kept, *self._progress(str(keys[-1])))
 
     def deleted(self, direction: str, keys: Sequence[Key]) -> None:
@@ -71,11 +70,8 @@ class Scan:
         rows = self._reconciliation.read(self._table, keys)
         gone = [key for key in keys if key not in rows.texts and key not in rows.odd]
         if gone:
-            step = UnfinishedStep({}, lambda prints: (), lambda digests, prints: ())
-            now = self._reconciliation.reconcile(
-                self._table, self._form, direction, gone, rows, {}, step
-            )
-            self._note.add(self._form, now.found, now.is_known)
+            nothing = UnfinishedStep({}, lambda prints: (), lambda digests, prints: ())
+            self._reconcile(Step(self._table, self._form, direction, gone, rows, {}, nothing))
 
     def every_row(
         self,
@@ -116,17 +112,15 @@ class Scan:
                     keys += [key for key in known if key not in here]
                 others_here = others(keys)
                 asked = [key for key in keys if key not in others_here] if others_here else keys
-                unfinished = {**part.unfinished, **left.unfinished}
-                step = self._step(direction, start, SeenRange(before, unfinished))
-                now = self._reconciliation.reconcile(
-                    self._table, self._form, direction, asked, rows, part.seen, step
-                )
-                self._note.add(self._form, now.found, now.is_known)
-                seen = now.seen
+                prints = {**part.unfinished, **left.unfinished}
+                unfinished = self._unfinished(direction, start, SeenRange(before, prints))
+                step = Step(self._table, self._form, direction, asked, rows, part.seen, unfinished)
+                self._reconcile(step)
+                seen = step.now.seen
                 if "" in seen.values():
                     seen = {key: digest for key, digest in seen.items() if digest}
                 kept = []
-                if seen != {**before, **step.kept} or step.is_recorded or is_more:
+                if seen != {**before, **unfinished.kept} or unfinished.is_recorded or is_more:
                     kept.append(self._kept(direction, start, SeenRange(seen, {})))
                 if is_more:
                     kept.append(self._kept(direction, str(after), left))
@@ -137,7 +131,11 @@ class Scan:
                     start, before = str(after), left.seen
         return None
 
-    def _step(self, direction: str, start: str, before: SeenRange) -> UnfinishedStep:
+    def _reconcile(self, step: Step) -> None:
+        self._reconciliation.reconcile(step)
+        self._note.add(self._form, step.now.found, step.now.is_known)
+
+    def _unfinished(self, direction: str, start: str, before: SeenRange) -> UnfinishedStep:
         return UnfinishedStep(
             before.unfinished,
             lambda prints: self._watches.ranges.begun(

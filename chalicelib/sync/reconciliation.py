@@ -1,21 +1,20 @@
-"""Reconciliation: one range of watched rows is brought in step with its public keys.
+"""Reconciliation: the watched rows of one step are brought in step with their public keys.
 
 For each row there are three things: the row R in the database, the value P under its public key,
 and S, the row as both had it last. Where R and P differ, S tells which of them was changed. A range
 may be done again at any time: what is in step already is left alone.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from chalicelib.cache import PublicStore
 from chalicelib.db import Database
 from chalicelib.rows import WriteThrough
 from chalicelib.sync.public_side import PublicSide
-from chalicelib.sync.range_rows import InStep, Rows, rows_of
 from chalicelib.sync.runs import Lease, Record
+from chalicelib.sync.step import Rows, Step, rows_of
 from chalicelib.sync.to_cache import ToCache
 from chalicelib.sync.to_database import ToDatabase
-from chalicelib.sync.unfinished_step import UnfinishedStep
 from chalicelib.sync.watches import Watches
 from chalicelib.tables import JSON, TO_CACHE, TO_DATABASE, Key, Row, Table
 
@@ -63,26 +62,16 @@ class Reconciliation:
             _, rows = self._database.fetch_dated(table, left)
         return rows_of(read_at, until, table, texts, rows), is_more
 
-    def reconcile(
-        self,
-        table: Table,
-        form: str,
-        direction: str,
-        keys: Sequence[Key],
-        rows: Rows,
-        seen: Mapping[Key, str],
-        step: UnfinishedStep,
-    ) -> InStep:
-        """Raises Late, Superseded, CacheUnavailable, DatabaseUnavailable, OutcomeUnknown,
-        SchemaMismatch."""
-        now = InStep(dict.fromkeys(keys, ""), dict.fromkeys(keys))
-        is_new = direction == TO_CACHE and form == JSON and keys and not seen
-        if not (is_new and self._to_cache.set_new(table, rows, now)):
-            now.found = self._public_side.read_many(table, form, keys)
-            now.seen |= seen
+    def reconcile(self, step: Step) -> None:
+        """`step.now` tells what it has come to. Raises Late, Superseded, CacheUnavailable,
+        DatabaseUnavailable, OutcomeUnknown, SchemaMismatch."""
+        keys, now = step.keys, step.now
+        is_new = step.direction == TO_CACHE and step.form == JSON and keys and not step.seen
+        if not (is_new and self._to_cache.set_new(step)):
+            now.found = self._public_side.read_many(step.table, step.form, keys)
+            now.seen |= step.seen
             if len(now.seen) > len(keys):  # somebody watches other rows one by one by now
                 now.seen = {key: now.seen[key] for key in keys}
-            self._follow[direction](table, form, rows, seen, now, step)
-        self._record.tallies[direction].looked += len(keys)
+            self._follow[step.direction](step)
+        self._record.tallies[step.direction].looked += len(keys)
         self._record.progress(self._record)
-        return now

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from chalicelib.column_types import InvalidValue
 from chalicelib.db import Database, Statement
-from chalicelib.sync.range_rows import without
+from chalicelib.sync.step import without
 from chalicelib.sync.unfinished_step import PRINT_CHARACTERS, Prints, parted
 from chalicelib.tables import EVERY_ROW, Key, Table
 

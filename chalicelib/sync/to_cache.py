@@ -1,16 +1,15 @@
 """The public keys follow the rows."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-from chalicelib.cache import Found, PublicRow, instead_of
+from chalicelib.cache import PublicRow, instead_of
 from chalicelib.sync import public_values
 from chalicelib.sync.public_side import PublicSide
 from chalicelib.sync.public_values import NotARow
-from chalicelib.sync.range_rows import InStep, Rows, digests, named, without
 from chalicelib.sync.runs import Record
-from chalicelib.sync.unfinished_step import UnfinishedStep
+from chalicelib.sync.step import Step, digests, named, without
 from chalicelib.sync.watches import Watches
-from chalicelib.tables import JSON, TO_CACHE, Key, Row, Table
+from chalicelib.tables import JSON, TO_CACHE, Key
 
 
 class ToCache:
@@ -21,19 +20,12 @@ class ToCache:
         self._watches = watches
         self._record = record
 
-    def follow(
-        self,
-        table: Table,
-        form: str,
-        rows: Rows,
-        seen: Mapping[Key, str],
-        now: InStep,
-        step: UnfinishedStep,
-    ) -> None:
-        """Whatever stands under a public key, the row counts: nothing is recorded for `step`."""
-        if form == JSON and set(now.found.values()) == {None} and self.set_new(table, rows, now):
+    def follow(self, step: Step) -> None:
+        """Whatever stands under a public key, the row counts: nothing is recorded as unfinished."""
+        rows, now = step.rows, step.now
+        if step.form == JSON and set(now.found.values()) == {None} and self.set_new(step):
             return
-        wanted = self._public_side.shown(table, form, TO_CACHE, rows, now)
+        wanted = self._public_side.shown(step)
         differing: Sequence[Key] = ()
         if now.found != wanted:
             differing = [
@@ -41,41 +33,35 @@ class ToCache:
                 for key, found in now.found.items()
                 if found != wanted.get(key) and key not in rows.odd
             ]
-        stale = self._watches.still(table, form, TO_CACHE, differing)
+        stale = self._watches.still(step.table, step.form, TO_CACHE, differing)
         left = {*differing}.difference(stale) if len(stale) < len(differing) else set()
-        for key in stale if seen else ():
-            if seen.get(key):
-                row = rows.row(table, key)
-                self._tell_conflict(table, form, key, row, seen, now.found[key])
+        for key in stale if step.seen else ():
+            self._tell_conflict(step, key)
         puts = [PublicRow(key, None, instead_of(now.found[key]), wanted.get(key)) for key in stale]
-        not_set = self._public_side.put(table, form, TO_CACHE, rows, puts, now)
+        not_set = self._public_side.put(step, puts)
         left |= not_set | rows.odd.keys()
         now.seen |= digests(rows, without(left, now.found))
 
-    def set_new(self, table: Table, rows: Rows, now: InStep) -> bool:
+    def set_new(self, step: Step) -> bool:
         """Set the public keys of all rows, if nothing is there. Whether all of them were set; some
         may be also where it returns False."""
-        keys = [*rows.texts]
-        if keys != [*now.found] or self._watches.still(table, JSON, TO_CACHE, keys) != keys:
+        texts, now = step.rows.texts, step.now
+        keys = [*texts]
+        if keys != [*now.found] or self._watches.still(step.table, JSON, TO_CACHE, keys) != keys:
             return False
-        self._public_side.put_new(table, TO_CACHE, rows, now)
+        self._public_side.put_new(step)
         if None in now.found.values():
             return False
-        now.seen |= zip(keys, public_values.digests(rows.texts.values()))
+        now.seen |= zip(keys, public_values.digests(texts.values()))
         return True
 
-    def _tell_conflict(
-        self,
-        table: Table,
-        form: str,
-        key: Key,
-        row: Row | None,
-        seen: Mapping[Key, str],
-        found: Found,
-    ) -> None:
-        """Both sides were changed: the row counts."""
-        last = seen.get(key)
-        if not last or found is None or public_values.digest(table, row) == last:
+    def _tell_conflict(self, step: Step, key: Key) -> None:
+        """Where both sides were changed: the row counts."""
+        last = step.seen.get(key)
+        if not last:
+            return
+        table, row, found = step.table, step.row(key), step.now.found[key]
+        if found is None or public_values.digest(table, row) == last:
             return
         if isinstance(found, bytes) and public_values.digests([found]) == [last]:
             return
@@ -91,7 +77,7 @@ class ToCache:
             other = named(table, whole) or dict(values)
         self._record.report(
             TO_CACHE,
-            table.public_key(form, key),
+            step.public_key(key),
             "both were changed: the database's row counts",
             database=named(table, row),
             redis=other,

@@ -12,9 +12,9 @@ from chalicelib.sync import public_values
 from chalicelib.sync.plain_rows import plain_rows
 from chalicelib.sync.public_side import PublicSide
 from chalicelib.sync.public_values import NotARow, Values
-from chalicelib.sync.range_rows import InStep, Rows, digests, named, without
 from chalicelib.sync.runs import Lease, Record
-from chalicelib.sync.unfinished_step import UnfinishedStep, prints
+from chalicelib.sync.step import Step, digests, named, without
+from chalicelib.sync.unfinished_step import prints
 from chalicelib.sync.watches import NotWatched, Watches
 from chalicelib.tables import (
     DIRECTIONS,
@@ -108,47 +108,64 @@ class ToDatabase:
         self._record = record
         self._is_alone = is_alone
 
-    def follow(
-        self,
-        table: Table,
-        form: str,
-        rows: Rows,
-        seen: Mapping[Key, str],
-        now: InStep,
-        step: UnfinishedStep,
-    ) -> None:
-        values_shown = self._public_side.shown(table, form, TO_DATABASE, rows, now)
-        puts: list[PublicRow] = []
-        edits: dict[Key, Values] = {}
-        wholes: list[Row] = []
+    def follow(self, step: Step) -> None:
+        shown = self._public_side.shown(step)
+        differing = self._differing(step, shown)
+        untouched, touched = step.unfinished.compare(step.now.found)
+        step.now.seen |= dict.fromkeys(touched & differing.keys(), "")
+        if touched:
+            step.seen = without(touched, {**step.seen})
+        again = [*untouched & differing.keys()]
+        differing = without(untouched, differing)
+        if len(differing) >= MIN_ROWS_AT_ONCE:
+            differing = without(self._write_at_once(step, differing), differing)
+        edits = self._edits(step, differing, again)
+        again = [key for key in again if key in shown or step.row(key) is None]
+
+        still = {*self._watches.still(step.table, step.form, TO_DATABASE, [*again, *edits])}
+        puts = [
+            PublicRow(key, step.row(key), fingerprint(step.now.found[key]))
+            for key in again
+            if key in still
+        ]
+        items = [(key, values) for key, values in edits.items() if key in still]
+        for start in range(0, len(items), MAX_WRITTEN_ROWS):
+            puts += self._write(step, dict(items[start : start + MAX_WRITTEN_ROWS]))
+        if items and puts:  # to write them may have taken long
+            step.rows = replace(step.rows, until=self._public_side.deadline())
+        self._put(step, puts)
+
+    def _differing(self, step: Step, shown: Mapping[Key, Found]) -> dict[Key, Found]:
+        """What stands under the public keys that do not show their rows, or nothing. The others
+        are in step."""
+        now = step.now
         differing = {
             key: found
             for key, found in now.found.items()
-            if found is None or found != values_shown.get(key)
+            if found is None or found != shown.get(key)
         }
-        now.seen |= digests(rows, without(differing, now.found))
-        untouched, touched = step.compare(now.found)
-        now.seen |= dict.fromkeys(touched & differing.keys(), "")
-        seen = {**without(touched, {**seen})} if touched else seen
-        for key in untouched & differing.keys():
-            row = rows.row(table, key)
-            if row is None or key in values_shown:
-                puts.append(PublicRow(key, row, fingerprint(differing[key])))
-        differing = without(untouched, differing)
-        if len(differing) >= MIN_ROWS_AT_ONCE:
-            done = self._write_at_once(table, form, rows, differing, seen, now, step)
-            differing = without(done, differing)
+        now.seen |= digests(step.rows, without(differing, now.found))
+        return differing
+
+    def _edits(
+        self, step: Step, differing: Mapping[Key, Found], again: list[Key]
+    ) -> dict[Key, Values]:
+        """The values that rows are to follow. Appends to `again` the keys of the rows that are to
+        be put under their public keys again."""
+        table, now = step.table, step.now
+        edits: dict[Key, Values] = {}
+        wholes: list[Row] = []
         for key, found in differing.items():
-            row = rows.row(table, key)
+            row = step.row(key)
             try:
                 values = public_values.parse(table, key, found)
             except NotARow as error:
-                self._record.report(TO_DATABASE, table.public_key(form, key), str(error))
+                self._record.report(TO_DATABASE, step.public_key(key), str(error))
                 continue
             if values is None:
                 now.seen[key] = ""
-                if key in values_shown:
-                    puts.append(PublicRow(key, row, fingerprint(None)))
+                if row is not None:
+                    again.append(key)
                 continue
             # Write-behind counters follow the row. But until a client changes the public key, it
             # shows them as they were.
@@ -158,174 +175,148 @@ class ToDatabase:
             whole = public_values.over(table, key, values, row)
             shown = public_values.over(table, key, held, row)
             if whole is None or shown is None:
-                self._report_partial(table, form, key)
-                continue
-            if shown == row and is_whole:
+                self._report_partial(step, key)
+            elif shown == row and is_whole:
                 now.seen[key] = public_values.digest(table, row)
             elif whole == row:
-                if key in values_shown:
-                    puts.append(PublicRow(key, row, fingerprint(found)))
+                again.append(key)
             else:
                 edits[key] = values
-                if is_whole and seen.get(key):
+                if is_whole and step.seen.get(key):
                     wholes.append(shown)
         for key, digest in public_values.digests_by_key(table, wholes).items():
-            if digest == seen[key]:  # only the row was changed
+            if digest == step.seen[key]:  # only the row was changed
                 del edits[key]
-                row = rows.row(table, key)
-                if row is None or key in values_shown:
-                    puts.append(PublicRow(key, row, fingerprint(now.found[key])))
-        changing = [*[put.key for put in puts], *edits]
-        still = set(self._watches.still(table, form, TO_DATABASE, changing))
-        puts = [put for put in puts if put.key in still]
-        items = [(key, values) for key, values in edits.items() if key in still]
-        for start in range(0, len(items), MAX_WRITTEN_ROWS):
-            batch = dict(items[start : start + MAX_WRITTEN_ROWS])
-            puts += self._write(table, form, batch, seen, now, step)
-        if items and puts:  # to write them may have taken long
-            rows = replace(rows, until=self._public_side.deadline())
-        puts = [*self._public_side.with_values(table, form, puts)]
+                again.append(key)
+        return edits
+
+    def _put(self, step: Step, puts: Sequence[PublicRow]) -> None:
+        """Set public keys to these rows."""
+        puts = self._public_side.with_values(step, puts)
         if puts:
-            before = prints({put.key: now.found[put.key] for put in puts})
+            before = prints({put.key: step.now.found[put.key] for put in puts})
             after = prints({put.key: put.value for put in puts})
-            self._lease.run(*step.recording(before, after))
-        not_set = self._public_side.put(table, form, TO_DATABASE, rows, puts, now)
+            self._lease.run(*step.unfinished.recording(before, after))
+        not_set = self._public_side.put(step, puts)
         put_rows = [put.row for put in puts if put.row is not None]
-        put_digests = public_values.digests_by_key(table, put_rows)
+        put_digests = public_values.digests_by_key(step.table, put_rows)
         for put in puts:
             if put.key not in not_set:
-                now.seen[put.key] = put_digests.get(put.key, "")
+                step.now.seen[put.key] = put_digests.get(put.key, "")
 
-    def _write_at_once(
-        self,
-        table: Table,
-        form: str,
-        rows: Rows,
-        differing: Mapping[Key, Found],
-        seen: Mapping[Key, str],
-        now: InStep,
-        step: UnfinishedStep,
-    ) -> Collection[Key]:
+    def _write_at_once(self, step: Step, differing: Mapping[Key, Found]) -> Collection[Key]:
         """Write rows that are whole under their public keys in one transaction, where these are
         many. The keys of those that are in step then; the others were left as they are."""
+        table, form, seen, texts = step.table, step.form, step.seen, step.rows.texts
         if table.write_behind:
             return ()
-        after, columns = plain_rows(table, rows.texts, differing)
+        after, columns = plain_rows(table, texts, differing)
         digests = dict(zip(after, public_values.digests(after.values())))
-        equal = {key: digests[key] for key, text in after.items() if text == rows.texts[key]}
-        now.seen |= equal
+        equal = {key: digests[key] for key, text in after.items() if text == texts[key]}
+        step.now.seen |= equal
         changed = [
             key for key, digest in digests.items() if key not in equal and digest != seen.get(key)
         ]
         keys = sorted(self._watches.still(table, form, TO_DATABASE, changed))
         if len(keys) < MIN_ROWS_AT_ONCE:
             return equal
-        before = {key: rows.texts[key] for key in keys}
+        before = {key: texts[key] for key in keys}
         if keys != [*after]:
             after, columns = plain_rows(table, before, {k: after[k] for k in keys})
             digests = {key: digests[key] for key in keys}
         watched = self._watches.guard(table, form, TO_DATABASE, keys)
-        claim = _StepClaim(self._lease, step.keeping(digests), watched)
+        claim = _StepClaim(self._lease, step.unfinished.keeping(digests), watched)
         try:
             self._write_through.replace_many(table, before, columns, claim)
         except (NotAtOnce, NotWatched):
             return equal
-        step.keeps(digests)
+        step.unfinished.keeps(digests)
         known = zip(keys, public_values.digests(before.values())) if seen else ()
         conflicts = [
             (key, table.decode(before[key]), table.decode(after[key]))
             for key, digest in known
             if seen.get(key, digest) not in ("", digest)
         ]
-        self._tell_written(table, form, keys, conflicts, now)
-        now.seen |= digests
+        self._tell_written(step, keys, conflicts)
+        step.now.seen |= digests
         return equal.keys() | digests.keys()
 
-    def _report_partial(self, table: Table, form: str, key: Key) -> None:
-        reason = f"{table.name} has no such row, and not all columns are given"
-        self._record.report(TO_DATABASE, table.public_key(form, key), reason)
-
-    def _write(
-        self,
-        table: Table,
-        form: str,
-        values: Mapping[Key, Values],
-        seen: Mapping[Key, str],
-        now: InStep,
-        step: UnfinishedStep,
-    ) -> list[PublicRow]:
+    def _write(self, step: Step, values: Mapping[Key, Values]) -> list[PublicRow]:
         """Write these values to their rows, in one transaction. What is to be put under public keys
         after that. Where the database rejects a row, the others are written without it."""
-        edit = _Edit(table, values, seen)
-        stood = prints({key: now.found[key] for key in values})
-        watched = self._watches.guard(table, form, TO_DATABASE, list(values))
-        claim = _StepClaim(self._lease, step.recording(stood), watched)
-        work = Work(keys=list(values), edit=edit, claim=claim, is_of_sync=True)
+        table, now = step.table, step.now
+        keys = [*values]
+        edit = _Edit(table, values, step.seen)
+        stood = prints({key: now.found[key] for key in keys})
+        watched = self._watches.guard(table, step.form, TO_DATABASE, keys)
+        claim = _StepClaim(self._lease, step.unfinished.recording(stood), watched)
+        work = Work(keys=keys, edit=edit, claim=claim, is_of_sync=True)
         try:
             change = self._write_through.change(table, work, store=True)
         except NotWatched:
-            still = self._watches.still(table, form, TO_DATABASE, list(values))
-            if len(still) == len(values) == 1:  # the next run looks again
+            still = self._watches.still(table, step.form, TO_DATABASE, keys)
+            if len(still) == len(keys) == 1:  # the next run looks again
                 now.is_known = False
                 return []
-            middle = len(still) // 2 if len(still) == len(values) else len(still)
-            halves = [{k: values[k] for k in half} for half in (still[:middle], still[middle:])]
-            return [
-                put
-                for half in halves
-                if half
-                for put in self._write(table, form, half, seen, now, step)
-            ]
+            middle = len(still) // 2 if len(still) == len(keys) else len(still)
+            return self._write_parted(step, values, still[:middle], still[middle:])
         except (BadRequest, NotAsDeclared) as error:
-            keys = list(values)
             if len(keys) == 1:
-                self._record.report(TO_DATABASE, table.public_key(form, keys[0]), str(error))
+                self._record.report(TO_DATABASE, step.public_key(keys[0]), str(error))
                 return []
             middle = len(keys) // 2
-            return [
-                put
-                for half in (keys[:middle], keys[middle:])
-                for put in self._write(table, form, {k: values[k] for k in half}, seen, now, step)
-            ]
-        step.recorded(stood)
-        self._tell_written(table, form, [row[0] for row in change.after], edit.conflicts, now)
-        for key in values.keys() - {row[0] for row in (*change.after, *edit.equal)}:
-            self._report_partial(table, form, key)
-        puts = []
+            return self._write_parted(step, values, keys[:middle], keys[middle:])
+        step.unfinished.recorded(stood)
         written = (*change.after, *edit.equal)
+        self._tell_written(step, [row[0] for row in change.after], edit.conflicts)
+        for key in values.keys() - {row[0] for row in written}:
+            self._report_partial(step, key)
         now.seen |= public_values.digests_by_key(table, written)
-        for row in written:
-            own = values[row[0]]
-            is_whole = public_values.is_whole(table, own)
-            if not is_whole or public_values.over(table, row[0], own, row) != row:
-                puts.append(PublicRow(row[0], row, fingerprint(now.found[row[0]])))
-        return puts
+        return [
+            PublicRow(row[0], row, fingerprint(now.found[row[0]]))
+            for row in written
+            if not public_values.is_whole(table, values[row[0]])
+            or public_values.over(table, row[0], values[row[0]], row) != row
+        ]
+
+    def _write_parted(
+        self, step: Step, values: Mapping[Key, Values], *parts: Sequence[Key]
+    ) -> list[PublicRow]:
+        """The same, in a transaction for each part."""
+        return [
+            put
+            for part in parts
+            if part
+            for put in self._write(step, {key: values[key] for key in part})
+        ]
+
+    def _report_partial(self, step: Step, key: Key) -> None:
+        reason = f"{step.table.name} has no such row, and not all columns are given"
+        self._record.report(TO_DATABASE, step.public_key(key), reason)
 
     def _tell_written(
         self,
-        table: Table,
-        form: str,
+        step: Step,
         keys: Sequence[Key],
         conflicts: Sequence[tuple[Key, Row | None, Row]],
-        now: InStep,
     ) -> None:
         """The rows with these keys follow their public keys now. `conflicts`: where both were
         changed, the row as it was, and as it is."""
         for key, row, whole in conflicts:
             self._record.report(
                 TO_DATABASE,
-                table.public_key(form, key),
+                step.public_key(key),
                 "both were changed: the value in Redis counts",
-                database=named(table, row),
-                redis=named(table, whole),
+                database=named(step.table, row),
+                redis=named(step.table, whole),
             )
-        now.written |= {*keys}
-        for other, direction in self._looked_at_before(form):
+        step.now.written |= {*keys}
+        for other, direction in self._looked_at_before(step.form):
             # Its public keys follow these rows with the next run.
-            if self._watches.still(table, other, direction, keys):
-                now.is_known = False
+            if self._watches.still(step.table, other, direction, keys):
+                step.now.is_known = False
         self._record.tallies[TO_DATABASE].changed += len(keys)
-        self._public_side.tell(table, form, keys, "from Redis to Database")
+        self._public_side.tell(step, keys, "from Redis to Database")
 
     def _looked_at_before(self, form: str) -> list[tuple[str, str]]:
         """Other forms and directions of watches that may have been looked at before rows follow

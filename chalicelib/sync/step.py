@@ -1,4 +1,4 @@
-"""The rows of one range as they were read, and what the range has come to."""
+"""One step of a run: rows that are looked at together, and what they come to."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -6,6 +6,7 @@ from typing import TypeVar
 
 from chalicelib.cache import Found
 from chalicelib.sync import public_values
+from chalicelib.sync.unfinished_step import UnfinishedStep
 from chalicelib.tables import Key, Row, Table
 
 Value = TypeVar("Value")
@@ -30,7 +31,7 @@ class Rows:
 
 @dataclass
 class InStep:
-    """What a range has come to. `seen`: of each row the digest of what both sides have now; empty
+    """What a step comes to. `seen`: of each row the digest of what both sides have now; empty
     where there is none. `found`: what stands under the public keys, and stays there unless a client
     changes it. `is_known`: whether that is sure, and nothing is left to do. `written`: whose row
     was changed."""
@@ -39,6 +40,32 @@ class InStep:
     found: dict[Key, Found]
     is_known: bool = True
     written: set[Key] = field(default_factory=set)
+
+
+@dataclass
+class Step:
+    """Rows with these `keys`, of a table whose watches have this form and direction. `rows`: those
+    that are there, perhaps with others. `seen`: of each row the digest of what both sides had last;
+    empty or left out where that is not known. `unfinished`: what this step, or one that a killed
+    run has begun here, does before it keeps what both sides have."""
+
+    table: Table
+    form: str
+    direction: str
+    keys: Sequence[Key]
+    rows: Rows
+    seen: Mapping[Key, str]
+    unfinished: UnfinishedStep
+    now: InStep = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.now = InStep(dict.fromkeys(self.keys, ""), dict.fromkeys(self.keys))
+
+    def row(self, key: Key) -> Row | None:
+        return self.rows.row(self.table, key)
+
+    def public_key(self, key: Key) -> str:
+        return self.table.public_key(self.form, key)
 
 
 def rows_of(
