@@ -68,8 +68,9 @@ class Candidate(ABC):
     def insert(self, table: str, rows: Sequence[Row], use_cache: bool) -> Call: ...
 
     def replace(self, rows: Sequence[Row]) -> Call:
-        """Returns a call that replaces existing heroes, in the database and in the cache."""
-        raise NotImplementedError
+        """Returns a call that replaces existing heroes, in the database and in the cache. Asked
+        only of a candidate whose `workloads` have it."""
+        raise TypeError(f"{self.name} replaces no rows")
 
     def rows(self, answer: Any) -> list[Row]:
         """The rows in the answer to a read. Used to check it, never timed."""

@@ -58,7 +58,7 @@ class OverHttp(Candidate):
         return lambda: post(self._connection, body)
 
     def insert(self, table: str, rows: Sequence[Row], use_cache: bool) -> Call:
-        raise NotImplementedError
+        raise TypeError("only reads are measured over HTTP")
 
     def close(self) -> None:
         self._connection.close()
