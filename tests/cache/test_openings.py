@@ -15,8 +15,10 @@ import redis
 from chalicelib import services
 from chalicelib.cache import Generations, Recovery, recovery, timeouts
 from chalicelib.cache import client as cache_client
+from chalicelib.cache.entries import Cache
 from chalicelib.cache.openings import Openings, StillOpening
 from chalicelib.cache.routing import Connection
+from chalicelib.errors import CacheUnavailable
 from chalicelib.tables import TABLES
 from local.servers import Redis
 from tests.conftest import Configure
@@ -301,6 +303,34 @@ def test_a_write_after_a_long_freeze_asks_redis_before_it_switches_the_cache_off
     assert seconds_ago != 0 or link._failed_at > time.monotonic() - cache_client.FAILED_SECONDS
 
 
+def test_a_probe_that_failed_a_moment_ago_is_believed_however_long_ago_redis_failed_first(
+    witness: Witness, configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else each write waits for a silent Redis that is being probed."""
+    configure()
+    service = InProcess()
+    service.write([ROW])
+    link = client_of(services.container().cache)
+    monkeypatch.setattr(Recovery, "start", lambda self: None)
+    link._mark_down(redis.TimeoutError("for this test"))
+    link._failed_at = time.monotonic() - 3600
+
+    def fail(self: Connection) -> None:
+        raise redis.ConnectionError("for this test")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Connection, "open", fail)
+        link._pool.clear()
+        with pytest.raises(CacheUnavailable):
+            link.probe()
+    changed = {**ROW, "name": "changed"}
+    service.write([changed])
+
+    assert link.is_down
+    assert not witness.generation()[1]
+    assert service.read([7]).rows == [changed]
+
+
 # --- replies and batches of megabytes -------------------------------------------------------------
 
 
@@ -368,6 +398,32 @@ def test_a_service_that_hides_its_servers_is_one_data_set(
     assert service.read([7]).rows == [{**ROW, "name": "after a flush"}]
     assert witness.generation()[0] > number
     assert_in_use(witness, caplog=caplog)
+
+
+@pytest.mark.parametrize(
+    ("info", "waits"), [(another_server_each_time, False), (little, True), (nothing, True)]
+)
+def test_a_write_waits_for_its_publish_where_nobody_knows_what_the_service_evicts(
+    service: InProcess,
+    cache: ServerlessCache,
+    monkeypatch: pytest.MonkeyPatch,
+    info: Info,
+    waits: bool,
+) -> None:
+    """One of them says that it has no limit of memory."""
+    told, publish_many = list[object](), Cache.publish_many
+
+    def publish(self: Cache, *arguments: Any) -> None:
+        told.append(arguments[5])
+        publish_many(self, *arguments)
+
+    cache.info = info
+    service.read([7])
+    service.read([7])
+    monkeypatch.setattr(Cache, "publish_many", publish)
+    service.write([ROW])
+
+    assert told == [waits]
 
 
 @pytest.mark.parametrize(
