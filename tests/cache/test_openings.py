@@ -23,7 +23,7 @@ from chalicelib.tables import TABLES
 from local.servers import Redis
 from tests.conftest import Configure
 from tests.support.certificates import Authority
-from tests.support.client import InProcess, as_stored, hero
+from tests.support.client import InProcess, Row, as_stored, hero
 from tests.support.redis_client import client_of
 from tests.support.relay import relaying
 from tests.support.serverless_cache import (
@@ -36,7 +36,7 @@ from tests.support.serverless_cache import (
 from tests.support.topologies import wait_until
 from tests.support.witness import Witness
 
-ROW = {"id": 7, **hero(xp=70)}
+ROW: Row = {"id": 7, **hero(xp=70)}
 # Longer than a request waits for Redis, and shorter than opening may take.
 SLOW_SECONDS = 0.15
 
@@ -280,6 +280,40 @@ def test_a_table_that_a_frozen_container_switched_off_comes_back_by_another_one(
 
     assert service.read([7]).rows == [ROW]
     wait_until(lambda: witness.generation()[1])
+
+
+@pytest.mark.parametrize("verb", ["begin_fence_many", "publish_many"])
+@pytest.mark.parametrize("row", [ROW, hero(xp=70)], ids=["replace", "insert"])
+def test_a_write_that_loses_its_connection_waits_for_another_one_as_long_as_it_may_take(
+    witness: Witness,
+    configure: Configure,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    verb: str,
+    row: Row,
+) -> None:
+    """Who can do without Redis waits less; a write would switch the cache off."""
+    configure()
+    service = InProcess()
+    service.write([ROW])
+    link = client_of(services.container().cache)
+    do, wait = getattr(Cache, verb), Openings.wait
+    waited: list[object] = []
+
+    def lose_and_do(self: Cache, *arguments: Any) -> object:
+        link._pool.clear()
+        return do(self, *arguments)
+
+    def wait_so_long(self: Openings, seconds: float, *, since_it_began: bool = False) -> Connection:
+        waited.append((seconds, since_it_began))
+        return wait(self, seconds, since_it_began=since_it_began)
+
+    monkeypatch.setattr(Cache, verb, lose_and_do)
+    monkeypatch.setattr(Openings, "wait", wait_so_long)
+    service.write([row])
+
+    assert waited == [(timeouts.OPENING_SECONDS, False)]
+    assert_in_use(witness, caplog=caplog)
 
 
 @pytest.mark.parametrize("seconds_ago", [0, 3600])
