@@ -15,13 +15,15 @@ import redis
 from chalicelib import services
 from chalicelib.cache import Generations, Recovery, recovery, timeouts
 from chalicelib.cache import client as cache_client
+from chalicelib.cache.entries import Cache
 from chalicelib.cache.openings import Openings, StillOpening
 from chalicelib.cache.routing import Connection
+from chalicelib.errors import CacheUnavailable
 from chalicelib.tables import TABLES
 from local.servers import Redis
 from tests.conftest import Configure
 from tests.support.certificates import Authority
-from tests.support.client import InProcess, as_stored, hero
+from tests.support.client import InProcess, Row, as_stored, hero
 from tests.support.redis_client import client_of
 from tests.support.relay import relaying
 from tests.support.serverless_cache import (
@@ -34,7 +36,7 @@ from tests.support.serverless_cache import (
 from tests.support.topologies import wait_until
 from tests.support.witness import Witness
 
-ROW = {"id": 7, **hero(xp=70)}
+ROW: Row = {"id": 7, **hero(xp=70)}
 # Longer than a request waits for Redis, and shorter than opening may take.
 SLOW_SECONDS = 0.15
 
@@ -280,6 +282,40 @@ def test_a_table_that_a_frozen_container_switched_off_comes_back_by_another_one(
     wait_until(lambda: witness.generation()[1])
 
 
+@pytest.mark.parametrize("verb", ["begin_fence_many", "publish_many"])
+@pytest.mark.parametrize("row", [ROW, hero(xp=70)], ids=["replace", "insert"])
+def test_a_write_that_loses_its_connection_waits_for_another_one_as_long_as_it_may_take(
+    witness: Witness,
+    configure: Configure,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    verb: str,
+    row: Row,
+) -> None:
+    """Who can do without Redis waits less; a write would switch the cache off."""
+    configure()
+    service = InProcess()
+    service.write([ROW])
+    link = client_of(services.container().cache)
+    do, wait = getattr(Cache, verb), Openings.wait
+    waited: list[object] = []
+
+    def lose_and_do(self: Cache, *arguments: Any) -> object:
+        link._pool.clear()
+        return do(self, *arguments)
+
+    def wait_so_long(self: Openings, seconds: float, *, since_it_began: bool = False) -> Connection:
+        waited.append((seconds, since_it_began))
+        return wait(self, seconds, since_it_began=since_it_began)
+
+    monkeypatch.setattr(Cache, verb, lose_and_do)
+    monkeypatch.setattr(Openings, "wait", wait_so_long)
+    service.write([row])
+
+    assert waited == [(timeouts.OPENING_SECONDS, False)]
+    assert_in_use(witness, caplog=caplog)
+
+
 @pytest.mark.parametrize("seconds_ago", [0, 3600])
 def test_a_write_after_a_long_freeze_asks_redis_before_it_switches_the_cache_off(
     witness: Witness, configure: Configure, monkeypatch: pytest.MonkeyPatch, seconds_ago: int
@@ -299,6 +335,34 @@ def test_a_write_after_a_long_freeze_asks_redis_before_it_switches_the_cache_off
     assert witness.generation()[1] == bool(seconds_ago)
     assert service.read([7]).rows == [changed]
     assert seconds_ago != 0 or link._failed_at > time.monotonic() - cache_client.FAILED_SECONDS
+
+
+def test_a_probe_that_failed_a_moment_ago_is_believed_however_long_ago_redis_failed_first(
+    witness: Witness, configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else each write waits for a silent Redis that is being probed."""
+    configure()
+    service = InProcess()
+    service.write([ROW])
+    link = client_of(services.container().cache)
+    monkeypatch.setattr(Recovery, "start", lambda self: None)
+    link._mark_down(redis.TimeoutError("for this test"))
+    link._failed_at = time.monotonic() - 3600
+
+    def fail(self: Connection) -> None:
+        raise redis.ConnectionError("for this test")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Connection, "open", fail)
+        link._pool.clear()
+        with pytest.raises(CacheUnavailable):
+            link.probe()
+    changed = {**ROW, "name": "changed"}
+    service.write([changed])
+
+    assert link.is_down
+    assert not witness.generation()[1]
+    assert service.read([7]).rows == [changed]
 
 
 # --- replies and batches of megabytes -------------------------------------------------------------
@@ -352,6 +416,7 @@ def test_a_service_that_hides_its_servers_is_one_data_set(
     service.write([ROW])
     number, _, server = witness.generation()
     assert server.startswith("serverless-")
+    wait_until(lambda: witness.fences() == 0)  # a publish that is cut off is lost
 
     for _ in range(3):
         cache.cut()
@@ -368,6 +433,32 @@ def test_a_service_that_hides_its_servers_is_one_data_set(
     assert service.read([7]).rows == [{**ROW, "name": "after a flush"}]
     assert witness.generation()[0] > number
     assert_in_use(witness, caplog=caplog)
+
+
+@pytest.mark.parametrize(
+    ("info", "waits"), [(another_server_each_time, False), (little, True), (nothing, True)]
+)
+def test_a_write_waits_for_its_publish_where_nobody_knows_what_the_service_evicts(
+    service: InProcess,
+    cache: ServerlessCache,
+    monkeypatch: pytest.MonkeyPatch,
+    info: Info,
+    waits: bool,
+) -> None:
+    """One of them says that it has no limit of memory."""
+    told, publish_many = list[object](), Cache.publish_many
+
+    def publish(self: Cache, *arguments: Any) -> None:
+        told.append(arguments[5])
+        publish_many(self, *arguments)
+
+    cache.info = info
+    service.read([7])
+    service.read([7])
+    monkeypatch.setattr(Cache, "publish_many", publish)
+    service.write([ROW])
+
+    assert told == [waits]
 
 
 @pytest.mark.parametrize(

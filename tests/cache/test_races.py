@@ -659,19 +659,32 @@ def test_a_write_whose_commit_is_answered_with_an_error_is_not_done_again(
 
 
 @pytest.mark.usefixtures("fences_may_be_evicted")
-@pytest.mark.parametrize("server", ["", "another"], ids=["away", "moved"])
+@pytest.mark.parametrize("fault", ["away", "moved", "moved and away", "emptied"])
 @pytest.mark.parametrize("times", [1, 2], ids=["write", "replay"])
 def test_what_cannot_be_published_is_acknowledged_once_nobody_remembers_the_generation(
     one: RowService,
     other: RowService,
+    witness: Witness,
     monkeypatch: pytest.MonkeyPatch,
-    server: str,
+    fault: str,
     times: int,
 ) -> None:
-    def fail(*_: object) -> None:
-        raise AnotherServer(server) if server else CacheUnavailable("for this test")
-
+    """Where Redis answers, only as another data set, the cache stays on."""
     known = other._lazy_loading._generations
+    held = known.current(HEROES)
+    errors = {
+        "away": CacheUnavailable("for this test"),
+        "moved": AnotherServer("another"),
+        "moved and away": AnotherServer("another"),
+        "emptied": AnotherServer(held.server_name),
+    }
+    stays_on = fault in ("moved", "emptied")
+
+    def fail(*_: object) -> None:
+        raise errors[fault]
+
+    if fault == "moved":
+        monkeypatch.setattr(Cache, "begin_incarnation", lambda *_: "another:1")
 
     for turn in range(times):
         if turn == times - 1:
@@ -682,6 +695,7 @@ def test_what_cannot_be_published_is_acknowledged_once_nobody_remembers_the_gene
         one.write(HEROES, [hero(1, "after")], True, "key")
 
     assert known.is_due(HEROES)
+    assert witness.generation()[:2] == (held.number + 1, stays_on)
 
 
 @pytest.mark.parametrize("use_cache", [True, False])

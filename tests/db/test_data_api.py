@@ -12,10 +12,12 @@ from typing import Any
 import botocore.session
 import pytest
 
+from chalicelib import services
 from chalicelib.cache import generations
 from chalicelib.cache.generations import REFRESH_TIMEOUT_SECONDS
 from chalicelib.db.data_api import endpoint
 from chalicelib.handlers import entry_points
+from chalicelib.tables import HEROES
 from local.servers import DataApi, MariaDB
 from tests.conftest import Configure, running
 from tests.support.client import InProcess, as_stored, hero
@@ -193,6 +195,29 @@ def test_a_sleeper_is_waited_for_as_long_as_it_may_take(
 
     assert 15 < sum(pauses) < 25
     assert max(pauses) == endpoint.LONGEST_PAUSE_SECONDS
+
+
+def test_the_seconds_of_a_write_count_from_when_the_sleeper_is_awake(
+    service: InProcess, data_api: DataApi, pauses: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A COMMIT that comes later than these is rejected: readers may have settled its fences."""
+    awake_at: list[float] = []
+    begin = endpoint.Endpoint.begin
+
+    def begun(self: endpoint.Endpoint, seconds: float) -> str:
+        transaction = begin(self, seconds)
+        awake_at.append(time.monotonic())
+        return transaction
+
+    monkeypatch.setattr(endpoint.Endpoint, "begin", begun)
+    service.read([1], use_cache=False)
+    fault = {"kind": "error", "code": "DatabaseResumingException", "times": 3}
+    data_api.control(fault={**fault, "operation": "BeginTransaction"})
+
+    held = services.container().database.transact(lambda transaction: transaction.end(HEROES))
+
+    assert len(pauses) == 3
+    assert held.asked_at >= awake_at[-1]
 
 
 def test_a_cached_read_does_not_wait_for_a_sleeper(

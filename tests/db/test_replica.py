@@ -81,6 +81,20 @@ def test_a_read_without_the_cache_is_the_replicas(
         assert answer.missing == [5]
 
 
+def test_pages_without_the_cache_are_the_replicas_and_with_it_the_writers(
+    service: InProcess, witness: Witness, replica: MariaDB
+) -> None:
+    replica.query("UPDATE heroes SET xp = 7")
+    witness.query("UPDATE heroes SET xp = 7")
+
+    for use_cache, name in [(False, "Replica"), (True, "Writer")]:
+        first = service.read([7], use_cache, BY="xp", LIMIT=4).rows
+        rest = service.read([7], use_cache, BY="xp", LIMIT=9, AFTER=4).rows
+        assert [row["id"] for row in first + rest] == [*range(1, 10)]
+        assert len(first) == 4
+        assert names(first + rest) == {name}
+
+
 @by_id_and_by_xp
 @pytest.mark.usefixtures("lasting_generations")
 def test_a_read_that_fills_the_cache_is_the_writers(
