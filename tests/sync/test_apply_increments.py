@@ -14,6 +14,7 @@ import pytest
 from chalicelib import services
 from chalicelib.cache import CounterTotals, declaration, write_behind_totals
 from chalicelib.cache import connection as redis_connection
+from chalicelib.rows.pending_increments import read_totals
 from chalicelib.rows.write_through import WriteThrough
 from chalicelib.sync import apply_increments
 from tests.support.client import ROOT, InProcess
@@ -110,6 +111,30 @@ def counting_first(step: Callable[..., Any], service: InProcess) -> Callable[...
         return step(*arguments, **named)
 
     return counting
+
+
+@pytest.mark.usefixtures("pages")
+def test_what_is_counted_for_a_row_that_comes_back_while_a_run_looks_is_kept(
+    service: InProcess, witness: Witness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Behind its look for the row, and before its look at the totals."""
+    increment(service, 1, 5)
+    service.delete([1], TABLE="pages")
+
+    def read(*asked: Any) -> Any:
+        monkeypatch.setattr(apply_increments, "read_totals", read_totals)
+        service.write([page(1)], TABLE="pages")
+        increment(service, 1, 3)
+        return read_totals(*asked)
+
+    monkeypatch.setattr(apply_increments, "read_totals", read)
+    assert not run("pages").get("details")
+    for name in witness.redis.scan_iter("*:totals:*"):
+        if witness.redis.ttl(name) > 0:
+            witness.redis.delete(name)  # it has expired
+    assert shown(service, 1) == {13}
+    run("pages")
+    assert stored(witness)[1] == 13
 
 
 @pytest.mark.usefixtures("pages")
