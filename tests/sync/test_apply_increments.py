@@ -588,6 +588,34 @@ def test_what_is_forgotten_of_a_row_counts_no_more_when_its_totals_come_back(
 
 
 @pytest.mark.usefixtures("pages", "pruned")
+@pytest.mark.parametrize("is_forgotten", [False, True])
+def test_a_row_made_anew_beside_older_totals_counts_no_later_ones_that_come_back(
+    service: InProcess, witness: Witness, is_forgotten: bool
+) -> None:
+    """Redis fails over to a server with older totals, and back."""
+    increment(service, 1, 5)
+    [name] = witness.redis.scan_iter("*:totals:*")
+    older: Any = witness.redis.get(name)
+    increment(service, 1, 3)
+    later: Any = witness.redis.get(name)
+    run("pages")
+    if is_forgotten:
+        witness.redis.delete(name)  # they have expired
+        increment(service, 2, 1)
+        run("pages")
+        assert "1" not in applied(witness)
+    service.delete([1], TABLE="pages")
+    witness.redis.set(name, older)
+    service.write([page(1)], TABLE="pages")
+    assert shown(service, 1) == {10}
+    witness.redis.set(name, later)
+    witness.redis.hset("{pages.0}:totals", "1", "")
+    assert shown(service, 1) == {10}
+    run("pages")
+    assert stored(witness)[1] == 10
+
+
+@pytest.mark.usefixtures("pages", "pruned")
 @pytest.mark.parametrize("began", ["before", "at the same time as"])
 def test_nothing_that_is_pending_is_forgotten(
     service: InProcess, witness: Witness, began: str
