@@ -10,8 +10,9 @@ from chalicelib.tables import Column, Key, Row, Table
 
 
 def incremented(table: Table, deltas: Counts, rows: Sequence[Row]) -> list[Row]:
-    """The `rows` after the `deltas`, in the order of these. `table`: with its real limits. Raises RowRejected where a row is not
-    there, CounterOutOfRange where a counter would leave its range, NotAsDeclared."""
+    """The `rows` after the `deltas`, in the order of these. `table`: with its real limits. Raises
+    RowRejected where a row is not there, CounterOutOfRange where a counter would leave its range,
+    NotAsDeclared."""
     table.encode_many(rows)  # for what it raises
     by_key = {row[0]: row for row in rows}
     changed = []
