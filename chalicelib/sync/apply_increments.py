@@ -73,7 +73,7 @@ class ApplyIncrements:
         for key in batch.wrong:
             why = "a counter would leave its range: nothing was added"
             record.report("", f"{table.name} {key}", why)
-        record.counted += len(batch.texts)
+        record.counted += batch.counted
         left = batch.wrong | back
         done = {key: own.packed for key, own in batch.totals.items()}
         self._totals.settle_many(
@@ -137,7 +137,7 @@ class _Batch:
         self._lease = lease
         self.keys = keys
         self.totals: Mapping[Key, CounterTotals] = {}
-        self.texts: dict[Key, str] = {}
+        self.counted = 0
         self.wrong: set[Key] = set()
         self.absent: set[Key] = set()
 
@@ -145,7 +145,7 @@ class _Batch:
         """The rows with their totals; also rows to which nothing is left to add, because the run
         that added it may have died before every reader knew."""
         self.totals = read_totals(self._store, self._table, self.keys)
-        self.texts, self.wrong = {}, set()
+        self.counted, self.wrong = 0, set()
         after = []
         for row in locked:
             if (totals := self.totals.get(row[0])) is None:
@@ -155,7 +155,7 @@ class _Batch:
                 self.wrong.add(row[0])
                 continue
             after.append(counted)
-            self.texts[row[0]] = str(counted[-1])
+            self.counted += counted[-1] != row[-1]
         self.absent = self.totals.keys() - {row[0] for row in locked}
         return after
 

@@ -48,6 +48,17 @@ def test_a_run_adds_them_to_the_row_once(service: InProcess, witness: Witness) -
 
 
 @pytest.mark.usefixtures("pages")
+def test_rows_to_which_nothing_is_left_to_add_are_not_counted(service: InProcess) -> None:
+    """A write in between has replaced what was counted; or it was written through."""
+    increment(service, 1, 5)
+    service.write([page(1)], TABLE="pages")
+    increment(service, 2, 5)
+    increment(service, 2, 5, IDEMPOTENCY_KEY="k")
+    assert "counted" not in run("pages")
+    assert shown(service, 1) | shown(service, 2) == {10, 20}
+
+
+@pytest.mark.usefixtures("pages")
 def test_a_key_that_the_database_shows_with_zeros_in_front_counts_once_too(
     service: InProcess, witness: Witness
 ) -> None:
