@@ -32,12 +32,12 @@ def reads() -> Response:
     return entry_points.post_read(request())
 
 
-@app.route("/health", methods=["GET", "HEAD"])
+@app.route("/health", methods=["GET", "HEAD"], content_types=["*/*"])
 def health() -> Response:
     return entry_points.get_health(request())
 
 
-@app.route("/health/deep", methods=["GET"], **guard)
+@app.route("/health/deep", methods=["GET"], content_types=["*/*"], **guard)
 def deep_health() -> Response:
     return entry_points.get_deep_health(request())
 

@@ -16,21 +16,23 @@ from chalicelib.tables import MAX_COUNTED, Key, Table
 
 # In place of a row's key.
 FLOOR = ""
+# Of one statement. The RDS Data API takes no longer SQL than 65,536 characters.
+PUT_ROWS = 1_000
 
 
 def put(table: Table, texts: Mapping[Key, str]) -> list[Statement]:
     """Statements that set it for the rows with these keys."""
-    if not texts:
-        return []
-    marks = ",".join(["(%s, %s, %s)"] * len(texts))
-    values = [word for key, text in texts.items() for word in (table.name, str(key), text)]
-    return [
-        (
-            f"INSERT INTO applied_deltas (table_name, row_key, applied) VALUES {marks}"
-            " ON DUPLICATE KEY UPDATE applied = VALUES(applied)",
-            values,
-        )
-    ]
+    rows = [(table.name, str(key), text) for key, text in texts.items()]
+    return [_put(rows[start : start + PUT_ROWS]) for start in range(0, len(rows), PUT_ROWS)]
+
+
+def _put(rows: Sequence[tuple[str, ...]]) -> Statement:
+    marks = ",".join(["(%s, %s, %s)"] * len(rows))
+    return (
+        f"INSERT INTO applied_deltas (table_name, row_key, applied) VALUES {marks}"
+        " ON DUPLICATE KEY UPDATE applied = VALUES(applied)",
+        [word for row in rows for word in row],
+    )
 
 
 def old(table: Table, epoch: int, after: str, limit: int) -> Statement:

@@ -126,10 +126,20 @@ def _payload(request: Request) -> object:
     names = set(request.headers)  # in a set, because Chalice is slow to look up an absent header
     payload = json_body.decode(_body(request, json_body.ENCODING_HEADER in names))
     if contract.IDEMPOTENCY_HEADER in names:
-        return validation.with_idempotency_key(
-            payload, request.headers[contract.IDEMPOTENCY_HEADER]
-        )
+        return validation.with_idempotency_key(payload, _idempotency_keys(request))
     return payload
+
+
+def _idempotency_keys(request: Request) -> list[object]:
+    """What the header has, each time that it was sent; the first one perhaps twice."""
+    headers = request.to_original_event().get("multiValueHeaders")
+    again = [
+        key
+        for name, keys in (headers.items() if isinstance(headers, dict) else ())
+        if name.lower() == contract.IDEMPOTENCY_HEADER and isinstance(keys, list)
+        for key in keys
+    ]
+    return [request.headers[contract.IDEMPOTENCY_HEADER], *again]
 
 
 def _body(request: Request, is_encoded: bool) -> bytes:

@@ -183,11 +183,15 @@ def _idempotency_key(payload: Mapping[str, object]) -> str:
     return str(_value(Column(IDEMPOTENCY_KEY, STRING_KEY), payload[IDEMPOTENCY_KEY], place))
 
 
-def with_idempotency_key(payload: object, header: str) -> object:
-    """The payload, with the idempotency key of the header as a field. A request that changes
-    nothing stays as it is, because a client may send the header with every request."""
+def with_idempotency_key(payload: object, headers: Sequence[object]) -> object:
+    """The payload, with the idempotency key of the `headers`, which are all the same, as a field. A
+    request that changes nothing stays as it is, because a client may send the header with every
+    request."""
     if not isinstance(payload, dict) or payload.get(REQUEST) in REPEATABLE:
         return payload
+    header = headers[0]
+    if any(other != header for other in headers):
+        raise BadRequest("Idempotency-Key: two headers with different keys; give one")
     if payload.get(IDEMPOTENCY_KEY, header) != header:
         raise BadRequest(f"{IDEMPOTENCY_KEY}: the header Idempotency-Key has another one; give one")
     return {**payload, IDEMPOTENCY_KEY: header}

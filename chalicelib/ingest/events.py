@@ -12,6 +12,8 @@ INCOMING_FOLDER, REJECTED_FOLDER, RESULTS_FOLDER = "incoming/", "rejected/", "re
 # Only the service writes to these folders, and nowhere else in this bucket. An object in them is
 # never taken for an upload: its result would be an upload again, without end.
 OWN_FOLDERS = (REJECTED_FOLDER, RESULTS_FOLDER)
+# What S3 calls the version of each upload where versions are suspended: the next one overwrites it.
+OVERWRITTEN_VERSION = "null"
 # The longest object key that S3 takes, in UTF-8.
 MAX_KEY_BYTES = 1_024
 # The status of an upload. Loaded: its rows are in the table. Rejected (`refused` in results): none
@@ -121,11 +123,12 @@ def uploads_in(event: Mapping[str, Any]) -> Iterator[Upload]:
         key = unquote_plus(of_object["key"])
         if key.startswith(OWN_FOLDERS):
             continue
+        version = of_object.get("versionId") or ""
         yield Upload(
             bucket=record["s3"]["bucket"]["name"],
             key=key,
             size=of_object.get("size", 0),
-            version=of_object.get("versionId") or "",
+            version="" if version == OVERWRITTEN_VERSION else version,
             etag=(of_object.get("eTag") or "").strip('"'),
             sequencer=of_object.get("sequencer") or "",
         )

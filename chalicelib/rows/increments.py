@@ -10,8 +10,9 @@ from chalicelib.tables import Column, Key, Row, Table
 
 
 def incremented(table: Table, deltas: Counts, rows: Sequence[Row]) -> list[Row]:
-    """The `rows` after the `deltas`, in the order of these. Raises RowRejected where a row is not
-    there, CounterOutOfRange where a counter would leave its range, NotAsDeclared."""
+    """The `rows` after the `deltas`, in the order of these. `table`: with its real limits. Raises
+    RowRejected where a row is not there, CounterOutOfRange where a counter would leave its range,
+    NotAsDeclared."""
     table.encode_many(rows)  # for what it raises
     by_key = {row[0]: row for row in rows}
     changed = []
@@ -40,9 +41,9 @@ def _added(column: Column, value: int, amount: int, index: int) -> int:
     """A counter that is below its minimum already may still go up."""
     assert column.counter
     assert isinstance(column.type, Integer)
-    lowest, highest, total = column.counter.minimum, column.type.maximum, value + amount
-    if lowest is None:
-        lowest = column.type.minimum
+    lowest, highest, total = column.type.minimum, column.type.maximum, value + amount
+    if column.counter.minimum is not None:
+        lowest = max(lowest, column.counter.minimum)
     if amount < 0 and total < lowest:
         raise CounterOutOfRange(index, column.name, value, amount, f"the minimum {lowest}")
     if total > highest:

@@ -169,7 +169,7 @@ class RowService:
             if table.write_behind:
                 totals, none = self._write_behind.totals(table, keys), CounterTotals()
                 rows = [with_pending(table, row, totals.get(row[0], none)) for row in rows]
-            return incremented(table, deltas, rows)
+            return incremented(self._database.known(table), deltas, rows)
 
         def answer(change: Change) -> Answer:
             return counted(table, deltas, change.after)

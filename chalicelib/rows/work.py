@@ -1,5 +1,6 @@
 """The work of one transaction: which rows it changes, and what is committed with them."""
 
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from chalicelib.db import Change, Transaction, applied_deltas
 from chalicelib.errors import CountersUnavailable
 from chalicelib.rows import changed_entries
 from chalicelib.rows.pending_increments import read_totals
-from chalicelib.tables import NO_KEY, Key, Row, Table
+from chalicelib.tables import MAX_COUNTED, NO_KEY, Key, Row, Table
 
 
 class Claim(Protocol):
@@ -82,14 +83,17 @@ def _count_anew(
     keys: Collection[Key],
 ) -> None:
     """The rows with `keys` are written whole, or end here: of their write-behind counters only
-    what is added from now on counts. Raises CountersUnavailable."""
+    what is added from now on counts. Of a row that was not there nobody has read what was applied:
+    Redis may have lost some of that, so no totals that began before now count. Raises
+    CountersUnavailable."""
     named = [key for key in keys if key not in change.new_keys]
     if not (named and table.write_behind and store):
         return
     totals = read_totals(store, table, named)
     before = {row[0]: CounterTotals.parse(str(row[-1])) for row in change.before}
+    now = round(time.time() * 1_000_000)
     texts = {
-        key: own.text
+        key: own.text if key in before else CounterTotals(max(now, own.epoch), MAX_COUNTED).text
         for key, own in totals.items()
         if key not in before or not own.is_behind(before[key])
     }

@@ -6,7 +6,7 @@ that a run which is repeated adds nothing twice, wherever it was killed.
 
 import random
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 
 from chalicelib.cache import CounterTotals, CounterTotalsStore
@@ -66,13 +66,27 @@ class ApplyIncrements:
             for half in (keys[:middle], keys[middle:]):
                 self._apply(table, half, lease, record)
             return
-        for key, why in batch.reports.items():
+        back = self._come_back(table, batch.absent)
+        for key in batch.absent - back:
+            why = "there is no such row: what was counted for it is dropped"
             record.report("", f"{table.name} {key}", why)
-        record.counted += len(batch.texts)
-        done = {key: own.packed for key, own in batch.totals.items() if key not in batch.wrong}
+        for key in batch.wrong:
+            why = "a counter would leave its range: nothing was added"
+            record.report("", f"{table.name} {key}", why)
+        record.counted += batch.counted
+        left = batch.wrong | back
+        done = {key: own.packed for key, own in batch.totals.items()}
         self._totals.settle_many(
-            table, {key: done.get(key, b"") for key in batch.keys if key not in batch.wrong}
+            table, {key: done.get(key, b"") for key in batch.keys if key not in left}
         )
+
+    def _come_back(self, table: Table, absent: Collection[Key]) -> set[Key]:
+        """Rows that were `absent` when the others were locked, and are there now. Some of their
+        totals may have been counted for them in between: that is left to the next run."""
+        if not absent:
+            return set()
+        found = self._database.fetch_many(table, table.key, list(absent), len(absent))
+        return {row[0] for row in found}
 
     def prune(self, table: Table, lease: Lease) -> None:
         """Delete what `applied_deltas` says of rows in which nothing was counted for a day. Their
@@ -123,15 +137,15 @@ class _Batch:
         self._lease = lease
         self.keys = keys
         self.totals: Mapping[Key, CounterTotals] = {}
-        self.texts: dict[Key, str] = {}
+        self.counted = 0
         self.wrong: set[Key] = set()
-        self.reports: dict[Key, str] = {}
+        self.absent: set[Key] = set()
 
     def __call__(self, locked: Sequence[Row]) -> Sequence[Row]:
         """The rows with their totals; also rows to which nothing is left to add, because the run
         that added it may have died before every reader knew."""
         self.totals = read_totals(self._store, self._table, self.keys)
-        self.texts, self.wrong, self.reports = {}, set(), {}
+        self.counted, self.wrong = 0, set()
         after = []
         for row in locked:
             if (totals := self.totals.get(row[0])) is None:
@@ -139,13 +153,10 @@ class _Batch:
             counted = with_pending(self._table, row, totals)
             if not self._fits(counted):
                 self.wrong.add(row[0])
-                self.reports[row[0]] = "a counter would leave its range: nothing was added"
                 continue
             after.append(counted)
-            self.texts[row[0]] = str(counted[-1])
-        present = {row[0] for row in locked}
-        for key in self.totals.keys() - present:
-            self.reports[key] = "there is no such row: what was counted for it is dropped"
+            self.counted += counted[-1] != row[-1]
+        self.absent = self.totals.keys() - {row[0] for row in locked}
         return after
 
     def _fits(self, row: Row) -> bool:

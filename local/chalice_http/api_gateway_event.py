@@ -17,7 +17,7 @@ def event_of(
     head: Head, match: MatchResult, body: bytes, binary_types: Container[str]
 ) -> dict[str, Any]:
     """`match`: the route of the path. A body of one of the `binary_types`, or that is no text,
-    comes as base64. Of a header that is sent twice the first one counts."""
+    comes as base64. Of a header that is sent twice the first one stands in `headers`."""
     headers = head.first_values()
     text = None if headers.get("content-type") in binary_types else _text(body)
     path = head.path.partition("?")[0]
@@ -25,6 +25,7 @@ def event_of(
         "httpMethod": head.method,
         "path": path,
         "headers": headers,
+        "multiValueHeaders": dict(head.headers),
         "multiValueQueryStringParameters": match.query_params or None,
         "pathParameters": match.captured or None,
         "stageVariables": None,

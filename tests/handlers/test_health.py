@@ -294,3 +294,11 @@ def test_a_database_elsewhere_is_reached_without_tls_when_it_has_none(
     configure(DB_HOST="127.1")
 
     assert deep(service).fields["database"]["ok"] is True
+
+
+@pytest.mark.parametrize("path", ["/health", "/health?deep=1", "/health/deep"])
+def test_a_content_type_changes_nothing(service: InProcess, path: str) -> None:
+    """Some clients name one with every request."""
+    for content_type in ("text/plain", "application/octet-stream", "image/png"):
+        answer = service.ask("GET", path, {"Content-Type": content_type})
+        assert (answer.status, answer.fields["status"]) == (200, "ok"), answer.text

@@ -163,6 +163,27 @@ def test_without_versions_events_that_come_late_and_again_load_no_content_once_m
     assert witness.count() == loads * FEW
 
 
+def test_where_versions_are_suspended_an_event_means_its_own_upload(
+    service: InProcess, bucket: UploadBucket, s3_port: int, witness: Witness
+) -> None:
+    """Each upload is the version `null` then, which the next one overwrites."""
+    plain = UploadBucket(s3_port)
+    plain.client.put_bucket_versioning(
+        Bucket=plain.name, VersioningConfiguration={"Status": "Suspended"}
+    )
+    events = [plain.put(KEY, keyless(count)) for count in (FEW, FEW + 1)]
+    for event in events:
+        event["Records"][0]["s3"]["object"]["versionId"] = "null"
+
+    summaries = [entry_points.ingest(event) for event in (*events, *events)]
+
+    assert [summary["status"] for [summary] in summaries] == [
+        *("skipped", "loaded"),
+        *("skipped", "loaded"),
+    ]
+    assert_loaded_once(witness, FEW + 1)
+
+
 def test_without_versions_a_content_that_comes_back_is_loaded_once_for_each_upload(
     service: InProcess, bucket: UploadBucket, s3_port: int, witness: Witness
 ) -> None:

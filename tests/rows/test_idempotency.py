@@ -9,6 +9,7 @@ import requests
 from bench.api_gateway_event import rest_event
 from chalicelib.rows import idempotency
 from tests.support.client import Answer, InProcess, Row, hero
+from tests.support.raw_http import Connection, post
 from tests.support.retries import (
     BEFORE,
     DELETE,
@@ -222,6 +223,22 @@ def test_two_different_keys_in_one_request_are_refused(
 
     assert (answer.status, answer.error) == (400, "BadRequest")
     assert "IDEMPOTENCY_KEY" in answer.message
+    assert witness.count() == 2
+
+
+def test_two_headers_with_different_keys_are_refused(server_url: str, witness: Witness) -> None:
+    """A read ignores them, as it ignores one."""
+    for keys, sent, status in (
+        (("one", "another"), INSERT, 400),
+        (("one", "one"), INSERT, 200),
+        (("one", "another"), {"REQUEST": "read", "SQLS": [1]}, 200),
+    ):
+        body = json.dumps(sent).encode()
+        headers = [f"Idempotency-Key: {key}" for key in keys]
+        with Connection(server_url) as connection:
+            answer = connection.ask(post(*headers, f"Content-Length: {len(body)}", body=body))
+        assert answer.status == status, answer.text
+        assert ("Idempotency-Key: two headers" in answer.text) == (status == 400)
     assert witness.count() == 2
 
 

@@ -6,6 +6,7 @@ from typing import Any, cast
 
 import pytest
 
+from chalicelib import services
 from chalicelib.tables import PRODUCTS, TABLES, Counter, Table
 from tests.support.client import Answer, InProcess
 from tests.support.witness import Witness
@@ -84,6 +85,40 @@ def test_a_counter_stops_at_what_its_column_takes(lamps: InProcess, witness: Wit
     assert stock(witness) == [10, 10, MAXIMUM]
 
 
+@pytest.mark.parametrize(
+    ("column", "minimum", "amount", "limit"),
+    [
+        ("SMALLINT UNSIGNED", 0, 65_526, "the maximum 65535"),
+        ("TINYINT", -1_000, -139, "the minimum -128"),
+        ("TINYINT", None, -139, "the minimum -128"),
+    ],
+)
+def test_a_counter_stops_at_what_the_real_column_takes(
+    lamps: InProcess,
+    witness: Witness,
+    monkeypatch: pytest.MonkeyPatch,
+    column: str,
+    minimum: int | None,
+    amount: int,
+    limit: str,
+) -> None:
+    key, name, text, counter, price = PRODUCTS.columns
+    counter = replace(counter, counter=Counter(minimum=minimum))
+    table = replace(PRODUCTS, columns=(key, name, text, counter, price))
+    monkeypatch.setitem(cast(dict[str, Table], TABLES), "products", table)
+    witness.query(f"ALTER TABLE products MODIFY QuantityInStock {column} NOT NULL")
+    services.forget()
+    try:
+        rejected = increment(lamps, [by(1, amount)])
+        assert (rejected.status, rejected.error) == (409, "CounterOutOfRange")
+        assert f"10 {amount:+d} would pass {limit}; nothing was changed" in rejected.message
+        nearer = amount - 1 if amount > 0 else amount + 1
+        assert values(increment(lamps, [by(1, nearer)])) == [by(1, 10 + nearer)]
+    finally:
+        witness.query("DELETE FROM products")
+        witness.query("ALTER TABLE products MODIFY QuantityInStock INT NOT NULL")
+
+
 def test_a_counter_below_its_minimum_may_go_up(service: InProcess) -> None:
     service.write([{**LAMP, "QuantityInStock": -5}], TABLE="products")
     assert values(increment(service, [by(1, 2)])) == [by(1, -3)]
@@ -150,6 +185,7 @@ def test_the_same_increment_in_other_json_is_the_same_request(
     columns = [replace(c, counter=Counter()) if c.name == "Price" else c for c in PRODUCTS.columns]
     products = replace(PRODUCTS, columns=tuple(columns))
     monkeypatch.setitem(cast(dict[str, Table], TABLES), "products", products)
+    services.forget()
     once = {"ProductId": 2, "Price": 5, "QuantityInStock": -3}
     again = dict(reversed(once.items()))
 

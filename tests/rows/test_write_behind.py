@@ -16,14 +16,15 @@ from chalicelib.cache import connection as redis_connection
 from chalicelib.cache.commands import Command
 from chalicelib.cache.write_behind_scripts import SETTLE, add
 from chalicelib.column_types import INTEGER, UNSIGNED_KEY, Integer
-from chalicelib.db import Database
+from chalicelib.db import Database, applied_deltas
+from chalicelib.ingest.service import MAX_SMALL_ROWS
 from chalicelib.rows import write_behind
 from chalicelib.rows.write_behind import WriteBehind
 from chalicelib.tables import MAX_COUNTED, MAX_WRITE_BEHIND, Column, Counter, Row, Table
 from local.servers import MariaDB
 from tests.conftest import Configure
 from tests.support.client import Answer, InProcess
-from tests.support.pages import BEHIND, counted, increment, page, pages_table, shown, stored
+from tests.support.pages import BEHIND, PAGES, counted, increment, page, pages_table, shown, stored
 from tests.support.redis_client import client_of
 from tests.support.topologies import wait_until
 from tests.support.witness import Witness
@@ -486,3 +487,12 @@ def test_a_counter_stops_at_the_highest_value_that_it_may_be_declared_with(
     reply = add_by_script(witness, "copy", {"views": 2}, MAX_COUNTED - 1, limits)
 
     assert reply == [b"range", 0, 0, str(MAX_COUNTED - 1).encode()]
+
+
+def test_no_statement_is_too_long_that_says_what_is_applied_to_many_rows() -> None:
+    """The RDS Data API takes 65,536 characters, nine of them for a value. A small file has the most
+    rows."""
+    text = CounterTotals(10**15, 1, {"views": 1}).text
+    made = applied_deltas.put(PAGES, dict.fromkeys(range(MAX_SMALL_ROWS), text))
+    assert sum(len(values) for _, values in made) == 3 * MAX_SMALL_ROWS
+    assert max(len(sql.replace("%s", "a" * 9)) for sql, _ in made) <= 65_536

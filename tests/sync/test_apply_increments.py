@@ -14,6 +14,7 @@ import pytest
 from chalicelib import services
 from chalicelib.cache import CounterTotals, declaration, write_behind_totals
 from chalicelib.cache import connection as redis_connection
+from chalicelib.rows.pending_increments import read_totals
 from chalicelib.rows.write_through import WriteThrough
 from chalicelib.sync import apply_increments
 from tests.support.client import ROOT, InProcess
@@ -44,6 +45,17 @@ def test_a_run_adds_them_to_the_row_once(service: InProcess, witness: Witness) -
             assert stored(witness) == {1: total, 2: 10}
             assert shown(service, 1) == {total}
             assert "counted" not in run("pages")
+
+
+@pytest.mark.usefixtures("pages")
+def test_rows_to_which_nothing_is_left_to_add_are_not_counted(service: InProcess) -> None:
+    """A write in between has replaced what was counted; or it was written through."""
+    increment(service, 1, 5)
+    service.write([page(1)], TABLE="pages")
+    increment(service, 2, 5)
+    increment(service, 2, 5, IDEMPOTENCY_KEY="k")
+    assert "counted" not in run("pages")
+    assert shown(service, 1) | shown(service, 2) == {10, 20}
 
 
 @pytest.mark.usefixtures("pages")
@@ -110,6 +122,30 @@ def counting_first(step: Callable[..., Any], service: InProcess) -> Callable[...
         return step(*arguments, **named)
 
     return counting
+
+
+@pytest.mark.usefixtures("pages")
+def test_what_is_counted_for_a_row_that_comes_back_while_a_run_looks_is_kept(
+    service: InProcess, witness: Witness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Behind its look for the row, and before its look at the totals."""
+    increment(service, 1, 5)
+    service.delete([1], TABLE="pages")
+
+    def read(*asked: Any) -> Any:
+        monkeypatch.setattr(apply_increments, "read_totals", read_totals)
+        service.write([page(1)], TABLE="pages")
+        increment(service, 1, 3)
+        return read_totals(*asked)
+
+    monkeypatch.setattr(apply_increments, "read_totals", read)
+    assert not run("pages").get("details")
+    for name in witness.redis.scan_iter("*:totals:*"):
+        if witness.redis.ttl(name) > 0:
+            witness.redis.delete(name)  # it has expired
+    assert shown(service, 1) == {13}
+    run("pages")
+    assert stored(witness)[1] == 13
 
 
 @pytest.mark.usefixtures("pages")
@@ -560,6 +596,34 @@ def test_what_is_forgotten_of_a_row_counts_no_more_when_its_totals_come_back(
         run("pages")
         assert stored(witness)[1] == total
     assert counted(increment(service, 2, IDEMPOTENCY_KEY="k")) == [{"nr": 2, "views": 12}]
+
+
+@pytest.mark.usefixtures("pages", "pruned")
+@pytest.mark.parametrize("is_forgotten", [False, True])
+def test_a_row_made_anew_beside_older_totals_counts_no_later_ones_that_come_back(
+    service: InProcess, witness: Witness, is_forgotten: bool
+) -> None:
+    """Redis fails over to a server with older totals, and back."""
+    increment(service, 1, 5)
+    [name] = witness.redis.scan_iter("*:totals:*")
+    older: Any = witness.redis.get(name)
+    increment(service, 1, 3)
+    later: Any = witness.redis.get(name)
+    run("pages")
+    if is_forgotten:
+        witness.redis.delete(name)  # they have expired
+        increment(service, 2, 1)
+        run("pages")
+        assert "1" not in applied(witness)
+    service.delete([1], TABLE="pages")
+    witness.redis.set(name, older)
+    service.write([page(1)], TABLE="pages")
+    assert shown(service, 1) == {10}
+    witness.redis.set(name, later)
+    witness.redis.hset("{pages.0}:totals", "1", "")
+    assert shown(service, 1) == {10}
+    run("pages")
+    assert stored(witness)[1] == 10
 
 
 @pytest.mark.usefixtures("pages", "pruned")
