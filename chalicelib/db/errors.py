@@ -205,6 +205,12 @@ def is_said_by_server(error: BaseException) -> bool:
     return code > 0 and code // 1000 != 2 and code not in _ENDS
 
 
+def _is_of_proxy(error: BaseException | None) -> bool:
+    """Whether a proxy has no connection to the database: 9501 of RDS Proxy, from 9001 on of
+    ProxySQL. No server has such numbers."""
+    return code_of(error) // 1000 == 9
+
+
 def is_login_rejected(error: DatabaseError) -> bool:
     """Whether the server rejected the user or the password. MySQL asks for the password itself
     then, where that was withheld."""
@@ -245,6 +251,11 @@ def translated(error: DatabaseError) -> Exception:
         found = DatabaseUnavailable(f"the database cannot be used now: {_IN_WORDS[code]}")
         found.has_other_writer = code in _DEMOTED
         return found
+    if _is_of_proxy(error):
+        return DatabaseUnavailable(
+            "the database cannot be reached: a proxy in front of it (DB_HOST) says so, with its"
+            f" error {code}"
+        )
     if code == _NO_DEFINER:
         return ConfigurationError(
             "a trigger of the table belongs to a user (its DEFINER) that is not there any more:"
@@ -373,7 +384,7 @@ def _part(pattern: re.Pattern[str], error: DatabaseError, group: int = 1) -> str
 
 def is_unfit(error: BaseException | None) -> bool:
     """Whether the connection cannot be used any more after this error."""
-    return code_of(error) in _LOST | _DEMOTED
+    return code_of(error) in _LOST | _DEMOTED or _is_of_proxy(error)
 
 
 def is_undone(error: DatabaseError) -> bool:

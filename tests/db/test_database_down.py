@@ -29,6 +29,8 @@ from tests.support.witness import Witness
 MAX_SECONDS = 15
 CACHED, STORED, NEW = 1, 2, 3
 CLOSED_WHILE_IDLE, CONNECTION_KILLED = 4031, 1927
+# Of RDS Proxy, which waited for a connection to the database; and of ProxySQL.
+PROXY_TIMED_OUT = (9501, 9001)
 
 READ_STORED: Row = {"REQUEST": "read", "SQLS": [STORED]}
 REQUESTS: dict[str, Row] = {
@@ -258,6 +260,25 @@ def test_what_a_proxy_says_of_a_lost_database_leaves_the_outcome_unknown(
         is_once = "IDEMPOTENCY_KEY" in request
         assert answer.status == 200 if is_once else answer.error == "OutcomeUnknown", answer.text
         assert witness.count() == count + len(request["SQLS"])
+
+
+@each_request
+@pytest.mark.parametrize("code", PROXY_TIMED_OUT)
+def test_what_a_proxy_says_without_a_database_is_a_503(
+    service: InProcess, mariadb: MariaDB, configure: Configure, request_name: str, code: int
+) -> None:
+    with relaying(mariadb.port) as relay:
+        configure(DB_PORT=str(relay.port))
+        assert service.read([STORED], use_cache=False).rows
+        relay.last_words = error_packet(code)
+        relay.judge = lambda piece: CUT_BEFORE if b"SELECT" in piece else PASS
+
+        answer = service.post(REQUESTS[request_name])
+        assert_unavailable(answer)
+        assert str(code) in answer.message or answer.error == "OutcomeUnknown", answer.text
+        relay.judge = lambda piece: PASS
+
+        assert_everything_works(service, request_name)
 
 
 @each_request
