@@ -68,13 +68,11 @@ _NO_NEXT_KEY = 1467
 _HIGHEST_OF_64_BITS = 2**63 - 1
 # A server that was demoted to a replica rejects writes with these errors.
 _READ_ONLY = 1290
-_DEMOTED = frozenset({_READ_ONLY, 1792, 1836})
-_LOST = frozenset(
-    {
-        *(Code.CR_SERVER_GONE_ERROR, Code.CR_SERVER_LOST, Code.SERVER_SHUTDOWN),
-        *(_CONNECTION_KILLED, _CLOSED_WHILE_IDLE),
-    }
-)
+# A setting does that, too.
+_READ_ONLY_TRANSACTION = 1792
+_DEMOTED = frozenset({_READ_ONLY, _READ_ONLY_TRANSACTION, 1836})
+_ENDS = frozenset({Code.SERVER_SHUTDOWN, _CONNECTION_KILLED})
+_LOST = _ENDS | {Code.CR_SERVER_GONE_ERROR, Code.CR_SERVER_LOST, _CLOSED_WHILE_IDLE}
 # The database undid the transaction because another one was in its way.
 _UNDONE = frozenset({Code.LOCK_DEADLOCK, Code.DUP_ENTRY})
 
@@ -168,6 +166,8 @@ _IN_WORDS = {
     _TLS_REQUIRED: "it takes connections over TLS only: set DB_SSL_CA",
     LOGIN_NEEDS_TLS: "its way to log in needs TLS: use mysql_native_password, or TLS",
     **dict.fromkeys(_DEMOTED, "it is read-only now: a failover is going on"),
+    _READ_ONLY_TRANSACTION: "its transactions are read-only now: a failover is going on, or an"
+    " operator has set its transaction_read_only",
 }
 
 
@@ -198,9 +198,17 @@ def reject_replica(is_read_only: int) -> None:
 
 
 def is_said_by_server(error: BaseException) -> bool:
-    """Whether the server sent this error. The driver's own errors, for a lost connection, have
-    numbers from 2000 to 2999. A proxy that lost its server sends one of these, too."""
-    return code_of(error) > 0 and code_of(error) // 1000 != 2
+    """Whether the server surely sent this error. The driver's own errors, for a lost connection,
+    have numbers from 2000 to 2999. A proxy that lost its server sends one of these, too, or what a
+    server says that ends a connection."""
+    code = code_of(error)
+    return code > 0 and code // 1000 != 2 and code not in _ENDS
+
+
+def _is_of_proxy(error: BaseException | None) -> bool:
+    """Whether a proxy has no connection to the database: 9501 of RDS Proxy, from 9001 on of
+    ProxySQL. No server has such numbers."""
+    return code_of(error) // 1000 == 9
 
 
 def is_login_rejected(error: DatabaseError) -> bool:
@@ -243,6 +251,11 @@ def translated(error: DatabaseError) -> Exception:
         found = DatabaseUnavailable(f"the database cannot be used now: {_IN_WORDS[code]}")
         found.has_other_writer = code in _DEMOTED
         return found
+    if _is_of_proxy(error):
+        return DatabaseUnavailable(
+            "the database cannot be reached: a proxy in front of it (DB_HOST) says so, with its"
+            f" error {code}"
+        )
     if code == _NO_DEFINER:
         return ConfigurationError(
             "a trigger of the table belongs to a user (its DEFINER) that is not there any more:"
@@ -371,7 +384,7 @@ def _part(pattern: re.Pattern[str], error: DatabaseError, group: int = 1) -> str
 
 def is_unfit(error: BaseException | None) -> bool:
     """Whether the connection cannot be used any more after this error."""
-    return code_of(error) in _LOST | _DEMOTED
+    return code_of(error) in _LOST | _DEMOTED or _is_of_proxy(error)
 
 
 def is_undone(error: DatabaseError) -> bool:

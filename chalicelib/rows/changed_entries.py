@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from chalicelib.cache import Affected, Entry, Fenced
+from chalicelib.column_types import String
 from chalicelib.db import Change, Committed
 from chalicelib.rows import counted_entries
 from chalicelib.tables import Column, Key, NotAsDeclared, Row, Table
@@ -104,9 +105,10 @@ def _shown(
 ) -> Mapping[Key, Entry | None]:
     """For each affected value of a lookup the JSON of its rows, in the order of their database
     keys. None where no row has the value. None everywhere where one of the `others` cannot be
-    shown, or where there are so many, or so long ones, that some were not read whole."""
+    shown, or where there are so many, or so long ones, that some were not read whole, or where only
+    the database knows the order of their keys."""
     entries: dict[Key, list[Entry]] = {value: [] for value in affected.fenced[column]}
-    if others is None:
+    if others is None or _is_order_open(table, (*own, *others)):
         return dict.fromkeys(entries)
     encoded = {**affected.fenced.get(table.key, {}), **affected.new}
     try:
@@ -119,6 +121,13 @@ def _shown(
     for row in sorted([*own, *others]):
         entries[row[table.positions[column.name]]].append(encoded[row[0]] or b"")
     return {value: b",".join(parts) or None for value, parts in entries.items()}
+
+
+def _is_order_open(table: Table, rows: Sequence[Row]) -> bool:
+    """Whether a key has a control character: some collations have these before the end of a
+    text."""
+    is_text = isinstance(table.key.type, String)
+    return is_text and any(min(str(row[0]), default="") < " " for row in rows)
 
 
 def without_values(affected: Affected) -> Affected:

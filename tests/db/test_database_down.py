@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from pymysql.constants import ER
 
 from app import storage
 from chalicelib import services
@@ -20,14 +21,16 @@ from tests import conftest
 from tests.conftest import Configure
 from tests.support.client import Answer, InProcess, Row, as_stored, hero
 from tests.support.leaks import assert_tells_nothing_internal
-from tests.support.relay import CUT_BEFORE, PASS, relaying
+from tests.support.relay import CUT_AFTER, CUT_BEFORE, PASS, relaying
 from tests.support.topologies import wait_until
 from tests.support.witness import Witness
 
 # The promise is 3 s. This leaves room for a busy machine; who waits without a limit takes longer.
 MAX_SECONDS = 15
 CACHED, STORED, NEW = 1, 2, 3
-CLOSED_WHILE_IDLE = 4031
+CLOSED_WHILE_IDLE, CONNECTION_KILLED = 4031, 1927
+# Of RDS Proxy, which waited for a connection to the database; and of ProxySQL.
+PROXY_TIMED_OUT = (9501, 9001)
 
 READ_STORED: Row = {"REQUEST": "read", "SQLS": [STORED]}
 REQUESTS: dict[str, Row] = {
@@ -207,12 +210,11 @@ def test_what_mysql_says_to_a_connection_that_was_idle_for_long_is_a_lost_connec
 ) -> None:
     """MySQL says it in the place of an answer, and has not run what was sent. MariaDB says
     nothing."""
-    words = b"\xff" + CLOSED_WHILE_IDLE.to_bytes(2, "little") + b"#HY000The client was disconnected"
     said: list[int] = []
     with relaying(mariadb.port) as relay:
         configure(DB_PORT=str(relay.port))
         assert service.read([STORED], use_cache=False).rows
-        relay.last_words = len(words).to_bytes(3, "little") + b"\x01" + words
+        relay.last_words = error_packet(CLOSED_WHILE_IDLE)
 
         def say_once(piece: bytes) -> int:
             said.append(1)
@@ -223,6 +225,60 @@ def test_what_mysql_says_to_a_connection_that_was_idle_for_long_is_a_lost_connec
         assert_everything_works(service, request_name)
 
     assert said
+
+
+def error_packet(code: int) -> bytes:
+    """An error in the place of an answer."""
+    words = b"\xff" + code.to_bytes(2, "little") + b"#HY000The connection is lost"
+    return len(words).to_bytes(3, "little") + b"\x01" + words
+
+
+@pytest.mark.parametrize("code", [ER.SERVER_SHUTDOWN, CONNECTION_KILLED])
+@pytest.mark.parametrize("name", ["insert", "mixed write", "write once"])
+def test_what_a_proxy_says_of_a_lost_database_leaves_the_outcome_unknown(
+    service: InProcess,
+    witness: Witness,
+    mariadb: MariaDB,
+    configure: Configure,
+    code: int,
+    name: str,
+) -> None:
+    """It has passed on the write with its COMMIT, and says what a server says that did not come so
+    far."""
+    request = REQUESTS[name]
+    count = witness.count()
+    with relaying(mariadb.port) as relay:
+        configure(DB_PORT=str(relay.port))
+        assert service.read([STORED], use_cache=False).rows
+        relay.last_words = error_packet(code)
+        verdicts = iter([CUT_AFTER])
+        relay.judge = lambda piece: next(verdicts, PASS) if b";COMMIT" in piece else PASS
+
+        answer = service.post(request)
+
+        wait_until(lambda: witness.count() > count)
+        is_once = "IDEMPOTENCY_KEY" in request
+        assert answer.status == 200 if is_once else answer.error == "OutcomeUnknown", answer.text
+        assert witness.count() == count + len(request["SQLS"])
+
+
+@each_request
+@pytest.mark.parametrize("code", PROXY_TIMED_OUT)
+def test_what_a_proxy_says_without_a_database_is_a_503(
+    service: InProcess, mariadb: MariaDB, configure: Configure, request_name: str, code: int
+) -> None:
+    with relaying(mariadb.port) as relay:
+        configure(DB_PORT=str(relay.port))
+        assert service.read([STORED], use_cache=False).rows
+        relay.last_words = error_packet(code)
+        relay.judge = lambda piece: CUT_BEFORE if b"SELECT" in piece else PASS
+
+        answer = service.post(REQUESTS[request_name])
+        assert_unavailable(answer)
+        assert str(code) in answer.message or answer.error == "OutcomeUnknown", answer.text
+        relay.judge = lambda piece: PASS
+
+        assert_everything_works(service, request_name)
 
 
 @each_request
@@ -253,6 +309,28 @@ def test_a_database_that_became_read_only_is_a_503(service: InProcess, witness: 
             assert answer.error == "DatabaseUnavailable", "it certainly did not happen"
         assert witness.database_state() == before
 
+    assert_everything_works(service, "mixed write")
+
+
+def test_transactions_that_are_read_only_by_a_setting_are_a_503_that_names_it(
+    service: InProcess, witness: Witness, configure: Configure
+) -> None:
+    """The server is no replica then: it answers reads."""
+    is_mariadb = "MariaDB" in witness.query("SELECT VERSION()")[0][0]
+    variable = "tx_read_only" if is_mariadb else "transaction_read_only"
+    before = witness.database_state()
+    with witness.server_has(variable, 1):
+        configure()
+        for name in ("insert", "replace", "mixed write", "write once", "delete"):
+            answer = service.post(REQUESTS[name])
+
+            assert_unavailable(answer)
+            assert answer.error == "DatabaseUnavailable", "it certainly did not happen"
+            assert "transaction_read_only" in answer.message
+        assert service.read([STORED]).rows
+        assert witness.database_state() == before
+
+    configure()
     assert_everything_works(service, "mixed write")
 
 

@@ -7,7 +7,7 @@ from typing import cast
 import pytest
 
 from chalicelib import tables
-from chalicelib.column_types import INTEGER, STRING, UNSIGNED_KEY
+from chalicelib.column_types import INTEGER, STRING, STRING_KEY, UNSIGNED_KEY
 from chalicelib.tables import HEROES, Column, Table
 from tests.support.client import InProcess, as_stored, hero
 from tests.support.witness import Witness
@@ -157,6 +157,31 @@ def test_a_text_lookup_gives_exactly_the_text_asked_for_whatever_the_collation_s
             for mayor, found in (("bób", [5, 7]), ("BÓB", [1, 6])):
                 answer = service.read([mayor], use_cache, **by)
                 assert [row["nr"] for row in answer.rows] == found
+    finally:
+        witness.query("DROP TABLE towns")
+        witness.query("DELETE FROM cache_generation WHERE table_name = 'towns'")
+
+
+@pytest.mark.parametrize("kind", ["utf8mb4_bin", "utf8mb4_nopad_bin"])
+def test_a_lookup_has_its_rows_in_the_order_of_the_database_whatever_their_keys(
+    service: InProcess, witness: Witness, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """Of the first kind 'a' is compared as if blanks followed it, and a tab comes before these."""
+    if not witness.query("SHOW COLLATION LIKE %s", [kind]):
+        kind = "utf8mb4_0900_bin"
+    witness.query(
+        f"CREATE TABLE towns (code VARCHAR(99) COLLATE {kind} PRIMARY KEY, doom INT NOT NULL,"
+        " INDEX (doom)) CHARSET utf8mb4"
+    )
+    columns = (Column("code", STRING_KEY), Column("doom", INTEGER))
+    declare(monkeypatch, Table("towns", columns, lookups=("doom",)))
+    try:
+        for keys in (["a", "b"], ["a", "a\tb", "é"]):
+            service.write([{"code": key, "doom": len(keys)} for key in keys], TABLE="towns")
+            by = {"TABLE": "towns", "BY": "doom"}
+            cached, stored = (service.read([len(keys)], way, **by) for way in (True, False))
+            assert cached.content == stored.content
+            assert len(stored.rows) == len(keys)
     finally:
         witness.query("DROP TABLE towns")
         witness.query("DELETE FROM cache_generation WHERE table_name = 'towns'")

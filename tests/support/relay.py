@@ -25,7 +25,7 @@ class Relay(Listener):
     """`judge` is asked what to do with every piece a client sends; an error in it ends the
     connection. `welcome` is called when one connects, before anything passes. With
     `drip_seconds` what a server says comes byte by byte. `last_words`: what a client is told
-    that is cut off before its piece passes."""
+    before it is cut off."""
 
     def __init__(self, target: int) -> None:
         super().__init__()
@@ -84,9 +84,8 @@ class Relay(Listener):
                 verdict = self.judge(piece) if asks else PASS
                 if verdict == HOLD_ANSWER:
                     self._held[sink] = self.held_seconds
-                if verdict == CUT_BEFORE:
-                    source.sendall(self.last_words)
                 if verdict in (CUT_BEFORE, CUT_AFTER):
+                    source.sendall(self.last_words)
                     _reset(source)
                 time.sleep(self._held.pop(source, 0.0))
                 if verdict != CUT_BEFORE:
