@@ -199,10 +199,11 @@ def reject_replica(is_read_only: int) -> None:
 
 def is_said_by_server(error: BaseException) -> bool:
     """Whether the server surely sent this error. The driver's own errors, for a lost connection,
-    have numbers from 2000 to 2999. A proxy that lost its server sends one of these, too, or what a
-    server says that ends a connection."""
+    have numbers from 2000 to 2999. A proxy that lost its server sends one of these, too, or an
+    error of its own, or what a server says that ends a connection."""
     code = code_of(error)
-    return code > 0 and code // 1000 != 2 and code not in _ENDS
+    is_of_other = code <= 0 or code // 1000 == 2 or _is_of_proxy(error)
+    return not is_of_other and code not in _ENDS
 
 
 def _is_of_proxy(error: BaseException | None) -> bool:
