@@ -249,6 +249,17 @@ def test_a_redis_with_older_totals_adds_nothing(service: InProcess, witness: Wit
 
 
 @pytest.mark.usefixtures("pages")
+def test_a_row_that_is_counted_after_the_list_of_pending_rows_is_lost_is_added(
+    service: InProcess, witness: Witness
+) -> None:
+    increment(service, 1, 5)
+    witness.redis.delete("{pages.0}:totals")
+    assert counted(increment(service, 1)) == [{"nr": 1, "views": 16}]
+    assert run("pages")["counted"] == 1
+    assert stored(witness)[1] == 16
+
+
+@pytest.mark.usefixtures("pages")
 def test_a_redis_whose_clock_is_behind_loses_no_increment(
     service: InProcess, witness: Witness
 ) -> None:

@@ -623,6 +623,33 @@ def test_a_range_that_never_comes_is_left_to_the_next_run(
     assert all_public(cli) == all_rows(witness)
 
 
+@pytest.mark.parametrize("name", ["sync_lease", "sync_ranges"])
+def test_a_function_renews_its_claim_and_the_lease_of_its_run(
+    shop: InProcess,
+    witness: Witness,
+    bucket: UploadBucket,
+    sizes: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+) -> None:
+    """With its first transaction, and then when a third of the time has passed."""
+    sizes(in_run=4, handed=100, step=4)
+    fill(witness, 1, 16)
+    watch(shop, ["*"], "to_cache")
+    passed = [0.0]
+    monkeypatch.setattr(runs, "clocks", lambda: (passed[0], passed[0]))
+    monkeypatch.setattr(runs, "seconds_since", lambda before: passed[0] - before[0])
+    lease = range_claims.claim(services.container().database, begun(ranges=1)["run"], 1).lease
+    assert lease
+
+    for seconds, is_renewed in ((0, True), (runs.LEASE_SECONDS / 4, False), (10, True)):
+        passed[0] += seconds
+        witness.query(f"UPDATE {name} SET expires_at = UTC_TIMESTAMP(6) + INTERVAL 5 SECOND")
+        lease.run()
+        left = "TIMESTAMPDIFF(SECOND, UTC_TIMESTAMP(6), MAX(expires_at))"
+        assert witness.query(f"SELECT {left} > 10 FROM {name}") == [(is_renewed,)]
+
+
 def test_a_range_that_begins_late_keeps_its_run_from_the_schedule(
     shop: InProcess,
     witness: Witness,
@@ -751,6 +778,7 @@ def test_an_error_is_raised_so_that_lambda_calls_again(
         patch.setattr(store, "deadline", lambda *_: 1)
         with pytest.raises(errors.CacheUnavailable, match="too slow"):
             work_off(event)
+    monkeypatch.setattr(range_worker, "LEASE_SECONDS", -1)  # it waits for no claim
     assert work_off(event)["outcome"] == "done", "it was released"
 
 
