@@ -285,6 +285,35 @@ def test_a_redis_with_older_totals_adds_nothing(service: InProcess, witness: Wit
 
 
 @pytest.mark.usefixtures("pages")
+def test_a_row_that_is_counted_after_the_list_of_pending_rows_is_lost_is_added(
+    service: InProcess, witness: Witness
+) -> None:
+    increment(service, 1, 5)
+    witness.redis.delete("{pages.0}:totals")
+    assert counted(increment(service, 1)) == [{"nr": 1, "views": 16}]
+    assert run("pages")["counted"] == 1
+    assert stored(witness)[1] == 16
+
+
+@pytest.mark.usefixtures("pages")
+def test_a_redis_whose_clock_is_behind_loses_no_increment(
+    service: InProcess, witness: Witness
+) -> None:
+    """It has taken over without the totals of a later time, which are in the row."""
+    increment(service, 1, 5)
+    run("pages")
+    [(later,)] = witness.query("SELECT applied FROM applied_deltas WHERE row_key = '1'")
+    epoch = int(later[:16]) + 3_600 * 1_000_000
+    witness.query("UPDATE applied_deltas SET applied = %s", [f"{epoch}{later[16:]}"])
+    witness.redis.flushall()
+    for total in (16, 17):
+        assert counted(increment(service, 1)) == [{"nr": 1, "views": total}]
+        assert shown(service, 1) == {total}
+        run("pages")
+        assert stored(witness)[1] == total
+
+
+@pytest.mark.usefixtures("pages")
 @pytest.mark.parametrize("is_kept", [True, False])
 @pytest.mark.parametrize("is_cached", [True, False])
 def test_nothing_is_added_to_older_totals_by_an_older_line(

@@ -457,6 +457,51 @@ def test_a_function_that_is_killed_at_any_step_is_called_again(
     assert 8 < step < MAX_STEPS - 1
 
 
+@pytest.mark.parametrize("is_faster", [False, True], ids=["", "a client is faster"])
+def test_what_stood_in_the_first_steps_is_known_after_a_later_one_is_killed(
+    shop: InProcess,
+    cli: RedisCli,
+    witness: Witness,
+    bucket: UploadBucket,
+    sizes: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    is_faster: bool,
+) -> None:
+    """So the next run looks where a client changes it, at once or later."""
+    sizes(in_run=4, handed=100, step=4)
+    fill(witness, 1, 16)
+    watch(shop, ["*"], "to_cache")
+    cli("SET", "Product:5", "of a client")
+    [event] = told(bucket, begun(ranges=1)["run"])
+    store = type(services.container().public_store)
+    put, put_new, calls = store.set_many, store.set_new_many, []
+
+    def a_client_is_faster(*arguments: Any) -> Any:
+        monkeypatch.setattr(store, "set_many", put)
+        cli("SET", "Product:5", "of a faster client")
+        return put(*arguments)
+
+    def die_at_the_second(*arguments: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 2:
+            raise Killed
+        return put_new(*arguments)
+
+    if is_faster:
+        monkeypatch.setattr(store, "set_many", a_client_is_faster)
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "set_new_many", die_at_the_second)
+        with pytest.raises(Killed):
+            work_off(event)
+    witness.query("UPDATE sync_ranges SET expires_at = '2000-01-01'")
+    assert work_off(event)["outcome"] == "done"
+
+    if not is_faster:
+        assert is_idle()
+        cli.put("Product:5", Price=1)
+    assert run(None)["to_cache"]["looked"] > 0
+
+
 def test_a_function_that_is_killed_in_a_range_leaves_it_when_its_claim_ends(
     shop: InProcess,
     witness: Witness,
@@ -578,6 +623,66 @@ def test_a_range_that_never_comes_is_left_to_the_next_run(
     assert all_public(cli) == all_rows(witness)
 
 
+@pytest.mark.parametrize("name", ["sync_lease", "sync_ranges"])
+def test_a_function_renews_its_claim_and_the_lease_of_its_run(
+    shop: InProcess,
+    witness: Witness,
+    bucket: UploadBucket,
+    sizes: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+) -> None:
+    """With its first transaction, and then when a third of the time has passed."""
+    sizes(in_run=4, handed=100, step=4)
+    fill(witness, 1, 16)
+    watch(shop, ["*"], "to_cache")
+    passed = [0.0]
+    monkeypatch.setattr(runs, "clocks", lambda: (passed[0], passed[0]))
+    monkeypatch.setattr(runs, "seconds_since", lambda before: passed[0] - before[0])
+    lease = range_claims.claim(services.container().database, begun(ranges=1)["run"], 1).lease
+    assert lease
+
+    for seconds, is_renewed in ((0, True), (runs.LEASE_SECONDS / 4, False), (10, True)):
+        passed[0] += seconds
+        witness.query(f"UPDATE {name} SET expires_at = UTC_TIMESTAMP(6) + INTERVAL 5 SECOND")
+        lease.run()
+        left = "TIMESTAMPDIFF(SECOND, UTC_TIMESTAMP(6), MAX(expires_at))"
+        assert witness.query(f"SELECT {left} > 10 FROM {name}") == [(is_renewed,)]
+
+
+def test_a_range_that_begins_late_keeps_its_run_from_the_schedule(
+    shop: InProcess,
+    witness: Witness,
+    cli: RedisCli,
+    bucket: UploadBucket,
+    sizes: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It has come when the time for it was nearly over: it renews the run's lease at once."""
+    sizes(in_run=4, handed=100, step=4)
+    fill(witness, 1, 16)
+    watch(shop, ["*"], "to_cache")
+    [event] = told(bucket, begun(ranges=1)["run"])
+    store = type(services.container().public_store)
+    put_new, outcomes = store.set_new_many, []
+
+    def the_time_is_over(*arguments: Any) -> Any:
+        witness.query(
+            "UPDATE sync_lease SET expires_at = '2000-01-01'"
+            " WHERE expires_at < UTC_TIMESTAMP(6) + INTERVAL 10 SECOND"
+        )
+        outcomes.append(run(None)["outcome"])
+        return put_new(*arguments)
+
+    witness.query("UPDATE sync_lease SET expires_at = UTC_TIMESTAMP(6) + INTERVAL 5 SECOND")
+    monkeypatch.setattr(store, "set_new_many", the_time_is_over)
+
+    assert work_off(event)["outcome"] == "done"
+
+    assert {*outcomes} == {"overlap"}
+    assert all_public(cli) == all_rows(witness)
+
+
 def test_two_schedules_at_once(
     shop: InProcess, witness: Witness, cli: RedisCli, bucket: UploadBucket
 ) -> None:
@@ -673,6 +778,7 @@ def test_an_error_is_raised_so_that_lambda_calls_again(
         patch.setattr(store, "deadline", lambda *_: 1)
         with pytest.raises(errors.CacheUnavailable, match="too slow"):
             work_off(event)
+    monkeypatch.setattr(range_worker, "LEASE_SECONDS", -1)  # it waits for no claim
     assert work_off(event)["outcome"] == "done", "it was released"
 
 

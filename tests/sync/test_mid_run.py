@@ -58,6 +58,23 @@ def test_a_watch_that_ends_leaves_no_public_key_behind(
     assert cli("KEYS Product:*") == []
 
 
+def test_a_watch_that_ends_shows_no_row_that_comes_behind_its_end(
+    service: InProcess, cli: RedisCli, before: Meanwhile
+) -> None:
+    """Then no public key was deleted a moment ago, which would reject it."""
+    watch(service, ["*"], "to_cache", TABLE="employees")
+
+    def end_and_write() -> None:
+        unwatch(service, ["*"], TABLE="employees")
+        service.write([{"EmpId": "A", "EmpName": "Ada"}], TABLE="employees")
+
+    before("deadline", end_and_write)
+
+    assert run("employees")["outcome"] == "done"
+
+    assert cli("KEYS Employee:*") == []
+
+
 @each_way
 @pytest.mark.parametrize("step", ["deadline", "read_many"])
 def test_a_watch_that_ends_changes_no_row_any_more(

@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 
+from chalicelib.db import Transaction
 from chalicelib.rows import WriteThrough
 from chalicelib.sync import range_scan, to_database, watches
-from chalicelib.tables import HASH, JSON, TO_CACHE
+from chalicelib.tables import HASH, JSON, TO_CACHE, Table
 from tests.support.client import InProcess
+from tests.support.topologies import wait_until
 from tests.support.witness import Witness
 from tests.sync.clients import RedisCli, as_json, ask, product, rows, run, unwatch, watch
 from tests.sync.test_faults import (
@@ -367,3 +369,39 @@ def test_the_end_of_a_watch_waits_for_rows_that_follow(
     found = prices(witness)
     run()
     assert prices(witness) == found
+
+
+@pytest.mark.parametrize("count", [1, MANY], ids=["few rows", "many at once"])
+def test_rows_that_wait_for_the_end_of_a_watch_do_not_follow(
+    service: InProcess,
+    witness: Witness,
+    cli: RedisCli,
+    monkeypatch: pytest.MonkeyPatch,
+    count: int,
+) -> None:
+    """The transaction of a run waits for the generation that the `unwatch` holds."""
+    keys = range(1, count + 1)
+    service.write([product(key) for key in keys], TABLE="products")
+    watch(service, ["*"])
+    run()
+    for key in keys:
+        cli.put(f"Product:{key}", Price=9)
+    wait_for_writers, records = Transaction.wait_for_writers, list[Any]()
+    later = threading.Thread(target=lambda: records.append(run()))
+    waits = (
+        "SELECT 1 FROM information_schema.processlist WHERE id <> CONNECTION_ID() AND"
+        " info REGEXP 'cache_generation.*(SHARE MODE|FOR UPDATE)$'"
+    )
+
+    def run_behind(transaction: Transaction, table: Table) -> None:
+        monkeypatch.setattr(Transaction, "wait_for_writers", wait_for_writers)
+        wait_for_writers(transaction, table)
+        later.start()
+        wait_until(lambda: bool(witness.query(waits) or records))
+
+    monkeypatch.setattr(Transaction, "wait_for_writers", run_behind)
+    unwatch(service, ["*"])
+    later.join()
+
+    assert [record["to_database"]["changed"] for record in records] == [0]
+    assert witness.query("SELECT DISTINCT Price FROM products") == [(400,)]

@@ -219,6 +219,68 @@ def test_what_both_sides_had_moves_between_a_watch_on_every_row_and_one_on_a_row
     )
 
 
+@pytest.mark.parametrize("key", [11, 22])
+@pytest.mark.parametrize("way", ["watch", "unwatch", "watch, and no other"])
+def test_what_both_sides_had_moves_also_of_the_last_row_of_a_range(
+    shop: InProcess,
+    cli: RedisCli,
+    witness: Witness,
+    monkeypatch: pytest.MonkeyPatch,
+    way: str,
+    key: int,
+) -> None:
+    """Its key is also the one behind which the next range begins."""
+    monkeypatch.setattr(range_scan, "RANGE_ROWS", 1)
+    watch(shop, ["*"])
+    if way == "unwatch":
+        watch(shop, [key])
+    run()
+    run()
+    if way == "unwatch":
+        unwatch(shop, [key])
+    else:
+        watch(shop, [key])
+    if way == "watch, and no other":
+        unwatch(shop, ["*"])
+    shop.write([product(key, Price=77)], TABLE="products")
+
+    run()
+
+    assert (cli.row(f"Product:{key}")["Price"], rows(witness, key)[0]["Price"]) == (77, 77)
+
+
+def test_what_both_sides_had_stays_known_where_a_range_is_split(
+    shop: InProcess, cli: RedisCli, witness: Witness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the last row before the split, and of the first one behind it."""
+    monkeypatch.setattr(range_scan, "RANGE_ROWS", 3)
+    watch(shop, ["*"])
+    run()
+    shop.write([product(key) for key in (5, 6)], TABLE="products")
+    shop.write([product(key, Price=77) for key in (11, 22)], TABLE="products")
+
+    run()
+
+    assert witness.query("SELECT after_key FROM watched_ranges ORDER BY 1") == [("",), ("11",)]
+    assert [cli.row(f"Product:{key}")["Price"] for key in (11, 22)] == [77, 77]
+    assert [row["Price"] for row in rows(witness, 11, 22)] == [77, 77]
+
+
+def test_a_watch_on_every_row_that_begins_anew_remembers_nothing(
+    shop: InProcess, cli: RedisCli, witness: Witness
+) -> None:
+    """Also where no run has looked since the earlier one has ended."""
+    watch(shop, ["*"])
+    run()
+    unwatch(shop, ["*"])
+    shop.write([product(22, Price=77)], TABLE="products")
+    watch(shop, ["*"])
+
+    run()
+
+    assert (cli.row("Product:22")["Price"], rows(witness, 22)[0]["Price"]) == (400, 400)
+
+
 def test_what_moves_back_takes_the_place_of_what_a_range_has_from_before(
     shop: InProcess, cli: RedisCli, witness: Witness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -241,25 +303,27 @@ def test_what_moves_back_takes_the_place_of_what_a_range_has_from_before(
 
 
 @pytest.mark.parametrize("keys", [[22], ["*"]])
+@pytest.mark.parametrize("step", ["deadline", "read_many", "delete_many"])
 def test_what_a_client_sets_behind_a_watch_stays_while_an_earlier_one_ends(
     shop: InProcess,
     cli: RedisCli,
     witness: Witness,
     monkeypatch: pytest.MonkeyPatch,
     keys: list[object],
+    step: str,
 ) -> None:
     watch(shop, keys, "to_cache")
     run()
     store = type(services.container().public_store)
-    delete_many = store.delete_many
+    call = getattr(store, step)
 
     def somebody_watches_before(*arguments: Any) -> Any:
-        monkeypatch.setattr(store, "delete_many", delete_many)
+        monkeypatch.setattr(store, step, call)
         watch(shop, keys, "to_database")
         cli.put("Product:22", Price=7)
-        return delete_many(*arguments)
+        return call(*arguments)
 
-    monkeypatch.setattr(store, "delete_many", somebody_watches_before)
+    monkeypatch.setattr(store, step, somebody_watches_before)
     unwatch(shop, keys)
     run()
     assert cli.row("Product:22")["Price"] == rows(witness, 22)[0]["Price"] == 7
