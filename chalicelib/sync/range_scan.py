@@ -4,14 +4,16 @@ Each of these steps records what both sides have then. So the work of a run that
 lost. What it was about to do in a step is recorded too: see `UnfinishedStep`.
 """
 
+import json
 from collections.abc import Callable, Collection, Sequence
 
+from chalicelib.column_types import String
 from chalicelib.db import Statement
 from chalicelib.sync.idle_check import Note
 from chalicelib.sync.reconciliation import Reconciliation
 from chalicelib.sync.runs import Lease
 from chalicelib.sync.seen_ranges import SeenRange
-from chalicelib.sync.step import Step
+from chalicelib.sync.step import Rows, Step
 from chalicelib.sync.unfinished_step import UnfinishedStep
 from chalicelib.sync.watches import WatchedRow, Watches
 from chalicelib.tables import Key, Table
@@ -19,6 +21,9 @@ from chalicelib.tables import Key, Table
 # The rows of a step: the first where rows are watched one by one, the second where every row is.
 BATCH_ROWS = 1_000
 RANGE_ROWS = 5_000
+# Of such rows: what is kept of them names each key up to three times, in one statement, which has
+# room in a packet of 16 MB and in a request of the Data API.
+MAX_KEYS_BYTES = 1_000_000
 
 # Returns those of the keys that are watched one by one.
 Others = Callable[[Sequence[Key]], Collection[Key]]
@@ -96,9 +101,7 @@ class Scan:
             while is_more:
                 if max_rows is not None and looked >= max_rows:
                     return start
-                rows, is_more = self._reconciliation.read_range(
-                    self._table, after, last, RANGE_ROWS
-                )
+                rows, is_more = self._read_range(after, last)
                 keys = [*rows.keys]
                 looked += len(keys)
                 if keys and keys[-1] == last:
@@ -130,6 +133,16 @@ class Scan:
                 if is_more:
                     start, before = str(after), left.seen
         return None
+
+    def _read_range(self, after: Key | None, last: Key | None) -> tuple[Rows, bool]:
+        """As `Reconciliation.read_range`; fewer rows where their keys are long."""
+        most = RANGE_ROWS
+        while True:
+            rows, is_more = self._reconciliation.read_range(self._table, after, last, most)
+            most = len(rows.keys) // 2
+            is_text = isinstance(self._table.key.type, String)
+            if not most or not is_text or len(json.dumps(rows.keys)) <= MAX_KEYS_BYTES:
+                return rows, is_more
 
     def _reconcile(self, step: Step) -> None:
         self._reconciliation.reconcile(step)
