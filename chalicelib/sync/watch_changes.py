@@ -100,7 +100,7 @@ class WatchChanges:
         if not keys:
             return
         _, rows = self._database.fetch_dated(table, keys)
-        texts = table.encode_each(rows)
+        texts = {key: text for key, text in table.encode_each(rows).items() if text}
         shown = dict(zip(texts, public_forms(table, form, [*texts.values()])))
         found = zip(keys, self._store.read_many(table, form, keys))
         same = {key: own for key, own in found if key in shown and own == shown[key]}
