@@ -430,3 +430,18 @@ def test_what_a_client_has_set_before_its_watch_counts(
     run()
 
     assert rows(witness, 22)[0]["Price"] == 77
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_watch_turns_round_also_where_a_row_is_not_as_declared(
+    shop: InProcess, witness: Witness, form: str
+) -> None:
+    watch(shop, [11, 22], "to_cache", FORM=form)
+    witness.query("ALTER TABLE products MODIFY Description VARCHAR(255) NULL")
+    try:
+        witness.query("UPDATE products SET Description = NULL WHERE ProductId = 22")
+
+        assert watch(shop, [11, 22, 99], FORM=form) == 3
+    finally:
+        witness.query("DELETE FROM products")
+        witness.query("ALTER TABLE products MODIFY Description VARCHAR(255) NOT NULL")
