@@ -7,7 +7,6 @@ lost. What it was about to do in a step is recorded too: see `UnfinishedStep`.
 import json
 from collections.abc import Callable, Collection, Sequence
 
-from chalicelib.column_types import String
 from chalicelib.db import Statement
 from chalicelib.sync.idle_check import Note
 from chalicelib.sync.reconciliation import Reconciliation
@@ -21,9 +20,10 @@ from chalicelib.tables import Key, Table
 # The rows of a step: the first where rows are watched one by one, the second where every row is.
 BATCH_ROWS = 1_000
 RANGE_ROWS = 5_000
-# Of such rows: what is kept of them names each key up to three times, in one statement, which has
-# room in a packet of 16 MB and in a request of the Data API.
-MAX_KEYS_BYTES = 1_000_000
+# In `watched_ranges` a key stands up to three times, with 16 characters each time. JSON may need
+# three times the bytes of UTF-8.
+KEPT_TIMES = 3
+PRINT_BYTES = 20
 
 # Returns those of the keys that are watched one by one.
 Others = Callable[[Sequence[Key]], Collection[Key]]
@@ -136,13 +136,16 @@ class Scan:
 
     def _read_range(self, after: Key | None, last: Key | None) -> tuple[Rows, bool]:
         """As `Reconciliation.read_range`; fewer rows where their keys are long."""
-        most = RANGE_ROWS
+        most, limit = RANGE_ROWS, self._watches.ranges.max_bytes // KEPT_TIMES
+        longest = PRINT_BYTES + 3 * self._table.key.type.max_bytes
         while True:
             rows, is_more = self._reconciliation.read_range(self._table, after, last, most)
-            most = len(rows.keys) // 2
-            is_text = isinstance(self._table.key.type, String)
-            if not most or not is_text or len(json.dumps(rows.keys)) <= MAX_KEYS_BYTES:
+            count = len(rows.keys)
+            if count < 2 or count * longest <= limit:
                 return rows, is_more
+            if len(json.dumps(rows.keys)) + count * PRINT_BYTES <= limit:
+                return rows, is_more
+            most = count // 2
 
     def _reconcile(self, step: Step) -> None:
         self._reconciliation.reconcile(step)
