@@ -54,6 +54,9 @@ class Database:
         driver was not checked."""
         self.on_unavailable: Callable[[], None] = lambda: None
         self._settings = settings
+        # Of any table: the RDS Data API answers no longer row, and a statement that sends one must
+        # fit into a packet of 16 MB.
+        self.max_row_bytes = 64_000 if settings.db_engine is DbEngine.DATA_API else 4_000_000
         self._is_replica = is_replica
         patience = LOAD_TIMEOUT_SECONDS if for_loads else ANSWER_TIMEOUT_SECONDS
         max_pause = LOAD_PAUSE_SECONDS if for_loads else PAUSE_SECONDS

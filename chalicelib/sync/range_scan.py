@@ -4,6 +4,7 @@ Each of these steps records what both sides have then. So the work of a run that
 lost. What it was about to do in a step is recorded too: see `UnfinishedStep`.
 """
 
+import json
 from collections.abc import Callable, Collection, Sequence
 
 from chalicelib.db import Statement
@@ -11,7 +12,7 @@ from chalicelib.sync.idle_check import Note
 from chalicelib.sync.reconciliation import Reconciliation
 from chalicelib.sync.runs import Lease
 from chalicelib.sync.seen_ranges import SeenRange
-from chalicelib.sync.step import Step
+from chalicelib.sync.step import Rows, Step
 from chalicelib.sync.unfinished_step import UnfinishedStep
 from chalicelib.sync.watches import WatchedRow, Watches
 from chalicelib.tables import Key, Table
@@ -19,6 +20,10 @@ from chalicelib.tables import Key, Table
 # The rows of a step: the first where rows are watched one by one, the second where every row is.
 BATCH_ROWS = 1_000
 RANGE_ROWS = 5_000
+# In `watched_ranges` a key stands up to three times, with 16 characters each time. JSON may need
+# three times the bytes of UTF-8.
+KEPT_TIMES = 3
+PRINT_BYTES = 20
 
 # Returns those of the keys that are watched one by one.
 Others = Callable[[Sequence[Key]], Collection[Key]]
@@ -96,9 +101,7 @@ class Scan:
             while is_more:
                 if max_rows is not None and looked >= max_rows:
                     return start
-                rows, is_more = self._reconciliation.read_range(
-                    self._table, after, last, RANGE_ROWS
-                )
+                rows, is_more = self._read_range(after, last)
                 keys = [*rows.keys]
                 looked += len(keys)
                 if keys and keys[-1] == last:
@@ -130,6 +133,19 @@ class Scan:
                 if is_more:
                     start, before = str(after), left.seen
         return None
+
+    def _read_range(self, after: Key | None, last: Key | None) -> tuple[Rows, bool]:
+        """As `Reconciliation.read_range`; fewer rows where their keys are long."""
+        most, limit = RANGE_ROWS, self._watches.ranges.max_bytes // KEPT_TIMES
+        longest = PRINT_BYTES + 3 * self._table.key.type.max_bytes
+        while True:
+            rows, is_more = self._reconciliation.read_range(self._table, after, last, most)
+            count = len(rows.keys)
+            if count < 2 or count * longest <= limit:
+                return rows, is_more
+            if len(json.dumps(rows.keys)) + count * PRINT_BYTES <= limit:
+                return rows, is_more
+            most = count // 2
 
     def _reconcile(self, step: Step) -> None:
         self._reconciliation.reconcile(step)

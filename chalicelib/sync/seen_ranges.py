@@ -43,6 +43,8 @@ class SeenRanges:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        # Of one range: an answer or a statement with more may fail.
+        self.max_bytes = database.max_row_bytes
 
     def starts(self, table: Table, form: str) -> list[str]:
         """Behind which key each range begins, in order."""

@@ -4,13 +4,15 @@ Where a watch ends, the public keys that followed its rows go.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 
-from chalicelib.cache import Late, PublicStore
+from chalicelib.cache import Late, PublicStore, public_forms
 from chalicelib.db import MICROSECONDS_NOW, Database, Statement, Transaction
 from chalicelib.errors import CacheUnavailable, PublicKeysUnavailable
 from chalicelib.sync.moved_watches import before_the_end
 from chalicelib.sync.runs import RANGE_SECONDS
 from chalicelib.sync.seen_ranges import keys_of
+from chalicelib.sync.unfinished_step import prints
 from chalicelib.sync.watches import ENDED, LEFT, Watches, batches, condition_of
 from chalicelib.tables import EVERY_ROW, FORMS, TO_CACHE, TO_DATABASE, Key, Table
 
@@ -35,6 +37,9 @@ class WatchChanges:
         know of the watch is committed by then: the next run sees its rows. Raises
         DatabaseUnavailable, OutcomeUnknown, PublicKeysUnavailable."""
         texts = [EVERY_ROW] if keys is None else list(dict.fromkeys(map(str, keys)))
+        turned: Sequence[Key] = ()
+        if keys is not None and direction == TO_DATABASE:
+            turned = self._watches.still(table, form, TO_CACHE, keys)
         inserts: list[Statement] = []
         for batch in batches(texts):
             marks = ",".join(["(%s,%s,%s,%s)"] * len(batch))
@@ -47,7 +52,8 @@ class WatchChanges:
                 )
             )
         self._change(table, inserts)
-        self._tell_redis("the rows are watched", table, lambda: None)
+        tell = partial(self._record_turned, table, form, turned)
+        self._tell_redis("the rows are watched", table, tell)
         return self._database.count(table) if keys is None else len(texts)
 
     def remove(
@@ -86,6 +92,20 @@ class WatchChanges:
                 "the watches have ended, but other clients change some of the public keys all the"
                 " time, so these could not be deleted: send the request again"
             )
+
+    def _record_turned(self, table: Table, form: str, keys: Sequence[Key]) -> None:
+        """Record which of these rows stand under the public keys that followed them up to now: a
+        write may have set them since a run remembered its rows. Who changes them from now on is a
+        client."""
+        if not keys:
+            return
+        _, rows = self._database.fetch_dated(table, keys)
+        texts = {key: text for key, text in table.encode_each(rows).items() if text}
+        shown = dict(zip(texts, public_forms(table, form, [*texts.values()])))
+        found = zip(keys, self._store.read_many(table, form, keys))
+        same = {key: own for key, own in found if key in shown and own == shown[key]}
+        if same:
+            self._database.run(*self._watches.begun(table, form, prints(same)))
 
     def _change(self, table: Table, changes: Sequence[Statement]) -> None:
         """All or none of them. Returns when every transaction has ended that may not know of them.

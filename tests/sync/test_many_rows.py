@@ -13,7 +13,7 @@ from chalicelib.rows import WriteThrough
 from chalicelib.sync import to_database
 from chalicelib.sync.plain_rows import PLAIN_ROWS, plain_rows
 from chalicelib.sync.public_values import parse
-from chalicelib.tables import FORMS, PRODUCTS, Key, Table
+from chalicelib.tables import DIRECTIONS, FORMS, PRODUCTS, Key, Table
 from local.servers.mariadb import integers
 from tests.conftest import ENGINE
 from tests.support.client import InProcess, OverHttp
@@ -400,3 +400,21 @@ def test_a_run_that_was_overtaken_writes_none_of_many_rows(
 
     assert run()["outcome"] == "superseded"
     assert {row["Price"] for row in rows(witness, *range(1, MANY + 1))} == {400}
+
+
+@pytest.mark.parametrize("direction", DIRECTIONS)
+def test_what_is_kept_of_rows_with_long_keys_fits_into_a_statement(
+    service: InProcess, witness: Witness, cli: RedisCli, direction: str
+) -> None:
+    count = 40 if DbEngine.DATA_API.value == ENGINE else 4_990
+    keys = [f"{n:04}".ljust(255, "\U0001f600") for n in range(count)]
+    for start in range(0, len(keys), 500):
+        part = keys[start : start + 500]
+        marks = ",".join(["(%s, 'Ada')"] * len(part))
+        witness.query(f"INSERT INTO employees (EmpId, EmpName) VALUES {marks}", part)
+    watch(service, ["*"], direction, TABLE="employees")
+
+    assert run("employees")[direction] == {"looked": count, "changed": count, "reported": 0}
+
+    assert cli.row(f"Employee:{keys[-1]}") == {"EmpId": keys[-1], "EmpName": "Ada"}
+    assert run("employees")[direction] == {"looked": count, "changed": 0, "reported": 0}
