@@ -51,6 +51,7 @@ class Scan:
         self._lease = lease
         self._note = note
         self._progress = progress
+        self._range_rows = RANGE_ROWS
 
     def rows(self, watched: Sequence[WatchedRow]) -> None:
         """Reconcile rows that are watched one by one, in one direction. Where progress is recorded
@@ -135,17 +136,21 @@ class Scan:
         return None
 
     def _read_range(self, after: Key | None, last: Key | None) -> tuple[Rows, bool]:
-        """As `Reconciliation.read_range`; fewer rows where their keys are long."""
-        most, limit = RANGE_ROWS, self._watches.ranges.max_bytes // KEPT_TIMES
+        """As `Reconciliation.read_range`; fewer rows where what is kept of so many is too long for
+        one row of `watched_ranges`. So are all ranges after that."""
+        limit = self._watches.ranges.max_bytes // KEPT_TIMES
         longest = PRINT_BYTES + 3 * self._table.key.type.max_bytes
         while True:
-            rows, is_more = self._reconciliation.read_range(self._table, after, last, most)
+            rows, is_more = self._reconciliation.read_range(
+                self._table, after, last, self._range_rows
+            )
             count = len(rows.keys)
             if count < 2 or count * longest <= limit:
                 return rows, is_more
-            if len(json.dumps(rows.keys)) + count * PRINT_BYTES <= limit:
+            kept_bytes = len(json.dumps(rows.keys)) + count * PRINT_BYTES
+            if kept_bytes <= limit:
                 return rows, is_more
-            most = count // 2
+            self._range_rows = max(1, count * limit * 9 // (kept_bytes * 10))
 
     def _reconcile(self, step: Step) -> None:
         self._reconciliation.reconcile(step)
