@@ -20,9 +20,9 @@ from chalicelib.tables import Key, Table
 # The rows of a step: the first where rows are watched one by one, the second where every row is.
 BATCH_ROWS = 1_000
 RANGE_ROWS = 5_000
-# In `watched_ranges` a key stands up to three times, with 16 characters each time. JSON may need
-# three times the bytes of UTF-8.
-KEPT_TIMES = 3
+# In `watched_ranges` a key stands up to three times, with 16 characters each time. So do keys of
+# rows that are gone. JSON may need three times the bytes of UTF-8.
+KEPT_TIMES = 5
 PRINT_BYTES = 20
 
 # Returns those of the keys that are watched one by one.
@@ -62,12 +62,12 @@ class Scan:
         unfinished = UnfinishedStep(
             {row.key: row.unfinished for row in watched if row.unfinished},
             lambda prints: self._watches.begun(self._table, self._form, prints),
-            lambda digests, prints: self._watches.kept(self._table, self._form, digests),
+            lambda digests, prints: self._watches.kept(self._table, self._form, direction, digests),
         )
         rows = self._reconciliation.read(self._table, keys)
         step = Step(self._table, self._form, direction, keys, rows, seen, unfinished)
         self._reconcile(step)
-        kept = self._watches.kept(self._table, self._form, step.now.seen)
+        kept = self._watches.kept(self._table, self._form, direction, step.now.seen)
         self._lease.run(*kept, *self._progress(str(keys[-1])))
 
     def deleted(self, direction: str, keys: Sequence[Key]) -> None:

@@ -4,15 +4,14 @@ Where a watch ends, the public keys that followed its rows go.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
 
 from chalicelib.cache import Late, PublicStore, public_forms
 from chalicelib.db import MICROSECONDS_NOW, Database, Statement, Transaction
 from chalicelib.errors import CacheUnavailable, PublicKeysUnavailable
+from chalicelib.sync import public_values
 from chalicelib.sync.moved_watches import before_the_end
 from chalicelib.sync.runs import RANGE_SECONDS
 from chalicelib.sync.seen_ranges import keys_of
-from chalicelib.sync.unfinished_step import prints
 from chalicelib.sync.watches import ENDED, LEFT, Watches, batches, condition_of
 from chalicelib.tables import EVERY_ROW, FORMS, TO_CACHE, TO_DATABASE, Key, Table
 
@@ -35,11 +34,9 @@ class WatchChanges:
     def add(self, table: Table, keys: Sequence[Key] | None, form: str, direction: str) -> int:
         """Watch the rows with `keys`; None: every row. How many rows that are. A write that may not
         know of the watch is committed by then: the next run sees its rows. Raises
-        DatabaseUnavailable, OutcomeUnknown, PublicKeysUnavailable."""
+        DatabaseUnavailable, OutcomeUnknown, PublicKeysUnavailable, SchemaMismatch; the rows may be
+        watched then."""
         texts = [EVERY_ROW] if keys is None else list(dict.fromkeys(map(str, keys)))
-        turned: Sequence[Key] = ()
-        if keys is not None and direction == TO_DATABASE:
-            turned = self._watches.still(table, form, TO_CACHE, keys)
         inserts: list[Statement] = []
         for batch in batches(texts):
             marks = ",".join(["(%s,%s,%s,%s)"] * len(batch))
@@ -52,8 +49,13 @@ class WatchChanges:
                 )
             )
         self._change(table, inserts)
-        tell = partial(self._record_turned, table, form, turned)
-        self._tell_redis("the rows are watched", table, tell)
+
+        def tell() -> None:
+            self._store.delete_note(table)
+            if keys is not None and direction == TO_DATABASE:
+                self._record_equal(table, form, keys)
+
+        self._tell_redis("the rows are watched", tell)
         return self._database.count(table) if keys is None else len(texts)
 
     def remove(
@@ -84,7 +86,12 @@ class WatchChanges:
             changes = [*before, *changes]
         self._change(table, changes)
         left: list[tuple[str, str]] = []
-        self._tell_redis("the watches have ended", table, lambda: left.extend(self.finish(table)))
+
+        def tell() -> None:
+            left.extend(self.finish(table))
+            self._store.delete_note(table)
+
+        self._tell_redis("the watches have ended", tell)
         if keys is None:
             self._watches.ranges.clear(table, form)
         if any(own == form and text in texts for own, text in left):
@@ -93,19 +100,18 @@ class WatchChanges:
                 " time, so these could not be deleted: send the request again"
             )
 
-    def _record_turned(self, table: Table, form: str, keys: Sequence[Key]) -> None:
-        """Record which of these rows stand under the public keys that followed them up to now: a
-        write may have set them since a run remembered its rows. Who changes them from now on is a
-        client."""
-        if not keys:
-            return
-        _, rows = self._database.fetch_dated(table, keys)
+    def _record_equal(self, table: Table, form: str, keys: Sequence[Key]) -> None:
+        """Record which of these rows stand under their public keys: where the watch was the other
+        way round, a write may have set them since a run remembered its rows. Who changes them from
+        now on is a client."""
+        read_at, rows = self._database.fetch_dated(table, keys)
         texts = {key: text for key, text in table.encode_each(rows).items() if text}
         shown = dict(zip(texts, public_forms(table, form, [*texts.values()])))
         found = zip(keys, self._store.read_many(table, form, keys))
-        same = {key: own for key, own in found if key in shown and own == shown[key]}
-        if same:
-            self._database.run(*self._watches.begun(table, form, prints(same)))
+        equal = {key: texts[key] for key, own in found if key in shown and own == shown[key]}
+        if equal:
+            seen = dict(zip(equal, public_values.digests(equal.values())))
+            self._database.run(*self._watches.found_equal(table, form, seen, read_at))
 
     def _change(self, table: Table, changes: Sequence[Statement]) -> None:
         """All or none of them. Returns when every transaction has ended that may not know of them.
@@ -117,13 +123,12 @@ class WatchChanges:
 
         self._database.transact(apply)
 
-    def _tell_redis(self, done: str, table: Table, tell: Callable[[], None]) -> None:
-        """`tell` it, and let the next run look. A process without Redis leaves both to others."""
+    def _tell_redis(self, done: str, tell: Callable[[], None]) -> None:
+        """`tell` it, so that the next run looks. A process without Redis leaves that to others."""
         if not self._store.is_configured:
             return
         try:
             tell()
-            self._store.delete_note(table)
         except (CacheUnavailable, Late) as error:
             why = f" ({error})" if str(error) else ""
             raise PublicKeysUnavailable(

@@ -211,14 +211,33 @@ class Watches:
 
     # --- what a run keeps -------------------------------------------------------------------------
 
-    def kept(self, table: Table, form: str, seen: Mapping[Key, str]) -> list[Statement]:
-        """Statements that keep what both sides have now of rows that are watched one by one. They
-        bring no watch back that has ended meanwhile."""
+    def kept(
+        self, table: Table, form: str, direction: str, seen: Mapping[Key, str]
+    ) -> list[Statement]:
+        """Statements that keep what both sides have now of rows that are watched one by one, in
+        this direction still: what another one has recorded meanwhile stays. They bring no watch
+        back that has ended."""
         return [
             (
                 f"UPDATE watched SET seen = NULLIF({cases}, ''), unfinished = NULL,"
-                f" synced_at = UTC_TIMESTAMP(6){condition}",
-                values,
+                f" synced_at = UTC_TIMESTAMP(6){condition} AND direction = %s",
+                (*values, direction),
+            )
+            for cases, condition, values in _by_key(table, form, seen)
+        ]
+
+    def found_equal(
+        self, table: Table, form: str, seen: Mapping[Key, str], read_at: int
+    ) -> list[Statement]:
+        """The same of rows in direction TO_DATABASE that were read after `read_at`, in microseconds
+        of the database's clock: but no run looks at them here, and what one has kept since, or has
+        begun, stays."""
+        since = "synced_at > TIMESTAMPADD(MICROSECOND, %s, '1970-01-01')"
+        return [
+            (
+                f"UPDATE watched SET seen = {cases}{condition} AND direction = %s"
+                f" AND unfinished IS NULL AND (synced_at IS NULL OR NOT {since})",
+                (*values, TO_DATABASE, read_at),
             )
             for cases, condition, values in _by_key(table, form, seen)
         ]
@@ -233,8 +252,8 @@ class Watches:
     def told(
         self, table: Table, form: str, known: SeenRange, keys: Sequence[Key]
     ) -> list[Statement]:
-        """Statements that keep what is `known` of these keys, where no run has looked at them since
-        they are watched one by one."""
+        """Statements that keep what is `known` of these keys, where nothing is known since they are
+        watched one by one."""
         statements: list[Statement] = []
         for batch in batches([k for k in keys if k in known.seen or k in known.unfinished]):
             cases = f"CASE row_key {' '.join(['WHEN %s THEN %s'] * len(batch))} END"
@@ -246,7 +265,7 @@ class Watches:
                 (
                     f"UPDATE watched SET seen = NULLIF({cases}, ''),"
                     f" unfinished = NULLIF({cases}, ''), synced_at = UTC_TIMESTAMP(6){condition}"
-                    " AND direction = %s AND synced_at IS NULL",
+                    " AND direction = %s AND seen IS NULL AND synced_at IS NULL",
                     (*seen, *unfinished, *place, TO_DATABASE),
                 )
             )

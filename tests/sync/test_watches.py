@@ -12,7 +12,6 @@ from chalicelib import services
 from chalicelib.db import Transaction
 from chalicelib.errors import CacheUnavailable, DatabaseUnavailable
 from chalicelib.sync import range_scan
-from chalicelib.tables import FORMS
 from tests.conftest import Configure
 from tests.support.client import InProcess
 from tests.support.witness import Witness
@@ -458,54 +457,3 @@ def test_what_cannot_wait_for_a_writer_has_not_happened(
 
     assert (answer.status, answer.error) == (503, "DatabaseUnavailable")
     assert [each["key"] for each in watched(shop)] == [11]
-
-
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("before", ["watched alone", "with every row"])
-@pytest.mark.parametrize("change", ["row", "public key"])
-def test_a_watch_that_turns_round_knows_what_a_write_has_set_at_once(
-    shop: InProcess, cli: RedisCli, witness: Witness, form: str, before: str, change: str
-) -> None:
-    """The public key is what the last run saw again, or nobody has touched it since the write."""
-    watch(shop, [22] if before == "watched alone" else ["*"], "to_cache", FORM=form)
-    run()
-    shop.write([product(22, Price=5)], TABLE="products")
-    watch(shop, [22], FORM=form)
-    if change == "row":
-        shop.write([product(22, Price=6)], TABLE="products")
-    elif form == "json":
-        cli.put("Product:22", Price=400, QuantityInStock=3000)
-    else:
-        cli("HSET UsingHash:Product:22 Price 400 QuantityInStock 3000")
-
-    run()
-
-    assert rows(witness, 22)[0]["Price"] == (6 if change == "row" else 400)
-
-
-def test_what_a_client_has_set_before_its_watch_counts(
-    shop: InProcess, cli: RedisCli, witness: Witness
-) -> None:
-    watch(shop, ["*"], "to_cache")
-    run()
-    cli.put("Product:22", Price=77)
-    watch(shop, [22])
-
-    run()
-
-    assert rows(witness, 22)[0]["Price"] == 77
-
-
-@pytest.mark.parametrize("form", FORMS)
-def test_a_watch_turns_round_also_where_a_row_is_not_as_declared(
-    shop: InProcess, witness: Witness, form: str
-) -> None:
-    watch(shop, [11, 22], "to_cache", FORM=form)
-    witness.query("ALTER TABLE products MODIFY Description VARCHAR(255) NULL")
-    try:
-        witness.query("UPDATE products SET Description = NULL WHERE ProductId = 22")
-
-        assert watch(shop, [11, 22, 99], FORM=form) == 3
-    finally:
-        witness.query("DELETE FROM products")
-        witness.query("ALTER TABLE products MODIFY Description VARCHAR(255) NOT NULL")
