@@ -11,7 +11,7 @@ from chalicelib.errors import CacheUnavailable, PublicKeysUnavailable
 from chalicelib.sync import public_values
 from chalicelib.sync.moved_watches import before_the_end
 from chalicelib.sync.runs import RANGE_SECONDS
-from chalicelib.sync.seen_ranges import keys_of
+from chalicelib.sync.seen_ranges import SeenRange, keys_of
 from chalicelib.sync.watches import ENDED, LEFT, Watches, batches, condition_of
 from chalicelib.tables import EVERY_ROW, FORMS, TO_CACHE, TO_DATABASE, Key, Table
 
@@ -104,6 +104,7 @@ class WatchChanges:
         """Record which of these rows stand under their public keys: where the watch was the other
         way round, a write may have set them since a run remembered its rows. Who changes them from
         now on is a client."""
+        unfinished = self._watches.unfinished(table, form, keys)
         read_at, rows = self._database.fetch_dated(table, keys)
         texts = {key: text for key, text in table.encode_each(rows).items() if text}
         shown = dict(zip(texts, public_forms(table, form, [*texts.values()])))
@@ -111,7 +112,8 @@ class WatchChanges:
         equal = {key: texts[key] for key, own in found if key in shown and own == shown[key]}
         if equal:
             seen = dict(zip(equal, public_values.digests(equal.values())))
-            self._database.run(*self._watches.found_equal(table, form, seen, read_at))
+            both = SeenRange(seen, unfinished)
+            self._database.run(*self._watches.found_equal(table, form, both, read_at))
 
     def _change(self, table: Table, changes: Sequence[Statement]) -> None:
         """All or none of them. Returns when every transaction has ended that may not know of them.

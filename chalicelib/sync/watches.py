@@ -226,20 +226,33 @@ class Watches:
             for cases, condition, values in _by_key(table, form, seen)
         ]
 
+    def unfinished(self, table: Table, form: str, keys: Sequence[Key]) -> dict[Key, str]:
+        """What runs have begun and not kept of these rows."""
+        found: dict[Key, str] = {}
+        for batch in batches(keys):
+            condition, values = condition_of(table, form, [*map(str, batch)])
+            select = f"SELECT row_key, unfinished FROM watched{condition} AND unfinished <> ''"
+            [rows] = self._database.run((select, values))
+            found |= {key: own for text, own in rows for key in keys_of(table, [text])}
+        return found
+
     def found_equal(
-        self, table: Table, form: str, seen: Mapping[Key, str], read_at: int
+        self, table: Table, form: str, found: SeenRange, read_at: int
     ) -> list[Statement]:
-        """The same of rows in direction TO_DATABASE that were read after `read_at`, in microseconds
-        of the database's clock: but no run looks at them here, and what one has kept since, or has
-        begun, stays."""
+        """Statements that keep what both sides have of rows in direction TO_DATABASE that were read
+        after `read_at`, in microseconds of the database's clock. What a run has kept since stays,
+        and what one has begun beside what was `unfinished` before. No run has looked."""
         since = "synced_at > TIMESTAMPADD(MICROSECOND, %s, '1970-01-01')"
         return [
             (
-                f"UPDATE watched SET seen = {cases}{condition} AND direction = %s"
-                f" AND unfinished IS NULL AND (synced_at IS NULL OR NOT {since})",
-                (*values, TO_DATABASE, read_at),
+                f"UPDATE watched SET unfinished = NULLIF(unfinished, {cases}),"
+                f" seen = IF(unfinished IS NULL, {cases}, seen)"  # as it is by now
+                f"{condition} AND direction = %s AND (synced_at IS NULL OR NOT {since})",
+                (*unfinished, *seen, *place, TO_DATABASE, read_at),
             )
-            for cases, condition, values in _by_key(table, form, seen)
+            for cases, seen, unfinished, condition, place in _both_by_key(
+                table, form, found, list(found.seen)
+            )
         ]
 
     def begun(self, table: Table, form: str, prints: Prints) -> list[Statement]:
@@ -254,22 +267,16 @@ class Watches:
     ) -> list[Statement]:
         """Statements that keep what is `known` of these keys, where nothing is known since they are
         watched one by one."""
-        statements: list[Statement] = []
-        for batch in batches([k for k in keys if k in known.seen or k in known.unfinished]):
-            cases = f"CASE row_key {' '.join(['WHEN %s THEN %s'] * len(batch))} END"
-            seen, unfinished = (
-                [v for key in batch for v in (str(key), own.get(key, ""))] for own in known
+        both = [key for key in keys if key in known.seen or key in known.unfinished]
+        return [
+            (
+                f"UPDATE watched SET seen = NULLIF({cases}, ''),"
+                f" unfinished = NULLIF({cases}, ''), synced_at = UTC_TIMESTAMP(6){condition}"
+                " AND direction = %s AND seen IS NULL AND synced_at IS NULL",
+                (*seen, *unfinished, *place, TO_DATABASE),
             )
-            condition, place = condition_of(table, form, [*map(str, batch)])
-            statements.append(
-                (
-                    f"UPDATE watched SET seen = NULLIF({cases}, ''),"
-                    f" unfinished = NULLIF({cases}, ''), synced_at = UTC_TIMESTAMP(6){condition}"
-                    " AND direction = %s AND seen IS NULL AND synced_at IS NULL",
-                    (*seen, *unfinished, *place, TO_DATABASE),
-                )
-            )
-        return statements
+            for cases, seen, unfinished, condition, place in _both_by_key(table, form, known, both)
+        ]
 
     def forgetting_left(self, table: Table, form: str, keys: Sequence[Key]) -> list[Statement]:
         """Statements that forget watches that have LEFT."""
@@ -324,6 +331,20 @@ def _by_key(
         values = [value for key in batch for value in (str(key), texts[key])]
         condition, place = condition_of(table, form, keys)
         yield f"CASE row_key {cases} END", condition, (*values, *place)
+
+
+def _both_by_key(
+    table: Table, form: str, known: SeenRange, keys: Sequence[Key]
+) -> Iterator[tuple[str, Sequence[Key], Sequence[Key], str, Sequence[Key]]]:
+    """The same for both that is known of each row: the expression, its values for what was seen and
+    for what is unfinished, the condition and its values. Empty where nothing is known."""
+    for batch in batches(keys):
+        cases = " ".join(["WHEN %s THEN %s"] * len(batch))
+        seen, unfinished = (
+            [v for key in batch for v in (str(key), own.get(key, ""))] for own in known
+        )
+        condition, place = condition_of(table, form, [*map(str, batch)])
+        yield f"CASE row_key {cases} END", seen, unfinished, condition, place
 
 
 def batches(items: Sequence[Value]) -> list[Sequence[Value]]:

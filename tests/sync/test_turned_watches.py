@@ -11,6 +11,7 @@ from chalicelib.tables import FORMS
 from tests.support.client import InProcess
 from tests.support.witness import Witness
 from tests.sync.clients import RedisCli, ask, product, rows, run, watch, watched
+from tests.sync.test_faults import Steps, killed_runs
 from tests.sync.test_watches import redis_away
 
 row_or_public_key = pytest.mark.parametrize("change", ["row", "public key"])
@@ -184,6 +185,37 @@ def test_a_watch_on_every_row_knows_what_one_on_a_row_has_recorded(
     run()
 
     assert price(witness) == expected
+
+
+@row_or_public_key
+def test_a_watch_that_turns_behind_a_killed_run_knows_what_a_write_has_set(
+    shop: InProcess,
+    cli: RedisCli,
+    witness: Witness,
+    monkeypatch: pytest.MonkeyPatch,
+    change: str,
+) -> None:
+    """What that run had begun is still recorded."""
+    steps = Steps(monkeypatch)
+
+    def prepare() -> None:
+        witness.query("DELETE FROM watched")
+        witness.query("DELETE FROM sync_lease")
+        cli("DEL", "Product:22")
+        shop.write([product(22, QuantityInStock=3000)], TABLE="products")
+        watch(shop, [22])
+        run()
+        witness.query("UPDATE products SET Price = 2 WHERE ProductId = 22")
+
+    for step in killed_runs(steps, witness, prepare):
+        watch(shop, [22], "to_cache")
+        write_price(shop, 5)
+        watch(shop, [22])
+        expected = change_once_more(shop, cli, change)
+
+        run()
+
+        assert price(witness) == expected, step
 
 
 def test_a_watch_names_no_time_before_the_first_run(
