@@ -101,9 +101,9 @@ class WatchChanges:
             )
 
     def _record_equal(self, table: Table, form: str, keys: Sequence[Key]) -> None:
-        """Record which of these rows stand under their public keys: where the watch was the other
-        way round, a write may have set them since a run remembered its rows. Who changes them from
-        now on is a client."""
+        """Record which of these rows stand under their public keys. If the direction was TO_CACHE
+        before, a write may have set some since the last run. From now on only clients change
+        them."""
         unfinished = self._watches.unfinished(table, form, keys)
         read_at, rows = self._database.fetch_dated(table, keys)
         texts = {key: text for key, text in table.encode_each(rows).items() if text}

@@ -239,14 +239,16 @@ class Watches:
     def found_equal(
         self, table: Table, form: str, found: SeenRange, read_at: int
     ) -> list[Statement]:
-        """Statements that keep what both sides have of rows in direction TO_DATABASE that were read
-        after `read_at`, in microseconds of the database's clock. What a run has kept since stays,
-        and what one has begun beside what was `unfinished` before. No run has looked."""
+        """Statements that keep what a `watch` has found: rows in direction TO_DATABASE that stand
+        under their public keys. `found.unfinished` was read before the rows; `read_at` is a time
+        before them, in microseconds of the database's clock. Where a run has kept or begun
+        something since, that stays. `synced_at` stays too, because no run has looked."""
         since = "synced_at > TIMESTAMPADD(MICROSECOND, %s, '1970-01-01')"
         return [
             (
                 f"UPDATE watched SET unfinished = NULLIF(unfinished, {cases}),"
-                f" seen = IF(unfinished IS NULL, {cases}, seen)"  # as it is by now
+                # Assignments run from left to right: this one sees what the first has set.
+                f" seen = IF(unfinished IS NULL, {cases}, seen)"
                 f"{condition} AND direction = %s AND (synced_at IS NULL OR NOT {since})",
                 (*unfinished, *seen, *place, TO_DATABASE, read_at),
             )
@@ -256,7 +258,7 @@ class Watches:
         ]
 
     def begun(self, table: Table, form: str, prints: Prints) -> list[Statement]:
-        """The same for what a step has begun, until that is kept."""
+        """Statements that record what a step has begun, until that is kept."""
         return [
             (f"UPDATE watched SET unfinished = {cases}{condition}", values)
             for cases, condition, values in _by_key(table, form, prints)
