@@ -4,6 +4,7 @@ The app is warm: it has its connections and knows the generation.
 """
 
 import hashlib
+import socket
 import time
 from collections.abc import Iterator
 from threading import Event
@@ -16,6 +17,7 @@ from chalicelib.db.cache_generation import HAS_CHANGES, IS_WATCHED
 from chalicelib.db.statements import IS_READ_ONLY, NOW, guard_time
 from chalicelib.rows import service as row_service
 from chalicelib.tables import HEROES
+from local.machine import LOOPBACK
 from local.servers import MariaDB, Redis
 from tests.conftest import Configure
 from tests.support.client import InProcess, Row, as_stored, hero, heroes
@@ -371,6 +373,24 @@ def test_new_rows_are_fenced_while_the_database_inserts_them(
     assert len(service.write(heroes(BATCH)).ids) == BATCH
 
     assert overlap.happened == [True]
+
+
+def test_a_connection_to_redis_that_somebody_ends_is_no_round_trip(
+    service: InProcess, witness: Witness, redis_server: Redis
+) -> None:
+    """One that an earlier test left behind ends when Python collects it, at any time."""
+    left = [socket.create_connection((LOOPBACK, redis_server.port)) for _ in range(2)]
+    for connection in left:
+        connection.sendall(b"PING\r\n")
+        assert connection.recv(100) == b"+PONG\r\n"
+
+    with witness.spent() as spent:
+        service.read([1])
+        for connection in left:
+            connection.close()
+        service.read([1])
+
+    assert spent.cache_round_trips == 4, "ask, lease, store; then a hit"
 
 
 def test_new_rows_are_fenced_again_where_the_generation_was_raised_meanwhile(

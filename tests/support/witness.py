@@ -44,7 +44,8 @@ class Spent:
     # How many Redis commands came, by name.
     commands: dict[str, int] = field(default_factory=dict)
     cache_connections: int = 0
-    # Pieces of input that Redis read. Commands that are sent together, in a few KB, are one.
+    # Pieces of input that Redis read. Commands that are sent together, in a few KB, are one. The
+    # end of a connection is none: one that an earlier test left behind may end at any time.
     cache_round_trips: int = 0
 
 
@@ -150,6 +151,8 @@ class Witness:
     def spent(self) -> Iterator[Spent]:
         """Filled in when the block ends."""
         spent = Spent()
+        # A connection whose end Redis has read is still counted as connected in that very turn.
+        self.redis.ping()
         before_redis = self._count_redis()
         before_sql = self._count_sql()
         yield spent
@@ -161,7 +164,7 @@ class Witness:
         spent.database_connections = after_sql["Connections"] - before_sql["Connections"]
         changed = {name: after_redis[name] - before_redis.get(name, 0) for name in after_redis}
         spent.cache_connections = changed.pop("connections")
-        spent.cache_round_trips = changed.pop("reads") - 2  # our own
+        spent.cache_round_trips = changed.pop("reads") - changed.pop("ends") - 2  # our own
         spent.commands = {name: calls for name, calls in changed.items() if calls}
 
     @contextmanager
@@ -207,6 +210,7 @@ class Witness:
         }
         counts["connections"] = int(info["total_connections_received"])
         counts["reads"] = int(info["total_reads_processed"])
+        counts["ends"] = counts["connections"] - int(info["connected_clients"])
         return counts
 
 
