@@ -24,9 +24,9 @@ def test_a_failed_check_of_the_client_shows_left_and_right() -> None:
 
 
 def test_every_module_of_the_tests_shows_what_its_asserts_compared() -> None:
-    from tests.support import emulated_aws  # it imports moto, which takes a second
+    from tests.support import moto_gaps  # it imports moto, which takes two seconds
 
-    for module in (witness, emulated_aws, checker):
+    for module in (witness, moto_gaps, checker):
         name = type(module.__loader__).__name__
         assert name == "AssertionRewritingHook", Path(str(module.__file__)).name
 

@@ -18,7 +18,7 @@ from infra import policies as policy_files
 from tests.support.client import ROOT
 from tests.support.container import Container, runtime_folder, upload_event
 from tests.support.deployment import NAME
-from tests.support.emulated_aws import REGION, Emulated, closed, emulated
+from tests.support.emulated_aws import REGION, Emulated, emulated
 from tests.support.stack_outputs import DATA_API, DATA_API_ALONE, OUTPUTS
 from tests.support.stage_life import NATIVE, Life, ShortLife, unpack
 from tests.support.witness import Witness
@@ -248,6 +248,8 @@ def enforced(life: Life) -> Iterator[Enforced]:
     from moto import settings
     from moto.iam.access_control import IAMPolicy
     from moto.secretsmanager.responses import SecretsManagerResponse
+
+    from tests.support.moto_gaps import closed
 
     with emulated() as account, pytest.MonkeyPatch.context() as patch:
         enforced = Enforced(account, life.policies[f"{NAME}-ingest"])

@@ -20,7 +20,7 @@ from typing import Any
 
 from tests.support.background_commands import Done
 from tests.support.deployment import NAME, STAGE, Project, trust_store
-from tests.support.emulated_aws import Emulated, data_apis, emulated
+from tests.support.emulated_aws import Emulated, emulated
 
 Json = dict[str, Any]
 # Lambda's name for this machine's architecture.
@@ -68,6 +68,8 @@ class ShortLife:
 
 def seen(account: Emulated) -> Json:
     """Everything there is in the account that one of the commands could have made."""
+    from tests.support.moto_gaps import data_apis
+
     lambdas, iam, gateway = (account.client(name) for name in ("lambda", "iam", "apigateway"))
     logs, s3, events = (account.client(name) for name in ("logs", "s3", "events"))
     functions = {each["FunctionName"]: each for each in lambdas.list_functions()["Functions"]}
