@@ -254,10 +254,12 @@ def test_run_passes_over_the_usual_port_when_it_is_taken_and_ends_when_it_is_ter
     folder: Path,
 ) -> None:
     with contextlib.ExitStack() as stack:
-        with contextlib.suppress(OSError):  # another test's run may have it
+        is_held = False
+        with contextlib.suppress(OSError):  # another test's run may have it, and end meanwhile
             stack.enter_context(socket.create_server((LOOPBACK, 8000)))
+            is_held = True
         run = stack.enter_context(MakeRun(folder))
-        assert run.services.app.port > 8000
+        assert run.services.app.port > 8000 or not is_held
         run.process.terminate()
         run.rest()
         assert run.leftovers() == []
