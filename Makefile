@@ -69,13 +69,16 @@ test: ## the tests, on servers of their own (5 minutes); ARGS go to pytest
 
 # They run once more by way of the RDS Data API.
 DATA_API_TESTS = $(addprefix tests/,handlers rows db cache ingest sync)
+# What `make test` has no time for runs as it would there, and in the other runs of all tests too.
+LONG_TESTS = -m 'long and not proof' -n 4 $(BY_FILE)
 # They wait for timeouts most of the time.
 WAITING_TESTS = tests/db/test_data_api_faults.py
 proof: ## what takes long (the tests over the Data API, model, histories, a stage's life, a benchmark), and headless Chromium and Node
 	$(INSTALL) dev $(SERVERS) openssl chromium nodejs
 	@$(IN_VENV) pytest -m proof --ignore=$(WAITING_TESTS) $(ARGS)
 	@$(IN_VENV) pytest -m proof -n 6 $(WAITING_TESTS)
-	@exec env HEROCACHE_TEST_ENGINE=dataapi .venv/bin/python -m pytest -n 3 $(BY_FILE) $(DATA_API_TESTS)
+	@$(IN_VENV) pytest $(LONG_TESTS)
+	@exec env HEROCACHE_TEST_ENGINE=dataapi .venv/bin/python -m pytest -m 'not proof' -n 3 $(BY_FILE) $(DATA_API_TESTS)
 
 soak: ## requests and faults for MINUTES (10), then what was stale, lost or doubled
 	$(INSTALL) dev $(SERVERS)

@@ -31,6 +31,7 @@ from tests.support.background_commands import COMMANDS, BackgroundCommands, Done
 from tests.support.bucket import UploadBucket
 from tests.support.client import InProcess
 from tests.support.engines import is_mysql_only
+from tests.support.long_tests import is_long
 from tests.support.memory_folder import memory_folder
 from tests.support.witness import Witness
 
@@ -91,14 +92,17 @@ def pytest_configure() -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What waits for something long is left to `make proof`; long files begin first."""
     tests = Path(__file__).parent
-    items.sort(key=lambda item: folder_order(item.path.relative_to(tests).parts[0]))
+    paths = {path: path.relative_to(tests) for path in {item.path for item in items}}
+    items.sort(key=lambda item: folder_order(paths[item.path].parts[0]))
     items[:] = [
         item
         for item in items
         if engine_of(item) != DbEngine.DATA_API.value
-        or not is_mysql_only(item.path.relative_to(tests).as_posix(), item.name)
+        or not is_mysql_only(paths[item.path].as_posix(), item.name)
     ]
     for item in items:
+        if is_long(paths[item.path].as_posix(), item.name):
+            item.add_marker(pytest.mark.long)
         if {"life", "data_api_life", "cached_data_api_life", *COMMANDS} & set(
             getattr(item, "fixturenames", ())
         ):

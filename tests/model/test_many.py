@@ -35,6 +35,7 @@ WITHOUT = {
 }
 # Each takes more than a second. Only a change of the model itself can make them fail.
 LONG = {
+    "two pieces for one server",
     *("two rows of two servers, one is rejected", "two rows of two servers, a crash"),
     "a row and a lookup on another server, a writer for each row",
 }

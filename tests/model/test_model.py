@@ -33,8 +33,16 @@ from tests.model.worlds import (
 
 MOST_STATES = 50_000
 
-# Each takes more than a second. Only a change of the model itself can make them fail.
+# Each takes half a second or more. Only a change of the model itself can make them fail.
 LONG_SMALL = {
+    *("a refused change", "a refused row of a key that is new", "two rows of one lookup, a crash"),
+    *("a lost connection", "a lost connection, a lookup"),
+    *("a file and a row, a crash", "a file and a row, an outage"),
+    "a row that left a lookup is changed again, a failover",
+    "many rows that follow their public keys, a row, a crash",
+    "plain SQL, a run and a fresh read, a flush",
+    "plain SQL, a run and a fresh read, an outage",
+    *("plain SQL, a run and a replace", "plain SQL, a run and a new row of one lookup"),
     *("a flush", "a sleep", "an eviction", "a new row that is deleted, a flush"),
     "plain SQL, a run and a replace, a flush",
     "plain SQL, a run and a replace in a lookup, a sleep",
@@ -93,9 +101,11 @@ WITHOUT = {
     "follow_first": TWO_DRAINS,
 }
 
-# Without these the search takes more than a second to find out. Only a change of the model itself
-# can make it fail.
+# Without these the search takes half a second or more to find out. Only a change of the model
+# itself can make it fail.
 LONG_WITHOUT = {
+    *("hold_generation", "marker_of_fences", "publish_awaited", "publish_repeated"),
+    *("records_first", "settle_check", "settle_waits", "store_good"),
     *("age", "fresh_incarnation", "lost_is_shared", "stamp_only"),
     *("fresh_mark", "fresh_token", "guard", "stamp_repeated"),
     *("name_history", "only_masters", "raise_unpublished", "server_check"),
