@@ -100,9 +100,7 @@ LONG: dict[str, tuple[str, ...]] = {
         "test_the_apis_own_function_does_not_open_prod",
         "test_without_a_region_the_first_step_is_told",
     ),
-    "infra/test_infra.py": (
-        "test_the_template_is_valid_for_every_kind_of_stage[dataapi-none-iam]",
-    ),
+    "infra/test_infra.py": ("test_the_template_is_valid_for_every_kind_of_stage",),
     "infra/test_wheels.py": ("test_chalice_packages_the_wheels_that_were_compared_with_the_lock",),
     "ingest/test_ingest.py": (
         "test_a_file_whose_columns_stand_in_another_order_can_be_declared_so[big-aurora]",
@@ -156,7 +154,9 @@ LONG: dict[str, tuple[str, ...]] = {
     ),
     "local/test_local.py": (
         "test_a_second_run_says_that_the_first_serves_and_down_ends_that",
+        "test_a_wrong_setting_ends_the_start_with_a_line_that_names_it[*-up]",
         "test_clean_removes_what_make_made_and_nothing_else",
+        "test_data_survives_down_and_up",
         "test_down_ends_what_a_killed_run_left_behind",
         "test_run_ends_when_the_make_around_it_is_killed",
         "test_run_leaves_the_servers_of_make_up_running",
