@@ -1,8 +1,8 @@
 """Public keys that hold a whole row, all columns in order, as the service writes them: many of them
 are taken apart at once.
 
-They are cut at their quotes and compared piece by piece with what the database holds, because these
-loops run in C.
+They are cut behind the names of columns and compared piece by piece with what the database holds,
+because these loops run in C.
 """
 
 import re
@@ -18,7 +18,7 @@ from chalicelib.tables import Column, Key, Table
 PLAIN_ROWS = 200
 
 # A character that JSON shows in another way.
-_ESCAPED = re.compile(r"[\\\x00-\x1f]")
+_ESCAPED = re.compile(r'["\\\x00-\x1f]')
 
 
 def plain_rows(
@@ -36,70 +36,78 @@ def plain_rows(
     plain: dict[Key, bytes] = {}
     columns: list[list[str]] = [[] for _ in table.columns[1:]]
     changed: set[Column] = set()
-    keys = [*held]
+    keys, new = [*held], [*held.values()]
+    old = [before[key] for key in keys]
     for start in range(0, len(keys), PLAIN_ROWS):
-        after = {key: held[key] for key in keys[start : start + PLAIN_ROWS]}
-        own = _columns(table, {key: before[key] for key in after}, after)
+        part = slice(start, start + PLAIN_ROWS)
+        own = _columns(table, keys[part], old[part], new[part])
         if own is None:
             continue
-        plain |= after
+        plain |= zip(keys[part], new[part])
         changed |= own[1]
-        for column, texts in zip(columns, own[0]):
-            column += texts
-    return plain, {c: texts for c, texts in zip(table.columns[1:], columns) if c in changed}
+        for column, pieces in zip(columns, own[0]):
+            column += pieces
+    return plain, {
+        column: [*_values(piece, pieces)]
+        for column, piece, pieces in zip(table.columns[1:], _pieces(table)[2:], columns)
+        if column in changed
+    }
 
 
 def _columns(
-    table: Table, before: Mapping[Key, bytes], after: Mapping[Key, bytes]
+    table: Table, keys: Sequence[Key], before: Sequence[bytes], after: Sequence[bytes]
 ) -> tuple[Sequence[Sequence[str]], set[Column]] | None:
-    """The values in `after` as texts, column by column without the key, and the columns in which
-    they differ from `before`. `before`: what `encode_many` makes of rows, without escapes; `after`:
-    something under the same keys, in the same order. None where that is not what `encode_many`
-    makes of rows with these keys, or holds a value that requests would not take, or a character
-    that needs an escape."""
+    """The pieces of `after` with the values, column by column without the key, and the columns in
+    which they differ from `before`. `before`: what `encode_many` makes of rows with these `keys`,
+    without escapes; `after`: something under the same keys. None where that is not what
+    `encode_many` makes of rows with these keys, or holds a value that requests would not take, or a
+    character that needs an escape."""
     try:
-        old, new = [_cut_at_quotes(texts.values()) for texts in (before, after)]
+        old, new = _cut_at_names(before), _cut_at_names(after)
     except UnicodeDecodeError:
         return None
     pieces = _pieces(table)
     width = len(pieces) + 1  # with the piece between two rows
-    if len(new) != len(old) or not table.key.type.takes_all([*before]):
+    is_whole = len(new) == len(old) == len(keys) * width - 1
+    if not is_whole or any(new[place::width] != old[place::width] for place in (0, 1)):
+        return None
+    if not table.key.type.takes_all(keys):
         return None
     columns = []
     changed = set()
-    for place, (piece, column) in enumerate(pieces):
+    for place, column in enumerate(table.columns[1:], 2):
         own = new[place::width]
         is_changed = own != old[place::width]
-        if column in (None, table.key):
-            if is_changed:
-                return None
-            continue
-        start, end = map(len, piece.split("%s"))
-        texts = [*map(itemgetter(slice(start, -end)), own)] if start else own
+        values = [*_values(pieces[place], own if is_changed else {*own})]
         if is_changed:
             changed.add(column)
-            if [*map(piece.__mod__, texts)] != own:
+            if [*map(pieces[place].__mod__, values)] != own:
                 return None
-        if _ESCAPED.search("".join(texts)) or not column.type.takes_texts([*{*texts}]):
+        if _ESCAPED.search("".join(values)) or not column.type.takes_texts(values):
             return None
-        columns.append(texts)
+        columns.append(own)
     return columns, changed
 
 
 @lru_cache(maxsize=16)
-def _pieces(table: Table) -> Sequence[tuple[str, Column | None]]:
-    """What the table's `json_template` becomes, cut at its quotes: each piece, and the column whose
-    value stands at its %s."""
+def _pieces(table: Table) -> Sequence[str]:
+    """What the table's `json_template` becomes, cut behind its names: first the name of the key,
+    then for each column a piece with a %s for its value."""
     marks = ['"%s"' if isinstance(c.type, String) else "%s" for c in table.columns]
-    columns = iter(table.columns)
-    pieces = (table.json_template % tuple(marks)).split('"')
-    return [(piece, next(columns) if "%s" in piece else None) for piece in pieces]
+    return (table.json_template % tuple(marks)).split('":')
 
 
-def _cut_at_quotes(texts: Iterable[bytes]) -> list[str]:
+def _values(piece: str, texts: Iterable[str]) -> Iterable[str]:
+    """What stands at the %s of the `piece` in each of these."""
+    start, end = map(len, piece.split("%s"))
+    return map(itemgetter(slice(start, -end)), texts)
+
+
+def _cut_at_names(texts: Iterable[bytes]) -> list[str]:
     """The pieces of all texts, with a line feed between two of them: no row has one, so each is
-    where it should be. Raises UnicodeDecodeError."""
-    return b'"\n"'.join(texts).decode().split('"')
+    where it should be. A value that begins with a colon makes one more. Raises
+    UnicodeDecodeError."""
+    return b'":\n":'.join(texts).decode().split('":')
 
 
 def _without_blanks(text: bytes) -> bytes:

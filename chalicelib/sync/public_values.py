@@ -10,6 +10,8 @@ from chalicelib.column_types import InvalidValue
 from chalicelib.error_text import shown
 from chalicelib.tables import Key, Row, Table
 
+_EMPTY_HASH = blake2b(digest_size=8)
+
 # The columns that a public key shows, by name, with values that their columns take.
 Values = Mapping[str, Key]
 
@@ -66,7 +68,15 @@ def without_write_behind(table: Table, values: Values) -> Values:
 def digests(texts: Collection[bytes | None]) -> list[str]:
     """The digest of each row, by its text as `encode_many` makes it. It tells later whether the row
     was changed. Empty where there is no text."""
-    return [blake2b(text, digest_size=8).hexdigest() if text else "" for text in texts]
+    found = []
+    for text in texts:
+        if not text:
+            found.append("")
+            continue
+        hashed = _EMPTY_HASH.copy()  # takes half the time of a new one
+        hashed.update(text)
+        found.append(hashed.hexdigest())
+    return found
 
 
 def digests_by_key(table: Table, rows: Sequence[Row]) -> Mapping[Key, str]:

@@ -334,6 +334,9 @@ PLAIN = b'{"ProductId":3,"ProductName":"a","Description":"","QuantityInStock":1,
         '{"ProductId":3,"ProductName":"a","Description":"","QuantityInStock";1,"Price":7}',
         '{"ProductId":3,"ProductName":"a","Description":"","QuantityInStock":1,"Price":7]',
         '{"ProductId":3,"ProductName":"a","Price":1,"QuantityInStock":1,"Description":""}',
+        '{"ProductId":3,"ProductName":"a"b","Description":"","QuantityInStock":1,"Price":7}',
+        '{"ProductId":3,"ProductName":"a","b","Description":"","QuantityInStock":1,"Price":7}',
+        '{"ProductId":3,"ProductName":"a,"Description":"","QuantityInStock":1,"Price":7}',
         '{"ProductId":3,"ProductName":1,"Description":"","QuantityInStock":1,"Price":7}',
         '{"ProductId":3,"ProductName":"a","Description":"","QuantityInStock":1,"Price":7,"x":1}',
     ],
@@ -362,6 +365,21 @@ def test_two_texts_that_are_rows_only_where_they_are_put_together_are_none(joint
     plain, columns = plain_rows(PRODUCTS, before, found)
 
     assert plain == {key: after[key] for key in keys[PLAIN_ROWS:]}
+    assert [*columns.values()] == [["9"] * PLAIN_ROWS]
+
+
+def test_a_text_that_looks_like_the_end_of_a_name_is_left_to_others() -> None:
+    keys = range(1, 2 * PLAIN_ROWS + 1)
+    before: dict[Key, bytes] = {key: PLAIN.replace(b":3", b":%d" % key) for key in keys}
+    before[1] = before[1].replace(b'"a"', b'":a"')
+    found: dict[Key, Found] = {
+        key: text.replace(b'e":8', b'e":9') if key > PLAIN_ROWS else text
+        for key, text in before.items()
+    }
+
+    plain, columns = plain_rows(PRODUCTS, before, found)
+
+    assert [*plain] == [*keys[PLAIN_ROWS:]]
     assert [*columns.values()] == [["9"] * PLAIN_ROWS]
 
 
