@@ -239,7 +239,10 @@ class Cache:
 
         def watermark(replies: Sequence[Any]) -> int:
             _check_marked(generation, replies)
-            return max(map(int, replies[len(first) :]), default=0)
+            try:
+                return max(map(int, replies[len(first) :]), default=0)
+            except ValueError as error:  # a stranger's: what was published there is lost
+                raise AnotherServer(generation.server_name) from error
 
         # The witnesses first: what is published before the watermark is read is told by it, and
         # what is published later outlives the witness.

@@ -215,11 +215,13 @@ end
 """
 
 # A container leaves a hint: the last generation that it knows, for containers that cannot ask the
-# database. One that is late does not bring back an earlier generation.
+# database. One that is late does not bring back an earlier generation. Whatever else stands there
+# goes.
 # The key is the table's hint.
 # ARGV: the generation's number; its server ('': do not use it); the hint's time to live.
 LEAVE_HINT = """
-local number = tonumber(string.match(redis.call('GET', KEYS[1]) or '', '^%d+') or 0)
+local found = redis.pcall('GET', KEYS[1])
+local number = type(found) == 'string' and tonumber(string.match(found, '^%d+')) or 0
 if number <= tonumber(ARGV[1]) then
   redis.call('SET', KEYS[1], ARGV[1] .. ' ' .. ARGV[2], 'PX', ARGV[3])
 end

@@ -33,6 +33,10 @@ CHECK_SECONDS = 0.1
 # A write that waits gives up where the database is still, or again, away after so long.
 PATIENCE_SECONDS = 2.0
 
+# A write also gives up where its own process slept so often while it waited: each time it waits
+# anew, and a process with too little CPU would sleep for ever.
+MAX_SLEEPS = 8
+
 # A generation that was retired so long ago is in nobody's memory, unless the database was away
 # since: the COMMIT that retired it has ended, however slow it was.
 SURELY_KNOWN_SECONDS = 600
@@ -162,14 +166,15 @@ class Generations:
     def wait_until_known(self, table: Table, generation: Generation, asked: float) -> None:
         """Return when no container reads under an earlier generation any more. That is at once,
         unless the generation was raised, or the database was away, in the last MEMORY_SECONDS.
-        Raises DatabaseUnavailable where the database goes away while this waits, and stays away."""
+        Raises DatabaseUnavailable where the database goes away while this waits, and stays away;
+        or where this process is too slow to know that it does not."""
         known_since = self.saw(table, generation, asked)
         if known_since + MEMORY_SECONDS > time.monotonic():
             # A container that cannot ask the database uses the hint: it must have arrived.
             self.leave_hint(table, wait=True)
             known_since = max(known_since, time.monotonic())
         self.leave_hint(table)
-        give_up, answered = time.monotonic() + PATIENCE_SECONDS, clocks()
+        give_up, answered, sleeps = time.monotonic() + PATIENCE_SECONDS, clocks(), 0
         while (left := known_since + MEMORY_SECONDS - time.monotonic()) > 0:
             time.sleep(min(left, CHECK_SECONDS))
             try:
@@ -179,7 +184,13 @@ class Generations:
                 if known_since > give_up:
                     raise
             if seconds_since(answered) > REFRESH_TIMEOUT_SECONDS:
-                known_since = time.monotonic()  # this process slept: it may have missed an outage
+                # This process slept: it may have missed an outage.
+                known_since, sleeps = time.monotonic(), sleeps + 1
+                if sleeps > MAX_SLEEPS:
+                    self.mark_stale()
+                    raise DatabaseUnavailable(
+                        "this process is too slow to know that the database answered all the while"
+                    )
             answered = clocks()
 
     def use_server(self, table: Table, generation: Generation, server: str) -> None:

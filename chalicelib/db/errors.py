@@ -59,6 +59,7 @@ _EXPIRED = frozenset({1820, 1862})
 _STOPPED = frozenset({1317, 1969, 3024})
 _FULL = frozenset({1021, 1114})
 _PACKET_TOO_LARGE = 1153
+_TAKES_NO_FILES = frozenset({1148, 3948, 4166})  # MySQL, since 8, MariaDB
 _NO_PASSWORD_TAKEN = 1698
 _TLS_REQUIRED = 3159
 LOGIN_NEEDS_TLS = Code.NOT_SUPPORTED_AUTH_MODE
@@ -256,6 +257,11 @@ def translated(error: DatabaseError) -> Exception:
         return DatabaseUnavailable(
             "the database cannot be reached: a proxy in front of it (DB_HOST) says so, with its"
             f" error {code}"
+        )
+    if code in _TAKES_NO_FILES:
+        return ConfigurationError(
+            "the database takes no files from its clients: have an operator set its local_infile"
+            " to 1 (on AWS: a parameter of the cluster)"
         )
     if code == _NO_DEFINER:
         return ConfigurationError(

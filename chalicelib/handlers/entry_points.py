@@ -177,7 +177,8 @@ def ingest(event: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Load the objects in an S3 event. Tries all objects, then raises the first error, so that
     Lambda delivers the event again; an object that was loaded is not loaded again. Without an error
     it returns a summary of each object."""
-    summaries, failures = [], []
+    summaries: list[dict[str, Any]] = []
+    failures: list[Exception] = []
     for upload in uploads_in(event):
         try:
             container = services.container()
@@ -187,6 +188,9 @@ def ingest(event: Mapping[str, Any]) -> list[dict[str, Any]]:
             summaries.append(container.ingest.load(owned))
         except HerocacheError as error:
             log.error("%s: %s: %s", one_line(upload.key), error.kind, error)
+            failures.append(error)
+        except Exception as error:
+            log.exception("%s: it failed on a bug", one_line(upload.key))
             failures.append(error)
     if failures:
         raise failures[0]

@@ -208,6 +208,33 @@ def test_a_write_that_sleeps_while_it_waits_waits_anew(monkeypatch: pytest.Monke
     assert time.monotonic() - woke[0] >= generations.MEMORY_SECONDS
 
 
+@pytest.mark.own_deadlines
+@pytest.mark.usefixtures("service")
+def test_a_write_whose_process_sleeps_at_every_step_does_not_wait_for_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It has too little CPU to ask as often as it must. The next write does not rely on what this
+    one has seen."""
+    known = generations.Generations(services.container().database, services.container().cache)
+    held = known.current(HEROES)
+    raised = dataclasses.replace(held, number=held.number + 1, age_seconds=0)
+    naps = iter(range(30))
+
+    def sleep(seconds: float) -> None:
+        assert next(naps, None) is not None, "it waits for ever"
+        time.sleep(seconds + generations.REFRESH_TIMEOUT_SECONDS)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(generations, "time", SimpleNamespace(monotonic=time.monotonic, sleep=sleep))
+        with pytest.raises(DatabaseUnavailable, match="too slow"):
+            known.wait_until_known(HEROES, raised, time.monotonic())
+    begun = time.monotonic()
+
+    known.wait_until_known(HEROES, raised, begun)
+
+    assert time.monotonic() - begun >= generations.MEMORY_SECONDS
+
+
 @pytest.mark.usefixtures("service")
 def test_a_write_under_an_earlier_generation_than_is_known_does_not_wait_for_ever() -> None:
     """Another thread learnt of the later one, and then that the database did not answer."""

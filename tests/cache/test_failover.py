@@ -16,7 +16,7 @@ import redis
 
 from chalicelib import services
 from chalicelib.cache import connection as redis_connection
-from chalicelib.cache import generations
+from chalicelib.cache import generations, keys
 from chalicelib.cache.connection import NAMED_FOR_SECONDS
 from chalicelib.cache.entries import Cache, Pending
 from chalicelib.cache.generations import MEMORY_SECONDS
@@ -125,6 +125,23 @@ def test_a_flushed_redis_is_filled_anew(service: InProcess, witness: Witness) ->
     witness.redis.flushall()
 
     assert_used_again(service, witness)
+
+
+@pytest.mark.parametrize("key", [{}, {"id": 1}])
+@pytest.mark.parametrize("found", [b"", b"12.5"])
+def test_a_marker_that_tells_no_time_counts_as_lost(
+    service: InProcess, witness: Witness, found: bytes, key: dict[str, int]
+) -> None:
+    """A stranger has written there: nobody knows which changes were published."""
+    service.write([hero(xp=101)])
+    number, _, data_set = witness.generation()
+    witness.redis.set(keys.marker(HEROES, 0, data_set.rpartition(":")[2]), found)
+
+    [id] = service.write([{**key, **hero(xp=102)}]).ids
+
+    assert witness.generation()[0] > number
+    written = [as_stored(id, hero(xp=102))]
+    assert service.read([id]).rows == service.read([102], BY="xp").rows == written
 
 
 def test_a_flush_between_the_announcement_and_the_commit_leaves_nothing_stale(

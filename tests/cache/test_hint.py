@@ -5,7 +5,7 @@ import time
 import pytest
 
 from chalicelib import services
-from chalicelib.cache import Cache, generations
+from chalicelib.cache import Cache, generations, keys
 from chalicelib.cache.openings import Openings, StillOpening
 from chalicelib.cache.routing import Connection
 from chalicelib.db import Generation
@@ -172,6 +172,20 @@ def test_an_invalidate_is_answered_once_the_hint_tells_of_it(
     witness.redis.client_kill_filter(_type="normal", skipme=True)
     services.container().rows.invalidate(HEROES)
     assert_asks_the_database(sleeper, mariadb, ids)
+
+
+def test_whatever_a_stranger_left_in_the_place_of_the_hint_is_replaced(
+    service: InProcess, witness: Witness, ids: list[int]
+) -> None:
+    """Else each new generation would count as a failure of Redis."""
+    witness.redis.delete(keys.hint(HEROES))
+    witness.redis.rpush(keys.hint(HEROES), "of another type")
+
+    service.invalidate()
+
+    assert witness.redis.type(keys.hint(HEROES)) == b"string"
+    service.read(ids)
+    assert "hit" in service.read(ids).headers["cache-status"]
 
 
 def test_the_wait_behind_a_new_generation_begins_once_the_hint_tells_of_it(

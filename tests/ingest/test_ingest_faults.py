@@ -8,12 +8,14 @@ from typing import Any
 import pytest
 
 from chalicelib import services
-from chalicelib.errors import BucketUnavailable, DatabaseUnavailable
+from chalicelib.errors import BucketUnavailable, ConfigurationError, DatabaseUnavailable
 from chalicelib.handlers import entry_points
 from chalicelib.ingest import service as ingest_service
 from chalicelib.ingest.csv_rows import CsvRows
+from chalicelib.ingest.events import Upload
 from chalicelib.tables import HEROES
 from local.servers import MariaDB
+from tests import conftest
 from tests.conftest import Configure
 from tests.support import bucket as s3
 from tests.support.bucket import UploadBucket, lines
@@ -123,6 +125,25 @@ def test_a_database_gone_mid_file_leaves_nothing_half_loaded(
     assert (summary["status"], summary["rows"], witness.count()) == ("loaded", count, count)
 
 
+@pytest.mark.skipif(conftest.ENGINE != "mysql", reason="the Data API loads no files")
+def test_a_server_that_takes_no_files_says_what_to_set(
+    service: InProcess, bucket: UploadBucket, witness: Witness
+) -> None:
+    """The setting may be changed at any time. The other files of the event are loaded."""
+    large = bucket.put(KEY, lines(1, MANY))
+    small = bucket.put("incoming/heroes/small.csv", lines(MANY + 1, FEW))
+
+    with (
+        witness.server_has("local_infile", 0),
+        pytest.raises(ConfigurationError, match="local_infile"),
+    ):
+        entry_points.ingest(s3.together(large, small))
+    assert witness.count() == FEW
+
+    entry_points.ingest(large)
+    assert witness.count() == MANY + FEW
+
+
 def test_one_record_that_fails_does_not_keep_the_others_from_being_loaded(
     service: InProcess, bucket: UploadBucket, witness: Witness
 ) -> None:
@@ -133,6 +154,27 @@ def test_one_record_that_fails_does_not_keep_the_others_from_being_loaded(
     for _ in range(2):
         with pytest.raises(BucketUnavailable):
             entry_points.ingest(event)
+
+    assert witness.query("SELECT id FROM heroes") == [(3,), (4,)]
+
+
+def test_one_record_that_fails_on_a_bug_does_not_either(
+    service: InProcess, bucket: UploadBucket, witness: Witness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    event = s3.together(
+        bucket.put(KEY, lines(1, 2)), bucket.put("incoming/heroes/good.csv", lines(3, 2))
+    )
+    load = ingest_service.Ingest.load
+
+    def fail_once(self: ingest_service.Ingest, upload: Upload) -> dict[str, Any]:
+        if upload.key == KEY:
+            raise RuntimeError("for this test")
+        return load(self, upload)
+
+    monkeypatch.setattr(ingest_service.Ingest, "load", fail_once)
+
+    with pytest.raises(RuntimeError, match="for this test"):
+        entry_points.ingest(event)
 
     assert witness.query("SELECT id FROM heroes") == [(3,), (4,)]
 
