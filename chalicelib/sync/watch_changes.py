@@ -163,8 +163,17 @@ class WatchChanges:
                 self._store.delete_note(table)
             for batch in batches([text for text in texts if text not in own_left]):
                 condition, values = condition_of(table, form, batch)
-                delete = f"DELETE FROM watched{condition} AND direction = %s"
-                self._database.run((delete, (*values, ENDED)))
+                ended = f"{condition} AND direction = %s"
+                # What a watch on every row had last is older than the watch that has ended.
+                leave = (
+                    "UPDATE watched SET direction = %s, seen = NULL, unfinished = NULL,"
+                    f" synced_at = UTC_TIMESTAMP(6){ended} AND row_key <> %s AND {_EVERY}"
+                )
+                every = (EVERY_ROW, table.name, form, EVERY_ROW, TO_DATABASE)
+                self._database.run(
+                    (leave, (LEFT, *values, ENDED, *every)),
+                    (f"DELETE FROM watched{ended}", (*values, ENDED)),
+                )
             left += [(form, text) for text in own_left]
         return left
 

@@ -10,7 +10,7 @@ from chalicelib.sync.watches import Watches
 from chalicelib.tables import FORMS
 from tests.support.client import InProcess
 from tests.support.witness import Witness
-from tests.sync.clients import RedisCli, ask, product, rows, run, watch, watched
+from tests.sync.clients import RedisCli, ask, product, rows, run, unwatch, watch, watched
 from tests.sync.test_faults import Steps, killed_runs
 from tests.sync.test_watches import redis_away
 
@@ -228,3 +228,21 @@ def test_a_watch_names_no_time_before_the_first_run(
     assert witness.query("SELECT seen IS NOT NULL FROM watched WHERE row_key = '22'") == [(1,)]
 
     assert watched(shop)[-1] == {"key": 22, "direction": "to_database", "synced_at": None}
+
+
+def test_what_every_row_had_is_forgotten_where_a_row_followed_the_other_way_meanwhile(
+    shop: InProcess, cli: RedisCli, witness: Witness
+) -> None:
+    """No run comes in between. The client sets what the last run saw, behind the `unwatch`."""
+    watch(shop, ["*"])
+    run()
+    seen = cli("GET", "Product:22")
+    watch(shop, [22], "to_cache")
+    write_price(shop, 5)
+    unwatch(shop, [22])
+    cli("SET", "Product:22", seen)
+
+    run()
+
+    assert price(witness) == 400
+    assert cli("GET", "Product:22") == seen
