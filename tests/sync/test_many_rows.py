@@ -372,10 +372,10 @@ def test_a_text_that_looks_like_the_end_of_a_name_is_left_to_others() -> None:
     keys = range(1, 2 * PLAIN_ROWS + 1)
     before: dict[Key, bytes] = {key: PLAIN.replace(b":3", b":%d" % key) for key in keys}
     before[1] = before[1].replace(b'"a"', b'":a"')
-    found: dict[Key, Found] = {
-        key: text.replace(b'e":8', b'e":9') if key > PLAIN_ROWS else text
-        for key, text in before.items()
+    after: dict[Key, Found] = {
+        key: before[key].replace(b'e":8', b'e":9') for key in keys[PLAIN_ROWS:]
     }
+    found = {**before, **after}
 
     plain, columns = plain_rows(PRODUCTS, before, found)
 
