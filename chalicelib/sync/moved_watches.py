@@ -7,14 +7,14 @@ tells the others itself, before it forgets.
 """
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 from chalicelib.db import Statement
 from chalicelib.sync.runs import Lease
 from chalicelib.sync.seen_ranges import SeenRange
 from chalicelib.sync.step import without
 from chalicelib.sync.watches import LEFT, WatchedRow, Watches
-from chalicelib.tables import EVERY_ROW, TO_DATABASE, Table
+from chalicelib.tables import EVERY_ROW, TO_DATABASE, Key, Table
 
 
 def bring_along(table: Table, watches: Watches, lease: Lease) -> None:
@@ -36,17 +36,43 @@ def before_the_end(
 ) -> list[Statement]:
     """Statements to run before the watch on every row ends. They change no watch that a run has
     looked at meanwhile. `with_order`: as `Database.with_order`, which is asked where needed."""
+    return [
+        statement
+        for start, rows in _new_by_range(table, form, watches, with_order)
+        for statement in _moving(table, form, watches, start, rows)
+    ]
+
+
+def seen_with_every_row(
+    table: Table,
+    form: str,
+    watches: Watches,
+    keys: Collection[Key],
+    with_order: Callable[[Table], Table],
+) -> SeenRange:
+    """What the watch on every row remembers of those of the rows with `keys` to whose own watches
+    it is not told yet."""
+    asked = {*keys}
+    seen: dict[Key, str] = {}
+    unfinished: dict[Key, str] = {}
+    for start, rows in _new_by_range(table, form, watches, with_order):
+        own = asked.intersection(row.key for row in rows)
+        known = watches.ranges.seen(table, form, start) if own else SeenRange({}, {})
+        seen |= {key: known.seen[key] for key in own & known.seen.keys()}
+        unfinished |= {key: known.unfinished[key] for key in own & known.unfinished.keys()}
+    return SeenRange(seen, unfinished)
+
+
+def _new_by_range(
+    table: Table, form: str, watches: Watches, with_order: Callable[[Table], Table]
+) -> list[tuple[str, list[WatchedRow]]]:
+    """The watches that no run has looked at, while every row is watched."""
     if not watches.still(table, form, TO_DATABASE, [EVERY_ROW]):
         return []
     new = [row for row in watches.moved(table) if row.form == form and row.direction != LEFT]
     if not new:
         return []
-    table = with_order(table)
-    return [
-        statement
-        for start, rows in _by_range(table, watches.ranges.starts(table, form), new)
-        for statement in _moving(table, form, watches, start, rows)
-    ]
+    return [*_by_range(with_order(table), watches.ranges.starts(table, form), new)]
 
 
 def _moving(

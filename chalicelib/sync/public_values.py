@@ -90,6 +90,16 @@ def digest(table: Table, row: Row | None) -> str:
     return digests_by_key(table, [row])[row[0]] if row else ""
 
 
+def digest_of(table: Table, key: Key, found: Found) -> str:
+    """The same of what stands under the public key of the row with `key`; empty where that is no
+    whole row."""
+    try:
+        values = parse(table, key, found)
+    except NotARow:
+        return ""
+    return digest(table, over(table, key, values or {}, None))
+
+
 def _json(text: bytes) -> Mapping[str, Any]:
     try:
         values = _DECODER.decode(text.decode())

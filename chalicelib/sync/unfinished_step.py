@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from chalicelib.cache import Found, fingerprint
 from chalicelib.db import Statement
 from chalicelib.sync import public_values
-from chalicelib.tables import Key
+from chalicelib.tables import Key, Table
 
 PRINT_CHARACTERS = 16
 
@@ -85,6 +85,23 @@ def prints(found: Mapping[Key, Found]) -> Prints:
     if all(known.values()):
         return known
     return {key: text or _print(found[key]) for key, text in known.items()}
+
+
+def touched(
+    table: Table, seen: Mapping[Key, str], unfinished: Prints, found: Mapping[Key, Found]
+) -> list[Key]:
+    """The keys of which something is known, but not what is `found`: a client has set that since.
+    `seen`: the digests of the rows as both sides had them last."""
+    own = prints({key: each for key, each in found.items() if key in unfinished})
+    return [
+        key
+        for key, each in found.items()
+        if (
+            own[key] not in parted(unfinished[key])
+            if key in own
+            else key in seen and public_values.digest_of(table, key, each) != seen[key]
+        )
+    ]
 
 
 def parted(texts: str) -> list[str]:

@@ -9,9 +9,11 @@ from chalicelib.cache import Late, PublicStore, public_forms
 from chalicelib.db import MICROSECONDS_NOW, AskedRange, Database, Statement, Transaction
 from chalicelib.errors import CacheUnavailable, PublicKeysUnavailable
 from chalicelib.sync import public_values
-from chalicelib.sync.moved_watches import before_the_end
+from chalicelib.sync.moved_watches import before_the_end, seen_with_every_row
 from chalicelib.sync.runs import RANGE_SECONDS
 from chalicelib.sync.seen_ranges import SeenRange, keys_of
+from chalicelib.sync.step import without
+from chalicelib.sync.unfinished_step import touched
 from chalicelib.sync.watches import ENDED, LEFT, Watches, batches, condition_of
 from chalicelib.tables import EVERY_ROW, FORMS, TO_CACHE, TO_DATABASE, Key, Table
 
@@ -53,7 +55,7 @@ class WatchChanges:
         def tell() -> None:
             self._store.delete_note(table)
             if keys is not None and direction == TO_DATABASE:
-                self._record_equal(table, form, keys)
+                self._record_both(table, form, keys)
 
         self._tell_redis("the rows are watched", tell)
         return self._database.count(table) if keys is None else len(texts)
@@ -72,8 +74,11 @@ class WatchChanges:
                 end = f"UPDATE watched SET direction = %s{condition} AND direction = %s"
                 changes.append((end, (ENDED, *values, TO_CACHE)))
             if direction != TO_CACHE and keys is not None:
+                # With a time, where a `watch` has forgotten what the one on every row remembers.
                 leave = (
-                    f"UPDATE watched SET direction = %s{condition} AND direction = %s AND {_EVERY}"
+                    "UPDATE watched SET direction = %s,"
+                    " synced_at = IF(seen = '', COALESCE(synced_at, UTC_TIMESTAMP(6)), synced_at)"
+                    f"{condition} AND direction = %s AND {_EVERY}"
                 )
                 every = (table.name, form, EVERY_ROW, TO_DATABASE)
                 changes.append((leave, (LEFT, *values, TO_DATABASE, *every)))
@@ -100,20 +105,31 @@ class WatchChanges:
                 " time, so these could not be deleted: send the request again"
             )
 
-    def _record_equal(self, table: Table, form: str, keys: Sequence[Key]) -> None:
+    def _record_both(self, table: Table, form: str, keys: Sequence[Key]) -> None:
         """Record which of these rows stand under their public keys. If the direction was TO_CACHE
-        before, a write may have set some since the last run. From now on only clients change
-        them."""
-        unfinished = self._watches.unfinished(table, form, keys)
+        before, a write may have set some since the last run. From now on only clients change them.
+        Where one has done so since the last run, forget what that saw: the client may set it
+        again."""
+        known = self._watches.known(table, form, keys)
+        every = seen_with_every_row(table, form, self._watches, keys, self._database.with_order)
         read_at, rows = self._database.fetch_dated(table, keys)
         texts = {key: text for key, text in table.encode_each(rows).items() if text}
         shown = dict(zip(texts, public_forms(table, form, [*texts.values()])))
-        found = zip(keys, self._store.read_many(table, form, keys))
-        equal = {key: texts[key] for key, own in found if key in shown and own == shown[key]}
-        if equal:
-            seen = dict(zip(equal, public_values.digests(equal.values())))
-            both = SeenRange(seen, unfinished)
-            self._database.run(*self._watches.found_equal(table, form, both, read_at))
+        found = dict(zip(keys, self._store.read_many(table, form, keys)))
+        equal = {key: texts[key] for key, own in found.items() if own and own == shown.get(key)}
+        seen = dict(zip(equal, public_values.digests(equal.values())))
+        changed = touched(
+            table,
+            {**every.seen, **known.seen},
+            {**every.unfinished, **known.unfinished},
+            without(equal, found),
+        )
+        statements = [
+            *self._watches.found_equal(table, form, SeenRange(seen, known.unfinished), read_at),
+            *self._watches.forgetting(table, form, known, changed, read_at),
+        ]
+        if statements:
+            self._database.run(*statements)
 
     def _change(self, table: Table, changes: Sequence[Statement]) -> None:
         """All or none of them. Returns when every transaction has ended that may not know of them.

@@ -32,6 +32,10 @@ ENDED = "ended"
 # The same of a watch on one row in direction TO_DATABASE, where a watch on every row goes on: the
 # next run tells that one what both sides had last.
 LEFT = "left"
+# The time is in microseconds.
+_NOT_SYNCED_SINCE = (
+    "(synced_at IS NULL OR NOT synced_at > TIMESTAMPADD(MICROSECOND, %s, '1970-01-01'))"
+)
 
 
 class NotWatched(HerocacheError):
@@ -221,20 +225,25 @@ class Watches:
             (
                 f"UPDATE watched SET seen = NULLIF({cases}, ''), unfinished = NULL,"
                 f" synced_at = UTC_TIMESTAMP(6){condition} AND direction = %s",
-                (*values, direction),
+                (*texts, *place, direction),
             )
-            for cases, condition, values in _by_key(table, form, seen)
+            for cases, texts, condition, place in _by_key(table, form, seen)
         ]
 
-    def unfinished(self, table: Table, form: str, keys: Sequence[Key]) -> dict[Key, str]:
-        """What runs have begun and not kept of these rows."""
-        found: dict[Key, str] = {}
+    def known(self, table: Table, form: str, keys: Sequence[Key]) -> SeenRange:
+        """What is kept of these rows, where they are watched one by one."""
+        seen: dict[Key, str] = {}
+        unfinished: dict[Key, str] = {}
         for batch in batches(keys):
             condition, values = condition_of(table, form, [*map(str, batch)])
-            select = f"SELECT row_key, unfinished FROM watched{condition} AND unfinished <> ''"
-            [rows] = self._database.run((select, values))
-            found |= {key: own for text, own in rows for key in keys_of(table, [text])}
-        return found
+            [rows] = self._database.run(
+                (f"SELECT row_key, seen, unfinished FROM watched{condition}", values)
+            )
+            for text, own_seen, own_unfinished in rows:
+                for key in keys_of(table, [text]):
+                    seen |= {key: own_seen} if own_seen else {}
+                    unfinished |= {key: own_unfinished} if own_unfinished else {}
+        return SeenRange(seen, unfinished)
 
     def found_equal(
         self, table: Table, form: str, found: SeenRange, read_at: int
@@ -243,13 +252,12 @@ class Watches:
         under their public keys. `found.unfinished` was read before the rows; `read_at` is a time
         before them, in microseconds of the database's clock. Where a run has kept or begun
         something since, that stays. `synced_at` stays too, because no run has looked."""
-        since = "synced_at > TIMESTAMPADD(MICROSECOND, %s, '1970-01-01')"
         return [
             (
                 f"UPDATE watched SET unfinished = NULLIF(unfinished, {cases}),"
                 # Assignments run from left to right: this one sees what the first has set.
                 f" seen = IF(unfinished IS NULL, {cases}, seen)"
-                f"{condition} AND direction = %s AND (synced_at IS NULL OR NOT {since})",
+                f"{condition} AND direction = %s AND {_NOT_SYNCED_SINCE}",
                 (*unfinished, *seen, *place, TO_DATABASE, read_at),
             )
             for cases, seen, unfinished, condition, place in _both_by_key(
@@ -257,11 +265,28 @@ class Watches:
             )
         ]
 
+    def forgetting(
+        self, table: Table, form: str, known: SeenRange, keys: Sequence[Key], read_at: int
+    ) -> list[Statement]:
+        """Statements that forget what both sides had last of these rows: there is no such time for
+        `told` either. `known`: what was kept before. Where a run has kept or begun something since,
+        that stays; `read_at` as in `found_equal`."""
+        both = {key: f"{known.seen.get(key, '')} {known.unfinished.get(key, '')}" for key in keys}
+        return [
+            (
+                f"UPDATE watched SET seen = '', unfinished = NULL{condition} AND direction = %s"
+                f" AND {_NOT_SYNCED_SINCE}"
+                f" AND CONCAT(COALESCE(seen, ''), ' ', COALESCE(unfinished, '')) = {cases}",
+                (*place, TO_DATABASE, read_at, *texts),
+            )
+            for cases, texts, condition, place in _by_key(table, form, both)
+        ]
+
     def begun(self, table: Table, form: str, prints: Prints) -> list[Statement]:
         """Statements that record what a step has begun, until that is kept."""
         return [
-            (f"UPDATE watched SET unfinished = {cases}{condition}", values)
-            for cases, condition, values in _by_key(table, form, prints)
+            (f"UPDATE watched SET unfinished = {cases}{condition}", (*texts, *place))
+            for cases, texts, condition, place in _by_key(table, form, prints)
         ]
 
     def told(
@@ -324,15 +349,15 @@ def condition_of(table: Table, form: str, texts: Sequence[str]) -> Statement:
 
 def _by_key(
     table: Table, form: str, texts: Mapping[Key, str]
-) -> Iterator[tuple[str, str, Sequence[Key]]]:
-    """For an UPDATE of rows that are watched one by one: the text of each, the condition, and the
-    values."""
+) -> Iterator[tuple[str, Sequence[Key], str, Sequence[Key]]]:
+    """For an UPDATE of rows that are watched one by one: the text of each, and the condition; each
+    with its values."""
     for batch in batches(list(texts)):
         keys = [str(key) for key in batch]
         cases = " ".join(["WHEN %s THEN %s"] * len(batch))
         values = [value for key in batch for value in (str(key), texts[key])]
         condition, place = condition_of(table, form, keys)
-        yield f"CASE row_key {cases} END", condition, (*values, *place)
+        yield f"CASE row_key {cases} END", values, condition, place
 
 
 def _both_by_key(

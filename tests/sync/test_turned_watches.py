@@ -12,6 +12,7 @@ from tests.support.client import InProcess
 from tests.support.witness import Witness
 from tests.sync.clients import RedisCli, ask, product, rows, run, unwatch, watch, watched
 from tests.sync.test_faults import Steps, killed_runs
+from tests.sync.test_unfinished_step import name_of, put
 from tests.sync.test_watches import redis_away
 
 row_or_public_key = pytest.mark.parametrize("change", ["row", "public key"])
@@ -218,6 +219,42 @@ def test_a_watch_that_turns_behind_a_killed_run_knows_what_a_write_has_set(
         assert price(witness) == expected, step
 
 
+@pytest.mark.parametrize("is_touched", [False, True])
+def test_a_watch_that_is_sent_behind_a_killed_run_tells_what_that_run_followed_from_what_came_since(
+    shop: InProcess,
+    cli: RedisCli,
+    witness: Witness,
+    monkeypatch: pytest.MonkeyPatch,
+    is_touched: bool,
+) -> None:
+    """The row has followed the public key, but that is not kept. Then a write changes the row."""
+    steps = Steps(monkeypatch)
+    public: list[Any] = []
+
+    def prepare() -> None:
+        write_price(shop, 5)
+        watch(shop, [22])
+        run()
+        cli.put("Product:22", Price=77)
+        public[:] = [cli("GET", "Product:22")]
+
+    followed = 0
+    for step in killed_runs(steps, witness, prepare):
+        if price(witness) != 77:
+            continue
+        followed += 1
+        write_price(shop, 6)
+        if is_touched:
+            cli.put("Product:22", Price=88)
+        watch(shop, [22])
+        cli("SET", "Product:22", public[0])
+
+        run()
+
+        assert price(witness) == (77 if is_touched else 6), step
+    assert followed
+
+
 def test_a_watch_names_no_time_before_the_first_run(
     shop: InProcess, cli: RedisCli, witness: Witness
 ) -> None:
@@ -246,3 +283,60 @@ def test_what_every_row_had_is_forgotten_where_a_row_followed_the_other_way_mean
 
     assert price(witness) == 400
     assert cli("GET", "Product:22") == seen
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("value", ["another row", "no row", "nothing"])
+@pytest.mark.parametrize(
+    "before", ["to_cache", "to_database", "every row", "every row, then the row", "left"]
+)
+def test_what_a_run_saw_is_forgotten_where_a_client_has_set_something_since(
+    shop: InProcess, cli: RedisCli, witness: Witness, form: str, value: str, before: str
+) -> None:
+    """Behind the turn the client sets just what the run saw."""
+    name = name_of(form, 22)
+    watch(shop, ["*"] if before.startswith("every") or before == "left" else [22], FORM=form)
+    if before == "to_cache":
+        watch(shop, [22], "to_cache", FORM=form)
+    run()
+    seen = cli.row(name)
+    if before == "every row, then the row":
+        watch(shop, [22], FORM=form)
+    watch(shop, [22], "to_cache", FORM=form)
+    write_price(shop, 5)
+    cli("DEL", name)
+    if value == "another row":
+        put(cli, form, 22, {**seen, "Price": 77})
+    elif value == "no row":
+        cli("RPUSH", name, "x")
+    watch(shop, [22], FORM=form)
+    cli("DEL", name)
+    put(cli, form, 22, seen)
+    if before == "left":
+        unwatch(shop, [22], FORM=form)
+
+    run()
+
+    assert price(witness) == 400
+    assert cli.row(name) == seen
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("before", ["the row", "every row"])
+def test_what_a_run_saw_is_known_still_where_a_write_could_not_set_the_public_key(
+    shop: InProcess, cli: RedisCli, witness: Witness, form: str, before: str
+) -> None:
+    watch(shop, [22] if before == "the row" else ["*"], FORM=form)
+    run()
+    watch(shop, [22], "to_cache", FORM=form)
+    name = name_of(form, 22)
+    seen = cli.row(name)
+    write_price(shop, 5)
+    cli("DEL", name)
+    put(cli, form, 22, seen)  # as if the write had set nothing
+    watch(shop, [22], FORM=form)
+
+    run()
+
+    assert price(witness) == 5
+    assert str(cli.row(name)["Price"]) == "5"
