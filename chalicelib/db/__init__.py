@@ -4,8 +4,6 @@ It knows the declared tables and SQL. It knows nothing of requests, files or Red
 packages may use:
 
 Database, Transaction          read rows, run a transaction; run the statements of your own tables
-AskedRange, FoundRange, SentRead
-                               rows in the order of their keys, which may be waited for later
 Change, Committed, Generation  what a transaction changed, its COMMIT, the generation it held
 applied_deltas                 how much of what is counted in Redis is in each row
 change_capture                 triggers and records of what other clients change
@@ -21,7 +19,6 @@ from chalicelib.db import applied_deltas, change_capture
 from chalicelib.db.auto_increment import check_distance, giving_keys, highest_allowed, no_key_left
 from chalicelib.db.cache_generation import Generation
 from chalicelib.db.database import Database
-from chalicelib.db.dated_reads import AskedRange, FoundRange
 from chalicelib.db.errors import (
     DatabaseError,
     is_forbidden,
@@ -29,20 +26,16 @@ from chalicelib.db.errors import (
     is_value_rejected,
     rejection,
 )
-from chalicelib.db.sent_read import SentRead
 from chalicelib.db.statements import MICROSECONDS_NOW, Statement, guarded
 from chalicelib.db.transaction import Change, Committed, Transaction
 
 __all__ = [
     "MICROSECONDS_NOW",
-    "AskedRange",
     "Change",
     "Committed",
     "Database",
     "DatabaseError",
-    "FoundRange",
     "Generation",
-    "SentRead",
     "Statement",
     "Transaction",
     "applied_deltas",

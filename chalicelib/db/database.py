@@ -5,23 +5,15 @@ more, because the table is compared with its declaration (`schema_check`). While
 each read compares it again.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
 from chalicelib.column_types import String
 from chalicelib.config import DbEngine, Settings
-from chalicelib.db import (
-    batches,
-    cache_generation,
-    change_capture,
-    dated_reads,
-    information_schema,
-    statements,
-)
+from chalicelib.db import batches, cache_generation, change_capture, information_schema, statements
 from chalicelib.db.cache_generation import Generation, generation_in
-from chalicelib.db.dated_reads import AskedRange, FoundRange
 from chalicelib.db.engine import (
     ANSWER_TIMEOUT_SECONDS,
     LOAD_PAUSE_SECONDS,
@@ -41,7 +33,6 @@ from chalicelib.db.errors import (
 from chalicelib.db.retries import Retries
 from chalicelib.db.schema import OWN_TABLES, narrowed
 from chalicelib.db.schema_check import Columns, SchemaCheck, describe, report
-from chalicelib.db.sent_read import SentRead
 from chalicelib.db.statements import Statement
 from chalicelib.db.transaction import Transaction
 from chalicelib.errors import DatabaseUnavailable, SchemaMismatch
@@ -120,31 +111,57 @@ class Database:
 
         def read(connection: Connection) -> tuple[int, Sequence[Row]]:
             self._schema_check.ensure(connection, table)
-            return dated_reads.rows_of_keys(connection, table, keys)
+            return ask(connection, keys)
+
+        def ask(connection: Connection, keys: Sequence[Key]) -> tuple[int, Sequence[Row]]:
+            cut = batches.cut(keys, batches.most_rows(connection, table))
+            selects = [statements.rows_of_keys(table, batch) for batch in cut if batch]
+            try:
+                now, answers = _dated(connection, selects)
+            except AnswerTooLarge:
+                if len(keys) == 1:
+                    raise
+                middle = len(keys) // 2
+                now, rows = ask(connection, keys[:middle])
+                return now, [*rows, *ask(connection, keys[middle:])[1]]
+            return now, [row for answer in answers for row in answer]
 
         return self._run(read)
 
-    def fetch_range(self, asked: AskedRange) -> FoundRange:
-        """One round trip. Raises as `fetch_many`."""
+    def fetch_range(
+        self, table: Table, after: Key | None, last: Key | None, max_rows: int
+    ) -> tuple[int, Mapping[Key, bytes | None], bool]:
+        """The same for rows in the order of their keys, behind the key `after` and up to the key
+        `last`, where these are given; and whether there may be more of them. Each row is its key
+        and its JSON, as `Table.encode` has it; None where only `encode` knows."""
 
-        def read(connection: Connection) -> FoundRange:
-            self._send_range(connection, asked)
-            return dated_reads.receive_range(connection, asked)
+        def read(connection: Connection) -> tuple[int, Mapping[Key, bytes | None], bool]:
+            self._schema_check.ensure(connection, table)
+            most = batches.most_rows(connection, table)
+            limit = min(max_rows, most or max_rows)
+            # The JSON of a row may not fit into an answer that holds its values.
+            as_json = not most
+            if as_json:
+                end = connection.rows(statements.last_in_range(table, limit, after, last))
+                select = statements.join_range(table, after, end[0][0] if end else last)
+                now, [[(joined, count)]] = _dated(connection, [select])
+                joined_texts = batches.joined_texts(table, joined, count)
+                # Where rows were deleted meanwhile, there may be others behind them.
+                if joined_texts is not None and (count >= limit or not end):
+                    return now, joined_texts, bool(end)
+            while True:
+                select = statements.select_range(table, limit, after, last, as_json=as_json)
+                try:
+                    now, [rows] = _dated(connection, [select])
+                    break
+                except AnswerTooLarge:
+                    if limit == 1:
+                        raise
+                    limit //= 2
+            texts = batches.texts(rows) if as_json else table.encode_each(rows)
+            return now, texts, len(rows) == limit
 
         return self._run(read)
-
-    def send_range(self, asked: AskedRange) -> SentRead[FoundRange]:
-        """Ask for the same, and return at once, unless the engine cannot send before it waits."""
-        return SentRead(
-            self._retries,
-            lambda connection: self._send_range(connection, asked),
-            lambda connection: dated_reads.receive_range(connection, asked),
-            lambda: self.fetch_range(asked),
-        )
-
-    def _send_range(self, connection: Connection, asked: AskedRange) -> None:
-        self._schema_check.ensure(connection, asked.table)
-        dated_reads.send_range(connection, asked)
 
     def count(self, table: Table) -> int:
         """How many rows the table has. Raises as `fetch_many`."""
@@ -297,6 +314,15 @@ class Database:
         except DatabaseUnavailable:
             self.on_unavailable()
             raise
+
+
+def _dated(connection: Connection, selects: Sequence[Statement]) -> tuple[int, Sequence[Rows]]:
+    """When the writer began, in microseconds of its clock, and its answers."""
+    is_read_only, now, *answers = connection.batch(
+        [statements.IS_READ_ONLY, statements.NOW, *selects]
+    )
+    reject_replica(is_read_only[0][0])
+    return int(now[0][0]), answers
 
 
 def _rows_of_writer(connection: Connection, statement: Statement) -> Sequence[Row]:

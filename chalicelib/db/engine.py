@@ -55,13 +55,6 @@ class Connection(Protocol):
     def batch(self, statements: Sequence[Statement]) -> list[Rows]:
         """Run these one after the other, up to the first that fails."""
 
-    def send(self, statements: Sequence[Statement]) -> None:
-        """Have these run. Nothing else may be asked before `receive_batch`, which may be what runs
-        them."""
-
-    def receive_batch(self) -> list[Rows]:
-        """The answers to what was sent."""
-
     def send_commit(self, statements: Sequence[Statement], is_timed: bool = True) -> Sent:
         """Have these run and COMMIT; nothing is committed where one of them fails. Nothing else may
         be asked before `receive_commit`, which may be what runs them. Raises as that."""

@@ -75,15 +75,6 @@ class Retries:
             return result
         raise AssertionError("unreachable: the last attempt returns or raises")
 
-    def lend(self) -> Connection:
-        """A connection for one who gives it to `take_back` or drops it. Raises as `run` where there
-        is none."""
-        return self._acquire({})
-
-    def take_back(self, connection: Connection) -> None:
-        """It is fit for the next user."""
-        self._pool.release(connection)
-
     def _pause(self, seconds_so_far: float) -> None:
         """Let the other transaction end. It may have as much left to do as this one has done, so
         the pause is about as long as the tries so far, which makes each pause longer than the one

@@ -190,25 +190,23 @@ def select_range(
     )
 
 
-def join_range(
-    table: Table, after: Key | None, last: Key | None, limit: int
-) -> tuple[Statement, Statement, Statement]:
-    """The rows of `select_range` in one value, which is read much faster. The second statement
-    selects the key of the last one, NULL where there are less than `limit`. The third selects a
-    line with the key and a line with the row's JSON for each; and how many they are. A row whose
-    JSON is NULL is left out, and the server cuts what is too long for it."""
+def last_in_range(table: Table, limit: int, after: Key | None, last: Key | None) -> Statement:
+    """The key of the last row of `select_range`, where there are `limit` rows."""
     condition, values = _between(table, after, last)
-    end = (
-        f"SELECT {table.key.name} FROM {table.identifier}{condition}"
-        f" ORDER BY {table.key.name} LIMIT 1 OFFSET {limit - 1:d}"
-    )
-    lines = _joined(table, f"CONCAT({_json_value(table.key)},'\\n',{_json(table)})")
-    up_to_end = f"{condition or ' WHERE TRUE'} AND (@end IS NULL OR {table.key.name} <= @end)"
     return (
-        (f"SET @end = ({end})", values),
-        ("SELECT @end", ()),
-        (f"SELECT {lines},COUNT(*) FROM {table.identifier}{up_to_end}", values),
+        f"SELECT {table.key.name} FROM {table.identifier}{condition}"
+        f" ORDER BY {table.key.name} LIMIT 1 OFFSET {limit - 1:d}",
+        values,
     )
+
+
+def join_range(table: Table, after: Key | None, last: Key | None) -> Statement:
+    """All of these rows in one value, which is read much faster: a line with the key and a line
+    with the row's JSON for each; and how many they are. A row whose JSON is NULL is left out, and
+    the server cuts what is too long for it."""
+    condition, values = _between(table, after, last)
+    lines = _joined(table, f"CONCAT({_json_value(table.key)},'\\n',{_json(table)})")
+    return f"SELECT {lines},COUNT(*) FROM {table.identifier}{condition}", values
 
 
 def key_behind(table: Table, after: Key | None, count: int) -> Statement:

@@ -4,22 +4,26 @@ Each of these steps records what both sides have then. So the work of a run that
 lost. What it was about to do in a step is recorded too: see `UnfinishedStep`.
 """
 
+import json
 from collections.abc import Callable, Collection, Sequence
-from contextlib import closing
 
 from chalicelib.db import Statement
 from chalicelib.sync.idle_check import Note
-from chalicelib.sync.range_reader import Page, RangeReader
 from chalicelib.sync.reconciliation import Reconciliation
 from chalicelib.sync.runs import Lease
 from chalicelib.sync.seen_ranges import SeenRange
-from chalicelib.sync.step import Step
+from chalicelib.sync.step import Rows, Step
 from chalicelib.sync.unfinished_step import UnfinishedStep
 from chalicelib.sync.watches import WatchedRow, Watches
 from chalicelib.tables import Key, Table
 
-# The rows of a step where rows are watched one by one.
+# The rows of a step: the first where rows are watched one by one, the second where every row is.
 BATCH_ROWS = 1_000
+RANGE_ROWS = 5_000
+# In `watched_ranges` a key stands up to three times, with 16 characters each time. So do keys of
+# rows that are gone. JSON may need three times the bytes of UTF-8.
+KEPT_TIMES = 5
+PRINT_BYTES = 20
 
 # Returns those of the keys that are watched one by one.
 Others = Callable[[Sequence[Key]], Collection[Key]]
@@ -47,6 +51,7 @@ class Scan:
         self._lease = lease
         self._note = note
         self._progress = progress
+        self._range_rows = RANGE_ROWS
 
     def rows(self, watched: Sequence[WatchedRow]) -> None:
         """Reconcile rows that are watched one by one, in one direction. Where progress is recorded
@@ -86,40 +91,66 @@ class Scan:
         ranges begin; `end`: the last key of the last one. A range that has become too large is
         split. Stops after `max_rows`, and returns the key behind which the rest begins; None where
         nothing is left."""
-        reader = RangeReader(self._table, self._form, self._reconciliation, self._watches.ranges)
-        following = None
-        with closing(reader.pages(starts, end, max_rows)) as pages:
-            for page in pages:
-                self._page(direction, page, others)
-                following = page.following
-        return following
+        read = self._table.key.type.read
+        looked = 0
+        for start, following in zip(starts, [*starts[1:], end]):
+            last = None if following is None else read(following)
+            after: Key | None = read(start) if start else None
+            left = self._watches.ranges.seen(self._table, self._form, start)
+            before = left.seen
+            is_more = True
+            while is_more:
+                if max_rows is not None and looked >= max_rows:
+                    return start
+                rows, is_more = self._read_range(after, last)
+                keys = [*rows.keys]
+                looked += len(keys)
+                if keys and keys[-1] == last:
+                    # What is kept behind this key belongs to the next range.
+                    is_more = False
+                after = keys[-1] if is_more else None
+                part, left = left.parted(self._table, after)
+                known = {**part.seen, **part.unfinished}
+                if known and [*known] != keys:  # some rows are gone
+                    here = {*keys}
+                    keys += [key for key in known if key not in here]
+                others_here = others(keys)
+                asked = [key for key in keys if key not in others_here] if others_here else keys
+                prints = {**part.unfinished, **left.unfinished}
+                unfinished = self._unfinished(direction, start, SeenRange(before, prints))
+                step = Step(self._table, self._form, direction, asked, rows, part.seen, unfinished)
+                self._reconcile(step)
+                seen = step.now.seen
+                if "" in seen.values():
+                    seen = {key: digest for key, digest in seen.items() if digest}
+                kept = []
+                if seen != {**before, **unfinished.kept} or unfinished.is_recorded or is_more:
+                    kept.append(self._kept(direction, start, SeenRange(seen, {})))
+                if is_more:
+                    kept.append(self._kept(direction, str(after), left))
+                progress = self._progress(str(after) if is_more else following or start)
+                if kept or progress or self._lease.is_due:
+                    self._lease.run(*kept, *progress)
+                if is_more:
+                    start, before = str(after), left.seen
+        return None
 
-    def _page(self, direction: str, page: Page, others: Others) -> None:
-        start, last, before = page.place
-        keys = [*page.rows.keys]
-        known = {**page.kept.seen, **page.kept.unfinished}
-        if known and [*known] != keys:  # some rows are gone
-            here = {*keys}
-            keys += [key for key in known if key not in here]
-        others_here = others(keys)
-        asked = [key for key in keys if key not in others_here] if others_here else keys
-        unfinished = self._unfinished(direction, start, before)
-        step = Step(
-            self._table, self._form, direction, asked, page.rows, page.kept.seen, unfinished
-        )
-        self._reconcile(step)
-        seen = step.now.seen
-        if "" in seen.values():
-            seen = {key: digest for key, digest in seen.items() if digest}
-        rest = page.rest
-        kept = []
-        if seen != {**before.seen, **unfinished.kept} or unfinished.is_recorded or rest:
-            kept.append(self._kept(direction, start, SeenRange(seen, {})))
-        if rest:
-            kept.append(self._kept(direction, rest.start, rest.kept))
-        progress = self._progress(rest.start if rest else last or start)
-        if kept or progress or self._lease.is_due:
-            self._lease.run(*kept, *progress)
+    def _read_range(self, after: Key | None, last: Key | None) -> tuple[Rows, bool]:
+        """As `Reconciliation.read_range`; fewer rows where what is kept of so many is too long for
+        one row of `watched_ranges`. So are all ranges after that."""
+        limit = self._watches.ranges.max_bytes // KEPT_TIMES
+        longest = PRINT_BYTES + 3 * self._table.key.type.max_bytes
+        while True:
+            rows, is_more = self._reconciliation.read_range(
+                self._table, after, last, self._range_rows
+            )
+            count = len(rows.keys)
+            if count < 2 or count * longest <= limit:
+                return rows, is_more
+            kept_bytes = len(json.dumps(rows.keys)) + count * PRINT_BYTES
+            if kept_bytes <= limit:
+                return rows, is_more
+            self._range_rows = max(1, count * limit * 9 // (kept_bytes * 10))
 
     def _reconcile(self, step: Step) -> None:
         self._reconciliation.reconcile(step)

@@ -6,11 +6,9 @@ may be done again at any time: what is in step already is left alone.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from chalicelib.cache import PublicStore
-from chalicelib.clocks import Clocks, clocks
-from chalicelib.db import AskedRange, Database, FoundRange, SentRead
+from chalicelib.db import Database
 from chalicelib.rows import WriteThrough
 from chalicelib.sync.public_side import PublicSide
 from chalicelib.sync.runs import Lease, Record
@@ -19,19 +17,6 @@ from chalicelib.sync.to_cache import ToCache
 from chalicelib.sync.to_database import ToDatabase
 from chalicelib.sync.watches import Watches
 from chalicelib.tables import JSON, TO_CACHE, TO_DATABASE, Key, Row, Table
-
-
-class SentRows(NamedTuple):
-    """Rows that were asked for. Public keys may be set to them `until` then."""
-
-    table: Table
-    until: int
-    sent_at: Clocks
-    read: SentRead[FoundRange]
-
-    def close(self) -> None:
-        """Nobody wants them any more."""
-        self.read.close()
 
 
 class Reconciliation:
@@ -64,19 +49,18 @@ class Reconciliation:
         read_at, rows = self._database.fetch_dated(table, keys)
         return rows_of(read_at, until, table, {row[0]: None for row in rows}, rows)
 
-    def send(self, asked: AskedRange) -> SentRows:
-        """Ask for these rows, and wait for nothing. Raises Superseded, CacheUnavailable."""
-        until, sent_at = self._public_side.deadline(), clocks()
-        return SentRows(asked.table, until, sent_at, self._database.send_range(asked))
-
-    def receive(self, sent: SentRows) -> tuple[Rows, bool]:
-        """These rows, in the order of their keys; and whether there may be more."""
-        read_at, texts, is_more = sent.read.receive()
+    def read_range(
+        self, table: Table, after: Key | None, last: Key | None, max_rows: int
+    ) -> tuple[Rows, bool]:
+        """Rows behind the key `after` and up to the key `last`, in the order of their keys; and
+        whether there may be more."""
+        until = self._public_side.deadline()
+        read_at, texts, is_more = self._database.fetch_range(table, after, last, max_rows)
         rows: Sequence[Row] = ()
         if None in texts.values():
             left = [key for key, text in texts.items() if text is None]
-            _, rows = self._database.fetch_dated(sent.table, left)
-        return rows_of(read_at, sent.until, sent.table, texts, rows), is_more
+            _, rows = self._database.fetch_dated(table, left)
+        return rows_of(read_at, until, table, texts, rows), is_more
 
     def reconcile(self, step: Step) -> None:
         """`step.now` tells what it has come to. Raises Late, Superseded, CacheUnavailable,

@@ -6,7 +6,7 @@ Where a watch ends, the public keys that followed its rows go.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from chalicelib.cache import Late, PublicStore, public_forms
-from chalicelib.db import MICROSECONDS_NOW, AskedRange, Database, Statement, Transaction
+from chalicelib.db import MICROSECONDS_NOW, Database, Statement, Transaction
 from chalicelib.errors import CacheUnavailable, PublicKeysUnavailable
 from chalicelib.sync import public_values
 from chalicelib.sync.moved_watches import before_the_end, seen_with_every_row
@@ -201,8 +201,7 @@ class WatchChanges:
             yield list(known.seen.keys() | known.unfinished.keys())
         last, is_more = None, True
         while is_more:
-            asked = AskedRange(table, last, None, PAGE_ROWS)
-            _, rows, is_more = self._database.fetch_range(asked)
+            _, rows, is_more = self._database.fetch_range(table, last, None, PAGE_ROWS)
             yield [*rows]
             last = next(reversed([*rows]), None)
 

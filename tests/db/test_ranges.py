@@ -3,7 +3,7 @@
 import pytest
 
 from chalicelib import services
-from chalicelib.db import AskedRange, batches
+from chalicelib.db import batches
 from chalicelib.db.batches import joined_texts
 from chalicelib.tables import PRODUCTS, Key
 from local.servers.mariadb import integers
@@ -47,7 +47,7 @@ def test_a_range_ends_where_it_is_asked_to(
     database = services.container().database
 
     def found(after: int | None, last: int | None, most: int) -> tuple[list[Key], bool]:
-        _, texts, is_more = database.fetch_range(AskedRange(PRODUCTS, after, last, most))
+        _, texts, is_more = database.fetch_range(PRODUCTS, after, last, most)
         return [*texts], is_more
 
     assert found(None, None, 20) == ([*range(1, 10)], False)

@@ -92,11 +92,6 @@ MYSQL_ONLY = {
     ),
     # The Data API tells no SQLSTATE.
     "db/test_rejected_values.py": "test_the_number_that_a_trigger_chooses_means_nothing",
-    # A connection is lost on which rows are on their way.
-    "sync/test_read_ahead.py": (
-        "test_a_run_that_fails_leaves_no_connection_with_an_answer_behind"
-        " test_an_answer_that_is_lost_is_asked_for_once_more"
-    ),
     # A user, a password, a host or a replica that the settings name.
     "db/test_driver.py": "*",
     "db/test_replica.py": "*",

@@ -14,7 +14,7 @@ from chalicelib import errors, services
 from chalicelib.handlers import entry_points
 from chalicelib.ingest import Bucket
 from chalicelib.rows import WriteThrough
-from chalicelib.sync import fan_out, range_claims, range_reader, range_worker, runs, service
+from chalicelib.sync import fan_out, range_claims, range_scan, range_worker, runs, service
 from chalicelib.tables import Table
 from local.servers.mariadb import integers
 from tests.conftest import Configure
@@ -34,7 +34,7 @@ def sizes(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     def sizes(in_run: int = IN_RUN, handed: int = HANDED, step: int = STEP) -> None:
         monkeypatch.setattr(service, "MAX_ROWS_IN_RUN", in_run)
         monkeypatch.setattr(fan_out, "MAX_ROWS_IN_RANGE", handed)
-        monkeypatch.setattr(range_reader, "PAGE_ROWS", step)
+        monkeypatch.setattr(range_scan, "RANGE_ROWS", step)
         for module in (service, range_worker):
             monkeypatch.setattr(module, "BATCH_ROWS", step)
 

@@ -11,7 +11,7 @@ import pytest
 
 from chalicelib.db import Transaction
 from chalicelib.rows import WriteThrough
-from chalicelib.sync import range_reader, to_database, watches
+from chalicelib.sync import range_scan, to_database, watches
 from chalicelib.tables import HASH, JSON, TO_CACHE, Table
 from tests.support.client import InProcess
 from tests.support.topologies import wait_until
@@ -157,7 +157,7 @@ def test_what_a_killed_run_has_recorded_outlives_another_one(
     run()
     put(cli, JSON, 3, product(3, Price=31))
     run_until(3, 31)
-    monkeypatch.setattr(range_reader, "PAGE_ROWS", range_rows)
+    monkeypatch.setattr(range_scan, "RANGE_ROWS", range_rows)
     put(cli, JSON, 1, product(1, Price=11))
     run_until(1, 11)
     service.write([product(key, Price=77) for key in (1, 3)], TABLE="products")
@@ -197,7 +197,7 @@ def test_a_deleted_row_belongs_to_the_part_of_a_range_in_which_its_key_lies(
 
     def prepare() -> None:
         begin(service, witness, cli, "every", JSON)
-        monkeypatch.setattr(range_reader, "PAGE_ROWS", 2)
+        monkeypatch.setattr(range_scan, "RANGE_ROWS", 2)
         witness.query("DELETE FROM products WHERE ProductId = 1")
 
     for step in killed_runs(steps, witness, prepare):
@@ -206,7 +206,7 @@ def test_a_deleted_row_belongs_to_the_part_of_a_range_in_which_its_key_lies(
             run()
             assert prices(witness)[1] == 77, step
             assert cli.row("Product:1")["Price"] == 77, step
-        monkeypatch.setattr(range_reader, "PAGE_ROWS", 5_000)
+        monkeypatch.setattr(range_scan, "RANGE_ROWS", 5_000)
 
 
 @pytest.mark.parametrize("watched", ["each", "every"])

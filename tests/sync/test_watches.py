@@ -11,7 +11,7 @@ import pytest
 from chalicelib import services
 from chalicelib.db import Transaction
 from chalicelib.errors import CacheUnavailable, DatabaseUnavailable
-from chalicelib.sync import range_reader, range_scan
+from chalicelib.sync import range_scan
 from tests.conftest import Configure
 from tests.support.client import InProcess
 from tests.support.witness import Witness
@@ -182,7 +182,7 @@ def test_what_both_sides_had_moves_between_a_watch_on_every_row_and_one_on_a_row
     way: str,
     change: str,
 ) -> None:
-    monkeypatch.setattr(range_reader, "PAGE_ROWS", 1)  # so there are ranges
+    monkeypatch.setattr(range_scan, "RANGE_ROWS", 1)  # so there are ranges
     watch(shop, ["*"])
     if "unwatch" in way:
         watch(shop, [22])
@@ -230,7 +230,7 @@ def test_what_both_sides_had_moves_also_of_the_last_row_of_a_range(
     key: int,
 ) -> None:
     """Its key is also the one behind which the next range begins."""
-    monkeypatch.setattr(range_reader, "PAGE_ROWS", 1)
+    monkeypatch.setattr(range_scan, "RANGE_ROWS", 1)
     watch(shop, ["*"])
     if way == "unwatch":
         watch(shop, [key])
@@ -253,7 +253,7 @@ def test_what_both_sides_had_stays_known_where_a_range_is_split(
     shop: InProcess, cli: RedisCli, witness: Witness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of the last row before the split, and of the first one behind it."""
-    monkeypatch.setattr(range_reader, "PAGE_ROWS", 3)
+    monkeypatch.setattr(range_scan, "RANGE_ROWS", 3)
     watch(shop, ["*"])
     run()
     shop.write([product(key) for key in (5, 6)], TABLE="products")
@@ -432,7 +432,7 @@ def test_ranges_come_in_the_order_of_the_database(
     service: InProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A control character comes before the end of a text, because that counts as blanks."""
-    monkeypatch.setattr(range_reader, "PAGE_ROWS", 5)
+    monkeypatch.setattr(range_scan, "RANGE_ROWS", 5)
     before, behind = [f"x\x01{i}" for i in range(9)], [f"x!{i}" for i in range(10)]
     keys = [*before, "x", *behind]  # so "x" ends a range
     service.write([{"EmpId": key, "EmpName": "n"} for key in keys], TABLE="employees")

@@ -49,7 +49,6 @@ class Connection:
         self._endpoint = endpoint
         self._session = session
         self._mark = mark
-        self._sent: Sequence[Statement] = ()
         self._transaction = ""
         self._seconds = 0.0
 
@@ -67,13 +66,6 @@ class Connection:
             answers.append(self._run(statement))
             self.answered += 1
         return answers
-
-    def send(self, statements: Sequence[Statement]) -> None:
-        """Nothing yet: a request ends with its answer."""
-        self._sent = statements
-
-    def receive_batch(self) -> list[Rows]:
-        return self.batch(self._sent)
 
     def send_commit(self, statements: Sequence[Statement], is_timed: bool = True) -> Sent:
         """Nothing yet: a request ends with its answer."""

@@ -109,12 +109,8 @@ class Connection(DriverConnection):
 
     def batch(self, statements: Sequence[Statement]) -> list[Rows]:
         """Run the statements in order, up to the first that fails. One round trip."""
-        self.send(statements)
-        return self.receive_batch()
-
-    def send(self, statements: Sequence[Statement]) -> None:
-        """Send the statements. `receive_batch` must follow."""
         self.send_batch(self.batch_text(statements))
+        return self.receive_batch()
 
     def batch_text(self, statements: Sequence[Statement]) -> str:
         """The statements as one text of SQL, with their values in place."""
