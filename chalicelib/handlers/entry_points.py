@@ -7,9 +7,10 @@ the use cases. This is the only module that turns an error into an answer.
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from chalice.app import Request, Response
 
@@ -19,7 +20,9 @@ from chalicelib.error_text import shown
 from chalicelib.errors import BadRequest, Forbidden, HerocacheError, one_line
 from chalicelib.handlers import contract, cors, employees, health, json_body, replies, validation
 from chalicelib.handlers.callers import caller_in
-from chalicelib.ingest import uploads_in
+from chalicelib.ingest import Upload, uploads_in
+
+Result = TypeVar("Result")
 
 log = logging.getLogger("herocache")
 # One line for each request. `chalice local` shows them. In AWS they are off, because logs cost
@@ -177,24 +180,14 @@ def ingest(event: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Load the objects in an S3 event. Tries all objects, then raises the first error, so that
     Lambda delivers the event again; an object that was loaded is not loaded again. Without an error
     it returns a summary of each object."""
-    summaries: list[dict[str, Any]] = []
-    failures: list[Exception] = []
-    for upload in uploads_in(event):
-        try:
-            container = services.container()
-            settings = container.settings
-            _reject_other_bucket(upload.bucket, settings.upload_bucket, UPLOAD_BUCKET)
-            owned = replace(upload, bucket_owner=settings.bucket_owner)
-            summaries.append(container.ingest.load(owned))
-        except HerocacheError as error:
-            log.error("%s: %s: %s", one_line(upload.key), error.kind, error)
-            failures.append(error)
-        except Exception as error:
-            log.exception("%s: it failed on a bug", one_line(upload.key))
-            failures.append(error)
-    if failures:
-        raise failures[0]
-    return summaries
+
+    def load(upload: Upload) -> dict[str, Any]:
+        container = services.container()
+        settings = container.settings
+        _reject_other_bucket(upload.bucket, settings.upload_bucket, UPLOAD_BUCKET)
+        return container.ingest.load(replace(upload, bucket_owner=settings.bucket_owner))
+
+    return _all_tried([(one_line(each.key), partial(load, each)) for each in uploads_in(event)])
 
 
 def _reject_other_bucket(name: str, ours: str, setting: str) -> None:
@@ -224,19 +217,38 @@ def sync_range(event: Mapping[str, Any]) -> list[dict[str, Any]]:
     was done of each. As `ingest`, it tries all of them, then raises the first error."""
     from chalicelib.sync import ranges_in
 
-    records, failures = [], []
-    for bucket, run, number in ranges_in(event):
+    def work_off(bucket: str, run: int, number: int) -> dict[str, Any]:
+        container = services.container()
+        _reject_other_bucket(bucket, container.settings.ranges_bucket, RANGES_BUCKET)
+        return container.range_worker.work_off(run, number)
+
+    records = _all_tried(
+        [
+            (f"range {number} of run {run}", partial(work_off, bucket, run, number))
+            for bucket, run, number in ranges_in(event)
+        ]
+    )
+    log.info("sync_range: %s", json.dumps(records))
+    return records
+
+
+def _all_tried(tasks: Sequence[tuple[str, Callable[[], Result]]]) -> list[Result]:
+    """Does all tasks, each with the name that the log gives it, and returns what they return.
+    Raises the first error once all were tried."""
+    results: list[Result] = []
+    failures: list[Exception] = []
+    for name, task in tasks:
         try:
-            container = services.container()
-            _reject_other_bucket(bucket, container.settings.ranges_bucket, RANGES_BUCKET)
-            records.append(container.range_worker.work_off(run, number))
+            results.append(task())
         except HerocacheError as error:
-            log.error("range %s of run %s: %s: %s", number, run, error.kind, error)
+            log.error("%s: %s: %s", name, error.kind, error)
+            failures.append(error)
+        except Exception as error:
+            log.exception("%s: it failed on a bug", name)
             failures.append(error)
     if failures:
         raise failures[0]
-    log.info("sync_range: %s", json.dumps(records))
-    return records
+    return results
 
 
 def add_employees(event: object) -> object:

@@ -15,7 +15,6 @@ from chalicelib.ingest.csv_rows import CsvRows
 from chalicelib.ingest.events import Upload
 from chalicelib.tables import HEROES
 from local.servers import MariaDB
-from tests import conftest
 from tests.conftest import Configure
 from tests.support import bucket as s3
 from tests.support.bucket import UploadBucket, lines
@@ -125,7 +124,6 @@ def test_a_database_gone_mid_file_leaves_nothing_half_loaded(
     assert (summary["status"], summary["rows"], witness.count()) == ("loaded", count, count)
 
 
-@pytest.mark.skipif(conftest.ENGINE != "mysql", reason="the Data API loads no files")
 def test_a_server_that_takes_no_files_says_what_to_set(
     service: InProcess, bucket: UploadBucket, witness: Witness
 ) -> None:

@@ -49,6 +49,7 @@ MYSQL_ONLY = {
     "ingest/test_ingest_faults.py": (
         "test_a_database_gone_mid_file_leaves_nothing_half_loaded"
         " test_a_file_made_to_hurt_is_refused_in_constant_memory"
+        " test_a_server_that_takes_no_files_says_what_to_set"
     ),
     "rows/test_idempotency_faults.py": (
         "test_a_retry_after_a_lost_answer_gets_it"

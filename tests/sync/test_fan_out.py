@@ -824,6 +824,35 @@ def test_an_object_that_is_no_range_is_left_alone(shop: InProcess, bucket: Uploa
     assert sync_range({"run": 1}, None)["statusCode"] == 400
 
 
+def test_a_range_that_fails_on_a_bug_does_not_keep_others_from_being_worked_off(
+    shop: InProcess,
+    witness: Witness,
+    cli: RedisCli,
+    bucket: UploadBucket,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fill(witness, 1, ROWS)
+    watch(shop, ["*"], "to_cache")
+    events = told(bucket, begun(ranges=3)["run"])
+    together = {"Records": [record for event in events for record in event["Records"]]}
+    own = range_worker.RangeWorker.work_off
+    first: list[int] = []
+
+    def fail_once(self: range_worker.RangeWorker, run: int, number: int) -> dict[str, Any]:
+        if not first:
+            first.append(number)
+            raise RuntimeError("for this test")
+        return own(self, run, number)
+
+    monkeypatch.setattr(range_worker.RangeWorker, "work_off", fail_once)
+
+    with pytest.raises(RuntimeError, match="for this test"):
+        entry_points.sync_range(together)
+
+    outcomes = [outcome for (outcome,) in witness.query("SELECT outcome FROM sync_ranges")]
+    assert outcomes.count("done") >= len(events) - 1
+
+
 def test_a_range_in_another_bucket_is_refused(
     shop: InProcess, witness: Witness, cli: RedisCli, bucket: UploadBucket, s3_port: int
 ) -> None:
