@@ -118,8 +118,10 @@ class Cache:
         """The generation that `leave_hint` named last, as the server that answers now has it. None
         where `retire_hint` was later, or where the server lost it."""
         server, found = self._client.ask(self._make.hint(table), is_patient=True)
-        number, _, data_set = (found or b"0").decode().partition(" ")
-        hinted = Generation(int(number), True, data_set, 0)
+        number, _, data_set = (found or b"").partition(b" ")
+        if not number.isdigit():  # nothing, or a stranger's
+            return None
+        hinted = Generation(int(number), True, data_set.decode(errors="replace"), 0)
         return hinted if hinted.server_name == server else None
 
     def get_many(

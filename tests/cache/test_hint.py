@@ -188,6 +188,24 @@ def test_whatever_a_stranger_left_in_the_place_of_the_hint_is_replaced(
     assert "hit" in service.read(ids).headers["cache-status"]
 
 
+def test_a_text_of_a_stranger_is_no_hint(
+    configure: Configure,
+    service: InProcess,
+    mariadb: MariaDB,
+    witness: Witness,
+    ids: list[int],
+) -> None:
+    mariadb.kill()
+    try:
+        for text in (b"", b"x", b"-1 x", b"1.5", b"\xff", b"1 \xff"):
+            configure()
+            witness.redis.set(keys.hint(HEROES), text)
+            answer = service.post({"REQUEST": "read", "SQLS": ids})
+            assert (answer.status, answer.error) == (503, "DatabaseUnavailable"), text
+    finally:
+        mariadb.start()
+
+
 def test_the_wait_behind_a_new_generation_begins_once_the_hint_tells_of_it(
     ids: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
