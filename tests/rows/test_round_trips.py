@@ -378,19 +378,22 @@ def test_new_rows_are_fenced_while_the_database_inserts_them(
 def test_a_connection_to_redis_that_somebody_ends_is_no_round_trip(
     service: InProcess, witness: Witness, redis_server: Redis
 ) -> None:
-    """One that an earlier test left behind ends when Python collects it, at any time."""
-    left = [socket.create_connection((LOOPBACK, redis_server.port)) for _ in range(2)]
+    """One that an earlier test left behind ends when Python collects it, at any time: also as the
+    counting begins."""
+    left = [socket.create_connection((LOOPBACK, redis_server.port)) for _ in range(60)]
     for connection in left:
         connection.sendall(b"PING\r\n")
         assert connection.recv(100) == b"+PONG\r\n"
+    service.read([1])
 
-    with witness.spent() as spent:
-        service.read([1])
-        for connection in left:
-            connection.close()
-        service.read([1])
+    for _ in range(20):
+        left.pop().close()
+        with witness.spent() as spent:
+            left.pop().close()
+            service.read([1])
+            left.pop().close()
 
-    assert spent.cache_round_trips == 4, "ask, lease, store; then a hit"
+        assert spent.cache_round_trips == 1, "a hit"
 
 
 def test_new_rows_are_fenced_again_where_the_generation_was_raised_meanwhile(
