@@ -1,4 +1,4 @@
-"""A run that has too many rows hands ranges of them out: an object in a bucket for each.
+"""A run hands a watch with too many rows out, in ranges of rows: an object in a bucket for each.
 
 S3 calls the function `sync_range` for each object, once or more. The object key names the range;
 the work to do stands in the database.
@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import unquote_plus
 
+from chalicelib.column_types import STRING_KEY
 from chalicelib.db import Database
 from chalicelib.sync.idle_check import Note
 from chalicelib.sync.range_claims import (
@@ -25,7 +26,7 @@ from chalicelib.sync.runs import Lease, Record
 from chalicelib.sync.watches import WatchedRow, Watches
 from chalicelib.tables import Key, Table
 
-# A run looks at so many rows of a watch itself.
+# A run looks at so many rows of a watch itself. Of more it looks at none.
 MAX_ROWS_IN_RUN = 20_000
 # So that a function needs seconds, and is far from its time limit over the Data API, too.
 MAX_ROWS_IN_RANGE = 50_000
@@ -64,22 +65,19 @@ class FanOut:
         """Hand out nothing of this table: the next run looks at all of it."""
         self._work = [work for work in self._work if work.table != table.name]
 
-    def add_rows(
-        self, table: Table, form: str, direction: str, after: Key, watched: Sequence[WatchedRow]
-    ) -> None:
-        """Rows that are watched one by one, in the order of the texts of their keys: those behind
-        the key `after`."""
-        for start in range(0, len(watched), MAX_ROWS_IN_RANGE):
-            last = watched[start : start + MAX_ROWS_IN_RANGE][-1].key
-            work = RangeRows(table.name, form, direction, str(after), str(last), is_every=False)
+    def add_rows(self, table: Table, watched: Sequence[WatchedRow]) -> None:
+        """Rows that are watched one by one, with one form and direction."""
+        form, direction = watched[0].form, watched[0].direction
+        texts = sorted((str(row.key) for row in watched), key=STRING_KEY.order)
+        after = ""
+        for start in range(0, len(texts), MAX_ROWS_IN_RANGE):
+            last = texts[start : start + MAX_ROWS_IN_RANGE][-1]
+            work = RangeRows(table.name, form, direction, after, last, is_every=False)
             self._work.append(work)
             after = last
 
-    def add_every_row(
-        self, table: Table, form: str, direction: str, start: str, *, has_others: bool
-    ) -> None:
-        """Every row behind the key `start`."""
-        bounds = self._bounds(table, form, direction, start)
+    def add_every_row(self, table: Table, form: str, direction: str, *, has_others: bool) -> None:
+        bounds = self._bounds(table, form, direction)
         for after, last in zip(bounds, [*bounds[1:], None]):
             work = RangeRows(table.name, form, direction, after, last, True, has_others)
             self._work.append(work)
@@ -106,12 +104,12 @@ class FanOut:
             self._put(f"{run}/{number}.json", text.encode())
         return len(self._work)
 
-    def _bounds(self, table: Table, form: str, direction: str, start: str) -> list[str]:
+    def _bounds(self, table: Table, form: str, direction: str) -> list[str]:
         """The keys behind which the ranges begin. A range of digests that the last run has kept
         stays whole, unless it has become too large."""
         read, order = table.key.type.read, table.key.type.order
-        starts = self._watches.ranges.starts_between(table, form, start, None)[1:]
-        bounds = [start]
+        starts = self._watches.ranges.starts_between(table, form, "", None)[1:]
+        bounds = [""]
         while True:
             after = read(bounds[-1]) if bounds[-1] else None
             bound = self._database.key_behind(table, after, MAX_ROWS_IN_RANGE)

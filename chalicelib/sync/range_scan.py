@@ -80,19 +80,12 @@ class Scan:
             self._reconcile(Step(self._table, self._form, direction, gone, rows, {}, nothing))
 
     def every_row(
-        self,
-        direction: str,
-        starts: Sequence[str],
-        end: str | None,
-        others: Others,
-        max_rows: int | None = None,
-    ) -> str | None:
+        self, direction: str, starts: Sequence[str], end: str | None, others: Others
+    ) -> None:
         """Reconcile every row but the `others`, range by range. `starts`: the keys behind which
         ranges begin; `end`: the last key of the last one. A range that has become too large is
-        split. Stops after `max_rows`, and returns the key behind which the rest begins; None where
-        nothing is left."""
+        split."""
         read = self._table.key.type.read
-        looked = 0
         for start, following in zip(starts, [*starts[1:], end]):
             last = None if following is None else read(following)
             after: Key | None = read(start) if start else None
@@ -100,11 +93,8 @@ class Scan:
             before = left.seen
             is_more = True
             while is_more:
-                if max_rows is not None and looked >= max_rows:
-                    return start
                 rows, is_more = self._read_range(after, last)
                 keys = [*rows.keys]
-                looked += len(keys)
                 if keys and keys[-1] == last:
                     # What is kept behind this key belongs to the next range.
                     is_more = False
@@ -133,7 +123,6 @@ class Scan:
                     self._lease.run(*kept, *progress)
                 if is_more:
                     start, before = str(after), left.seen
-        return None
 
     def _read_range(self, after: Key | None, last: Key | None) -> tuple[Rows, bool]:
         """As `Reconciliation.read_range`; fewer rows where what is kept of so many is too long for

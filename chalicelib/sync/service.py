@@ -7,7 +7,6 @@ from contextlib import suppress
 from typing import Any
 
 from chalicelib.cache import Late, PublicStore
-from chalicelib.column_types import STRING_KEY
 from chalicelib.db import Database
 from chalicelib.errors import (
     BadRequest,
@@ -249,10 +248,8 @@ class Sync:
     ) -> None:
         """Rows that are watched one by one, with one form and direction."""
         if fan_out and len(rows) > MAX_ROWS_IN_RUN:
-            by_text = sorted(rows, key=lambda row: STRING_KEY.order(str(row.key)))
-            rows, handed = by_text[:MAX_ROWS_IN_RUN], by_text[MAX_ROWS_IN_RUN:]
-            first = rows[0]
-            fan_out.add_rows(table, first.form, first.direction, rows[-1].key, handed)
+            fan_out.add_rows(table, rows)
+            return
         for start in range(0, len(rows), BATCH_ROWS):
             scan.rows(rows[start : start + BATCH_ROWS])
 
@@ -265,17 +262,12 @@ class Sync:
         lease: Lease,
         fan_out: FanOut | None,
     ) -> None:
-        form, direction = every.form, every.direction
-        starts = self._watches.ranges.starts(table, form)
-        if "" not in starts:
-            starts.insert(0, "")
-        most = MAX_ROWS_IN_RUN if fan_out else None
-        start = scan.every_row(direction, starts, None, lambda keys: others, most)
-        if start is None:
-            lease.run(self._watches.looked_at_every_row(table, form))
-        elif fan_out:
-            has_others = bool(others)
-            fan_out.add_every_row(table, form, direction, start, has_others=has_others)
+        if fan_out and self._database.key_behind(table, None, MAX_ROWS_IN_RUN) is not None:
+            fan_out.add_every_row(table, every.form, every.direction, has_others=bool(others))
+            return
+        starts = self._watches.ranges.starts_between(table, every.form, "", None)
+        scan.every_row(every.direction, starts, None, lambda keys: others)
+        lease.run(self._watches.looked_at_every_row(table, every.form))
 
 
 def _words(error: Exception) -> str:
