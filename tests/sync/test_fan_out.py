@@ -174,6 +174,28 @@ def test_the_second_run_finds_its_ranges_and_splits_those_that_have_grown(
     assert list(tallies(run_alone())) == [(12_899, 0, 0), (0, 0, 0)]
 
 
+def test_rows_between_those_of_a_range_part_what_both_sides_had_last(
+    shop: InProcess,
+    witness: Witness,
+    cli: RedisCli,
+    bucket: UploadBucket,
+    sizes: Callable[..., None],
+) -> None:
+    """Each of the ranges that are handed out knows what its own rows had."""
+    sizes(in_run=3, handed=4, step=3)
+    for key in (10, 20, 30):
+        fill(witness, key, key)
+    watch(shop, ["*"])
+    run_alone()
+    fill(witness, 11, 19)
+    witness.query("UPDATE products SET Price = 8 WHERE ProductId = 30")
+
+    for event in reversed(told(bucket, begun(ranges=3)["run"])):
+        work_off(event)
+
+    assert all_rows(witness)[30]["Price"] == cli.row("Product:30")["Price"] == 8
+
+
 def is_idle() -> bool:
     """The other tables are looked at first."""
     return [run(None)["to_cache"]["looked"], run(None)["outcome"]] == [0, "idle"]
