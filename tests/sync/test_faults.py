@@ -11,7 +11,7 @@ import pytest
 from chalicelib import errors, services
 from chalicelib.cache.client import Client
 from chalicelib.db import Database
-from chalicelib.sync import runs
+from chalicelib.sync import range_scan, runs
 from local.servers import MariaDB
 from tests.support.client import InProcess
 from tests.support.witness import Witness
@@ -130,6 +130,36 @@ def test_a_run_that_is_killed_at_any_step_is_repeated(
         assert run()["outcome"] == "done"
         end(service, witness, cli)
     end(service, witness, cli)
+
+
+def test_a_run_that_is_killed_where_it_splits_a_range_of_rows_forgets_none(
+    service: InProcess,
+    witness: Witness,
+    cli: RedisCli,
+    steps: Steps,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """There were more rows since. Behind the split one was changed, but not its public key."""
+    monkeypatch.setattr(range_scan, "RANGE_ROWS", 3)
+
+    def prepare() -> None:
+        for table in ("watched", "watched_ranges", "products"):
+            witness.query(f"DELETE FROM {table}")
+        for key in cli("KEYS Product:*"):
+            cli("DEL", key)
+        fill(witness, 10, 20, 30)
+        watch(service, ["*"])
+        run()
+        fill(witness, *range(11, 16))
+        witness.query("UPDATE products SET Price = 8 WHERE ProductId = 30")
+
+    def fill(witness: Witness, *keys: int) -> None:
+        for key in keys:
+            witness.query("INSERT INTO products VALUES (%s, '', '', 10, 400)", [key])
+
+    for _ in killed_runs(steps, witness, prepare):
+        assert run()["outcome"] == "done"
+        assert rows(witness, 30)[0]["Price"] == cli.row("Product:30")["Price"] == 8
 
 
 @pytest.mark.proof
