@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -848,3 +849,21 @@ def test_redis_is_used_again_after_some_good_probes_in_a_row(
     wait_until(lambda: not client_of(used).is_down)
 
     assert len(asked) == probes
+
+
+@pytest.mark.parametrize("step", ["send", "receive"])
+@pytest.mark.parametrize("error", [KeyError, redis.ConnectionError])
+def test_an_early_turn_is_given_back_where_an_error_ends_it(
+    used: Cache, monkeypatch: pytest.MonkeyPatch, step: str, error: type[Exception]
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    rows = services.container().rows
+    for _ in range(MAX_EARLY_CONNECTIONS):
+        rows._lazy_loading._generations._memory["heroes"].valid_until = 0
+        with monkeypatch.context() as patch, suppress(KeyError):
+            patch.setattr(Connection, step, fail)
+            rows.read(HEROES, ID, [1], True)
+
+    assert client_of(used)._early_turns._value == MAX_EARLY_CONNECTIONS

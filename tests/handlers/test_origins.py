@@ -221,3 +221,13 @@ def test_a_setting_may_name_any_host_that_a_browser_sends(
     configure(CORS_ORIGINS=origin)
 
     assert seen_by_browser(service.ask("POST", "/", {"Origin": origin}, READ)) == origin
+
+
+def test_who_is_no_page_needs_no_leave(service: InProcess, configure: Configure) -> None:
+    """A program names no origin. Its answer says nothing of pages, whoever may use the service."""
+    for origins in (PAGE, "*"):
+        configure(CORS_ORIGINS=origins)
+        answer = service.ask("POST", "/", {"Content-Type": "application/json"}, READ)
+
+        assert answer.status == 200
+        assert not [name for name in answer.headers if name.startswith("access-control")]

@@ -7,18 +7,21 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from chalicelib import services
 from chalicelib.cache import CounterTotals, declaration, write_behind_totals
 from chalicelib.cache import connection as redis_connection
+from chalicelib.column_types import INTEGER, STRING_KEY
+from chalicelib.rows import work
 from chalicelib.rows.pending_increments import read_totals
 from chalicelib.rows.write_through import WriteThrough
 from chalicelib.sync import apply_increments
+from chalicelib.tables import TABLES, Column, Table
 from tests.support.client import ROOT, InProcess
-from tests.support.pages import PAGES, counted, increment, page, pages_table, shown, stored
+from tests.support.pages import BEHIND, PAGES, counted, increment, page, pages_table, shown, stored
 from tests.support.redis_client import client_of
 from tests.support.witness import Witness
 from tests.sync.clients import RedisCli, run, watch
@@ -705,3 +708,49 @@ def test_a_total_that_redis_cannot_hold_exactly_is_rejected(
     assert counted(increment(service, 1, -3)) == [{"nr": 1, "views": 9}]
     run("pages")
     assert stored(witness)[1] == 9
+
+
+def test_counters_of_rows_with_texts_as_keys(
+    service: InProcess, witness: Witness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    columns = (Column("name", STRING_KEY), Column("views", INTEGER, BEHIND))
+    monkeypatch.setitem(cast(dict[str, Table], TABLES), "tags", Table("tags", columns))
+    witness.query("CREATE TABLE tags (name VARCHAR(255) PRIMARY KEY, views INT NOT NULL)")
+    witness.query("ALTER TABLE tags CONVERT TO CHARACTER SET utf8mb4 COLLATE utf8mb4_bin")
+    witness.query(
+        "INSERT INTO cache_generation (table_name, generation, enabled) VALUES ('tags', 1, 1)"
+    )
+    try:
+        rows = [{"name": name, "views": 10} for name in ("é", "7")]
+        service.write(rows, TABLE="tags")
+        for name in ("é", "7"):
+            items = [{"name": name, "views": 5}]
+            counted(service.post({"REQUEST": "increment", "TABLE": "tags", "SQLS": items}))
+
+        assert run("tags")["counted"] == 2
+
+        assert dict(witness.query("SELECT name, views FROM tags")) == {"é": 15, "7": 15}
+    finally:
+        witness.query("DELETE FROM cache_generation WHERE table_name = 'tags'")
+        witness.query("DROP TABLE tags")
+
+
+@pytest.mark.usefixtures("pages")
+def test_what_is_counted_while_its_row_is_written_is_added_to_that(
+    service: InProcess, witness: Witness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    increment(service, 1, 5)
+
+    def count_meanwhile(*arguments: Any) -> Any:
+        found = read_totals(*arguments)
+        increment(service, 1, 2)
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(work, "read_totals", count_meanwhile)
+        service.write([page(1, views=100)], TABLE="pages")
+
+    assert shown(service, 1) == {102}
+    run("pages")
+    assert stored(witness)[1] == 102
+    assert shown(service, 1) == {102}

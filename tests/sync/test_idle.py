@@ -179,3 +179,18 @@ def test_a_run_between_the_fences_of_a_write_and_its_commit_leaves_work(
     assert outcomes == ["done"]
     assert run(None)["outcome"] == "done"
     assert cli.row("Product:11")["Price"] == 1
+
+
+def test_what_follows_rows_that_a_run_has_just_changed_is_looked_at_in_the_same_run(
+    shop: InProcess, cli: RedisCli
+) -> None:
+    """So the next one has nothing to do."""
+    watch(shop, [22], FORM="json")
+    watch(shop, [22], "to_cache", FORM="hash")
+    run(None)
+    cli.put("Product:22", Price=7)
+
+    run(None)
+
+    assert cli("HGET UsingHash:Product:22 Price") == b"7"
+    assert run(None)["outcome"] == "idle"

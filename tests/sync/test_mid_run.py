@@ -13,6 +13,7 @@ import pytest
 import app
 from chalicelib import clocks, services
 from chalicelib.errors import BadRequest, DatabaseUnavailable, SchemaMismatch
+from chalicelib.rows import WriteThrough
 from chalicelib.sync import runs, watches
 from chalicelib.tables import HASH, JSON, PRODUCTS
 from tests.support.client import InProcess, heroes
@@ -419,3 +420,24 @@ def test_a_run_that_slept_does_not_clear_what_a_later_watch_on_every_row_needs(
     run()
     assert witness.count("watched_ranges") == 0
     assert len(cli("KEYS Product:*")) == 2, "only an unwatch tells whose they are"
+
+
+def test_a_row_that_gets_the_value_of_its_public_key_meanwhile_is_in_step(
+    shop: InProcess, witness: Witness, cli: RedisCli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watch(shop, [22])
+    run()
+    cli.put("Product:22", Price=5)
+    change = WriteThrough.change
+
+    def change_later(*arguments: Any, **named: Any) -> Any:
+        witness.query("UPDATE products SET Price = 5 WHERE ProductId = 22")
+        return change(*arguments, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(WriteThrough, "change", change_later)
+        assert run()["to_database"] == {"looked": 1, "changed": 0, "reported": 0}
+
+    witness.query("UPDATE products SET Price = 6 WHERE ProductId = 22")
+    assert run()["to_database"] == {"looked": 1, "changed": 1, "reported": 0}
+    assert (cli.row("Product:22") or {})["Price"] == rows(witness, 22)[0]["Price"] == 6
