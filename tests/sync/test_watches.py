@@ -457,3 +457,20 @@ def test_what_cannot_wait_for_a_writer_has_not_happened(
 
     assert (answer.status, answer.error) == (503, "DatabaseUnavailable")
     assert [each["key"] for each in watched(shop)] == [11]
+
+
+def test_a_watch_of_its_own_in_the_other_direction_learns_nothing_of_the_one_on_every_row(
+    shop: InProcess, witness: Witness, cli: RedisCli
+) -> None:
+    """That one remembers the row as the last run saw it. Since then a write has changed both, and
+    then a client has set the public key to what it was before."""
+    watch(shop, ["*"], "to_cache")
+    run()
+    shop.write([product(22, Price=5)], TABLE="products")
+    names = "table_name, row_key, direction"
+    witness.query(f"INSERT INTO watched ({names}) VALUES ('products', 22, 'to_database')")
+    cli.put("Product:22", QuantityInStock=3000, Price=400)
+
+    run()
+
+    assert rows(witness, 22)[0]["Price"] == (cli.row("Product:22") or {})["Price"] == 400
