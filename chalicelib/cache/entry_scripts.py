@@ -35,7 +35,8 @@ TOKEN_LENGTH = 16
 # The replies of LEASE_MANY for an entry that has no value.
 GRANTED, WAIT, FENCED = 1, 2, 3
 
-# A reader takes a lease on each entry that is absent.
+# A reader takes a lease on each entry that is absent, or has a mark that is none of these: somebody
+# else wrote there.
 # The last key is the marker.
 # ARGV: token; a lease's time to live; seconds after which a fence's writers count as dead.
 # Replies nil where the marker is not there. Else for each key: its value; its fence, if the last of
@@ -48,14 +49,15 @@ local now = tonumber(redis.call('TIME')[1])
 local entries, replies = redis.call('MGET', unpack(KEYS)), {}
 for i = 1, #KEYS - 1 do
   local entry = entries[i]
-  if not entry or entry == '\\255L' .. ARGV[1] then
-    redis.call('SET', KEYS[i], '\\255L' .. ARGV[1], 'PX', ARGV[2])
-    replies[i] = 1
-  elseif string.sub(entry, 1, 2) == '\\255L' then
+  local kind = entry and string.sub(entry, 1, 2)
+  if kind == '\\255L' and entry ~= kind .. ARGV[1] then
     replies[i] = 2
-  elseif string.sub(entry, 1, 2) == '\\255F' then
+  elseif kind == '\\255F' then
     local since = string.len(entry) > 19 and tonumber(string.sub(entry, -26, -17)) or now
     replies[i] = now - since >= tonumber(ARGV[3]) and entry or 3
+  elseif not entry or string.byte(entry) == 255 then
+    redis.call('SET', KEYS[i], '\\255L' .. ARGV[1], 'PX', ARGV[2])
+    replies[i] = 1
   else
     replies[i] = entry
   end

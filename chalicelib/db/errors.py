@@ -58,6 +58,12 @@ _EXPIRED = frozenset({1820, 1862})
 # By KILL QUERY; by a time limit of MariaDB; by one of MySQL.
 _STOPPED = frozenset({1317, 1969, 3024})
 _FULL = frozenset({1021, 1114})
+_NO_MEMORY = frozenset({1037, 1038, 1041, 1135, 1206})
+_TOO_MANY_TRANSACTIONS = 1637
+_STORAGE_FAILED = 1030
+# Of a node of a cluster that is not ready; else a server knows all commands of the driver.
+_NOT_READY = 1047
+_TABLE_CHANGED = 1412
 _PACKET_TOO_LARGE = 1153
 _TAKES_NO_FILES = frozenset({1148, 3948, 4166})  # MySQL, since 8, MariaDB
 _NO_PASSWORD_TAKEN = 1698
@@ -151,6 +157,13 @@ _IN_WORDS = {
     _HOST_REFUSED: "the user may not log in from this host: create DB_USER for it, or for '%'",
     _HOST_BLOCKED: "it blocks this host after too many failed logins: FLUSH HOSTS ends that",
     **dict.fromkeys(_FULL, "it has no room left: its disk, or a file of it, is full"),
+    **dict.fromkeys(
+        _NO_MEMORY, "it has no memory left, for locks, a sort or a thread, for example"
+    ),
+    _TOO_MANY_TRANSACTIONS: "it has too many transactions at the same time",
+    _STORAGE_FAILED: "its storage failed: the server's log says why",
+    _NOT_READY: "it is not ready for requests yet",
+    _TABLE_CHANGED: "somebody changes the table at this moment (ALTER TABLE)",
     _NO_PASSWORD_TAKEN: "the user has no password to log in with (DB_USER): give it one",
     Code.LOCK_WAIT_TIMEOUT: "another transaction holds the rows, or changes the table",
     _NO_NEXT_KEY: "a bulk insert of another transaction holds the counter of the keys",

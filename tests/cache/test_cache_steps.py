@@ -100,6 +100,32 @@ def test_an_entry_is_filled_under_its_own_lease_only(
     assert used.get_many(held, HEROES, ID, [1]) == [b"{}"]
 
 
+@pytest.mark.parametrize("name", ["MGET", "lease first"])
+@pytest.mark.parametrize(
+    "found", [b"\xff", b"\xffX", b"\xff\xfe{}", b"\xffF", b"\xffF" + b"x" * 60]
+)
+def test_what_looks_like_a_mark_and_is_none_is_no_value(
+    service: InProcess, witness: Witness, found: bytes, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stranger has written there. No answer has it, and a write replaces it."""
+    stored = {column.name: value for column, value in zip(HEROES.columns, hero(1))}
+    service.write([stored])
+    witness.forget_cached()
+    assert service.read([1]).rows == [stored]
+    [key] = witness.redis.keys("*:id:*1")
+    witness.redis.set(key, found)
+    if name == "lease first":
+        reader = services.container().rows._lazy_loading
+        monkeypatch.setattr(reader, "_misses_in_a_row", lazy_loading.MISSES_TO_EXPECT_ONE)
+
+    assert service.read([1]).rows == [stored]
+    if not found.startswith(FENCE):
+        wait_until(lambda: entry(witness) == HEROES.encode(hero(1)))
+    other = {**stored, "name": "after"}
+    service.write([other])
+    assert service.read([1]).rows == [other]
+
+
 def test_a_reader_that_waits_does_not_take_a_fence_for_a_value(
     used: Cache, held: Generation, witness: Witness, monkeypatch: pytest.MonkeyPatch
 ) -> None:

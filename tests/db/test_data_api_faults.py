@@ -43,6 +43,12 @@ KINDS: dict[str, dict[str, Any]] = {
     "error": ERROR,
     "timeout": {"kind": "error", "code": "StatementTimeoutException"},
     "timeout, but done": {"kind": "error after", "code": "StatementTimeoutException"},
+    # Of the connection that the Data API itself has.
+    "gone, but done": {
+        "kind": "error after",
+        "code": "DatabaseErrorException",
+        "message": "Database error code: 2006. Message: MySQL server has gone away",
+    },
     "throttled": {"kind": "error", "code": "ThrottlingException"},
     # The sixth try is after more than THROTTLED_SECONDS.
     "throttled for long": {"kind": "error", "code": "ThrottlingException", "times": 6},

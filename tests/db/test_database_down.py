@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from pymysql.constants import ER
+from pymysql.constants import CR, ER
 
 from app import storage
 from chalicelib import services
@@ -31,6 +31,8 @@ CACHED, STORED, NEW = 1, 2, 3
 CLOSED_WHILE_IDLE, CONNECTION_KILLED = 4031, 1927
 # Of RDS Proxy, which waited for a connection to the database; and of ProxySQL.
 PROXY_TIMED_OUT = (9501, 9001)
+# Storage, memory, locks, transactions, a node that is not ready, a table that is changed.
+FOR_A_MOMENT = (1030, 1037, 1206, 1637, 1047, 1412, CR.CR_SERVER_GONE_ERROR, CLOSED_WHILE_IDLE)
 
 READ_STORED: Row = {"REQUEST": "read", "SQLS": [STORED]}
 REQUESTS: dict[str, Row] = {
@@ -233,7 +235,10 @@ def error_packet(code: int) -> bytes:
     return len(words).to_bytes(3, "little") + b"\x01" + words
 
 
-@pytest.mark.parametrize("code", [ER.SERVER_SHUTDOWN, CONNECTION_KILLED])
+@pytest.mark.parametrize(
+    "code",
+    [ER.SERVER_SHUTDOWN, CONNECTION_KILLED, CR.CR_SERVER_GONE_ERROR, CR.CR_SERVER_LOST],
+)
 @pytest.mark.parametrize("name", ["insert", "mixed write", "write once"])
 def test_what_a_proxy_says_of_a_lost_database_leaves_the_outcome_unknown(
     service: InProcess,
@@ -276,6 +281,23 @@ def test_what_a_proxy_says_without_a_database_is_a_503(
         answer = service.post(REQUESTS[request_name])
         assert_unavailable(answer)
         assert str(code) in answer.message or answer.error == "OutcomeUnknown", answer.text
+        relay.judge = lambda piece: PASS
+
+        assert_everything_works(service, request_name)
+
+
+@each_request
+@pytest.mark.parametrize("code", FOR_A_MOMENT)
+def test_what_a_server_cannot_do_for_a_moment_is_a_503(
+    service: InProcess, mariadb: MariaDB, configure: Configure, request_name: str, code: int
+) -> None:
+    with relaying(mariadb.port) as relay:
+        configure(DB_PORT=str(relay.port))
+        assert service.read([STORED], use_cache=False).rows
+        relay.last_words = error_packet(code)
+        relay.judge = lambda piece: CUT_BEFORE if b"SELECT" in piece else PASS
+
+        assert_unavailable(service.post(REQUESTS[request_name]))
         relay.judge = lambda piece: PASS
 
         assert_everything_works(service, request_name)

@@ -112,4 +112,6 @@ def _of_sql(found: Mapping[str, Any]) -> Exception:
             f"{DB_SECRET_ARN}, {DB_NAME}: the database rejects the user or the password of this"
             " secret, or the user has no rights on this database"
         )
+    if code == Code.CR_SERVER_GONE_ERROR:  # of its own connection: nobody knows what was done
+        code = Code.CR_SERVER_LOST
     return DatabaseError(code, found["words"], found.get("state", ""))

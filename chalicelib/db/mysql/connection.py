@@ -214,7 +214,8 @@ def _telling_outcome(connection: Connection, count: int) -> Iterator[None]:
 
 def as_database_error(error: pymysql.MySQLError) -> DatabaseError:
     """The driver's error. It calls a connection that it has closed itself an InterfaceError, with
-    the number 0."""
+    the number 0. GONE is for what it could not send: where a proxy has sent that number, nobody
+    knows what was done."""
     code = error.args[0] if error.args and isinstance(error.args[0], int) else 0
     code %= 65536  # the driver takes a high one, as a trigger may choose it, for a negative one
     if isinstance(error, pymysql.InterfaceError):
@@ -222,4 +223,7 @@ def as_database_error(error: pymysql.MySQLError) -> DatabaseError:
     words = str(error.args[-1]) if error.args else ""
     found = DatabaseError(code, words, getattr(error, "sqlstate", "") or "")
     found.origin = getattr(error, "original_exception", None) or error.__context__
+    is_told = found.origin is None and not isinstance(error, pymysql.InterfaceError)
+    if is_told and code == Code.CR_SERVER_GONE_ERROR:
+        found.code = Code.CR_SERVER_LOST
     return found
