@@ -44,11 +44,11 @@ def add(event: Any) -> Answer:
     rows, is_by_batch = _parsed(event)
     container = services.container()
     table = replace(EMPLOYEES, name=container.settings.employees_table)
-    batches = _add_by_batch(container.rows, table, rows) if is_by_batch else None
-    if batches is None:
+    if not is_by_batch:
         container.rows.write(table, rows, False)
-    everybody = _everybody(container.rows, table, len(rows))
-    return everybody if batches is None else {LIST: everybody, "Batches": batches}
+        return _everybody(container.rows, table, len(rows))
+    added, batches = _add_by_batch(container.rows, table, rows)
+    return {LIST: _everybody(container.rows, table, added), "Batches": batches}
 
 
 def _parsed(event: Any) -> tuple[Sequence[Row], bool]:
@@ -91,18 +91,21 @@ def _employee(place: str, item: Any) -> Row:
 
 def _add_by_batch(
     service: RowService, table: Table, rows: Sequence[Row]
-) -> list[Mapping[str, object]]:
-    """What became of each batch. One that fails does not keep the others from being added."""
+) -> tuple[int, list[Mapping[str, object]]]:
+    """How many were added, and what became of each batch. One that fails does not keep the others
+    from being added."""
+    added = 0
     batches: list[Mapping[str, object]] = []
     for start in range(0, len(rows), BATCH_SIZE):
         batch = rows[start : start + BATCH_SIZE]
         told: dict[str, object] = {"first": start, "count": len(batch), "added": True}
         try:
             service.write(table, batch, False)
+            added += len(batch)
         except HerocacheError as error:
             told |= {"added": False, "error": f"{error.kind}: {error}"}
         batches.append(told)
-    return batches
+    return added, batches
 
 
 def _everybody(service: RowService, table: Table, added: int) -> list[list[str]]:

@@ -152,6 +152,18 @@ def test_a_list_that_lambda_could_not_answer_is_told(
     assert len(table(witness)) == 100
 
 
+@pytest.mark.usefixtures("picky")
+def test_a_list_that_is_too_long_is_told_with_those_that_were_added_alone(
+    service: InProcess, witness: Witness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(handler, "MAX_RESULT_BYTES", 1000)
+    listed = many(120)
+    listed[60]["EmpName"] = "Bad"
+    with pytest.raises(TooLarge, match="Employees: 70 added; but the list of all is longer"):
+        add({"Employees": listed, "Atomic": "batch"})
+    assert len(table(witness)) == 70
+
+
 def test_pages_are_the_whole_list(service: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batches, "PAGE_ROWS", 7)
     assert len(add({"Employees": many(50)})) == 50

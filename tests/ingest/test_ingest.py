@@ -635,6 +635,47 @@ def test_without_versions_an_upload_that_was_overwritten_is_left_to_the_later_ev
     assert [row[1] for row in stored(witness)] == ["Second", "Second"]
 
 
+@pytest.mark.parametrize(
+    ("engine", "small_bytes"),
+    [("mysql", ingest_service.MAX_SMALL_BYTES), ("mysql", 0), ("aurora", 0)],
+    ids=["small", "big", "staged"],
+)
+def test_without_versions_an_upload_that_is_overwritten_at_any_step_is_loaded_as_it_was_or_skipped(
+    service: InProcess,
+    configure: Configure,
+    s3_port: int,
+    bucket: UploadBucket,
+    witness: Witness,
+    monkeypatch: pytest.MonkeyPatch,
+    engine: str,
+    small_bytes: int,
+) -> None:
+    configure(INGEST_ENGINE=engine)
+    monkeypatch.setattr(ingest_service, "MAX_SMALL_BYTES", small_bytes)
+    plain = UploadBucket(s3_port, is_versioned=False)
+    call = Bucket._call
+    left = step = 0
+
+    def overwritten_before(self: Bucket, *arguments: Any, **named: Any) -> Any:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            plain.put(KEY, lines(1, 2, hero=f"Later {step}"))
+        return call(self, *arguments, **named)
+
+    monkeypatch.setattr(Bucket, "_call", overwritten_before)
+    statuses = []
+    while left <= 0:
+        step = left = step + 1
+        before = [row[1] for row in stored(witness)]
+        with emulated_load_from_s3():
+            [summary] = entry_points.ingest(plain.put(KEY, lines(1, 2, hero=f"First {step}")))
+        own = [f"First {step}"] * 2 if summary["status"] == "loaded" else before
+        assert [row[1] for row in stored(witness)] == own
+        statuses.append(summary["status"])
+    assert {*statuses} == {"skipped", "loaded"}
+
+
 def test_an_event_that_tells_no_version_and_no_sequencer_is_handled(
     service: InProcess, bucket: UploadBucket, witness: Witness
 ) -> None:

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from chalicelib import services
-from chalicelib.db import Transaction
+from chalicelib.db import Statement, Transaction
 from chalicelib.errors import CacheUnavailable, DatabaseUnavailable
-from chalicelib.sync import range_scan
+from chalicelib.sync import range_scan, runs, watches
 from tests.conftest import Configure
 from tests.support.client import InProcess
 from tests.support.witness import Witness
@@ -327,6 +327,38 @@ def test_what_a_client_sets_behind_a_watch_stays_while_an_earlier_one_ends(
     unwatch(shop, keys)
     run()
     assert cli.row("Product:22")["Price"] == rows(witness, 22)[0]["Price"] == 7
+
+
+@each_way
+def test_an_unwatch_that_slept_deletes_nothing_that_is_watched_again(
+    shop: InProcess,
+    cli: RedisCli,
+    witness: Witness,
+    keys: list[object],
+) -> None:
+    """Also where a client sets what stood there before."""
+    watch(shop, keys, "to_cache")
+    run()
+    cli.put("Product:22", Price=7)
+    store, database = services.container().public_store, services.container().database
+    deadline, run_statements = store.deadline, database.run
+    slept_seconds = runs.RANGE_SECONDS + 1
+
+    def sleep_behind(*statements: Statement) -> Any:
+        answers = run_statements(*statements)
+        if watches.ENDED in statements[0][1] and statements[0][0].startswith("SELECT row_key"):
+            asleep.undo()
+            watch(shop, keys, "to_database")
+            cli.put("Product:22", Price=7)
+        return answers
+
+    with pytest.MonkeyPatch.context() as asleep:
+        asleep.setattr(store, "deadline", lambda seconds: deadline(seconds - slept_seconds))
+        asleep.setattr(database, "run", sleep_behind)
+        answer = ask(shop, "unwatch", SQLS=keys)
+    run()
+    assert cli.row("Product:22")["Price"] == rows(witness, 22)[0]["Price"] == 7
+    assert answer.error == "PublicKeysUnavailable"
 
 
 def test_a_write_that_shows_its_row_while_a_watch_ends_leaves_no_public_key(
