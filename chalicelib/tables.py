@@ -3,6 +3,7 @@
 A new table is a `Table(...)` in `TABLES` and its SQL in `seed/schema.sql`, nothing else.
 """
 
+import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -173,6 +174,17 @@ class Table:
     def write_behind(self) -> tuple[Column, ...]:
         """The columns whose increments are kept in Redis until the sync adds them to the row."""
         return tuple(c for c in self.columns if c.counter and c.counter.write_behind)
+
+    @cached_property
+    def shape(self) -> str:
+        """Six characters. Another declaration of the table, whose rows have other entries, or other
+        texts in them, has others. Limits of values are left out."""
+        columns = [
+            (c.name, c.type.width if isinstance(c.type, Integer) else "text") for c in self.columns
+        ]
+        counted = [column.name for column in self.write_behind]
+        told = repr((columns, sorted(self.lookups), counted))
+        return hashlib.sha256(told.encode()).hexdigest()[:6]
 
     def public_key(self, form: str, key: Key) -> str:
         """The public Redis key of the row, in a form that is declared."""

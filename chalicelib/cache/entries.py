@@ -90,7 +90,7 @@ class Cache:
     def begin_incarnation(self, table: Table, server: str) -> str:
         """A data set on `server` that nobody has used yet, for a generation that is to name it. Its
         markers are set by now, and never will be again: each try of a caller needs another one."""
-        incarnation = new_token()
+        incarnation = table.shape + new_token()[len(table.shape) :]
         self._client.call(self._make.set_markers(table, incarnation), server, is_patient=True)
         return f"{server}:{incarnation}"
 
@@ -129,7 +129,8 @@ class Cache:
     ) -> Sequence[Entry | None]:
         """What the entry of each value holds, be it a mark; None where there is none. One MGET."""
         commands = self._make.get_many(generation, table, column, values)
-        return self._got(values, self._client.call(commands, generation.server_name))
+        replies = self._client.call(commands, generation.server_name)
+        return self._got(generation, table, values, replies)
 
     def begin_get_many(
         self, generation: Generation, table: Table, column: Column, values: Sequence[Key]
@@ -137,10 +138,14 @@ class Cache:
         """Send `get_many` and return at once."""
         commands = self._make.get_many(generation, table, column, values)
         return Pending(
-            self._client, generation, commands, lambda replies: self._got(values, replies)
+            *(self._client, generation, commands),
+            lambda replies: self._got(generation, table, values, replies),
         )
 
-    def _got(self, values: Sequence[Key], replies: Sequence[Any]) -> Sequence[Entry | None]:
+    def _got(
+        self, generation: Generation, table: Table, values: Sequence[Key], replies: Sequence[Any]
+    ) -> Sequence[Entry | None]:
+        _check_declared(generation, table)
         if not self._client.is_cluster:
             return replies[0]  # type: ignore[no-any-return]
         return _in_order([positions for _, positions in self._make.mget_chunks(values)], replies)
@@ -156,7 +161,7 @@ class Cache:
         """Take a lease, the right to fill the entry, on each entry that is absent."""
         commands = self._make.lease_many(generation, table, column, values, token)
         replies = self._client.call(commands, generation.server_name)
-        return self._leased(generation, values, replies)
+        return self._leased(generation, table, values, replies)
 
     def begin_lease_many(
         self,
@@ -170,12 +175,13 @@ class Cache:
         commands = self._make.lease_many(generation, table, column, values, token)
         return Pending(
             *(self._client, generation, commands),
-            lambda replies: self._leased(generation, values, replies),
+            lambda replies: self._leased(generation, table, values, replies),
         )
 
     def _leased(
-        self, generation: Generation, values: Sequence[Key], replies: Sequence[Any]
+        self, generation: Generation, table: Table, values: Sequence[Key], replies: Sequence[Any]
     ) -> Leases:
+        _check_declared(generation, table)
         _check_marked(generation, replies)
         leases = Leases()
         listed = {
@@ -240,6 +246,7 @@ class Cache:
             first.append(delete_note(table))
 
         def watermark(replies: Sequence[Any]) -> int:
+            _check_declared(generation, table)
             _check_marked(generation, replies)
             try:
                 return max(map(int, replies[len(first) :]), default=0)
@@ -265,6 +272,7 @@ class Cache:
         rows, in place of what their database keys showed; where that is all, or without `wait`,
         return before it has happened. `committed_at`: a time not before the COMMIT, in microseconds
         of the database's clock; 0 where the change was undone. `public`: public keys to set."""
+        _check_declared(generation, table)
         commands = self._make.publish_many(
             generation, table, entries.fenced, entries.new, token, committed_at
         )
@@ -344,6 +352,13 @@ class Affected:
 
 def new_token() -> Token:
     return os.urandom(entry_scripts.TOKEN_LENGTH // 2).hex()
+
+
+def _check_declared(generation: Generation, table: Table) -> None:
+    """Raises AnotherServer where the data set is of another declaration of the table. Checked once
+    Redis has answered, because that may tell of another server."""
+    if not generation.is_of(table):
+        raise AnotherServer(generation.server_name)
 
 
 def _check_marked(generation: Generation, replies: Sequence[Any]) -> None:

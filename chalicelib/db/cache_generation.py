@@ -1,8 +1,9 @@
 """The generation of a table: a row of `cache_generation`, and the statements for it.
 
 A cached entry is believed only under the current generation of its table, and only in the data set
-that the generation names: the name of a Redis, a colon, and the incarnation, which is a random name
-for what that Redis got since the table's cache was switched on.
+that the generation names: the name of a Redis, a colon, and the incarnation, which is a name for
+what that Redis got since the table's cache was switched on: the table's shape, and random
+characters.
 """
 
 import math
@@ -65,6 +66,12 @@ class Generation:
     @property
     def incarnation(self) -> str:
         return self.server.rpartition(":")[2]
+
+    def is_of(self, table: Table) -> bool:
+        """Whether it names a data set of this declaration of its table, or none. Where it does not,
+        another version of the service uses the cache: it may neither store nor fence what this one
+        reads."""
+        return not self.server or self.incarnation.startswith(table.shape)
 
     def database_time(self, in_seconds: float) -> int:
         """A time at least `in_seconds` from now, in microseconds of the database's clock."""

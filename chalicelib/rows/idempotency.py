@@ -22,6 +22,8 @@ _IS_NEW = guarded("1", "answer = ''")
 GUARD_CLAIM = f"SELECT {_IS_NEW} FROM idempotency WHERE idempotency_key = %s"
 # A row of an answer of the RDS Data API has at most 64 KB. What is recorded is ASCII.
 PIECE_CHARACTERS = 32_000
+# Of one statement that records an answer. A request to the RDS Data API has at most 4 MB.
+RECORDED_AT_ONCE = 500_000
 PRUNE_CLAIMS: Statement = (
     "DELETE FROM idempotency WHERE claimed_at < UTC_TIMESTAMP() - INTERVAL 1 DAY LIMIT 1000",
     (),
@@ -66,9 +68,14 @@ class IdempotentChange:
         keys = dict.fromkeys(row[0] for row in (*change.before, *change.after))
         entries = {**entries, self._table.key.name: list(keys)}
         text = json.dumps([self._answer(change), entries])
-        transaction.queue(
-            ("UPDATE idempotency SET answer = %s WHERE idempotency_key = %s", (text, self._key))
-        )
+        for start in range(0, len(text), RECORDED_AT_ONCE):
+            piece = text[start : start + RECORDED_AT_ONCE]
+            transaction.queue(
+                (
+                    "UPDATE idempotency SET answer = CONCAT(answer, %s) WHERE idempotency_key = %s",
+                    (piece, self._key),
+                )
+            )
 
     def recorded(self, transaction: Transaction) -> Recorded:
         """What the first request with this key recorded. Raises Conflict where that one asked for

@@ -109,7 +109,8 @@ class WriteThrough:
         changed: every read that starts after this has returned sees the rows as they were when the
         database told the generation `held`, or later. It was asked for that at `asked`, in
         monotonic seconds. Raises DatabaseUnavailable."""
-        # A lookup may be declared no more since a deployment: nobody reads by it.
+        # A lookup may be declared no more since a deployment: who still reads by it has a data set
+        # of another declaration.
         known = [
             (table.readable[name], own) for name, own in entries.items() if name in table.readable
         ]
@@ -201,7 +202,7 @@ class WriteThrough:
     def _commit_with_fences(self, table: Table, work: Work, store: bool) -> Done:
         held = self._generations.remembered(table)
         is_told = held and time.monotonic() - held.asked_at <= MAX_SECONDS_SINCE_TOLD
-        at_once = is_told and held and not held.is_watched
+        at_once = is_told and held and not held.is_watched and held.is_of(table)
         if held and at_once and work.inserts_only and not work.claim:
             with suppress(NotAtOnce):
                 return self._transactions.run(self._insert_at_once, table, work.rows, held, store)
@@ -245,6 +246,8 @@ class WriteThrough:
         AlreadyClaimed."""
         change = begin(transaction, table, work, self._totals)
         held, affected = change.generation, Affected()
+        if self._is_cached(held) and not held.is_of(table):
+            raise Moved(held, held.server_name)  # not all entries that others believe are known
         if self._is_cached(held):
             affected = changed_entries.of_change(table, change, store)
         changed = public_rows.changed_keys(change) if held.is_watched else ()

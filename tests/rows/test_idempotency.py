@@ -49,6 +49,23 @@ def test_a_retry_gets_the_first_answer_and_changes_nothing(
 
 
 @pytest.mark.both_engines
+@pytest.mark.parametrize("is_delete", [False, True])
+def test_the_longest_keys_are_recorded_for_a_retry(service: InProcess, is_delete: bool) -> None:
+    """A request to the RDS Data API has at most 4 MB."""
+    keys = [f"{i:04}" + 251 * "🌠" for i in range(1_000)]
+    rows = [{"EmpId": key, "EmpName": ""} for key in keys]
+    request: Row = {"REQUEST": "write", "SQLS": rows, "TABLE": "employees"}
+    if is_delete:
+        service.write(rows, TABLE="employees")
+        request |= {"REQUEST": "delete", "SQLS": keys}
+
+    first = with_header(service, request, "order-1")
+
+    assert (first.deleted if is_delete else first.ids) == keys
+    assert with_header(service, request, "order-1").content == first.content
+
+
+@pytest.mark.both_engines
 def test_a_retry_gets_an_answer_of_any_length(
     service: InProcess, witness: Witness, monkeypatch: pytest.MonkeyPatch
 ) -> None:

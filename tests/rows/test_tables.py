@@ -103,7 +103,9 @@ def name_index(witness: Witness) -> Iterator[None]:
 def test_one_more_lookup_costs_one_declaration(
     service: InProcess, witness: Witness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    declare(monkeypatch, replace(HEROES, lookups=("xp", "name")))
+    heroes = replace(HEROES, lookups=("xp", "name"))
+    declare(monkeypatch, heroes)
+    witness.give_cache_of(heroes)
     names = ["Ana", "ana", "Ana", "Ána", "Ana ", "", "10"]
     rows = [as_stored(i, hero(name=name, xp=7)) for i, name in enumerate(names, 1)]
     service.write(rows)

@@ -88,15 +88,21 @@ class Witness:
         """The entries of all tables are in use on the Redis of this name; '': on none so far.
         As if it had been so for long: nobody remembers anything else. The generations are ahead of
         the time: so each raise adds one, and can be counted."""
-        data_set = f"{server}:{new_token()}" if server else ""
         self.query(
             "UPDATE cache_generation SET generation = GREATEST(generation, UNIX_TIMESTAMP() * 2000)"
-            " + 1, enabled = 1, server = %s, retired_at = '2000-01-01'",
-            [data_set],
+            " + 1, enabled = 1, server = '', retired_at = '2000-01-01'"
         )
-        incarnation = data_set.rpartition(":")[2]
-        for table in tables.TABLES.values():
-            self.redis.set(keys.marker(table, 0, incarnation), 0)
+        for (name,) in self.query("SELECT table_name FROM cache_generation") if server else ():
+            self.give_cache_of(tables.tables_with(name)[name], server)
+
+    def give_cache_of(self, table: tables.Table, server: str = "") -> None:
+        """The same for a table as it is declared now; without `server` on this Redis."""
+        incarnation = table.shape + new_token()[len(table.shape) :]
+        self.redis.set(keys.marker(table, 0, incarnation), 0)
+        self.query(
+            "UPDATE cache_generation SET server = %s WHERE table_name = %s",
+            [f"{server or self.server}:{incarnation}", table.name],
+        )
 
     @property
     def server(self) -> str:
