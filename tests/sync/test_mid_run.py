@@ -221,6 +221,34 @@ def test_a_run_that_slept_before_a_range_sets_no_public_key(
     assert cli("EXISTS Product:22") == 0
 
 
+@each_way
+def test_a_run_that_slept_behind_its_select_sets_no_earlier_row(
+    shop: InProcess,
+    cli: RedisCli,
+    keys: list[object],
+) -> None:
+    """So long that the stamp of a write is gone, while no other run has begun."""
+    watch(shop, keys, "to_cache")
+    run()
+    store, database = services.container().public_store, services.container().database
+    deadline, fetch = store.deadline, database.fetch_dated if keys == [22] else database.fetch_range
+    slept_seconds = runs.RANGE_SECONDS + 1
+
+    def sleep_behind(*arguments: Any) -> Any:
+        found = fetch(*arguments)
+        asleep.undo()
+        shop.write([product(22, Price=7)], TABLE="products")
+        cli("DEL", "{Product:22}:stamp")
+        return found
+
+    with pytest.MonkeyPatch.context() as asleep:
+        asleep.setattr(store, "deadline", lambda seconds: deadline(seconds - slept_seconds))
+        asleep.setattr(database, fetch.__name__, sleep_behind)
+        outcome = run()["outcome"]
+    assert cli.row("Product:22")["Price"] == 7
+    assert outcome == "superseded"
+
+
 def test_a_range_whose_rows_take_long_to_write_is_finished(
     shop: InProcess, witness: Witness, cli: RedisCli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
