@@ -204,7 +204,7 @@ class Generations:
         """Raise the generation, unless it is raised already, so that it names a new data set on
         `server` and no entry from before is believed. Raises CacheUnavailable,
         DatabaseUnavailable."""
-        if not generation.is_of(table):
+        if generation.server_name == server and not generation.is_of(table):
             log.warning(
                 "%s: another version of the service declares it in another way: entries of that"
                 " version are dropped",
