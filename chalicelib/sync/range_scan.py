@@ -108,7 +108,16 @@ class Scan:
                 asked = [key for key in keys if key not in others_here] if others_here else keys
                 prints = {**part.unfinished, **left.unfinished}
                 unfinished = self._unfinished(direction, start, SeenRange(before, prints))
-                step = Step(self._table, self._form, direction, asked, rows, part.seen, unfinished)
+                step = Step(
+                    self._table,
+                    self._form,
+                    direction,
+                    asked,
+                    rows,
+                    part.seen,
+                    unfinished,
+                    of_every=True,
+                )
                 self._reconcile(step)
                 seen = step.now.seen
                 if "" in seen.values():

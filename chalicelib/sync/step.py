@@ -47,7 +47,9 @@ class Step:
     """Rows with these `keys`, of a table whose watches have this form and direction. `rows`: those
     that are there, perhaps with others. `seen`: of each row the digest of what both sides had last;
     empty or left out where that is not known. `unfinished`: what this step, or one that a killed
-    run has begun here, does before it keeps what both sides have."""
+    run has begun here, does before it keeps what both sides have. `of_every`: of a watch on every
+    row, so that rows which are watched alone by now are left to the next run: what their own
+    watches know is not known here."""
 
     table: Table
     form: str
@@ -56,6 +58,7 @@ class Step:
     rows: Rows
     seen: Mapping[Key, str]
     unfinished: UnfinishedStep
+    of_every: bool = False
     now: InStep = field(init=False)
 
     def __post_init__(self) -> None:

@@ -109,7 +109,7 @@ class ToDatabase:
         self._is_alone = is_alone
 
     def follow(self, step: Step) -> None:
-        shown = self._public_side.shown(step)
+        shown, listed = self._public_side.shown(step), step.seen
         differing = self._differing(step, shown)
         untouched, touched = step.unfinished.compare(step.now.found)
         step.now.seen |= dict.fromkeys(touched & differing.keys(), "")
@@ -122,7 +122,9 @@ class ToDatabase:
         edits = self._edits(step, differing, again)
         again = [key for key in again if key in shown or step.row(key) is None]
 
-        still = {*self._watches.still(step.table, step.form, TO_DATABASE, [*again, *edits])}
+        still = {*self._still(step, [*again, *edits])}
+        if still.intersection(again) and not step.of_every:
+            still -= self._recorded_since(step, listed, again)
         puts = [
             PublicRow(key, step.row(key), fingerprint(step.now.found[key]))
             for key in again
@@ -134,6 +136,24 @@ class ToDatabase:
         if items and puts:  # to write them may have taken long
             step.rows = replace(step.rows, until=self._public_side.deadline())
         self._put(step, puts)
+
+    def _recorded_since(
+        self, step: Step, listed: Mapping[Key, str], keys: Sequence[Key]
+    ) -> set[Key]:
+        """Those of which a `watch` has recorded something else than the run had `listed` before: to
+        their clients it may be answered. They are left to the next run."""
+        known = self._watches.known(step.table, step.form, keys)
+        earlier = step.unfinished.earlier
+        changed = {
+            key
+            for key in keys
+            if known.seen.get(key, "") != listed.get(key, "")
+            or known.unfinished.get(key, "") != earlier.get(key, "")
+        }
+        for key in changed:
+            del step.now.seen[key]
+            step.now.is_known = False
+        return changed
 
     def _differing(self, step: Step, shown: Mapping[Key, Found]) -> dict[Key, Found]:
         """What stands under the public keys that do not show their rows, or nothing. The others
@@ -207,7 +227,7 @@ class ToDatabase:
     def _write_at_once(self, step: Step, differing: Mapping[Key, Found]) -> Collection[Key]:
         """Write rows that are whole under their public keys in one transaction, where these are
         many. The keys of those that are in step then; the others were left as they are."""
-        table, form, seen, texts = step.table, step.form, step.seen, step.rows.texts
+        table, seen, texts = step.table, step.seen, step.rows.texts
         if table.write_behind:
             return ()
         after, columns = plain_rows(table, texts, differing)
@@ -217,14 +237,14 @@ class ToDatabase:
         changed = [
             key for key, digest in digests.items() if key not in equal and digest != seen.get(key)
         ]
-        keys = sorted(self._watches.still(table, form, TO_DATABASE, changed))
+        keys = sorted(self._still(step, changed))
         if len(keys) < MIN_ROWS_AT_ONCE:
             return equal
         before = {key: texts[key] for key in keys}
         if keys != [*after]:
             after, columns = plain_rows(table, before, {k: after[k] for k in keys})
             digests = {key: digests[key] for key in keys}
-        watched = self._watches.guard(table, form, TO_DATABASE, keys)
+        watched = self._guard(step, keys)
         claim = _StepClaim(self._lease, step.unfinished.keeping(digests), watched)
         try:
             self._write_through.replace_many(table, before, columns, claim)
@@ -248,13 +268,13 @@ class ToDatabase:
         keys = [*values]
         edit = _Edit(table, values, step.seen)
         stood = prints({key: now.found[key] for key in keys})
-        watched = self._watches.guard(table, step.form, TO_DATABASE, keys)
+        watched = self._guard(step, keys)
         claim = _StepClaim(self._lease, step.unfinished.recording(stood), watched)
         work = Work(keys=keys, edit=edit, claim=claim, is_of_sync=True)
         try:
             change = self._write_through.change(table, work, store=True)
         except NotWatched:
-            still = self._watches.still(table, step.form, TO_DATABASE, keys)
+            still = self._still(step, keys)
             if len(still) == len(keys) == 1:  # the next run looks again
                 now.is_known = False
                 return []
@@ -289,6 +309,17 @@ class ToDatabase:
             if part
             for put in self._write(step, {key: values[key] for key in part})
         ]
+
+    def _still(self, step: Step, keys: Sequence[Key]) -> list[Key]:
+        """Those that the watch of this step is for."""
+        return self._watches.still(
+            step.table, step.form, TO_DATABASE, keys, with_every=step.of_every
+        )
+
+    def _guard(self, step: Step, keys: Sequence[Key]) -> Statement:
+        return self._watches.guard(
+            step.table, step.form, TO_DATABASE, keys, with_every=step.of_every
+        )
 
     def _report_partial(self, step: Step, key: Key) -> None:
         reason = f"{step.table.name} has no such row, and not all columns are given"

@@ -31,7 +31,7 @@ class UnfinishedStep:
         statements: Callable[[Prints], Sequence[Statement]],
         keep: Callable[[Mapping[Key, str], Prints], Sequence[Statement]],
     ):
-        self._earlier = earlier
+        self.earlier = earlier
         self._statements = statements
         self._keep = keep
         self._prints: Prints = earlier
@@ -43,9 +43,9 @@ class UnfinishedStep:
         """The keys of which something is recorded: those where only a run has set what is `found`,
         or has followed it already, so that the row counts; and those where a client has set it
         since, so that what both sides had last tells nothing. `found` has every key of the step."""
-        own = prints({key: found[key] for key in self._earlier if key in found})
-        untouched = {key: text for key, text in own.items() if text in parted(self._earlier[key])}
-        others = {key: texts for key, texts in self._earlier.items() if key not in own}
+        own = prints({key: found[key] for key in self.earlier if key in found})
+        untouched = {key: text for key, text in own.items() if text in parted(self.earlier[key])}
+        others = {key: texts for key, texts in self.earlier.items() if key not in own}
         self._prints = others | untouched
         return {*untouched}, own.keys() - untouched.keys()
 

@@ -158,9 +158,18 @@ class Watches:
                 return
             last = rows[-1][:3]
 
-    def still(self, table: Table, form: str, direction: str, keys: Sequence[Key]) -> list[Key]:
-        """Those of `keys` whose watch has this direction now. A watch may have ended, or turned
-        round, since a run read it. Two SELECTs at the most."""
+    def still(
+        self,
+        table: Table,
+        form: str,
+        direction: str,
+        keys: Sequence[Key],
+        *,
+        with_every: bool = False,
+    ) -> list[Key]:
+        """Those of `keys` whose watch has this direction now; `with_every` row, where they have no
+        watch of their own. A watch may have begun, ended, or turned round, since a run read it. Two
+        SELECTs at the most."""
         if not keys:
             return []
         select = "SELECT row_key, direction FROM watched WHERE table_name = %s AND form = %s"
@@ -179,11 +188,24 @@ class Watches:
         found = {text: own for answer in answers for text, own in answer}
         if found.keys() <= {EVERY_ROW}:
             return [*keys] if found.get(EVERY_ROW) == direction else []
+        if with_every and found.get(EVERY_ROW) == direction:
+            return [key for key in keys if str(key) not in found]
+        if with_every:
+            return []
         return [key for key in keys if found.get(str(key), found.get(EVERY_ROW)) == direction]
 
-    def guard(self, table: Table, form: str, direction: str, keys: Sequence[Key]) -> Statement:
-        """Fails, as NotWatched, unless all of `keys` are watched in this direction. Where they are
-        many also where another row of the table is watched in the other one."""
+    def guard(
+        self,
+        table: Table,
+        form: str,
+        direction: str,
+        keys: Sequence[Key],
+        *,
+        with_every: bool = False,
+    ) -> Statement:
+        """Fails, as NotWatched, unless all of `keys` are watched in this direction; `with_every`
+        row, where they have no watch of their own. Where they are many also where another row of
+        the table is watched in the other one, or is watched alone and no run has looked at it."""
         among = (
             "(SELECT COUNT(*) FROM watched WHERE table_name = %s AND form = %s"
             f" AND row_key IN ({','.join(['%s'] * len(keys))}) AND direction {{}} %s"
@@ -196,13 +218,18 @@ class Watches:
         )
         place: tuple[Key, ...] = (table.name, form)
         if len(keys) > MAX_GUARDED_KEYS:  # it would take as long as a tenth of what it guards
+            new = f" OR synced_at IS NULL AND row_key <> '{EVERY_ROW}'" if with_every else ""
             others = (
                 "NOT EXISTS (SELECT 1 FROM watched WHERE table_name = %s AND form = %s"
-                " AND direction <> %s)"
+                f" AND (direction <> %s{new}))"
             )
             values = (*place, direction, *place, EVERY_ROW, direction)
             return f"SELECT {guarded('1', f'{others} AND {every}')}", values
         texts: list[Key] = [*map(str, keys)]
+        if with_every:
+            condition = f"{among.format('<>')} = 0 AND {every}"
+            values = (*place, *texts, "", *place, EVERY_ROW, direction)
+            return f"SELECT {guarded('1', condition)}", values
         condition = f"{among.format('<>')} = 0 AND ({every} OR {among.format('=')} = %s)"
         return (
             f"SELECT {guarded('1', condition)}",

@@ -1,17 +1,22 @@
 """Watches that turn from to_cache to to_database: what a write has set under a public key meanwhile
 is no change of a client, and what a client sets is."""
 
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
 from chalicelib import services
+from chalicelib.sync import to_database, watches
+from chalicelib.sync.range_scan import Scan
+from chalicelib.sync.watch_changes import WatchChanges
 from chalicelib.sync.watches import Watches
 from chalicelib.tables import FORMS
 from tests.support.client import InProcess
 from tests.support.witness import Witness
 from tests.sync.clients import RedisCli, ask, product, rows, run, unwatch, watch, watched
-from tests.sync.test_faults import Steps, killed_runs
+from tests.sync.test_faults import Killed, Steps, expire_lease, kill, killed_runs
 from tests.sync.test_unfinished_step import name_of, put
 from tests.sync.test_watches import redis_away
 
@@ -340,3 +345,77 @@ def test_what_a_run_saw_is_known_still_where_a_write_could_not_set_the_public_ke
 
     assert price(witness) == 5
     assert str(cli.row(name)["Price"]) == "5"
+
+
+def once(monkeypatch: pytest.MonkeyPatch, owner: type, name: str, do: Callable[[], object]) -> None:
+    """`do` something just before this method is called for the first time."""
+    method = getattr(owner, name)
+
+    def first(*arguments: Any, **named: Any) -> Any:
+        monkeypatch.setattr(owner, name, method)
+        do()
+        return method(*arguments, **named)
+
+    monkeypatch.setattr(owner, name, first)
+
+
+@pytest.mark.parametrize("way", ["few rows", "many rows"])
+@pytest.mark.parametrize(("owner", "name"), [(Scan, "every_row"), (Watches, "guard")])
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_a_run_of_every_row_leaves_a_row_that_is_watched_alone_meanwhile_to_the_next_one(
+    shop: InProcess,
+    cli: RedisCli,
+    witness: Witness,
+    monkeypatch: pytest.MonkeyPatch,
+    way: str,
+    owner: type,
+    name: str,
+    is_killed: bool,
+) -> None:
+    """What that watch remembers is older. A write behind the run would be undone."""
+    if way == "many rows":
+        monkeypatch.setattr(to_database, "MIN_ROWS_AT_ONCE", 1)
+        monkeypatch.setattr(watches, "MAX_GUARDED_KEYS", 0)
+    watch(shop, ["*"])
+    run()
+    cli.put("Product:22", Price=7)
+    once(monkeypatch, owner, name, lambda: watch(shop, [22]))
+    with monkeypatch.context() as patch, suppress(Killed):
+        if is_killed:
+            once(patch, to_database.ToDatabase, "_tell_written", kill)
+        run()
+    expire_lease(witness)
+    is_followed = price(witness) == 7
+    write_price(shop, 6)
+
+    run()
+
+    assert price(witness) == (6 if is_followed else 7)
+
+
+def test_a_run_that_has_listed_a_watch_before_it_turned_undoes_no_client(
+    shop: InProcess, cli: RedisCli, witness: Witness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It began between the first step of the `watch` and the last one. Behind that the client sets
+    what the run before saw."""
+    watch(shop, [22], "to_cache")
+    run()
+    seen = cli("GET", "Product:22")
+    write_price(shop, 5)
+    record_both = WatchChanges._record_both
+
+    def a_run_begins(*arguments: Any) -> None:
+        def turned() -> None:
+            record_both(*arguments)
+            cli("SET", "Product:22", seen)
+
+        once(monkeypatch, Scan, "rows", turned)
+        run()
+
+    monkeypatch.setattr(WatchChanges, "_record_both", a_run_begins)
+    watch(shop, [22])
+    assert cli("GET", "Product:22") == seen
+
+    run()
+
+    assert price(witness) == 400
