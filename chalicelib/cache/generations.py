@@ -204,14 +204,14 @@ class Generations:
         """Raise the generation, unless it is raised already, so that it names a new data set on
         `server` and no entry from before is believed. Raises CacheUnavailable,
         DatabaseUnavailable."""
-        if generation.server_name == server and not generation.is_of(table):
+        if generation.server_name == server and generation.is_of(table):
+            log.warning("%s: Redis was emptied, its entries are dropped", table.name)
+        elif generation.server_name == server:
             log.warning(
-                "%s: another version of the service declares it in another way: entries of that"
-                " version are dropped",
+                "%s: another version of the service declares this table in another way, its entries"
+                " are dropped",
                 table.name,
             )
-        elif generation.server_name == server:
-            log.warning("%s: Redis was emptied, its entries are dropped", table.name)
         elif generation.server:
             log.warning(
                 "%s: the cache moved to another server, its entries are dropped", table.name

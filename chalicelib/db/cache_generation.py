@@ -71,7 +71,8 @@ class Generation:
         """Whether it names a data set of this declaration of its table, or none. Where it does not,
         another version of the service uses the cache: it may neither store nor fence what this one
         reads."""
-        return not self.server or self.incarnation.startswith(table.shape)
+        server = self.server
+        return not server or server.startswith(table.shape, server.rfind(":") + 1)
 
     def database_time(self, in_seconds: float) -> int:
         """A time at least `in_seconds` from now, in microseconds of the database's clock."""
