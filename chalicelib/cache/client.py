@@ -29,6 +29,7 @@ from chalicelib.cache.connection import READ_ONLY, is_denied
 from chalicelib.cache.openings import Openings, StillOpening
 from chalicelib.cache.redis_driver import Unusable, check_driver
 from chalicelib.cache.routing import Connection
+from chalicelib.clocks import clocks, seconds_since
 from chalicelib.config import Settings
 from chalicelib.credentials import cache_credentials
 from chalicelib.errors import CONNECTION_LOST, AnotherServer, CacheUnavailable, network_words
@@ -44,6 +45,10 @@ MAX_EARLY_CONNECTIONS = 4
 
 # Redis failed so lately that a write does not try it.
 FAILED_SECONDS = 5
+
+# What must be done once is not sent again later: Redis may have forgotten the first copy. See
+# `write_behind_totals`.
+SENT_AGAIN_SECONDS = 5
 
 # Fewer failovers than that in the life of a process are nothing to wonder at.
 MANY_SERVERS = 5
@@ -235,6 +240,7 @@ class Client:
             connection = self._pool.take() or self._opened(patience_seconds)
             if only_on:
                 connection = self._only_on(only_on, connection, patience_seconds)
+            sent_at = clocks()
             try:
                 replies = self._replies(connection, commands, wait)
             except _KEPT_TOO_LONG:
@@ -244,6 +250,9 @@ class Client:
                 if only_on and connection.server != only_on:
                     self._keep(connection)
                     raise CacheUnavailable("another server took over while it was asked") from None
+                if only_on and seconds_since(sent_at) > SENT_AGAIN_SECONDS:
+                    self._keep(connection)
+                    raise CacheUnavailable("this process slept while it was asked") from None
                 replies = self._replies(connection, commands, wait)
         except redis.RedisError as error:
             raise self._mark_down(error) from error

@@ -12,7 +12,7 @@ from contextlib import suppress
 from chalicelib.cache import CounterTotals, CounterTotalsStore
 from chalicelib.column_types import InvalidValue
 from chalicelib.db import Change, Database, Transaction, applied_deltas
-from chalicelib.errors import BadRequest
+from chalicelib.errors import BadRequest, TooLarge
 from chalicelib.rows import Work, WriteThrough, read_totals, with_pending
 from chalicelib.sync.runs import Lease, Record
 from chalicelib.tables import Key, NotAsDeclared, Row, Table
@@ -53,12 +53,12 @@ class ApplyIncrements:
 
     def _apply(self, table: Table, keys: Sequence[Key], lease: Lease, record: Record) -> None:
         """Of rows with these keys, in one transaction. Where the database rejects a row, the others
-        are changed without it."""
+        are changed without it; where it cannot give all at once, fewer are."""
         batch = _Batch(self._database, table, keys, self._totals, lease)
         work = Work(keys=keys, edit=batch, claim=batch, is_of_sync=True)
         try:
             self._write_through.change(table, work, store=True)
-        except (BadRequest, NotAsDeclared) as error:
+        except (BadRequest, NotAsDeclared, TooLarge) as error:
             if len(keys) == 1:
                 record.report("", f"{table.name} {keys[0]}", f"{error}: nothing was added")
                 return

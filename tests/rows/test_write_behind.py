@@ -5,15 +5,17 @@ import struct
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import redis
 
-from chalicelib import services
+from chalicelib import clocks, services
 from chalicelib.cache import CounterTotals, declaration
 from chalicelib.cache import connection as redis_connection
 from chalicelib.cache.commands import Command
+from chalicelib.cache.routing import Connection
 from chalicelib.cache.write_behind_scripts import SETTLE, add
 from chalicelib.column_types import INTEGER, UNSIGNED_KEY, Integer
 from chalicelib.db import Database, applied_deltas
@@ -252,6 +254,37 @@ def test_a_script_that_runs_twice_adds_once(
     for total in (11, 12):
         assert counted(increment(service, 1)) == [{"nr": 1, "views": total}]
     assert shown(service, 1) == {12}
+
+
+@pytest.mark.usefixtures("pages", "lasting_generations")
+def test_a_script_is_not_sent_again_once_its_first_copy_may_be_forgotten(
+    service: InProcess, witness: Witness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process slept while it waited for the reply, and its connection is lost."""
+    witness.forget_cached()
+    wait_until(lambda: bool(service.read([1], TABLE="pages").rows and witness.entries()))
+    exchange = Connection.exchange
+    lost: list[object] = []
+
+    def lose_reply(self: Connection, asked: Sequence[Command], wait: bool) -> Sequence[object]:
+        replies = exchange(self, asked, wait)
+        if lost or not (copies := witness.redis.keys("*:copy:*")):
+            return replies
+        lost.append(replies)
+        witness.redis.delete(*copies)
+        later = SimpleNamespace(time=lambda: time.time() + 60, monotonic=time.monotonic)
+        patch.setattr(clocks, "time", later)
+        raise redis.ConnectionError("for this test")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Connection, "exchange", lose_reply)
+        answer = increment(service, 1)
+    assert lost
+    assert (answer.status, answer.error) == (503, "OutcomeUnknown")
+    wait_until(
+        lambda: service.post({"REQUEST": "read", "TABLE": "pages", "SQLS": [1]}).status == 200
+    )
+    assert shown(service, 1) == {11}
 
 
 @pytest.mark.usefixtures("pages", "lasting_generations")

@@ -417,6 +417,22 @@ def test_what_the_column_does_not_take_keeps_no_other_row_waiting(
     assert stored(witness)[2] == 11
 
 
+@pytest.mark.both_engines
+@pytest.mark.usefixtures("pages")
+def test_rows_that_do_not_fit_into_one_answer_of_the_database_are_added_to(
+    service: InProcess, witness: Witness
+) -> None:
+    """The RDS Data API gives 1 MiB, and here rows are longer than declared."""
+    witness.query("ALTER TABLE pages MODIFY title TEXT NOT NULL, DROP INDEX title")
+    keys = range(101, 401)
+    for key in keys:
+        witness.query("INSERT INTO pages VALUES (%s, REPEAT('a', 8000), 10, 0, 5)", [key])
+    items = [{"nr": key, "views": 1} for key in keys]
+    counted(service.post({"REQUEST": "increment", "TABLE": "pages", "SQLS": items}))
+    assert run("pages")["counted"] == len(keys)
+    assert {stored(witness)[key] for key in keys} == {11}
+
+
 @pytest.mark.usefixtures("pages")
 def test_a_counter_that_became_null_keeps_no_other_row_waiting(
     service: InProcess, witness: Witness
