@@ -167,8 +167,8 @@ class Watches:
         *,
         with_every: bool = False,
     ) -> list[Key]:
-        """Those of `keys` whose watch has this direction now; `with_every` row, where they have no
-        watch of their own. A watch may have begun, ended, or turned round, since a run read it. Two
+        """Those of `keys` whose watch has this direction now; `with_every` row, those without a
+        watch of their own. It may have begun, ended, or turned round, since a run read it. Two
         SELECTs at the most."""
         if not keys:
             return []
@@ -188,10 +188,9 @@ class Watches:
         found = {text: own for answer in answers for text, own in answer}
         if found.keys() <= {EVERY_ROW}:
             return [*keys] if found.get(EVERY_ROW) == direction else []
-        if with_every and found.get(EVERY_ROW) == direction:
-            return [key for key in keys if str(key) not in found]
         if with_every:
-            return []
+            is_still = found.get(EVERY_ROW) == direction
+            return [key for key in keys if is_still and str(key) not in found]
         return [key for key in keys if found.get(str(key), found.get(EVERY_ROW)) == direction]
 
     def guard(

@@ -209,7 +209,7 @@ def test_a_row_that_the_database_always_takes_for_another_one_stops_no_run(
     monkeypatch.setattr(
         Watches,
         "guard",
-        lambda self, table, form, direction, keys: (
+        lambda self, table, form, direction, keys, **named: (
             never if 22 in keys else guard(self, table, form, direction, keys)
         ),
     )
