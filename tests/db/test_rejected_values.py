@@ -31,7 +31,7 @@ REFUSED: dict[str, tuple[str, dict[str, object], str, str]] = {
     "above the range": ("MODIFY xp TINYINT NOT NULL", {"xp": 128}, ".xp", "from -128 to 127"),
     "not in latin1": (
         "MODIFY hero VARCHAR(99) CHARACTER SET latin1 NOT NULL",
-        {"hero": "a✨"},
+        {"hero": "aÿ✨"},
         ".hero",
         "the column's character set does not have '✨'",
     ),
