@@ -454,7 +454,7 @@ def test_a_function_that_is_killed_at_any_step_is_called_again(
     when: str,
 ) -> None:
     """It goes on where the last one came to: what is done is not looked at again."""
-    sizes(in_run=4, handed=10, step=4)
+    sizes(in_run=4, handed=12, step=4)
     steps = Steps(monkeypatch)
     for step in range(1, MAX_STEPS):
         empty(witness, cli)
