@@ -122,6 +122,7 @@ def test_a_read_without_redis_waits_for_it_once(
     """For as long as a call may take where Redis hangs; not at all where it refuses."""
     if not is_warm:
         configure()
+        service.read([1], use_cache=False)  # the way to the database is open
 
     def request() -> None:
         assert len(service.read(range(1, 21)).rows) == 20

@@ -638,7 +638,7 @@ def test_without_versions_an_upload_that_was_overwritten_is_left_to_the_later_ev
 @pytest.mark.parametrize(
     ("engine", "small_bytes"),
     [("mysql", ingest_service.MAX_SMALL_BYTES), ("mysql", 0), ("aurora", 0)],
-    ids=["small", "big", "staged"],
+    ids=["small", "big", "aurora"],
 )
 def test_without_versions_an_upload_that_is_overwritten_at_any_step_is_loaded_as_it_was_or_skipped(
     service: InProcess,

@@ -108,6 +108,8 @@ LONG: dict[str, tuple[str, ...]] = {
         "test_the_first_rows_are_told_as_a_read_answers_them[False-big-aurora]",
         "test_the_first_rows_are_told_as_a_read_answers_them[False-big-mysql]",
         "test_the_first_rows_are_told_as_a_read_answers_them[True-big-aurora]",
+        "test_without_versions_an_upload_that_is_overwritten_at_any_step_is_loaded_as_it_was_or_skipped[aurora]",
+        "test_without_versions_an_upload_that_is_overwritten_at_any_step_is_loaded_as_it_was_or_skipped[big]",
     ),
     "ingest/test_ingest_data_api.py": (
         "test_a_fault_in_the_middle_of_a_file_leaves_all_of_it_or_nothing[cut after-from then on]",
@@ -194,9 +196,12 @@ LONG: dict[str, tuple[str, ...]] = {
         "test_no_ingredient_can_be_left_out[marker]",
         "test_no_ingredient_can_be_left_out[one_transaction]",
     ),
+    "rows/test_increment.py": ("test_increments_at_the_same_time_are_all_counted[dataapi]",),
     "rows/test_same_bytes.py": ("test_heroes_by_xp", "test_replaced_heroes"),
+    "rows/test_write_behind.py": ("test_many_at_once_all_count[dataapi]",),
     "sync/test_apply_increments.py": (
         "test_processes_that_count_while_runs_are_killed_read_exactly_what_they_added",
+        "test_what_is_forgotten_of_a_row_counts_no_more_when_its_totals_come_back[dataapi]",
     ),
     "sync/test_fan_out.py": (
         "test_a_function_that_is_killed_at_any_step_is_called_again[before]",
