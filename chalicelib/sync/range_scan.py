@@ -5,7 +5,7 @@ lost. What it was about to do in a step is recorded too: see `UnfinishedStep`.
 """
 
 import json
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from chalicelib.db import Statement
 from chalicelib.sync.idle_check import Note
@@ -59,9 +59,15 @@ class Scan:
         direction = watched[0].direction
         keys = [row.key for row in watched]
         seen = {row.key: row.seen for row in watched}
+        earlier = {row.key: row.unfinished for row in watched if row.unfinished}
         unfinished = UnfinishedStep(
-            {row.key: row.unfinished for row in watched if row.unfinished},
-            lambda prints: self._watches.begun(self._table, self._form, prints),
+            earlier,
+            # Of the others a `watch` may have recorded something else meanwhile.
+            lambda prints: self._watches.begun(
+                self._table,
+                self._form,
+                {key: own for key, own in prints.items() if own != earlier.get(key)},
+            ),
             lambda digests, prints: self._watches.kept(self._table, self._form, direction, digests),
         )
         rows = self._reconciliation.read(self._table, keys)
@@ -119,12 +125,14 @@ class Scan:
                     of_every=True,
                 )
                 self._reconcile(step)
-                seen = step.now.seen
+                # What its own watch is told of a row comes from here.
+                seen = {**step.now.seen, **_of(step.now.left, part.seen)}
                 if "" in seen.values():
                     seen = {key: digest for key, digest in seen.items() if digest}
                 kept = []
                 if seen != {**before, **unfinished.kept} or unfinished.is_recorded or is_more:
-                    kept.append(self._kept(direction, start, SeenRange(seen, {})))
+                    begun = _of(step.now.left, part.unfinished)
+                    kept.append(self._kept(direction, start, SeenRange(seen, begun)))
                 if is_more:
                     kept.append(self._kept(direction, str(after), left))
                 progress = self._progress(str(after) if is_more else following or start)
@@ -167,3 +175,7 @@ class Scan:
 
     def _kept(self, direction: str, start: str, kept: SeenRange) -> Statement:
         return self._watches.ranges.kept(self._table, self._form, direction, start, kept)
+
+
+def _of(keys: Collection[Key], texts: Mapping[Key, str]) -> dict[Key, str]:
+    return {key: texts[key] for key in keys if key in texts}

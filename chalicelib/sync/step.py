@@ -34,12 +34,13 @@ class InStep:
     """What a step comes to. `seen`: of each row the digest of what both sides have now; empty
     where there is none. `found`: what stands under the public keys, and stays there unless a client
     changes it. `is_known`: whether that is sure, and nothing is left to do. `written`: whose row
-    was changed."""
+    was changed. `left`: whose watch is another one by now, so that nothing was done."""
 
     seen: dict[Key, str]
     found: dict[Key, Found]
     is_known: bool = True
     written: set[Key] = field(default_factory=set)
+    left: set[Key] = field(default_factory=set)
 
 
 @dataclass

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from chalicelib.cache import Found, PublicRow, fingerprint
 from chalicelib.db import Change, Statement, Transaction
-from chalicelib.errors import BadRequest, NotAtOnce
+from chalicelib.errors import BadRequest, NotAtOnce, TooLarge
 from chalicelib.rows import Work, WriteThrough
 from chalicelib.sync import public_values
 from chalicelib.sync.plain_rows import plain_rows
@@ -125,6 +125,7 @@ class ToDatabase:
         still = {*self._still(step, [*again, *edits])}
         if still.intersection(again) and not step.of_every:
             still -= self._recorded_since(step, listed, again)
+        step.now.left |= {*again, *edits} - still
         puts = [
             PublicRow(key, step.row(key), fingerprint(step.now.found[key]))
             for key in again
@@ -275,12 +276,14 @@ class ToDatabase:
             change = self._write_through.change(table, work, store=True)
         except NotWatched:
             still = self._still(step, keys)
+            now.left |= {*keys} - {*still}
             if len(still) == len(keys) == 1:  # the next run looks again
+                now.left.add(keys[0])
                 now.is_known = False
                 return []
             middle = len(still) // 2 if len(still) == len(keys) else len(still)
             return self._write_parted(step, values, still[:middle], still[middle:])
-        except (BadRequest, NotAsDeclared) as error:
+        except (BadRequest, NotAsDeclared, TooLarge) as error:
             if len(keys) == 1:
                 self._record.report(TO_DATABASE, step.public_key(keys[0]), str(error))
                 return []

@@ -5,15 +5,17 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
+import pymysql
 import pytest
 from pymysql.constants import CR, ER
 
 from app import storage
 from chalicelib import services
 from chalicelib.db.engine import ANSWER_TIMEOUT_SECONDS, Connection
+from chalicelib.db.mysql.connection import as_database_error
 from chalicelib.db.mysql.driver import DriverConnection
 from chalicelib.db.statements import READ_ONLY
-from chalicelib.errors import DatabaseUnavailable
+from chalicelib.errors import CacheUnavailable, DatabaseUnavailable
 from chalicelib.tables import HEROES
 from local.servers import MariaDB
 from local.servers.mariadb import integers
@@ -475,3 +477,26 @@ def test_a_write_that_fails_half_way_has_written_nothing(
     assert tuple(mariadb.query("SELECT * FROM heroes ORDER BY id")) == tuple(before)
     assert service.read([CACHED, STORED, NEW]).missing == [NEW]
     assert [row["name"] for row in service.read([CACHED, STORED]).rows] == ["Ada", "Ada"]
+
+
+def test_gone_is_what_was_not_sent_also_while_another_error_is_handled() -> None:
+    """Python takes that one for the cause: a try behind it is still told what a proxy answers."""
+    told = pymysql.OperationalError(CR.CR_SERVER_GONE_ERROR, "of a proxy")
+    codes = []
+    try:
+        raise CacheUnavailable("no answer in time")
+    except CacheUnavailable:
+        try:
+            raise told
+        except pymysql.OperationalError as error:
+            codes.append(as_database_error(error).code)
+        try:
+            try:
+                raise BrokenPipeError
+            except OSError:
+                raise pymysql.OperationalError(
+                    CR.CR_SERVER_GONE_ERROR, "the driver's own"
+                ) from None
+        except pymysql.OperationalError as error:
+            codes.append(as_database_error(error).code)
+    assert codes == [CR.CR_SERVER_LOST, CR.CR_SERVER_GONE_ERROR]

@@ -436,3 +436,25 @@ def test_what_is_kept_of_rows_with_long_keys_fits_into_a_statement(
 
     assert cli.row(f"Employee:{keys[-1]}") == {"EmpId": keys[-1], "EmpName": "Ada"}
     assert run("employees")[direction] == {"looked": count, "changed": 0, "reported": 0}
+
+
+@pytest.mark.both_engines
+def test_rows_that_do_not_fit_into_one_answer_of_the_database_follow_too(
+    shop: InProcess, witness: Witness, cli: RedisCli
+) -> None:
+    """The RDS Data API gives 1 MiB, and here rows are longer than declared."""
+    witness.query("ALTER TABLE products MODIFY Description TEXT NOT NULL")
+    try:
+        keys = range(101, 401)
+        for key in keys:
+            witness.query("INSERT INTO products VALUES (%s, '', REPEAT('a', 8000), 10, 400)", [key])
+        watch(shop, [*keys])
+        for key in keys:
+            cli("SET", f"Product:{key}", json.dumps(product(key, Price=7)))
+
+        assert run()["outcome"] == "done"
+
+        assert {row["Price"] for row in rows(witness, *keys)} == {7}
+    finally:
+        witness.query("DELETE FROM products")
+        witness.query("ALTER TABLE products MODIFY Description VARCHAR(255) NOT NULL")

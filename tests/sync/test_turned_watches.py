@@ -10,6 +10,7 @@ import pytest
 from chalicelib import services
 from chalicelib.sync import to_database, watches
 from chalicelib.sync.range_scan import Scan
+from chalicelib.sync.to_database import ToDatabase
 from chalicelib.sync.watch_changes import WatchChanges
 from chalicelib.sync.watches import Watches
 from chalicelib.tables import FORMS
@@ -419,3 +420,63 @@ def test_a_run_that_has_listed_a_watch_before_it_turned_undoes_no_client(
     run()
 
     assert price(witness) == 400
+
+
+@pytest.mark.parametrize("is_killed", [False, True], ids=["", "behind a killed run"])
+def test_what_is_known_of_a_row_that_is_watched_alone_meanwhile_is_not_forgotten(
+    shop: InProcess,
+    cli: RedisCli,
+    witness: Witness,
+    monkeypatch: pytest.MonkeyPatch,
+    is_killed: bool,
+) -> None:
+    """The run leaves it to the next one, which must know what a killed run has begun, too."""
+    watch(shop, ["*"])
+    run()
+    if is_killed:
+        cli.put("Product:22", Price=7)
+        with monkeypatch.context() as patch, suppress(Killed):
+            once(patch, ToDatabase, "_tell_written", kill)
+            run()
+        expire_lease(witness)
+        assert price(witness) == 7
+    write_price(shop, 6)
+    once(monkeypatch, Scan, "every_row", lambda: watch(shop, [22]))
+
+    run()
+    run()
+
+    assert price(witness) == 6 == (cli.row("Product:22") or {})["Price"]
+
+
+@pytest.mark.parametrize("is_alone", [True, False], ids=["", "beside another row"])
+def test_what_a_watch_has_recorded_within_a_step_is_not_written_over(
+    shop: InProcess,
+    cli: RedisCli,
+    witness: Witness,
+    monkeypatch: pytest.MonkeyPatch,
+    is_alone: bool,
+) -> None:
+    """The other row is put under its public key: before that the step records what it begins."""
+    watch(shop, [11, 22])
+    run()
+    cli.put("Product:22", Price=7)
+    with monkeypatch.context() as patch, suppress(Killed):
+        once(patch, ToDatabase, "_tell_written", kill)
+        run()
+    expire_lease(witness)
+    seven = str(cli("GET", "Product:22"), "utf-8")
+    write_price(shop, 6)
+    if not is_alone:
+        shop.write([product(11, Price=1)], TABLE="products")
+
+    def change_and_take_back() -> None:
+        cli.put("Product:22", Price=6)
+        watch(shop, [22])
+        cli("SET", "Product:22", seven)
+
+    once(monkeypatch, ToDatabase, "_edits", change_and_take_back)
+    run()
+    run()
+
+    assert price(witness) == 7

@@ -223,7 +223,8 @@ def as_database_error(error: pymysql.MySQLError) -> DatabaseError:
     words = str(error.args[-1]) if error.args else ""
     found = DatabaseError(code, words, getattr(error, "sqlstate", "") or "")
     found.origin = getattr(error, "original_exception", None) or error.__context__
-    is_told = found.origin is None and not isinstance(error, pymysql.InterfaceError)
-    if is_told and code == Code.CR_SERVER_GONE_ERROR:
+    # The context is the network's error, none, or one that the caller was handling already.
+    is_our_own = isinstance(error, pymysql.InterfaceError) or isinstance(found.origin, OSError)
+    if not is_our_own and code == Code.CR_SERVER_GONE_ERROR:
         found.code = Code.CR_SERVER_LOST
     return found
