@@ -229,7 +229,6 @@ LONG: dict[str, tuple[str, ...]] = {
         "test_a_client_that_takes_its_change_back_behind_the_killed_run_counts[every-json]",
         "test_a_deleted_row_belongs_to_the_part_of_a_range_in_which_its_key_lies",
         "test_a_write_behind_a_run_that_was_killed_at_any_step_stays[each-json-before]",
-        "test_a_write_behind_a_run_that_was_killed_at_any_step_stays[every-hash-before]",
     ),
     "sync/test_watches.py": (
         "test_an_unwatch_that_dies_at_any_step_is_finished_by_the_next_one[before-every row]",
