@@ -125,8 +125,9 @@ class Scan:
                     of_every=True,
                 )
                 self._reconcile(step)
+                seen = step.now.seen
                 # What its own watch is told of a row comes from here.
-                seen = {**step.now.seen, **_of(step.now.left, part.seen)}
+                seen |= _of(step.now.left, part.seen)
                 if "" in seen.values():
                     seen = {key: digest for key, digest in seen.items() if digest}
                 kept = []

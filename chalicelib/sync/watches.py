@@ -71,14 +71,16 @@ class Watches:
         self, table: Table, form: str, direction: str, after: str, last: str
     ) -> Iterator[list[WatchedRow]]:
         """Rows that are watched one by one, page by page: those with texts of keys behind `after`
-        and up to `last`, in the order of these texts."""
+        (empty: from the first on) and up to `last`, in the order of these texts."""
         while True:
+            # A control character at the beginning comes before an empty text.
+            behind, values = (" AND row_key > %s", [after]) if after else ("", [])
             [found] = self._database.run(
                 (
                     "SELECT row_key, seen, unfinished, CAST(synced_at AS CHAR) FROM watched"
-                    " WHERE table_name = %s AND row_key > %s AND row_key <= %s AND form = %s"
+                    f" WHERE table_name = %s{behind} AND row_key <= %s AND form = %s"
                     f" AND direction = %s AND row_key <> %s ORDER BY row_key LIMIT {PAGE_ROWS}",
-                    (table.name, after, last, form, direction, EVERY_ROW),
+                    (table.name, *values, last, form, direction, EVERY_ROW),
                 )
             )
             page = [

@@ -326,6 +326,27 @@ def test_rows_whose_keys_have_control_characters_in_ranges(
         )
 
 
+def test_a_row_whose_key_begins_with_a_control_character_is_in_the_first_range(
+    shop: InProcess,
+    witness: Witness,
+    cli: RedisCli,
+    bucket: UploadBucket,
+    sizes: Callable[..., None],
+) -> None:
+    """The database takes it for less than an empty text."""
+    sizes(in_run=1, handed=2, step=2)
+    names = ["\x01a", "a", "b"]
+    shop.write([{"EmpId": name, "EmpName": "Ada"} for name in names], TABLE="employees")
+    watch(shop, [*names], TABLE="employees")
+    record = run("employees")
+
+    for event in told(bucket, record["run"]):
+        work_off(event)
+
+    assert ended(witness, record["run"]) == ("done", (0, 0, 0), (3, 3, 0))
+    assert {cli.row(f"Employee:{name}")["EmpName"] for name in names} == {"Ada"}
+
+
 def test_a_run_waits_for_every_reader_of_rows_in_ranges_before_it_ends(
     shop: InProcess,
     witness: Witness,
