@@ -54,6 +54,7 @@ CREATE TABLE IF NOT EXISTS watched (
     seen       CHAR(16)     CHARACTER SET ascii NULL, -- digest of the row as both sides had it last
     unfinished VARCHAR(64)  CHARACTER SET ascii NULL, -- fingerprints of the public key that a run has set, and not kept as seen
     synced_at  DATETIME(6)  NULL,                    -- UTC
+    beginning  BIGINT UNSIGNED NULL DEFAULT 0,       -- a number for each time the watch begins or turns; NULL once it is recorded what both sides have since
     PRIMARY KEY (table_name, row_key, form)
 ) ENGINE = InnoDB DEFAULT CHARSET = utf8mb4 COLLATE = utf8mb4_bin;
 
@@ -74,6 +75,7 @@ CREATE TABLE IF NOT EXISTS sync_lease (
     token      BIGINT UNSIGNED NOT NULL,
     holder     CHAR(16)        CHARACTER SET ascii NOT NULL,
     expires_at DATETIME(6)     NOT NULL, -- UTC
+    turns      BIGINT UNSIGNED NOT NULL DEFAULT 0, -- how often watches turned or ended: a step of a run commits nothing behind one
     PRIMARY KEY (name)
 ) ENGINE = InnoDB DEFAULT CHARSET = utf8mb4 COLLATE = utf8mb4_bin;
 

@@ -145,6 +145,19 @@ def set_commands(
     return commands
 
 
+def stamp_commands(
+    table: Table, form: str, row_keys: Sequence[Key], now: int, is_cluster: bool
+) -> list[Command]:
+    """As STAMP_PUBLIC takes them."""
+    names = table.public_keys(form, row_keys)
+    stamps = [stamp for name, stamp in zip(names, _stamps(names)) if stamp != name]
+    script = sha1(public_scripts.STAMP_PUBLIC)
+    return [
+        Command(_tag(batch[0]), ("EVALSHA", script, len(batch), *batch, now, STAMP_MILLISECONDS))
+        for batch in _batches(stamps, is_cluster)
+    ]
+
+
 def set_new_commands(table: Table, texts: Mapping[Key, bytes], until: int) -> list[Command]:
     """On one server: a transaction that sets the public keys of these rows, where none of them is
     there."""

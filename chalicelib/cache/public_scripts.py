@@ -178,6 +178,18 @@ end
 return redis.call('DEL', KEYS[1])
 """
 
+# A run that has read rows until now sets no public key any more. A write still may.
+# KEYS: the stamps. ARGV: the time of now; how long a stamp lives.
+STAMP_PUBLIC = """
+for _, stamp in ipairs(KEYS) do
+  local text = redis.call('GET', stamp) or ''
+  local read_at, by = string.match(text, '^(%d+) (%d+)$')
+  if not by or tonumber(by) < tonumber(ARGV[1]) then
+    redis.call('SET', stamp, (read_at or '0') .. ' ' .. ARGV[1], 'PX', ARGV[2])
+  end
+end
+"""
+
 # A run has brought a table in step, and nobody has changed it meanwhile.
 # The key is the table's note. ARGV: what the run left in it; what to put in its place; for how
 # long, in milliseconds.
@@ -187,4 +199,4 @@ if redis.call('GET', KEYS[1]) == ARGV[1] then
 end
 """
 
-ALL = (READ_STRINGS, READ_HASHES, SET_PUBLIC, ALLOW_NEW_PUBLIC, FINISH_NOTE)
+ALL = (READ_STRINGS, READ_HASHES, SET_PUBLIC, STAMP_PUBLIC, ALLOW_NEW_PUBLIC, FINISH_NOTE)

@@ -18,6 +18,7 @@ from chalicelib.cache.public_keys import (
     read_commands,
     set_commands,
     set_new_commands,
+    stamp_commands,
 )
 from chalicelib.cache.write_behind_totals import CounterTotalsStore
 from chalicelib.config import Settings
@@ -116,6 +117,13 @@ class PublicStore:
         is_cluster = self._client.is_cluster
         replies = self._set(set_commands(table, form, rows, read_at, is_cluster, read_at, until))
         return [bool(each) for reply in replies for each in reply]
+
+    def stamp_many(self, table: Table, form: str, row_keys: Sequence[Key], now: int) -> None:
+        """From now on a run sets none of these public keys to a row that it has read before `now`,
+        in microseconds of the database's clock."""
+        commands = stamp_commands(table, form, row_keys, now, self._client.is_cluster)
+        if commands:
+            self._client.ask_many(commands)
 
     def note(self, table: Table) -> tuple[str, bytes]:
         """The server that answers now, and the table's note; empty where there is none."""

@@ -53,7 +53,9 @@ ADDED_COLUMNS = {
     (GENERATIONS, "server"): "VARCHAR(64) NOT NULL DEFAULT ''",
     (GENERATIONS, "retired_at"): "DATETIME(6) NOT NULL DEFAULT '2000-01-01'",
     ("watched", "unfinished"): "VARCHAR(64) CHARACTER SET ascii NULL",
+    ("watched", "beginning"): "BIGINT UNSIGNED NULL DEFAULT 0",
     ("watched_ranges", "unfinished"): "MEDIUMTEXT CHARACTER SET ascii NULL",
+    ("sync_lease", "turns"): "BIGINT UNSIGNED NOT NULL DEFAULT 0",
 }
 OTHER_VERSION = (
     "one of the service's own tables lacks a column, or a trigger names one that is not there:"

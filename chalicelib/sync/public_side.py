@@ -28,6 +28,10 @@ class PublicSide:
             self._lease.run()
         return until
 
+    def check(self, step: Step) -> None:
+        """Just before public keys are set. Raises Turned."""
+        self._lease.check(step.turns)
+
     def shown(self, step: Step) -> Mapping[Key, Found]:
         """What the public keys of the rows should hold. Rows that JSON cannot show are reported."""
         found, rows = step.now.found, step.rows

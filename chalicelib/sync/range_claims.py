@@ -12,7 +12,15 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
 from chalicelib.db import Database, Statement, guarded
-from chalicelib.sync.runs import LEASE_SECONDS, MAX_DETAILS, Lease, Record, Tally
+from chalicelib.sync.runs import (
+    ANY_TURNS,
+    IS_OURS,
+    LEASE_SECONDS,
+    MAX_DETAILS,
+    Lease,
+    Record,
+    Tally,
+)
 
 WAITING, DONE = "waiting", "done"
 
@@ -114,14 +122,13 @@ class RangeLease(Lease):
         )
         return [*super()._renewals(), own]
 
-    def _guard(self) -> Statement:
+    def _guard(self, turns: int = ANY_TURNS) -> Statement:
         """Locks the lease of the run first, as all do, and the range as who will change it."""
         is_ours = (
-            "%s = (SELECT token FROM sync_lease WHERE name = 'sync' LOCK IN SHARE MODE)"
-            " AND (SELECT COUNT(*) FROM sync_ranges WHERE run = %s AND number = %s"
+            f"{IS_OURS} AND (SELECT COUNT(*) FROM sync_ranges WHERE run = %s AND number = %s"
             f" AND holder = %s AND outcome = '{WAITING}' FOR UPDATE) = 1"
         )
-        return f"SELECT {guarded('1', is_ours)}", (self.token, *self._place)
+        return f"SELECT {guarded('1', is_ours)}", (self.token, turns, *self._place)
 
 
 class Claim(NamedTuple):

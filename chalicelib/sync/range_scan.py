@@ -6,11 +6,13 @@ lost. What it was about to do in a step is recorded too: see `UnfinishedStep`.
 
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
+from typing import TypeVar
 
 from chalicelib.db import Statement
 from chalicelib.sync.idle_check import Note
 from chalicelib.sync.reconciliation import Reconciliation
-from chalicelib.sync.runs import Lease
+from chalicelib.sync.runs import Lease, Turned
 from chalicelib.sync.seen_ranges import SeenRange
 from chalicelib.sync.step import Rows, Step
 from chalicelib.sync.unfinished_step import UnfinishedStep
@@ -24,9 +26,11 @@ RANGE_ROWS = 5_000
 # rows that are gone. JSON may need three times the bytes of UTF-8.
 KEPT_TIMES = 5
 PRINT_BYTES = 20
+# Of one step, while watches turn.
+MAX_TRIES = 10
 
-# Returns those of the keys that are watched one by one.
-Others = Callable[[Sequence[Key]], Collection[Key]]
+Result = TypeVar("Result")
+
 # Returns statements to run, too, once everything up to this key is done.
 Progress = Callable[[str], Sequence[Statement]]
 
@@ -42,105 +46,161 @@ class Scan:
         watches: Watches,
         lease: Lease,
         note: Note,
+        turns: int,
         progress: Progress = lambda after: (),
     ) -> None:
+        """`turns`: as `Lease` has them, before the caller listed watches."""
         self._table = table
         self._form = form
         self._reconciliation = reconciliation
         self._watches = watches
         self._lease = lease
         self._note = note
+        self._turns = turns
+        self._has_turned = self._is_to_list = False
+        # Of every row: those that are watched alone; None where these are too many to list.
+        self._others: Collection[Key] | None = None
+        self._is_every_row = True
+        # What is kept of the rows behind this key, where that is known.
+        self._left: tuple[str, SeenRange] | None = None
         self._progress = progress
         self._range_rows = RANGE_ROWS
 
     def rows(self, watched: Sequence[WatchedRow]) -> None:
         """Reconcile rows that are watched one by one, in one direction. Where progress is recorded
         they come in the order of the texts of their keys."""
-        direction = watched[0].direction
+        direction, keys = watched[0].direction, [row.key for row in watched]
+
+        def do() -> None:
+            rows = self._again(direction, keys) if self._has_turned else watched
+            kept = self._rows(direction, rows) if rows else []
+            self._lease.run(*kept, *self._progress(str(keys[-1])), turns=self._turns)
+
+        self._until_no_watch_turns(do)
+
+    def _again(self, direction: str, keys: Sequence[Key]) -> list[WatchedRow]:
+        return self._watches.again(self._table, self._form, direction, keys)
+
+    def _rows(self, direction: str, watched: Sequence[WatchedRow]) -> Sequence[Statement]:
         keys = [row.key for row in watched]
-        seen = {row.key: row.seen for row in watched}
-        earlier = {row.key: row.unfinished for row in watched if row.unfinished}
         unfinished = UnfinishedStep(
-            earlier,
-            # Of the others a `watch` may have recorded something else meanwhile.
-            lambda prints: self._watches.begun(
-                self._table,
-                self._form,
-                {key: own for key, own in prints.items() if own != earlier.get(key)},
-            ),
+            {row.key: row.unfinished for row in watched if row.unfinished},
+            lambda prints: self._watches.begun(self._table, self._form, prints),
             lambda digests, prints: self._watches.kept(self._table, self._form, direction, digests),
         )
-        rows = self._reconciliation.read(self._table, keys)
-        step = Step(self._table, self._form, direction, keys, rows, seen, unfinished)
+        seen = {row.key: row.seen for row in watched}
+        step = self._step(direction, keys, self._read(keys), seen, unfinished)
         self._reconcile(step)
-        kept = self._watches.kept(self._table, self._form, direction, step.now.seen)
-        self._lease.run(*kept, *self._progress(str(keys[-1])))
+        return self._watches.kept(self._table, self._form, direction, step.now.seen)
 
     def deleted(self, direction: str, keys: Sequence[Key]) -> None:
-        """Reconcile those of the rows with `keys` that are not there any more: perhaps no run has
-        seen them."""
-        rows = self._reconciliation.read(self._table, keys)
-        gone = [key for key in keys if key not in rows.texts and key not in rows.odd]
-        if gone:
-            nothing = UnfinishedStep({}, lambda prints: (), lambda digests, prints: ())
-            self._reconcile(Step(self._table, self._form, direction, gone, rows, {}, nothing))
+        """Reconcile those of the rows with `keys` that are not there any more, where every row is
+        watched: perhaps no run has seen them."""
+
+        def do() -> None:
+            if not self._is_every(direction):
+                return
+            others = self._watches.among(self._table, self._form, keys)
+            rows = self._read(keys)
+            here = {*rows.texts, *rows.odd, *others}
+            gone = [key for key in keys if key not in here]
+            if gone:
+                nothing = UnfinishedStep({}, lambda prints: (), lambda digests, prints: ())
+                self._reconcile(self._step(direction, gone, rows, {}, nothing))
+
+        self._until_no_watch_turns(do)
 
     def every_row(
-        self, direction: str, starts: Sequence[str], end: str | None, others: Others
+        self, direction: str, starts: Sequence[str], end: str | None, others: Collection[Key] | None
     ) -> None:
-        """Reconcile every row but the `others`, range by range. `starts`: the keys behind which
-        ranges begin; `end`: the last key of the last one. A range that has become too large is
-        split."""
-        read = self._table.key.type.read
+        """Reconcile every row but the `others` that are watched alone (None: look them up), range
+        by range. `starts`: the keys behind which ranges begin; `end`: the last key of the last one.
+        A range that has become too large is split."""
+        self._others = others
         for start, following in zip(starts, [*starts[1:], end]):
-            last = None if following is None else read(following)
-            after: Key | None = read(start) if start else None
+            at: str | None = start
+            while at is not None:
+                do = partial(self._begin_of_range, direction, at, following)
+                at = self._until_no_watch_turns(do)
+
+    def _begin_of_range(self, direction: str, start: str, end: str | None) -> str | None:
+        """Reconcile the first rows behind the key `start`. The key up to which that is done; None
+        where the range is."""
+        if self._is_to_list:
+            self._others = self._watches.alone(self._table, self._form)
+            self._is_to_list = False
+            self._is_every_row = self._is_every(direction)
+        if not self._is_every_row:
+            return None
+        read = self._table.key.type.read
+        last = None if end is None else read(end)
+        place, left = self._left or (None, SeenRange({}, {}))
+        self._left = None
+        if place != start:
             left = self._watches.ranges.seen(self._table, self._form, start)
-            before = left.seen
-            is_more = True
-            while is_more:
-                rows, is_more = self._read_range(after, last)
-                keys = [*rows.keys]
-                if keys and keys[-1] == last:
-                    # What is kept behind this key belongs to the next range.
-                    is_more = False
-                after = keys[-1] if is_more else None
-                part, left = left.parted(self._table, after)
-                known = {**part.seen, **part.unfinished}
-                if known and [*known] != keys:  # some rows are gone
-                    here = {*keys}
-                    keys += [key for key in known if key not in here]
-                others_here = others(keys)
-                asked = [key for key in keys if key not in others_here] if others_here else keys
-                prints = {**part.unfinished, **left.unfinished}
-                unfinished = self._unfinished(direction, start, SeenRange(before, prints))
-                step = Step(
-                    self._table,
-                    self._form,
-                    direction,
-                    asked,
-                    rows,
-                    part.seen,
-                    unfinished,
-                    of_every=True,
-                )
-                self._reconcile(step)
-                seen = step.now.seen
-                # What its own watch is told of a row comes from here.
-                seen |= _of(step.now.left, part.seen)
-                if "" in seen.values():
-                    seen = {key: digest for key, digest in seen.items() if digest}
-                kept = []
-                if seen != {**before, **unfinished.kept} or unfinished.is_recorded or is_more:
-                    begun = _of(step.now.left, part.unfinished)
-                    kept.append(self._kept(direction, start, SeenRange(seen, begun)))
-                if is_more:
-                    kept.append(self._kept(direction, str(after), left))
-                progress = self._progress(str(after) if is_more else following or start)
-                if kept or progress or self._lease.is_due:
-                    self._lease.run(*kept, *progress)
-                if is_more:
-                    start, before = str(after), left.seen
+        before = left.seen
+        rows, is_more = self._read_range(read(start) if start else None, last)
+        keys = [*rows.keys]
+        if keys and keys[-1] == last:
+            # What is kept behind this key belongs to the next range.
+            is_more = False
+        after = keys[-1] if is_more else None
+        part, left = left.parted(self._table, after)
+        known = {**part.seen, **part.unfinished}
+        if known and [*known] != keys:  # some rows are gone
+            here = {*keys}
+            keys += [key for key in known if key not in here]
+        others = self._others
+        if others is None:
+            others = self._watches.among(self._table, self._form, keys)
+        asked = [key for key in keys if key not in others] if others else keys
+        prints = {**part.unfinished, **left.unfinished}
+        unfinished = self._unfinished(direction, start, SeenRange(before, prints))
+        step = self._step(direction, asked, rows, part.seen, unfinished)
+        self._reconcile(step)
+        # What a watch of its own is told of a row comes from here.
+        seen = step.now.seen | _of(others, part.seen)
+        if "" in seen.values():
+            seen = {key: digest for key, digest in seen.items() if digest}
+        kept = []
+        if seen != {**before, **unfinished.kept} or unfinished.is_recorded or is_more:
+            begun = _of(others, part.unfinished)
+            kept.append(self._kept(direction, start, SeenRange(seen, begun)))
+        if is_more:
+            kept.append(self._kept(direction, str(after), left))
+        progress = self._progress(str(after) if is_more else end or start)
+        if kept or progress or self._lease.is_due:
+            self._lease.run(*kept, *progress, turns=self._turns)
+        if not is_more:
+            return None
+        self._left = str(after), left
+        return str(after)
+
+    def _until_no_watch_turns(self, do: Callable[[], Result]) -> Result:
+        """A step within which a watch turns is done anew, as behind a killed run."""
+        for _ in range(MAX_TRIES):
+            try:
+                return do()
+            except Turned:
+                self._turns = self._lease.turns()
+                self._has_turned = self._is_to_list = True
+        return do()
+
+    def _is_every(self, direction: str) -> bool:
+        return self._watches.of_every_row(self._table, self._form) == direction
+
+    def _read(self, keys: Sequence[Key]) -> Rows:
+        return self._reconciliation.read(self._table, keys)
+
+    def _step(
+        self,
+        direction: str,
+        keys: Sequence[Key],
+        rows: Rows,
+        seen: Mapping[Key, str],
+        unfinished: UnfinishedStep,
+    ) -> Step:
+        return Step(self._table, self._form, direction, keys, rows, seen, unfinished, self._turns)
 
     def _read_range(self, after: Key | None, last: Key | None) -> tuple[Rows, bool]:
         """As `Reconciliation.read_range`; fewer rows where what is kept of so many is too long for
@@ -179,4 +239,4 @@ class Scan:
 
 
 def _of(keys: Collection[Key], texts: Mapping[Key, str]) -> dict[Key, str]:
-    return {key: texts[key] for key in keys if key in texts}
+    return {key: text for key, text in texts.items() if key in keys} if keys else {}

@@ -103,7 +103,7 @@ class RangeWorker:
                 after, RangeProgress.of(record, {table.name: note.names}), outcome
             )
 
-        lease.run()
+        turns = lease.turns()
         reconciliation = Reconciliation(
             self._database,
             self._write_through,
@@ -113,15 +113,10 @@ class RangeWorker:
             record,
             is_alone=False,
         )
-        scan = Scan(table, work.form, reconciliation, self._watches, lease, note, progress)
+        scan = Scan(table, work.form, reconciliation, self._watches, lease, note, turns, progress)
         if work.is_every:
             starts = self._watches.ranges.starts_between(table, work.form, own.after, work.last)
-            scan.every_row(
-                work.direction,
-                starts,
-                work.last,
-                lambda keys: self._watches.among(table, work.form, keys) if work.has_others else (),
-            )
+            scan.every_row(work.direction, starts, work.last, None if work.has_others else ())
         else:
             assert work.last is not None
             for page in self._watches.between(
@@ -141,11 +136,15 @@ class RangeWorker:
             if record.tallies[TO_DATABASE].looked >= MIN_ROWS_AT_ONCE:
                 self._write_through.wait_for_readers(self._tables[name])
             Note(self._store, self._tables[name], run, names=names).finish(own.did.server)
-        looked = dict.fromkeys((e.work.table, e.work.form) for e in handed if e.work.is_every)
+        looked = dict.fromkeys(
+            (self._tables[e.work.table], e.work.form, e.work.direction)
+            for e in handed
+            if e.work.is_every
+        )
         record.end("failed" if own.did.is_failed else "done")
         with suppress(Superseded):
             Lease(self._database, run).end(
-                *[self._watches.looked_at_every_row(self._tables[t], form) for t, form in looked],
+                *[self._watches.looked_at_every_row(*each) for each in looked],
                 *record.statements(),
             )
 

@@ -38,7 +38,7 @@ class Reconciliation:
         self._record = record
         self._public_side = side = PublicSide(store, lease, record)
         to_database = ToDatabase(write_through, side, watches, lease, record, is_alone=is_alone)
-        self._to_cache = ToCache(side, watches, record)
+        self._to_cache = ToCache(side, record)
         self._follow = {
             TO_CACHE: self._to_cache.follow,
             TO_DATABASE: to_database.follow,
@@ -64,13 +64,14 @@ class Reconciliation:
 
     def reconcile(self, step: Step) -> None:
         """`step.now` tells what it has come to. Raises Late, Superseded, CacheUnavailable,
-        DatabaseUnavailable, OutcomeUnknown, SchemaMismatch."""
+        DatabaseUnavailable, OutcomeUnknown, SchemaMismatch; Turned, where a watch has turned: the
+        step may be done anew, as behind a killed run."""
         keys, now = step.keys, step.now
         is_new = step.direction == TO_CACHE and step.form == JSON and keys and not step.seen
         if not (is_new and self._to_cache.set_new(step)):
             now.found = self._public_side.read_many(step.table, step.form, keys)
             now.seen |= step.seen
-            if len(now.seen) > len(keys):  # somebody watches other rows one by one by now
+            if len(now.seen) > len(keys):  # others are watched one by one
                 now.seen = {key: now.seen[key] for key in keys}
             self._follow[step.direction](step)
         self._record.tallies[step.direction].looked += len(keys)

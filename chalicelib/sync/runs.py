@@ -15,7 +15,7 @@ from typing import Any
 from chalicelib.clocks import clocks, seconds_since
 from chalicelib.db import MICROSECONDS_NOW, Change, Database, Statement, Transaction, guarded
 from chalicelib.error_text import shown
-from chalicelib.errors import Superseded
+from chalicelib.errors import HerocacheError, Superseded
 from chalicelib.tables import DIRECTIONS, Key
 
 # It is renewed when a third of it has passed.
@@ -28,11 +28,31 @@ KEPT_DAYS = 30
 # Of one record.
 MAX_DETAILS = 100
 
+ANY_TURNS = -1
+# Its values: the token, and the turns or ANY_TURNS.
+IS_OURS = (
+    f"(SELECT token = %s AND %s IN ({ANY_TURNS}, turns) FROM sync_lease WHERE name = 'sync'"
+    " LOCK IN SHARE MODE)"
+)
 _EXPIRY = f"UTC_TIMESTAMP(6) + INTERVAL {LEASE_SECONDS} SECOND"
+# The first token is the time: none comes back where the table was emptied.
+_FIRST_LEASE = (
+    "INTO sync_lease (name, token, holder, expires_at)"
+    f" VALUES ('sync', {MICROSECONDS_NOW} DIV 1000, '', '2000-01-01')"
+)
+
+
+class Turned(HerocacheError):
+    """A watch has turned or ended since a run listed the rows of a step. Nothing was committed."""
+
+    def __init__(self) -> None:
+        super().__init__("watches of the table turn or end all the time; the next run goes on")
 
 
 class Lease:
-    """As a `work.Claim` it lets a change commit only while the lease is held."""
+    """As a `work.Claim` it lets a change commit only while the lease is held. `turns`: how often
+    watches had turned or ended when the caller listed rows. It commits nothing behind another
+    turn."""
 
     def __init__(self, database: Database, token: int) -> None:
         self.token = token
@@ -44,20 +64,32 @@ class Lease:
         """Whether it is time to renew it, also where this process slept."""
         return seconds_since(self._renewed) > LEASE_SECONDS / 3
 
-    def begin(self, transaction: Transaction) -> None:
-        """Called before a change."""
-        transaction.queue_guard(self._guard(), Superseded)
+    def begin(self, transaction: Transaction, turns: int = ANY_TURNS) -> None:
+        """Called before a change. Whoever turns a watch waits until that is committed."""
+        error = Superseded if turns == ANY_TURNS else Turned
+        transaction.queue_guard(self._guard(turns), error)
 
     def record(
         self, transaction: Transaction, change: Change, entries: Mapping[str, Sequence[Key]]
     ) -> None:
         """Called before its COMMIT."""
 
-    def run(self, *statements: Statement) -> None:
-        """Commit `statements` while the lease is held, and renew it where that is due. Raises
-        Superseded."""
+    def turns(self) -> int:
+        """Raises Superseded."""
+        self.run()
+        [[(turns,)]] = self._database.run(("SELECT turns FROM sync_lease WHERE name = 'sync'", ()))
+        return int(turns)
 
-        self._commit(self._renewals() if self.is_due else (), statements)
+    def check(self, turns: int) -> None:
+        """Raises Turned, where another turn has come. Whoever has the lease is not asked."""
+        [rows] = self._database.run(("SELECT turns FROM sync_lease WHERE name = 'sync'", ()))
+        if [*rows] != [(turns,)]:
+            raise Turned
+
+    def run(self, *statements: Statement, turns: int = ANY_TURNS) -> None:
+        """Commit `statements` while the lease is held, and renew it where that is due. Raises
+        Superseded; with `turns` Turned, also in its place."""
+        self._commit(self._renewals() if self.is_due else (), statements, turns)
 
     def hand_over(self, *statements: Statement) -> None:
         """Commit `statements`, and leave the run to others: its lease stays for as long as they may
@@ -85,10 +117,15 @@ class Lease:
             ),
         )
 
-    def _commit(self, renewals: Sequence[Statement], statements: Sequence[Statement]) -> None:
+    def _commit(
+        self,
+        renewals: Sequence[Statement],
+        statements: Sequence[Statement],
+        turns: int = ANY_TURNS,
+    ) -> None:
         def apply(transaction: Transaction) -> None:
             transaction.queue(*renewals)
-            transaction.queue_guard(self._guard(), Superseded)
+            self.begin(transaction, turns)
             transaction.queue(*statements)
 
         begun = clocks()
@@ -107,21 +144,15 @@ class Lease:
             (self.token,),
         )
 
-    def _guard(self) -> Statement:
-        is_ours = "%s = (SELECT token FROM sync_lease WHERE name = 'sync' LOCK IN SHARE MODE)"
-        return f"SELECT {guarded('1', is_ours)}", (self.token,)
+    def _guard(self, turns: int = ANY_TURNS) -> Statement:
+        return f"SELECT {guarded('1', IS_OURS)}", (self.token, turns)
 
 
 def take_lease(database: Database) -> Lease | None:
-    """None where another run is under way. The first token is the time: none comes back where the
-    table was emptied. Raises DatabaseUnavailable."""
+    """None where another run is under way. Raises DatabaseUnavailable."""
     holder = secrets.token_hex(8)
     *_, [(token, found)] = database.run(
-        (
-            "INSERT IGNORE INTO sync_lease (name, token, holder, expires_at)"
-            f" VALUES ('sync', {MICROSECONDS_NOW} DIV 1000, '', '2000-01-01')",
-            (),
-        ),
+        (f"INSERT IGNORE {_FIRST_LEASE}", ()),
         (
             f"UPDATE sync_lease SET token = token + 1, holder = %s, expires_at = {_EXPIRY}"
             " WHERE name = 'sync' AND expires_at <= UTC_TIMESTAMP(6)",
@@ -132,6 +163,18 @@ def take_lease(database: Database) -> Lease | None:
     if found != holder:
         return None
     return Lease(database, int(token))
+
+
+def turn(condition: str, values: Sequence[Key]) -> list[Statement]:
+    """Statements before those that turn watches, or end them, where there are some under this
+    `condition`. They wait for the transaction that a run has begun. What it lists from now on waits
+    for theirs."""
+    some = f"EXISTS (SELECT 1 FROM watched{condition})"
+    return [
+        # First the lock: behind it nobody else adds a watch.
+        (f"INSERT {_FIRST_LEASE} ON DUPLICATE KEY UPDATE turns = turns", ()),
+        (f"UPDATE sync_lease SET turns = turns + {some} WHERE name = 'sync'", values),
+    ]
 
 
 @dataclass

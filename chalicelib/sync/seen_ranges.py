@@ -4,9 +4,10 @@ One row of it has some thousand rows of the table: those behind its key, up to t
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from chalicelib.column_types import InvalidValue
 from chalicelib.db import Database, Statement
@@ -15,6 +16,12 @@ from chalicelib.sync.unfinished_step import PRINT_CHARACTERS, Prints, parted
 from chalicelib.tables import EVERY_ROW, Key, Table
 
 Value = TypeVar("Value")
+Named = TypeVar("Named", bound="HasKey")
+
+
+class HasKey(Protocol):
+    @property
+    def key(self) -> Key: ...
 
 
 class SeenRange(NamedTuple):
@@ -179,3 +186,17 @@ def keys_of(table: Table, texts: Iterable[str]) -> Iterator[Key]:
             yield table.key.type.parse(text)
         except InvalidValue:
             continue
+
+
+def rows_by_range(
+    table: Table, starts: Sequence[str], rows: Sequence[Named]
+) -> Iterator[tuple[str, list[Named]]]:
+    """The rows of each range that has some, and the key behind which it begins."""
+    order = table.key.type.order
+    behind = [start for start in starts if start]
+    bounds = [order(table.key.type.read(start)) for start in behind]
+    ranges: dict[str, list[Named]] = {}
+    for row in rows:
+        place = bisect_left(bounds, order(row.key))
+        ranges.setdefault(["", *behind][place], []).append(row)
+    yield from ranges.items()

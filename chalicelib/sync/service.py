@@ -20,7 +20,7 @@ from chalicelib.sync.apply_increments import ApplyIncrements
 from chalicelib.sync.captured_changes import CapturedChanges
 from chalicelib.sync.fan_out import MAX_ROWS_IN_RUN, FanOut, Put
 from chalicelib.sync.idle_check import Note, Notes
-from chalicelib.sync.moved_watches import bring_along
+from chalicelib.sync.left_watches import bring_along
 from chalicelib.sync.range_scan import BATCH_ROWS, Scan
 from chalicelib.sync.reconciliation import Reconciliation
 from chalicelib.sync.runs import Lease, Record, take_lease
@@ -199,12 +199,11 @@ class Sync:
     ) -> None:
         """Those of the rows `changed` that are gone, where every row is watched."""
         reconciliation = self._reconciliation(lease, record)
-        watched = self._watches.of(table)
+        turns = lease.turns()
         for form in FORMS:
-            own = {row.key: row.direction for row in watched if row.form == form}
-            if own.pop(EVERY_ROW, None) == TO_CACHE:
-                scan = Scan(table, form, reconciliation, self._watches, lease, note)
-                scan.deleted(TO_CACHE, [key for key in changed if key not in own])
+            if self._watches.of_every_row(table, form) == TO_CACHE:
+                scan = Scan(table, form, reconciliation, self._watches, lease, note, turns)
+                scan.deleted(TO_CACHE, changed)
 
     def _reconciliation(self, lease: Lease, record: Record) -> Reconciliation:
         return Reconciliation(
@@ -222,17 +221,19 @@ class Sync:
         """What it does not look at itself is in `fan_out`, where there is one."""
         reconciliation = self._reconciliation(lease, record)
         self._watch_changes.finish(table)
+        self._watch_changes.beginnings.record(table)
         bring_along(table, self._watches, lease)
+        turns = lease.turns()
         watched = self._watches.of(table)
         for form in FORMS:
             if not any(row.key == EVERY_ROW for row in watched if row.form == form):
                 self._watches.ranges.clear(table, form)
         # First what changes rows: then what follows rows is looked at once.
         for direction, form in itertools.product((TO_DATABASE, TO_CACHE), FORMS):
-            scan = Scan(table, form, reconciliation, self._watches, lease, note)
+            scan = Scan(table, form, reconciliation, self._watches, lease, note, turns)
             own = [row for row in watched if row.form == form]
             single = [row for row in own if row.key != EVERY_ROW]
-            rows = [row for row in single if row.direction == direction]
+            rows = [row for row in single if row.direction == direction and row.is_ready]
             self._look_at_rows(scan, table, rows, fan_out)
             for every in own:
                 if every.key == EVERY_ROW and every.direction == direction:
@@ -266,8 +267,8 @@ class Sync:
             fan_out.add_every_row(table, every.form, every.direction, has_others=bool(others))
             return
         starts = self._watches.ranges.starts_between(table, every.form, "", None)
-        scan.every_row(every.direction, starts, None, lambda keys: others)
-        lease.run(self._watches.looked_at_every_row(table, every.form))
+        scan.every_row(every.direction, starts, None, others)
+        lease.run(self._watches.looked_at_every_row(table, every.form, every.direction))
 
 
 def _words(error: Exception) -> str:

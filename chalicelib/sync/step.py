@@ -34,13 +34,12 @@ class InStep:
     """What a step comes to. `seen`: of each row the digest of what both sides have now; empty
     where there is none. `found`: what stands under the public keys, and stays there unless a client
     changes it. `is_known`: whether that is sure, and nothing is left to do. `written`: whose row
-    was changed. `left`: whose watch is another one by now, so that nothing was done."""
+    was changed."""
 
     seen: dict[Key, str]
     found: dict[Key, Found]
     is_known: bool = True
     written: set[Key] = field(default_factory=set)
-    left: set[Key] = field(default_factory=set)
 
 
 @dataclass
@@ -48,9 +47,8 @@ class Step:
     """Rows with these `keys`, of a table whose watches have this form and direction. `rows`: those
     that are there, perhaps with others. `seen`: of each row the digest of what both sides had last;
     empty or left out where that is not known. `unfinished`: what this step, or one that a killed
-    run has begun here, does before it keeps what both sides have. `of_every`: of a watch on every
-    row, so that rows which are watched alone by now are left to the next run: what their own
-    watches know is not known here."""
+    run has begun here, does before it keeps what both sides have. `turns`: as `Lease` has them:
+    nothing is done behind another turn."""
 
     table: Table
     form: str
@@ -59,7 +57,7 @@ class Step:
     rows: Rows
     seen: Mapping[Key, str]
     unfinished: UnfinishedStep
-    of_every: bool = False
+    turns: int
     now: InStep = field(init=False)
 
     def __post_init__(self) -> None:

@@ -8,16 +8,14 @@ from chalicelib.sync.public_side import PublicSide
 from chalicelib.sync.public_values import NotARow
 from chalicelib.sync.runs import Record
 from chalicelib.sync.step import Step, digests, named, without
-from chalicelib.sync.watches import Watches
 from chalicelib.tables import JSON, TO_CACHE, Key
 
 
 class ToCache:
     """For one run."""
 
-    def __init__(self, public_side: PublicSide, watches: Watches, record: Record) -> None:
+    def __init__(self, public_side: PublicSide, record: Record) -> None:
         self._public_side = public_side
-        self._watches = watches
         self._record = record
 
     def follow(self, step: Step) -> None:
@@ -26,29 +24,29 @@ class ToCache:
         if step.form == JSON and set(now.found.values()) == {None} and self.set_new(step):
             return
         wanted = self._public_side.shown(step)
-        differing: Sequence[Key] = ()
+        stale: Sequence[Key] = ()
         if now.found != wanted:
-            differing = [
+            stale = [
                 key
                 for key, found in now.found.items()
                 if found != wanted.get(key) and key not in rows.odd
             ]
-        stale = self._watches.still(step.table, step.form, TO_CACHE, differing)
-        left = {*differing}.difference(stale) if len(stale) < len(differing) else set()
+        if stale:
+            self._public_side.check(step)
         for key in stale if step.seen else ():
             self._tell_conflict(step, key)
         puts = [PublicRow(key, None, instead_of(now.found[key]), wanted.get(key)) for key in stale]
         not_set = self._public_side.put(step, puts)
-        left |= not_set | rows.odd.keys()
-        now.seen |= digests(rows, without(left, now.found))
+        now.seen |= digests(rows, without(not_set | rows.odd.keys(), now.found))
 
     def set_new(self, step: Step) -> bool:
         """Set the public keys of all rows, if nothing is there. Whether all of them were set; some
         may be also where it returns False."""
         texts, now = step.rows.texts, step.now
         keys = [*texts]
-        if keys != [*now.found] or self._watches.still(step.table, JSON, TO_CACHE, keys) != keys:
+        if keys != [*now.found]:
             return False
+        self._public_side.check(step)
         self._public_side.put_new(step)
         if None in now.found.values():
             return False

@@ -15,7 +15,7 @@ from chalicelib.sync.public_values import NotARow, Values
 from chalicelib.sync.runs import Lease, Record
 from chalicelib.sync.step import Step, digests, named, without
 from chalicelib.sync.unfinished_step import prints
-from chalicelib.sync.watches import NotWatched, Watches
+from chalicelib.sync.watches import Watches
 from chalicelib.tables import (
     DIRECTIONS,
     FORMS,
@@ -68,23 +68,21 @@ class _Edit:
 
 @dataclass(frozen=True)
 class _StepClaim:
-    """Lets rows follow their public keys only while the lease is held, and while they are
-    `watched`; `recording` is committed with them."""
+    """Lets rows follow their public keys only while the lease is held, and no watch has turned;
+    `recording` is committed with them."""
 
     lease: Lease
+    turns: int
     recording: Sequence[Statement]
-    watched: Statement | None = None
 
     def begin(self, transaction: Transaction) -> None:
-        self.lease.begin(transaction)
+        self.lease.begin(transaction, self.turns)
         transaction.queue(*self.recording)
 
     def record(
         self, transaction: Transaction, change: Change, entries: Mapping[str, Sequence[Key]]
     ) -> None:
-        """The generation is held by now, and who ends a watch waits for those that hold it."""
-        if self.watched:
-            transaction.queue_guard(self.watched, NotWatched)
+        """Nothing."""
 
 
 class ToDatabase:
@@ -109,7 +107,7 @@ class ToDatabase:
         self._is_alone = is_alone
 
     def follow(self, step: Step) -> None:
-        shown, listed = self._public_side.shown(step), step.seen
+        shown = self._public_side.shown(step)
         differing = self._differing(step, shown)
         untouched, touched = step.unfinished.compare(step.now.found)
         step.now.seen |= dict.fromkeys(touched & differing.keys(), "")
@@ -120,41 +118,17 @@ class ToDatabase:
         if len(differing) >= MIN_ROWS_AT_ONCE:
             differing = without(self._write_at_once(step, differing), differing)
         edits = self._edits(step, differing, again)
-        again = [key for key in again if key in shown or step.row(key) is None]
-
-        still = {*self._still(step, [*again, *edits])}
-        if still.intersection(again) and not step.of_every:
-            still -= self._recorded_since(step, listed, again)
-        step.now.left |= {*again, *edits} - still
         puts = [
             PublicRow(key, step.row(key), fingerprint(step.now.found[key]))
             for key in again
-            if key in still
+            if key in shown or step.row(key) is None
         ]
-        items = [(key, values) for key, values in edits.items() if key in still]
+        items = [*edits.items()]
         for start in range(0, len(items), MAX_WRITTEN_ROWS):
             puts += self._write(step, dict(items[start : start + MAX_WRITTEN_ROWS]))
         if items and puts:  # to write them may have taken long
             step.rows = replace(step.rows, until=self._public_side.deadline())
         self._put(step, puts)
-
-    def _recorded_since(
-        self, step: Step, listed: Mapping[Key, str], keys: Sequence[Key]
-    ) -> set[Key]:
-        """Those of which a `watch` has recorded something else than the run had `listed` before: to
-        their clients it may be answered. They are left to the next run."""
-        known = self._watches.known(step.table, step.form, keys)
-        earlier = step.unfinished.earlier
-        changed = {
-            key
-            for key in keys
-            if known.seen.get(key, "") != listed.get(key, "")
-            or known.unfinished.get(key, "") != earlier.get(key, "")
-        }
-        for key in changed:
-            del step.now.seen[key]
-            step.now.is_known = False
-        return changed
 
     def _differing(self, step: Step, shown: Mapping[Key, Found]) -> dict[Key, Found]:
         """What stands under the public keys that do not show their rows, or nothing. The others
@@ -217,7 +191,7 @@ class ToDatabase:
         if puts:
             before = prints({put.key: step.now.found[put.key] for put in puts})
             after = prints({put.key: put.value for put in puts})
-            self._lease.run(*step.unfinished.recording(before, after))
+            self._lease.run(*step.unfinished.recording(before, after), turns=step.turns)
         not_set = self._public_side.put(step, puts)
         put_rows = [put.row for put in puts if put.row is not None]
         put_digests = public_values.digests_by_key(step.table, put_rows)
@@ -238,18 +212,17 @@ class ToDatabase:
         changed = [
             key for key, digest in digests.items() if key not in equal and digest != seen.get(key)
         ]
-        keys = sorted(self._still(step, changed))
+        keys = sorted(changed)
         if len(keys) < MIN_ROWS_AT_ONCE:
             return equal
         before = {key: texts[key] for key in keys}
         if keys != [*after]:
             after, columns = plain_rows(table, before, {k: after[k] for k in keys})
             digests = {key: digests[key] for key in keys}
-        watched = self._guard(step, keys)
-        claim = _StepClaim(self._lease, step.unfinished.keeping(digests), watched)
+        claim = _StepClaim(self._lease, step.turns, step.unfinished.keeping(digests))
         try:
             self._write_through.replace_many(table, before, columns, claim)
-        except (NotAtOnce, NotWatched):
+        except NotAtOnce:
             return equal
         step.unfinished.keeps(digests)
         known = zip(keys, public_values.digests(before.values())) if seen else ()
@@ -269,26 +242,20 @@ class ToDatabase:
         keys = [*values]
         edit = _Edit(table, values, step.seen)
         stood = prints({key: now.found[key] for key in keys})
-        watched = self._guard(step, keys)
-        claim = _StepClaim(self._lease, step.unfinished.recording(stood), watched)
+        claim = _StepClaim(self._lease, step.turns, step.unfinished.recording(stood))
         work = Work(keys=keys, edit=edit, claim=claim, is_of_sync=True)
         try:
             change = self._write_through.change(table, work, store=True)
-        except NotWatched:
-            still = self._still(step, keys)
-            now.left |= {*keys} - {*still}
-            if len(still) == len(keys) == 1:  # the next run looks again
-                now.left.add(keys[0])
-                now.is_known = False
-                return []
-            middle = len(still) // 2 if len(still) == len(keys) else len(still)
-            return self._write_parted(step, values, still[:middle], still[middle:])
         except (BadRequest, NotAsDeclared, TooLarge) as error:
             if len(keys) == 1:
                 self._record.report(TO_DATABASE, step.public_key(keys[0]), str(error))
                 return []
             middle = len(keys) // 2
-            return self._write_parted(step, values, keys[:middle], keys[middle:])
+            return [
+                put
+                for part in (keys[:middle], keys[middle:])
+                for put in self._write(step, {key: values[key] for key in part})
+            ]
         step.unfinished.recorded(stood)
         written = (*change.after, *edit.equal)
         self._tell_written(step, [row[0] for row in change.after], edit.conflicts)
@@ -301,28 +268,6 @@ class ToDatabase:
             if not public_values.is_whole(table, values[row[0]])
             or public_values.over(table, row[0], values[row[0]], row) != row
         ]
-
-    def _write_parted(
-        self, step: Step, values: Mapping[Key, Values], *parts: Sequence[Key]
-    ) -> list[PublicRow]:
-        """The same, in a transaction for each part."""
-        return [
-            put
-            for part in parts
-            if part
-            for put in self._write(step, {key: values[key] for key in part})
-        ]
-
-    def _still(self, step: Step, keys: Sequence[Key]) -> list[Key]:
-        """Those that the watch of this step is for."""
-        return self._watches.still(
-            step.table, step.form, TO_DATABASE, keys, with_every=step.of_every
-        )
-
-    def _guard(self, step: Step, keys: Sequence[Key]) -> Statement:
-        return self._watches.guard(
-            step.table, step.form, TO_DATABASE, keys, with_every=step.of_every
-        )
 
     def _report_partial(self, step: Step, key: Key) -> None:
         reason = f"{step.table.name} has no such row, and not all columns are given"
@@ -347,7 +292,7 @@ class ToDatabase:
         step.now.written |= {*keys}
         for other, direction in self._looked_at_before(step.form):
             # Its public keys follow these rows with the next run.
-            if self._watches.still(step.table, other, direction, keys):
+            if self._watches.is_any(step.table, other, direction, keys):
                 step.now.is_known = False
         self._record.tallies[TO_DATABASE].changed += len(keys)
         self._public_side.tell(step, keys, "from Redis to Database")

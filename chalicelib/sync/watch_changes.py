@@ -3,17 +3,15 @@
 Where a watch ends, the public keys that followed its rows go.
 """
 
+import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from chalicelib.cache import Late, PublicStore, public_forms
-from chalicelib.db import MICROSECONDS_NOW, Database, Statement, Transaction
+from chalicelib.cache import Late, PublicStore
+from chalicelib.db import MICROSECONDS_NOW, Database, Statement
 from chalicelib.errors import CacheUnavailable, PublicKeysUnavailable
-from chalicelib.sync import public_values
-from chalicelib.sync.moved_watches import before_the_end, seen_with_every_row
-from chalicelib.sync.runs import RANGE_SECONDS
-from chalicelib.sync.seen_ranges import SeenRange, keys_of
-from chalicelib.sync.step import without
-from chalicelib.sync.unfinished_step import touched
+from chalicelib.sync.runs import RANGE_SECONDS, turn
+from chalicelib.sync.seen_ranges import keys_of
+from chalicelib.sync.watch_beginnings import WatchBeginnings
 from chalicelib.sync.watches import ENDED, LEFT, Watches, batches, condition_of
 from chalicelib.tables import EVERY_ROW, FORMS, TO_CACHE, TO_DATABASE, Key, Table
 
@@ -32,6 +30,7 @@ class WatchChanges:
         self._database = database
         self._store = store
         self._watches = watches
+        self.beginnings = WatchBeginnings(database, store, watches)
 
     def add(self, table: Table, keys: Sequence[Key] | None, form: str, direction: str) -> int:
         """Watch the rows with `keys`; None: every row. How many rows that are. A write that may not
@@ -39,23 +38,26 @@ class WatchChanges:
         DatabaseUnavailable, OutcomeUnknown, PublicKeysUnavailable, SchemaMismatch; the rows may be
         watched then."""
         texts = [EVERY_ROW] if keys is None else list(dict.fromkeys(map(str, keys)))
-        inserts: list[Statement] = []
+        beginning = secrets.randbits(63)
+        changes: list[Statement] = []
         for batch in batches(texts):
-            marks = ",".join(["(%s,%s,%s,%s)"] * len(batch))
-            values = [v for text in batch for v in (table.name, text, form, direction)]
-            inserts.append(
+            changes += turn(*condition_of(table, form, [EVERY_ROW, *batch]))
+            marks = ",".join(["(%s,%s,%s,%s,%s)"] * len(batch))
+            values = [v for text in batch for v in (table.name, text, form, direction, beginning)]
+            changes.append(
                 (
-                    f"INSERT INTO watched (table_name, row_key, form, direction) VALUES {marks}"
-                    " ON DUPLICATE KEY UPDATE direction = VALUES(direction)",
+                    "INSERT INTO watched (table_name, row_key, form, direction, beginning) VALUES"
+                    f" {marks} ON DUPLICATE KEY UPDATE direction = VALUES(direction),"
+                    " beginning = VALUES(beginning)",
                     values,
                 )
             )
-        self._change(table, inserts)
+        self._change(table, changes)
 
         def tell() -> None:
             self._store.delete_note(table)
             if keys is not None and direction == TO_DATABASE:
-                self._record_both(table, form, keys)
+                self.beginnings.record(table, [form], keys)
 
         self._tell_redis("the rows are watched", tell)
         return self._database.count(table) if keys is None else len(texts)
@@ -70,14 +72,15 @@ class WatchChanges:
         changes: list[Statement] = []
         for batch in batches(texts):
             condition, values = condition_of(table, form, batch)
+            changes += turn(condition, values)
             if direction != TO_DATABASE:
                 end = f"UPDATE watched SET direction = %s{condition} AND direction = %s"
                 changes.append((end, (ENDED, *values, TO_CACHE)))
             if direction != TO_CACHE and keys is not None:
-                # With a time, where a `watch` has forgotten what the one on every row remembers.
+                # With a time, where what the one on every row remembers is older.
                 leave = (
-                    "UPDATE watched SET direction = %s,"
-                    " synced_at = IF(seen = '', COALESCE(synced_at, UTC_TIMESTAMP(6)), synced_at)"
+                    "UPDATE watched SET direction = %s, synced_at ="
+                    " IF(beginning IS NULL, COALESCE(synced_at, UTC_TIMESTAMP(6)), synced_at)"
                     f"{condition} AND direction = %s AND {_EVERY}"
                 )
                 every = (table.name, form, EVERY_ROW, TO_DATABASE)
@@ -85,61 +88,30 @@ class WatchChanges:
             others, own = (" AND direction = %s", direction) if direction else ("", "")
             delete = f"DELETE FROM watched{condition} AND direction NOT IN (%s, %s){others}"
             changes.append((delete, (*values, ENDED, LEFT, *filter(None, [own]))))
-        if keys is None and direction != TO_CACHE:
-            with_order = self._database.with_order
-            before = before_the_end(table, form, self._watches, with_order)
-            changes = [*before, *changes]
+        was = self._watches.of_every_row(table, form) if keys is None else ""
         self._change(table, changes)
         left: list[tuple[str, str]] = []
 
         def tell() -> None:
             left.extend(self.finish(table))
             self._store.delete_note(table)
+            if keys is None:
+                if was != TO_CACHE:
+                    self.beginnings.record(table, [form])
+                self._watches.ranges.clear(table, form)
 
         self._tell_redis("the watches have ended", tell)
-        if keys is None:
-            self._watches.ranges.clear(table, form)
         if any(own == form and text in texts for own, text in left):
             raise PublicKeysUnavailable(
                 "the watches have ended, but other clients change some of the public keys all the"
                 " time, so these could not be deleted: send the request again"
             )
 
-    def _record_both(self, table: Table, form: str, keys: Sequence[Key]) -> None:
-        """Record which of these rows stand under their public keys. If the direction was TO_CACHE
-        before, a write may have set some since the last run. From now on only clients change them.
-        Where one has done so since the last run, forget what that saw: the client may set it
-        again."""
-        known = self._watches.known(table, form, keys)
-        every = seen_with_every_row(table, form, self._watches, keys, self._database.with_order)
-        read_at, rows = self._database.fetch_dated(table, keys)
-        texts = {key: text for key, text in table.encode_each(rows).items() if text}
-        shown = dict(zip(texts, public_forms(table, form, [*texts.values()])))
-        found = dict(zip(keys, self._store.read_many(table, form, keys)))
-        equal = {key: texts[key] for key, own in found.items() if own and own == shown.get(key)}
-        seen = dict(zip(equal, public_values.digests(equal.values())))
-        changed = touched(
-            table,
-            {**every.seen, **known.seen},
-            {**every.unfinished, **known.unfinished},
-            without(equal, found),
-        )
-        statements = [
-            *self._watches.found_equal(table, form, SeenRange(seen, known.unfinished), read_at),
-            *self._watches.forgetting(table, form, known, changed, read_at),
-        ]
-        if statements:
-            self._database.run(*statements)
-
     def _change(self, table: Table, changes: Sequence[Statement]) -> None:
-        """All or none of them. Returns when every transaction has ended that may not know of them.
-        A run whose transaction began before writes no row behind this."""
-
-        def apply(transaction: Transaction) -> None:
-            transaction.queue(*changes)
-            transaction.wait_for_writers(table)
-
-        self._database.transact(apply)
+        """All or none of them. By its return every transaction that may not know them has ended."""
+        self._database.transact(lambda transaction: transaction.queue(*changes))
+        # Not in one transaction: a run would wait for these writers, too.
+        self._database.transact(lambda transaction: transaction.wait_for_writers(table))
 
     def _tell_redis(self, done: str, tell: Callable[[], None]) -> None:
         """`tell` it, so that the next run looks. A process without Redis leaves that to others."""

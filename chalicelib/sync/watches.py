@@ -5,16 +5,16 @@ sense is reported by the next run.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
-from chalicelib.db import Database, Statement, guarded
-from chalicelib.errors import HerocacheError
+from chalicelib.db import Database, Statement
 from chalicelib.sync.seen_ranges import SeenRange, SeenRanges, keys_of
 from chalicelib.sync.unfinished_step import Prints
 from chalicelib.tables import (
     DIRECTIONS,
     EVERY_ROW,
     FORMS,
+    TO_CACHE,
     TO_DATABASE,
     Key,
     Table,
@@ -25,26 +25,23 @@ Value = TypeVar("Value")
 PAGE_ROWS = 2_000
 # In one statement.
 MAX_KEYS = 500
-MAX_GUARDED_KEYS = 1_000
+MAX_LISTED_KEYS = 20_000
 # In the place of a direction, where a watch in direction TO_CACHE has ended: the public keys that
 # followed their rows may still be there.
 ENDED = "ended"
 # The same of a watch on one row in direction TO_DATABASE, where a watch on every row goes on: the
 # next run tells that one what both sides had last.
 LEFT = "left"
-# The time is in microseconds.
-_NOT_SYNCED_SINCE = (
-    "(synced_at IS NULL OR NOT synced_at > TIMESTAMPADD(MICROSECOND, %s, '1970-01-01'))"
-)
-
-
-class NotWatched(HerocacheError):
-    """A watch has ended, or turned round, since a run read it. Nothing was written."""
+_COLUMNS = "seen, unfinished, CAST(synced_at AS CHAR), beginning"
+# Those that a run looks at.
+_IS_READY = f"(beginning IS NULL OR direction <> '{TO_DATABASE}')"
 
 
 class WatchedRow(NamedTuple):
     """`key` is EVERY_ROW for a watch on every row. `seen`: the digest of the row as both sides had
-    it last; empty where that is not known. `unfinished`: see `UnfinishedStep`."""
+    it last; empty where that is not known. `unfinished`: see `UnfinishedStep`. `beginning`: not
+    None where the watch has begun, or turned, and it is not recorded what both sides have since:
+    see `watch_beginnings`."""
 
     key: Key
     form: str
@@ -52,6 +49,12 @@ class WatchedRow(NamedTuple):
     seen: str
     unfinished: str
     synced_at: str | None
+    beginning: int | None
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether a run may look at it."""
+        return self.beginning is None or self.direction == TO_CACHE or self.key == EVERY_ROW
 
 
 class Watches:
@@ -77,15 +80,16 @@ class Watches:
             behind, values = (" AND row_key > %s", [after]) if after else ("", [])
             [found] = self._database.run(
                 (
-                    "SELECT row_key, seen, unfinished, CAST(synced_at AS CHAR) FROM watched"
+                    f"SELECT row_key, {_COLUMNS} FROM watched"
                     f" WHERE table_name = %s{behind} AND row_key <= %s AND form = %s"
-                    f" AND direction = %s AND row_key <> %s ORDER BY row_key LIMIT {PAGE_ROWS}",
+                    f" AND direction = %s AND row_key <> %s AND {_IS_READY}"
+                    f" ORDER BY row_key LIMIT {PAGE_ROWS}",
                     (table.name, *values, last, form, direction, EVERY_ROW),
                 )
             )
             page = [
-                _watched_row(key, form, direction, seen, unfinished, synced_at)
-                for text, seen, unfinished, synced_at in found
+                _watched_row(key, form, direction, *rest)
+                for text, *rest in found
                 for key in keys_of(table, [text])
             ]
             if page:
@@ -93,6 +97,24 @@ class Watches:
             if len(found) < PAGE_ROWS:
                 return
             after = found[-1][0]
+
+    def again(
+        self, table: Table, form: str, direction: str, keys: Sequence[Key]
+    ) -> list[WatchedRow]:
+        """Those of these rows that are watched one by one, and in this direction still."""
+        watched = self._these(table, form, keys, f"direction = %s AND {_IS_READY}", direction)
+        order = {key: at for at, key in enumerate(keys)}
+        return sorted(watched, key=lambda row: order[row.key])
+
+    def is_any(self, table: Table, form: str, direction: str, keys: Sequence[Key]) -> bool:
+        """Whether one of these rows may be watched in this direction. Where every row is, one that
+        is watched alone counts too."""
+        for batch in batches([EVERY_ROW, *map(str, keys)]):
+            condition, values = condition_of(table, form, batch)
+            select = f"SELECT 1 FROM watched{condition} AND direction = %s LIMIT 1"
+            if any(self._database.run((select, (*values, direction)))[0]):
+                return True
+        return False
 
     def among(self, table: Table, form: str, keys: Sequence[Key]) -> set[Key]:
         """Which of these keys are watched one by one."""
@@ -108,6 +130,24 @@ class Watches:
             found |= set(keys_of(table, [text for (text,) in rows]))
         return found
 
+    def of_every_row(self, table: Table, form: str) -> str:
+        """The direction of the watch on every row; empty where there is none."""
+        condition, values = condition_of(table, form, [EVERY_ROW])
+        [rows] = self._database.run((f"SELECT direction FROM watched{condition}", values))
+        return next((direction for (direction,) in rows), "")
+
+    def alone(self, table: Table, form: str) -> set[Key] | None:
+        """The rows that are watched one by one; None where they are too many to list."""
+        [rows] = self._database.run(
+            (
+                "SELECT row_key FROM watched WHERE table_name = %s AND form = %s AND row_key <> %s"
+                f" LIMIT {MAX_LISTED_KEYS + 1}",
+                (table.name, form, EVERY_ROW),
+            )
+        )
+        found = {*keys_of(table, [text for (text,) in rows])}
+        return found if len(rows) <= MAX_LISTED_KEYS else None
+
     def invalid(self, tables: Mapping[str, Table]) -> Iterator[tuple[str, str]]:
         """What makes no sense in `watched`: where it stands, and why. One SELECT a page."""
         for name, text, form, direction, *_ in self._pages("", ()):
@@ -119,18 +159,43 @@ class Watches:
             ):
                 yield place, why
 
-    def moved(self, table: Table) -> list[WatchedRow]:
-        """Watches on one row in direction TO_DATABASE that no run has looked at, and those that
-        have LEFT."""
-        condition = " AND table_name = %s AND (direction = %s OR direction = %s AND seen IS NULL"
-        condition += " AND synced_at IS NULL) AND row_key <> %s"
+    def left(self, table: Table) -> list[WatchedRow]:
+        """Watches that have LEFT."""
+        return self._where(table, "direction = %s", LEFT)
+
+    def begun_or_turned(
+        self, table: Table, form: str, keys: Sequence[Key] | None
+    ) -> list[WatchedRow]:
+        """Those of the watches on rows with `keys` (None: of all) in direction TO_DATABASE that
+        have begun or turned, where it is not recorded what both sides have since."""
+        condition = "direction = %s AND beginning IS NOT NULL AND row_key <> %s"
+        if keys is None:
+            values = (TO_DATABASE, EVERY_ROW, form)
+            return self._where(table, f"{condition} AND form = %s", *values)
+        return self._these(table, form, keys, condition, TO_DATABASE, EVERY_ROW)
+
+    def _where(self, table: Table, condition: str, *values: Key) -> list[WatchedRow]:
+        pages = self._pages(f" AND table_name = %s AND {condition}", (table.name, *values))
         return [
             _watched_row(key, form, direction, *rest)
-            for _, text, form, direction, *rest in self._pages(
-                condition, (table.name, LEFT, TO_DATABASE, EVERY_ROW)
-            )
+            for _, text, form, direction, *rest in pages
             for key in keys_of(table, [text])
         ]
+
+    def _these(
+        self, table: Table, form: str, keys: Sequence[Key], condition: str, *values: Key
+    ) -> list[WatchedRow]:
+        watched = []
+        for batch in batches([*map(str, keys)]):
+            place, texts = condition_of(table, form, batch)
+            select = f"SELECT row_key, direction, {_COLUMNS} FROM watched{place} AND {condition}"
+            [rows] = self._database.run((select, (*texts, *values)))
+            watched += [
+                _watched_row(key, form, *rest)
+                for text, *rest in rows
+                for key in keys_of(table, [text])
+            ]
+        return watched
 
     def _of(self, table: Table) -> list[WatchedRow]:
         return [
@@ -147,10 +212,9 @@ class Watches:
         while True:
             [rows] = self._database.run(
                 (
-                    "SELECT table_name, row_key, form, direction, seen, unfinished,"
-                    " CAST(synced_at AS CHAR) FROM watched WHERE (table_name > %s OR"
-                    " (table_name = %s AND (row_key > %s OR (row_key = %s AND form > %s))))"
-                    f"{condition}"
+                    f"SELECT table_name, row_key, form, direction, {_COLUMNS} FROM watched WHERE"
+                    " (table_name > %s OR (table_name = %s AND (row_key > %s OR (row_key = %s"
+                    f" AND form > %s)))){condition}"
                     f" ORDER BY table_name, row_key, form LIMIT {PAGE_ROWS}",
                     (last[0], last[0], last[1], last[1], last[2], *values),
                 )
@@ -159,87 +223,6 @@ class Watches:
             if len(rows) < PAGE_ROWS:
                 return
             last = rows[-1][:3]
-
-    def still(
-        self,
-        table: Table,
-        form: str,
-        direction: str,
-        keys: Sequence[Key],
-        *,
-        with_every: bool = False,
-    ) -> list[Key]:
-        """Those of `keys` whose watch has this direction now; `with_every` row, those without a
-        watch of their own. It may have begun, ended, or turned round, since a run read it. Two
-        SELECTs at the most."""
-        if not keys:
-            return []
-        select = "SELECT row_key, direction FROM watched WHERE table_name = %s AND form = %s"
-        place = (table.name, form)
-        answers = self._database.run((f"{select} LIMIT {MAX_KEYS}", place))
-        if len(answers[0]) == MAX_KEYS:  # there are more: look up these keys
-            answers = self._database.run(
-                *[
-                    (
-                        f"{select} AND row_key IN (%s{',%s' * len(batch)})",
-                        (*place, EVERY_ROW, *map(str, batch)),
-                    )
-                    for batch in batches(keys)
-                ]
-            )
-        found = {text: own for answer in answers for text, own in answer}
-        if found.keys() <= {EVERY_ROW}:
-            return [*keys] if found.get(EVERY_ROW) == direction else []
-        if with_every:
-            is_still = found.get(EVERY_ROW) == direction
-            return [key for key in keys if is_still and str(key) not in found]
-        return [key for key in keys if found.get(str(key), found.get(EVERY_ROW)) == direction]
-
-    def guard(
-        self,
-        table: Table,
-        form: str,
-        direction: str,
-        keys: Sequence[Key],
-        *,
-        with_every: bool = False,
-    ) -> Statement:
-        """Fails, as NotWatched, unless all of `keys` are watched in this direction; `with_every`
-        row, where they have no watch of their own. Where they are many also where another row of
-        the table is watched in the other one, or is watched alone and no run has looked at it."""
-        among = (
-            "(SELECT COUNT(*) FROM watched WHERE table_name = %s AND form = %s"
-            f" AND row_key IN ({','.join(['%s'] * len(keys))}) AND direction {{}} %s"
-            # No key: it would count as one where blanks at the end make no difference.
-            " AND RIGHT(row_key, 1) <> ' ')"
-        )
-        every = (
-            "EXISTS (SELECT 1 FROM watched WHERE table_name = %s AND form = %s AND row_key = %s"
-            " AND direction = %s)"
-        )
-        place: tuple[Key, ...] = (table.name, form)
-        if len(keys) > MAX_GUARDED_KEYS:  # it would take as long as a tenth of what it guards
-            new = f" OR synced_at IS NULL AND row_key <> '{EVERY_ROW}'" if with_every else ""
-            others = (
-                "NOT EXISTS (SELECT 1 FROM watched WHERE table_name = %s AND form = %s"
-                f" AND (direction <> %s{new}))"
-            )
-            values = (*place, direction, *place, EVERY_ROW, direction)
-            return f"SELECT {guarded('1', f'{others} AND {every}')}", values
-        texts: list[Key] = [*map(str, keys)]
-        if with_every:
-            condition = f"{among.format('<>')} = 0 AND {every}"
-            values = (*place, *texts, "", *place, EVERY_ROW, direction)
-            return f"SELECT {guarded('1', condition)}", values
-        condition = f"{among.format('<>')} = 0 AND ({every} OR {among.format('=')} = %s)"
-        return (
-            f"SELECT {guarded('1', condition)}",
-            (
-                *(*place, *texts, direction),
-                *(*place, EVERY_ROW, direction),
-                *(*place, *texts, direction, len(texts)),
-            ),
-        )
 
     # --- what a run keeps -------------------------------------------------------------------------
 
@@ -258,58 +241,6 @@ class Watches:
             for cases, texts, condition, place in _by_key(table, form, seen)
         ]
 
-    def known(self, table: Table, form: str, keys: Sequence[Key]) -> SeenRange:
-        """What is kept of these rows, where they are watched one by one."""
-        seen: dict[Key, str] = {}
-        unfinished: dict[Key, str] = {}
-        for batch in batches(keys):
-            condition, values = condition_of(table, form, [*map(str, batch)])
-            [rows] = self._database.run(
-                (f"SELECT row_key, seen, unfinished FROM watched{condition}", values)
-            )
-            for text, own_seen, own_unfinished in rows:
-                for key in keys_of(table, [text]):
-                    seen |= {key: own_seen} if own_seen else {}
-                    unfinished |= {key: own_unfinished} if own_unfinished else {}
-        return SeenRange(seen, unfinished)
-
-    def found_equal(
-        self, table: Table, form: str, found: SeenRange, read_at: int
-    ) -> list[Statement]:
-        """Statements that keep what a `watch` has found: rows in direction TO_DATABASE that stand
-        under their public keys. `found.unfinished` was read before the rows; `read_at` is a time
-        before them, in microseconds of the database's clock. Where a run has kept or begun
-        something since, that stays. `synced_at` stays too, because no run has looked."""
-        return [
-            (
-                f"UPDATE watched SET unfinished = NULLIF(unfinished, {cases}),"
-                # Assignments run from left to right: this one sees what the first has set.
-                f" seen = IF(unfinished IS NULL, {cases}, seen)"
-                f"{condition} AND direction = %s AND {_NOT_SYNCED_SINCE}",
-                (*unfinished, *seen, *place, TO_DATABASE, read_at),
-            )
-            for cases, seen, unfinished, condition, place in _both_by_key(
-                table, form, found, list(found.seen)
-            )
-        ]
-
-    def forgetting(
-        self, table: Table, form: str, known: SeenRange, keys: Sequence[Key], read_at: int
-    ) -> list[Statement]:
-        """Statements that forget what both sides had last of these rows: there is no such time for
-        `told` either. `known`: what was kept before. Where a run has kept or begun something since,
-        that stays; `read_at` as in `found_equal`."""
-        both = {key: f"{known.seen.get(key, '')} {known.unfinished.get(key, '')}" for key in keys}
-        return [
-            (
-                f"UPDATE watched SET seen = '', unfinished = NULL{condition} AND direction = %s"
-                f" AND {_NOT_SYNCED_SINCE}"
-                f" AND CONCAT(COALESCE(seen, ''), ' ', COALESCE(unfinished, '')) = {cases}",
-                (*place, TO_DATABASE, read_at, *texts),
-            )
-            for cases, texts, condition, place in _by_key(table, form, both)
-        ]
-
     def begun(self, table: Table, form: str, prints: Prints) -> list[Statement]:
         """Statements that record what a step has begun, until that is kept."""
         return [
@@ -317,21 +248,32 @@ class Watches:
             for cases, texts, condition, place in _by_key(table, form, prints)
         ]
 
-    def told(
-        self, table: Table, form: str, known: SeenRange, keys: Sequence[Key]
+    def recorded(
+        self, table: Table, form: str, rows: Sequence[WatchedRow], known: SeenRange
     ) -> list[Statement]:
-        """Statements that keep what is `known` of these keys, where nothing is known since they are
-        watched one by one."""
-        both = [key for key in keys if key in known.seen or key in known.unfinished]
+        """Statements that keep what is `known` of the watches of these rows since they have begun
+        or turned; where one has done so once more, its next record counts."""
         return [
             (
                 f"UPDATE watched SET seen = NULLIF({cases}, ''),"
-                f" unfinished = NULLIF({cases}, ''), synced_at = UTC_TIMESTAMP(6){condition}"
-                " AND direction = %s AND seen IS NULL AND synced_at IS NULL",
-                (*seen, *unfinished, *place, TO_DATABASE),
+                f" unfinished = NULLIF({cases}, ''), beginning = NULL{condition}"
+                " AND direction = %s AND beginning = %s",
+                (*seen, *unfinished, *place, TO_DATABASE, beginning),
             )
-            for cases, seen, unfinished, condition, place in _both_by_key(table, form, known, both)
+            for beginning in {row.beginning for row in rows if row.beginning is not None}
+            for cases, seen, unfinished, condition, place in _both_by_key(
+                table, form, known, [row.key for row in rows if row.beginning == beginning]
+            )
         ]
+
+    def recorded_unknown(self, table: Table, form: str) -> Statement:
+        """The same for watches of single rows that plain SQL has put there: nothing is known."""
+        return (
+            "UPDATE watched SET beginning = NULL WHERE table_name = %s AND form = %s"
+            " AND direction = %s AND beginning = 0 AND seen IS NULL AND unfinished IS NULL"
+            " AND row_key <> %s",
+            (table.name, form, TO_DATABASE, EVERY_ROW),
+        )
 
     def forgetting_left(self, table: Table, form: str, keys: Sequence[Key]) -> list[Statement]:
         """Statements that forget watches that have LEFT."""
@@ -341,11 +283,11 @@ class Watches:
             for condition, values in [condition_of(table, form, batch)]
         ]
 
-    def looked_at_every_row(self, table: Table, form: str) -> Statement:
+    def looked_at_every_row(self, table: Table, form: str, direction: str) -> Statement:
         return (
             "UPDATE watched SET synced_at = UTC_TIMESTAMP(6)"
-            " WHERE table_name = %s AND form = %s AND row_key = %s",
-            (table.name, form, EVERY_ROW),
+            " WHERE table_name = %s AND form = %s AND row_key = %s AND direction = %s",
+            (table.name, form, EVERY_ROW, direction),
         )
 
 
@@ -362,10 +304,11 @@ def _fault(table: Table, text: str, form: str, direction: str) -> str:
     return ""
 
 
-def _watched_row(
-    key: Key, form: str, direction: str, seen: str, unfinished: str, synced_at: str | None
-) -> WatchedRow:
-    return WatchedRow(key, form, direction, seen or "", unfinished or "", _iso(synced_at))
+def _watched_row(key: Key, form: str, direction: str, *others: Any) -> WatchedRow:
+    seen, unfinished, synced_at, beginning = others
+    return WatchedRow(
+        key, form, direction, seen or "", unfinished or "", _iso(synced_at), beginning
+    )
 
 
 def condition_of(table: Table, form: str, texts: Sequence[str]) -> Statement:

@@ -4,8 +4,6 @@ import json
 
 import pytest
 
-from chalicelib.db import guarded
-from chalicelib.sync.watches import Watches
 from tests.support.client import InProcess
 from tests.support.witness import Witness
 from tests.sync.clients import RedisCli, product, rows, run, tallies, watch, watched
@@ -196,30 +194,4 @@ def test_a_watch_with_a_blank_behind_its_key_hides_no_row(
 
     assert list(tallies(record)) == [(0, 0, 0), (2, 2, 0)]
     assert [each["reason"] for each in record["details"]] == ["'22 ' is no ProductId"]
-    assert [row["Price"] for row in rows(witness, 11, 22)] == [1, 2]
-
-
-def test_a_row_that_the_database_always_takes_for_another_one_stops_no_run(
-    shop: InProcess, witness: Witness, cli: RedisCli, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Where what guards a write differs from what a run has asked: the other rows are written."""
-    watch(shop, [11, 22])
-    guard = Watches.guard
-    never = f"SELECT {guarded('1', '%s = 0')}", (1,)
-    monkeypatch.setattr(
-        Watches,
-        "guard",
-        lambda self, table, form, direction, keys, **named: (
-            never if 22 in keys else guard(self, table, form, direction, keys)
-        ),
-    )
-    run()
-    cli.put("Product:11", Price=1)
-    cli.put("Product:22", Price=2)
-
-    run()
-
-    assert [row["Price"] for row in rows(witness, 11, 22)] == [1, 400]
-    monkeypatch.undo()
-    assert run(None)["outcome"] == "done", "it is left to the next run"
     assert [row["Price"] for row in rows(witness, 11, 22)] == [1, 2]

@@ -11,7 +11,7 @@ import pytest
 
 from chalicelib.db import Transaction
 from chalicelib.rows import WriteThrough
-from chalicelib.sync import range_scan, to_database, watches
+from chalicelib.sync import range_scan, to_database
 from chalicelib.tables import HASH, JSON, TO_CACHE, Table
 from tests.support.client import InProcess
 from tests.support.topologies import wait_until
@@ -309,16 +309,13 @@ def test_rows_do_not_follow_behind_the_end_of_a_watch(
 
 
 @pytest.mark.parametrize("then", ["unwatch", TO_CACHE])
-@pytest.mark.parametrize("max_guarded", [MANY - 1, MANY])
 def test_many_rows_do_not_follow_behind_the_end_of_a_watch(
     service: InProcess,
     witness: Witness,
     cli: RedisCli,
     monkeypatch: pytest.MonkeyPatch,
     then: str,
-    max_guarded: int,
 ) -> None:
-    monkeypatch.setattr(watches, "MAX_GUARDED_KEYS", max_guarded)
     keys = range(1, MANY + 1)
     service.write([product(key) for key in keys], TABLE="products")
     watch(service, ["*"])

@@ -1,0 +1,79 @@
+"""What both sides have when a watch on one row begins in direction TO_DATABASE, or turns to it.
+
+Before that a write may have set the public key. From then on only clients change it. So it is
+recorded once whether the row stands there, or a client has changed that since the last run. Until
+then a run looks past the watch. What is recorded of a turn counts unless another turn has come.
+"""
+
+from collections.abc import Iterable, Sequence
+
+from chalicelib.cache import PublicStore, public_forms
+from chalicelib.db import MICROSECONDS_NOW, Database
+from chalicelib.sync import public_values
+from chalicelib.sync.seen_ranges import SeenRange, rows_by_range
+from chalicelib.sync.step import without
+from chalicelib.sync.unfinished_step import touched
+from chalicelib.sync.watches import ENDED, WatchedRow, Watches
+from chalicelib.tables import FORMS, TO_CACHE, Key, Table
+
+BATCH_ROWS = 1_000
+
+
+class WatchBeginnings:
+    def __init__(self, database: Database, store: PublicStore, watches: Watches) -> None:
+        self._database = database
+        self._store = store
+        self._watches = watches
+
+    def record(
+        self, table: Table, forms: Iterable[str] = FORMS, keys: Sequence[Key] | None = None
+    ) -> None:
+        """Record it of the watches on rows with `keys`; None: of all that have begun or turned.
+        Anybody may, and more than one at once. Raises CacheUnavailable, DatabaseUnavailable,
+        OutcomeUnknown."""
+        for form in forms:
+            # In direction TO_CACHE what it remembers tells nothing: writes have set public keys.
+            starts = self._watches.ranges.starts(table, form)
+            if self._watches.of_every_row(table, form) in (TO_CACHE, ENDED):
+                starts = []
+            if not starts:
+                self._database.run(self._watches.recorded_unknown(table, form))
+            rows = self._watches.begun_or_turned(table, form, keys)
+            for at in range(0, len(rows), BATCH_ROWS):
+                self._record(table, form, starts, rows[at : at + BATCH_ROWS])
+
+    def _record(
+        self, table: Table, form: str, starts: Sequence[str], watched: Sequence[WatchedRow]
+    ) -> None:
+        keys = [row.key for row in watched]
+        [[(now,)]] = self._database.run((f"SELECT {MICROSECONDS_NOW}", ()))
+        # What a run has read of the rows before this is set under no public key any more.
+        self._store.stamp_many(table, form, keys, int(now))
+        known = self._known(table, form, starts, watched)
+        found = dict(zip(keys, self._store.read_many(table, form, keys)))
+        _, rows = self._database.fetch_dated(table, keys)
+        texts = {key: text for key, text in table.encode_each(rows).items() if text}
+        shown = dict(zip(texts, public_forms(table, form, [*texts.values()])))
+        equal = {key: texts[key] for key, own in found.items() if own and own == shown.get(key)}
+        others = without(equal, found)
+        forgotten = {*touched(table, known.seen, known.unfinished, others), *equal}
+        seen = without(forgotten, {**known.seen})
+        seen |= zip(equal, public_values.digests(equal.values()))
+        both = SeenRange(seen, without(forgotten, {**known.unfinished}))
+        self._database.run(*self._watches.recorded(table, form, watched, both))
+
+    def _known(
+        self, table: Table, form: str, starts: Sequence[str], watched: Sequence[WatchedRow]
+    ) -> SeenRange:
+        """What both had last, by the watch itself; where that is new, by the one on every row."""
+        seen = {row.key: row.seen for row in watched if row.seen}
+        unfinished = {row.key: row.unfinished for row in watched if row.unfinished}
+        new = [row for row in watched if not row.seen and not row.synced_at]
+        if new and starts:
+            ordered = self._database.with_order(table)
+            for start, rows in rows_by_range(ordered, starts, new):
+                keys = {row.key for row in rows}
+                every = self._watches.ranges.seen(table, form, start)
+                seen |= {key: every.seen[key] for key in keys & every.seen.keys()}
+                unfinished |= {key: every.unfinished[key] for key in keys & every.unfinished.keys()}
+        return SeenRange(seen, unfinished)
