@@ -76,10 +76,10 @@ class FanOut:
             self._work.append(work)
             after = last
 
-    def add_every_row(self, table: Table, form: str, direction: str, *, has_others: bool) -> None:
+    def add_every_row(self, table: Table, form: str, direction: str) -> None:
         bounds = self._bounds(table, form, direction)
         for after, last in zip(bounds, [*bounds[1:], None]):
-            work = RangeRows(table.name, form, direction, after, last, True, has_others)
+            work = RangeRows(table.name, form, direction, after, last, is_every=True)
             self._work.append(work)
 
     def hand_over(

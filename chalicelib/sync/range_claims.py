@@ -31,9 +31,8 @@ _TOKEN = "(SELECT token FROM sync_lease WHERE name = 'sync')"
 @dataclass(frozen=True)
 class RangeRows:
     """The rows of `table` behind the key `after` (empty: from the first row on) and up to the key
-    `last` (None: to the end). `is_every`: all of these rows; where it `has_others`, without those
-    that are watched one by one. Otherwise only rows that are watched one by one, in the order of
-    the texts of their keys."""
+    `last` (None: to the end). `is_every`: all of these rows but those that are watched one by one.
+    Otherwise only these, in the order of the texts of their keys."""
 
     table: str
     form: str
@@ -41,7 +40,6 @@ class RangeRows:
     after: str
     last: str | None
     is_every: bool
-    has_others: bool = False
 
 
 NOTHING = RangeRows("", "", "", "", "", is_every=False)

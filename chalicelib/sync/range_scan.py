@@ -57,10 +57,10 @@ class Scan:
         self._lease = lease
         self._note = note
         self._turns = turns
-        self._has_turned = self._is_to_list = False
-        # Of every row: those that are watched alone; None where these are too many to list.
-        self._others: Collection[Key] | None = None
-        self._is_every_row = True
+        self._has_turned = False
+        # The direction in which every row is watched, and which rows are watched alone: None where
+        # these are too many to list.
+        self._every: tuple[str, Collection[Key] | None] | None = None
         # What is kept of the rows behind this key, where that is known.
         self._left: tuple[str, SeenRange] | None = None
         self._progress = progress
@@ -100,23 +100,19 @@ class Scan:
         def do() -> None:
             if not self._is_every(direction):
                 return
-            others = self._watches.among(self._table, self._form, keys)
-            rows = self._read(keys)
-            here = {*rows.texts, *rows.odd, *others}
-            gone = [key for key in keys if key not in here]
+            rows, others = self._read(keys), self._others(keys)
+            here = {*rows.texts, *rows.odd}
+            gone = [key for key in keys if key not in here and key not in others]
             if gone:
                 nothing = UnfinishedStep({}, lambda prints: (), lambda digests, prints: ())
                 self._reconcile(self._step(direction, gone, rows, {}, nothing))
 
         self._until_no_watch_turns(do)
 
-    def every_row(
-        self, direction: str, starts: Sequence[str], end: str | None, others: Collection[Key] | None
-    ) -> None:
-        """Reconcile every row but the `others` that are watched alone (None: look them up), range
-        by range. `starts`: the keys behind which ranges begin; `end`: the last key of the last one.
-        A range that has become too large is split."""
-        self._others = others
+    def every_row(self, direction: str, starts: Sequence[str], end: str | None) -> None:
+        """Reconcile every row but those that are watched alone, range by range. `starts`: the keys
+        behind which ranges begin; `end`: the last key of the last one. A range that has become too
+        large is split."""
         for start, following in zip(starts, [*starts[1:], end]):
             at: str | None = start
             while at is not None:
@@ -126,11 +122,7 @@ class Scan:
     def _begin_of_range(self, direction: str, start: str, end: str | None) -> str | None:
         """Reconcile the first rows behind the key `start`. The key up to which that is done; None
         where the range is."""
-        if self._is_to_list:
-            self._others = self._watches.alone(self._table, self._form)
-            self._is_to_list = False
-            self._is_every_row = self._is_every(direction)
-        if not self._is_every_row:
+        if not self._is_every(direction):
             return None
         read = self._table.key.type.read
         last = None if end is None else read(end)
@@ -150,9 +142,7 @@ class Scan:
         if known and [*known] != keys:  # some rows are gone
             here = {*keys}
             keys += [key for key in known if key not in here]
-        others = self._others
-        if others is None:
-            others = self._watches.among(self._table, self._form, keys)
+        others = self._others(keys)
         asked = [key for key in keys if key not in others] if others else keys
         prints = {**part.unfinished, **left.unfinished}
         unfinished = self._unfinished(direction, start, SeenRange(before, prints))
@@ -183,11 +173,25 @@ class Scan:
                 return do()
             except Turned:
                 self._turns = self._lease.turns()
-                self._has_turned = self._is_to_list = True
+                self._has_turned, self._every = True, None
         return do()
 
     def _is_every(self, direction: str) -> bool:
-        return self._watches.of_every_row(self._table, self._form) == direction
+        """Whether every row is watched, in this direction."""
+        return self._listed()[0] == direction
+
+    def _others(self, keys: Sequence[Key]) -> Collection[Key]:
+        """Rows that are watched alone: all of them, or those of `keys`."""
+        _, alone = self._listed()
+        return self._watches.among(self._table, self._form, keys) if alone is None else alone
+
+    def _listed(self) -> tuple[str, Collection[Key] | None]:
+        if not self._every:
+            self._every = (
+                self._watches.of_every_row(self._table, self._form),
+                self._watches.alone(self._table, self._form),
+            )
+        return self._every
 
     def _read(self, keys: Sequence[Key]) -> Rows:
         return self._reconciliation.read(self._table, keys)

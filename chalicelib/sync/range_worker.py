@@ -116,7 +116,7 @@ class RangeWorker:
         scan = Scan(table, work.form, reconciliation, self._watches, lease, note, turns, progress)
         if work.is_every:
             starts = self._watches.ranges.starts_between(table, work.form, own.after, work.last)
-            scan.every_row(work.direction, starts, work.last, None if work.has_others else ())
+            scan.every_row(work.direction, starts, work.last)
         else:
             assert work.last is not None
             for page in self._watches.between(

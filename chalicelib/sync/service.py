@@ -231,14 +231,12 @@ class Sync:
         # First what changes rows: then what follows rows is looked at once.
         for direction, form in itertools.product((TO_DATABASE, TO_CACHE), FORMS):
             scan = Scan(table, form, reconciliation, self._watches, lease, note, turns)
-            own = [row for row in watched if row.form == form]
-            single = [row for row in own if row.key != EVERY_ROW]
-            rows = [row for row in single if row.direction == direction and row.is_ready]
-            self._look_at_rows(scan, table, rows, fan_out)
+            own = [row for row in watched if (row.form, row.direction) == (form, direction)]
+            single = [row for row in own if row.key != EVERY_ROW and row.is_ready]
+            self._look_at_rows(scan, table, single, fan_out)
             for every in own:
-                if every.key == EVERY_ROW and every.direction == direction:
-                    keys = {row.key for row in single}
-                    self._look_at_every_row(scan, table, every, keys, lease, fan_out)
+                if every.key == EVERY_ROW:
+                    self._look_at_every_row(scan, table, every, lease, fan_out)
 
     def _look_at_rows(
         self,
@@ -259,15 +257,14 @@ class Sync:
         scan: Scan,
         table: Table,
         every: WatchedRow,
-        others: set[Key],
         lease: Lease,
         fan_out: FanOut | None,
     ) -> None:
         if fan_out and self._database.key_behind(table, None, MAX_ROWS_IN_RUN) is not None:
-            fan_out.add_every_row(table, every.form, every.direction, has_others=bool(others))
+            fan_out.add_every_row(table, every.form, every.direction)
             return
         starts = self._watches.ranges.starts_between(table, every.form, "", None)
-        scan.every_row(every.direction, starts, None, others)
+        scan.every_row(every.direction, starts, None)
         lease.run(self._watches.looked_at_every_row(table, every.form, every.direction))
 
 
