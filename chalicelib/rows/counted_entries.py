@@ -8,7 +8,7 @@ Without such counters an entry is the JSON alone.
 
 from collections.abc import Sequence
 
-from chalicelib.cache import CounterRecord, CounterTotals, Entry, declaration
+from chalicelib.cache import CounterRecord, CounterTotals, Entry
 from chalicelib.tables import Row, Table
 
 
@@ -25,12 +25,6 @@ def encode_many(table: Table, rows: Sequence[Row]) -> Sequence[Entry | None]:
     ]
 
 
-def is_of_this_declaration(table: Table, entry: Entry) -> bool:
-    """Whether its records have the counters of the table. Another version of the service may have
-    stored it."""
-    return entry.startswith(declaration(_names(table)), entry.find(b"\n") + 1)
-
-
 def split(table: Table, entry: Entry) -> list[tuple[bytes, bytes]]:
     """The JSON of each row in the entry, and its record."""
     length = 24 + 16 * len(table.write_behind)
@@ -40,10 +34,6 @@ def split(table: Table, entry: Entry) -> list[tuple[bytes, bytes]]:
         found.append((entry[start : end - 1], entry[end : end + length]))
         start = end + length + 1  # behind the comma
     return found
-
-
-def _names(table: Table) -> tuple[str, ...]:
-    return tuple([column.name for column in table.write_behind])
 
 
 def _record(table: Table, row: Row) -> CounterRecord:

@@ -24,7 +24,6 @@ from chalicelib.cache import (
 )
 from chalicelib.db import Generation
 from chalicelib.errors import AnotherServer, CacheUnavailable, DatabaseUnavailable
-from chalicelib.rows.counted_entries import is_of_this_declaration
 from chalicelib.rows.loader import RowLoader
 from chalicelib.tables import Column, Key, Table
 
@@ -66,22 +65,6 @@ class LazyLoading:
         reads that missed, one script reads and leases in one round trip. Raises
         DatabaseUnavailable, TooLarge. An error of the cache is never raised: the database
         answers."""
-        found = self._get_many(table, column, values)
-        return self._with_counters(table, column, values, found) if table.write_behind else found
-
-    def _with_counters(
-        self, table: Table, column: Column, values: Sequence[Key], found: Found
-    ) -> Found:
-        """Entries of another declaration lack counters: in their place what the database has."""
-        entries = {value: entry for value, entry in zip(values, found.entries) if entry is not None}
-        others = [v for v, entry in entries.items() if not is_of_this_declaration(table, entry)]
-        if not others:
-            return found
-        for value in others:
-            del entries[value]
-        return _found(values, entries | self._load(table, column, others), found.hits)
-
-    def _get_many(self, table: Table, column: Column, values: Sequence[Key]) -> Found:
         lease_first = (
             self._misses_in_a_row >= MISSES_TO_EXPECT_ONE and len(values) <= MAX_VALUES_TO_LEASE
         )
