@@ -46,7 +46,7 @@ class Turned(HerocacheError):
     """A watch has turned or ended since a run listed the rows of a step. Nothing was committed."""
 
     def __init__(self) -> None:
-        super().__init__("watches of the table turn or end all the time; the next run goes on")
+        super().__init__("watches turn or end all the time; the next run goes on")
 
 
 class Lease:

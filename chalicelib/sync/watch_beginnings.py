@@ -39,17 +39,17 @@ class WatchBeginnings:
             if not starts:
                 self._database.run(self._watches.recorded_unknown(table, form))
             rows = self._watches.begun_or_turned(table, form, keys)
+            known = self._known(table, form, starts, rows)
             for at in range(0, len(rows), BATCH_ROWS):
-                self._record(table, form, starts, rows[at : at + BATCH_ROWS])
+                self._record(table, form, known, rows[at : at + BATCH_ROWS])
 
     def _record(
-        self, table: Table, form: str, starts: Sequence[str], watched: Sequence[WatchedRow]
+        self, table: Table, form: str, known: SeenRange, watched: Sequence[WatchedRow]
     ) -> None:
         keys = [row.key for row in watched]
         [[(now,)]] = self._database.run((f"SELECT {MICROSECONDS_NOW}", ()))
         # What a run has read of the rows before this is set under no public key any more.
         self._store.stamp_many(table, form, keys, int(now))
-        known = self._known(table, form, starts, watched)
         found = dict(zip(keys, self._store.read_many(table, form, keys)))
         _, rows = self._database.fetch_dated(table, keys)
         texts = {key: text for key, text in table.encode_each(rows).items() if text}
@@ -57,7 +57,7 @@ class WatchBeginnings:
         equal = {key: texts[key] for key, own in found.items() if own and own == shown.get(key)}
         others = without(equal, found)
         forgotten = {*touched(table, known.seen, known.unfinished, others), *equal}
-        seen = without(forgotten, {**known.seen})
+        seen = {key: known.seen[key] for key in known.seen.keys() & others.keys() - forgotten}
         seen |= zip(equal, public_values.digests(equal.values()))
         both = SeenRange(seen, without(forgotten, {**known.unfinished}))
         self._database.run(*self._watches.recorded(table, form, watched, both))
@@ -65,7 +65,8 @@ class WatchBeginnings:
     def _known(
         self, table: Table, form: str, starts: Sequence[str], watched: Sequence[WatchedRow]
     ) -> SeenRange:
-        """What both had last, by the watch itself; where that is new, by the one on every row."""
+        """What both had last, by the watch itself; where that is new, by the one on every row. No
+        step of a run changes that: it would have begun before the watch did."""
         seen = {row.key: row.seen for row in watched if row.seen}
         unfinished = {row.key: row.unfinished for row in watched if row.unfinished}
         new = [row for row in watched if not row.seen and not row.synced_at]
