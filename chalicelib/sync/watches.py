@@ -107,14 +107,17 @@ class Watches:
         return sorted(watched, key=lambda row: order[row.key])
 
     def is_any(self, table: Table, form: str, direction: str, keys: Sequence[Key]) -> bool:
-        """Whether one of these rows may be watched in this direction. Where every row is, one that
-        is watched alone counts too."""
-        for batch in batches([EVERY_ROW, *map(str, keys)]):
-            condition, values = condition_of(table, form, batch)
-            select = f"SELECT 1 FROM watched{condition} AND direction = %s LIMIT 1"
-            if any(self._database.run((select, (*values, direction)))[0]):
-                return True
-        return False
+        """Whether one of these rows may be watched in this direction, alone or with every row. Also
+        where so many are watched alone that it is not worth while to look. One SELECT."""
+        [rows] = self._database.run(
+            (
+                "SELECT row_key, direction FROM watched WHERE table_name = %s AND form = %s"
+                f" LIMIT {MAX_KEYS}",
+                (table.name, form),
+            )
+        )
+        found = {text for text, own in rows if own == direction}
+        return len(rows) == MAX_KEYS or not found.isdisjoint([EVERY_ROW, *map(str, keys)])
 
     def among(self, table: Table, form: str, keys: Sequence[Key]) -> set[Key]:
         """Which of these keys are watched one by one."""
