@@ -200,6 +200,10 @@ class Database:
         Does nothing where the generation was raised already. One UPDATE."""
         self.run(cache_generation.switch_on(table, number, server))
 
+    def wait_for_writers(self, table: Table) -> None:
+        """As `Transaction.wait_for_writers`."""
+        self.transact(lambda transaction: transaction.wait_for_writers(table))
+
     def transact(self, work: Callable[["Transaction"], Result]) -> Result:
         """Run `work` in a transaction, commit unless it has done so, and return its result. Where
         the database certainly undid the first try (a deadlock, for example), `work` runs again, so

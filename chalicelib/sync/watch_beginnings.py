@@ -39,6 +39,9 @@ class WatchBeginnings:
             if not starts:
                 self._database.run(self._watches.recorded_unknown(table, form))
             rows = self._watches.begun_or_turned(table, form, keys)
+            if rows:
+                # Those that know of no turn may set public keys.
+                self._database.wait_for_writers(table)
             known = self._known(table, form, starts, rows)
             for at in range(0, len(rows), BATCH_ROWS):
                 self._record(table, form, known, rows[at : at + BATCH_ROWS])

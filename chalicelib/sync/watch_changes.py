@@ -111,7 +111,7 @@ class WatchChanges:
         """All or none of them. By its return every transaction that may not know them has ended."""
         self._database.transact(lambda transaction: transaction.queue(*changes))
         # Not in one transaction: a run would wait for these writers, too.
-        self._database.transact(lambda transaction: transaction.wait_for_writers(table))
+        self._database.wait_for_writers(table)
 
     def _tell_redis(self, done: str, tell: Callable[[], None]) -> None:
         """`tell` it, so that the next run looks. A process without Redis leaves that to others."""

@@ -1,6 +1,7 @@
 """Watches that turn from to_cache to to_database: what a write has set under a public key meanwhile
 is no change of a client, and what a client sets is."""
 
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 
 from chalicelib import services
+from chalicelib.db import Transaction
 from chalicelib.sync import range_scan, to_database
 from chalicelib.sync.range_scan import Scan
 from chalicelib.sync.runs import Lease, Turned
@@ -16,6 +18,7 @@ from chalicelib.sync.watch_beginnings import WatchBeginnings
 from chalicelib.sync.watches import Watches
 from chalicelib.tables import FORMS, PRODUCTS
 from tests.support.client import InProcess
+from tests.support.topologies import wait_until
 from tests.support.witness import Witness
 from tests.sync.clients import RedisCli, as_json, ask, product, rows, run, unwatch, watch, watched
 from tests.sync.test_faults import Killed, Steps, expire_lease, kill, killed_runs
@@ -666,6 +669,35 @@ def test_so_does_a_range_that_is_handed_out(
     assert listed() == [11]
     half.end()
     assert listed() == [11, 22]
+
+
+def test_a_run_waits_for_a_write_that_does_not_know_of_the_turn(
+    shop: InProcess, cli: RedisCli, witness: Witness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So does the `watch`. That write then sets the public key at once, and another follows."""
+    watch(shop, [22], "to_cache")
+    run()
+    commit = Transaction._send_commit
+    threads = [threading.Thread(target=do) for do in (lambda: watch(shop, [22]), run)]
+
+    def commit_late(self: Transaction, *arguments: Any, **named: Any) -> Any:
+        monkeypatch.undo()
+        threads[0].start()
+        wait_until(lambda: witness.query("SELECT direction FROM watched") == [("to_database",)])
+        threads[1].start()
+        threads[1].join(0.5)
+        return commit(self, *arguments, **named)
+
+    monkeypatch.setattr(Transaction, "_send_commit", commit_late)
+    write_price(shop, 5)
+    for thread in threads:
+        thread.join()
+    assert (cli.row("Product:22") or {})["Price"] == 5
+    write_price(shop, 6)
+
+    run()
+
+    assert price(witness) == 6 == (cli.row("Product:22") or {})["Price"]
 
 
 def test_what_is_recorded_of_a_watch_that_has_turned_once_more_does_not_count(
