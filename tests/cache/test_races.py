@@ -259,20 +259,29 @@ def test_a_writer_that_slept_after_it_sent_its_fences_does_not_rely_on_them(
 @pytest.mark.parametrize(
     "clocks", [(-3600, 6), (6, 0)], ids=["its clock was set back", "its machine slept"]
 )
+@pytest.mark.parametrize(
+    ("owner", "step"), [(Cache, "begin_fence_many"), (Pending, "wait")], ids=["sent", "waited for"]
+)
 def test_a_writer_notices_by_two_clocks_that_it_slept(
-    one: RowService, witness: Witness, monkeypatch: pytest.MonkeyPatch, clocks: tuple[float, float]
+    one: RowService,
+    witness: Witness,
+    monkeypatch: pytest.MonkeyPatch,
+    owner: type,
+    step: str,
+    clocks: tuple[float, float],
 ) -> None:
+    """Behind the step that sent its fences, or behind the one that waited for them."""
     number, *_ = witness.generation()
-    begin_fence_many, now = Cache.begin_fence_many, clocks_module.clocks
+    do, now = getattr(owner, step), clocks_module.clocks
 
-    def sleep_behind_it(self: Cache, *arguments: Any) -> Pending[int]:
-        pending = begin_fence_many(self, *arguments)
+    def sleep_behind_it(self: object, *arguments: Any) -> object:
+        done = do(self, *arguments)
         passed = [at + more for at, more in zip(now(), clocks)]
         for module in (clocks_module, generations):  # it sleeps once, not while it waits
             monkeypatch.setattr(module, "clocks", lambda: passed)
-        return pending
+        return done
 
-    monkeypatch.setattr(Cache, "begin_fence_many", sleep_behind_it)
+    monkeypatch.setattr(owner, step, sleep_behind_it)
     monkeypatch.setattr(Recovery, "start", lambda self: None)
     one.write(HEROES, [hero(3, "after")], True)
 

@@ -69,6 +69,20 @@ def test_a_version_with_a_new_lookup_sees_what_the_one_without_it_changes(
     old.assert_reads_what_is_stored("id", [1, 2, 3])
 
 
+@pytest.mark.parametrize("use_cache", [True, False])
+def test_a_new_lookup_shows_what_a_version_without_it_inserts_behind_an_invalidate(
+    version: type[Version], use_cache: bool
+) -> None:
+    new, old = version(HEROES), version(WITHOUT_LOOKUP)
+    new.rows.write(HEROES, [a_row(NO_KEY, 5)], True)
+    old.rows.invalidate(old.table)  # since then it knows a generation of the other version
+    new.assert_reads_what_is_stored("xp", [5])
+
+    old.rows.write(old.table, [a_row(NO_KEY, 5)], use_cache)
+
+    new.assert_reads_what_is_stored("xp", [5])
+
+
 def test_a_version_with_a_new_column_answers_with_it(version: type[Version]) -> None:
     old, new = version(WITHOUT_COLUMN), version(HEROES)
     new.rows.write(HEROES, [a_row(1, 5)], False)

@@ -15,6 +15,7 @@ from chalicelib import clocks, services
 from chalicelib.cache import CounterTotals, declaration
 from chalicelib.cache import connection as redis_connection
 from chalicelib.cache.commands import Command
+from chalicelib.cache.openings import Openings
 from chalicelib.cache.routing import Connection
 from chalicelib.cache.write_behind_scripts import SETTLE, add
 from chalicelib.column_types import INTEGER, UNSIGNED_KEY, Integer
@@ -257,14 +258,20 @@ def test_a_script_that_runs_twice_adds_once(
 
 
 @pytest.mark.usefixtures("pages", "lasting_generations")
+@pytest.mark.parametrize("step", ["the reply", "another connection"])
 def test_a_script_is_not_sent_again_once_its_first_copy_may_be_forgotten(
-    service: InProcess, witness: Witness, monkeypatch: pytest.MonkeyPatch
+    service: InProcess, witness: Witness, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
-    """The process slept while it waited for the reply, and its connection is lost."""
+    """The process slept while it waited for the reply, and its connection is lost; or while it
+    waited for another one."""
     witness.forget_cached()
     wait_until(lambda: bool(service.read([1], TABLE="pages").rows and witness.entries()))
-    exchange = Connection.exchange
+    exchange, opened = Connection.exchange, Openings.wait
     lost: list[object] = []
+
+    def sleep() -> None:
+        later = SimpleNamespace(time=lambda: time.time() + 60, monotonic=time.monotonic)
+        patch.setattr(clocks, "time", later)
 
     def lose_reply(self: Connection, asked: Sequence[Command], wait: bool) -> Sequence[object]:
         replies = exchange(self, asked, wait)
@@ -272,12 +279,19 @@ def test_a_script_is_not_sent_again_once_its_first_copy_may_be_forgotten(
             return replies
         lost.append(replies)
         witness.redis.delete(*copies)
-        later = SimpleNamespace(time=lambda: time.time() + 60, monotonic=time.monotonic)
-        patch.setattr(clocks, "time", later)
+        if step == "the reply":
+            sleep()
         raise redis.ConnectionError("for this test")
+
+    def open_late(self: Openings, *arguments: Any, **named: Any) -> Connection:
+        connection = opened(self, *arguments, **named)
+        if lost:
+            sleep()
+        return connection
 
     with monkeypatch.context() as patch:
         patch.setattr(Connection, "exchange", lose_reply)
+        patch.setattr(Openings, "wait", open_late)
         answer = increment(service, 1)
     assert lost
     assert (answer.status, answer.error) == (503, "OutcomeUnknown")
