@@ -8,7 +8,7 @@ changes `watched_ranges`.
 from collections.abc import Sequence
 
 from chalicelib.db import Statement
-from chalicelib.sync.runs import Lease
+from chalicelib.sync.runs import MAX_TRIES, Lease, Turned
 from chalicelib.sync.seen_ranges import SeenRange, rows_by_range
 from chalicelib.sync.step import without
 from chalicelib.sync.watches import WatchedRow, Watches
@@ -17,7 +17,21 @@ from chalicelib.tables import TO_DATABASE, Table
 
 def bring_along(table: Table, watches: Watches, lease: Lease) -> None:
     """Called before a run looks at rows of the table. Only direction TO_DATABASE needs it: in the
-    other one the row counts, whatever both had. Raises Superseded, DatabaseUnavailable."""
+    other one the row counts, whatever both had. Raises Superseded, DatabaseUnavailable; Turned,
+    where watches turn all the time."""
+    if not watches.left(table):
+        return
+    for tries_left in reversed(range(MAX_TRIES)):
+        try:
+            _bring_along(table, watches, lease, lease.turns())
+            return
+        except Turned:
+            if not tries_left:
+                raise
+
+
+def _bring_along(table: Table, watches: Watches, lease: Lease, turns: int) -> None:
+    """What has left behind `turns` may know other things of its row."""
     left = watches.left(table)
     for form in sorted({row.form for row in left}):
         own = [row for row in left if row.form == form]
@@ -25,7 +39,8 @@ def bring_along(table: Table, watches: Watches, lease: Lease) -> None:
         if watches.of_every_row(table, form) == TO_DATABASE:
             for start, rows in rows_by_range(table, watches.ranges.starts(table, form), own):
                 statements.append(_told(table, form, watches, start, rows))
-        lease.run(*statements, *watches.forgetting_left(table, form, [row.key for row in own]))
+        forgetting = watches.forgetting_left(table, form, [row.key for row in own])
+        lease.run(*statements, *forgetting, turns=turns)
 
 
 def _told(

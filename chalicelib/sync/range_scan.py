@@ -12,7 +12,7 @@ from typing import TypeVar
 from chalicelib.db import Statement
 from chalicelib.sync.idle_check import Note
 from chalicelib.sync.reconciliation import Reconciliation
-from chalicelib.sync.runs import Lease, Turned
+from chalicelib.sync.runs import MAX_TRIES, Lease, Turned
 from chalicelib.sync.seen_ranges import SeenRange
 from chalicelib.sync.step import Rows, Step
 from chalicelib.sync.unfinished_step import UnfinishedStep
@@ -26,8 +26,6 @@ RANGE_ROWS = 5_000
 # rows that are gone. JSON may need three times the bytes of UTF-8.
 KEPT_TIMES = 5
 PRINT_BYTES = 20
-# Of one step, while watches turn.
-MAX_TRIES = 10
 
 Result = TypeVar("Result")
 

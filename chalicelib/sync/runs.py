@@ -25,6 +25,8 @@ HANDED_SECONDS = 600
 # After this time a range sets no public key any more.
 RANGE_SECONDS = 15
 KEPT_DAYS = 30
+# Of one step, while watches turn.
+MAX_TRIES = 10
 # Of one record.
 MAX_DETAILS = 100
 

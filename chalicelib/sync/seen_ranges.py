@@ -128,16 +128,17 @@ class SeenRanges:
             )
         ]
 
-    def clear(self, table: Table, form: str) -> None:
-        """Forget what both sides had, unless somebody watches every row."""
+    def clear(self, table: Table, form: str, ended: str = "") -> None:
+        """Forget what both sides had, unless somebody watches every row, in a direction other than
+        `ended`."""
         for after in self.starts(table, form):
             self._database.run(
                 (
                     "DELETE FROM watched_ranges WHERE table_name = %s AND form = %s"
                     " AND after_key = %s AND NOT EXISTS (SELECT 1 FROM watched AS w"
                     " WHERE w.table_name = watched_ranges.table_name"
-                    " AND w.form = watched_ranges.form AND w.row_key = %s)",
-                    (table.name, form, after, EVERY_ROW),
+                    " AND w.form = watched_ranges.form AND w.row_key = %s AND w.direction <> %s)",
+                    (table.name, form, after, EVERY_ROW, ended),
                 )
             )
 

@@ -147,6 +147,9 @@ class WatchChanges:
                     kept = self._watches.among(table, form, page)
                     gone = {key: EVERY_ROW for key in page if key not in kept}
                     own_left |= self._delete_public(table, form, gone)
+            if EVERY_ROW in texts and EVERY_ROW not in own_left:
+                # Before nobody can tell that this was in direction TO_CACHE.
+                self._watches.ranges.clear(table, form, ENDED)
             if texts:
                 self._store.delete_note(table)
             for batch in batches([text for text in texts if text not in own_left]):

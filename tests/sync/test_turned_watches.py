@@ -773,3 +773,43 @@ def test_what_a_watch_has_recorded_within_a_step_is_not_written_over(
     run()
 
     assert price(witness) == 7
+
+
+def test_a_run_does_not_believe_what_a_watch_on_every_row_remembers_that_has_ended(
+    shop: InProcess, cli: RedisCli, witness: Witness
+) -> None:
+    """Its direction was to_cache: a write has set the public key since."""
+    watch(shop, ["*"], "to_cache")
+    run()
+    write_price(shop, 5)
+    with redis_away():
+        assert ask(shop, "watch", SQLS=[22], DIRECTION="to_database").status == 503
+    cli.put("Product:22", Price=400, QuantityInStock=3000)
+    with redis_away():
+        assert ask(shop, "unwatch", SQLS=["*"]).status == 503
+
+    run()
+
+    assert price(witness) == 400
+
+
+def test_a_watch_that_ends_once_more_gives_back_what_it_knows_then(
+    shop: InProcess, witness: Witness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run is about to give back what it knew before."""
+    watch(shop, ["*"])
+    watch(shop, [22])
+    run()
+    unwatch(shop, [22])
+
+    def end_once_more() -> None:
+        watch(shop, [22], "to_cache")
+        write_price(shop, 5)
+        watch(shop, [22])
+        unwatch(shop, [22])
+        write_price(shop, 6)
+
+    once(monkeypatch, Watches, "forgetting_left", end_once_more)
+    run()
+
+    assert price(witness) == 6
