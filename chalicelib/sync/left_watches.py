@@ -6,6 +6,7 @@ changes `watched_ranges`.
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 from chalicelib.db import Statement
 from chalicelib.sync.runs import MAX_TRIES, Lease, Turned
@@ -21,13 +22,11 @@ def bring_along(table: Table, watches: Watches, lease: Lease) -> None:
     where watches turn all the time."""
     if not watches.left(table):
         return
-    for tries_left in reversed(range(MAX_TRIES)):
-        try:
+    for _ in range(MAX_TRIES):
+        with suppress(Turned):
             _bring_along(table, watches, lease, lease.turns())
             return
-        except Turned:
-            if not tries_left:
-                raise
+    raise Turned
 
 
 def _bring_along(table: Table, watches: Watches, lease: Lease, turns: int) -> None:
