@@ -5,7 +5,7 @@ recorded once whether the row stands there, or a client has changed that since t
 then a run looks past the watch. What is recorded of a turn counts unless another turn has come.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from chalicelib.cache import PublicStore, public_forms
 from chalicelib.db import MICROSECONDS_NOW, Database
@@ -25,12 +25,23 @@ class WatchBeginnings:
         self._store = store
         self._watches = watches
 
+    def texts(self, table: Table, keys: Sequence[Key]) -> Mapping[Key, bytes]:
+        """The rows as JSON, without those that it cannot show. Raises DatabaseUnavailable,
+        SchemaMismatch."""
+        _, rows = self._database.fetch_dated(table, keys)
+        return {key: text for key, text in table.encode_each(rows).items() if text}
+
     def record(
-        self, table: Table, forms: Iterable[str] = FORMS, keys: Sequence[Key] | None = None
+        self,
+        table: Table,
+        forms: Iterable[str] = FORMS,
+        keys: Sequence[Key] | None = None,
+        before: Mapping[Key, bytes] | None = None,
     ) -> None:
         """Record it of the watches on rows with `keys`; None: of all that have begun or turned.
-        Anybody may, and more than one at once. Raises CacheUnavailable, DatabaseUnavailable,
-        OutcomeUnknown."""
+        `before`: the `texts` of rows before that, where they are known: a write may have changed
+        one since, and left its public key alone. Anybody may, and more than one at once. Raises
+        CacheUnavailable, DatabaseUnavailable, OutcomeUnknown."""
         for form in forms:
             # In direction TO_CACHE what it remembers tells nothing: writes have set public keys.
             starts = self._watches.ranges.starts(table, form)
@@ -44,20 +55,29 @@ class WatchBeginnings:
                 self._database.wait_for_writers(table)
             known = self._known(table, form, starts, rows)
             for at in range(0, len(rows), BATCH_ROWS):
-                self._record(table, form, known, rows[at : at + BATCH_ROWS])
+                self._record(table, form, known, rows[at : at + BATCH_ROWS], before or {})
 
     def _record(
-        self, table: Table, form: str, known: SeenRange, watched: Sequence[WatchedRow]
+        self,
+        table: Table,
+        form: str,
+        known: SeenRange,
+        watched: Sequence[WatchedRow],
+        before: Mapping[Key, bytes],
     ) -> None:
         keys = [row.key for row in watched]
         [[(now,)]] = self._database.run((f"SELECT {MICROSECONDS_NOW}", ()))
         # What a run has read of the rows before this is set under no public key any more.
         self._store.stamp_many(table, form, keys, int(now))
+        # First the rows: a write that follows leaves the public keys as they are.
+        now_there = self.texts(table, keys)
         found = dict(zip(keys, self._store.read_many(table, form, keys)))
-        _, rows = self._database.fetch_dated(table, keys)
-        texts = {key: text for key, text in table.encode_each(rows).items() if text}
-        shown = dict(zip(texts, public_forms(table, form, [*texts.values()])))
-        equal = {key: texts[key] for key, own in found.items() if own and own == shown.get(key)}
+        equal: dict[Key, bytes] = {}
+        for texts in ({key: before[key] for key in keys if key in before}, now_there):
+            shown = dict(zip(texts, public_forms(table, form, [*texts.values()])))
+            equal |= {
+                key: texts[key] for key, own in found.items() if own and own == shown.get(key)
+            }
         others = without(equal, found)
         forgotten = {*touched(table, known.seen, known.unfinished, others), *equal}
         seen = {key: known.seen[key] for key in known.seen.keys() & others.keys() - forgotten}

@@ -52,12 +52,14 @@ class WatchChanges:
                     values,
                 )
             )
+        is_to_record = keys is not None and direction == TO_DATABASE and self._store.is_configured
+        before = self.beginnings.texts(table, keys) if keys and is_to_record else {}
         self._change(table, changes)
 
         def tell() -> None:
             self._store.delete_note(table)
-            if keys is not None and direction == TO_DATABASE:
-                self.beginnings.record(table, [form], keys)
+            if is_to_record:
+                self.beginnings.record(table, [form], keys, before)
 
         self._tell_redis("the rows are watched", tell)
         return self._database.count(table) if keys is None else len(texts)

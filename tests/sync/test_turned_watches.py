@@ -813,3 +813,41 @@ def test_a_watch_that_ends_once_more_gives_back_what_it_knows_then(
     run()
 
     assert price(witness) == 6
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("method", ["stamp_many", "read_many"])
+def test_a_write_beside_the_request_that_turns_its_watch_is_not_undone(
+    shop: InProcess,
+    cli: RedisCli,
+    witness: Witness,
+    monkeypatch: pytest.MonkeyPatch,
+    form: str,
+    method: str,
+) -> None:
+    """It knows that the watch has turned, and leaves the public key alone."""
+    watch(shop, [22], "to_cache", FORM=form)
+    write_price(shop, 5)
+    store = type(services.container().public_store)
+    once(monkeypatch, store, method, lambda: write_price(shop, 6))
+    watch(shop, [22], FORM=form)
+
+    run()
+
+    assert price(witness) == 6
+    assert str((cli.row(name_of(form, 22)) or {})["Price"]) == "6"
+
+
+def test_a_run_that_records_a_turn_undoes_no_write_beside_it(
+    shop: InProcess, witness: Witness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watch(shop, [22], "to_cache")
+    write_price(shop, 5)
+    HalfAWatch(shop, monkeypatch).begin()
+    store = type(services.container().public_store)
+    once(monkeypatch, store, "read_many", lambda: write_price(shop, 6))
+
+    run()
+    run()
+
+    assert price(witness) == 6
