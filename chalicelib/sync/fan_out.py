@@ -122,8 +122,7 @@ class FanOut:
             else:
                 self._split(table, form, direction, bounds[-1], bound)
                 bounds.append(str(bound))
-            if self._lease.is_due:
-                self._lease.run()
+            self._lease.renew()
 
     def _split(self, table: Table, form: str, direction: str, start: str, bound: Key) -> None:
         """Split a range of digests in two."""

@@ -24,8 +24,7 @@ class PublicSide:
         """Until when public keys may be set. The lease is held until then: where it may be short
         it is renewed, after the deadline was asked for. Raises Superseded."""
         until = self._store.deadline(RANGE_SECONDS)
-        if self._lease.is_due:
-            self._lease.run()
+        self._lease.renew()
         return until
 
     def check(self, step: Step) -> None:

@@ -172,7 +172,7 @@ class Scan:
             except Turned:
                 self._turns = self._lease.turns()
                 self._has_turned, self._every = True, None
-        return do()
+        raise Turned
 
     def _is_every(self, direction: str) -> bool:
         """Whether every row is watched, in this direction."""

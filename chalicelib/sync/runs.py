@@ -66,6 +66,11 @@ class Lease:
         """Whether it is time to renew it, also where this process slept."""
         return seconds_since(self._renewed) > LEASE_SECONDS / 3
 
+    def renew(self) -> None:
+        """Where that is due. Raises Superseded."""
+        if self.is_due:
+            self.run()
+
     def begin(self, transaction: Transaction, turns: int = ANY_TURNS) -> None:
         """Called before a change. Whoever turns a watch waits until that is committed."""
         error = Superseded if turns == ANY_TURNS else Turned

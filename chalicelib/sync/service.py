@@ -221,7 +221,7 @@ class Sync:
         """What it does not look at itself is in `fan_out`, where there is one."""
         reconciliation = self._reconciliation(lease, record)
         self._watch_changes.finish(table)
-        self._watch_changes.beginnings.record(table)
+        self._watch_changes.beginnings.record(table, between=lease.renew)
         bring_along(table, self._watches, lease)
         turns = lease.turns()
         watched = self._watches.of(table)

@@ -5,7 +5,7 @@ recorded once whether the row stands there, or a client has changed that since t
 then a run looks past the watch. What is recorded of a turn counts unless another turn has come.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from chalicelib.cache import PublicStore, public_forms
 from chalicelib.db import MICROSECONDS_NOW, Database
@@ -37,11 +37,13 @@ class WatchBeginnings:
         forms: Iterable[str] = FORMS,
         keys: Sequence[Key] | None = None,
         before: Mapping[Key, bytes] | None = None,
+        between: Callable[[], None] = lambda: None,
     ) -> None:
         """Record it of the watches on rows with `keys`; None: of all that have begun or turned.
         `before`: the `texts` of rows before that, where they are known: a write may have changed
-        one since, and left its public key alone. Anybody may, and more than one at once. Raises
-        CacheUnavailable, DatabaseUnavailable, OutcomeUnknown."""
+        one since, and left its public key alone. `between`: called after each 1,000 rows. Anybody
+        may, and more than one at once. Raises CacheUnavailable, DatabaseUnavailable,
+        OutcomeUnknown, and whatever `between` raises."""
         for form in forms:
             # In direction TO_CACHE what it remembers tells nothing: writes have set public keys.
             starts = self._watches.ranges.starts(table, form)
@@ -56,6 +58,7 @@ class WatchBeginnings:
             known = self._known(table, form, starts, rows)
             for at in range(0, len(rows), BATCH_ROWS):
                 self._record(table, form, known, rows[at : at + BATCH_ROWS], before or {})
+                between()
 
     def _record(
         self,
