@@ -55,6 +55,7 @@ CREATE TABLE IF NOT EXISTS watched (
     unfinished VARCHAR(64)  CHARACTER SET ascii NULL, -- fingerprints of the public key that a run has set, and not kept as seen
     synced_at  DATETIME(6)  NULL,                    -- UTC
     beginning  BIGINT UNSIGNED NULL DEFAULT 0,       -- a number for each time the watch begins or turns; NULL once it is recorded what both sides have since
+    row_then   CHAR(16)     CHARACTER SET ascii NULL, -- until then: digest of the row just before
     PRIMARY KEY (table_name, row_key, form)
 ) ENGINE = InnoDB DEFAULT CHARSET = utf8mb4 COLLATE = utf8mb4_bin;
 

@@ -54,6 +54,7 @@ ADDED_COLUMNS = {
     (GENERATIONS, "retired_at"): "DATETIME(6) NOT NULL DEFAULT '2000-01-01'",
     ("watched", "unfinished"): "VARCHAR(64) CHARACTER SET ascii NULL",
     ("watched", "beginning"): "BIGINT UNSIGNED NULL DEFAULT 0",
+    ("watched", "row_then"): "CHAR(16) CHARACTER SET ascii NULL",
     ("watched_ranges", "unfinished"): "MEDIUMTEXT CHARACTER SET ascii NULL",
     ("sync_lease", "turns"): "BIGINT UNSIGNED NOT NULL DEFAULT 0",
 }

@@ -25,25 +25,22 @@ class WatchBeginnings:
         self._store = store
         self._watches = watches
 
-    def texts(self, table: Table, keys: Sequence[Key]) -> Mapping[Key, bytes]:
-        """The rows as JSON, without those that it cannot show. Raises DatabaseUnavailable,
-        SchemaMismatch."""
-        _, rows = self._database.fetch_dated(table, keys)
-        return {key: text for key, text in table.encode_each(rows).items() if text}
+    def rows_then(self, table: Table, keys: Sequence[Key]) -> Mapping[Key, str]:
+        """Asked for before watches begin or turn: the digests of these rows, without those that
+        JSON cannot show. Raises DatabaseUnavailable, SchemaMismatch."""
+        texts = self._texts(table, keys)
+        return dict(zip(texts, public_values.digests(texts.values())))
 
     def record(
         self,
         table: Table,
         forms: Iterable[str] = FORMS,
         keys: Sequence[Key] | None = None,
-        before: Mapping[Key, bytes] | None = None,
         between: Callable[[], None] = lambda: None,
     ) -> None:
         """Record it of the watches on rows with `keys`; None: of all that have begun or turned.
-        `before`: the `texts` of rows before that, where they are known: a write may have changed
-        one since, and left its public key alone. `between`: called after each 1,000 rows. Anybody
-        may, and more than one at once. Raises CacheUnavailable, DatabaseUnavailable,
-        OutcomeUnknown, and whatever `between` raises."""
+        `between`: called after each 1,000 rows. Anybody may, and more than one at once. Raises
+        CacheUnavailable, DatabaseUnavailable, OutcomeUnknown, and whatever `between` raises."""
         for form in forms:
             # In direction TO_CACHE what it remembers tells nothing: writes have set public keys.
             starts = self._watches.ranges.starts(table, form)
@@ -57,36 +54,39 @@ class WatchBeginnings:
                 self._database.wait_for_writers(table)
             known = self._known(table, form, starts, rows)
             for at in range(0, len(rows), BATCH_ROWS):
-                self._record(table, form, known, rows[at : at + BATCH_ROWS], before or {})
+                self._record(table, form, known, rows[at : at + BATCH_ROWS])
                 between()
 
     def _record(
-        self,
-        table: Table,
-        form: str,
-        known: SeenRange,
-        watched: Sequence[WatchedRow],
-        before: Mapping[Key, bytes],
+        self, table: Table, form: str, known: SeenRange, watched: Sequence[WatchedRow]
     ) -> None:
         keys = [row.key for row in watched]
         [[(now,)]] = self._database.run((f"SELECT {MICROSECONDS_NOW}", ()))
         # What a run has read of the rows before this is set under no public key any more.
         self._store.stamp_many(table, form, keys, int(now))
         # First the rows: a write that follows leaves the public keys as they are.
-        now_there = self.texts(table, keys)
+        texts = self._texts(table, keys)
         found = dict(zip(keys, self._store.read_many(table, form, keys)))
-        equal: dict[Key, bytes] = {}
-        for texts in ({key: before[key] for key in keys if key in before}, now_there):
-            shown = dict(zip(texts, public_forms(table, form, [*texts.values()])))
-            equal |= {
-                key: texts[key] for key, own in found.items() if own and own == shown.get(key)
-            }
+        shown = dict(zip(texts, public_forms(table, form, [*texts.values()])))
+        now_equal = [key for key, own in found.items() if own and own == shown.get(key)]
+        equal = dict(zip(now_equal, public_values.digests([texts[key] for key in now_equal])))
+        # A write since then has left the public key as it was.
+        equal |= {
+            row.key: row.row_then
+            for row in watched
+            if row.row_then
+            and row.key not in equal
+            and public_values.digest_of(table, row.key, found[row.key]) == row.row_then
+        }
         others = without(equal, found)
         forgotten = {*touched(table, known.seen, known.unfinished, others), *equal}
         seen = {key: known.seen[key] for key in known.seen.keys() & others.keys() - forgotten}
-        seen |= zip(equal, public_values.digests(equal.values()))
-        both = SeenRange(seen, without(forgotten, {**known.unfinished}))
+        both = SeenRange(seen | equal, without(forgotten, {**known.unfinished}))
         self._database.run(*self._watches.recorded(table, form, watched, both))
+
+    def _texts(self, table: Table, keys: Sequence[Key]) -> Mapping[Key, bytes]:
+        _, rows = self._database.fetch_dated(table, keys)
+        return {key: text for key, text in table.encode_each(rows).items() if text}
 
     def _known(
         self, table: Table, form: str, starts: Sequence[str], watched: Sequence[WatchedRow]

@@ -39,27 +39,35 @@ class WatchChanges:
         watched then."""
         texts = [EVERY_ROW] if keys is None else list(dict.fromkeys(map(str, keys)))
         beginning = secrets.randbits(63)
+        then: Mapping[str, str] = {}
+        if keys is not None and direction == TO_DATABASE:
+            then = {str(key): text for key, text in self.beginnings.rows_then(table, keys).items()}
         changes: list[Statement] = []
         for batch in batches(texts):
             changes += turn(*condition_of(table, form, [EVERY_ROW, *batch]))
-            marks = ",".join(["(%s,%s,%s,%s,%s)"] * len(batch))
-            values = [v for text in batch for v in (table.name, text, form, direction, beginning)]
+            marks = ",".join(["(%s,%s,%s,%s,%s,NULLIF(%s,''))"] * len(batch))
+            values = [
+                value
+                for text in batch
+                for value in (table.name, text, form, direction, beginning, then.get(text, ""))
+            ]
             changes.append(
                 (
-                    "INSERT INTO watched (table_name, row_key, form, direction, beginning) VALUES"
-                    f" {marks} ON DUPLICATE KEY UPDATE direction = VALUES(direction),"
-                    " beginning = VALUES(beginning)",
+                    "INSERT INTO watched (table_name, row_key, form, direction, beginning,"
+                    f" row_then) VALUES {marks} ON DUPLICATE KEY UPDATE"
+                    # Of one that is not recorded yet the row from before that one counts.
+                    " row_then = IF(direction = VALUES(direction) AND beginning IS NOT NULL,"
+                    " COALESCE(row_then, VALUES(row_then)), VALUES(row_then)),"
+                    " direction = VALUES(direction), beginning = VALUES(beginning)",
                     values,
                 )
             )
-        is_to_record = keys is not None and direction == TO_DATABASE and self._store.is_configured
-        before = self.beginnings.texts(table, keys) if keys and is_to_record else {}
         self._change(table, changes)
 
         def tell() -> None:
             self._store.delete_note(table)
-            if is_to_record:
-                self.beginnings.record(table, [form], keys, before)
+            if keys is not None and direction == TO_DATABASE:
+                self.beginnings.record(table, [form], keys)
 
         self._tell_redis("the rows are watched", tell)
         return self._database.count(table) if keys is None else len(texts)

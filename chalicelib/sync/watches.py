@@ -32,7 +32,7 @@ ENDED = "ended"
 # The same of a watch on one row in direction TO_DATABASE, where a watch on every row goes on: the
 # next run tells that one what both sides had last.
 LEFT = "left"
-_COLUMNS = "seen, unfinished, CAST(synced_at AS CHAR), beginning"
+_COLUMNS = "seen, unfinished, CAST(synced_at AS CHAR), beginning, row_then"
 # Those that a run looks at.
 _IS_READY = f"(beginning IS NULL OR direction <> '{TO_DATABASE}')"
 
@@ -40,8 +40,8 @@ _IS_READY = f"(beginning IS NULL OR direction <> '{TO_DATABASE}')"
 class WatchedRow(NamedTuple):
     """`key` is EVERY_ROW for a watch on every row. `seen`: the digest of the row as both sides had
     it last; empty where that is not known. `unfinished`: see `UnfinishedStep`. `beginning`: not
-    None where the watch has begun, or turned, and it is not recorded what both sides have since:
-    see `watch_beginnings`."""
+    None where the watch has begun, or turned, and it is not recorded what both sides have since;
+    `row_then` is the digest of the row just before: see `watch_beginnings`."""
 
     key: Key
     form: str
@@ -50,6 +50,7 @@ class WatchedRow(NamedTuple):
     unfinished: str
     synced_at: str | None
     beginning: int | None
+    row_then: str
 
     @property
     def is_ready(self) -> bool:
@@ -259,7 +260,7 @@ class Watches:
         return [
             (
                 f"UPDATE watched SET seen = NULLIF({cases}, ''),"
-                f" unfinished = NULLIF({cases}, ''), beginning = NULL{condition}"
+                f" unfinished = NULLIF({cases}, ''), beginning = NULL, row_then = NULL{condition}"
                 " AND direction = %s AND beginning = %s",
                 (*seen, *unfinished, *place, TO_DATABASE, beginning),
             )
@@ -308,10 +309,9 @@ def _fault(table: Table, text: str, form: str, direction: str) -> str:
 
 
 def _watched_row(key: Key, form: str, direction: str, *others: Any) -> WatchedRow:
-    seen, unfinished, synced_at, beginning = others
-    return WatchedRow(
-        key, form, direction, seen or "", unfinished or "", _iso(synced_at), beginning
-    )
+    seen, unfinished, synced_at, beginning, row_then = others
+    known = seen or "", unfinished or "", _iso(synced_at)
+    return WatchedRow(key, form, direction, *known, beginning, row_then or "")
 
 
 def condition_of(table: Table, form: str, texts: Sequence[str]) -> Statement:

@@ -51,7 +51,7 @@ class HalfAWatch:
     def is_over(self) -> bool:
         return self._record is None
 
-    def begin(self) -> None:
+    def begin(self, **fields: str) -> None:
         record = WatchBeginnings.record
 
         def later(*arguments: Any) -> None:
@@ -59,7 +59,7 @@ class HalfAWatch:
 
         with self._monkeypatch.context() as patch:
             patch.setattr(WatchBeginnings, "record", later)
-            watch(self._shop, [22])
+            watch(self._shop, [22], **fields)
 
     def end(self) -> None:
         """Once."""
@@ -492,6 +492,33 @@ def test_a_write_beside_the_request_that_turns_its_watch_is_not_undone(
 
     assert price(witness) == 6
     assert str((cli.row(name_of(form, 22)) or {})["Price"]) == "6"
+
+
+@pytest.mark.parametrize("who", ["the next run", "the request, sent again"])
+@pytest.mark.parametrize("form", FORMS)
+def test_a_write_after_a_request_that_died_when_its_watch_had_turned_is_not_undone(
+    shop: InProcess,
+    cli: RedisCli,
+    witness: Witness,
+    monkeypatch: pytest.MonkeyPatch,
+    who: str,
+    form: str,
+) -> None:
+    """A write before the turn has set the public key."""
+    watch(shop, [22], "to_cache", FORM=form)
+    write_price(shop, 5)
+    half = HalfAWatch(shop, monkeypatch)
+    half.begin(FORM=form)
+    write_price(shop, 6)
+    if who != "the next run":
+        watch(shop, [22], FORM=form)
+        write_price(shop, 7)
+
+    run()
+
+    expected = 6 if who == "the next run" else 7
+    assert price(witness) == expected
+    assert str((cli.row(name_of(form, 22)) or {})["Price"]) == str(expected)
 
 
 def test_a_run_that_records_a_turn_undoes_no_write_beside_it(
