@@ -46,8 +46,10 @@ def _told(
     table: Table, form: str, watches: Watches, start: str, rows: Sequence[WatchedRow]
 ) -> Statement:
     known = watches.ranges.seen(table, form, start)
-    older = {row.key for row in rows if row.synced_at or row.seen}
-    seen = without(older, {**known.seen}) | {row.key: row.seen for row in rows if row.seen}
+    # Of one that left before it was recorded what both had, the row from before it began.
+    own = {row.key: row.row_then or row.seen for row in rows if row.row_then or row.seen}
+    older = own.keys() | {row.key for row in rows if row.synced_at}
+    seen = without(older, {**known.seen}) | own
     unfinished = without(older, {**known.unfinished})
     unfinished |= {row.key: row.unfinished for row in rows if row.unfinished}
     both = SeenRange(seen, unfinished)

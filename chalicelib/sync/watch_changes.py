@@ -38,7 +38,7 @@ class WatchChanges:
         DatabaseUnavailable, OutcomeUnknown, PublicKeysUnavailable, SchemaMismatch; the rows may be
         watched then."""
         texts = [EVERY_ROW] if keys is None else list(dict.fromkeys(map(str, keys)))
-        beginning = secrets.randbits(63)
+        beginning = 1 + secrets.randbits(62)  # 0: plain SQL has added the watch
         then: Mapping[str, str] = {}
         if keys is not None and direction == TO_DATABASE:
             then = {str(key): text for key, text in self.beginnings.rows_then(table, keys).items()}

@@ -521,6 +521,32 @@ def test_a_write_after_a_request_that_died_when_its_watch_had_turned_is_not_undo
     assert str((cli.row(name_of(form, 22)) or {})["Price"]) == str(expected)
 
 
+@pytest.mark.parametrize("change", ["row", "public key"])
+def test_a_watch_that_ends_before_its_turn_is_recorded_gives_back_the_row_from_before(
+    shop: InProcess,
+    cli: RedisCli,
+    witness: Witness,
+    monkeypatch: pytest.MonkeyPatch,
+    change: str,
+) -> None:
+    """To the watch on every row. A write before the turn has set the public key."""
+    watch(shop, ["*"])
+    watch(shop, [22], "to_cache")
+    run()
+    write_price(shop, 5)
+    HalfAWatch(shop, monkeypatch).begin()
+    if change == "row":
+        write_price(shop, 6)
+    else:
+        cli.put("Product:22", Price=7)
+    unwatch(shop, [22])
+
+    run()
+
+    expected = 6 if change == "row" else 7
+    assert price(witness) == expected == (cli.row("Product:22") or {})["Price"]
+
+
 def test_a_run_that_records_a_turn_undoes_no_write_beside_it(
     shop: InProcess, witness: Witness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
